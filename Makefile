@@ -1,0 +1,73 @@
+# The table of contents of what can be done here: `make help`.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help setup setup-cuda demo-data build up demo test check fmt fmt-check lint doc sqlx openapi bench python-check clean clean-demo clean-deps
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+# --- first things
+
+demo: ## See it work: a published network learns six kinds of clip art, step by step
+	@scripts/demo.sh
+
+up: build ## Run the service here (data in rehead-data/, address in rehead-data/url)
+	target/release/rehead up --data-dir rehead-data
+
+test: setup demo-data ## Run every test, as CI does
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --release; else cargo test --release; fi
+
+# --- parts of these
+
+setup: ## Bring what is missing: system tools, libtorch for the CPU, Postgres' programs
+	@scripts/setup.sh
+
+setup-cuda: ## The same, and the CUDA parts of libtorch (about 2.5 GB more)
+	@scripts/setup.sh cuda
+
+demo-data: ## Bring the demo's weights and pictures (0.2 GB)
+	@scripts/demo-data.sh
+
+build: setup ## Build target/release/rehead and the trainer beside it
+	@cargo build --release
+
+# --- before a commit
+
+check: fmt-check lint doc ## Formatting, clippy and rustdoc, with warnings denied
+
+fmt: ## Format the code
+	cargo fmt
+
+fmt-check:
+	cargo fmt --check
+
+lint: setup ## clippy
+	cargo clippy --release --all-targets -- -D warnings
+
+doc: setup ## rustdoc
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
+
+sqlx: setup ## Check every query against a live Postgres and renew .sqlx
+	scripts/sqlx.sh
+
+openapi: build ## Renew openapi.yaml from the code
+	target/release/rehead openapi >openapi.yaml.part
+	mv openapi.yaml.part openapi.yaml
+
+python-check: build demo-data ## Load an exported model into timm and compare (brings Python packages, 0.6 GB)
+	@scripts/python-check.sh
+
+bench: build demo-data ## Feature extraction beside eager PyTorch (brings Python packages, 0.6 GB)
+	@scripts/bench.sh
+
+# --- cleaning up
+
+clean: ## Remove what was built
+	cargo clean
+
+clean-demo: ## Remove what `make demo` left
+	rm -rf demo-out
+
+clean-deps: ## Remove what the set-up brought, for all checkouts
+	rm -rf .deps .venv $${REHEAD_CACHE:-$$HOME/.cache/rehead}

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# What only Python can tell: that timm loads an exported model strictly and computes the same, and that OpenAI's client
+# works on the API. On the model and the service that `make demo` left.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+out=${DEMO_OUT:-demo-out}
+[ -f "$out/model.zip" ] || scripts/demo.sh
+scripts/python.sh tests/python/check_export.py "$out/model.zip"
+
+service=
+trap '[ -z "$service" ] || { kill -TERM "$service"; wait "$service" || true; }' EXIT
+target/release/rehead up --data-dir "$out/data" --listen 127.0.0.1:0 >"$out/rehead.log" 2>&1 &
+service=$!
+until [ -f "$out/data/url" ]; do
+    kill -0 "$service" 2>/dev/null || fail "the service did not start: $(cat "$out/rehead.log")"
+    sleep 0.05
+done
+scripts/python.sh tests/python/check_openai_client.py "$(cat "$out/data/url")" .deps/demo/clipart.zip

@@ -1,0 +1,478 @@
+//! Starting a child (`rehead-trainer …`) and talking to it in JSON lines. A child has its own process group, an empty
+//! environment and no terminal; it is killed when this process ends, however it ends. Shared by the server (one
+//! inference child) and the worker (one trainer for each attempt, one inspector for each file).
+
+use std::{
+    collections::VecDeque,
+    ffi::OsStr,
+    io,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, OnceLock, mpsc},
+};
+
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::{ChildStderr, ChildStdin, ChildStdout, Command},
+    runtime::Handle,
+    sync::oneshot,
+    task::JoinHandle,
+};
+
+use crate::domain::progress::exit;
+
+/// Bytes of one line of a child; a prediction of 64 images over 10,000 classes fits.
+const LINE_BYTES: usize = 16 << 20;
+/// Lines of standard error that are kept, the last ones.
+const LOG_LINES: usize = 100;
+/// Bytes kept of each.
+const LOG_LINE_BYTES: usize = 1_000;
+/// Children need no program but themselves.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// Where the out-of-memory killer looks first: at children, not at us.
+const OOM_SCORE: &str = "500";
+
+/// How a child ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// It did what it was asked to, or refused it with a reason.
+    Done,
+    /// Another try would fail the same way; the reason was a line.
+    Permanent,
+    /// It stopped on request, with its state saved.
+    Yielded,
+    /// Anything else: a signal, an abort, an unknown code. In words.
+    Crashed(String),
+}
+
+/// Why a line could not be had from a child.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    #[error("a line is longer than {LINE_BYTES} bytes")]
+    TooLong,
+    #[error("a line is not what was expected: {0}")]
+    Unexpected(#[from] serde_json::Error),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A running child: its input, and its life. Dropping it kills it and its whole process group.
+#[derive(Debug)]
+pub struct Child {
+    process: tokio::process::Child,
+    input: Option<ChildStdin>,
+    log: Arc<Mutex<VecDeque<String>>>,
+    log_reader: Option<JoinHandle<()>>,
+    pid: u32,
+}
+
+/// What a child says on its standard output.
+#[derive(Debug)]
+pub struct Output {
+    reader: BufReader<ChildStdout>,
+    line: Vec<u8>,
+}
+
+impl Child {
+    /// Starts `executable` with these arguments. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the executable is missing or the system is out of processes.
+    pub async fn spawn(executable: &Path, arguments: &[&OsStr]) -> io::Result<(Self, Output)> {
+        let mut command = Command::new(executable);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", PATH)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        die_with_parent(&mut command);
+        let mut process = spawn_on_lasting_thread(command).await.map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot start `{}`: {error}", executable.display()),
+            )
+        })?;
+        let pid = process
+            .id()
+            .expect("a child that was not waited for has an id: this is a bug");
+        // Not being allowed to is no reason not to run.
+        let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
+
+        let piped = "a stream that was piped is there: this is a bug";
+        let input = process.stdin.take().expect(piped);
+        let output = process.stdout.take().expect(piped);
+        let stderr = process.stderr.take().expect(piped);
+        let log = Arc::new(Mutex::new(VecDeque::new()));
+        let log_reader = tokio::spawn(keep_log(stderr, pid, Arc::clone(&log)));
+        let child = Self {
+            process,
+            input: Some(input),
+            log,
+            log_reader: Some(log_reader),
+            pid,
+        };
+        Ok((
+            child,
+            Output {
+                reader: BufReader::with_capacity(64 << 10, output),
+                line: Vec::new(),
+            },
+        ))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Writes one line.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when the child is gone or its input was closed.
+    pub async fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        let input = self.input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        input.write_all(&line).await?;
+        input.flush().await
+    }
+
+    /// Tells a trainer to save its state and stop, an idle child to end.
+    pub fn close_input(&mut self) {
+        self.input = None;
+    }
+
+    /// SIGKILLs the child and whatever it started. Does nothing to a child that was waited for.
+    pub fn kill(&self) {
+        // The id is gone once the child was waited for, and with it the claim on the group's number.
+        if let Some(pid) = self.process.id().and_then(|pid| i32::try_from(pid).ok()) {
+            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+
+    /// Waits for the end. Safe to drop and call again.
+    ///
+    /// # Errors
+    /// Only when the system refuses to say.
+    pub async fn wait(&mut self) -> io::Result<Exit> {
+        let status = self.process.wait().await?;
+        if let Some(mut reader) = self.log_reader.take() {
+            // The last words matter most; what inherited the pipe must not hold us up.
+            let patience = std::time::Duration::from_secs(1);
+            if tokio::time::timeout(patience, &mut reader).await.is_err() {
+                reader.abort();
+            }
+        }
+        Ok(classify(status))
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(None))
+    }
+
+    /// Kills the group and waits for the end.
+    pub async fn end(&mut self) {
+        self.kill();
+        let _ = self.wait().await;
+    }
+
+    /// The end of what the child wrote to its standard error.
+    pub fn log_tail(&self) -> String {
+        let log = self
+            .log
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        log.iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Output {
+    /// The next line; `None` when there will be no more. Safe to drop and call again.
+    ///
+    /// # Errors
+    /// `TooLong` and `Unexpected` for what a sound child never says; `Io`.
+    pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LineError> {
+        if !next_line(&mut self.reader, &mut self.line, LINE_BYTES).await? {
+            return Ok(None);
+        }
+        let parsed = serde_json::from_slice(&self.line);
+        self.line.clear();
+        Ok(Some(parsed?))
+    }
+}
+
+/// Appends to `line` up to the next newline, which is left out. `false` at the end of input, where a line without a
+/// newline is dropped: its writer died in the middle of it. What was read stays in `line` when this is cancelled.
+async fn next_line(
+    reader: &mut (impl AsyncBufRead + Unpin),
+    line: &mut Vec<u8>,
+    limit: usize,
+) -> Result<bool, LineError> {
+    loop {
+        let buffer = reader.fill_buf().await?;
+        if buffer.is_empty() {
+            line.clear();
+            return Ok(false);
+        }
+        let newline = buffer.iter().position(|&byte| byte == b'\n');
+        let taken = newline.unwrap_or(buffer.len());
+        line.extend_from_slice(&buffer[..taken]);
+        reader.consume(taken + usize::from(newline.is_some()));
+        if line.len() > limit {
+            return Err(LineError::TooLong);
+        }
+        if newline.is_some() {
+            return Ok(true);
+        }
+    }
+}
+
+/// Keeps the last lines of standard error, each cut, until the child closes it.
+async fn keep_log(stderr: ChildStderr, pid: u32, log: Arc<Mutex<VecDeque<String>>>) {
+    let mut reader = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // A longer line is kept in pieces.
+        match (&mut reader)
+            .take(LOG_LINE_BYTES as u64)
+            .read_until(b'\n', &mut line)
+            .await
+        {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        tracing::debug!(child.pid = pid, "{text}");
+        let mut log = log
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if log.len() == LOG_LINES {
+            log.pop_front();
+        }
+        log.push_back(text);
+    }
+}
+
+fn classify(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(exit::DONE), _) => Exit::Done,
+        (Some(exit::PERMANENT), _) => Exit::Permanent,
+        (Some(exit::YIELDED), _) => Exit::Yielded,
+        (Some(code), _) => Exit::Crashed(format!("ended with exit code {code}")),
+        (None, Some(number)) => {
+            let name = Signal::try_from(number).map_or("unknown", Signal::as_str);
+            Exit::Crashed(format!("was ended by signal {number} ({name})"))
+        }
+        (None, None) => Exit::Crashed("ended in an unknown way".to_owned()),
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "what must happen between fork and exec: only async-signal-safe system calls"
+)]
+fn die_with_parent(command: &mut Command) {
+    let parent = std::process::id();
+    let before_exec = move || {
+        let no_core = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: plain system calls without pointers into anything that the fork could have left locked.
+        unsafe {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // The parent may have died before the line above.
+            if u32::try_from(libc::getppid()) != Ok(parent) {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+            // A core would write the user's data to disk.
+            libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core);
+        }
+        Ok(())
+    };
+    // SAFETY: see above; the closure allocates nothing.
+    unsafe { command.pre_exec(before_exec) };
+}
+
+struct SpawnRequest {
+    command: Command,
+    runtime: Handle,
+    reply: oneshot::Sender<io::Result<tokio::process::Child>>,
+}
+
+/// PDEATHSIG fires when the *thread* that forked ends, and a runtime's threads come and go: so one thread, which
+/// lasts as long as this process, forks for all.
+async fn spawn_on_lasting_thread(command: Command) -> io::Result<tokio::process::Child> {
+    static SPAWNER: OnceLock<mpsc::Sender<SpawnRequest>> = OnceLock::new();
+    let gone = || io::Error::other("the thread that starts children is gone");
+    let spawner = SPAWNER.get_or_init(|| {
+        let (sender, requests) = mpsc::channel::<SpawnRequest>();
+        let run = move || {
+            for SpawnRequest {
+                mut command,
+                runtime,
+                reply,
+            } in requests
+            {
+                let _entered = runtime.enter();
+                // A child that nobody waits for any more is killed when it is dropped here.
+                let _ = reply.send(command.spawn());
+            }
+        };
+        let started = std::thread::Builder::new()
+            .name("children".to_owned())
+            .spawn(run);
+        drop(started.expect("a thread can be started"));
+        sender
+    });
+    let (reply, spawned) = oneshot::channel();
+    spawner
+        .send(SpawnRequest {
+            command,
+            runtime: Handle::current(),
+            reply,
+        })
+        .map_err(|_| gone())?;
+    spawned.await.map_err(|_| gone())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn shell(script: &str) -> (Child, Output) {
+        Child::spawn(
+            Path::new("/bin/sh"),
+            &[OsStr::new("-c"), OsStr::new(script)],
+        )
+        .await
+        .unwrap()
+    }
+
+    fn is_alive(pid: u32) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    }
+
+    #[tokio::test]
+    async fn lines_go_both_ways_and_closing_the_input_ends_a_child() {
+        let (mut child, mut output) =
+            shell("read x; echo \"[$x, 1]\"; echo oops >&2; cat; exit 75").await;
+        child.send(&41).await.unwrap();
+        assert_eq!(
+            output.receive::<Vec<u32>>().await.unwrap(),
+            Some(vec![41, 1])
+        );
+        child.close_input();
+        assert_eq!(output.receive::<u32>().await.unwrap(), None);
+        assert_eq!(child.wait().await.unwrap(), Exit::Yielded);
+        assert_eq!(child.log_tail(), "oops");
+        assert_eq!(
+            child.send(&1).await.unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
+    }
+
+    #[tokio::test]
+    async fn the_environment_is_empty() {
+        let (_child, mut output) = shell(
+            "env | cut -d= -f1 | sort | grep -v -e PWD -e _ | tr '\\n' ' ' | sed 's/.*/\"&\"\\n/'",
+        )
+        .await;
+        assert_eq!(
+            output.receive::<String>().await.unwrap().as_deref(),
+            Some("PATH ")
+        );
+    }
+
+    #[tokio::test]
+    async fn ends_are_told_apart() {
+        for (script, end) in [
+            ("exit 0", Exit::Done),
+            ("exit 64", Exit::Permanent),
+            ("exit 3", Exit::Crashed("ended with exit code 3".to_owned())),
+            (
+                "kill -ABRT $$",
+                Exit::Crashed("was ended by signal 6 (SIGABRT)".to_owned()),
+            ),
+        ] {
+            assert_eq!(shell(script).await.0.wait().await.unwrap(), end, "{script}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kill_takes_the_whole_group() {
+        let (mut child, mut output) = shell("sleep 600 & echo $!; wait").await;
+        let grandchild = output.receive::<u32>().await.unwrap().unwrap();
+        assert!(is_alive(grandchild));
+        child.kill();
+        assert!(matches!(child.wait().await.unwrap(), Exit::Crashed(_)));
+        for _ in 0..100 {
+            if !is_alive(grandchild) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("the grandchild lives");
+    }
+
+    #[tokio::test]
+    async fn wrong_and_endless_lines_are_errors() {
+        let (_child, mut output) = shell("echo nonsense; echo 1; printf 2").await;
+        assert!(matches!(
+            output.receive::<u32>().await,
+            Err(LineError::Unexpected(_))
+        ));
+        assert_eq!(output.receive::<u32>().await.unwrap(), Some(1));
+        assert_eq!(output.receive::<u32>().await.unwrap(), None);
+
+        let (_child, mut output) = shell("cat /dev/zero").await;
+        assert!(matches!(
+            output.receive::<u32>().await,
+            Err(LineError::TooLong)
+        ));
+    }
+
+    #[tokio::test]
+    async fn only_the_end_of_the_log_is_kept() {
+        let (mut child, _output) = shell("seq 1000 >&2; printf '%02000d' 0 >&2").await;
+        child.wait().await.unwrap();
+        let tail = child.log_tail();
+        assert_eq!(tail.lines().count(), LOG_LINES);
+        assert!(
+            tail.lines().all(|line| line.len() <= LOG_LINE_BYTES) && tail.contains("\n1000\n"),
+            "{tail}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_missing_executable_is_named() {
+        let error = Child::spawn(Path::new("/nowhere/x"), &[])
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("/nowhere/x"), "{error}");
+    }
+}

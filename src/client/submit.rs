@@ -1,0 +1,197 @@
+//! `rehead submit`: uploads the data if need be, posts the job, prints the job's id.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use reqwest::multipart::Form;
+use serde_json::{Map, Value, json};
+
+use super::{
+    api::{self, Api},
+    watch,
+};
+use crate::config::ClientArgs;
+
+/// `rehead submit`
+#[derive(Debug, Args)]
+pub struct SubmitArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// The base model's id
+    #[arg(long)]
+    pub model: String,
+    /// An archive with a folder per class; it is uploaded first
+    #[arg(long, required_unless_present = "file")]
+    pub data: Option<PathBuf>,
+    /// A file that is already uploaded, by id
+    #[arg(long, conflicts_with = "data")]
+    pub file: Option<String>,
+    /// Your part of the new model's name
+    #[arg(long)]
+    pub suffix: Option<String>,
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// `all`, `none`, `last_stages=2`, or any form of the API as JSON
+    #[arg(long)]
+    pub freeze: Option<String>,
+    #[arg(long)]
+    pub epochs: Option<u64>,
+    #[arg(long)]
+    pub batch_size: Option<u64>,
+    #[arg(long)]
+    pub learning_rate: Option<f64>,
+    /// Of the part of the trunk that trains
+    #[arg(long)]
+    pub backbone_learning_rate: Option<f64>,
+    /// `sgd`, `nesterov` or `adamw`
+    #[arg(long)]
+    pub optimizer: Option<String>,
+    #[arg(long)]
+    pub weight_decay: Option<f64>,
+    /// `constant` or `cosine`
+    #[arg(long)]
+    pub schedule: Option<String>,
+    /// Share of features dropped before the new layer while training
+    #[arg(long)]
+    pub dropout: Option<f64>,
+    /// Shows the progress until the job ends
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// Submits, and watches when asked to.
+///
+/// # Errors
+/// What the service says against the request, or a job that fails while watched.
+pub async fn run(args: &SubmitArgs) -> anyhow::Result<()> {
+    let api = Api::new(&args.client);
+    let file = match (&args.file, &args.data) {
+        (Some(id), _) => id.clone(),
+        (None, Some(path)) => {
+            let part = api::file_part(path).await?;
+            let form = Form::new().text("purpose", "fine-tune").part("file", part);
+            let file = api.post_form("/v1/files", form).await?;
+            let id = file["id"]
+                .as_str()
+                .context("the file has no id")?
+                .to_owned();
+            api::say(&format!("uploaded {} as {id}", path.display()));
+            id
+        }
+        (None, None) => anyhow::bail!("give --data or --file"),
+    };
+    let job = api
+        .post("/v1/fine_tuning/jobs", &body(args, &file)?)
+        .await?;
+    let id = job["id"].as_str().context("the job has no id")?;
+    api::print(id)?;
+    if args.watch {
+        watch::until_terminal(&api, id).await?;
+    }
+    Ok(())
+}
+
+/// The request's body: only what was asked for, so that the service's defaults stay the service's.
+fn body(args: &SubmitArgs, file: &str) -> anyhow::Result<Value> {
+    let mut hyperparameters = Map::new();
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            hyperparameters.insert(name.to_owned(), value);
+        }
+    };
+    set("n_epochs", args.epochs.map(Value::from));
+    set("batch_size", args.batch_size.map(Value::from));
+    set("learning_rate", args.learning_rate.map(Value::from));
+    set(
+        "backbone_learning_rate",
+        args.backbone_learning_rate.map(Value::from),
+    );
+    set("optimizer", args.optimizer.clone().map(Value::from));
+    set("weight_decay", args.weight_decay.map(Value::from));
+    set("schedule", args.schedule.clone().map(Value::from));
+
+    let mut transfer = json!({ "hyperparameters": hyperparameters });
+    if let Some(text) = &args.freeze {
+        transfer["freeze"] = freeze(text)?;
+    }
+    if let Some(share) = args.dropout {
+        transfer["head"] = json!({"layers": [{"dropout": share}]});
+    }
+    let mut body = json!({
+        "model": args.model,
+        "training_file": file,
+        "method": {"type": "transfer", "transfer": transfer},
+    });
+    if let Some(suffix) = &args.suffix {
+        body["suffix"] = json!(suffix);
+    }
+    if let Some(seed) = args.seed {
+        body["seed"] = json!(seed);
+    }
+    Ok(body)
+}
+
+/// A word as it is, `name=value` as an object of one entry, JSON as JSON. Whether it means anything is the service's to say.
+fn freeze(text: &str) -> anyhow::Result<Value> {
+    if text.starts_with('{') {
+        return serde_json::from_str(text).context("--freeze is not JSON");
+    }
+    let Some((name, value)) = text.split_once('=') else {
+        return Ok(json!(text));
+    };
+    let value: Value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+    let mut object = Map::new();
+    object.insert(name.to_owned(), value);
+    Ok(Value::Object(object))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::domain::{id::FileId, request};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: SubmitArgs,
+    }
+
+    fn args(line: &str) -> SubmitArgs {
+        Line::parse_from(line.split(' ')).args
+    }
+
+    #[test]
+    fn the_service_understands_what_is_sent() {
+        let file = FileId::new();
+        let args = args(&format!(
+            "submit --model m --file {file} --freeze last_stages=2 --epochs 3 --optimizer sgd --dropout 0.2 --seed 7"
+        ));
+        let request = request::parse(&body(&args, &file.to_string()).unwrap()).unwrap();
+        assert_eq!(request.transfer.freeze, request::Freeze::LastStages(2));
+        assert_eq!(request.transfer.head.layers.len(), 1);
+        assert_eq!(request.seed, Some(7));
+    }
+
+    #[test]
+    fn what_is_not_given_is_not_sent() {
+        let args = args("submit --model m --file f");
+        let sent = body(&args, "f").unwrap();
+        assert_eq!(sent["method"]["transfer"], json!({"hyperparameters": {}}));
+        assert!(sent.get("seed").is_none());
+    }
+
+    #[test]
+    fn freeze_takes_words_pairs_and_json() {
+        assert_eq!(freeze("all").unwrap(), json!("all"));
+        assert_eq!(freeze("fraction=0.8").unwrap(), json!({"fraction": 0.8}));
+        assert_eq!(freeze("regex=^a").unwrap(), json!({"regex": "^a"}));
+        assert_eq!(
+            freeze("{\"blocks\":[\"x\"]}").unwrap(),
+            json!({"blocks": ["x"]})
+        );
+        assert!(freeze("{x").is_err());
+    }
+}

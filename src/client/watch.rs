@@ -1,0 +1,167 @@
+//! `rehead watch`: a job's progress until it ends, as a bar on a terminal and as plain lines elsewhere.
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use super::api::{self, Api};
+use crate::config::ClientArgs;
+
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(300);
+/// Steps of the bar.
+const BAR_STEPS: u64 = 1_000;
+/// Looks in a row that may go unanswered: a service that restarts is given this time.
+const MISSED_LOOKS: u32 = 100;
+
+/// `rehead watch`
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// The job's id
+    pub job: String,
+}
+
+/// Watches one job and prints the name of the model it made.
+///
+/// # Errors
+/// The job failed or was cancelled; there is no such job.
+pub async fn run(args: &WatchArgs) -> anyhow::Result<()> {
+    until_terminal(&Api::new(&args.client), &args.job).await
+}
+
+pub(super) async fn until_terminal(api: &Api, id: &str) -> anyhow::Result<()> {
+    let path = format!("/v1/fine_tuning/jobs/{id}");
+    let mut job = api.get(&path).await?;
+    let view = View::new();
+    let mut missed = 0;
+    let mut last_line = String::new();
+    while job["is_terminal"] != true {
+        let line = describe(&job);
+        view.show(&job, &line, line != last_line);
+        last_line = line;
+        tokio::time::sleep(POLL).await;
+        match api.get(&path).await {
+            Ok(now) => {
+                job = now;
+                missed = 0;
+            }
+            Err(_) if missed < MISSED_LOOKS => missed += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    view.end();
+    conclude(id, &job)
+}
+
+/// The bar on a terminal; nothing to draw elsewhere.
+struct View(Option<ProgressBar>);
+
+impl View {
+    fn new() -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let bar = ProgressBar::new(BAR_STEPS);
+        let style = ProgressStyle::with_template(
+            "{elapsed_precise} [{bar:40.cyan/blue}] {percent:>3}%  {msg}",
+        );
+        bar.set_style(
+            style
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("=> "),
+        );
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(Some(bar))
+    }
+
+    fn show(&self, job: &Value, line: &str, is_new: bool) {
+        match &self.0 {
+            Some(bar) => {
+                let fraction = job["progress"]["fraction"].as_f64().unwrap_or(0.0);
+                bar.set_position((fraction * BAR_STEPS as f64) as u64);
+                bar.set_message(line.to_owned());
+            }
+            None if is_new => api::say(line),
+            None => {}
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// One line on what a job is doing.
+fn describe(job: &Value) -> String {
+    let status = job["status"].as_str().unwrap_or("?");
+    if status != "running" {
+        return status.replace('_', " ");
+    }
+    let progress = &job["progress"];
+    let mut parts = vec![
+        job["phase"]
+            .as_str()
+            .unwrap_or("starting")
+            .replace('_', " "),
+    ];
+    if let (Some(epoch), Some(epochs)) = (progress["epoch"].as_u64(), progress["n_epochs"].as_u64())
+        && epoch > 0
+    {
+        parts.push(format!("epoch {epoch}/{epochs}"));
+    }
+    if let Some(accuracy) = job["metrics"]["valid_accuracy"].as_f64() {
+        parts.push(format!("best accuracy {accuracy:.3}"));
+    }
+    parts.join(", ")
+}
+
+/// What became of it, in one line; an error unless it made a model.
+fn conclude(id: &str, job: &Value) -> anyhow::Result<()> {
+    match job["status"].as_str() {
+        Some("succeeded") => {
+            api::say(&format!("{id} succeeded"));
+            api::print(job["fine_tuned_model"].as_str().unwrap_or_default())
+        }
+        Some("failed") => {
+            let error = &job["error"];
+            let message = error["message"].as_str().unwrap_or("no message");
+            let code = error["code"].as_str().unwrap_or("no code");
+            anyhow::bail!("{id} failed: {message} ({code})")
+        }
+        other => anyhow::bail!("{id} was {}", other.unwrap_or("lost")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_the_job_does() {
+        let queued = json!({"status": "validating_files"});
+        assert_eq!(describe(&queued), "validating files");
+        let job = json!({
+            "status": "running", "phase": "training", "progress": {"epoch": 3, "n_epochs": 50},
+            "metrics": {"valid_accuracy": 0.71234},
+        });
+        assert_eq!(describe(&job), "training, epoch 3/50, best accuracy 0.712");
+        let early = json!({"status": "running", "phase": "caching_features", "progress": {"epoch": 0, "n_epochs": 50}, "metrics": null});
+        assert_eq!(describe(&early), "caching features");
+    }
+
+    #[test]
+    fn only_a_model_is_a_success() {
+        let failed = json!({"status": "failed", "error": {"code": "diverged", "message": "the loss is not finite"}});
+        let error = conclude("ftjob-1", &failed).unwrap_err().to_string();
+        assert_eq!(error, "ftjob-1 failed: the loss is not finite (diverged)");
+        assert!(conclude("ftjob-1", &json!({"status": "cancelled"})).is_err());
+    }
+}

@@ -1,0 +1,143 @@
+//! What an entry of an archive may be called.
+
+use super::{ArchiveError, refused};
+use crate::data::codes;
+
+/// Bytes of a path, as Linux's.
+const PATH_BYTES: usize = 4_096;
+/// Characters of a bad path that a message repeats.
+const SHOWN_CHARACTERS: usize = 200;
+
+/// The path of an entry: relative, with `/`, without `.`; empty for the archive's own root. `None` for what file
+/// managers leave behind: `__MACOSX`, `Thumbs.db`, and everything whose name starts with a dot.
+pub(super) fn check(name: &[u8]) -> Result<Option<String>, ArchiveError> {
+    let unsafe_path = |why: &str| {
+        let message = format!(
+            "{why}, so nothing of this archive is used; pack the class folders from inside the folder that holds them"
+        );
+        Err(refused(shown(name), codes::UNSAFE_PATH, message))
+    };
+    if name.len() > PATH_BYTES {
+        return unsafe_path(&format!("this path has more than {PATH_BYTES} bytes"));
+    }
+    let Ok(path) = std::str::from_utf8(name) else {
+        return unsafe_path("this path is not UTF-8");
+    };
+    if path.contains('\0') {
+        return unsafe_path("this path holds a NUL character");
+    }
+    if path.contains('\\') {
+        return unsafe_path("this path holds a backslash, which is a separator on some systems");
+    }
+    if path.starts_with('/') {
+        return unsafe_path("this path is absolute");
+    }
+    if matches!(path.as_bytes(), [letter, b':', ..] if letter.is_ascii_alphabetic()) {
+        return unsafe_path("this path starts with a drive letter");
+    }
+    let parts: Vec<&str> = path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    if parts
+        .iter()
+        .any(|part| part.bytes().all(|byte| byte == b'.'))
+    {
+        return unsafe_path("this path climbs out of its folder");
+    }
+    if parts.iter().any(|part| {
+        part.starts_with('.') || matches!(*part, "__MACOSX" | "Thumbs.db" | "desktop.ini")
+    }) {
+        return Ok(None);
+    }
+    Ok(Some(parts.join("/")))
+}
+
+/// A name as a message may show it: control characters escaped, cut where it is long.
+pub(super) fn shown(name: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&name[..name.len().min(4 * SHOWN_CHARACTERS)]);
+    let mut shown = String::new();
+    for character in text.chars().take(SHOWN_CHARACTERS) {
+        if character.is_control() {
+            shown.extend(character.escape_default())
+        } else {
+            shown.push(character)
+        }
+    }
+    if text.chars().nth(SHOWN_CHARACTERS).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(name: &[u8]) -> Option<String> {
+        match check(name) {
+            Err(ArchiveError::Refused(problem)) => Some(problem.code),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn paths_that_lead_elsewhere_are_refused() {
+        let long = [b'a'; 70_000];
+        let hostile: [&[u8]; 14] = [
+            b"../../etc/x",
+            b"cats/../../x",
+            b"cats/..",
+            b"..",
+            b"/abs",
+            b"//abs",
+            b"C:\\x",
+            b"c:x",
+            b"cats\\..\\x",
+            b"..././x",
+            b"cats/\0.jpg",
+            b"cats/\xff.jpg",
+            b"cats/.../x",
+            &long,
+        ];
+        for name in hostile {
+            assert_eq!(
+                code(name).as_deref(),
+                Some("unsafe_path"),
+                "{}",
+                shown(name)
+            );
+        }
+        assert_eq!(code(&[b'a'; PATH_BYTES]), None);
+        assert_eq!(
+            code(&[b'a'; PATH_BYTES + 1]).as_deref(),
+            Some("unsafe_path")
+        );
+    }
+
+    #[test]
+    fn ordinary_paths_are_kept_and_leftovers_ignored() {
+        let path = |name: &[u8]| check(name).unwrap();
+        assert_eq!(path(b"./cats//1.jpg").as_deref(), Some("cats/1.jpg"));
+        assert_eq!(path(b"cats/").as_deref(), Some("cats"));
+        assert_eq!(path(b"./").as_deref(), Some(""));
+        assert_eq!(
+            path("кошки/1 ..jpg".as_bytes()).as_deref(),
+            Some("кошки/1 ..jpg")
+        );
+        for ignored in [
+            "__MACOSX/cats/._1.jpg",
+            "cats/.DS_Store",
+            "cats/Thumbs.db",
+            ".git/config",
+        ] {
+            assert_eq!(path(ignored.as_bytes()), None, "{ignored}");
+        }
+    }
+
+    #[test]
+    fn a_shown_name_is_one_short_line() {
+        assert_eq!(shown(b"a\nb\x1b[0m"), "a\\nb\\u{1b}[0m");
+        assert_eq!(shown(&[b'a'; 70_000]).chars().count(), SHOWN_CHARACTERS + 1);
+    }
+}

@@ -1,0 +1,132 @@
+//! Tar archives, read as a stream.
+
+use std::{
+    cell::Cell,
+    io::{self, Read},
+    rc::Rc,
+};
+
+use ::tar::EntryType;
+
+use super::{ArchiveError, Spooler, broken, read_up_to, refused, shown};
+use crate::data::codes;
+
+/// Bytes of an entry's headers, long names included; the tar reader would hold any number of them in memory.
+const HEADER_BYTES: u64 = 1 << 20;
+/// Bytes that are read and not written, of all headers and ignored entries, past those that the ratio allows.
+const UNWRITTEN_BYTES: u64 = 64 << 20;
+const BLOCK_BYTES: usize = 512;
+
+/// Whether a tar may start with this: a header whose checksum is right, or the zeros that end an empty tar.
+pub(super) fn is_header(block: &[u8]) -> bool {
+    let Ok(block) = <&[u8; BLOCK_BYTES]>::try_from(block) else {
+        return false;
+    };
+    if block.iter().all(|&byte| byte == 0) {
+        return true;
+    }
+    let header = ::tar::Header::from_byte_slice(block);
+    // The checksum counts its own eight bytes as spaces.
+    let sum: u32 = block
+        .iter()
+        .enumerate()
+        .map(|(at, &byte)| {
+            if (148..156).contains(&at) {
+                32
+            } else {
+                u32::from(byte)
+            }
+        })
+        .sum();
+    header.cksum().is_ok_and(|said| said == sum)
+}
+
+/// Reads all entries into the spooler.
+pub(super) fn read(mut stream: impl Read, spooler: &mut Spooler) -> Result<(), ArchiveError> {
+    let mut start = [0_u8; BLOCK_BYTES];
+    let known = read_up_to(&mut stream, &mut start).map_err(|error| broken("", error))?;
+    if !is_header(&start[..known]) {
+        return Err(refused(
+            "",
+            codes::NOT_AN_ARCHIVE,
+            "this is a compressed file, but there is no tar inside; `tar czf data.tar.gz cats dogs` makes a data set of folders",
+        ));
+    }
+    let left = Rc::new(Cell::new(0));
+    let metered = Metered {
+        inner: io::Cursor::new(start).chain(stream),
+        left: Rc::clone(&left),
+    };
+    let mut unwritten_left = UNWRITTEN_BYTES.saturating_add(spooler.ratio_bytes);
+    let mut archive = ::tar::Archive::new(metered);
+    let mut entries = archive.entries().map_err(|error| broken("", error))?;
+    loop {
+        let allowed = HEADER_BYTES.min(unwritten_left);
+        left.set(allowed);
+        let Some(entry) = entries.next() else {
+            return Ok(());
+        };
+        let mut entry = entry.map_err(|error| header_error(error, spooler))?;
+        unwritten_left -= allowed - left.get();
+        left.set(u64::MAX);
+        let name = entry.path_bytes().into_owned();
+        let path = spooler.admit(&name)?;
+        let said_bytes = entry.size();
+        let kind = entry.header().entry_type();
+        // The oldest tars tell a folder by the slash only.
+        let is_folder =
+            kind == EntryType::Directory || (kind == EntryType::Regular && name.ends_with(b"/"));
+        match path {
+            Some(path) if is_folder => spooler.folder(path),
+            Some(path) if matches!(kind, EntryType::Regular | EntryType::Continuous) => {
+                spooler.file(path, said_bytes, &mut entry)?;
+            }
+            None if is_folder || matches!(kind, EntryType::Regular | EntryType::Continuous) => {}
+            // Git's note of the commit.
+            _ if kind == EntryType::XGlobalHeader => {}
+            _ => return Err(special(&name)),
+        }
+        // What is left of an entry that was not wanted.
+        left.set(unwritten_left);
+        io::copy(&mut entry, &mut io::sink()).map_err(|error| header_error(error, spooler))?;
+        unwritten_left = left.get();
+    }
+}
+
+fn special(name: &[u8]) -> ArchiveError {
+    refused(
+        shown(name),
+        codes::UNSAFE_ENTRY,
+        "this entry is a link or a special file, so nothing of this archive is used; pack plain files and folders \
+         (`tar --dereference --hard-dereference` packs what links point to)",
+    )
+}
+
+fn header_error(error: io::Error, spooler: &Spooler) -> ArchiveError {
+    if error.kind() == io::ErrorKind::FileTooLarge {
+        return spooler.ratio("", spooler.limits.ratio);
+    }
+    broken("", error)
+}
+
+/// A reader that fails once its allowance is used up.
+struct Metered<R> {
+    inner: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.left.get()).unwrap_or(usize::MAX);
+        if left == 0 && !buffer.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "an entry's headers are too long",
+            ));
+        }
+        let wanted = buffer.len().min(left);
+        let count = self.inner.read(&mut buffer[..wanted])?;
+        self.left.set(self.left.get() - count as u64);
+        Ok(count)
+    }
+}

@@ -1,0 +1,162 @@
+//! Samples of a pack to tensors.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rayon::{
+    ThreadPool, ThreadPoolBuilder,
+    iter::{IndexedParallelIterator as _, IntoParallelRefIterator as _, ParallelIterator as _},
+    slice::ParallelSliceMut as _,
+};
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    image::{DecodeError, decode, preprocess_into},
+    pack::Pack,
+};
+use crate::domain::base_model::Preprocessing;
+
+/// A sample that was readable when the pack was made is not any more.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {path}: {source}")]
+pub struct BatchError {
+    pub path: String,
+    pub source: DecodeError,
+}
+
+/// Decodes and preprocesses samples on `threads` threads: u8 `[samples, S, S, 3]`, in the order asked for.
+///
+/// # Errors
+/// The first sample that cannot be decoded.
+pub fn load(
+    pack: &Pack,
+    samples: &[usize],
+    preprocessing: &Preprocessing,
+    threads: usize,
+) -> Result<Tensor, BatchError> {
+    let side = preprocessing.input_size as usize;
+    let mut squares = vec![0_u8; samples.len() * side * side * 3];
+    pool(threads).install(|| {
+        let jobs = samples
+            .par_iter()
+            .zip(squares.par_chunks_exact_mut(side * side * 3));
+        jobs.try_for_each(|(&sample, square)| {
+            // The limit was held when the pack was made.
+            let image = decode(pack.bytes(sample), u64::MAX).map_err(|source| BatchError {
+                path: pack.path(sample).to_owned(),
+                source,
+            })?;
+            preprocess_into(&image, preprocessing, square);
+            Ok(())
+        })
+    })?;
+    let shape = [samples.len() as i64, side as i64, side as i64, 3];
+    Ok(Tensor::from_slice(&squares).view(shape))
+}
+
+/// What a network takes: u8 `[N, S, S, 3]` to f32 `[N, 3, S, S]` on `device`, channels last in memory,
+/// `(x / 255 - mean) / std` per channel.
+pub fn normalize(images: &Tensor, preprocessing: &Preprocessing, device: Device) -> Tensor {
+    let Preprocessing { mean, std, .. } = preprocessing;
+    let row = |value: &dyn Fn(usize) -> f64| {
+        let values: Vec<f32> = (0..3).map(|channel| value(channel) as f32).collect();
+        Tensor::from_slice(&values)
+            .view([1, 3, 1, 1])
+            .to_device(device)
+    };
+    // One multiplication and one addition: x / (255 std) - mean / std.
+    let scale = row(&|channel| 1.0 / (255.0 * std[channel]));
+    let shift = row(&|channel| -mean[channel] / std[channel]);
+    let mut images = images
+        .to_device(device)
+        .permute([0, 3, 1, 2])
+        .to_kind(Kind::Float);
+    tch::no_grad(|| images.g_mul_(&scale).g_add_(&shift))
+}
+
+/// A pool of so many threads; made once, kept.
+pub(super) fn pool(threads: usize) -> Arc<ThreadPool> {
+    static POOLS: Mutex<BTreeMap<usize, Arc<ThreadPool>>> = Mutex::new(BTreeMap::new());
+    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    let make = || {
+        let builder = ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .thread_name(|n| format!("decode-{n}"));
+        Arc::new(builder.build().expect("threads can be started"))
+    };
+    Arc::clone(pools.entry(threads.max(1)).or_insert_with(make))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+    use crate::{
+        data::{
+            image::preprocess,
+            pack::{Sample, write},
+        },
+        domain::{base_model::Interpolation, file::Split},
+    };
+
+    const PREPROCESSING: Preprocessing = Preprocessing {
+        input_size: 4,
+        crop_fraction: 1.0,
+        interpolation: Interpolation::Bicubic,
+        mean: [0.485, 0.456, 0.406],
+        std: [0.229, 0.224, 0.225],
+    };
+
+    #[test]
+    fn batches_keep_the_order_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pack");
+        let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images");
+        let contents =
+            ["rgb.png", "grey.jpg", "rgba.webp"].map(|name| fs::read(images.join(name)).unwrap());
+        let mut samples = contents.each_ref().map(|bytes| Sample {
+            path: "x",
+            bytes,
+            sha256: [0; 32],
+            label: 0,
+            split: Split::Train,
+            width: 36,
+            height: 24,
+        });
+        write(&path, &["a".to_owned()], &samples).unwrap();
+        let batch = load(
+            &Pack::open(&path).unwrap(),
+            &[2, 0, 2, 1],
+            &PREPROCESSING,
+            2,
+        )
+        .unwrap();
+        assert_eq!(
+            (batch.size(), batch.kind()),
+            (vec![4, 4, 4, 3], Kind::Uint8)
+        );
+        for (row, sample) in [2, 0, 2, 1].into_iter().enumerate() {
+            let wanted = preprocess(&decode(&contents[sample], 1 << 20).unwrap(), &PREPROCESSING);
+            let found = Vec::<u8>::try_from(batch.get(row as i64).flatten(0, -1)).unwrap();
+            assert_eq!(found, wanted);
+        }
+        samples[1].bytes = b"no image";
+        write(&path, &["a".to_owned()], &samples).unwrap();
+        assert!(load(&Pack::open(&path).unwrap(), &[0, 1], &PREPROCESSING, 2).is_err());
+    }
+
+    #[test]
+    fn normalized_batches_are_channels_last() {
+        let images = Tensor::arange(2 * 4 * 4 * 3, (Kind::Uint8, Device::Cpu)).view([2, 4, 4, 3]);
+        let batch = normalize(&images, &PREPROCESSING, Device::Cpu);
+        assert_eq!(
+            (batch.size(), batch.stride()),
+            (vec![2, 3, 4, 4], vec![48, 1, 12, 3])
+        );
+        let wanted = (f64::from(3 * 5 + 2) / 255.0 - 0.406) / 0.225;
+        assert!((batch.double_value(&[0, 2, 1, 1]) - wanted).abs() < 1e-6);
+    }
+}

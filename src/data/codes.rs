@@ -1,0 +1,102 @@
+//! The codes of problems with data sets: stable words, listed in docs/errors.md. An error refuses the file; a warning
+//! is in its report, and the file can be used.
+
+use crate::domain::problem::Code;
+
+/// Error: the upload is not a zip, tar, tar.gz or tar.zst.
+pub const NOT_AN_ARCHIVE: Code = "not_an_archive";
+/// Error: the archive is cut off or damaged, or says one thing and holds another.
+pub const CORRUPT_ARCHIVE: Code = "corrupt_archive";
+/// Error: an entry is encrypted.
+pub const ENCRYPTED_ARCHIVE: Code = "encrypted_archive";
+/// Error: an entry is compressed by a method other than deflate.
+pub const UNSUPPORTED_COMPRESSION: Code = "unsupported_compression";
+/// Error: too many entries, or too many bytes once unpacked, in one entry or in all.
+pub const ARCHIVE_TOO_LARGE: Code = "archive_too_large";
+/// Error: the archive unpacks to far more bytes than it has.
+pub const ARCHIVE_RATIO: Code = "archive_ratio";
+/// Error: an entry's path could lead out of the folder it is unpacked to, or cannot be a path everywhere.
+pub const UNSAFE_PATH: Code = "unsafe_path";
+/// Error: an entry is a link, a device or another special file.
+pub const UNSAFE_ENTRY: Code = "unsafe_entry";
+/// Error: two entries have one path.
+pub const DUPLICATE_PATH: Code = "duplicate_path";
+
+/// Error: the images are not in a folder per class.
+pub const NO_CLASS_FOLDERS: Code = "no_class_folders";
+/// Error: folders lie beside `train` that are neither `val` nor `test`.
+pub const AMBIGUOUS_LAYOUT: Code = "ambiguous_layout";
+/// Error: there is a `val` or `test` folder, but no `train` folder.
+pub const NO_TRAINING_SPLIT: Code = "no_training_split";
+/// Error: a folder's name cannot be the name of a class.
+pub const INVALID_CLASS_NAME: Code = "invalid_class_name";
+/// Error: two class names differ only in case, in Unicode form or in spaces around them.
+pub const CLASS_NAME_TWINS: Code = "class_name_twins";
+/// Error: more classes than one data set may have.
+pub const TOO_MANY_CLASSES: Code = "too_many_classes";
+/// Error: a class has no image that can be used, or none to train on.
+pub const EMPTY_CLASS: Code = "empty_class";
+/// Error: there is one class only.
+pub const ONE_CLASS: Code = "one_class";
+/// Error: no image of the upload can be used.
+pub const NO_USABLE_IMAGES: Code = "no_usable_images";
+/// Error: too few different images to train on some and to validate on others.
+pub const TOO_FEW_IMAGES: Code = "too_few_images";
+
+/// Warning: the file is not in a class's folder, and is left out.
+pub const OUTSIDE_CLASS_FOLDER: Code = "outside_class_folder";
+/// Warning: the file is not an image that can be read, and is left out.
+pub const NOT_AN_IMAGE: Code = "not_an_image";
+/// Warning: the image's file is cut off, and is left out.
+pub const TRUNCATED_IMAGE: Code = "truncated_image";
+/// Warning: the image cannot be decoded, and is left out.
+pub const UNREADABLE_IMAGE: Code = "unreadable_image";
+/// Warning: the image has too many pixels, and is left out.
+pub const TOO_MANY_PIXELS: Code = "too_many_pixels";
+/// Warning: the same bytes occur more than once under one class.
+pub const DUPLICATE_IMAGE: Code = "duplicate_image";
+/// Warning: the same bytes occur under different classes.
+pub const CONFLICTING_DUPLICATES: Code = "conflicting_duplicates";
+/// Warning: the same bytes are in two of the folders `train`, `val`, `test`; all copies go to the first of them.
+pub const SPLIT_LEAK: Code = "split_leak";
+/// Warning: a class has no image in the validation split.
+pub const CLASS_NOT_VALIDATED: Code = "class_not_validated";
+
+/// Failure, may pass on another try: the disk is full.
+pub const STORAGE_FULL: Code = "storage_full";
+/// Failure, may pass on another try: the machine could not read or write its own files.
+pub const INTERNAL_ERROR: Code = "internal_error";
+
+/// Every code above.
+pub const ALL: [Code; 30] = [
+    NOT_AN_ARCHIVE,
+    CORRUPT_ARCHIVE,
+    ENCRYPTED_ARCHIVE,
+    UNSUPPORTED_COMPRESSION,
+    ARCHIVE_TOO_LARGE,
+    ARCHIVE_RATIO,
+    UNSAFE_PATH,
+    UNSAFE_ENTRY,
+    DUPLICATE_PATH,
+    NO_CLASS_FOLDERS,
+    AMBIGUOUS_LAYOUT,
+    NO_TRAINING_SPLIT,
+    INVALID_CLASS_NAME,
+    CLASS_NAME_TWINS,
+    TOO_MANY_CLASSES,
+    EMPTY_CLASS,
+    ONE_CLASS,
+    NO_USABLE_IMAGES,
+    TOO_FEW_IMAGES,
+    OUTSIDE_CLASS_FOLDER,
+    NOT_AN_IMAGE,
+    TRUNCATED_IMAGE,
+    UNREADABLE_IMAGE,
+    TOO_MANY_PIXELS,
+    DUPLICATE_IMAGE,
+    CONFLICTING_DUPLICATES,
+    SPLIT_LEAK,
+    CLASS_NOT_VALIDATED,
+    STORAGE_FULL,
+    INTERNAL_ERROR,
+];

@@ -1,0 +1,314 @@
+//! Encoded images to RGB, and RGB to the square that a network takes.
+//!
+//! Whatever the format: upright by its EXIF orientation, first frame, transparency on white, 8 bits, three channels.
+//! The decoders are safe Rust, but panics and large allocations on crafted files have been found in all of them: the
+//! pixel limit is checked before anything is allocated, panics are caught, text chunks are never asked for.
+
+use std::{
+    cell::RefCell,
+    io::Cursor,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use fast_image_resize::{
+    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
+    images::{Image, ImageRef},
+};
+use image::{
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, Limits, RgbImage,
+    codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, webp::WebPDecoder},
+    metadata::Orientation,
+};
+use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
+use zune_jpeg::JpegDecoder;
+
+use super::codes;
+use crate::domain::{
+    base_model::{Interpolation, Preprocessing},
+    problem::Code,
+};
+
+/// Bytes a decoder may allocate beside its pixels: colour profiles, tables, text that is skipped.
+const DECODER_BYTES: u64 = 64 << 20;
+/// Bytes a decoder may allocate for each pixel: 16-bit RGBA, twice.
+const PIXEL_BYTES: u64 = 16;
+
+/// An image of 8-bit red, green, blue; upright, opaque.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rgb8 {
+    pub width: u32,
+    pub height: u32,
+    /// `height * width * 3` bytes, row by row.
+    pub pixels: Vec<u8>,
+}
+
+/// Why bytes are not an image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("not an image that can be read here; JPEG, PNG, WebP, GIF and BMP can")]
+    NotAnImage,
+    #[error(
+        "the image has {width} x {height} pixels, more than {max_pixels} in all; scale it down"
+    )]
+    TooManyPixels {
+        width: u64,
+        height: u64,
+        max_pixels: u64,
+    },
+    #[error("the image ends too early: its file was cut off")]
+    Truncated,
+    #[error("the image cannot be decoded: {0}")]
+    Unreadable(String),
+}
+
+impl DecodeError {
+    /// The code of this problem in a report.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotAnImage => codes::NOT_AN_IMAGE,
+            Self::TooManyPixels { .. } => codes::TOO_MANY_PIXELS,
+            Self::Truncated => codes::TRUNCATED_IMAGE,
+            Self::Unreadable(_) => codes::UNREADABLE_IMAGE,
+        }
+    }
+}
+
+impl From<ImageError> for DecodeError {
+    fn from(error: ImageError) -> Self {
+        match &error {
+            ImageError::IoError(cause) if cause.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Self::Truncated
+            }
+            _ => Self::Unreadable(error.to_string()),
+        }
+    }
+}
+
+/// Decodes JPEG, PNG, WebP, GIF (first frame) or BMP, told by content.
+///
+/// # Errors
+/// What is wrong with the bytes. Nothing is allocated for an image of more than `max_pixels` (width times height).
+pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<Rgb8, DecodeError> {
+    // A decoder keeps nothing from one image to the next, so that a panic leaves nothing half done.
+    catch_unwind(AssertUnwindSafe(|| decode_format(bytes, max_pixels))).unwrap_or_else(|_| {
+        Err(DecodeError::Unreadable(
+            "the decoder gave up on it".to_owned(),
+        ))
+    })
+}
+
+fn decode_format(bytes: &[u8], max_pixels: u64) -> Result<Rgb8, DecodeError> {
+    let format = image::guess_format(bytes).map_err(|_| DecodeError::NotAnImage)?;
+    match format {
+        ImageFormat::Jpeg => decode_jpeg(bytes, max_pixels),
+        ImageFormat::Png => {
+            check_png_pixels(bytes, max_pixels)?;
+            decode_with(
+                PngDecoder::with_limits(Cursor::new(bytes), limits(max_pixels))?,
+                max_pixels,
+            )
+        }
+        ImageFormat::WebP => decode_with(WebPDecoder::new(Cursor::new(bytes))?, max_pixels),
+        ImageFormat::Gif => decode_with(GifDecoder::new(Cursor::new(bytes))?, max_pixels),
+        ImageFormat::Bmp => decode_with(BmpDecoder::new(Cursor::new(bytes))?, max_pixels),
+        _ => Err(DecodeError::NotAnImage),
+    }
+}
+
+fn limits(pixels: u64) -> Limits {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(
+        pixels
+            .saturating_mul(PIXEL_BYTES)
+            .saturating_add(DECODER_BYTES),
+    );
+    limits
+}
+
+fn check_pixels(width: u64, height: u64, max_pixels: u64) -> Result<(), DecodeError> {
+    match width.checked_mul(height) {
+        Some(0) => Err(DecodeError::Unreadable("it has no pixels".to_owned())),
+        Some(pixels) if pixels <= max_pixels => Ok(()),
+        _ => Err(DecodeError::TooManyPixels {
+            width,
+            height,
+            max_pixels,
+        }),
+    }
+}
+
+/// By the first chunk: the decoder refuses the widest images in words of its own.
+fn check_png_pixels(bytes: &[u8], max_pixels: u64) -> Result<(), DecodeError> {
+    let side = |at: usize| {
+        let digits = bytes.get(at..).and_then(|rest| rest.first_chunk());
+        digits
+            .map(|&digits| u64::from(u32::from_be_bytes(digits)))
+            .ok_or(DecodeError::Truncated)
+    };
+    check_pixels(side(16)?, side(20)?, max_pixels)
+}
+
+fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Rgb8, DecodeError> {
+    let unreadable = |error: zune_jpeg::errors::DecodeErrors| {
+        if is_cut_off(bytes) {
+            DecodeError::Truncated
+        } else {
+            DecodeError::Unreadable(error.to_string())
+        }
+    };
+    let options = DecoderOptions::default()
+        .set_strict_mode(false)
+        .set_max_width(usize::MAX)
+        .set_max_height(usize::MAX);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(unreadable)?;
+    let (width, height) = decoder
+        .dimensions()
+        .expect("the headers are decoded: this is a bug");
+    check_pixels(width as u64, height as u64, max_pixels)?;
+    // The decoder fills what is missing with grey and says nothing.
+    if is_cut_off(bytes) {
+        return Err(DecodeError::Truncated);
+    }
+    let is_grey = matches!(decoder.input_colorspace(), Some(ColorSpace::Luma));
+    decoder.set_options(options.jpeg_set_out_colorspace(if is_grey {
+        ColorSpace::Luma
+    } else {
+        ColorSpace::RGB
+    }));
+    let mut pixels = vec![0; width * height * if is_grey { 1 } else { 3 }];
+    decoder.decode_into(&mut pixels).map_err(unreadable)?;
+    if is_grey {
+        pixels = grey_to_rgb(&pixels);
+    }
+    let orientation = decoder
+        .exif()
+        .and_then(|exif| Orientation::from_exif_chunk(exif));
+    upright(
+        width as u32,
+        height as u32,
+        pixels,
+        orientation.unwrap_or(Orientation::NoTransforms),
+    )
+}
+
+/// Whether a JPEG has no end-of-image marker behind its last start of scan: inside of scan data, `ff` is never followed
+/// by `d9` (ITU T.81, B.1.1.5), and thumbnails lie before the first scan.
+fn is_cut_off(bytes: &[u8]) -> bool {
+    let end = bytes.windows(2).rposition(|pair| pair == [0xff, 0xd9]);
+    end.is_none_or(|end| bytes[end..].windows(2).any(|pair| pair == [0xff, 0xda]))
+}
+
+fn decode_with(mut decoder: impl ImageDecoder, max_pixels: u64) -> Result<Rgb8, DecodeError> {
+    let (width, height) = decoder.dimensions();
+    check_pixels(width.into(), height.into(), max_pixels)?;
+    decoder.set_limits(limits(u64::from(width) * u64::from(height)))?;
+    let orientation = decoder.orientation()?;
+    let pixels = match DynamicImage::from_decoder(decoder)? {
+        DynamicImage::ImageRgb8(image) => image.into_raw(),
+        image if image.color().has_alpha() => on_white(image.into_rgba8().as_raw()),
+        image => image.into_rgb8().into_raw(),
+    };
+    upright(width, height, pixels, orientation)
+}
+
+fn on_white(rgba: &[u8]) -> Vec<u8> {
+    let over = |colour: u8, alpha: u8| {
+        let (colour, alpha) = (u32::from(colour), u32::from(alpha));
+        ((colour * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+    };
+    let (rgba, _) = rgba.as_chunks::<4>();
+    let mut rgb = vec![0; rgba.len() * 3];
+    for (to, &[r, g, b, a]) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(rgba) {
+        *to = [over(r, a), over(g, a), over(b, a)];
+    }
+    rgb
+}
+
+fn grey_to_rgb(grey: &[u8]) -> Vec<u8> {
+    let mut rgb = vec![0; grey.len() * 3];
+    for (to, &grey) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(grey) {
+        *to = [grey; 3];
+    }
+    rgb
+}
+
+fn upright(
+    width: u32,
+    height: u32,
+    pixels: Vec<u8>,
+    orientation: Orientation,
+) -> Result<Rgb8, DecodeError> {
+    if orientation == Orientation::NoTransforms {
+        return Ok(Rgb8 {
+            width,
+            height,
+            pixels,
+        });
+    }
+    let image = RgbImage::from_raw(width, height, pixels);
+    let mut image = DynamicImage::ImageRgb8(image.expect("the size is the image's: this is a bug"));
+    image.apply_orientation(orientation);
+    Ok(Rgb8 {
+        width: image.width(),
+        height: image.height(),
+        pixels: image.into_rgb8().into_raw(),
+    })
+}
+
+/// Resizes and crops as timm does at evaluation: `input_size * input_size * 3` bytes, row by row.
+pub fn preprocess(image: &Rgb8, preprocessing: &Preprocessing) -> Vec<u8> {
+    let side = preprocessing.input_size as usize;
+    let mut square = vec![0; side * side * 3];
+    preprocess_into(image, preprocessing, &mut square);
+    square
+}
+
+/// As `preprocess`, into a slice of just that size.
+///
+/// timm's `transforms_imagenet_eval`: the shorter side becomes `floor(input_size / crop_fraction)`, the longer one
+/// keeps the shape, rounded down; the crop's corner is at half the rest, rounded to even (torchvision's `Resize` and
+/// `CenterCrop`). Only what the crop shows is computed.
+pub(super) fn preprocess_into(image: &Rgb8, preprocessing: &Preprocessing, square: &mut [u8]) {
+    thread_local! {
+        static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
+    }
+    let side = preprocessing.input_size;
+    let filter = match preprocessing.interpolation {
+        Interpolation::Bilinear => FilterType::Bilinear,
+        // Pillow's bicubic has a = -0.5: Catmull and Rom's.
+        Interpolation::Bicubic => FilterType::CatmullRom,
+    };
+    let short = (f64::from(side) / preprocessing.crop_fraction)
+        .floor()
+        .max(f64::from(side));
+    let (width, height) = (f64::from(image.width), f64::from(image.height));
+    let (resized_width, resized_height) = if width <= height {
+        (short, (short * height / width).floor())
+    } else {
+        ((short * width / height).floor(), short)
+    };
+    // The part of the image that the crop shows, in its own pixels.
+    let shown = |full: f64, resized: f64| {
+        let scale = full / resized;
+        let start = ((resized - f64::from(side)) / 2.0).round_ties_even() * scale;
+        (start, (f64::from(side) * scale).min(full - start))
+    };
+    let (left, shown_width) = shown(width, resized_width);
+    let (top, shown_height) = shown(height, resized_height);
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(filter))
+        .crop(left, top, shown_width, shown_height);
+    let source = ImageRef::new(image.width, image.height, &image.pixels, PixelType::U8x3);
+    let source = source.expect("an image has three bytes a pixel: this is a bug");
+    let target = Image::from_slice_u8(side, side, square, PixelType::U8x3);
+    let mut target = target.expect("the square has three bytes a pixel: this is a bug");
+    RESIZER.with_borrow_mut(|resizer| {
+        resizer
+            .resize(&source, &mut target, &options)
+            .expect("the crop lies inside the image: this is a bug");
+    });
+}
+
+#[cfg(test)]
+mod tests;

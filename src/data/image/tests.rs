@@ -1,0 +1,232 @@
+use std::{fs, path::PathBuf};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::Deserialize;
+
+use super::*;
+
+/// What Pillow made of the fixtures (`tests/python/record_pillow.py`).
+#[derive(Deserialize)]
+struct Recorded {
+    decoded: Vec<Decoded>,
+    preprocessed: Vec<Preprocessed>,
+}
+
+#[derive(Deserialize)]
+struct Decoded {
+    file: String,
+    width: u32,
+    height: u32,
+    rgb: String,
+}
+
+#[derive(Deserialize)]
+struct Preprocessed {
+    file: String,
+    input_size: u32,
+    crop_fraction: f64,
+    interpolation: Interpolation,
+    rgb: String,
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images");
+    fs::read(folder.join(name)).unwrap()
+}
+
+fn recorded() -> Recorded {
+    serde_json::from_slice(&fixture("recorded.json")).unwrap()
+}
+
+/// Mean and largest difference of two images' bytes.
+fn difference(ours: &[u8], theirs: &str) -> (f64, u8) {
+    let theirs = BASE64_STANDARD.decode(theirs).unwrap();
+    assert_eq!(ours.len(), theirs.len());
+    let differences: Vec<u8> = ours
+        .iter()
+        .zip(&theirs)
+        .map(|(a, b)| a.abs_diff(*b))
+        .collect();
+    let sum: f64 = differences.iter().map(|&one| f64::from(one)).sum();
+    (
+        sum / ours.len() as f64,
+        differences.into_iter().max().unwrap(),
+    )
+}
+
+#[test]
+fn every_format_decodes_as_in_pillow() {
+    for Decoded {
+        file,
+        width,
+        height,
+        rgb,
+    } in recorded().decoded
+    {
+        let image = decode(&fixture(&file), 36 * 24).unwrap();
+        assert_eq!((image.width, image.height), (width, height), "{file}");
+        let (mean, largest) = difference(&image.pixels, &rgb);
+        println!("{file}: mean {mean:.3}, largest {largest}");
+        // Lossless formats up to rounding; lossy ones up to the decoders' freedom (chroma between samples).
+        let lossy = file.ends_with(".jpg") || file == "rgb.webp";
+        let (mean_limit, limit) = if lossy { (1.0, 24) } else { (0.7, 1) };
+        assert!(
+            mean <= mean_limit && largest <= limit,
+            "{file}: mean {mean}, largest {largest}"
+        );
+    }
+}
+
+#[test]
+fn preprocessing_is_pillows() {
+    for Preprocessed {
+        file,
+        input_size,
+        crop_fraction,
+        interpolation,
+        rgb,
+    } in recorded().preprocessed
+    {
+        let image = decode(&fixture(&file), 1 << 20).unwrap();
+        let (mean, std) = ([0.5; 3], [0.5; 3]);
+        let preprocessing = Preprocessing {
+            input_size,
+            crop_fraction,
+            interpolation,
+            mean,
+            std,
+        };
+        let (mean, largest) = difference(&preprocess(&image, &preprocessing), &rgb);
+        println!(
+            "{file} {input_size} {crop_fraction} {interpolation:?}: mean {mean:.4}, largest {largest}"
+        );
+        assert!(
+            mean <= 0.2 && largest <= 5,
+            "{file} {input_size} {interpolation:?}: mean {mean}, largest {largest}"
+        );
+    }
+}
+
+#[test]
+fn preprocessing_takes_any_shape() {
+    let preprocessing = Preprocessing {
+        input_size: 32,
+        crop_fraction: 0.875,
+        interpolation: Interpolation::Bicubic,
+        mean: [0.5; 3],
+        std: [0.5; 3],
+    };
+    for (width, height) in [
+        (1, 1),
+        (1, 5_000),
+        (5_000, 1),
+        (1, 1_000_003),
+        (31, 37),
+        (32, 32),
+        (36, 36),
+        (37, 4_999),
+    ] {
+        let pixels = vec![77; width as usize * height as usize * 3];
+        let square = preprocess(
+            &Rgb8 {
+                width,
+                height,
+                pixels,
+            },
+            &preprocessing,
+        );
+        assert!(square.iter().all(|&byte| byte == 77), "{width} x {height}");
+    }
+}
+
+#[test]
+fn pixels_are_counted_before_decoding() {
+    let too_many =
+        |bytes: &[u8], max| matches!(decode(bytes, max), Err(DecodeError::TooManyPixels { .. }));
+    for file in ["rgb.jpg", "rgb.png", "rgb.webp", "animated.gif", "rgb.bmp"] {
+        let bytes = fixture(file);
+        assert!(decode(&bytes, 36 * 24).is_ok(), "{file}");
+        assert!(too_many(&bytes, 36 * 24 - 1), "{file}");
+    }
+    // A header that claims 60,000 x 60,000 pixels; 2^31 - 1 x 2^31 - 1.
+    for (width, height) in [
+        (60_000_u32, 60_000_u32),
+        (0x7fff_ffff, 0x7fff_ffff),
+        (1, 0x7fff_ffff),
+    ] {
+        let mut bytes = fixture("rgb.png");
+        bytes[16..20].copy_from_slice(&width.to_be_bytes());
+        bytes[20..24].copy_from_slice(&height.to_be_bytes());
+        let check = crc32(&bytes[12..29]);
+        bytes[29..33].copy_from_slice(&check.to_be_bytes());
+        assert!(
+            too_many(&bytes, 50_000_000),
+            "{width} x {height}: {:?}",
+            decode(&bytes, 50_000_000).err()
+        );
+    }
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+#[test]
+fn cut_off_images_are_errors_not_grey() {
+    for file in [
+        "rgb.jpg",
+        "rgb-progressive.jpg",
+        "grey.jpg",
+        "rgb.png",
+        "rgb.webp",
+        "transparent.gif",
+        "rgb.bmp",
+    ] {
+        let bytes = fixture(file);
+        for share in [3, 2] {
+            let outcome = decode(&bytes[..bytes.len() - bytes.len() / share], 1 << 20);
+            assert!(outcome.is_err(), "{file} without its last 1/{share}");
+        }
+    }
+    assert_eq!(
+        decode(&fixture("rgb.jpg")[..500], 1 << 20),
+        Err(DecodeError::Truncated)
+    );
+}
+
+#[test]
+fn what_is_no_image_is_said_to_be_none() {
+    let svg = b"<svg xmlns='http://www.w3.org/2000/svg'><rect width='1' height='1'/></svg>";
+    for bytes in [&b""[..], b"hello", svg, b"II*\0\x08\0\0\0", b"%PDF-1.7"] {
+        assert_eq!(decode(bytes, 1 << 20), Err(DecodeError::NotAnImage));
+    }
+}
+
+#[test]
+fn no_damage_makes_a_panic_pass() {
+    // Every byte of every small file in turn, bent: an image or an error, nothing else.
+    for file in [
+        "rgb.jpg",
+        "rgb-progressive.jpg",
+        "cmyk.jpg",
+        "palette-alpha.png",
+        "rgba.webp",
+        "animated.gif",
+        "palette.bmp",
+    ] {
+        let bytes = fixture(file);
+        for at in (0..bytes.len()).step_by(3) {
+            let mut bent = bytes.clone();
+            bent[at] ^= 0xff;
+            if let Ok(image) = decode(&bent, 1 << 20) {
+                assert_eq!(
+                    image.pixels.len(),
+                    image.width as usize * image.height as usize * 3,
+                    "{file} at {at}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Validates an upload: every entry unpacked within limits, every image decoded once, a report and a pack written.
+
+mod findings;
+
+use std::{fs, io, path::Path};
+
+use rayon::iter::{
+    IndexedParallelIterator as _, IntoParallelRefIterator as _, ParallelIterator as _,
+};
+use sha2::{Digest as _, Sha256};
+
+use self::findings::{Image, Verdict};
+use super::{
+    archive::{self, ArchiveError, Spool},
+    batch, codes, image, layout, pack,
+};
+use crate::domain::{
+    file::FileReport,
+    problem::Problem,
+    progress::{Failure, Inspected},
+    work::DatasetLimits,
+};
+
+/// The report, in the folder.
+pub const REPORT: &str = "report.json";
+/// The pack, in the folder, when accepted.
+pub const PACK: &str = "pack.safetensors";
+
+/// Validates the archive `input` on `threads` threads and writes `report.json` (always) and `pack.safetensors` (when
+/// accepted) into `folder`. Never panics on what the archive holds; a full disk or the like is `Inspected::Failed`.
+pub fn run(input: &Path, limits: &DatasetLimits, threads: usize, folder: &Path) -> Inspected {
+    let outcome = inspect(input, limits, threads, folder).and_then(|report| {
+        write_report(folder, &report)?;
+        Ok(report)
+    });
+    match outcome {
+        Ok(FileReport { errors, .. }) if errors.is_empty() => Inspected::Accepted,
+        Ok(FileReport { errors, .. }) => Inspected::Refused { problems: errors },
+        Err(error) => Inspected::Failed(failure(&error)),
+    }
+}
+
+fn inspect(
+    input: &Path,
+    limits: &DatasetLimits,
+    threads: usize,
+    folder: &Path,
+) -> io::Result<FileReport> {
+    let spool = match archive::unpack(input, limits, folder) {
+        Ok(spool) => spool,
+        Err(ArchiveError::Refused(problem)) => return Ok(refusal(vec![problem])),
+        Err(ArchiveError::Io(error)) => return Err(error),
+    };
+    let layout = match layout::read(&spool.entries, &spool.folders) {
+        Ok(layout) => layout,
+        Err(problems) => return Ok(refusal(problems)),
+    };
+    let bytes = pack::map(&spool.bytes)?;
+    let images = decode_all(&spool, &layout, &bytes, limits.pixels, threads);
+    let Verdict { report, splits } =
+        findings::judge(&spool.entries, &layout, &images, limits.report_problems);
+    if report.errors.is_empty() {
+        let usable = layout.files.iter().zip(&images).zip(&splits);
+        let samples: Vec<pack::Sample> = usable
+            .filter_map(|((file, image), &split)| {
+                let entry = &spool.entries[file.entry];
+                let &Image {
+                    width,
+                    height,
+                    sha256,
+                } = image.as_ref().ok()?;
+                let bytes = content(&bytes, entry);
+                Some(pack::Sample {
+                    path: &entry.path,
+                    bytes,
+                    sha256,
+                    label: file.label,
+                    split,
+                    width,
+                    height,
+                })
+            })
+            .collect();
+        pack::write(&folder.join(PACK), &layout.classes, &samples)?;
+    }
+    Ok(report)
+}
+
+/// Decodes every image in a class's folder, and keeps only its size and hash.
+fn decode_all(
+    spool: &Spool,
+    layout: &layout::Layout,
+    bytes: &[u8],
+    max_pixels: u64,
+    threads: usize,
+) -> Vec<Result<Image, image::DecodeError>> {
+    let one = |file: &layout::Placed| {
+        let bytes = content(bytes, &spool.entries[file.entry]);
+        let image = image::decode(bytes, max_pixels)?;
+        Ok(Image {
+            width: image.width,
+            height: image.height,
+            sha256: Sha256::digest(bytes).into(),
+        })
+    };
+    // Decoding takes from microseconds to seconds: single files are handed out, not halves.
+    batch::pool(threads).install(|| layout.files.par_iter().with_max_len(1).map(one).collect())
+}
+
+fn content<'a>(bytes: &'a [u8], entry: &archive::Entry) -> &'a [u8] {
+    &bytes[entry.offset as usize..(entry.offset + entry.size) as usize]
+}
+
+fn refusal(errors: Vec<Problem>) -> FileReport {
+    FileReport {
+        dataset: None,
+        errors,
+        warnings: Vec::new(),
+        warnings_omitted: 0,
+    }
+}
+
+/// Writes the report beside its place, then gives it its name.
+fn write_report(folder: &Path, report: &FileReport) -> io::Result<()> {
+    let part = folder.join(format!("{REPORT}.part"));
+    fs::write(&part, serde_json::to_vec(report)?)?;
+    fs::rename(part, folder.join(REPORT))
+}
+
+fn failure(error: &io::Error) -> Failure {
+    let (code, message) = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (
+            codes::STORAGE_FULL,
+            "the disk is full: the worker cannot unpack the data set".to_owned(),
+        ),
+        _ => (
+            codes::INTERNAL_ERROR,
+            format!("the data set cannot be read: {error}"),
+        ),
+    };
+    Failure {
+        code: code.to_owned(),
+        message,
+        retryable: true,
+    }
+}

@@ -1,0 +1,29 @@
+//! Bytes to tensors. Everything here runs in children (`rehead-trainer`), never in the server or the worker: an
+//! archive or an image is an attacker's bytes until it is decoded.
+//!
+//! An upload goes `archive` → `layout` → `image` → `split` → `pack`, driven by `inspect`; training reads the pack
+//! through `batch`.
+
+/// Entries of a zip or tar, within limits, into one spool file.
+pub mod archive;
+
+/// From paths to classes and splits.
+pub mod layout;
+
+/// Encoded images to RGB, and RGB to the square that a network takes.
+pub mod image;
+
+/// Which side of the split a sample is on.
+pub mod split;
+
+/// A validated data set in one file.
+pub mod pack;
+
+/// Samples of a pack to tensors.
+pub mod batch;
+
+/// Validates an upload: report and pack.
+pub mod inspect;
+
+/// The codes of problems with data sets, listed in docs/errors.md.
+pub mod codes;

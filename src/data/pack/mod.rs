@@ -1,0 +1,249 @@
+//! A validated data set in one safetensors file: the samples' bytes back to back as they were uploaded, and an index.
+//!
+//! Tensors, for n samples sorted by path: `offset`, `size`, `label` (i64 `[n]`), `width`, `height` (i32 `[n]`),
+//! `split` (u8 `[n]`: 0 train, 1 validation, 2 test), `sha256` (u8 `[n, 32]`), `paths` (u8: a JSON list) and `bytes`
+//! (u8). Metadata: `version`, and `classes`, a JSON list in label order. One upload gives one pack, byte for byte.
+
+mod write;
+
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+
+pub use self::write::{Sample, write};
+use crate::domain::file::Split;
+
+/// Of the layout above; a reader refuses any other.
+const VERSION: &str = "1";
+
+/// A pack, mapped into memory; everything in its index was checked when it was opened.
+#[derive(Debug)]
+pub struct Pack {
+    map: Mmap,
+    classes: Vec<String>,
+    paths: Vec<String>,
+    offset: Range<usize>,
+    size: Range<usize>,
+    label: Range<usize>,
+    width: Range<usize>,
+    height: Range<usize>,
+    split: Range<usize>,
+    sha256: Range<usize>,
+    bytes: Range<usize>,
+}
+
+/// Why a file is not a pack.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    #[error("cannot read the pack {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("not a pack: {0}")]
+    Invalid(String),
+}
+
+/// Maps a file into memory.
+///
+/// # Errors
+/// When the file cannot be opened or mapped.
+pub(super) fn map(file: &File) -> io::Result<Mmap> {
+    #[expect(
+        unsafe_code,
+        reason = "the file is this job's own; nothing else writes to it"
+    )]
+    // SAFETY: mapped files are the inspector's anonymous spool and packs, which are complete before they get their name.
+    unsafe {
+        Mmap::map(file)
+    }
+}
+
+fn split_of(code: u8) -> Option<Split> {
+    match code {
+        0 => Some(Split::Train),
+        1 => Some(Split::Validation),
+        2 => Some(Split::Test),
+        _ => None,
+    }
+}
+
+fn invalid(why: impl Into<String>) -> PackError {
+    PackError::Invalid(why.into())
+}
+
+impl Pack {
+    /// Opens and checks a pack.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or anything in its index points outside of it.
+    pub fn open(path: &Path) -> Result<Self, PackError> {
+        let failed = |source| PackError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let map = map(&File::open(path).map_err(failed)?).map_err(failed)?;
+        let (header_bytes, header) =
+            SafeTensors::read_metadata(&map).map_err(|error| invalid(error.to_string()))?;
+        let metadata = header
+            .metadata()
+            .as_ref()
+            .ok_or_else(|| invalid("it has no metadata"))?;
+        if metadata.get("version").map(String::as_str) != Some(VERSION) {
+            return Err(invalid(format!(
+                "its version is {:?}, not {VERSION:?}",
+                metadata.get("version")
+            )));
+        }
+        let classes = metadata
+            .get("classes")
+            .ok_or_else(|| invalid("it has no classes"))?;
+        let classes: Vec<String> =
+            serde_json::from_str(classes).map_err(|error| invalid(error.to_string()))?;
+        let tensor = |name: &str, dtype: Dtype, shape: &[usize]| {
+            let info = header
+                .info(name)
+                .ok_or_else(|| invalid(format!("it has no tensor {name:?}")))?;
+            if info.dtype != dtype || (!shape.is_empty() && info.shape != shape) {
+                return Err(invalid(format!(
+                    "its tensor {name:?} is {:?} {:?}",
+                    info.dtype, info.shape
+                )));
+            }
+            // The data start behind the header and its eight bytes of length.
+            let (start, end) = info.data_offsets;
+            Ok(start + header_bytes + 8..end + header_bytes + 8)
+        };
+        let paths = tensor("paths", Dtype::U8, &[])?;
+        let paths: Vec<String> =
+            serde_json::from_slice(&map[paths]).map_err(|error| invalid(error.to_string()))?;
+        let n = paths.len();
+        let pack = Self {
+            offset: tensor("offset", Dtype::I64, &[n])?,
+            size: tensor("size", Dtype::I64, &[n])?,
+            label: tensor("label", Dtype::I64, &[n])?,
+            width: tensor("width", Dtype::I32, &[n])?,
+            height: tensor("height", Dtype::I32, &[n])?,
+            split: tensor("split", Dtype::U8, &[n])?,
+            sha256: tensor("sha256", Dtype::U8, &[n, 32])?,
+            bytes: tensor("bytes", Dtype::U8, &[])?,
+            map,
+            classes,
+            paths,
+        };
+        pack.check()?;
+        Ok(pack)
+    }
+
+    fn check(&self) -> Result<(), PackError> {
+        for sample in 0..self.len() {
+            let (offset, size) = (self.i64(&self.offset, sample), self.i64(&self.size, sample));
+            let inside = offset >= 0
+                && size >= 0
+                && offset
+                    .checked_add(size)
+                    .is_some_and(|end| end <= self.bytes.len() as i64);
+            if !inside {
+                return Err(invalid(format!(
+                    "sample {sample} is {size} bytes at {offset}, outside of its bytes"
+                )));
+            }
+            let label = self.i64(&self.label, sample);
+            if !usize::try_from(label).is_ok_and(|label| label < self.classes.len()) {
+                return Err(invalid(format!(
+                    "sample {sample} has label {label}, but there are {} classes",
+                    self.classes.len()
+                )));
+            }
+            if split_of(self.map[self.split.start + sample]).is_none() {
+                return Err(invalid(format!("sample {sample} is in no split")));
+            }
+            if self.i32(&self.width, sample) <= 0 || self.i32(&self.height, sample) <= 0 {
+                return Err(invalid(format!("sample {sample} has no pixels")));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many samples it holds.
+    pub fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    /// Class names, in label order.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// An index into `classes`.
+    pub fn label(&self, sample: usize) -> usize {
+        self.i64(&self.label, sample) as usize
+    }
+
+    pub fn split(&self, sample: usize) -> Split {
+        split_of(self.map[self.split.clone()][sample]).expect("checked when opened: this is a bug")
+    }
+
+    /// The samples of one split, ascending.
+    pub fn samples_of(&self, split: Split) -> Vec<usize> {
+        (0..self.len())
+            .filter(|&sample| self.split(sample) == split)
+            .collect()
+    }
+
+    /// The encoded image, as uploaded.
+    pub fn bytes(&self, sample: usize) -> &[u8] {
+        let (offset, size) = (
+            self.i64(&self.offset, sample) as usize,
+            self.i64(&self.size, sample) as usize,
+        );
+        &self.map[self.bytes.clone()][offset..offset + size]
+    }
+
+    /// Where it was in the upload.
+    pub fn path(&self, sample: usize) -> &str {
+        &self.paths[sample]
+    }
+
+    /// SHA-256 of `bytes(sample)`.
+    pub fn sha256(&self, sample: usize) -> [u8; 32] {
+        let hashes = &self.map[self.sha256.clone()];
+        *hashes[sample * 32..]
+            .first_chunk()
+            .expect("checked when opened: this is a bug")
+    }
+
+    /// Width and height of the decoded image, in pixels.
+    pub fn size(&self, sample: usize) -> (u32, u32) {
+        (
+            self.i32(&self.width, sample) as u32,
+            self.i32(&self.height, sample) as u32,
+        )
+    }
+
+    fn i64(&self, tensor: &Range<usize>, at: usize) -> i64 {
+        i64::from_le_bytes(
+            *self.map[tensor.clone()][at * 8..]
+                .first_chunk()
+                .expect("checked when opened: this is a bug"),
+        )
+    }
+
+    fn i32(&self, tensor: &Range<usize>, at: usize) -> i32 {
+        i32::from_le_bytes(
+            *self.map[tensor.clone()][at * 4..]
+                .first_chunk()
+                .expect("checked when opened: this is a bug"),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,562 @@
+//! Jobs as the API sees them: create, read, cancel; and settling those that waited for their files.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use sqlx::{PgPool, types::Json};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    Page, Slice, convert,
+    files::{self, File},
+    models, retry,
+    tenants::TenantId,
+};
+use crate::domain::{
+    base_model::Layers,
+    checkpoint::Metrics,
+    id::{CheckpointId, FileId, JobId},
+    job::{JobStatus, Phase, result_model},
+    problem::Problem,
+    recipe::{Recipe, Resolved},
+    request::JobRequest,
+    resolve::Resolution,
+};
+
+/// A job to create.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    pub id: JobId,
+    pub tenant: TenantId,
+    pub request: JobRequest,
+    /// The request's, or one drawn for it.
+    pub seed: u64,
+    /// `None` when a file's validation has not ended: the job then waits in `validating_files`.
+    pub resolution: Option<Resolution>,
+    pub idempotency: Option<Idempotency>,
+}
+
+/// An `Idempotency-Key`, and the SHA-256 of the body that came with it.
+#[derive(Debug, Clone)]
+pub struct Idempotency {
+    pub key: String,
+    pub body_sha256: [u8; 32],
+}
+
+/// What became of a creation.
+#[derive(Debug, Clone)]
+pub enum Created {
+    New(Box<Job>),
+    /// The same key came with the same body before; this is that job, as it is now.
+    Replayed(Box<Job>),
+    /// The same key came with another body.
+    KeyConflict,
+    /// The tenant has `limit` jobs waiting already.
+    QueueFull {
+        limit: u32,
+    },
+    /// The base model or a file was deleted in the meantime.
+    InputGone,
+}
+
+/// Where a running job is.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct JobProgress {
+    pub step: u64,
+    pub n_steps: Option<u64>,
+    pub epoch: u32,
+    pub n_epochs: Option<u32>,
+    /// Share of the present phase that is done, 0 to 1.
+    pub fraction: f64,
+    pub samples_per_second: Option<f64>,
+}
+
+/// Why a job failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobError {
+    pub code: String,
+    pub message: String,
+    /// Where in the request, if there.
+    pub param: Option<String>,
+}
+
+/// A job.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub id: JobId,
+    pub status: JobStatus,
+    pub phase: Phase,
+    /// The base model's id.
+    pub model: String,
+    /// The model it made, once it has.
+    pub fine_tuned_model: Option<String>,
+    pub seed: u64,
+    pub request: JobRequest,
+    /// `None` until its files are validated.
+    pub recipe: Option<Recipe>,
+    pub resolved: Vec<Resolved>,
+    pub progress: JobProgress,
+    /// Of the best evaluation so far.
+    pub metrics: Option<Metrics>,
+    pub best_checkpoint: Option<CheckpointId>,
+    pub error: Option<JobError>,
+    /// Claims so far.
+    pub attempts: u32,
+    pub failures: u32,
+    pub crashes: u32,
+    pub preemptions: u32,
+    /// Device and threads of the last attempt, once its trainer was ready.
+    pub device: Option<String>,
+    pub threads: Option<u32>,
+    /// Grows at every change: an entity tag.
+    pub version: i64,
+    /// Number of its last event.
+    pub last_event: u64,
+    pub created_at: OffsetDateTime,
+    pub started_at: Option<OffsetDateTime>,
+    pub cancel_requested_at: Option<OffsetDateTime>,
+    pub finished_at: Option<OffsetDateTime>,
+}
+
+/// Which jobs to list. Each condition narrows.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub status: Option<JobStatus>,
+    pub model: Option<String>,
+    pub created_after: Option<OffsetDateTime>,
+    /// Entries that a job's metadata holds.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What became of a cancellation.
+#[derive(Debug, Clone)]
+pub enum Cancel {
+    /// It is cancelled, or will be as soon as its worker sees the flag. Also when that was asked before.
+    Accepted(Box<Job>),
+    /// It had succeeded or failed before.
+    TooLate(Box<Job>),
+    NotFound,
+}
+
+/// A job whose files are validated, for good or ill, but which is not settled yet.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    pub id: JobId,
+    pub request: JobRequest,
+    pub seed: u64,
+    /// Of the base model; `None` when it is gone.
+    pub layers: Option<Layers>,
+    pub training: Option<File>,
+    /// `Some(None)`: asked for, but gone.
+    pub validation: Option<Option<File>>,
+}
+
+/// Where a queued job stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QueuePlace {
+    /// From 1.
+    pub position: u64,
+    /// Mean seconds of the last jobs that succeeded, where there are any.
+    pub mean_job_seconds: Option<f64>,
+}
+
+/// Creates a job, or finds the one that its idempotency key made.
+pub async fn create(pool: &PgPool, job: &NewJob) -> sqlx::Result<Created> {
+    if insert(pool, job).await? {
+        let created = get(pool, job.tenant, job.id)
+            .await?
+            .ok_or(sqlx::Error::RowNotFound)?;
+        return Ok(Created::New(Box::new(created)));
+    }
+    if let Some(idempotency) = &job.idempotency
+        && let Some(created) = by_idempotency_key(pool, job.tenant, idempotency).await?
+    {
+        return Ok(created);
+    }
+    let full = sqlx::query_scalar!(
+        "select t.max_queued from tenants t where t.id = $1 and t.max_queued <= (
+            select count(*) from jobs j where j.tenant_id = t.id and j.status in ('queued', 'validating_files'))",
+        job.tenant.0
+    );
+    let full = full.fetch_optional(pool).await?;
+    Ok(full.map_or(Created::InputGone, |limit| Created::QueueFull {
+        limit: convert::to_small(limit),
+    }))
+}
+
+/// The job that an idempotency key made, looked up before anything else is checked.
+pub async fn by_idempotency_key(
+    pool: &PgPool,
+    tenant: TenantId,
+    idempotency: &Idempotency,
+) -> sqlx::Result<Option<Created>> {
+    let row = sqlx::query!(
+        "select id, body_sha256 from jobs where tenant_id = $1 and idempotency_key = $2",
+        tenant.0,
+        idempotency.key
+    );
+    let Some(row) = row.fetch_optional(pool).await? else {
+        return Ok(None);
+    };
+    if row.body_sha256.as_deref() != Some(idempotency.body_sha256.as_slice()) {
+        return Ok(Some(Created::KeyConflict));
+    }
+    let job = get(pool, tenant, JobId(row.id)).await?;
+    Ok(job.map(|job| Created::Replayed(Box::new(job))))
+}
+
+pub async fn get(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<Option<Job>> {
+    let row = sqlx::query_as!(
+        JobRow,
+        r#"select id, status, phase, model, fine_tuned_model, seed, request as "request: Json<JobRequest>",
+            recipe as "recipe: Json<Recipe>", resolved as "resolved: Json<Vec<Resolved>>", step, n_steps, epoch, n_epochs,
+            fraction, samples_per_second, metrics as "metrics: Json<Metrics>", best_checkpoint, error_code, error_message,
+            error_param, token, failures, crashes, preemptions, device, threads, version, events, created_at, started_at,
+            cancel_requested_at, finished_at
+        from jobs where id = $1 and tenant_id = $2"#,
+        id.0,
+        tenant.0
+    )
+    .fetch_optional(pool)
+    .await?;
+    row.map(Job::try_from).transpose()
+}
+
+pub async fn list(
+    pool: &PgPool,
+    tenant: TenantId,
+    page: Page<JobId>,
+    filter: &Filter,
+) -> sqlx::Result<Slice<Job>> {
+    let rows = sqlx::query_as!(
+        JobRow,
+        r#"select id, status, phase, model, fine_tuned_model, seed, request as "request: Json<JobRequest>",
+            recipe as "recipe: Json<Recipe>", resolved as "resolved: Json<Vec<Resolved>>", step, n_steps, epoch, n_epochs,
+            fraction, samples_per_second, metrics as "metrics: Json<Metrics>", best_checkpoint, error_code, error_message,
+            error_param, token, failures, crashes, preemptions, device, threads, version, events, created_at, started_at,
+            cancel_requested_at, finished_at
+        from jobs
+        where tenant_id = $1 and ($2::uuid is null or case when $3 then id < $2 else id > $2 end)
+            and ($4::text is null or status = $4) and ($5::text is null or model = $5)
+            and ($6::timestamptz is null or created_at > $6) and metadata @> $7
+        order by case when $3 then id end desc, case when not $3 then id end limit $8"#,
+        tenant.0,
+        page.after.map(|id| id.0),
+        page.descending,
+        filter.status.map(JobStatus::as_str),
+        filter.model,
+        filter.created_after,
+        Json(&filter.metadata) as Json<&BTreeMap<String, String>>,
+        i64::from(page.limit) + 1
+    )
+    .fetch_all(pool)
+    .await?;
+    let jobs: sqlx::Result<Vec<Job>> = rows.into_iter().map(Job::try_from).collect();
+    Ok(Slice::of(jobs?, page.limit))
+}
+
+/// Cancels a job that waits; asks the worker of a running one.
+pub async fn request_cancel(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<Cancel> {
+    let cancel = || {
+        sqlx::query!(
+            "with job as (
+                update jobs set cancel_requested_at = now(), events = events + 1,
+                    status = case when status = 'running' then 'running' else 'cancelled' end,
+                    finished_at = case when status = 'running' then null else now() end
+                where id = $1 and tenant_id = $2 and finished_at is null and cancel_requested_at is null
+                returning id, events, status
+            )
+            insert into job_events (job_id, seq, kind, level, message)
+            select id, events, case when status = 'running' then 'cancel_requested' else 'cancelled' end, 'info',
+                case when status = 'running' then 'the job is asked to stop' else 'the job was cancelled before it ran' end
+            from job",
+            id.0,
+            tenant.0
+        )
+        .execute(pool)
+    };
+    retry(cancel).await?;
+    Ok(match get(pool, tenant, id).await? {
+        None => Cancel::NotFound,
+        Some(job) if matches!(job.status, JobStatus::Succeeded | JobStatus::Failed) => {
+            Cancel::TooLate(Box::new(job))
+        }
+        Some(job) => Cancel::Accepted(Box::new(job)),
+    })
+}
+
+/// A queued job's place in the line; `None` when it is not queued.
+pub async fn queue_place(
+    pool: &PgPool,
+    tenant: TenantId,
+    id: JobId,
+) -> sqlx::Result<Option<QueuePlace>> {
+    let row = sqlx::query!(
+        r#"select (select count(*) from jobs other where other.status = 'queued'
+                and other.resource_class = j.resource_class and (other.priority, other.seq) <= (j.priority, j.seq)
+            ) as "position!",
+            (select avg(extract(epoch from recent.finished_at - recent.started_at)::double precision) from (
+                select started_at, finished_at from jobs where status = 'succeeded' order by finished_at desc limit 20
+            ) recent) as mean_job_seconds
+        from jobs j where j.id = $1 and j.tenant_id = $2 and j.status = 'queued'"#,
+        id.0,
+        tenant.0
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| QueuePlace {
+        position: convert::to_count(row.position),
+        mean_job_seconds: row.mean_job_seconds,
+    }))
+}
+
+/// How many jobs are in each status, all tenants together: for `/metrics`.
+pub async fn counts(pool: &PgPool) -> sqlx::Result<Vec<(JobStatus, u64)>> {
+    let rows = sqlx::query!(r#"select status, count(*) as "count!" from jobs group by status"#)
+        .fetch_all(pool)
+        .await?;
+    rows.into_iter()
+        .map(|row| Ok((convert::status(&row.status)?, convert::to_count(row.count))))
+        .collect()
+}
+
+/// Jobs in `validating_files` whose files' validation has ended, oldest first. To be called after each validation and
+/// now and then: a worker that dies in between leaves no job behind.
+pub async fn to_settle(pool: &PgPool, limit: u32) -> sqlx::Result<Vec<Waiting>> {
+    let rows = sqlx::query!(
+        r#"select j.id, j.tenant_id, j.model, j.seed, j.training_file, j.validation_file,
+            j.request as "request: Json<JobRequest>"
+        from jobs j
+        left join files training on training.id = j.training_file and training.tenant_id = j.tenant_id
+        left join files validation on validation.id = j.validation_file and validation.tenant_id = j.tenant_id
+        where j.status = 'validating_files' and training.status is distinct from 'uploaded'
+            and validation.status is distinct from 'uploaded'
+        order by j.seq limit $1"#,
+        i64::from(limit)
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut waiting = Vec::with_capacity(rows.len());
+    for row in rows {
+        let tenant = TenantId(row.tenant_id);
+        waiting.push(Waiting {
+            id: JobId(row.id),
+            request: row.request.0,
+            seed: row.seed.cast_unsigned(),
+            layers: models::layers(pool, tenant, &row.model).await?,
+            training: files::get(pool, tenant, FileId(row.training_file)).await?,
+            validation: match row.validation_file {
+                Some(file) => Some(files::get(pool, tenant, FileId(file)).await?),
+                None => None,
+            },
+        });
+    }
+    Ok(waiting)
+}
+
+/// Ends the wait for files: the job is queued, or has failed with the first problem (all are in the last event).
+/// Does nothing to a job that another worker settled, or that was cancelled: the status is then what it is.
+pub async fn settle(
+    pool: &PgPool,
+    id: JobId,
+    outcome: &Result<Resolution, Vec<Problem>>,
+) -> sqlx::Result<Option<JobStatus>> {
+    match outcome {
+        Ok(resolution) => settle_queued(pool, id, resolution).await?,
+        Err(problems) => settle_failed(pool, id, problems).await?,
+    }
+    let status = sqlx::query_scalar!("select status from jobs where id = $1", id.0)
+        .fetch_optional(pool)
+        .await?;
+    status.map(|word| convert::status(&word)).transpose()
+}
+
+/// `false` when nothing was inserted: the key is taken, the queue is full, or an input is gone.
+async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
+    let request = &job.request;
+    let recipe = job
+        .resolution
+        .as_ref()
+        .map(|resolution| Json(&resolution.recipe));
+    let resolved: &[Resolved] = job
+        .resolution
+        .as_ref()
+        .map_or(&[], |resolution| &resolution.resolved);
+    let status = if recipe.is_some() {
+        JobStatus::Queued
+    } else {
+        JobStatus::ValidatingFiles
+    };
+    let waits = match status {
+        JobStatus::Queued => "the job waits for a worker",
+        _ => "the job waits until its files are validated",
+    };
+    // Inputs are locked against `delete`, which locks them too. The cap may be passed by jobs that come at the same moment.
+    let id = sqlx::query_scalar!(
+        "with model as (
+            select id from models where tenant_id = $2 and id = $3 and kind = 'base' and status = 'ready' for key share
+        ), training as (
+            select id from files where tenant_id = $2 and id = $4 and purpose = 'fine-tune' for key share
+        ), validation as (
+            select id from files where tenant_id = $2 and id = $5 and purpose = 'fine-tune' for key share
+        ), job as (
+            insert into jobs (id, tenant_id, model, training_file, validation_file, status, priority, idempotency_key,
+                body_sha256, result_model, seed, timeout_seconds, metadata, request, recipe, resolved, events)
+            select $1, t.id, model.id, training.id, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                case when $6 = 'queued' then 2 else 1 end
+            from tenants t, model, training
+            where t.id = $2 and ($5::uuid is null or exists (select from validation)) and t.max_queued > (
+                select count(*) from jobs j where j.tenant_id = t.id and j.status in ('queued', 'validating_files'))
+            on conflict (tenant_id, idempotency_key) do nothing returning id
+        ), event as (
+            insert into job_events (job_id, seq, kind, level, message)
+            select job.id, e.seq, e.kind, 'info', e.message
+            from job, (values (1, 'created', 'the job is created'), (2, 'queued', $17)) as e (seq, kind, message)
+            where e.seq = 1 or $6 = 'queued'
+        )
+        select id from job",
+        job.id.0,
+        job.tenant.0,
+        request.model,
+        request.training_file.0,
+        request.validation_file.map(|file| file.0),
+        status.as_str(),
+        i16::from(request.priority),
+        job.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()),
+        job.idempotency.as_ref().map(|idempotency| idempotency.body_sha256.as_slice()),
+        result_model(&request.model, request.suffix.as_deref(), job.id),
+        job.seed.cast_signed(),
+        convert::from_count(request.timeout_seconds),
+        Json(&request.metadata) as Json<&BTreeMap<String, String>>,
+        Json(request) as Json<&JobRequest>,
+        recipe as Option<Json<&Recipe>>,
+        Json(resolved) as Json<&[Resolved]>,
+        waits
+    );
+    Ok(id.fetch_optional(pool).await?.is_some())
+}
+
+async fn settle_queued(pool: &PgPool, id: JobId, resolution: &Resolution) -> sqlx::Result<()> {
+    sqlx::query!(
+        "with job as (
+            update jobs set status = 'queued', recipe = $2, resolved = $3, run_at = now(), events = events + 2
+            where id = $1 and status = 'validating_files' returning id, events
+        )
+        insert into job_events (job_id, seq, kind, level, message)
+        select job.id, job.events - 2 + e.seq, e.kind, 'info', e.message
+        from job, (values (1, 'validated', 'the files are validated'), (2, 'queued', 'the job waits for a worker'))
+            as e (seq, kind, message)",
+        id.0,
+        Json(&resolution.recipe) as Json<&Recipe>,
+        Json(&resolution.resolved) as Json<&Vec<Resolved>>
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+async fn settle_failed(pool: &PgPool, id: JobId, problems: &[Problem]) -> sqlx::Result<()> {
+    let unknown = Problem::new("", "invalid_request", "the job cannot run with these files");
+    let first = problems.first().unwrap_or(&unknown);
+    sqlx::query!(
+        "with job as (
+            update jobs set status = 'failed', finished_at = now(), error_code = $2, error_message = $3,
+                error_param = nullif($4, ''), events = events + 1
+            where id = $1 and status = 'validating_files' returning id, events
+        )
+        insert into job_events (job_id, seq, kind, level, message, data)
+        select id, events, 'failed', 'error', $3, $5 from job",
+        id.0,
+        first.code,
+        first.message,
+        first.path,
+        json!({ "code": first.code, "details": problems })
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// A row as Postgres has it.
+struct JobRow {
+    id: Uuid,
+    status: String,
+    phase: String,
+    model: String,
+    fine_tuned_model: Option<String>,
+    seed: i64,
+    request: Json<JobRequest>,
+    recipe: Option<Json<Recipe>>,
+    resolved: Json<Vec<Resolved>>,
+    step: i64,
+    n_steps: Option<i64>,
+    epoch: i32,
+    n_epochs: Option<i32>,
+    fraction: f64,
+    samples_per_second: Option<f64>,
+    metrics: Option<Json<Metrics>>,
+    best_checkpoint: Option<Uuid>,
+    error_code: Option<String>,
+    error_message: Option<String>,
+    error_param: Option<String>,
+    token: i64,
+    failures: i32,
+    crashes: i32,
+    preemptions: i32,
+    device: Option<String>,
+    threads: Option<i32>,
+    version: i64,
+    events: i64,
+    created_at: OffsetDateTime,
+    started_at: Option<OffsetDateTime>,
+    cancel_requested_at: Option<OffsetDateTime>,
+    finished_at: Option<OffsetDateTime>,
+}
+
+impl TryFrom<JobRow> for Job {
+    type Error = sqlx::Error;
+
+    fn try_from(row: JobRow) -> sqlx::Result<Self> {
+        let progress = JobProgress {
+            step: convert::to_count(row.step),
+            n_steps: row.n_steps.map(convert::to_count),
+            epoch: convert::to_small(row.epoch),
+            n_epochs: row.n_epochs.map(convert::to_small),
+            fraction: row.fraction,
+            samples_per_second: row.samples_per_second,
+        };
+        let error = row.error_code.map(|code| JobError {
+            code,
+            message: row.error_message.unwrap_or_default(),
+            param: row.error_param,
+        });
+        Ok(Self {
+            id: JobId(row.id),
+            status: convert::status(&row.status)?,
+            phase: convert::phase(&row.phase)?,
+            model: row.model,
+            fine_tuned_model: row.fine_tuned_model,
+            seed: row.seed.cast_unsigned(),
+            request: row.request.0,
+            recipe: row.recipe.map(|recipe| recipe.0),
+            resolved: row.resolved.0,
+            progress,
+            metrics: row.metrics.map(|metrics| metrics.0),
+            best_checkpoint: row.best_checkpoint.map(CheckpointId),
+            error,
+            attempts: u32::try_from(row.token).unwrap_or(u32::MAX),
+            failures: convert::to_small(row.failures),
+            crashes: convert::to_small(row.crashes),
+            preemptions: convert::to_small(row.preemptions),
+            device: row.device,
+            threads: row.threads.map(convert::to_small),
+            version: row.version,
+            last_event: convert::to_count(row.events),
+            created_at: row.created_at,
+            started_at: row.started_at,
+            cancel_requested_at: row.cancel_requested_at,
+            finished_at: row.finished_at,
+        })
+    }
+}

@@ -1,0 +1,485 @@
+//! Models: base models with their import by a worker, and fine-tuned ones, which `queue::finish` makes.
+
+use std::time::Duration;
+
+use sqlx::{PgPool, types::Json};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Page, Slice, convert, tenants::TenantId};
+use crate::domain::{
+    base_model::{Layers, Preprocessing, SourceTask},
+    checkpoint::Metrics,
+    id::{FileId, JobId, WorkerId},
+    problem::Problem,
+    report::Report,
+    work::Imported,
+};
+
+/// Claims of one import that may end without a word before it is given up.
+pub const MAX_ATTEMPTS: i32 = 3;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelKind {
+    Base,
+    FineTuned,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelStatus {
+    /// Its weights are being checked and converted.
+    Importing,
+    Ready,
+    /// Its weights were refused, see `problems`. Registering the same id again replaces it.
+    Error,
+}
+
+/// A model, as the API shows it. Its layers are read apart (`layers`): they are large.
+#[derive(Debug, Clone)]
+pub struct Model {
+    pub id: String,
+    pub kind: ModelKind,
+    pub status: ModelStatus,
+    pub architecture: String,
+    pub modality: String,
+    pub source_task: SourceTask,
+    pub license: Option<String>,
+    /// There once it is ready.
+    pub preprocessing: Option<Preprocessing>,
+    /// There once it is ready.
+    pub parameters: Option<u64>,
+    /// Of a base model that is ready; lower-case hex.
+    pub weights_sha256: Option<String>,
+    /// Prefix in the object store, with its last `/`, once it is ready.
+    pub objects: Option<String>,
+    /// The base model that a fine-tuned one started from.
+    pub parent: Option<String>,
+    /// The job that made it.
+    pub job: Option<JobId>,
+    /// Of a fine-tuned model, in label order.
+    pub labels: Option<Vec<String>>,
+    pub metrics: Option<Metrics>,
+    /// Why its import was refused; empty otherwise.
+    pub problems: Vec<Problem>,
+    pub created_at: OffsetDateTime,
+}
+
+/// A base model to import.
+#[derive(Debug, Clone)]
+pub struct NewBaseModel {
+    pub tenant: TenantId,
+    pub id: String,
+    pub architecture: String,
+    /// `image`.
+    pub modality: String,
+    pub weights_file: FileId,
+    /// Its `classes` are filled in from the weights' head, when left out.
+    pub source_task: SourceTask,
+    /// The architecture's own when left out.
+    pub preprocessing: Option<Preprocessing>,
+    pub license: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    Yes,
+    /// A model of this id is there, and is not in error.
+    NameTaken,
+    /// There is no such file with purpose `weights`.
+    NoSuchFile,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// The row is gone. `objects_unused`: no other model has the same objects, so they are the caller's to delete.
+    Yes {
+        objects_unused: bool,
+    },
+    NotFound,
+    /// This job, not ended yet, needs it.
+    InUse(JobId),
+}
+
+/// Weights to check and convert.
+#[derive(Debug, Clone)]
+pub struct ClaimedImport {
+    pub tenant: TenantId,
+    pub id: String,
+    pub token: i64,
+    pub architecture: String,
+    pub weights_file: FileId,
+    pub preprocessing: Option<Preprocessing>,
+}
+
+/// Adds a base model in status `importing`; a worker takes it from there.
+pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Result<Inserted> {
+    let requested = model.preprocessing.as_ref().map(Json);
+    let done = sqlx::query!(
+        "with file as (
+            select id from files where id = $5 and tenant_id = $1 and purpose = 'weights' for key share
+        )
+        insert into models (tenant_id, id, kind, status, architecture, modality, weights_file, source_task,
+            requested_preprocessing, license)
+        select $1, $2, 'base', 'importing', $3, $4, file.id, $6, $7, $8 from file
+        on conflict (tenant_id, id) do update set status = 'importing', architecture = $3, modality = $4,
+            weights_file = $5, source_task = $6, requested_preprocessing = $7, license = $8, problems = null,
+            attempts = 0, created_at = now()
+        where models.status = 'error'",
+        model.tenant.0,
+        model.id,
+        model.architecture,
+        model.modality,
+        model.weights_file.0,
+        Json(&model.source_task) as Json<&SourceTask>,
+        requested as Option<Json<&Preprocessing>>,
+        model.license
+    )
+    .execute(pool)
+    .await?;
+    if done.rows_affected() == 1 {
+        return Ok(Inserted::Yes);
+    }
+    let file = sqlx::query_scalar!(
+        "select id from files where id = $1 and tenant_id = $2 and purpose = 'weights'",
+        model.weights_file.0,
+        model.tenant.0
+    );
+    let found = file.fetch_optional(pool).await?.is_some();
+    Ok(if found {
+        Inserted::NameTaken
+    } else {
+        Inserted::NoSuchFile
+    })
+}
+
+pub async fn get(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<Option<Model>> {
+    let row = sqlx::query_as!(
+        ModelRow,
+        r#"select m.id, m.kind, m.status, m.architecture, m.modality, m.source_task as "source_task: Json<SourceTask>",
+            m.license, m.preprocessing as "preprocessing: Json<Preprocessing>", m.parameters, m.weights_sha256, m.objects,
+            m.parent, m.job_id, m.labels as "labels: Json<Vec<String>>", m.metrics as "metrics: Json<Metrics>",
+            m.problems as "problems: Json<Vec<Problem>>", m.created_at
+        from models m where m.tenant_id = $1 and m.id = $2"#,
+        tenant.0,
+        id
+    )
+    .fetch_optional(pool)
+    .await?;
+    row.map(Model::try_from).transpose()
+}
+
+/// In order of creation. The cursor is a model's id.
+pub async fn list(
+    pool: &PgPool,
+    tenant: TenantId,
+    page: Page<String>,
+) -> sqlx::Result<Slice<Model>> {
+    let rows = sqlx::query_as!(
+        ModelRow,
+        r#"select m.id, m.kind, m.status, m.architecture, m.modality, m.source_task as "source_task: Json<SourceTask>",
+            m.license, m.preprocessing as "preprocessing: Json<Preprocessing>", m.parameters, m.weights_sha256, m.objects,
+            m.parent, m.job_id, m.labels as "labels: Json<Vec<String>>", m.metrics as "metrics: Json<Metrics>",
+            m.problems as "problems: Json<Vec<Problem>>", m.created_at
+        from models m left join models cursor on cursor.tenant_id = m.tenant_id and cursor.id = $2
+        where m.tenant_id = $1
+            and ($2::text is null or case when $3 then (m.created_at, m.id) < (cursor.created_at, cursor.id)
+                else (m.created_at, m.id) > (cursor.created_at, cursor.id) end)
+        order by case when $3 then m.created_at end desc, case when $3 then m.id end desc, m.created_at, m.id
+        limit $4"#,
+        tenant.0,
+        page.after,
+        page.descending,
+        i64::from(page.limit) + 1
+    )
+    .fetch_all(pool)
+    .await?;
+    let models: sqlx::Result<Vec<Model>> = rows.into_iter().map(Model::try_from).collect();
+    Ok(Slice::of(models?, page.limit))
+}
+
+/// A ready model's layers; of a fine-tuned one, its base model's.
+pub async fn layers(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<Option<Layers>> {
+    let layers = sqlx::query_scalar!(
+        r#"select layers as "layers: Json<Layers>" from models where tenant_id = $1 and id = $2"#,
+        tenant.0,
+        id
+    );
+    Ok(layers
+        .fetch_optional(pool)
+        .await?
+        .flatten()
+        .map(|layers| layers.0))
+}
+
+/// A fine-tuned model's report, by its id.
+pub async fn report(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<Option<Report>> {
+    let report = sqlx::query_scalar!(
+        r#"select report as "report: Json<Report>" from models where tenant_id = $1 and id = $2"#,
+        tenant.0,
+        id
+    );
+    Ok(report
+        .fetch_optional(pool)
+        .await?
+        .flatten()
+        .map(|report| report.0))
+}
+
+/// The report of the model that a job made.
+pub async fn report_of_job(
+    pool: &PgPool,
+    tenant: TenantId,
+    job: JobId,
+) -> sqlx::Result<Option<Report>> {
+    let report = sqlx::query_scalar!(
+        r#"select report as "report: Json<Report>" from models where tenant_id = $1 and job_id = $2"#,
+        tenant.0,
+        job.0
+    );
+    Ok(report
+        .fetch_optional(pool)
+        .await?
+        .flatten()
+        .map(|report| report.0))
+}
+
+/// Deletes the row, unless a live job starts from it.
+pub async fn delete(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<Deleted> {
+    // The row is locked first: `jobs::create` locks it too, so no job can slip in between.
+    let mut transaction = pool.begin().await?;
+    let kind = sqlx::query_scalar!(
+        "select kind from models where tenant_id = $1 and id = $2 for update",
+        tenant.0,
+        id
+    );
+    let Some(kind) = kind.fetch_optional(&mut *transaction).await? else {
+        return Ok(Deleted::NotFound);
+    };
+    let job = sqlx::query_scalar!(
+        "select id from jobs where tenant_id = $1 and finished_at is null and model = $2 limit 1",
+        tenant.0,
+        id
+    );
+    if let Some(job) = job.fetch_optional(&mut *transaction).await? {
+        return Ok(Deleted::InUse(JobId(job)));
+    }
+    let deleted = sqlx::query!(
+        "delete from models where tenant_id = $1 and id = $2",
+        tenant.0,
+        id
+    );
+    deleted.execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(Deleted::Yes {
+        objects_unused: kind == "fine_tuned",
+    })
+}
+
+/// Takes the oldest import that waits. The lease ends after `ttl` unless renewed.
+pub async fn claim_import(
+    pool: &PgPool,
+    worker: WorkerId,
+    ttl: Duration,
+) -> sqlx::Result<Option<ClaimedImport>> {
+    let row = sqlx::query!(
+        r#"with next as (
+            select tenant_id, id from models
+            where status = 'importing' and attempts < $3 and (lease_expires_at is null or lease_expires_at < now())
+            order by created_at limit 1 for update skip locked
+        )
+        update models m set token = nextval('import_tokens'), attempts = m.attempts + 1, worker_id = $1,
+            lease_expires_at = now() + make_interval(secs => $2)
+        from next where m.tenant_id = next.tenant_id and m.id = next.id
+        returning m.tenant_id, m.id, m.token, m.architecture, m.weights_file as "weights_file!",
+            m.requested_preprocessing as "preprocessing: Json<Preprocessing>""#,
+        worker.0,
+        convert::seconds(ttl),
+        MAX_ATTEMPTS
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| ClaimedImport {
+        tenant: TenantId(row.tenant_id),
+        id: row.id,
+        token: row.token,
+        architecture: row.architecture,
+        weights_file: FileId(row.weights_file),
+        preprocessing: row.preprocessing.map(|preprocessing| preprocessing.0),
+    }))
+}
+
+/// Keeps a claim for another `ttl`; `false`: it is lost.
+pub async fn renew_import(
+    pool: &PgPool,
+    claim: &ClaimedImport,
+    ttl: Duration,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update models set lease_expires_at = now() + make_interval(secs => $4)
+        where tenant_id = $1 and id = $2 and token = $3 and lease_expires_at is not null",
+        claim.tenant.0,
+        claim.id,
+        claim.token,
+        convert::seconds(ttl)
+    )
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Hands a claim back. One whose inspector crashed counts against `MAX_ATTEMPTS`; one that was stopped does not.
+pub async fn release_import(
+    pool: &PgPool,
+    claim: &ClaimedImport,
+    crashed: bool,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update models set lease_expires_at = null, worker_id = null, attempts = attempts - case when $4 then 0 else 1 end
+        where tenant_id = $1 and id = $2 and token = $3 and lease_expires_at is not null",
+        claim.tenant.0,
+        claim.id,
+        claim.token,
+        crashed
+    )
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The weights fit and lie at `models/<weights_sha256>/model.safetensors`: the model is ready. `false`: the claim is lost.
+pub async fn accept_import(
+    pool: &PgPool,
+    claim: &ClaimedImport,
+    imported: &Imported,
+    weights_sha256: &str,
+) -> sqlx::Result<bool> {
+    let classes = imported.classes.map(i64::from);
+    let done = sqlx::query!(
+        "update models set status = 'ready', preprocessing = $4, layers = $5, parameters = $6, weights_sha256 = $7,
+            objects = 'models/' || $7 || '/', lease_expires_at = null, worker_id = null,
+            source_task = case when source_task ->> 'classes' is null
+                then source_task || jsonb_build_object('classes', $8::bigint) else source_task end
+        where tenant_id = $1 and id = $2 and token = $3 and lease_expires_at is not null",
+        claim.tenant.0,
+        claim.id,
+        claim.token,
+        Json(&imported.preprocessing) as Json<&Preprocessing>,
+        Json(&imported.layers) as Json<&Layers>,
+        convert::from_count(imported.parameters),
+        weights_sha256,
+        classes
+    )
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The weights do not fit: the model is in error until `take_refused`. `false`: the claim is lost.
+pub async fn refuse_import(
+    pool: &PgPool,
+    claim: &ClaimedImport,
+    problems: &[Problem],
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update models set status = 'error', problems = $4, lease_expires_at = null, worker_id = null
+        where tenant_id = $1 and id = $2 and token = $3 and lease_expires_at is not null",
+        claim.tenant.0,
+        claim.id,
+        claim.token,
+        Json(problems) as Json<&[Problem]>
+    )
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Removes a refused import and hands out why; `None` when it is not in error.
+pub async fn take_refused(
+    pool: &PgPool,
+    tenant: TenantId,
+    id: &str,
+) -> sqlx::Result<Option<Vec<Problem>>> {
+    let problems = sqlx::query_scalar!(
+        r#"delete from models where tenant_id = $1 and id = $2 and kind = 'base' and status = 'error'
+        returning problems as "problems!: Json<Vec<Problem>>""#,
+        tenant.0,
+        id
+    );
+    Ok(problems
+        .fetch_optional(pool)
+        .await?
+        .map(|problems| problems.0))
+}
+
+/// Gives up on imports that crashed `MAX_ATTEMPTS` times. Called beside `queue::reap`.
+pub async fn give_up_imports(pool: &PgPool) -> sqlx::Result<Vec<String>> {
+    let message = "the check of these weights crashed each time it was tried; check that the file loads elsewhere";
+    let problems = [Problem::new("weights", "inspection_crashed", message)];
+    sqlx::query_scalar!(
+        "update models set status = 'error', problems = $1, lease_expires_at = null, worker_id = null
+        where status = 'importing' and attempts >= $2 and (lease_expires_at is null or lease_expires_at < now())
+        returning id",
+        Json(&problems[..]) as Json<&[Problem]>,
+        MAX_ATTEMPTS
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// A row as Postgres has it.
+struct ModelRow {
+    id: String,
+    kind: String,
+    status: String,
+    architecture: String,
+    modality: String,
+    source_task: Json<SourceTask>,
+    license: Option<String>,
+    preprocessing: Option<Json<Preprocessing>>,
+    parameters: Option<i64>,
+    weights_sha256: Option<String>,
+    objects: Option<String>,
+    parent: Option<String>,
+    job_id: Option<Uuid>,
+    labels: Option<Json<Vec<String>>>,
+    metrics: Option<Json<Metrics>>,
+    problems: Option<Json<Vec<Problem>>>,
+    created_at: OffsetDateTime,
+}
+
+impl TryFrom<ModelRow> for Model {
+    type Error = sqlx::Error;
+
+    fn try_from(row: ModelRow) -> sqlx::Result<Self> {
+        let kind = match row.kind.as_str() {
+            "base" => ModelKind::Base,
+            "fine_tuned" => ModelKind::FineTuned,
+            other => return Err(convert::unknown("models.kind", other)),
+        };
+        let status = match row.status.as_str() {
+            "importing" => ModelStatus::Importing,
+            "ready" => ModelStatus::Ready,
+            "error" => ModelStatus::Error,
+            other => return Err(convert::unknown("models.status", other)),
+        };
+        Ok(Self {
+            id: row.id,
+            kind,
+            status,
+            architecture: row.architecture,
+            modality: row.modality,
+            source_task: row.source_task.0,
+            license: row.license,
+            preprocessing: row.preprocessing.map(|preprocessing| preprocessing.0),
+            parameters: row.parameters.map(convert::to_count),
+            weights_sha256: row.weights_sha256,
+            objects: row.objects,
+            parent: row.parent,
+            job: row.job_id.map(JobId),
+            labels: row.labels.map(|labels| labels.0),
+            metrics: row.metrics.map(|metrics| metrics.0),
+            problems: row.problems.map_or_else(Vec::new, |problems| problems.0),
+            created_at: row.created_at,
+        })
+    }
+}

@@ -1,0 +1,283 @@
+//! Freeze policies: which parameters of a trunk train. Every policy becomes a list of names here, so that the trainer,
+//! the job object and a person reading it see the same thing.
+
+use regex::RegexBuilder;
+
+use super::{
+    base_model::{LayerTensor, Layers},
+    fields::{INVALID_VALUE, OUT_OF_RANGE},
+    problem::{Code, Problem, one_of, suggestion},
+    request::Freeze,
+};
+
+/// A stage, block or parameter that the base model does not have.
+pub const UNKNOWN_LAYER: Code = "unknown_layer";
+
+const PATH: &str = "method.transfer.freeze";
+/// Bytes that a compiled expression may take.
+const REGEX_BYTES: usize = 1 << 20;
+
+/// The names of the parameters that train, in forward order.
+///
+/// # Errors
+/// What matches nothing, with the nearest names.
+pub fn trainable(freeze: &Freeze, layers: &Layers) -> Result<Vec<String>, Vec<Problem>> {
+    match freeze {
+        Freeze::All => Ok(Vec::new()),
+        Freeze::None => Ok(keep(layers, |_| false)),
+        Freeze::LastStages(n) => {
+            stages(layers, n, "last_stages").map(|n| after(layers, layers.stages.len() - n))
+        }
+        Freeze::FirstN(n) => stages(layers, n, "first_n").map(|n| after(layers, n)),
+        Freeze::Fraction(share) => Ok(after(layers, stages_of_share(layers, *share))),
+        Freeze::Blocks(names) => blocks(layers, names),
+        Freeze::Names(names) => parameters(layers, names),
+        Freeze::Regex(pattern) => matching(layers, pattern),
+    }
+}
+
+/// The parameters that `frozen` does not take.
+fn keep(layers: &Layers, frozen: impl Fn(&LayerTensor) -> bool) -> Vec<String> {
+    layers
+        .parameters()
+        .filter(|tensor| !frozen(tensor))
+        .map(|tensor| tensor.name.clone())
+        .collect()
+}
+
+/// The parameters of all stages but the first `n`.
+fn after(layers: &Layers, n: usize) -> Vec<String> {
+    let frozen: Vec<&str> = layers.stage_names().take(n).collect();
+    keep(layers, |tensor| frozen.contains(&tensor.stage.as_str()))
+}
+
+/// `n` as a number of this model's stages.
+fn stages(layers: &Layers, n: &u64, form: &str) -> Result<usize, Vec<Problem>> {
+    let count = layers.stages.len();
+    usize::try_from(*n)
+        .ok()
+        .filter(|n| *n <= count)
+        .ok_or_else(|| {
+            let names: Vec<&str> = layers.stage_names().collect();
+            let message = format!(
+                "`{form}` is {n}, but this model has {count} stages: {}",
+                names.join(", ")
+            );
+            vec![Problem::new(PATH, OUT_OF_RANGE, message)]
+        })
+}
+
+/// How many stages, from the input side, hold at least this share of the parameters.
+fn stages_of_share(layers: &Layers, share: f64) -> usize {
+    let total: u64 = layers.stages.iter().map(|stage| stage.parameters).sum();
+    let wanted = share * total as f64;
+    let mut held = 0;
+    for (n, stage) in layers.stages.iter().enumerate() {
+        if held as f64 >= wanted {
+            return n;
+        }
+        held += stage.parameters;
+    }
+    layers.stages.len()
+}
+
+fn blocks(layers: &Layers, names: &[String]) -> Result<Vec<String>, Vec<Problem>> {
+    let known = layers
+        .stages
+        .iter()
+        .flat_map(|s| std::iter::once(s.name.as_str()).chain(s.blocks.iter().map(String::as_str)));
+    each_known(names, known, "no stage or block")?;
+    Ok(keep(layers, |tensor| {
+        names.contains(&tensor.stage) || names.contains(&tensor.block)
+    }))
+}
+
+fn parameters(layers: &Layers, names: &[String]) -> Result<Vec<String>, Vec<Problem>> {
+    each_known(
+        names,
+        layers.parameters().map(|tensor| tensor.name.as_str()),
+        "no parameter",
+    )?;
+    Ok(keep(layers, |tensor| names.contains(&tensor.name)))
+}
+
+fn matching(layers: &Layers, pattern: &str) -> Result<Vec<String>, Vec<Problem>> {
+    let regex = RegexBuilder::new(pattern)
+        .size_limit(REGEX_BYTES)
+        .build()
+        .map_err(|error| {
+            // The crate's message draws the pattern over several lines; its last one says what is wrong.
+            let text = error.to_string();
+            let reason = text
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim_start_matches("error: ");
+            vec![Problem::new(
+                PATH,
+                INVALID_VALUE,
+                format!("`regex` is not a regular expression: {reason}"),
+            )]
+        })?;
+    let trainable = keep(layers, |tensor| regex.is_match(&tensor.name));
+    if trainable.len() == layers.parameters().count() {
+        let first: Vec<&str> = layers
+            .parameters()
+            .take(3)
+            .map(|tensor| tensor.name.as_str())
+            .collect();
+        let message = format!(
+            "`regex` matches no parameter; their names are like {}",
+            one_of(&first)
+        );
+        return Err(vec![Problem::new(PATH, UNKNOWN_LAYER, message)]);
+    }
+    Ok(trainable)
+}
+
+/// One problem for each name that is not known.
+fn each_known<'a>(
+    names: &[String],
+    known: impl Iterator<Item = &'a str> + Clone,
+    what: &str,
+) -> Result<(), Vec<Problem>> {
+    let problems: Vec<Problem> = names
+        .iter()
+        .filter(|name| !known.clone().any(|known| known == name.as_str()))
+        .map(|name| {
+            let message = format!(
+                "this model has {what} `{name}`; {}",
+                suggestion(name, known.clone())
+            );
+            Problem::new(PATH, UNKNOWN_LAYER, message)
+        })
+        .collect();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::domain::base_model::Stage;
+
+    /// Three stages of two blocks, with 10, 20 and 70 parameters.
+    pub(in crate::domain) fn layers() -> Layers {
+        let mut stages = Vec::new();
+        let mut tensors = Vec::new();
+        for (stage, count) in [("stem", 10_u32), ("layer1", 20), ("layer2", 70)] {
+            let blocks = vec![format!("{stage}.0"), format!("{stage}.1")];
+            for block in &blocks {
+                tensors.push(tensor(
+                    &format!("{block}.conv.weight"),
+                    stage,
+                    block,
+                    count / 2,
+                    true,
+                ));
+                tensors.push(tensor(
+                    &format!("{block}.bn.running_mean"),
+                    stage,
+                    block,
+                    2,
+                    false,
+                ));
+            }
+            stages.push(Stage {
+                name: stage.to_owned(),
+                blocks,
+                parameters: u64::from(count),
+            });
+        }
+        Layers {
+            feature_dim: 8,
+            stages,
+            tensors,
+        }
+    }
+
+    fn tensor(name: &str, stage: &str, block: &str, count: u32, trainable: bool) -> LayerTensor {
+        let (stage, block) = (stage.to_owned(), block.to_owned());
+        LayerTensor {
+            name: name.to_owned(),
+            shape: vec![count],
+            stage,
+            block,
+            trainable,
+        }
+    }
+
+    fn trains(freeze: Freeze) -> String {
+        let names = trainable(&freeze, &layers()).unwrap();
+        names
+            .iter()
+            .map(|name| name.trim_end_matches(".conv.weight"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn each_form_trains_what_it_says() {
+        assert_eq!(trains(Freeze::All), "");
+        assert_eq!(
+            trains(Freeze::None),
+            "stem.0 stem.1 layer1.0 layer1.1 layer2.0 layer2.1"
+        );
+        assert_eq!(trains(Freeze::LastStages(1)), "layer2.0 layer2.1");
+        assert_eq!(trains(Freeze::LastStages(3)), trains(Freeze::None));
+        assert_eq!(
+            trains(Freeze::FirstN(1)),
+            "layer1.0 layer1.1 layer2.0 layer2.1"
+        );
+        assert_eq!(trains(Freeze::Fraction(0.0)), trains(Freeze::None));
+        assert_eq!(trains(Freeze::Fraction(0.3)), "layer2.0 layer2.1");
+        assert_eq!(trains(Freeze::Fraction(0.31)), "");
+        assert_eq!(
+            trains(Freeze::Blocks(vec!["stem".into(), "layer1.0".into()])),
+            "layer1.1 layer2.0 layer2.1"
+        );
+        assert_eq!(
+            trains(Freeze::Regex(r"^(stem|layer\d)\.0\.".into())),
+            "stem.1 layer1.1 layer2.1"
+        );
+        assert_eq!(
+            trains(Freeze::Names(vec!["stem.0.conv.weight".into()])),
+            "stem.1 layer1.0 layer1.1 layer2.0 layer2.1"
+        );
+    }
+
+    #[test]
+    fn what_matches_nothing_is_refused_with_the_nearest_names() {
+        let problems = trainable(
+            &Freeze::Blocks(vec!["layer9".into(), "stem".into(), "lyer2.1".into()]),
+            &layers(),
+        );
+        let messages: Vec<String> = problems
+            .unwrap_err()
+            .into_iter()
+            .map(|problem| problem.message)
+            .collect();
+        assert_eq!(messages.len(), 2);
+        assert!(messages[0].contains("`layer1`"), "{messages:?}");
+        assert!(
+            messages[1].contains("did you mean `layer2.1`"),
+            "{messages:?}"
+        );
+        for wrong in [
+            Freeze::LastStages(4),
+            Freeze::FirstN(u64::MAX),
+            Freeze::Regex("nothing".into()),
+            Freeze::Regex("(".into()),
+            Freeze::Names(vec!["stem.0.bn.running_mean".into()]),
+        ] {
+            assert_eq!(
+                trainable(&wrong, &layers()).unwrap_err().len(),
+                1,
+                "{wrong:?}"
+            );
+        }
+    }
+}

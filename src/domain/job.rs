@@ -1,0 +1,161 @@
+//! Jobs: their states, phases, and the legal moves between them.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::id::JobId;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobStatus {
+    /// Waits for its data set's validation; the recipe is settled after it.
+    ValidatingFiles,
+    Queued,
+    Running,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl JobStatus {
+    pub const ALL: [Self; 6] = [
+        Self::ValidatingFiles,
+        Self::Queued,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// Terminal rows never change.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// Where a job may go from here; the database holds the same table (`migrations`), and a test compares them.
+    pub fn next(self) -> &'static [Self] {
+        match self {
+            Self::ValidatingFiles => &[Self::Queued, Self::Failed, Self::Cancelled],
+            Self::Queued => &[Self::Running, Self::Cancelled],
+            // Back to the queue by a drain, by a failure with budget left, or when its worker is gone.
+            Self::Running => &[Self::Queued, Self::Succeeded, Self::Failed, Self::Cancelled],
+            Self::Succeeded | Self::Failed | Self::Cancelled => &[],
+        }
+    }
+
+    /// The word in SQL and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ValidatingFiles => "validating_files",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    }
+}
+
+/// What a job is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Waiting,
+    Preparing,
+    CachingFeatures,
+    Training,
+    Evaluating,
+    Exporting,
+}
+
+impl Phase {
+    pub const ALL: [Self; 6] = [
+        Self::Waiting,
+        Self::Preparing,
+        Self::CachingFeatures,
+        Self::Training,
+        Self::Evaluating,
+        Self::Exporting,
+    ];
+
+    /// The word in SQL and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Preparing => "preparing",
+            Self::CachingFeatures => "caching_features",
+            Self::Training => "training",
+            Self::Evaluating => "evaluating",
+            Self::Exporting => "exporting",
+        }
+    }
+
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|phase| phase.as_str() == word)
+    }
+}
+
+/// How an attempt ended, from the worker's side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Handed back with its state saved: drain or shutdown. Costs no budget.
+    Yielded,
+    /// Trained and exported.
+    Succeeded,
+    /// The trainer returned an error. `retryable` ones go back to the queue while `failures` lasts.
+    Failed {
+        code: String,
+        message: String,
+        retryable: bool,
+    },
+    /// The trainer ended without a word (a signal, an abort); counts as a crash.
+    Crashed { message: String },
+    /// The user asked for it.
+    Cancelled,
+}
+
+/// The name of the model that a job makes: `ft:<base>:<suffix>:<short id>`. The suffix may be empty, as OpenAI's.
+///
+/// The short id is the end of the job's id: its start is a time, and the same for jobs of one minute.
+pub fn result_model(base: &str, suffix: Option<&str>, job: JobId) -> String {
+    let id = job.0.simple().to_string();
+    format!("ft:{base}:{}:{}", suffix.unwrap_or_default(), &id[24..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_named_after_what_it_came_from() {
+        let job: JobId = "ftjob-0193a5c0000070008000123456789abc".parse().unwrap();
+        assert_eq!(
+            result_model("resnet18", Some("cats"), job),
+            "ft:resnet18:cats:56789abc"
+        );
+        assert_eq!(result_model("resnet18", None, job), "ft:resnet18::56789abc");
+    }
+
+    #[test]
+    fn exactly_the_terminal_states_lead_nowhere() {
+        for status in JobStatus::ALL {
+            assert_eq!(status.is_terminal(), status.next().is_empty(), "{status:?}");
+            assert_eq!(JobStatus::parse(status.as_str()), Some(status));
+        }
+    }
+
+    #[test]
+    fn words_are_those_of_the_json() {
+        for status in JobStatus::ALL {
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+        }
+        for phase in Phase::ALL {
+            assert_eq!(serde_json::to_value(phase).unwrap(), phase.as_str());
+            assert_eq!(Phase::parse(phase.as_str()), Some(phase));
+        }
+    }
+}

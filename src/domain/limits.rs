@@ -1,0 +1,40 @@
+//! The bounds of what a request may ask for. What a machine can bear is in `config`; these are the same everywhere.
+
+/// Epochs of one job.
+pub const EPOCHS: std::ops::RangeInclusive<u64> = 1..=10_000;
+/// Samples of one optimizer step.
+pub const BATCH_SIZE: std::ops::RangeInclusive<u64> = 1..=4_096;
+/// Learning rates, of head and trunk.
+pub const LEARNING_RATE: std::ops::RangeInclusive<f64> = 1e-9..=100.0;
+/// Weight decay.
+pub const WEIGHT_DECAY: std::ops::RangeInclusive<f64> = 0.0..=10.0;
+/// Seconds between two checkpoints.
+pub const CHECKPOINT_SECONDS: std::ops::RangeInclusive<u64> = 1..=86_400;
+/// Seconds a job may run.
+pub const TIMEOUT_SECONDS: std::ops::RangeInclusive<u64> = 1..=30 * 86_400;
+/// Evaluations without improvement before training ends.
+pub const PATIENCE: std::ops::RangeInclusive<u64> = 1..=10_000;
+/// Characters of a job's suffix, the part of the model's name that the user chooses.
+pub const SUFFIX_CHARACTERS: usize = 64;
+/// Entries of `metadata`, as OpenAI's.
+pub const METADATA_ENTRIES: usize = 16;
+/// Characters of a metadata key, as OpenAI's.
+pub const METADATA_KEY_CHARACTERS: usize = 64;
+/// Characters of a metadata value, as OpenAI's.
+pub const METADATA_VALUE_CHARACTERS: usize = 512;
+/// Characters of a base model's id.
+pub const MODEL_ID_CHARACTERS: usize = 64;
+/// Layers of a head, before its last linear one.
+pub const HEAD_LAYERS: usize = 16;
+/// Names in one `freeze` list.
+pub const FREEZE_NAMES: usize = 4_096;
+/// Characters of a regular expression in `freeze`.
+pub const REGEX_CHARACTERS: usize = 1_024;
+/// Characters of a class name.
+pub const LABEL_CHARACTERS: usize = 255;
+/// Classes of one data set.
+pub const CLASSES: usize = 10_000;
+/// Characters of a file's name.
+pub const FILENAME_CHARACTERS: usize = 255;
+/// Characters of an `Idempotency-Key`, as Stripe's.
+pub const IDEMPOTENCY_KEY_CHARACTERS: usize = 255;

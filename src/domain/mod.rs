@@ -1,0 +1,17 @@
+//! The nouns of the service. Plain data and pure functions: no I/O, no SQL, no torch.
+
+pub mod base_model;
+pub mod checkpoint;
+pub mod fields;
+pub mod file;
+pub mod freeze;
+pub mod id;
+pub mod job;
+pub mod limits;
+pub mod problem;
+pub mod progress;
+pub mod recipe;
+pub mod report;
+pub mod request;
+pub mod resolve;
+pub mod work;

@@ -1,0 +1,95 @@
+//! One thing that is wrong with what a user sent: where it is, which kind, and how to mend it.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A stable word for a kind of problem, listed in docs/errors.md.
+///
+/// Its own type, so that a code is never mistaken for a message.
+pub type Code = &'static str;
+
+/// One problem. A request's problems are collected and answered together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// Where: a JSON path in the request (`method.transfer.freeze`), or a path inside an archive (`train/cats/7.jpg`).
+    pub path: String,
+    /// Line inside that file, from 1, where it has lines.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub line: Option<u64>,
+    /// Which kind, from the list in docs/errors.md.
+    pub code: String,
+    /// What is wrong, and how to mend it.
+    pub message: String,
+}
+
+impl Problem {
+    pub fn new(path: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            line: None,
+            code: code.to_owned(),
+            message: message.into(),
+        }
+    }
+}
+
+/// The names nearest to `wrong`, best first, at most three: for "did you mean".
+pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut scored: Vec<(f64, &str)> = names
+        .into_iter()
+        .map(|name| {
+            (
+                strsim::jaro_winkler(&wrong.to_lowercase(), &name.to_lowercase()),
+                name,
+            )
+        })
+        .filter(|(score, _)| *score > 0.6)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().take(3).map(|(_, name)| name).collect()
+}
+
+/// `did you mean a, b or c?`, or what there is to choose from when nothing is near.
+pub fn suggestion<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    let near = nearest(wrong, names.clone());
+    if !near.is_empty() {
+        return format!("did you mean {}?", one_of(&near));
+    }
+    let all: Vec<&str> = names.into_iter().take(12).collect();
+    if all.is_empty() {
+        "there is none yet".to_owned()
+    } else {
+        format!("there is {}", one_of(&all))
+    }
+}
+
+/// `` `a` ``, `` `a` or `b` ``, `` `a`, `b` or `c` ``.
+pub fn one_of(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => format!("`{only}`"),
+        [init @ .., last] => {
+            let init: Vec<String> = init.iter().map(|name| format!("`{name}`")).collect();
+            format!("{} or `{last}`", init.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggestions_are_near_first_and_never_empty() {
+        assert_eq!(nearest("layer5", ["stem", "layer1", "layer4"])[0], "layer1");
+        assert_eq!(
+            suggestion("freze", ["freeze", "head"]),
+            "did you mean `freeze`?"
+        );
+        assert_eq!(
+            suggestion("zzz", ["freeze", "head"]),
+            "there is `freeze` or `head`"
+        );
+        assert_eq!(suggestion("zzz", []), "there is none yet");
+    }
+}

@@ -1,0 +1,104 @@
+//! What a child process says, one JSON object a line on its standard output.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{checkpoint::Metrics, job::Phase, problem::Problem};
+
+/// A line of a trainer (`rehead train`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Progress {
+    /// torch is loaded and the plan is read.
+    Ready {
+        device: String,
+        threads: u32,
+        pid: u32,
+    },
+    Phase {
+        phase: Phase,
+    },
+    /// Share of the phase that is done, where a phase is long and has no steps (feature caching).
+    Fraction {
+        done: u64,
+        total: u64,
+        samples_per_second: f64,
+    },
+    /// The steps since the last such line. A line may hold many steps: losses are fetched from the device together.
+    Steps {
+        n_steps: u64,
+        n_epochs: u32,
+        steps: Vec<Step>,
+    },
+    Evaluated {
+        metrics: Metrics,
+        best: bool,
+    },
+    /// A checkpoint folder is complete and durable. `folder` is relative to the job folder.
+    Saved {
+        step: u64,
+        epoch: u32,
+        folder: PathBuf,
+        bytes: u64,
+        manifest_sha256: String,
+        metrics: Option<Metrics>,
+        best: bool,
+    },
+    /// Standard input was closed: the state is saved (see the last `Saved`), nothing more will come.
+    Stopped {
+        step: u64,
+    },
+    /// Trained, evaluated, exported: `bundle/` and `report.json` in the job folder are complete.
+    Finished {
+        best_step: u64,
+        stopped_early: bool,
+    },
+    Failed(Failure),
+}
+
+/// One optimizer step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// From 1.
+    pub step: u64,
+    /// From 1.
+    pub epoch: u32,
+    /// Mean over the batch, in nats. Not finite only in the line before `diverged`; then it is `null` in JSON.
+    pub train_loss: Option<f64>,
+    pub learning_rate: f64,
+    pub samples_per_second: f64,
+}
+
+/// Why a child ended without a result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// From the list in docs/errors.md.
+    pub code: String,
+    pub message: String,
+    /// Whether the same plan may succeed on another try.
+    pub retryable: bool,
+}
+
+/// A line of an inspector (`rehead inspect`). Its results are files in its folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Inspected {
+    /// The input is usable: the outputs that `domain::work` names are complete.
+    Accepted,
+    /// The input is not usable, and this is everything that is wrong with it.
+    Refused {
+        problems: Vec<Problem>,
+    },
+    Failed(Failure),
+}
+
+/// How a child process ends, as its exit code.
+pub mod exit {
+    /// Finished, accepted, or refused with a reason.
+    pub const DONE: i32 = 0;
+    /// The user's input cannot work; another try would fail the same way.
+    pub const PERMANENT: i32 = 64;
+    /// Stopped on request, with the state saved.
+    pub const YIELDED: i32 = 75;
+}

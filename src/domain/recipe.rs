@@ -1,0 +1,120 @@
+//! Every training choice, resolved: nothing in a recipe is left to a default. Stored in the job and in each checkpoint.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What the trainer is told to do. Two trainers with the same recipe, weights and data do the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Recipe {
+    pub task: Task,
+    /// Where the base model's tail is removed; `pre_logits` takes away the classifier only.
+    pub cut: String,
+    /// Trunk parameters that train, by name, in forward order. All others stay bit for bit.
+    pub trainable: Vec<String>,
+    pub head: Head,
+    pub n_epochs: u32,
+    pub batch_size: u32,
+    pub optimizer: Optimizer,
+    /// Peak rate of the head.
+    pub learning_rate: f64,
+    /// Peak rate of the trunk's trainable part.
+    pub backbone_learning_rate: f64,
+    /// On every trained tensor of two or more dimensions (AdamW, decoupled) or on all (SGD, as L2), as PyTorch's rules in `train::optimizer` say.
+    pub weight_decay: f64,
+    pub schedule: Schedule,
+    /// Share of all steps in which the rate rises linearly from 0.
+    pub warmup_fraction: f64,
+    /// Mass taken from the true class and spread over all (Szegedy et al. 2016).
+    pub label_smoothing: f64,
+    /// Largest global norm of the gradient over what trains; `null` leaves it alone.
+    pub gradient_clip: Option<f64>,
+    pub batch_norm: BatchNorm,
+    pub early_stopping: EarlyStopping,
+    pub checkpoint_every_seconds: u32,
+    pub seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    SingleLabelClassification,
+}
+
+/// The new layers: `dropout`, then one linear layer as wide as there are classes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Head {
+    /// Before the last linear layer, in order.
+    pub layers: Vec<HeadLayer>,
+    pub init: HeadInit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadLayer {
+    /// Share of features dropped while training.
+    Dropout(f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadInit {
+    /// Weights and bias 0 (BiT's `zero_head`): the first loss is exactly ln(classes).
+    Zero,
+    /// Weights from N(0, 0.01), bias 0.
+    Normal,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Optimizer {
+    /// Momentum 0.9.
+    Sgd,
+    /// Momentum 0.9, Nesterov's form.
+    Nesterov,
+    /// Betas 0.9 and 0.999, epsilon 1e-8, bias-corrected.
+    Adamw,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    Constant,
+    /// Half a cosine, from the peak to 0.
+    Cosine,
+}
+
+/// How BatchNorm runs in the part that trains. In the frozen part it always uses, and never touches, the running statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchNorm {
+    Frozen,
+    Update,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EarlyStopping {
+    /// Evaluations without improvement before training ends; `null` never ends it early.
+    pub patience: Option<u32>,
+    pub metric: Metric,
+    /// What counts as an improvement.
+    pub min_delta: f64,
+}
+
+/// What chooses the best checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    ValidAccuracy,
+    ValidBalancedAccuracy,
+    ValidLoss,
+}
+
+/// How one `"auto"` was settled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Resolved {
+    /// Where in `method.transfer`, such as `hyperparameters.learning_rate`.
+    pub option: String,
+    pub value: serde_json::Value,
+    /// One phrase.
+    pub reason: String,
+}

@@ -1,0 +1,459 @@
+//! From what a user asks for to what the trainer does: every `auto` settled with a reason, everything checked against
+//! the base model's layers and the data. Pure.
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    base_model::Layers,
+    file::Dataset,
+    freeze,
+    problem::{Code, Problem, suggestion},
+    recipe::{
+        BatchNorm, EarlyStopping, Head, HeadInit, Metric, Optimizer, Recipe, Resolved, Schedule,
+        Task,
+    },
+    request::{Auto, CONTRADICTION, JobRequest},
+};
+
+/// A split that a job needs holds no sample.
+pub const EMPTY_SPLIT: Code = "empty_split";
+/// A class of the validation file that the training file does not have.
+pub const UNKNOWN_CLASS: Code = "unknown_class";
+/// More samples in a batch than there are.
+pub const BATCH_TOO_LARGE: Code = "batch_too_large";
+
+/// A recipe and how its `"auto"`s were settled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolution {
+    pub recipe: Recipe,
+    pub resolved: Vec<Resolved>,
+}
+
+/// Settles a request. `seed` is the request's, or one drawn for it.
+///
+/// # Errors
+/// Everything in the request that this base model or these data cannot do.
+pub fn resolve(
+    request: &JobRequest,
+    layers: &Layers,
+    training: &Dataset,
+    validation: Option<&Dataset>,
+    seed: u64,
+) -> Result<Resolution, Vec<Problem>> {
+    let mut problems = data_problems(training, validation);
+    let trainable = freeze::trainable(&request.transfer.freeze, layers).unwrap_or_else(|found| {
+        problems.extend(found);
+        Vec::new()
+    });
+    let samples = training_samples(training, validation);
+    problems.extend(contradictions(request, trainable.is_empty(), samples));
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(settle(request, trainable, samples, seed))
+}
+
+/// Samples that train: with a validation file of its own, the training file's validation split trains too.
+fn training_samples(training: &Dataset, validation: Option<&Dataset>) -> u64 {
+    training.splits.train + validation.map_or(0, |_| training.splits.validation)
+}
+
+fn data_problems(training: &Dataset, validation: Option<&Dataset>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if training_samples(training, validation) == 0 {
+        problems.push(Problem::new(
+            "training_file",
+            EMPTY_SPLIT,
+            "the training file has no sample to train on",
+        ));
+    }
+    let Some(validation) = validation else {
+        if training.splits.validation == 0 {
+            let message = "the training file's validation split is empty; add samples, or give a validation_file";
+            problems.push(Problem::new("training_file", EMPTY_SPLIT, message));
+        }
+        return problems;
+    };
+    let known = training.classes.iter().map(|class| class.name.as_str());
+    for class in &validation.classes {
+        if !known.clone().any(|name| name == class.name) {
+            let message = format!(
+                "the training file has no class `{}`; {}",
+                class.name,
+                suggestion(&class.name, known.clone())
+            );
+            problems.push(Problem::new("validation_file", UNKNOWN_CLASS, message));
+        }
+    }
+    problems
+}
+
+/// Options that would silently do nothing.
+fn contradictions(request: &JobRequest, trunk_is_frozen: bool, samples: u64) -> Vec<Problem> {
+    let asked = &request.transfer.hyperparameters;
+    let mut problems = Vec::new();
+    let mut contradiction = |option: &str, code, message: String| {
+        problems.push(Problem::new(
+            format!("method.transfer.hyperparameters.{option}"),
+            code,
+            message,
+        ));
+    };
+    if let Auto::Value(batch_size) = asked.batch_size
+        && batch_size > samples
+        && samples > 0
+    {
+        let message = format!(
+            "batch_size is {batch_size}, but only {samples} samples train; give at most {samples}"
+        );
+        contradiction("batch_size", BATCH_TOO_LARGE, message);
+    }
+    if trunk_is_frozen && asked.backbone_learning_rate != Auto::Auto {
+        let message = "backbone_learning_rate has no effect while the whole trunk is frozen; leave it out or freeze less";
+        contradiction("backbone_learning_rate", CONTRADICTION, message.to_owned());
+    }
+    if trunk_is_frozen && asked.batch_norm == Auto::Value(BatchNorm::Update) {
+        let message = "a frozen trunk never updates BatchNorm; leave batch_norm out or freeze less";
+        contradiction("batch_norm", CONTRADICTION, message.to_owned());
+    }
+    problems
+}
+
+fn settle(request: &JobRequest, trainable: Vec<String>, samples: u64, seed: u64) -> Resolution {
+    let head_only = trainable.is_empty();
+    let asked = &request.transfer.hyperparameters;
+    let stopping = &request.transfer.early_stopping;
+    let mut autos = Autos::default();
+
+    let task = autos.settle(
+        "task",
+        request.transfer.task,
+        Task::SingleLabelClassification,
+        "a folder per class",
+    );
+    let init = autos.settle(
+        "head.init",
+        request.transfer.head.init,
+        HeadInit::Zero,
+        "the first loss is then ln(classes), whatever the features",
+    );
+    let (epochs, why) = if head_only {
+        (30, "cached features make epochs cheap")
+    } else {
+        (10, "each epoch runs the trunk")
+    };
+    let n_epochs = autos.settle("hyperparameters.n_epochs", asked.n_epochs, epochs, why);
+    let batch_size = autos.settle(
+        "hyperparameters.batch_size",
+        asked.batch_size,
+        samples.clamp(1, 32),
+        "32, or all samples when there are fewer",
+    );
+    let optimizer = autos.settle(
+        "hyperparameters.optimizer",
+        asked.optimizer,
+        Optimizer::Adamw,
+        "needs little tuning of its rate",
+    );
+    let multiplier = autos.settle(
+        "hyperparameters.learning_rate_multiplier",
+        asked.learning_rate_multiplier,
+        1.0,
+        "rates as they are",
+    );
+    let (rate, why) = head_rate(optimizer);
+    let learning_rate = multiplier
+        * autos.settle(
+            "hyperparameters.learning_rate",
+            asked.learning_rate,
+            rate,
+            why,
+        );
+    let backbone = multiplier
+        * autos.settle(
+            "hyperparameters.backbone_learning_rate",
+            asked.backbone_learning_rate,
+            rate / 10.0,
+            "a tenth of the head's: pre-trained weights need small steps",
+        );
+    let (decay, why) = if head_only {
+        (0.0, "a head on frozen features is chosen by validation")
+    } else {
+        (0.01, "usual for fine-tuning with AdamW")
+    };
+    let weight_decay = autos.settle(
+        "hyperparameters.weight_decay",
+        asked.weight_decay,
+        decay,
+        why,
+    );
+    let schedule = autos.settle(
+        "hyperparameters.schedule",
+        asked.schedule,
+        Schedule::Cosine,
+        "ends in small steps without tuning",
+    );
+    let (warmup, why) = if head_only {
+        (0.0, "nothing pre-trained to protect")
+    } else {
+        (
+            0.1,
+            "keeps a new head's first gradients from upsetting the trunk",
+        )
+    };
+    let warmup_fraction = autos.settle(
+        "hyperparameters.warmup_fraction",
+        asked.warmup_fraction,
+        warmup,
+        why,
+    );
+    let label_smoothing = autos.settle(
+        "hyperparameters.label_smoothing",
+        asked.label_smoothing,
+        0.0,
+        "probabilities stay calibrated",
+    );
+    let (clip, why) = if head_only {
+        (None, "a linear head on fixed features needs none")
+    } else {
+        (Some(1.0), "usual for fine-tuning")
+    };
+    let gradient_clip = autos.settle(
+        "hyperparameters.gradient_clip",
+        optional(asked.gradient_clip),
+        clip,
+        why,
+    );
+    let (norm, why) = batch_norm(head_only, batch_size);
+    let batch_norm = autos.settle("hyperparameters.batch_norm", asked.batch_norm, norm, why);
+    let patience = autos.settle(
+        "early_stopping.patience",
+        optional(stopping.patience),
+        Some(10),
+        "ten evaluations without a better one",
+    );
+    let metric = autos.settle(
+        "early_stopping.metric",
+        stopping.metric,
+        Metric::ValidAccuracy,
+        "what a user of the model sees; ties go to the lower loss",
+    );
+
+    let recipe = Recipe {
+        task,
+        cut: request.transfer.cut.clone(),
+        trainable,
+        head: Head {
+            layers: request.transfer.head.layers.clone(),
+            init,
+        },
+        n_epochs: narrow(n_epochs),
+        batch_size: narrow(batch_size),
+        optimizer,
+        learning_rate,
+        backbone_learning_rate: if head_only { 0.0 } else { backbone },
+        weight_decay,
+        schedule,
+        warmup_fraction,
+        label_smoothing,
+        gradient_clip,
+        batch_norm,
+        early_stopping: EarlyStopping {
+            patience: patience.map(narrow),
+            metric,
+            min_delta: stopping.min_delta,
+        },
+        checkpoint_every_seconds: narrow(request.transfer.checkpoint_every_seconds),
+        seed,
+    };
+    Resolution {
+        recipe,
+        resolved: autos.0,
+    }
+}
+
+/// A head's peak rate on features of unit order, measured on the clip-art set (docs/recipes.md).
+fn head_rate(optimizer: Optimizer) -> (f64, &'static str) {
+    match optimizer {
+        Optimizer::Adamw => (1e-3, "measured best of 1e-4 to 1e-1 for AdamW"),
+        Optimizer::Sgd | Optimizer::Nesterov => (1e-2, "measured best of 1e-4 to 1e-1 for SGD"),
+    }
+}
+
+fn batch_norm(head_only: bool, batch_size: u64) -> (BatchNorm, &'static str) {
+    match (head_only, batch_size) {
+        (true, _) => (BatchNorm::Frozen, "the whole trunk is frozen"),
+        (false, 16..) => (
+            BatchNorm::Update,
+            "a batch of 16 or more has usable statistics",
+        ),
+        (false, _) => (
+            BatchNorm::Frozen,
+            "fewer than 16 samples a batch have no usable statistics",
+        ),
+    }
+}
+
+/// The settled `"auto"`s, in the order they were settled.
+#[derive(Default)]
+struct Autos(Vec<Resolved>);
+
+impl Autos {
+    fn settle<T: Serialize>(
+        &mut self,
+        option: &str,
+        asked: Auto<T>,
+        default: T,
+        reason: &str,
+    ) -> T {
+        match asked {
+            Auto::Value(value) => value,
+            Auto::Auto => {
+                let (option, reason) = (option.to_owned(), reason.to_owned());
+                self.0.push(Resolved {
+                    option,
+                    value: json!(default),
+                    reason,
+                });
+                default
+            }
+        }
+    }
+}
+
+/// For options whose default may be "none".
+fn optional<T>(asked: Auto<T>) -> Auto<Option<T>> {
+    match asked {
+        Auto::Auto => Auto::Auto,
+        Auto::Value(value) => Auto::Value(Some(value)),
+    }
+}
+
+/// For numbers that `limits` keeps far below 2^32.
+fn narrow(number: u64) -> u32 {
+    u32::try_from(number).expect("a number within its limit fits 32 bits: this is a bug")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        file::{Class, SplitSizes},
+        freeze::tests::layers,
+        request::parse,
+    };
+
+    fn dataset(classes: &[&str], train: u64, validation: u64) -> Dataset {
+        let class = |name: &&str| Class {
+            name: (*name).to_owned(),
+            train,
+            validation,
+            test: 0,
+        };
+        let n = classes.len() as u64;
+        Dataset {
+            modality: "image".into(),
+            task: "single_label_classification".into(),
+            classes: classes.iter().map(class).collect(),
+            samples: n * (train + validation),
+            splits: SplitSizes {
+                train: n * train,
+                validation: n * validation,
+                test: 0,
+            },
+            split_by: "hash".into(),
+            unusable: 0,
+            duplicates: 0,
+        }
+    }
+
+    fn request(transfer: serde_json::Value) -> JobRequest {
+        let file = crate::domain::id::FileId::new();
+        parse(&json!({"model": "m", "training_file": file, "method": {"type": "transfer", "transfer": transfer}})).unwrap()
+    }
+
+    #[test]
+    fn every_auto_is_settled_with_a_reason_and_nothing_else_is() {
+        let asked = request(
+            json!({"hyperparameters": {"n_epochs": 3, "learning_rate": 0.5, "learning_rate_multiplier": 2}}),
+        );
+        let resolution =
+            resolve(&asked, &layers(), &dataset(&["a", "b"], 40, 10), None, 7).unwrap();
+        assert_eq!(resolution.recipe.n_epochs, 3);
+        assert_eq!(resolution.recipe.learning_rate, 1.0);
+        assert_eq!(resolution.recipe.seed, 7);
+        let options: Vec<&str> = resolution
+            .resolved
+            .iter()
+            .map(|resolved| resolved.option.as_str())
+            .collect();
+        assert!(
+            options.contains(&"hyperparameters.batch_size")
+                && !options.contains(&"hyperparameters.n_epochs")
+        );
+        assert!(
+            resolution
+                .resolved
+                .iter()
+                .all(|resolved| !resolved.reason.is_empty())
+        );
+    }
+
+    #[test]
+    fn all_that_cannot_be_done_is_said_at_once() {
+        let asked = request(
+            json!({"freeze": {"blocks": ["layr1"]}, "hyperparameters": {"batch_size": 81}}),
+        );
+        let problems =
+            resolve(&asked, &layers(), &dataset(&["a", "b"], 40, 0), None, 7).unwrap_err();
+        let codes: Vec<&str> = problems
+            .iter()
+            .map(|problem| problem.code.as_str())
+            .collect();
+        assert_eq!(codes, [EMPTY_SPLIT, freeze::UNKNOWN_LAYER, BATCH_TOO_LARGE]);
+    }
+
+    #[test]
+    fn a_batch_may_hold_all_samples_but_not_one_more() {
+        let data = dataset(&["a", "b"], 40, 10);
+        let asked = |n: u64| request(json!({"hyperparameters": {"batch_size": n}}));
+        assert!(resolve(&asked(80), &layers(), &data, None, 7).is_ok());
+        assert!(resolve(&asked(81), &layers(), &data, None, 7).is_err());
+        // A validation file of its own frees the training file's validation split to train.
+        assert!(resolve(&asked(81), &layers(), &data, Some(&data), 7).is_ok());
+    }
+
+    #[test]
+    fn options_without_effect_are_refused() {
+        let data = dataset(&["a", "b"], 40, 10);
+        for option in [
+            json!({"backbone_learning_rate": 1e-4}),
+            json!({"batch_norm": "update"}),
+        ] {
+            let frozen = request(json!({"hyperparameters": option}));
+            assert_eq!(
+                resolve(&frozen, &layers(), &data, None, 7).unwrap_err()[0].code,
+                CONTRADICTION
+            );
+            let thawed = request(json!({"freeze": "none", "hyperparameters": option}));
+            assert!(resolve(&thawed, &layers(), &data, None, 7).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_validation_file_has_no_classes_of_its_own() {
+        let problems = resolve(
+            &request(json!({})),
+            &layers(),
+            &dataset(&["cats", "dogs"], 40, 10),
+            Some(&dataset(&["cats", "dog"], 40, 10)),
+            7,
+        );
+        assert!(
+            problems.unwrap_err()[0]
+                .message
+                .contains("did you mean `dogs`?")
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! Who asks. A service without keys that listens on loopback is open: every request is the default tenant's. Any other
+//! asks for `Authorization: Bearer rh_<public prefix>_<secret>`; all wrong keys get the same answer.
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header, request::Parts},
+};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::{AppState, error::ApiError};
+use crate::db::{self, tenants::TenantId};
+
+/// What every key begins with.
+const MARK: &str = "rh_";
+const PREFIX_BYTES: usize = 6;
+const SECRET_BYTES: usize = 32;
+
+/// A key just made. Its text is shown once and stored nowhere.
+pub struct NewKey {
+    pub text: String,
+    /// The public part, by which the database finds it.
+    pub prefix: String,
+    /// Of the whole text: what the database keeps. The secret has 256 random bits, so a fast hash is enough.
+    pub sha256: [u8; 32],
+}
+
+impl NewKey {
+    /// Draws a key.
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default that differs each time would surprise"
+    )]
+    pub fn new() -> Self {
+        let prefix = hex::encode(rand::random::<[u8; PREFIX_BYTES]>());
+        let secret = hex::encode(rand::random::<[u8; SECRET_BYTES]>());
+        let text = format!("{MARK}{prefix}_{secret}");
+        let sha256 = Sha256::digest(&text).into();
+        Self {
+            text,
+            prefix,
+            sha256,
+        }
+    }
+}
+
+/// The public prefix of a key that has the right shape.
+fn prefix_of(key: &str) -> Option<&str> {
+    let (prefix, secret) = key.strip_prefix(MARK)?.split_once('_')?;
+    let hex = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    };
+    let sized = prefix.len() == 2 * PREFIX_BYTES && secret.len() == 2 * SECRET_BYTES;
+    (sized && hex(prefix) && hex(secret)).then_some(prefix)
+}
+
+/// The tenant of a request: an extractor of every route that touches rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tenant(pub TenantId);
+
+impl FromRequestParts<AppState> for Tenant {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let loopback = state
+            .address()
+            .is_some_and(|address| address.ip().is_loopback());
+        if loopback && !state.keys_exist().await? {
+            refuse_other_sites(&parts.headers)?;
+            return Ok(Self(db::tenants::default_id(state.pool()).await?));
+        }
+        let key = bearer(&parts.headers).ok_or(ApiError::Unauthorized)?;
+        let prefix = prefix_of(key).ok_or(ApiError::Unauthorized)?;
+        let stored = db::keys::find(state.pool(), prefix)
+            .await?
+            .ok_or(ApiError::Unauthorized)?;
+        let given = Sha256::digest(key);
+        if bool::from(given.as_slice().ct_eq(&stored.sha256)) {
+            Ok(Self(stored.tenant))
+        } else {
+            Err(ApiError::Unauthorized)
+        }
+    }
+}
+
+/// The one `Authorization: Bearer` value.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, key) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+/// An open service trusts everything on this machine, but a browser on it runs code of other people: pages of other
+/// sites, and names of other sites that were pointed at 127.0.0.1.
+fn refuse_other_sites(headers: &HeaderMap) -> Result<(), ApiError> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let cross = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"));
+    let host = text("host").unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    let local = name.is_empty() || name == "localhost" || name.parse::<std::net::IpAddr>().is_ok();
+    if cross || !local {
+        return Err(ApiError::Forbidden {
+            code: "other_site",
+            message: "this service runs without keys and answers only requests made on this machine, to `localhost` or an \
+                      address; make a key with `rehead keys create` to use it from elsewhere"
+                .to_owned(),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_have_one_shape() {
+        let key = NewKey::new();
+        assert_eq!(prefix_of(&key.text), Some(key.prefix.as_str()));
+        for wrong in [
+            "",
+            "rh_",
+            "rh__",
+            &key.text[1..],
+            &key.text.to_uppercase(),
+            &format!("{}0", key.text),
+            "rh_é_",
+        ] {
+            assert_eq!(prefix_of(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn other_sites_are_refused() {
+        let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+            pairs
+                .iter()
+                .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+                .collect()
+        };
+        for good in [
+            &[("host", "127.0.0.1:8080")][..],
+            &[("host", "localhost:1")],
+            &[("host", "[::1]:80")],
+            &[],
+        ] {
+            assert!(refuse_other_sites(&headers(good)).is_ok(), "{good:?}");
+        }
+        for bad in [
+            &[("host", "evil.example:8080")][..],
+            &[("host", "127.0.0.1"), ("sec-fetch-site", "cross-site")],
+        ] {
+            assert!(refuse_other_sites(&headers(bad)).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! A job's learning curves as an SVG picture: losses above, accuracies below, one shared step axis. Written by hand: two
+//! panels of lines need no plotting library. Light background and own fonts sizes, so that it reads the same in a
+//! README, a browser and a rasteriser.
+
+use std::fmt::Write as _;
+
+use crate::domain::checkpoint::Metrics;
+
+const WIDTH: f64 = 860.0;
+const HEIGHT: f64 = 620.0;
+const LEFT: f64 = 70.0;
+const RIGHT: f64 = 24.0;
+/// Points of one line; more are averaged, since a picture has only so many pixels.
+const POINTS: usize = 500;
+
+const TRAIN: &str = "#7f8fa6";
+const VALID: &str = "#c8501e";
+const ACCURACY: &str = "#1f6f54";
+const BALANCED: &str = "#6a4ca3";
+
+/// What to draw.
+pub(super) struct Curves<'a> {
+    /// In the title; the user's words, escaped here.
+    pub title: &'a str,
+    /// Step and training loss in nats, ascending.
+    pub train_loss: Vec<(f64, f64)>,
+    /// Ascending.
+    pub evaluations: &'a [Metrics],
+    /// Step of the best checkpoint.
+    pub best_step: Option<u64>,
+}
+
+/// One line of a panel.
+struct Line {
+    name: &'static str,
+    colour: &'static str,
+    points: Vec<(f64, f64)>,
+    dots: bool,
+}
+
+/// A coordinate system: data ranges and where they lie on the page.
+struct Panel {
+    x: (f64, f64),
+    y: (f64, f64),
+    top: f64,
+    bottom: f64,
+}
+
+impl Panel {
+    fn x(&self, value: f64) -> f64 {
+        LEFT + (value - self.x.0) / (self.x.1 - self.x.0) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        self.bottom - (value - self.y.0) / (self.y.1 - self.y.0) * (self.bottom - self.top)
+    }
+}
+
+/// The picture, a complete SVG document.
+pub(super) fn svg(curves: &Curves<'_>) -> String {
+    let evaluated = |value: fn(&Metrics) -> f64| -> Vec<(f64, f64)> {
+        curves
+            .evaluations
+            .iter()
+            .map(|metrics| (metrics.step as f64, value(metrics)))
+            .filter(|(_, value)| value.is_finite())
+            .collect()
+    };
+    let losses = [
+        Line {
+            name: "training loss",
+            colour: TRAIN,
+            points: thinned(&curves.train_loss),
+            dots: false,
+        },
+        Line {
+            name: "validation loss",
+            colour: VALID,
+            points: evaluated(|m| m.valid_loss),
+            dots: true,
+        },
+    ];
+    let accuracies = [
+        Line {
+            name: "validation accuracy",
+            colour: ACCURACY,
+            points: evaluated(|m| m.valid_accuracy),
+            dots: true,
+        },
+        Line {
+            name: "balanced accuracy",
+            colour: BALANCED,
+            points: evaluated(|m| m.valid_balanced_accuracy),
+            dots: false,
+        },
+    ];
+    let last = losses
+        .iter()
+        .chain(&accuracies)
+        .flat_map(|line| &line.points)
+        .map(|point| point.0)
+        .fold(1.0, f64::max);
+    let highest = losses
+        .iter()
+        .flat_map(|line| &line.points)
+        .map(|point| point.1)
+        .fold(0.1, f64::max);
+    let (_, loss_top) = ticks(highest, 5);
+    let steps = (0.0, last);
+    let upper = Panel {
+        x: steps,
+        y: (0.0, loss_top),
+        top: 64.0,
+        bottom: 310.0,
+    };
+    let lower = Panel {
+        x: steps,
+        y: (0.0, 1.0),
+        top: 374.0,
+        bottom: 566.0,
+    };
+
+    let mut out = String::with_capacity(32 << 10);
+    let _ = write!(
+        out,
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" font-family="DejaVu Sans, Helvetica, Arial, sans-serif" font-size="13" fill="#22272e"><rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/><text x="{LEFT}" y="30" font-size="17" font-weight="bold">{}</text>"##,
+        escape(curves.title)
+    );
+    panel(&mut out, &upper, "loss (nats)", &losses, curves.best_step);
+    panel(&mut out, &lower, "accuracy", &accuracies, curves.best_step);
+    let _ = write!(
+        out,
+        r#"<text x="{:.1}" y="{:.1}" text-anchor="middle">optimizer step</text></svg>"#,
+        (LEFT + WIDTH - RIGHT) / 2.0,
+        lower.bottom + 44.0
+    );
+    out
+}
+
+fn panel(out: &mut String, panel: &Panel, label: &str, lines: &[Line], best_step: Option<u64>) {
+    axes(out, panel, label);
+    if let Some(best) = best_step
+        .map(|step| step as f64)
+        .filter(|step| *step <= panel.x.1)
+    {
+        let x = panel.x(best);
+        let (top, bottom) = (panel.top, panel.bottom);
+        // The word goes to the side that has room.
+        let (anchor, offset) = if x > WIDTH / 2.0 {
+            ("end", -5.0)
+        } else {
+            ("start", 5.0)
+        };
+        let _ = write!(
+            out,
+            r##"<path d="M{x:.1} {top:.1}V{bottom:.1}" stroke="#22272e" stroke-dasharray="3 4" opacity="0.55"/><text x="{:.1}" y="{:.1}" font-size="11" text-anchor="{anchor}" opacity="0.8">best</text>"##,
+            x + offset,
+            bottom - 6.0
+        );
+    }
+    for line in lines {
+        draw(out, panel, line);
+    }
+    legend(out, panel, lines);
+    if lines.iter().all(|line| line.points.is_empty()) {
+        let _ = write!(
+            out,
+            r#"<text x="{:.1}" y="{:.1}" text-anchor="middle" opacity="0.6">nothing measured yet</text>"#,
+            WIDTH / 2.0,
+            (panel.top + panel.bottom) / 2.0
+        );
+    }
+}
+
+fn axes(out: &mut String, panel: &Panel, label: &str) {
+    let (top, bottom, right) = (panel.top, panel.bottom, WIDTH - RIGHT);
+    let (step, _) = ticks(panel.y.1, 5);
+    for tick in (0..)
+        .map(|n| f64::from(n) * step)
+        .take_while(|tick| *tick <= panel.y.1 + step * 1e-6)
+    {
+        let y = panel.y(tick);
+        let _ = write!(
+            out,
+            r##"<path d="M{LEFT} {y:.1}H{right}" stroke="#e3e6ea"/><text x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"##,
+            LEFT - 8.0,
+            y + 4.5,
+            number(tick)
+        );
+    }
+    let (step, _) = ticks(panel.x.1, 8);
+    let step = step.max(1.0);
+    for tick in (0..)
+        .map(|n| f64::from(n) * step)
+        .take_while(|tick| *tick <= panel.x.1 + step * 1e-6)
+    {
+        let x = panel.x(tick);
+        let _ = write!(
+            out,
+            r##"<path d="M{x:.1} {bottom:.1}v5" stroke="#22272e"/><text x="{x:.1}" y="{:.1}" text-anchor="middle">{}</text>"##,
+            bottom + 20.0,
+            number(tick)
+        );
+    }
+    let middle = (top + bottom) / 2.0;
+    let _ = write!(
+        out,
+        r##"<path d="M{LEFT} {top:.1}V{bottom:.1}H{right}" fill="none" stroke="#22272e"/><text transform="translate(20 {middle:.1}) rotate(-90)" text-anchor="middle">{label}</text>"##
+    );
+}
+
+fn draw(out: &mut String, panel: &Panel, line: &Line) {
+    if line.points.is_empty() {
+        return;
+    }
+    let width = if line.dots { 2.2 } else { 1.6 };
+    let _ = write!(
+        out,
+        r#"<polyline fill="none" stroke="{}" stroke-width="{width}" stroke-linejoin="round" points=""#,
+        line.colour
+    );
+    for &(x, y) in &line.points {
+        let _ = write!(out, "{:.1},{:.1} ", panel.x(x), panel.y(y));
+    }
+    out.push_str(r#""/>"#);
+    // Beyond this the dots would touch; a single point needs one whatever the line.
+    if (line.dots && line.points.len() <= 60) || line.points.len() == 1 {
+        for &(x, y) in &line.points {
+            let _ = write!(
+                out,
+                r#"<circle cx="{:.1}" cy="{:.1}" r="3" fill="{}"/>"#,
+                panel.x(x),
+                panel.y(y),
+                line.colour
+            );
+        }
+    }
+}
+
+/// One entry a line, at the right above the panel: outside the curves.
+fn legend(out: &mut String, panel: &Panel, lines: &[Line]) {
+    let y = panel.top - 12.0;
+    let mut x = WIDTH - RIGHT - 190.0 * lines.len() as f64;
+    for line in lines {
+        let _ = write!(
+            out,
+            r#"<path d="M{x:.1} {:.1}h26" stroke="{}" stroke-width="3"/><text x="{:.1}" y="{y:.1}">{}</text>"#,
+            y - 4.5,
+            line.colour,
+            x + 32.0,
+            line.name
+        );
+        x += 190.0;
+    }
+}
+
+/// At most `POINTS` points, each the mean of its neighbours.
+fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let finite: Vec<(f64, f64)> = points
+        .iter()
+        .copied()
+        .filter(|(_, y)| y.is_finite())
+        .collect();
+    let size = finite.len().div_ceil(POINTS).max(1);
+    finite
+        .chunks(size)
+        .map(|chunk| {
+            let count = chunk.len() as f64;
+            (
+                chunk.iter().map(|p| p.0).sum::<f64>() / count,
+                chunk.iter().map(|p| p.1).sum::<f64>() / count,
+            )
+        })
+        .collect()
+}
+
+/// The distance between ticks (1, 2 or 5 times a power of ten) for about `count` of them up to `high`, and the first tick at or above `high`.
+fn ticks(high: f64, count: u32) -> (f64, f64) {
+    let raw = (high / f64::from(count)).max(1e-9);
+    let power = 10f64.powf(raw.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|m| m * power)
+        .find(|step| *step >= raw * 0.999)
+        .unwrap_or(raw);
+    (step, (high / step - 1e-9).ceil().max(1.0) * step)
+}
+
+/// Without the zeros that say nothing.
+fn number(value: f64) -> String {
+    let text = format!("{value:.6}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn escape(text: &str) -> String {
+    text.chars()
+        .filter(|character| !character.is_control())
+        .map(|character| match character {
+            '<' => "&lt;".to_owned(),
+            '>' => "&gt;".to_owned(),
+            '&' => "&amp;".to_owned(),
+            '"' => "&quot;".to_owned(),
+            other => other.to_string(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_cover() {
+        assert_eq!(ticks(1.0, 5), (0.2, 1.0));
+        assert_eq!(ticks(1.79, 5), (0.5, 2.0));
+        assert_eq!(ticks(870.0, 8), (200.0, 1000.0));
+        assert_eq!(number(0.2), "0.2");
+        assert_eq!(number(200.0), "200");
+    }
+
+    #[test]
+    fn long_histories_are_thinned_without_losing_their_mean() {
+        let points: Vec<(f64, f64)> = (0..10_000).map(|n| (f64::from(n), 2.0)).collect();
+        let thin = thinned(&points);
+        assert!(thin.len() <= POINTS);
+        assert!(thin.iter().all(|point| (point.1 - 2.0).abs() < 1e-12));
+    }
+
+    #[test]
+    fn a_title_cannot_break_out() {
+        let picture = svg(&Curves {
+            title: "<script>&\"\u{0}",
+            train_loss: vec![(1.0, f64::NAN)],
+            evaluations: &[],
+            best_step: None,
+        });
+        assert!(picture.contains("&lt;script&gt;&amp;&quot;</text>"));
+        assert!(!picture.contains("NaN"));
+    }
+}

@@ -1,0 +1,144 @@
+//! Sending an object of the store, whole or a range of it, without holding it in memory.
+
+use std::ops::Range;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+
+use super::error::ApiError;
+use crate::objects::{ObjectError, Objects};
+
+/// What is sent, under which name.
+pub(super) struct Download<'a> {
+    pub key: &'a str,
+    pub filename: &'a str,
+    /// The noun and id for "there is no …", where the object is gone.
+    pub noun: &'static str,
+    pub id: &'a str,
+}
+
+impl Download<'_> {
+    /// Answers with the object's bytes, or the one range that `headers` ask for.
+    ///
+    /// # Errors
+    /// The object is gone; the range lies outside it.
+    pub(super) async fn send(
+        &self,
+        objects: &Objects,
+        headers: &HeaderMap,
+    ) -> Result<Response, ApiError> {
+        let gone = |error| match error {
+            ObjectError::NotFound { .. } => ApiError::not_found(self.noun, self.id),
+            other => other.into(),
+        };
+        let size = objects.size(self.key).await.map_err(gone)?;
+        let asked = headers
+            .get(header::RANGE)
+            .and_then(|value| value.to_str().ok());
+        let range = match asked.map_or(Asked::Whole, |text| parse_range(text, size)) {
+            Asked::Whole => None,
+            Asked::Part(range) => Some(range),
+            Asked::Outside => return Err(ApiError::RangeNotSatisfiable { size }),
+        };
+        let stream = objects.read(self.key, range.clone()).await.map_err(gone)?;
+        let mut response = Body::from_stream(stream).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        );
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert(header::CONTENT_DISPOSITION, attachment(self.filename));
+        let length = range.as_ref().map_or(size, |range| range.end - range.start);
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        if let Some(range) = range {
+            let value = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(header::CONTENT_RANGE, value);
+            }
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        }
+        Ok(response)
+    }
+}
+
+/// `content-disposition` with a name that cannot break out of its quotes.
+pub(super) fn attachment(filename: &str) -> HeaderValue {
+    let plain: String = filename
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ') {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    HeaderValue::try_from(format!("attachment; filename=\"{plain}\""))
+        .unwrap_or(HeaderValue::from_static("attachment"))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Whole,
+    Part(Range<u64>),
+    Outside,
+}
+
+/// One range of bytes (RFC 9110, 14.1.2); several, or other units, are answered with everything, as it allows.
+fn parse_range(text: &str, size: u64) -> Asked {
+    let Some((first, last)) = text
+        .strip_prefix("bytes=")
+        .and_then(|ranges| ranges.trim().split_once('-'))
+    else {
+        return Asked::Whole;
+    };
+    let range = match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(first), Ok(last)) if first <= last => first..last.saturating_add(1).min(size),
+        (Ok(first), Err(_)) if last.is_empty() => first..size,
+        (Err(_), Ok(count)) if first.is_empty() => size.saturating_sub(count)..size,
+        _ => return Asked::Whole,
+    };
+    if range.start >= range.end {
+        Asked::Outside
+    } else {
+        Asked::Part(range)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_the_rfc_says() {
+        for (text, asked) in [
+            ("bytes=0-0", Asked::Part(0..1)),
+            ("bytes=2-5", Asked::Part(2..6)),
+            ("bytes=8-", Asked::Part(8..10)),
+            ("bytes=-3", Asked::Part(7..10)),
+            ("bytes=-30", Asked::Part(0..10)),
+            ("bytes=5-18446744073709551615", Asked::Part(5..10)),
+            ("bytes=10-", Asked::Outside),
+            ("bytes=-0", Asked::Outside),
+            ("bytes=5-2", Asked::Whole),
+            ("bytes=0-1,4-5", Asked::Whole),
+            ("pages=1-2", Asked::Whole),
+            ("bytes=x-", Asked::Whole),
+        ] {
+            assert_eq!(parse_range(text, 10), asked, "{text}");
+        }
+        assert_eq!(parse_range("bytes=0-", 0), Asked::Outside);
+    }
+
+    #[test]
+    fn names_stay_inside_their_quotes() {
+        assert_eq!(
+            attachment("a\"; x=\r\ny.zip"),
+            "attachment; filename=\"a__ x___y.zip\""
+        );
+    }
+}

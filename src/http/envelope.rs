@@ -1,0 +1,110 @@
+//! The outermost middleware: request id, log line, metrics, and the one shape of every error. Nothing leaves the
+//! service without having passed here, panics and axum's own plain-text rejections included.
+
+use std::{
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{MatchedPath, Request},
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use futures_util::FutureExt as _;
+use tracing::Instrument as _;
+
+use super::error::{ApiError, Pending};
+use crate::domain::id::RequestId;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Wraps the router.
+pub(super) async fn wrap(request: Request, next: Next) -> Response {
+    let id = RequestId::new().to_string();
+    let method = request.method().clone();
+    // The route's pattern, never the path itself: paths hold user strings, and metrics must stay bounded.
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("unmatched", |path| path.as_str())
+        .to_owned();
+    let started = Instant::now();
+    let span = tracing::info_span!("request", request.id = %id, %method, %route);
+
+    let outcome = AssertUnwindSafe(next.run(request).instrument(span.clone()))
+        .catch_unwind()
+        .await;
+    let response = outcome.unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        ApiError::Internal(anyhow::anyhow!("a handler panicked: {text}")).into_response()
+    });
+    let mut response = span.in_scope(|| with_body(response, &id));
+
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::try_from(&id) {
+        headers.insert(X_REQUEST_ID, value);
+    }
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    measure(method.as_str(), route, response.status(), started.elapsed());
+    span.in_scope(|| {
+        tracing::debug!(
+            status = response.status().as_u16(),
+            duration_ms = started.elapsed().as_millis(),
+            "answered"
+        );
+    });
+    response
+}
+
+fn with_body(response: Response, id: &str) -> Response {
+    let status = response.status();
+    let pending = response
+        .extensions()
+        .get::<Pending>()
+        .and_then(|Pending(error)| error.lock().ok()?.take());
+    if let Some(error) = pending {
+        return error.render(id);
+    }
+    if !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let allow = response.headers().get(header::ALLOW).cloned();
+    let error = match status {
+        StatusCode::NOT_FOUND => ApiError::UnknownRoute,
+        StatusCode::METHOD_NOT_ALLOWED => ApiError::MethodNotAllowed,
+        other if other.is_client_error() => ApiError::Unreadable {
+            code: "unreadable_request",
+            message: "the request cannot be read".to_owned(),
+        },
+        other => ApiError::Internal(anyhow::anyhow!("a bare {other} left a handler")),
+    };
+    let mut rendered = error.render(id);
+    if let Some(allow) = allow {
+        rendered.headers_mut().insert(header::ALLOW, allow);
+    }
+    rendered
+}
+
+fn measure(method: &str, route: String, status: StatusCode, took: Duration) {
+    // Methods are the client's to invent, too.
+    let method = ["GET", "POST", "DELETE", "HEAD", "PUT", "PATCH", "OPTIONS"]
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other");
+    metrics::counter!("rehead_http_requests_total", "method" => method, "route" => route.clone(), "status" => status.as_u16().to_string())
+        .increment(1);
+    metrics::histogram!("rehead_http_request_seconds", "method" => method, "route" => route)
+        .record(took.as_secs_f64());
+}

@@ -1,0 +1,368 @@
+//! The one error of the API. A handler returns an `ApiError`; the outermost middleware (`http::envelope`) gives it its
+//! body, so that every answer that is not a success has the same shape, the ones of axum and of panics included.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    domain::problem::{Code, Problem},
+    objects::ObjectError,
+};
+
+/// Why a request got no result. Each variant is one status; codes are listed in docs/errors.md.
+#[derive(Debug)]
+pub enum ApiError {
+    /// 400: the request cannot be read: bad JSON, bad multipart framing, bad header.
+    Unreadable { code: Code, message: String },
+    /// 401
+    Unauthorized,
+    /// 403
+    Forbidden { code: Code, message: String },
+    /// 404: no such thing, or another tenant's.
+    NotFound { noun: &'static str, id: String },
+    /// 404: no such route.
+    UnknownRoute,
+    /// 405
+    MethodNotAllowed,
+    /// 408: the body did not arrive in time.
+    TooSlow { message: String },
+    /// 409
+    Conflict { code: Code, message: String },
+    /// 413
+    TooLarge {
+        param: &'static str,
+        message: String,
+    },
+    /// 415
+    UnsupportedMediaType { expected: &'static str },
+    /// 416
+    RangeNotSatisfiable { size: u64 },
+    /// 422: well-formed but wrong; never empty.
+    Invalid(Vec<Problem>),
+    /// 429
+    TooMany {
+        code: Code,
+        message: String,
+        retry_after_seconds: u32,
+    },
+    /// 500: our fault; logged, not told.
+    Internal(anyhow::Error),
+    /// 503: try again.
+    Unavailable {
+        code: Code,
+        message: String,
+        retry_after_seconds: u32,
+    },
+    /// 507
+    StorageFull,
+}
+
+impl ApiError {
+    /// One problem of a request.
+    pub fn invalid(path: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
+        Self::Invalid(vec![Problem::new(path, code, message)])
+    }
+
+    /// `id` is cut: it is the client's, and goes into the answer.
+    pub fn not_found(noun: &'static str, id: &str) -> Self {
+        Self::NotFound {
+            noun,
+            id: id.chars().take(80).collect(),
+        }
+    }
+
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Unreadable { .. } => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden { .. } => StatusCode::FORBIDDEN,
+            Self::NotFound { .. } | Self::UnknownRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::Conflict { .. } => StatusCode::CONFLICT,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+        }
+    }
+
+    fn code(&self) -> String {
+        match self {
+            Self::Unreadable { code, .. }
+            | Self::Forbidden { code, .. }
+            | Self::Conflict { code, .. }
+            | Self::TooMany { code, .. }
+            | Self::Unavailable { code, .. } => (*code).to_owned(),
+            Self::Unauthorized => "invalid_api_key".to_owned(),
+            Self::NotFound { .. } => "not_found".to_owned(),
+            Self::UnknownRoute => "unknown_route".to_owned(),
+            Self::MethodNotAllowed => "method_not_allowed".to_owned(),
+            Self::TooSlow { .. } => "request_timeout".to_owned(),
+            Self::TooLarge { .. } => "too_large".to_owned(),
+            Self::UnsupportedMediaType { .. } => "unsupported_media_type".to_owned(),
+            Self::RangeNotSatisfiable { .. } => "range_not_satisfiable".to_owned(),
+            Self::Invalid(problems) => problems
+                .first()
+                .map_or_else(String::new, |first| first.code.clone()),
+            Self::Internal(_) => "internal_error".to_owned(),
+            Self::StorageFull => "storage_full".to_owned(),
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Unreadable { message, .. }
+            | Self::Forbidden { message, .. }
+            | Self::TooSlow { message }
+            | Self::Conflict { message, .. }
+            | Self::TooLarge { message, .. }
+            | Self::TooMany { message, .. }
+            | Self::Unavailable { message, .. } => message.clone(),
+            Self::Unauthorized => {
+                "this service needs an API key: send `Authorization: Bearer rh_…`; keys are made with `rehead keys create`"
+                    .to_owned()
+            }
+            Self::NotFound { noun, id } => format!("there is no {noun} `{id}`"),
+            Self::UnknownRoute => "there is no such route; /docs lists them".to_owned(),
+            Self::MethodNotAllowed => "this route does not take this method; the `allow` header lists those it does".to_owned(),
+            Self::UnsupportedMediaType { expected } => format!("the body must be `{expected}`; set `content-type`"),
+            Self::RangeNotSatisfiable { size } => format!("the range lies outside the {size} bytes there are"),
+            Self::Invalid(problems) => summary(problems),
+            Self::Internal(_) => "something went wrong here; the log has the details under this request id".to_owned(),
+            Self::StorageFull => "the disk is full: nothing was kept; free some space and send it again".to_owned(),
+        }
+    }
+
+    fn param(&self) -> Option<String> {
+        match self {
+            Self::TooLarge { param, .. } => Some((*param).to_owned()),
+            Self::Invalid(problems) => problems
+                .first()
+                .map(|first| first.path.clone())
+                .filter(|path| !path.is_empty()),
+            _ => None,
+        }
+    }
+
+    /// The `error` object of the answer.
+    fn body(self, request_id: &str) -> ErrorBody {
+        ErrorBody {
+            error: ErrorObject {
+                message: self.message(),
+                kind: ErrorType::of(self.status()),
+                param: self.param(),
+                code: self.code(),
+                request_id: request_id.to_owned(),
+                details: match self {
+                    Self::Invalid(problems) => problems,
+                    _ => Vec::new(),
+                },
+            },
+        }
+    }
+
+    /// The answer, and what the log should say about it.
+    pub(super) fn render(self, request_id: &str) -> Response {
+        let status = self.status();
+        let mut headers = axum::http::HeaderMap::new();
+        match &self {
+            Self::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::TooMany {
+                retry_after_seconds,
+                ..
+            }
+            | Self::Unavailable {
+                retry_after_seconds,
+                ..
+            } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_seconds));
+            }
+            Self::RangeNotSatisfiable { size } => {
+                if let Ok(value) = HeaderValue::try_from(format!("bytes */{size}")) {
+                    headers.insert(header::CONTENT_RANGE, value);
+                }
+            }
+            Self::Internal(error) => {
+                tracing::error!(request.id = request_id, "request failed: {error:#}");
+            }
+            _ => {}
+        }
+        (status, headers, axum::Json(self.body(request_id))).into_response()
+    }
+}
+
+/// The first problem, and how many more there are.
+fn summary(problems: &[Problem]) -> String {
+    let Some(first) = problems.first() else {
+        return String::new();
+    };
+    let place = if first.path.is_empty() {
+        String::new()
+    } else {
+        format!("{}: ", first.path)
+    };
+    match problems.len() {
+        1 => format!("{place}{}", first.message),
+        count => format!(
+            "{place}{} (and {} more, see details)",
+            first.message,
+            count - 1
+        ),
+    }
+}
+
+/// What every answer that is not a success holds.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorBody {
+    pub error: ErrorObject,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorObject {
+    /// For people: what is wrong, and how to mend it.
+    pub message: String,
+    #[serde(rename = "type")]
+    pub kind: ErrorType,
+    /// The part of the request that the first problem is about.
+    pub param: Option<String>,
+    /// For programs; stable, listed in docs/errors.md.
+    pub code: String,
+    /// The same as the header `x-request-id`.
+    pub request_id: String,
+    /// Every problem of the request.
+    pub details: Vec<Problem>,
+}
+
+/// The family of an error, as OpenAI's clients know them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorType {
+    InvalidRequestError,
+    AuthenticationError,
+    PermissionError,
+    NotFoundError,
+    RateLimitError,
+    ConflictError,
+    ServerError,
+}
+
+impl ErrorType {
+    fn of(status: StatusCode) -> Self {
+        match status.as_u16() {
+            401 => Self::AuthenticationError,
+            403 => Self::PermissionError,
+            404 => Self::NotFoundError,
+            409 => Self::ConflictError,
+            429 => Self::RateLimitError,
+            500.. => Self::ServerError,
+            _ => Self::InvalidRequestError,
+        }
+    }
+}
+
+/// Carries an error from a handler to `http::envelope`, which knows the request id.
+#[derive(Clone)]
+pub(super) struct Pending(pub(super) std::sync::Arc<std::sync::Mutex<Option<ApiError>>>);
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response
+            .extensions_mut()
+            .insert(Pending(std::sync::Arc::new(std::sync::Mutex::new(Some(
+                self,
+            )))));
+        response
+    }
+}
+
+impl From<sqlx::Error> for ApiError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::PoolTimedOut
+            | sqlx::Error::Io(_)
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => {
+                tracing::warn!("the database cannot be reached: {error}");
+                Self::database_unavailable()
+            }
+            // Class 57: the server is shutting down or starting; class 53: out of connections or memory.
+            sqlx::Error::Database(ref inner)
+                if inner
+                    .code()
+                    .is_some_and(|code| code.starts_with("57P") || code.starts_with("53")) =>
+            {
+                tracing::warn!("the database turned a query away: {error}");
+                Self::database_unavailable()
+            }
+            other => Self::Internal(anyhow::Error::new(other).context("a query failed")),
+        }
+    }
+}
+
+impl ApiError {
+    fn database_unavailable() -> Self {
+        Self::Unavailable {
+            code: "database_unavailable",
+            message: "the database cannot be reached; try again".to_owned(),
+            retry_after_seconds: 2,
+        }
+    }
+}
+
+impl From<ObjectError> for ApiError {
+    fn from(error: ObjectError) -> Self {
+        match error {
+            ObjectError::StorageFull { .. } => Self::StorageFull,
+            other => Self::Internal(anyhow::Error::new(other)),
+        }
+    }
+}
+
+impl From<anyhow::Error> for ApiError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Internal(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_problem_is_the_message_and_several_are_counted() {
+        let one = ApiError::invalid("seed", "out_of_range", "must be 0 or more");
+        assert_eq!(one.message(), "seed: must be 0 or more");
+        let two = ApiError::Invalid(vec![
+            Problem::new("a", "x", "b"),
+            Problem::new("c", "y", "d"),
+        ])
+        .body("req_1");
+        assert_eq!(two.error.message, "a: b (and 1 more, see details)");
+        assert_eq!(two.error.code, "x");
+        assert_eq!(two.error.details.len(), 2);
+    }
+
+    #[test]
+    fn statuses_have_their_family() {
+        for (status, kind) in [
+            (400, "invalid_request_error"),
+            (404, "not_found_error"),
+            (507, "server_error"),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(serde_json::to_value(ErrorType::of(status)).unwrap(), kind);
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! Reading requests: JSON bodies, query strings and path ids, every failure as an `ApiError`. axum's own extractors
+//! answer in plain text, so handlers use these.
+
+use std::str::FromStr;
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    http::{HeaderMap, Uri, header, request::Parts},
+};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{AppState, error::ApiError};
+
+/// A JSON body, checked for what Postgres cannot store. Typed reading is `read`.
+pub(super) struct Json(pub Value);
+
+impl FromRequest<AppState> for Json {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            return Err(ApiError::UnsupportedMediaType {
+                expected: "application/json",
+            });
+        }
+        let limits = state.limits();
+        let bytes = read_body(
+            request.into_body(),
+            limits.max_json_bytes,
+            limits.body_seconds,
+        )
+        .await?;
+        parse_json(&bytes).map(Self)
+    }
+}
+
+impl Json {
+    /// # Errors
+    /// The first field that does not fit, by its path.
+    pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, ApiError> {
+        serde_path_to_error::deserialize(self.0).map_err(|error| {
+            let path = error.path().to_string();
+            field_error(&path, &error.into_inner().to_string())
+        })
+    }
+}
+
+/// Whether the body says that it is JSON.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+/// The whole of a small body.
+///
+/// # Errors
+/// It is larger than `limit`, takes longer than `seconds`, or breaks off.
+pub(super) async fn read_body(
+    body: Body,
+    limit: usize,
+    seconds: u64,
+) -> Result<axum::body::Bytes, ApiError> {
+    let wait = std::time::Duration::from_secs(seconds);
+    match tokio::time::timeout(wait, Limited::new(body, limit).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge {
+            param: "body",
+            message: format!("the body is larger than the {limit} bytes that this route takes"),
+        }),
+        Ok(Err(_)) => Err(ApiError::Unreadable {
+            code: "broken_body",
+            message: "the body broke off before its end; send it again".to_owned(),
+        }),
+        Err(_) => Err(ApiError::TooSlow {
+            message: format!("the body did not arrive within {seconds} seconds"),
+        }),
+    }
+}
+
+/// # Errors
+/// It is not JSON, or holds U+0000.
+pub(super) fn parse_json(bytes: &[u8]) -> Result<Value, ApiError> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| ApiError::Unreadable {
+        code: "invalid_json",
+        message: format!("the body is not JSON: {error}"),
+    })?;
+    let mut problems = Vec::new();
+    find_nul(&value, &mut String::new(), &mut problems);
+    if problems.is_empty() {
+        Ok(value)
+    } else {
+        Err(ApiError::Invalid(problems))
+    }
+}
+
+/// Postgres' text and jsonb hold no U+0000.
+fn find_nul(value: &Value, path: &mut String, problems: &mut Vec<crate::domain::problem::Problem>) {
+    let length = path.len();
+    match value {
+        Value::String(text) if text.contains('\0') => problems.push(nul(path)),
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                path.push_str(&format!("[{index}]"));
+                find_nul(item, path, problems);
+                path.truncate(length);
+            }
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                if name.contains('\0') {
+                    problems.push(nul(path));
+                    continue;
+                }
+                if length > 0 {
+                    path.push('.');
+                }
+                path.push_str(name);
+                find_nul(field, path, problems);
+                path.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn nul(path: &str) -> crate::domain::problem::Problem {
+    crate::domain::problem::Problem::new(
+        path,
+        "nul_character",
+        "the character U+0000 cannot be stored; leave it out",
+    )
+}
+
+/// A query string. Unknown names are refused.
+pub(super) struct Params<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<AppState> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        read_query(parts.uri.query().unwrap_or_default()).map(Self)
+    }
+}
+
+/// Reads `a=1&b=2`.
+///
+/// # Errors
+/// An unknown name, or a value that does not fit.
+pub(super) fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
+    let unreadable =
+        || ApiError::invalid("query", "invalid_query", "the query string cannot be read");
+    let uri = Uri::builder()
+        .path_and_query(format!("/?{query}"))
+        .build()
+        .map_err(|_| unreadable())?;
+    if let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(&uri)
+        && let Some((name, _)) = pairs
+            .iter()
+            .find(|(name, value)| name.contains('\0') || value.contains('\0'))
+    {
+        return Err(ApiError::Invalid(vec![nul(&name.replace('\0', ""))]));
+    }
+    Query::<T>::try_from_uri(&uri)
+        .map(|Query(value)| value)
+        .map_err(|rejection| {
+            let text = rejection.body_text();
+            let text = text
+                .strip_prefix("Failed to deserialize query string: ")
+                .unwrap_or(&text);
+            match text.split_once(": ") {
+                Some((path, message)) => field_error(path, message),
+                None => field_error("", text),
+            }
+        })
+}
+
+/// A serde message about one field, as an answer.
+fn field_error(path: &str, message: &str) -> ApiError {
+    // serde's own wording, stable since its first release: "unknown field `x`, expected …", "missing field `x`".
+    let quoted = message.split('`').nth(1).unwrap_or_default();
+    let inside = |name: &str| match path {
+        "" | "." | "?" => name.to_owned(),
+        _ if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
+        _ => format!("{path}.{name}"),
+    };
+    if message.starts_with("unknown field") {
+        ApiError::invalid(inside(quoted), "unknown_field", message.to_owned())
+    } else if message.starts_with("missing field") {
+        ApiError::invalid(inside(quoted), "missing_field", "this field is needed")
+    } else {
+        let path = if path == "." { "" } else { path };
+        ApiError::invalid(path, "invalid_value", message.to_owned())
+    }
+}
+
+/// An id in the path; one that cannot be read is not there.
+pub(super) struct Id<T>(pub T);
+
+/// The noun behind an id, for "there is no …".
+pub(super) trait Noun: FromStr {
+    const NOUN: &'static str;
+}
+
+impl Noun for crate::domain::id::FileId {
+    const NOUN: &'static str = "file";
+}
+
+impl Noun for crate::domain::id::JobId {
+    const NOUN: &'static str = "fine-tuning job";
+}
+
+impl Noun for crate::domain::id::CheckpointId {
+    const NOUN: &'static str = "checkpoint";
+}
+
+impl<T: Noun> FromRequestParts<AppState> for Id<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let text = path_text(parts, state, T::NOUN).await?;
+        text.parse()
+            .map(Self)
+            .map_err(|_| ApiError::not_found(T::NOUN, &text))
+    }
+}
+
+/// A model's name in the path.
+pub(super) struct ModelName(pub String);
+
+impl FromRequestParts<AppState> for ModelName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let text = path_text(parts, state, "model").await?;
+        if text.contains('\0') || text.len() > 512 {
+            return Err(ApiError::not_found("model", &text.replace('\0', "")));
+        }
+        Ok(Self(text))
+    }
+}
+
+async fn path_text(
+    parts: &mut Parts,
+    state: &AppState,
+    noun: &'static str,
+) -> Result<String, ApiError> {
+    match Path::<String>::from_request_parts(parts, state).await {
+        Ok(Path(text)) => Ok(text),
+        Err(_) => Err(ApiError::not_found(noun, "")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Small {
+        #[serde(default)]
+        limit: Option<u32>,
+    }
+
+    fn problem(error: ApiError) -> (String, String) {
+        match error {
+            ApiError::Invalid(problems) => (problems[0].path.clone(), problems[0].code.clone()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn queries_name_what_is_wrong() {
+        assert_eq!(read_query::<Small>("limit=3").unwrap().limit, Some(3));
+        assert_eq!(
+            problem(read_query::<Small>("limt=3").unwrap_err()),
+            ("limt".to_owned(), "unknown_field".to_owned())
+        );
+        assert_eq!(
+            problem(read_query::<Small>("limit=x").unwrap_err()),
+            ("limit".to_owned(), "invalid_value".to_owned())
+        );
+        assert_eq!(
+            problem(read_query::<Small>("limit=%00").unwrap_err()).1,
+            "nul_character"
+        );
+    }
+
+    #[test]
+    fn bodies_name_what_is_wrong() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Outer {
+            #[expect(dead_code, reason = "only its reading is tested")]
+            inner: Small,
+        }
+        let read = |text: &str| {
+            Json(serde_json::from_str(text).unwrap())
+                .read::<Outer>()
+                .unwrap_err()
+        };
+        assert_eq!(
+            problem(read(r#"{"inner":{"limt":1}}"#)),
+            ("inner.limt".to_owned(), "unknown_field".to_owned())
+        );
+        assert_eq!(
+            problem(read("{}")),
+            ("inner".to_owned(), "missing_field".to_owned())
+        );
+        assert_eq!(
+            problem(read(r#"{"inner":{"limit":-1}}"#)),
+            ("inner.limit".to_owned(), "invalid_value".to_owned())
+        );
+    }
+
+    #[test]
+    fn nul_is_found_at_its_path() {
+        let error = parse_json(br#"{"a":[{"b":"x\u0000"}]}"#).unwrap_err();
+        assert_eq!(
+            problem(error),
+            ("a[0].b".to_owned(), "nul_character".to_owned())
+        );
+    }
+
+    #[test]
+    fn deep_and_broken_json_is_unreadable() {
+        let deep = "[".repeat(100_000);
+        for text in [deep.as_str(), "", "{", "\u{feff}{}", "NaN"] {
+            assert!(
+                matches!(
+                    parse_json(text.as_bytes()),
+                    Err(ApiError::Unreadable { .. })
+                ),
+                "{:.20}",
+                text
+            );
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! `/v1/files`: uploads. Bytes go straight to the object store; what is in them is a worker's to find out.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{Request, State, multipart::Field},
+    http::HeaderMap,
+    response::Response,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    AppState,
+    auth::Tenant,
+    download::Download,
+    error::ApiError,
+    extract::{Id, Params},
+    list::{Deleted, List, Order, page},
+    multipart,
+    wait::seconds,
+};
+use crate::{
+    db::{
+        self,
+        files::{Deleted as Outcome, File, NewFile},
+    },
+    domain::{
+        fields,
+        file::{Dataset, FileReport, FileStatus, Purpose},
+        id::FileId,
+        limits::FILENAME_CHARACTERS,
+        problem::Problem,
+    },
+    objects::{Objects, Stored},
+};
+
+/// An uploaded file.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FileObject {
+    pub id: FileId,
+    /// `file`.
+    pub object: &'static str,
+    pub bytes: u64,
+    /// Unix seconds.
+    pub created_at: i64,
+    pub filename: String,
+    pub purpose: Purpose,
+    pub status: FileStatus,
+    /// Why it cannot be used, in a sentence; the report has everything.
+    pub status_details: Option<String>,
+    /// Of the content, lower-case hex.
+    pub sha256: String,
+    /// What validation found in a data set.
+    pub dataset: Option<Dataset>,
+}
+
+impl From<File> for FileObject {
+    fn from(file: File) -> Self {
+        Self {
+            id: file.id,
+            object: "file",
+            bytes: file.bytes,
+            created_at: file.created_at.unix_timestamp(),
+            filename: file.filename,
+            purpose: file.purpose,
+            status: file.status,
+            status_details: file.status_details,
+            sha256: file.sha256,
+            dataset: file.dataset,
+        }
+    }
+}
+
+/// The form that an upload is.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "read part by part; this is its description")]
+pub(super) struct Upload {
+    /// The bytes, with a file name.
+    #[schema(value_type = String, format = Binary)]
+    file: Vec<u8>,
+    /// `fine-tune`: a data set, a zip or tar(.gz, .zst) with a folder for each class. `weights`: of a base model.
+    purpose: Purpose,
+}
+
+/// Where an upload lies in the object store.
+fn prefix(id: FileId) -> String {
+    format!("files/{}", id.0.simple())
+}
+
+fn content_key(id: FileId) -> String {
+    format!("{}/content", prefix(id))
+}
+
+/// Upload a file
+///
+/// The bytes are streamed to storage. A data set is then validated; `GET /v1/files/{id}?wait=60&until=processed` waits for it.
+#[utoipa::path(post, path = "/v1/files", tag = "files",
+    request_body(content = Upload, content_type = "multipart/form-data"),
+    responses((status = 200, body = FileObject)))]
+pub(super) async fn upload(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    request: Request,
+) -> Result<axum::Json<FileObject>, ApiError> {
+    let silence = Duration::from_secs(state.limits().upload_idle_seconds);
+    let mut parts = multipart::open(request, &state).await?;
+    let id = FileId::new();
+    let mut stored = None;
+    let mut purpose = None;
+    while let Some(field) = multipart::next(&mut parts, silence).await? {
+        let name = field.name().unwrap_or_default().to_owned();
+        match name.as_str() {
+            "file" if stored.is_none() => {
+                stored = Some(store(&state, id, field, silence).await?);
+            }
+            "purpose" if purpose.is_none() => {
+                purpose = Some(parse_purpose(
+                    &multipart::text(field, 64, silence, "purpose").await?,
+                )?);
+            }
+            "file" | "purpose" => {
+                return Err(ApiError::invalid(
+                    name,
+                    fields::INVALID_VALUE,
+                    "is given twice; send it once",
+                ));
+            }
+            _ => {
+                let message = "there is no such field; there are `file` and `purpose`";
+                return Err(ApiError::invalid(
+                    name.chars().take(80).collect::<String>(),
+                    fields::UNKNOWN_FIELD,
+                    message,
+                ));
+            }
+        }
+    }
+    let (Some((filename, stored, kept)), Some(purpose)) = (stored, purpose) else {
+        return Err(ApiError::Invalid(missing(purpose.is_none())));
+    };
+    metrics::counter!("rehead_uploaded_bytes_total").increment(stored.bytes);
+    let file = NewFile {
+        id,
+        tenant,
+        filename,
+        purpose,
+        bytes: stored.bytes,
+        sha256: stored.sha256,
+    };
+    // In a task of its own: a client that goes away now must not leave a row whose object was taken back.
+    let pool = state.pool().clone();
+    let inserted = tokio::spawn(async move {
+        let inserted = db::files::insert(&pool, &file).await;
+        match &inserted {
+            // Refused by the database: there is no row. After any other error there may be one.
+            Err(sqlx::Error::Database(_)) => drop(kept),
+            _ => kept.keep(),
+        }
+        inserted
+    });
+    let file = inserted.await.map_err(anyhow::Error::from)??;
+    Ok(axum::Json(file.into()))
+}
+
+fn missing(purpose: bool) -> Vec<Problem> {
+    if purpose {
+        vec![Problem::new(
+            "purpose",
+            fields::MISSING_FIELD,
+            "send `purpose`: `fine-tune` for a data set, `weights` for weights",
+        )]
+    } else {
+        vec![Problem::new(
+            "file",
+            fields::MISSING_FIELD,
+            "send `file`, the bytes with a file name, as curl's `-F file=@data.zip` does",
+        )]
+    }
+}
+
+fn parse_purpose(text: &str) -> Result<Purpose, ApiError> {
+    serde_json::from_value(text.into()).map_err(|_| {
+        let given: String = text.chars().filter(|c| !c.is_control()).take(64).collect();
+        let message = format!(
+            "`{given}` is no purpose; there is `fine-tune` for a data set, `weights` for weights"
+        );
+        ApiError::invalid("purpose", fields::INVALID_VALUE, message)
+    })
+}
+
+/// Streams the part to the store; what it returns takes the bytes back unless it is told to keep them.
+async fn store(
+    state: &AppState,
+    id: FileId,
+    field: Field<'_>,
+    silence: Duration,
+) -> Result<(String, Stored, Unkept), ApiError> {
+    let filename = field.file_name().unwrap_or_default().to_owned();
+    check_filename(&filename)?;
+    let limit = state.limits().max_upload_bytes;
+    let unkept = Unkept {
+        objects: state.objects().clone(),
+        prefix: Some(prefix(id)),
+    };
+    let bytes = Box::pin(multipart::bytes(field, limit, silence));
+    let stored = state.objects().put_stream(&content_key(id), bytes).await;
+    let stored = stored.map_err(|error| multipart::explain_stored(error, "file"))?;
+    if stored.bytes == 0 {
+        return Err(ApiError::invalid("file", "empty_file", "the file is empty"));
+    }
+    Ok((filename, stored, unkept))
+}
+
+fn check_filename(filename: &str) -> Result<(), ApiError> {
+    let message = if filename.is_empty() {
+        "the part `file` needs a file name, as curl's `-F file=@data.zip` gives it"
+    } else if filename.chars().count() > FILENAME_CHARACTERS {
+        "the file name is longer than 255 characters"
+    } else if filename.chars().any(char::is_control) {
+        "the file name holds a control character"
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::invalid("file", "invalid_filename", message))
+}
+
+/// Objects that are taken back when this is dropped.
+struct Unkept {
+    objects: Objects,
+    prefix: Option<String>,
+}
+
+impl Unkept {
+    fn keep(mut self) {
+        self.prefix = None;
+    }
+}
+
+impl Drop for Unkept {
+    fn drop(&mut self) {
+        let Some(prefix) = self.prefix.take() else {
+            return;
+        };
+        let objects = self.objects.clone();
+        tokio::spawn(async move {
+            if let Err(error) = objects.delete_prefix(&prefix).await {
+                tracing::warn!("an upload that failed could not be removed: {error}");
+            }
+        });
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FileListQuery {
+    /// The last id of the page before.
+    after: Option<FileId>,
+    /// Rows of a page; 20 when left out.
+    #[param(minimum = 1)]
+    limit: Option<u32>,
+    /// Newest first (`desc`) or oldest first (`asc`).
+    order: Option<Order>,
+    /// Only files of this purpose.
+    purpose: Option<Purpose>,
+}
+
+/// List files
+#[utoipa::path(get, path = "/v1/files", tag = "files", params(FileListQuery),
+    responses((status = 200, body = List<FileObject>)))]
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    Params(query): Params<FileListQuery>,
+) -> Result<axum::Json<List<FileObject>>, ApiError> {
+    let after = query.after.map(|id| id.to_string());
+    let page = page(after.as_deref(), query.limit, query.order, state.limits())?;
+    let slice = db::files::list(state.pool(), tenant, page, query.purpose).await?;
+    let data = slice.rows.into_iter().map(FileObject::from).collect();
+    Ok(axum::Json(List::new(
+        data,
+        slice.has_more,
+        |file: &FileObject| file.id.to_string(),
+    )))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FileQuery {
+    /// Hold the answer back for up to so many seconds, until …
+    wait: Option<u64>,
+    /// … the file's validation has ended, for good or ill.
+    until: Option<FileUntil>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum FileUntil {
+    Processed,
+}
+
+/// Get a file
+#[utoipa::path(get, path = "/v1/files/{id}", tag = "files", params(("id" = FileId, Path), FileQuery),
+    responses((status = 200, body = FileObject)))]
+pub(super) async fn get(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    Id(id): Id<FileId>,
+    Params(query): Params<FileQuery>,
+) -> Result<axum::Json<FileObject>, ApiError> {
+    let FileQuery {
+        wait,
+        until: None | Some(FileUntil::Processed),
+    } = query;
+    let wait = seconds(wait, state.limits())?;
+    let mut changes = state.notices().subscribe();
+    let look = || db::files::get(state.pool(), tenant, id);
+    let done = |file: &Option<File>| {
+        file.as_ref()
+            .is_none_or(|file| file.status != FileStatus::Uploaded)
+    };
+    let file = changes
+        .until(&id.to_string(), wait, state.shutdown(), look, done)
+        .await?;
+    file.map(|file| axum::Json(file.into()))
+        .ok_or_else(|| not_found(id))
+}
+
+fn not_found(id: FileId) -> ApiError {
+    ApiError::not_found("file", &id.to_string())
+}
+
+/// Download a file
+#[utoipa::path(get, path = "/v1/files/{id}/content", tag = "files",
+    params(("id" = FileId, Path), ("range" = Option<String>, Header, description = "One range of bytes.")),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, body = Vec<u8>, content_type = "application/octet-stream")))]
+pub(super) async fn content(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    Id(id): Id<FileId>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let file = db::files::get(state.pool(), tenant, id)
+        .await?
+        .ok_or_else(|| not_found(id))?;
+    Download {
+        key: &content_key(id),
+        filename: &file.filename,
+        noun: "file",
+        id: &id.to_string(),
+    }
+    .send(state.objects(), &headers)
+    .await
+}
+
+/// Get a data set's validation report
+#[utoipa::path(get, path = "/v1/files/{id}/report", tag = "files", params(("id" = FileId, Path)),
+    responses((status = 200, body = FileReport)))]
+pub(super) async fn report(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    Id(id): Id<FileId>,
+) -> Result<axum::Json<FileReport>, ApiError> {
+    let file = db::files::get(state.pool(), tenant, id)
+        .await?
+        .ok_or_else(|| not_found(id))?;
+    if file.purpose == Purpose::Weights {
+        return Err(ApiError::Conflict {
+            code: "no_report",
+            message: "weights are checked when `POST /v1/base_models` names them, which answers what it found".to_owned(),
+        });
+    }
+    match db::files::report(state.pool(), tenant, id).await? {
+        None => Err(not_found(id)),
+        Some(Some(report)) => Ok(axum::Json(report)),
+        Some(None) => Err(ApiError::Conflict {
+            code: "not_ready",
+            message: format!(
+                "the validation has not ended; `GET /v1/files/{id}?wait=60&until=processed` waits for it"
+            ),
+        }),
+    }
+}
+
+/// Delete a file
+#[utoipa::path(delete, path = "/v1/files/{id}", tag = "files", params(("id" = FileId, Path)),
+    responses((status = 200, body = Deleted)))]
+pub(super) async fn delete(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    Id(id): Id<FileId>,
+) -> Result<axum::Json<Deleted>, ApiError> {
+    let in_use = |message: String| ApiError::Conflict {
+        code: "file_in_use",
+        message,
+    };
+    match db::files::delete(state.pool(), tenant, id).await? {
+        Outcome::Yes => {}
+        Outcome::NotFound => return Err(not_found(id)),
+        Outcome::InUseByJob(job) => {
+            return Err(in_use(format!(
+                "job `{job}` needs this file and has not ended; cancel it or wait for it"
+            )));
+        }
+        Outcome::InUseByImport => {
+            return Err(in_use(
+                "a base model is being made of this file; wait for it".to_owned(),
+            ));
+        }
+    }
+    // In a task of its own: the row is gone, so nobody would come back for the bytes.
+    let objects = state.objects().clone();
+    let removed = tokio::spawn(async move { objects.delete_prefix(&prefix(id)).await });
+    removed.await.map_err(anyhow::Error::from)??;
+    Ok(axum::Json(Deleted {
+        id: id.to_string(),
+        object: "file",
+        deleted: true,
+    }))
+}

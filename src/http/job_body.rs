@@ -1,0 +1,113 @@
+//! The body of `POST /v1/fine_tuning/jobs`, as openapi.yaml describes it. Its reading is `domain::request::parse`, which
+//! finds every problem at once and fills in the defaults; a test there and one in `tests/it` hold the two together.
+#![expect(dead_code, reason = "only described, never read into")]
+
+use std::collections::BTreeMap;
+
+use utoipa::ToSchema;
+
+use crate::domain::{
+    id::FileId,
+    recipe::{BatchNorm, HeadInit, HeadLayer, Metric, Optimizer, Schedule, Task},
+    request::{Auto, Freeze},
+};
+
+/// A job to create. Everything but `model` and `training_file` has a default.
+#[derive(ToSchema)]
+pub(super) struct JobBody {
+    /// A base model's id.
+    model: String,
+    /// A data set, uploaded with purpose `fine-tune`.
+    training_file: FileId,
+    /// A second data set that is the validation split; otherwise the training file is split.
+    validation_file: Option<FileId>,
+    /// The part of the model's name that you choose: letters, digits, `-`, `_`, `.`.
+    #[schema(max_length = 64)]
+    suffix: Option<String>,
+    /// Drawn at random when left out.
+    seed: Option<u64>,
+    /// At most 16 entries, keys of 64 and values of 512 characters.
+    metadata: Option<BTreeMap<String, String>>,
+    /// 0 (first) to 4 (last).
+    #[schema(minimum = 0, maximum = 4)]
+    priority: Option<u8>,
+    #[schema(minimum = 1, maximum = 2_592_000)]
+    timeout_seconds: Option<u64>,
+    method: Option<MethodBody>,
+    /// OpenAI's older place for them; not together with `method`.
+    hyperparameters: Option<SupervisedHyperparameters>,
+}
+
+#[derive(ToSchema)]
+pub(super) struct MethodBody {
+    /// `transfer`, or OpenAI's `supervised`, which means the default transfer.
+    #[schema(rename = "type")]
+    r#type: MethodType,
+    transfer: Option<TransferBody>,
+    supervised: Option<SupervisedBody>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub(super) enum MethodType {
+    Transfer,
+    Supervised,
+}
+
+#[derive(ToSchema)]
+pub(super) struct SupervisedBody {
+    hyperparameters: Option<SupervisedHyperparameters>,
+}
+
+#[derive(ToSchema)]
+pub(super) struct SupervisedHyperparameters {
+    n_epochs: Option<Auto<u64>>,
+    batch_size: Option<Auto<u64>>,
+    learning_rate_multiplier: Option<Auto<f64>>,
+}
+
+/// How to transfer.
+#[derive(ToSchema)]
+pub(super) struct TransferBody {
+    task: Option<Auto<Task>>,
+    /// The last layer to remove: `pre_logits` takes away the classifier only.
+    cut: Option<String>,
+    /// What keeps its weights; `all` when left out.
+    freeze: Option<Freeze>,
+    head: Option<HeadBody>,
+    hyperparameters: Option<HyperparametersBody>,
+    early_stopping: Option<EarlyStoppingBody>,
+    #[schema(minimum = 1, maximum = 86_400)]
+    checkpoint_every_seconds: Option<u64>,
+}
+
+/// The new layers, before a linear one as wide as there are classes.
+#[derive(ToSchema)]
+pub(super) struct HeadBody {
+    layers: Option<Vec<HeadLayer>>,
+    init: Option<Auto<HeadInit>>,
+}
+
+#[derive(ToSchema)]
+pub(super) struct HyperparametersBody {
+    n_epochs: Option<Auto<u64>>,
+    batch_size: Option<Auto<u64>>,
+    learning_rate: Option<Auto<f64>>,
+    backbone_learning_rate: Option<Auto<f64>>,
+    /// Multiplies both learning rates.
+    learning_rate_multiplier: Option<Auto<f64>>,
+    optimizer: Option<Auto<Optimizer>>,
+    weight_decay: Option<Auto<f64>>,
+    schedule: Option<Auto<Schedule>>,
+    warmup_fraction: Option<Auto<f64>>,
+    label_smoothing: Option<Auto<f64>>,
+    gradient_clip: Option<Auto<f64>>,
+    batch_norm: Option<Auto<BatchNorm>>,
+}
+
+#[derive(ToSchema)]
+pub(super) struct EarlyStoppingBody {
+    patience: Option<Auto<u64>>,
+    metric: Option<Auto<Metric>>,
+    min_delta: Option<f64>,
+}

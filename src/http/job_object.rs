@@ -1,0 +1,369 @@
+//! The job object: OpenAI's fields, so that its clients read it, and what they leave open: where the job is, how each
+//! `"auto"` was settled, what its attempts were.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::{
+    db::{
+        self,
+        attempts::Attempt,
+        jobs::{Job, QueuePlace},
+        tenants::TenantId,
+    },
+    domain::{
+        checkpoint::Metrics,
+        id::{CheckpointId, FileId, JobId, WorkerId},
+        job::{JobStatus, Phase},
+        recipe::{Recipe, Resolved},
+        request::{Auto, Transfer},
+    },
+};
+
+/// A fine-tuning job.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct JobObject {
+    pub id: JobId,
+    /// `fine_tuning.job`.
+    pub object: &'static str,
+    /// Unix seconds, as all times here.
+    pub created_at: i64,
+    /// Of the first attempt.
+    pub started_at: Option<i64>,
+    pub finished_at: Option<i64>,
+    pub estimated_finish: Option<i64>,
+    /// When its cancellation was asked for.
+    pub cancel_requested_at: Option<i64>,
+    /// The base model's id.
+    pub model: String,
+    /// The model it made, once it has.
+    pub fine_tuned_model: Option<String>,
+    /// Always `rehead`.
+    pub organization_id: &'static str,
+    pub status: JobStatus,
+    /// Whether the status is final.
+    pub is_terminal: bool,
+    /// What it is doing.
+    pub phase: Phase,
+    pub progress: Progress,
+    /// Its place in the line, while queued.
+    pub queue: Option<Queue>,
+    pub training_file: FileId,
+    pub validation_file: Option<FileId>,
+    /// Always empty: results are a model, checkpoints and a report.
+    pub result_files: Vec<String>,
+    /// Always `null`: images are not counted in tokens.
+    pub trained_tokens: Option<u64>,
+    pub suffix: Option<String>,
+    pub seed: u64,
+    /// 0 (first) to 4 (last).
+    pub priority: u8,
+    pub timeout_seconds: u64,
+    pub method: Method,
+    /// The three that OpenAI's clients show; all are in `method` and `resolved`.
+    pub hyperparameters: Hyperparameters,
+    /// Each `"auto"` that was asked for or left out, by its option's name.
+    pub resolved: BTreeMap<String, Settled>,
+    /// Always empty.
+    pub integrations: Vec<String>,
+    pub metadata: BTreeMap<String, String>,
+    /// Of the best evaluation so far.
+    pub metrics: Option<Metrics>,
+    pub best_checkpoint: Option<CheckpointId>,
+    /// Oldest first.
+    pub attempts: Vec<AttemptObject>,
+    /// Why it failed.
+    pub error: Option<JobFailure>,
+    pub determinism: Determinism,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Progress {
+    /// Share of the present phase that is done.
+    pub fraction: f64,
+    pub epoch: u32,
+    pub n_epochs: Option<u32>,
+    /// Optimizer steps made.
+    pub step: u64,
+    pub n_steps: Option<u64>,
+    pub samples_per_second: Option<f64>,
+    /// Until the present phase ends, when that can be told.
+    pub eta_seconds: Option<u64>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Queue {
+    /// From 1.
+    pub position: u64,
+    pub estimated_start: Option<i64>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Method {
+    /// `transfer`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub transfer: Transfer,
+}
+
+/// `"auto"` until the job is settled.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Hyperparameters {
+    pub n_epochs: Auto<u64>,
+    pub batch_size: Auto<u64>,
+    pub learning_rate_multiplier: Auto<f64>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Settled {
+    pub value: Value,
+    /// One phrase.
+    pub reason: String,
+}
+
+/// One try by one worker.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AttemptObject {
+    /// From 1.
+    pub number: i64,
+    pub worker: WorkerId,
+    pub device: Option<String>,
+    pub threads: Option<u32>,
+    /// Step of the checkpoint that it went on from.
+    pub resumed_step: Option<u64>,
+    pub started_at: i64,
+    pub ended_at: Option<i64>,
+    /// `yielded`, `succeeded`, `failed`, `crashed`, `cancelled`, or `lost` when its lease ran out.
+    pub outcome: Option<String>,
+    pub message: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct JobFailure {
+    /// Listed in docs/errors.md.
+    pub code: String,
+    pub message: String,
+    /// The part of the request that it is about.
+    pub param: Option<String>,
+}
+
+/// What makes a second run give the same bits.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Determinism {
+    pub seed: u64,
+    /// Of the last attempt.
+    pub device: Option<String>,
+    /// Of the last attempt: sums are in another order with another number.
+    pub threads: Option<u32>,
+    /// Whether that holds on this device; unknown before the first attempt.
+    pub bitwise: Option<bool>,
+}
+
+/// A job with what its object takes from other tables.
+pub(super) struct Seen {
+    pub job: Job,
+    pub place: Option<QueuePlace>,
+}
+
+impl Seen {
+    /// Reads a job and its place in the line.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(super) async fn get(
+        pool: &PgPool,
+        tenant: TenantId,
+        id: JobId,
+    ) -> sqlx::Result<Option<Self>> {
+        match db::jobs::get(pool, tenant, id).await? {
+            Some(job) => Self::of(pool, tenant, job).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// # Errors
+    /// The database's.
+    pub(super) async fn of(pool: &PgPool, tenant: TenantId, job: Job) -> sqlx::Result<Self> {
+        let place = match job.status {
+            JobStatus::Queued => db::jobs::queue_place(pool, tenant, job.id).await?,
+            _ => None,
+        };
+        Ok(Self { job, place })
+    }
+
+    /// Changes whenever the object does, but for its estimates.
+    pub(super) fn etag(&self) -> String {
+        match self.place {
+            Some(place) => format!("W/\"{}.{}\"", self.job.version, place.position),
+            None => format!("W/\"{}\"", self.job.version),
+        }
+    }
+
+    /// The object.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(super) async fn object(self, pool: &PgPool, tenant: TenantId) -> sqlx::Result<JobObject> {
+        let attempts = match self.job.attempts {
+            0 => Vec::new(),
+            _ => db::attempts::list(pool, tenant, self.job.id).await?,
+        };
+        Ok(object(
+            self.job,
+            self.place,
+            attempts,
+            OffsetDateTime::now_utc(),
+        ))
+    }
+}
+
+fn object(
+    job: Job,
+    place: Option<QueuePlace>,
+    attempts: Vec<Attempt>,
+    now: OffsetDateTime,
+) -> JobObject {
+    let eta = eta_seconds(&job, now);
+    let progress = Progress {
+        fraction: if job.status == JobStatus::Succeeded {
+            1.0
+        } else {
+            job.progress.fraction
+        },
+        epoch: job.progress.epoch,
+        n_epochs: job
+            .progress
+            .n_epochs
+            .or(job.recipe.as_ref().map(|recipe| recipe.n_epochs)),
+        step: job.progress.step,
+        n_steps: job.progress.n_steps,
+        samples_per_second: job.progress.samples_per_second,
+        eta_seconds: eta,
+    };
+    let queue = place.map(|place| Queue {
+        position: place.position,
+        estimated_start: place.mean_job_seconds.map(|seconds| {
+            now.unix_timestamp() + (seconds * place.position.saturating_sub(1) as f64) as i64
+        }),
+    });
+    let timestamp = |at: Option<OffsetDateTime>| at.map(OffsetDateTime::unix_timestamp);
+    JobObject {
+        id: job.id,
+        object: "fine_tuning.job",
+        created_at: job.created_at.unix_timestamp(),
+        started_at: timestamp(job.started_at),
+        finished_at: timestamp(job.finished_at),
+        estimated_finish: eta
+            .and_then(|eta| i64::try_from(eta).ok())
+            .map(|eta| now.unix_timestamp() + eta),
+        cancel_requested_at: timestamp(job.cancel_requested_at),
+        model: job.model,
+        fine_tuned_model: job.fine_tuned_model,
+        organization_id: "rehead",
+        status: job.status,
+        is_terminal: job.status.is_terminal(),
+        phase: job.phase,
+        progress,
+        queue,
+        training_file: job.request.training_file,
+        validation_file: job.request.validation_file,
+        result_files: Vec::new(),
+        trained_tokens: None,
+        suffix: job.request.suffix,
+        seed: job.seed,
+        priority: job.request.priority,
+        timeout_seconds: job.request.timeout_seconds,
+        hyperparameters: hyperparameters(&job.request.transfer, job.recipe.as_ref()),
+        method: Method {
+            kind: "transfer",
+            transfer: job.request.transfer,
+        },
+        resolved: settled(job.resolved),
+        integrations: Vec::new(),
+        metadata: job.request.metadata,
+        metrics: job.metrics,
+        best_checkpoint: job.best_checkpoint,
+        attempts: attempts.into_iter().map(attempt).collect(),
+        error: job.error.map(|error| JobFailure {
+            code: error.code,
+            message: error.message,
+            param: error.param,
+        }),
+        determinism: Determinism {
+            seed: job.seed,
+            bitwise: job.device.as_deref().map(|device| device == "cpu"),
+            device: job.device,
+            threads: job.threads,
+        },
+    }
+}
+
+/// From the speed so far; nothing while there is no speed.
+fn eta_seconds(job: &Job, now: OffsetDateTime) -> Option<u64> {
+    if job.status != JobStatus::Running {
+        return None;
+    }
+    let progress = job.progress;
+    let seconds = match (
+        job.phase,
+        progress.n_steps,
+        progress.samples_per_second,
+        &job.recipe,
+    ) {
+        (Phase::Training, Some(n_steps), Some(speed), Some(recipe)) if speed > 0.0 => {
+            n_steps.saturating_sub(progress.step) as f64 * f64::from(recipe.batch_size) / speed
+        }
+        (Phase::CachingFeatures, ..) if progress.fraction > 0.02 => {
+            let elapsed = (now - job.started_at?).as_seconds_f64();
+            elapsed * (1.0 - progress.fraction) / progress.fraction
+        }
+        _ => return None,
+    };
+    (seconds.is_finite() && seconds >= 0.0).then_some(seconds.ceil() as u64)
+}
+
+fn hyperparameters(transfer: &Transfer, recipe: Option<&Recipe>) -> Hyperparameters {
+    let asked = &transfer.hyperparameters;
+    Hyperparameters {
+        n_epochs: recipe.map_or(asked.n_epochs, |recipe| Auto::Value(recipe.n_epochs.into())),
+        batch_size: recipe.map_or(asked.batch_size, |recipe| {
+            Auto::Value(recipe.batch_size.into())
+        }),
+        learning_rate_multiplier: asked.learning_rate_multiplier,
+    }
+}
+
+/// By the option's name.
+pub(super) fn settled(resolved: Vec<Resolved>) -> BTreeMap<String, Settled> {
+    resolved
+        .into_iter()
+        .map(|one| {
+            (
+                one.option,
+                Settled {
+                    value: one.value,
+                    reason: one.reason,
+                },
+            )
+        })
+        .collect()
+}
+
+fn attempt(attempt: Attempt) -> AttemptObject {
+    AttemptObject {
+        number: attempt.number,
+        worker: attempt.worker,
+        device: attempt.device,
+        threads: attempt.threads,
+        resumed_step: attempt.resumed_step,
+        started_at: attempt.started_at.unix_timestamp(),
+        ended_at: attempt.ended_at.map(OffsetDateTime::unix_timestamp),
+        outcome: attempt.outcome,
+        message: attempt.message,
+    }
+}

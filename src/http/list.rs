@@ -1,0 +1,115 @@
+//! Pages of lists, in OpenAI's form.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::ApiError;
+use crate::{
+    config::HttpLimits,
+    db::Page,
+    domain::{fields, problem::Problem},
+};
+
+/// Rows of a page when none is asked for.
+const DEFAULT_LIMIT: u32 = 20;
+
+/// The part of a list's query that all lists take.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageQuery {
+    /// The last id of the page before.
+    after: Option<String>,
+    /// Rows of a page; 20 when left out.
+    #[param(minimum = 1)]
+    limit: Option<u32>,
+    /// Newest first (`desc`) or oldest first (`asc`).
+    order: Option<Order>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Order {
+    Asc,
+    Desc,
+}
+
+/// `after`, `limit` and `order`, checked.
+///
+/// # Errors
+/// A cursor that is no id of this list, or a limit out of bounds.
+pub(super) fn page<Cursor: FromStr>(
+    after: Option<&str>,
+    limit: Option<u32>,
+    order: Option<Order>,
+    limits: &HttpLimits,
+) -> Result<Page<Cursor>, ApiError> {
+    let mut problems = Vec::new();
+    let cursor = after.map(Cursor::from_str);
+    if matches!(cursor, Some(Err(_))) {
+        problems.push(Problem::new(
+            "after",
+            fields::INVALID_VALUE,
+            "must be the `last_id` of the page before, an id of this list",
+        ));
+    }
+    let limit = limit.unwrap_or(DEFAULT_LIMIT.min(limits.max_page));
+    if !(1..=limits.max_page).contains(&limit) {
+        let message = format!("must be from 1 to {}", limits.max_page);
+        problems.push(Problem::new("limit", fields::OUT_OF_RANGE, message));
+    }
+    if !problems.is_empty() {
+        return Err(ApiError::Invalid(problems));
+    }
+    Ok(Page {
+        after: cursor.and_then(Result::ok),
+        limit,
+        descending: order != Some(Order::Asc),
+    })
+}
+
+impl PageQuery {
+    /// # Errors
+    /// See `page`.
+    pub(super) fn page<Cursor: FromStr>(
+        &self,
+        limits: &HttpLimits,
+    ) -> Result<Page<Cursor>, ApiError> {
+        page(self.after.as_deref(), self.limit, self.order, limits)
+    }
+}
+
+/// One page.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct List<T: ToSchema> {
+    /// `list`.
+    pub object: &'static str,
+    pub data: Vec<T>,
+    /// Whether there are more behind `last_id`.
+    pub has_more: bool,
+    pub first_id: Option<String>,
+    pub last_id: Option<String>,
+}
+
+impl<T: ToSchema> List<T> {
+    pub(super) fn new(data: Vec<T>, has_more: bool, id: impl Fn(&T) -> String) -> Self {
+        Self {
+            object: "list",
+            first_id: data.first().map(&id),
+            last_id: data.last().map(&id),
+            data,
+            has_more,
+        }
+    }
+}
+
+/// What a deletion answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Deleted {
+    pub id: String,
+    /// The noun that was deleted.
+    pub object: &'static str,
+    pub deleted: bool,
+}

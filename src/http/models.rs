@@ -1,0 +1,251 @@
+//! `/v1/models`: base models and fine-tuned ones, their layers, and their bundles.
+
+use axum::{extract::State, response::Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    AppState,
+    auth::Tenant,
+    error::ApiError,
+    export,
+    extract::{ModelName, Params},
+    list::{Deleted, List, PageQuery},
+};
+use crate::{
+    db::{
+        self,
+        models::{Deleted as Outcome, Model, ModelKind, ModelStatus},
+        tenants::TenantId,
+    },
+    domain::{
+        base_model::{Layers, Preprocessing, SourceTask},
+        checkpoint::Metrics,
+        id::JobId,
+        problem::Problem,
+    },
+};
+
+/// A base model, or one that a job made.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ModelObject {
+    pub id: String,
+    /// `model`.
+    pub object: &'static str,
+    /// Unix seconds.
+    pub created: i64,
+    /// `base` for base models, `user` for fine-tuned ones.
+    pub owned_by: &'static str,
+    pub status: ModelState,
+    pub architecture: String,
+    pub modality: String,
+    /// Trainable numbers.
+    pub parameters: Option<u64>,
+    /// What its first weights were trained for.
+    pub source_task: SourceTask,
+    /// How an image becomes its input.
+    pub input: Option<Preprocessing>,
+    pub license: Option<String>,
+    /// The base model that it started from.
+    pub parent: Option<String>,
+    /// The job that made it.
+    pub job: Option<JobId>,
+    /// Of the checkpoint it was made from.
+    pub metrics: Option<Metrics>,
+    /// Class names, in label order.
+    pub labels: Option<Vec<String>>,
+    /// Of a base model's weights; lower-case hex.
+    pub weights_sha256: Option<String>,
+    /// Why an import was refused.
+    pub problems: Vec<Problem>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ModelState {
+    /// Its weights are being checked and converted.
+    Importing,
+    Ready,
+    /// Its weights were refused; registering the same id again replaces it.
+    Error,
+}
+
+impl From<Model> for ModelObject {
+    fn from(model: Model) -> Self {
+        Self {
+            id: model.id,
+            object: "model",
+            created: model.created_at.unix_timestamp(),
+            owned_by: match model.kind {
+                ModelKind::Base => "base",
+                ModelKind::FineTuned => "user",
+            },
+            status: match model.status {
+                ModelStatus::Importing => ModelState::Importing,
+                ModelStatus::Ready => ModelState::Ready,
+                ModelStatus::Error => ModelState::Error,
+            },
+            architecture: model.architecture,
+            modality: model.modality,
+            parameters: model.parameters,
+            source_task: model.source_task,
+            input: model.preprocessing,
+            license: model.license,
+            parent: model.parent,
+            job: model.job,
+            metrics: model.metrics,
+            labels: model.labels,
+            weights_sha256: model.weights_sha256,
+            problems: model.problems,
+        }
+    }
+}
+
+/// List models
+#[utoipa::path(get, path = "/v1/models", tag = "models", params(PageQuery),
+    responses((status = 200, body = List<ModelObject>)))]
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    Params(query): Params<PageQuery>,
+) -> Result<axum::Json<List<ModelObject>>, ApiError> {
+    let slice = db::models::list(state.pool(), tenant, query.page(state.limits())?).await?;
+    let data = slice.rows.into_iter().map(ModelObject::from).collect();
+    Ok(axum::Json(List::new(
+        data,
+        slice.has_more,
+        |model: &ModelObject| model.id.clone(),
+    )))
+}
+
+/// The model of this name.
+///
+/// # Errors
+/// There is none.
+pub(super) async fn find(state: &AppState, tenant: TenantId, id: &str) -> Result<Model, ApiError> {
+    db::models::get(state.pool(), tenant, id)
+        .await?
+        .ok_or_else(|| ApiError::not_found("model", id))
+}
+
+/// The model of this name and where its objects lie, once it is ready.
+///
+/// # Errors
+/// There is none, or not yet.
+pub(super) async fn find_ready(
+    state: &AppState,
+    tenant: TenantId,
+    id: &str,
+) -> Result<(Model, String), ApiError> {
+    let mut model = find(state, tenant, id).await?;
+    match model
+        .objects
+        .take()
+        .filter(|_| model.status == ModelStatus::Ready)
+    {
+        Some(objects) => Ok((model, objects.trim_end_matches('/').to_owned())),
+        None => Err(ApiError::Conflict {
+            code: "not_ready",
+            message: format!(
+                "model `{id}` is not ready: its weights are being imported, or were refused"
+            ),
+        }),
+    }
+}
+
+/// Get a model
+#[utoipa::path(get, path = "/v1/models/{id}", tag = "models", params(("id" = String, Path)),
+    responses((status = 200, body = ModelObject)))]
+pub(super) async fn get(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    ModelName(id): ModelName,
+) -> Result<axum::Json<ModelObject>, ApiError> {
+    Ok(axum::Json(find(&state, tenant, &id).await?.into()))
+}
+
+/// Get a model's layers
+///
+/// The stages, blocks and tensors of its trunk in forward order: the names that `freeze` and `cut` take.
+#[utoipa::path(get, path = "/v1/models/{id}/layers", tag = "models", params(("id" = String, Path)),
+    responses((status = 200, body = Layers)))]
+pub(super) async fn layers(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    ModelName(id): ModelName,
+) -> Result<axum::Json<Layers>, ApiError> {
+    find_ready(&state, tenant, &id).await?;
+    let layers = db::models::layers(state.pool(), tenant, &id).await?;
+    layers
+        .map(axum::Json)
+        .ok_or_else(|| ApiError::not_found("model", &id))
+}
+
+/// Delete a model
+#[utoipa::path(delete, path = "/v1/models/{id}", tag = "models", params(("id" = String, Path)),
+    responses((status = 200, body = Deleted)))]
+pub(super) async fn delete(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    ModelName(id): ModelName,
+) -> Result<axum::Json<Deleted>, ApiError> {
+    let model = find(&state, tenant, &id).await?;
+    match db::models::delete(state.pool(), tenant, &id).await? {
+        Outcome::NotFound => return Err(ApiError::not_found("model", &id)),
+        Outcome::InUse(job) => {
+            return Err(ApiError::Conflict {
+                code: "model_in_use",
+                message: format!(
+                    "job `{job}` starts from this model and has not ended; cancel it or wait for it"
+                ),
+            });
+        }
+        Outcome::Yes { objects_unused } => {
+            if let Some(prefix) = model.objects.filter(|_| objects_unused) {
+                // In a task of its own: the row is gone, so nobody would come back for the objects.
+                let objects = state.objects().clone();
+                let remove =
+                    async move { objects.delete_prefix(prefix.trim_end_matches('/')).await };
+                tokio::spawn(remove).await.map_err(anyhow::Error::from)??;
+            }
+        }
+    }
+    Ok(axum::Json(Deleted {
+        id,
+        object: "model",
+        deleted: true,
+    }))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ExportQuery {
+    /// `zip`, the default.
+    format: Option<ExportFormat>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ExportFormat {
+    /// Everything that the model is, not compressed: weights do not shrink.
+    Zip,
+}
+
+/// Export a model
+///
+/// Its bundle: weights under timm's names, configuration, preprocessing, labels, metrics, model card.
+#[utoipa::path(get, path = "/v1/models/{id}/export", tag = "models", params(("id" = String, Path), ExportQuery),
+    responses((status = 200, body = Vec<u8>, content_type = "application/zip")))]
+pub(super) async fn export(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    ModelName(id): ModelName,
+    Params(query): Params<ExportQuery>,
+) -> Result<Response, ApiError> {
+    let ExportQuery {
+        format: None | Some(ExportFormat::Zip),
+    } = query;
+    let (model, prefix) = find_ready(&state, tenant, &id).await?;
+    export::zip(state.objects(), &prefix, &model.id).await
+}

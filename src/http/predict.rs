@@ -1,0 +1,269 @@
+//! `POST /v1/models/{id}/predict`: images in, classes out. The images go to files and from there to the inference child;
+//! this process never decodes one.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use axum::{
+    body::Bytes,
+    extract::{Request, State},
+};
+use base64::Engine as _;
+use futures_util::{Stream, TryStreamExt as _};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::io::AsyncWriteExt as _;
+use utoipa::ToSchema;
+
+use super::{
+    AppState,
+    auth::Tenant,
+    error::ApiError,
+    extract::{Json, ModelName, is_json, parse_json, read_body},
+    models, multipart,
+};
+use crate::{
+    db::models::{Model, ModelKind},
+    domain::{fields, problem::Problem, work::ImageOutcome},
+};
+
+/// Images to classify, as JSON.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PredictRequest {
+    /// Each the base64 of an image file, with or without `data:image/…;base64,` before it.
+    #[schema(min_items = 1)]
+    images: Vec<String>,
+}
+
+/// Images to classify, as a form: any number of parts named `image`.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "read part by part; this is its description")]
+pub(super) struct PredictForm {
+    #[schema(value_type = Vec<String>, format = Binary)]
+    image: Vec<Vec<u8>>,
+}
+
+/// What a model makes of some images.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Predictions {
+    /// `list`.
+    object: &'static str,
+    model: String,
+    /// One for each image, in order.
+    data: Vec<Prediction>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Prediction {
+    /// Place of the image in the request, from 0.
+    index: usize,
+    /// The likeliest class.
+    label: String,
+    probability: f64,
+    /// Of every class, in label order.
+    #[schema(value_type = std::collections::BTreeMap<String, f64>)]
+    probabilities: Map<String, Value>,
+}
+
+/// Predict with a fine-tuned model
+#[utoipa::path(post, path = "/v1/models/{id}/predict", tag = "models", params(("id" = String, Path)),
+    request_body(content((PredictForm = "multipart/form-data"), (PredictRequest = "application/json"))),
+    responses((status = 200, body = Predictions)))]
+pub(super) async fn predict(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    ModelName(id): ModelName,
+    request: Request,
+) -> Result<axum::Json<Predictions>, ApiError> {
+    let (model, prefix) = models::find_ready(&state, tenant, &id).await?;
+    if model.kind == ModelKind::Base {
+        let message =
+            format!("`{id}` is a base model, which knows no classes of yours; fine-tune it first");
+        return Err(ApiError::invalid("model", "not_fine_tuned", message));
+    }
+    let _place = state.inference().place()?;
+    let spool = state.inference().spool().await?;
+    let images = if is_json(request.headers()) {
+        from_json(&state, request, spool.path()).await?
+    } else {
+        from_form(&state, request, spool.path()).await?
+    };
+    if images.is_empty() {
+        return Err(ApiError::invalid(
+            "image",
+            fields::MISSING_FIELD,
+            "send at least one image",
+        ));
+    }
+    let outcomes = state.inference().predict(&prefix, &images).await?;
+    let answered = answer(model, outcomes);
+    let outcome = if answered.is_ok() {
+        "predicted"
+    } else {
+        "refused"
+    };
+    metrics::counter!("rehead_predictions_total", "outcome" => outcome)
+        .increment(images.len() as u64);
+    answered.map(axum::Json)
+}
+
+/// Any number of parts named `image`, each a file.
+async fn from_form(
+    state: &AppState,
+    request: Request,
+    spool: &Path,
+) -> Result<Vec<PathBuf>, ApiError> {
+    let limits = state.limits();
+    let silence = Duration::from_secs(limits.body_seconds);
+    let mut parts = multipart::open(request, state)
+        .await
+        .map_err(|error| match error {
+            ApiError::UnsupportedMediaType { .. } => ApiError::UnsupportedMediaType {
+                expected: "multipart/form-data` or `application/json",
+            },
+            other => other,
+        })?;
+    let mut images = Vec::new();
+    while let Some(field) = multipart::next(&mut parts, silence).await? {
+        let name = field.name().unwrap_or_default();
+        if !matches!(name, "image" | "images" | "image[]" | "images[]" | "file") {
+            let name: String = name.chars().take(80).collect();
+            return Err(ApiError::invalid(
+                name,
+                fields::UNKNOWN_FIELD,
+                "there is no such field; send images as `image`",
+            ));
+        }
+        check_count(images.len() + 1, limits.max_predict_images)?;
+        let path = spool.join(images.len().to_string());
+        let bytes = multipart::bytes(field, limits.max_predict_image_bytes as u64, silence);
+        write_file(&path, bytes)
+            .await
+            .map_err(|error| multipart::explain(error, "image"))?;
+        images.push(path);
+    }
+    Ok(images)
+}
+
+/// `{"images": ["…"]}`
+async fn from_json(
+    state: &AppState,
+    request: Request,
+    spool: &Path,
+) -> Result<Vec<PathBuf>, ApiError> {
+    let limits = state.limits();
+    // Room for one image of the largest size, as base64; larger sets go as a form, which is never in memory.
+    let limit = limits.max_predict_image_bytes / 3 * 4 + (64 << 10);
+    let body = read_body(request.into_body(), limit, limits.body_seconds).await?;
+    let PredictRequest { images } = Json(parse_json(&body)?).read()?;
+    drop(body);
+    check_count(images.len(), limits.max_predict_images)?;
+    let mut problems = Vec::new();
+    let mut paths = Vec::new();
+    for (index, text) in images.into_iter().enumerate() {
+        let encoded = match text.split_once(";base64,") {
+            Some((mark, rest)) if mark.starts_with("data:") => rest,
+            _ => &text,
+        };
+        let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(encoded.trim()) else {
+            problems.push(Problem::new(
+                format!("images[{index}]"),
+                "invalid_base64",
+                "must be the base64 of an image file",
+            ));
+            continue;
+        };
+        let path = spool.join(index.to_string());
+        tokio::fs::write(&path, bytes)
+            .await
+            .map_err(|error| multipart::explain(error, "images"))?;
+        paths.push(path);
+    }
+    if problems.is_empty() {
+        Ok(paths)
+    } else {
+        Err(ApiError::Invalid(problems))
+    }
+}
+
+fn check_count(count: usize, limit: usize) -> Result<(), ApiError> {
+    if count <= limit {
+        return Ok(());
+    }
+    let message = format!("one request takes at most {limit} images; send the rest in another");
+    Err(ApiError::TooLarge {
+        param: "image",
+        message,
+    })
+}
+
+async fn write_file(path: &Path, bytes: impl Stream<Item = io::Result<Bytes>>) -> io::Result<()> {
+    let mut file = tokio::fs::File::create(path).await?;
+    let mut bytes = std::pin::pin!(bytes);
+    while let Some(chunk) = bytes.try_next().await? {
+        file.write_all(&chunk).await?;
+    }
+    file.flush().await
+}
+
+fn answer(model: Model, outcomes: Vec<ImageOutcome>) -> Result<Predictions, ApiError> {
+    let labels = model.labels.unwrap_or_default();
+    let mut data = Vec::with_capacity(outcomes.len());
+    let mut problems = Vec::new();
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        match outcome {
+            ImageOutcome::Unreadable(why) => {
+                problems.push(Problem::new(
+                    format!("image[{index}]"),
+                    "unreadable_image",
+                    why,
+                ));
+            }
+            ImageOutcome::Probabilities(probabilities) => {
+                data.push(prediction(index, &labels, &probabilities)?)
+            }
+        }
+    }
+    if !problems.is_empty() {
+        return Err(ApiError::Invalid(problems));
+    }
+    Ok(Predictions {
+        object: "list",
+        model: model.id,
+        data,
+    })
+}
+
+fn prediction(
+    index: usize,
+    labels: &[String],
+    probabilities: &[f32],
+) -> Result<Prediction, ApiError> {
+    if labels.len() != probabilities.len() || !probabilities.iter().all(|p| p.is_finite()) {
+        let (got, classes) = (probabilities.len(), labels.len());
+        return Err(anyhow::anyhow!(
+            "the model answered {got} numbers, not all sound, for {classes} classes"
+        )
+        .into());
+    }
+    let best = probabilities
+        .iter()
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(b.1));
+    let Some((best, &probability)) = best else {
+        return Err(anyhow::anyhow!("the model has no classes").into());
+    };
+    let pairs = labels.iter().zip(probabilities);
+    Ok(Prediction {
+        index,
+        label: labels[best].clone(),
+        probability: f64::from(probability),
+        probabilities: pairs
+            .map(|(label, &p)| (label.clone(), f64::from(p).into()))
+            .collect(),
+    })
+}

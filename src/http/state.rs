@@ -1,0 +1,107 @@
+//! What handlers share.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{inference::Inference, notices::Notices};
+use crate::{
+    config::{HttpLimits, ServeArgs},
+    objects::Objects,
+};
+
+/// What every handler can reach. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    pool: PgPool,
+    objects: Objects,
+    limits: HttpLimits,
+    notices: Notices,
+    streams: Arc<Semaphore>,
+    inference: Inference,
+    address: OnceLock<SocketAddr>,
+    keys_exist: AtomicBool,
+    shutdown: CancellationToken,
+}
+
+impl AppState {
+    /// `trainer` is the path of `rehead-trainer`, for predictions.
+    pub fn new(pool: PgPool, objects: Objects, trainer: PathBuf, args: &ServeArgs) -> Self {
+        let limits = args.limits.clone();
+        Self {
+            shared: Arc::new(Shared {
+                inference: Inference::new(trainer, args.scratch.clone(), objects.clone(), &limits),
+                streams: Arc::new(Semaphore::new(limits.max_streams)),
+                notices: Notices::new(),
+                address: OnceLock::new(),
+                keys_exist: AtomicBool::new(false),
+                shutdown: CancellationToken::new(),
+                pool,
+                objects,
+                limits,
+            }),
+        }
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.shared.pool
+    }
+
+    pub fn objects(&self) -> &Objects {
+        &self.shared.objects
+    }
+
+    pub fn limits(&self) -> &HttpLimits {
+        &self.shared.limits
+    }
+
+    pub fn notices(&self) -> &Notices {
+        &self.shared.notices
+    }
+
+    pub fn inference(&self) -> &Inference {
+        &self.shared.inference
+    }
+
+    /// One permit for each open event stream.
+    pub fn streams(&self) -> &Arc<Semaphore> {
+        &self.shared.streams
+    }
+
+    /// Cancelled when the service stops: everything that waits lets go.
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.shared.shutdown
+    }
+
+    /// Where the service listens; unknown before `serve`.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.shared.address.get().copied()
+    }
+
+    pub(super) fn set_address(&self, address: SocketAddr) {
+        let _ = self.shared.address.set(address);
+    }
+
+    /// Whether any API key was ever made. Once true it stays so: deleting the last key must not open the service.
+    pub async fn keys_exist(&self) -> sqlx::Result<bool> {
+        if self.shared.keys_exist.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let exist = crate::db::keys::any(self.pool()).await?;
+        self.shared.keys_exist.store(exist, Ordering::Relaxed);
+        Ok(exist)
+    }
+}

@@ -1,0 +1,37 @@
+//! Rehead, a transfer-learning service. The modules, in reading order:
+
+/// The nouns: jobs, recipes, files, base models, checkpoints. No I/O, no SQL, no torch.
+pub mod domain;
+
+/// Every setting and limit. The only reader of the environment.
+pub mod config;
+
+/// All SQL, one file per table; plain functions.
+pub mod db;
+
+/// A private Postgres for `rehead up` and the tests.
+pub mod postgres;
+
+/// Object storage: uploads, checkpoints, models.
+pub mod objects;
+
+/// Starting children (`rehead-trainer`) and talking to them in JSON lines. Shared by server and worker.
+pub mod child;
+
+/// The HTTP API: a handler parses, makes one or two calls of `db`, and replies.
+pub mod http;
+
+/// Claims work, holds its lease, runs a child, keeps what the child makes.
+pub mod worker;
+
+/// The command line's client over HTTP.
+pub mod client;
+
+/// Bytes to tensors: archives, images, packs, splits. Runs in children only.
+pub mod data;
+
+/// Architectures, heads, weights. Runs in children only.
+pub mod models;
+
+/// The training loop and what it needs. Runs in children only.
+pub mod train;

@@ -1,0 +1,87 @@
+//! `rehead`: the service and its client. The only place that wires the parts together. Links no torch: what needs torch
+//! runs in `rehead-trainer`, the executable beside this one.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use rehead::{client, config};
+
+/// A self-hosted transfer-learning service: post a fine-tuning job, get back a model.
+#[derive(Debug, Parser)]
+#[command(name = "rehead", version)]
+struct Cli {
+    #[command(flatten)]
+    log: config::LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything on one machine: a private Postgres, the API, one worker
+    Up(config::UpArgs),
+    /// The HTTP API
+    Serve {
+        #[command(flatten)]
+        store: config::StoreArgs,
+        #[command(flatten)]
+        serve: config::ServeArgs,
+    },
+    /// A worker: claims jobs and runs them
+    Work {
+        #[command(flatten)]
+        store: config::StoreArgs,
+        #[command(flatten)]
+        work: config::WorkArgs,
+    },
+    /// Apply the database migrations that are missing
+    Migrate(config::DatabaseArgs),
+    /// API keys
+    #[command(subcommand)]
+    Keys(commands::Keys),
+    /// Print openapi.yaml
+    Openapi,
+    /// Upload data if need be, submit a job, print its id
+    Submit(Box<client::submit::SubmitArgs>),
+    /// Show a job's progress until it ends, print its model; fails when the job does
+    Watch(client::watch::WatchArgs),
+    /// Print the evaluation of a job that succeeded
+    Report(client::report::ReportArgs),
+    /// Ask a model about images
+    Predict(client::predict::PredictArgs),
+    /// Run the trainer on a job folder, by hand
+    Train { folder: std::path::PathBuf },
+    /// Validate a data set or weights in a folder, by hand
+    Inspect { folder: std::path::PathBuf },
+    /// Answer predictions on standard input, by hand
+    Infer,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    commands::start_log(&cli.log);
+    let result = match cli.command {
+        Command::Up(args) => commands::up(&args),
+        Command::Serve { store, serve } => commands::serve(&store, &serve),
+        Command::Work { store, work } => commands::work(&store, &work),
+        Command::Migrate(args) => commands::migrate(&args),
+        Command::Keys(keys) => commands::keys(keys),
+        Command::Openapi => commands::openapi(),
+        Command::Submit(args) => commands::client(client::submit::run(&args)),
+        Command::Watch(args) => commands::client(client::watch::run(&args)),
+        Command::Report(args) => commands::client(client::report::run(&args)),
+        Command::Predict(args) => commands::client(client::predict::run(&args)),
+        Command::Train { folder } => commands::child("train", Some(&folder)),
+        Command::Inspect { folder } => commands::child("inspect", Some(&folder)),
+        Command::Infer => commands::child("infer", None),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

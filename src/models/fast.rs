@@ -1,0 +1,160 @@
+//! The seam "samples in, features out": the first stages of a trunk, copied for computing only. BatchNorm is folded into
+//! the convolutions (in f64, Jacob et al. 2018, section 3.2), weights and maps lie channels last, and activations reuse
+//! their input's memory. Differs from the trunk itself by rounding only: less than 1e-4 of the features' norm.
+
+use tch::{Kind, Tensor};
+
+use super::{
+    ops::{Conv, ConvNorm, Op, SqueezeExcite},
+    trunk::{Block, Stage, Trunk, pool},
+};
+
+/// Part of a feature's key in a cache: changes whenever the numbers of the same trunk and images may change.
+pub const VERSION: u32 = 1;
+
+/// A frozen copy of a trunk's first stages.
+#[derive(Debug)]
+pub struct Extractor {
+    folded: Trunk,
+}
+
+impl Extractor {
+    /// A copy of the whole trunk as it is now: later changes of its weights do not reach the copy.
+    pub fn new(trunk: &Trunk) -> Self {
+        Self::prefix(trunk, trunk.stages.len())
+    }
+
+    /// A copy of the stages before `stage`.
+    pub fn prefix(trunk: &Trunk, stage: usize) -> Self {
+        let stages = tch::no_grad(|| trunk.stages[..stage].iter().map(fold_stage).collect());
+        Self {
+            folded: Trunk { stages },
+        }
+    }
+
+    /// Pooled features [N, channels] of images [N, 3, H, W], both f32.
+    pub fn features(&self, images: &Tensor) -> Tensor {
+        tch::no_grad(|| pool(&self.map(images)))
+    }
+
+    /// The last copied stage's output [N, channels, h, w], before pooling; the images themselves where none is copied.
+    pub fn map(&self, images: &Tensor) -> Tensor {
+        tch::no_grad(|| {
+            self.folded
+                .forward_until(&channels_last(images), self.folded.stages.len())
+        })
+    }
+}
+
+fn fold_stage(stage: &Stage) -> Stage {
+    let fold_block = |block: &Block| Block {
+        name: block.name.clone(),
+        body: block.body.iter().map(fold_op).collect(),
+        shortcut: block
+            .shortcut
+            .as_ref()
+            .map(|ops| ops.iter().map(fold_op).collect()),
+        activation: block.activation,
+    };
+    Stage {
+        name: stage.name.clone(),
+        blocks: stage.blocks.iter().map(fold_block).collect(),
+        channels: stage.channels,
+    }
+}
+
+fn fold_op(op: &Op) -> Op {
+    match op {
+        Op::ConvNorm(op) => Op::Conv {
+            conv: fold(op),
+            activation: op.activation,
+        },
+        Op::Conv { conv, activation } => Op::Conv {
+            conv: copy(conv),
+            activation: *activation,
+        },
+        Op::SqueezeExcite(op) => Op::SqueezeExcite(SqueezeExcite {
+            reduce: copy(&op.reduce),
+            expand: copy(&op.expand),
+        }),
+        Op::MaxPool => Op::MaxPool,
+    }
+}
+
+/// The convolution that does what convolution and BatchNorm on its running statistics do.
+fn fold(op: &ConvNorm) -> Conv {
+    let double = |tensor: &Tensor| tensor.to_kind(Kind::Double);
+    let (conv, norm) = (&op.conv, &op.norm);
+    let scale = double(&norm.weight) / (double(&norm.running_var) + norm.eps).sqrt();
+    let weight = double(&conv.weight) * scale.view([-1, 1, 1, 1]);
+    let shift = match &conv.bias {
+        Some(bias) => double(bias) - double(&norm.running_mean),
+        None => -double(&norm.running_mean),
+    };
+    let bias = double(&norm.bias) + shift * scale;
+    Conv {
+        name: conv.name.clone(),
+        weight: channels_last(&weight.to_kind(Kind::Float)),
+        bias: Some(bias.to_kind(Kind::Float)),
+        shape: conv.shape,
+    }
+}
+
+fn copy(conv: &Conv) -> Conv {
+    Conv {
+        name: conv.name.clone(),
+        weight: channels_last(&conv.weight.copy()),
+        bias: conv.bias.as_ref().map(Tensor::copy),
+        shape: conv.shape,
+    }
+}
+
+/// The same numbers, laid out channel by channel for each pixel; no copy where they are already.
+pub fn channels_last(x: &Tensor) -> Tensor {
+    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, nn};
+
+    use super::*;
+    use crate::models::{ops::Norm, registry};
+
+    /// Statistics and scales as a trained network has, not the identity of a fresh one.
+    fn unsettle(trunk: &Trunk) {
+        tch::manual_seed(1);
+        tch::no_grad(|| {
+            for mut entry in trunk.tensors() {
+                let noise = entry.tensor.rand_like();
+                if entry.name.ends_with("running_var") {
+                    entry.tensor.copy_(&(noise + 0.5));
+                } else if entry.tensor.dim() == 1 {
+                    entry.tensor += (noise - 0.5) * 0.2;
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn folding_changes_features_by_rounding_only() {
+        for architecture in registry::all() {
+            let vs = nn::VarStore::new(Device::Cpu);
+            let trunk = architecture.build(&vs.root());
+            unsettle(&trunk);
+            let images = Tensor::randn([2, 3, 64, 64], (Kind::Float, Device::Cpu));
+            let plain = tch::no_grad(|| trunk.forward(&images, 0, Norm::Running));
+            let fast = Extractor::new(&trunk).features(&images);
+            assert_eq!(fast.size(), [2, i64::from(architecture.feature_dim)]);
+            let error = (&fast - &plain).abs().max().double_value(&[])
+                / plain.abs().max().double_value(&[]);
+            assert!(error < 1e-4, "{}: {error}", architecture.name);
+
+            let map = Extractor::prefix(&trunk, 2).map(&images);
+            let rest = tch::no_grad(|| trunk.forward(&map, 2, Norm::Running));
+            let error = (&rest - &plain).abs().max().double_value(&[])
+                / plain.abs().max().double_value(&[]);
+            assert!(error < 1e-4, "{}: {error}", architecture.name);
+        }
+    }
+}

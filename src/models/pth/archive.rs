@@ -1,0 +1,111 @@
+//! The format of torch 1.6 and later: an uncompressed zip with `<name>/data.pkl`, one `<name>/data/<key>` per storage and
+//! `<name>/byteorder`. TorchScript archives look alike, but hold code: they are refused.
+
+use std::{collections::HashMap, io::Cursor};
+
+use zip::{CompressionMethod, ZipArchive};
+
+use super::{
+    Saved,
+    pickle::{self, PICKLE_BYTES},
+};
+use crate::models::weights::{TENSORS, WeightsError};
+
+pub(super) const MAGIC: &[u8] = b"PK\x03\x04";
+
+pub(super) fn open(bytes: &[u8]) -> Result<Saved<'_>, WeightsError> {
+    let broken = |error: zip::result::ZipError| {
+        WeightsError::format(format!("this zip file cannot be read: {error}"))
+    };
+    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
+    if archive.len() > 2 * TENSORS {
+        return Err(WeightsError::too_large(format!(
+            "{} entries in this file; at most {}",
+            archive.len(),
+            2 * TENSORS
+        )));
+    }
+    let names = archive
+        .file_names()
+        .map(|name| name.map(std::borrow::Cow::into_owned));
+    let names: Vec<String> = names.collect::<Result<_, _>>().map_err(broken)?;
+    if names
+        .iter()
+        .any(|name| name.ends_with("/constants.pkl") || name.contains("/code/"))
+    {
+        return Err(WeightsError::format(
+            "this is a TorchScript archive, which holds code: save `model.state_dict()`, or use safetensors",
+        ));
+    }
+    let root = names.iter().find_map(|name| {
+        name.strip_suffix("data.pkl")
+            .filter(|root| root.ends_with('/'))
+    });
+    let root = root.ok_or_else(|| {
+        WeightsError::format("this zip file is not one of `torch.save`: it has no data.pkl")
+    })?;
+    let mut entries = HashMap::with_capacity(names.len());
+    for index in 0..archive.len() {
+        let entry = archive.by_index_raw(index).map_err(broken)?;
+        let (stored, start, size) = (
+            entry.compression() == CompressionMethod::Stored,
+            entry.data_start(),
+            entry.size(),
+        );
+        if !stored || entry.compressed_size() != size {
+            return Err(WeightsError::format(
+                "an entry of this zip file is compressed, which `torch.save` never does",
+            ));
+        }
+        let part = start.and_then(|start| {
+            let start = usize::try_from(start).ok()?;
+            bytes.get(start..start.checked_add(usize::try_from(size).ok()?)?)
+        });
+        let part = part.ok_or_else(|| {
+            WeightsError::format("an entry of this zip file reaches past its end")
+        })?;
+        entries.insert(entry.name().map_err(broken)?.into_owned(), part);
+    }
+    if entries
+        .get(&format!("{root}byteorder"))
+        .is_some_and(|order| *order != b"little")
+    {
+        return Err(WeightsError::format(
+            "this file was not written on a little-endian machine",
+        ));
+    }
+    let data = entries[&format!("{root}data.pkl")];
+    if data.len() > PICKLE_BYTES {
+        return Err(WeightsError::too_large(format!(
+            "data.pkl is longer than {PICKLE_BYTES} bytes"
+        )));
+    }
+    let (value, machine, used) = pickle::run(data)?;
+    if used != data.len() {
+        return Err(WeightsError::format("bytes follow the pickle of this file"));
+    }
+    let mut storages = HashMap::with_capacity(machine.storages.len());
+    for storage in &machine.storages {
+        let missing = || {
+            let key = storage.key.escape_debug();
+            WeightsError::format(format!(
+                "the storage `{key}` is not in the file, or has another length"
+            ))
+        };
+        let part = *entries
+            .get(&format!("{root}data/{}", storage.key))
+            .ok_or_else(missing)?;
+        let length = storage
+            .count
+            .checked_mul(storage.kind.elt_size_in_bytes() as u64);
+        if length != Some(part.len() as u64) {
+            return Err(missing());
+        }
+        storages.insert(storage.key.clone(), part);
+    }
+    Ok(Saved {
+        value,
+        machine,
+        storages,
+    })
+}

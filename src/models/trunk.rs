@@ -1,0 +1,139 @@
+//! A trunk is a list of stages, a stage a list of blocks, a block a list of operations with or without a shortcut around
+//! them. All image networks here are such lists: one `forward`, one walk over the tensors and one folding of BatchNorm
+//! serve every architecture.
+
+use tch::Tensor;
+
+use super::ops::{Activation, Norm, Op};
+
+/// A network without its last layer: images in, features out.
+#[derive(Debug)]
+pub struct Trunk {
+    /// In forward order.
+    pub stages: Vec<Stage>,
+}
+
+/// A named part of a trunk; `freeze` and `cut` name it.
+#[derive(Debug)]
+pub struct Stage {
+    pub name: String,
+    pub blocks: Vec<Block>,
+    /// Channels of its output.
+    pub channels: i64,
+}
+
+/// Operations in a row: `activation(shortcut(x) + body(x))`, or `activation(body(x))` without a shortcut.
+#[derive(Debug)]
+pub struct Block {
+    /// Prefix of its tensors' names; the stage's name where a stage is not made of blocks.
+    pub name: String,
+    pub body: Vec<Op>,
+    /// `Some` of an empty list adds the input itself.
+    pub shortcut: Option<Vec<Op>>,
+    pub activation: Activation,
+}
+
+/// One tensor of a trunk, with its place. `tensor` shares storage with the trunk.
+#[derive(Debug)]
+pub struct TrunkTensor {
+    /// As in timm's state dict.
+    pub name: String,
+    pub tensor: Tensor,
+    /// `false` for BatchNorm's running statistics.
+    pub trainable: bool,
+    pub stage: String,
+    pub block: String,
+}
+
+impl Trunk {
+    /// The pooled features [N, feature_dim] of `x`, which is what enters stage `from_stage`: images [N, 3, H, W] for 0,
+    /// or what `forward_until` returned for that stage.
+    ///
+    /// With `Norm::Batch`, each BatchNorm whose own weight trains (`requires_grad`) uses the batch's statistics and
+    /// updates the running ones; every other uses, and never touches, its running statistics.
+    pub fn forward(&self, x: &Tensor, from_stage: usize, norm: Norm) -> Tensor {
+        let map = self.stages[from_stage..]
+            .iter()
+            .fold(x.shallow_clone(), |x, stage| stage.forward(&x, norm));
+        pool(&map)
+    }
+
+    /// What enters stage `stage`, with every BatchNorm on its running statistics: the output [N, C, h, w] of the stages
+    /// before it. For the number of stages, the last stage's output before pooling.
+    pub fn forward_until(&self, x: &Tensor, stage: usize) -> Tensor {
+        self.stages[..stage]
+            .iter()
+            .fold(x.shallow_clone(), |x, stage| {
+                stage.forward(&x, Norm::Running)
+            })
+    }
+
+    /// Removes every stage after `stage`, which becomes what the features are pooled from. Returns their new width, or
+    /// `None` (and no change) where there is no such stage.
+    pub fn cut_after(&mut self, stage: &str) -> Option<i64> {
+        let place = self
+            .stages
+            .iter()
+            .position(|candidate| candidate.name == stage)?;
+        self.stages.truncate(place + 1);
+        Some(self.stages[place].channels)
+    }
+
+    /// Every parameter and running statistic, in forward order (timm's order).
+    pub fn tensors(&self) -> Vec<TrunkTensor> {
+        let mut all = Vec::new();
+        for stage in &self.stages {
+            for block in &stage.blocks {
+                for op in block.body.iter().chain(block.shortcut.iter().flatten()) {
+                    op.visit(&mut |name, tensor, trainable| {
+                        all.push(TrunkTensor {
+                            name,
+                            tensor: tensor.shallow_clone(),
+                            trainable,
+                            stage: stage.name.clone(),
+                            block: block.name.clone(),
+                        });
+                    });
+                }
+            }
+        }
+        all
+    }
+
+    /// Names and tensors only, as `weights::load_strict` and `weights::write_safetensors` take them.
+    pub fn named(&self) -> Vec<(String, Tensor)> {
+        self.tensors()
+            .into_iter()
+            .map(|entry| (entry.name, entry.tensor))
+            .collect()
+    }
+}
+
+/// Mean over the places of a map [N, C, h, w]: [N, C].
+pub fn pool(map: &Tensor) -> Tensor {
+    map.mean_dim(&[2i64, 3][..], false, None)
+}
+
+impl Stage {
+    /// This stage's output [N, `channels`, h', w'].
+    pub fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
+        self.blocks
+            .iter()
+            .fold(x.shallow_clone(), |x, block| block.forward(&x, norm))
+    }
+}
+
+impl Block {
+    fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
+        let run = |ops: &[Op]| {
+            ops.iter()
+                .fold(x.shallow_clone(), |x, op| op.forward(&x, norm))
+        };
+        let body = run(&self.body);
+        let sum = match &self.shortcut {
+            Some(ops) => body + run(ops),
+            None => body,
+        };
+        self.activation.apply(sum)
+    }
+}

@@ -1,0 +1,202 @@
+//! Where a private Postgres lives, and as whom: a folder and a socket that only it and we can reach.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, Permissions},
+    io::ErrorKind,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, PermissionsExt, chown},
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail, ensure};
+use sha2::{Digest, Sha256};
+
+/// Where root's servers live when their user cannot reach the folder asked for.
+const REACHABLE: &str = "/var/lib/rehead";
+/// Bytes of a socket's path (`sockaddr_un`), less its end.
+const SOCKET_PATH_BYTES: usize = 107;
+
+/// The unprivileged user of a server that root starts. It must be in /etc/passwd: Postgres looks itself up there.
+#[derive(Debug, Clone)]
+pub(super) struct User {
+    pub(super) name: String,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// Folders of a server.
+#[derive(Debug)]
+pub(super) struct Home {
+    /// `None` when we are not root: then it runs as ourselves.
+    pub(super) user: Option<User>,
+    /// Holds `data`.
+    pub(super) folder: PathBuf,
+    pub(super) socket: PathBuf,
+    pub(super) log: PathBuf,
+}
+
+impl Home {
+    /// Makes what is missing of it.
+    pub(super) fn open(dir: &Path) -> anyhow::Result<Self> {
+        let user = unprivileged()?;
+        // Its user must be able to pass through, not to look around.
+        make_folder(dir, 0o711)?;
+        let dir = dir
+            .canonicalize()
+            .with_context(|| format!("cannot open {}", dir.display()))?;
+        let folder = reachable(&dir, user.as_ref())?;
+        let socket = socket(&folder);
+        private_folder(&socket, user.as_ref())?;
+        Ok(Self {
+            user,
+            folder,
+            socket,
+            log: dir.join("postgres.log"),
+        })
+    }
+}
+
+fn unprivileged() -> anyhow::Result<Option<User>> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(None);
+    }
+    for name in ["postgres", "nobody"] {
+        if let Some(user) = nix::unistd::User::from_name(name)? {
+            return Ok(Some(User {
+                name: user.name,
+                uid: user.uid.as_raw(),
+                gid: user.gid.as_raw(),
+            }));
+        }
+    }
+    bail!(
+        "postgres does not run as root, and this machine has no user `postgres` or `nobody` to run it as"
+    )
+}
+
+/// `dir`, or a folder that the server's user can reach; which, is then written to `dir/postgres.path`.
+fn reachable(dir: &Path, user: Option<&User>) -> anyhow::Result<PathBuf> {
+    let Some(user) = user else {
+        return Ok(dir.to_owned());
+    };
+    let note = dir.join("postgres.path");
+    if let Ok(recorded) = fs::read(&note) {
+        let folder = PathBuf::from(OsStr::from_bytes(recorded.trim_ascii()));
+        ensure!(
+            folder.is_dir(),
+            "{} says that the database is in {}, which is gone",
+            note.display(),
+            folder.display()
+        );
+        return Ok(folder);
+    }
+    if dir.join("data").exists() || can_enter(dir, user) {
+        return Ok(dir.to_owned());
+    }
+    let folder = Path::new(REACHABLE).join(short_hash(dir));
+    make_folder(Path::new(REACHABLE), 0o711)?;
+    make_folder(&folder, 0o711)?;
+    fs::write(&note, folder.as_os_str().as_bytes())
+        .with_context(|| format!("cannot write {}", note.display()))?;
+    tracing::info!(
+        "the database is kept in {}: postgres runs as user `{}`, who cannot reach {}",
+        folder.display(),
+        user.name,
+        dir.display()
+    );
+    Ok(folder)
+}
+
+/// Whether a user may pass through a folder and all above it, by their modes.
+pub(super) fn can_enter(folder: &Path, user: &User) -> bool {
+    folder.ancestors().all(|part| {
+        let Ok(part) = fs::metadata(part) else {
+            return false;
+        };
+        let shift = if part.uid() == user.uid {
+            6
+        } else if part.gid() == user.gid {
+            3
+        } else {
+            0
+        };
+        part.mode() >> shift & 1 == 1
+    })
+}
+
+/// `folder/run`, or a folder near the root where that would be too long for a socket.
+fn socket(folder: &Path) -> PathBuf {
+    let near = folder.join("run");
+    if near.as_os_str().len() + "/.s.PGSQL.5432.lock".len() <= SOCKET_PATH_BYTES {
+        return near;
+    }
+    Path::new("/tmp").join(format!("rehead-{}", short_hash(folder)))
+}
+
+/// A folder that only the server's user (and root) can enter. One that is there must be that already.
+pub(super) fn private_folder(folder: &Path, user: Option<&User>) -> anyhow::Result<()> {
+    make_folder(folder, 0o700)?;
+    let found = fs::symlink_metadata(folder)?;
+    let own = nix::unistd::geteuid().as_raw();
+    let owner = user.map_or(own, |user| user.uid);
+    ensure!(
+        found.is_dir() && (found.uid() == owner || found.uid() == own),
+        "{} is there, but is another user's; remove it",
+        folder.display()
+    );
+    if let Some(user) = user {
+        chown(folder, Some(user.uid), Some(user.gid))
+            .with_context(|| format!("cannot give {} to user `{}`", folder.display(), user.name))?;
+    }
+    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+    Ok(())
+}
+
+/// Makes a folder and what is missing above it; one that is there keeps its mode.
+fn make_folder(folder: &Path, mode: u32) -> anyhow::Result<()> {
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    match fs::create_dir(folder) {
+        Ok(()) => fs::set_permissions(folder, Permissions::from_mode(mode))
+            .with_context(|| format!("cannot set the mode of {}", folder.display())),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot make {}", folder.display())),
+    }
+}
+
+pub(super) fn short_hash(path: &Path) -> String {
+    hex::encode(&Sha256::digest(path.as_os_str().as_bytes())[..6])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deep_folder_gets_a_short_socket() {
+        assert_eq!(socket(Path::new("/var/lib/x")), Path::new("/var/lib/x/run"));
+        let deep = PathBuf::from(format!("/{}", "deep/".repeat(30)));
+        assert!(socket(&deep).as_os_str().len() < 40);
+        assert_ne!(socket(&deep), socket(&deep.join("other")));
+    }
+
+    #[test]
+    fn a_closed_folder_above_is_seen() {
+        let closed = tempfile::tempdir().unwrap();
+        let inner = closed.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        let stranger = User {
+            name: "stranger".to_owned(),
+            uid: 4_000_000,
+            gid: 4_000_000,
+        };
+        assert!(!can_enter(&inner, &stranger));
+        fs::set_permissions(closed.path(), Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(&inner, Permissions::from_mode(0o711)).unwrap();
+        assert!(can_enter(&inner, &stranger));
+    }
+}

@@ -1,0 +1,130 @@
+//! Why training ends without a result: one value for each thing that can be told apart by whoever reads it.
+//! The parent needs only a stable code, a sentence, and whether another try may help.
+
+use std::io;
+
+use crate::domain::progress::Failure;
+
+/// What stops a trainer or an inference child.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The plan or the command line does not fit this trainer.
+    #[error("{0}")]
+    Plan(String),
+    /// The packs do not fit the plan.
+    #[error("{0}")]
+    Data(String),
+    /// The base model's weights do not fit its architecture.
+    #[error("{0}")]
+    Weights(String),
+    /// A checkpoint is incomplete, altered, or of another job.
+    #[error("checkpoint {folder}: {reason}")]
+    Checkpoint { folder: String, reason: String },
+    /// Loss or weights are no longer finite.
+    #[error(
+        "training diverged at step {step}: the loss is no longer finite; lower `learning_rate`, or set `gradient_clip`"
+    )]
+    Diverged { step: u64 },
+    #[error("out of memory: {0}; lower `batch_size`, or freeze more of the trunk")]
+    OutOfMemory(String),
+    /// The device is not there.
+    #[error("{0}")]
+    Device(String),
+    #[error("{context}: {source}")]
+    Io { context: String, source: io::Error },
+    /// Anything else that libtorch refuses.
+    #[error("torch: {0}")]
+    Torch(String),
+}
+
+impl TrainError {
+    /// Says what was being done when the operating system refused.
+    pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let context = context.into();
+        move |source| Self::Io { context, source }
+    }
+
+    /// The stable word for it, listed in docs/errors.md.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Plan(_) => "invalid_plan",
+            Self::Data(_) => "invalid_data",
+            Self::Weights(_) => "invalid_weights",
+            Self::Checkpoint { .. } => "checkpoint_corrupt",
+            Self::Diverged { .. } => "diverged",
+            Self::OutOfMemory(_) => "out_of_memory",
+            Self::Device(_) => "device_unavailable",
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "storage_full"
+            }
+            Self::Io { .. } => "io_error",
+            Self::Torch(_) => "torch_error",
+        }
+    }
+
+    /// Whether the same plan may succeed on another try, here or on another machine.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Plan(_) | Self::Data(_) | Self::Weights(_) | Self::Diverged { .. } => false,
+            Self::Checkpoint { .. }
+            | Self::OutOfMemory(_)
+            | Self::Device(_)
+            | Self::Io { .. }
+            | Self::Torch(_) => true,
+        }
+    }
+
+    pub fn failure(&self) -> Failure {
+        Failure {
+            code: self.code().to_owned(),
+            message: self.to_string(),
+            retryable: self.retryable(),
+        }
+    }
+
+    /// What a panic was about. `tch` panics with the text of the C++ exception, so this is where one becomes a value.
+    pub fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
+        let text = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied());
+        Self::from_torch(text.unwrap_or("panicked without a message"))
+    }
+
+    fn from_torch(text: &str) -> Self {
+        let first = text.lines().next().unwrap_or_default();
+        let lower = text.to_lowercase();
+        if lower.contains("out of memory") || lower.contains("can't allocate memory") {
+            Self::OutOfMemory(first.to_owned())
+        } else {
+            Self::Torch(first.to_owned())
+        }
+    }
+}
+
+impl From<tch::TchError> for TrainError {
+    fn from(error: tch::TchError) -> Self {
+        Self::from_torch(&error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn running_out_of_something_is_told_apart() {
+        let text = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes";
+        assert_eq!(TrainError::from_torch(text).code(), "out_of_memory");
+        assert_eq!(
+            TrainError::from_torch("CUDA out of memory. Tried").code(),
+            "out_of_memory"
+        );
+        assert_eq!(
+            TrainError::from_torch("shape mismatch\nat frame 0").to_string(),
+            "torch: shape mismatch"
+        );
+        let full = TrainError::io("cannot write x")(io::ErrorKind::StorageFull.into());
+        assert!(full.retryable() && full.code() == "storage_full");
+    }
+}

@@ -1,0 +1,112 @@
+//! Runs a frozen trunk once per sample, ever: features are kept in files named by everything that they depend on, shared
+//! by epochs, attempts and jobs. A file holds a fixed run of samples, so that a stopped run goes on where it was.
+
+use std::{collections::BTreeMap, path::Path};
+
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    error::TrainError,
+    inputs::{CacheKey, Meter, mark_used},
+    network::Network,
+    protocol::Stop,
+    samples::Source,
+};
+use crate::{
+    data::batch,
+    domain::work::TrainPlan,
+    models::{
+        fast,
+        weights::{self, WeightsError},
+    },
+};
+
+/// Of this file: raised when its way of computing changes.
+const VERSION: u32 = 1;
+/// Samples of one file.
+const SHARD: usize = 1024;
+/// Samples that run through the trunk together; it divides `SHARD`. Batches are always the same samples, so that a
+/// feature is the same to the last bit whoever computes it.
+const BATCH: usize = 32;
+/// The tensor's name in a file.
+const NAME: &str = "features";
+
+/// Features [samples, feature_dim] of a whole pack, f32 on the CPU. `None` when a stop was asked for.
+///
+/// # Errors
+/// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written.
+pub fn of_pack(
+    plan: &TrainPlan,
+    source: &Source,
+    network: &Network,
+    device: Device,
+    stop: &Stop,
+    meter: &mut Meter,
+) -> Result<Option<Tensor>, TrainError> {
+    let device_kind = if device == Device::Cpu { "cpu" } else { "cuda" };
+    let base = &plan.base_model;
+    let key = CacheKey {
+        what: "features f32",
+        version: VERSION << 16 | fast::VERSION,
+        pack_sha256: &source.sha256,
+        preprocessing: &base.preprocessing,
+        trunk: Some((
+            &base.weights_sha256,
+            network.architecture.name,
+            &plan.recipe.cut,
+            device_kind,
+            plan.threads,
+        )),
+    }
+    .hash();
+    let samples: Vec<usize> = (0..source.pack.len()).collect();
+    let mut parts = Vec::new();
+    for (number, shard) in samples.chunks(SHARD).enumerate() {
+        let path = plan
+            .cache
+            .join(format!("features-{key}-{number:05}.safetensors"));
+        let shape = [shard.len() as i64, network.feature_dim];
+        if let Some(found) = find(&path, shape) {
+            mark_used(&path);
+            meter.found(shard.len());
+            parts.push(found);
+            continue;
+        }
+        let mut rows = Vec::new();
+        for chunk in shard.chunks(BATCH) {
+            if stop.requested() {
+                return Ok(None);
+            }
+            let pixels = batch::load(
+                &source.pack,
+                chunk,
+                &base.preprocessing,
+                plan.threads as usize,
+            )
+            .map_err(|error| TrainError::Data(error.to_string()))?;
+            let images = batch::normalize(&pixels, &base.preprocessing, device);
+            rows.push(network.features(&images).to_device(Device::Cpu));
+            meter.computed(chunk.len());
+        }
+        let made = Tensor::cat(&rows, 0);
+        keep(&path, &made)?;
+        parts.push(made);
+    }
+    Ok(Some(Tensor::cat(&parts, 0)))
+}
+
+/// A file of the cache, when it is there and whole. One that is not is made again.
+fn find(path: &Path, shape: [i64; 2]) -> Option<Tensor> {
+    let features = weights::read_safetensors(path).ok()?.remove(NAME)?;
+    (features.size() == shape && features.kind() == Kind::Float).then_some(features)
+}
+
+fn keep(path: &Path, features: &Tensor) -> Result<(), TrainError> {
+    let tensors = [(NAME.to_owned(), features.shallow_clone())];
+    weights::write_safetensors(path, &tensors, &BTreeMap::new()).map_err(|error| match error {
+        WeightsError::Io { source, .. } => {
+            TrainError::io(format!("cannot write features to {}", path.display()))(source)
+        }
+        refused @ WeightsError::Refused { .. } => TrainError::Torch(refused.to_string()),
+    })
+}

@@ -1,0 +1,278 @@
+//! The inference child: `Predict` lines in, `Predicted` lines out. Models stay loaded while they are among the last used,
+//! and requests that wait for the same model run together.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::mpsc,
+};
+
+use rayon::prelude::*;
+use serde::{Deserialize, de::DeserializeOwned};
+use tch::{Device, Kind, Tensor, nn};
+
+use super::{
+    error::TrainError,
+    export::{CONFIG, LABELS, MODEL, PREPROCESS},
+    network::cut_at,
+};
+use crate::{
+    data::{batch, image},
+    domain::{
+        base_model::Preprocessing,
+        progress::Failure,
+        work::{ImageOutcome, Predict, Predicted},
+    },
+    models::{fast::Extractor, registry, weights},
+};
+
+/// Models that stay loaded.
+const LOADED_MODELS: usize = 4;
+/// Images that run through a trunk together.
+const BATCH: usize = 32;
+/// Pixels of one image (width times height), as for images of a data set by default.
+const MAX_PIXELS: u64 = 50_000_000;
+/// Requests that are read ahead. More wait in the pipe.
+const READ_AHEAD: usize = 256;
+
+/// A bundle, ready to predict.
+#[derive(Debug)]
+pub struct Bundle {
+    extractor: Extractor,
+    /// [classes, feature_dim]
+    weight: Tensor,
+    /// [classes]
+    bias: Tensor,
+    preprocessing: Preprocessing,
+}
+
+/// What loading needs of `config.json`.
+#[derive(Deserialize)]
+struct Config {
+    architecture: String,
+    rehead: RunFacts,
+}
+
+#[derive(Deserialize)]
+struct RunFacts {
+    cut: String,
+}
+
+impl Bundle {
+    /// Loads a bundle folder, strictly.
+    ///
+    /// # Errors
+    /// `Io`; `Plan` for an architecture that is not here; `Weights` for a file that does not fit it.
+    pub fn load(folder: &Path) -> Result<Self, TrainError> {
+        let config: Config = read_json(&folder.join(CONFIG))?;
+        let labels: Vec<String> = read_json(&folder.join(LABELS))?;
+        let architecture = registry::find(&config.architecture).ok_or_else(|| {
+            TrainError::Plan(format!(
+                "there is no architecture `{}` here",
+                config.architecture
+            ))
+        })?;
+        let vs = nn::VarStore::new(Device::Cpu);
+        let mut trunk = architecture.build(&vs.root());
+        let feature_dim = cut_at(&mut trunk, architecture, &config.rehead.cut)?;
+        let classes = labels.len() as i64;
+        let weight = Tensor::zeros([classes, feature_dim], (Kind::Float, Device::Cpu));
+        let bias = Tensor::zeros([classes], (Kind::Float, Device::Cpu));
+
+        let mut tensors = trunk.named();
+        tensors.push((
+            format!("{}.weight", architecture.classifier),
+            weight.shallow_clone(),
+        ));
+        tensors.push((
+            format!("{}.bias", architecture.classifier),
+            bias.shallow_clone(),
+        ));
+        let path = folder.join(MODEL);
+        let saved = weights::read_safetensors(&path)
+            .map_err(|error| TrainError::Weights(error.to_string()))?;
+        weights::load_strict(&tensors, &saved, &[])
+            .map_err(|report| TrainError::Weights(format!("{}: {report}", path.display())))?;
+        let preprocessing = read_json(&folder.join(PREPROCESS))?;
+        Ok(Self {
+            extractor: Extractor::new(&trunk),
+            weight,
+            bias,
+            preprocessing,
+        })
+    }
+
+    /// Logits [N, classes] of images [N, 3, S, S] f32.
+    pub fn logits(&self, images: &Tensor) -> Tensor {
+        tch::no_grad(|| {
+            self.extractor
+                .features(images)
+                .linear(&self.weight, Some(&self.bias))
+        })
+    }
+
+    /// What becomes of each image file, in order.
+    ///
+    /// # Errors
+    /// `Torch`, `OutOfMemory`. An image that cannot be read is an outcome, not an error.
+    fn predict(&self, images: &[PathBuf]) -> Result<Vec<ImageOutcome>, TrainError> {
+        let mut outcomes = Vec::with_capacity(images.len());
+        for chunk in images.chunks(BATCH) {
+            let preprocessing = &self.preprocessing;
+            let decoded: Vec<Result<Vec<u8>, String>> = chunk
+                .par_iter()
+                .map(|path| decode(path, preprocessing))
+                .collect();
+            let pixels: Vec<u8> = decoded.iter().flatten().flatten().copied().collect();
+            let count = decoded.iter().flatten().count() as i64;
+            let mut rows = if count > 0 {
+                self.probabilities(&pixels, count)?
+            } else {
+                Vec::new()
+            }
+            .into_iter();
+            outcomes.extend(decoded.into_iter().map(|image| match image {
+                Ok(_) => ImageOutcome::Probabilities(
+                    rows.next().expect("a row for each image: this is a bug"),
+                ),
+                Err(reason) => ImageOutcome::Unreadable(reason),
+            }));
+        }
+        Ok(outcomes)
+    }
+
+    fn probabilities(&self, pixels: &[u8], count: i64) -> Result<Vec<Vec<f32>>, TrainError> {
+        let side = i64::from(self.preprocessing.input_size);
+        let images = Tensor::f_from_data_size(pixels, &[count, side, side, 3], Kind::Uint8)?;
+        let logits = self.logits(&batch::normalize(&images, &self.preprocessing, Device::Cpu));
+        let shares = logits
+            .softmax(-1, Kind::Double)
+            .to_kind(Kind::Float)
+            .contiguous();
+        let classes = self.bias.size()[0] as usize;
+        Ok(Vec::<f32>::try_from(&shares.view(-1))?
+            .chunks_exact(classes)
+            .map(<[f32]>::to_vec)
+            .collect())
+    }
+}
+
+fn decode(path: &Path, preprocessing: &Preprocessing) -> Result<Vec<u8>, String> {
+    let bytes = fs::read(path).map_err(|error| format!("cannot read the image: {error}"))?;
+    let image = image::decode(&bytes, MAX_PIXELS).map_err(|error| error.to_string())?;
+    Ok(image::preprocess(&image, preprocessing))
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
+    let text = fs::read(path).map_err(TrainError::io(format!("cannot read {}", path.display())))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| TrainError::Plan(format!("{}: {error}", path.display())))
+}
+
+/// Answers lines of `input` on `out` until `input` ends.
+///
+/// # Errors
+/// `Io` when an answer cannot be written, `Plan` for a line that is not a `Predict`.
+pub fn serve(input: impl BufRead + Send + 'static, mut out: impl Write) -> Result<(), TrainError> {
+    let (sender, receiver) = mpsc::sync_channel(READ_AHEAD);
+    let reader = std::thread::spawn(move || read_requests(input, &sender));
+    let mut loaded: Vec<(PathBuf, Bundle)> = Vec::new();
+    while let Ok(first) = receiver.recv() {
+        let mut waiting = vec![first];
+        waiting.extend(receiver.try_iter());
+        let mut by_bundle: BTreeMap<PathBuf, Vec<Predict>> = BTreeMap::new();
+        for request in waiting {
+            by_bundle
+                .entry(request.bundle.clone())
+                .or_default()
+                .push(request);
+        }
+        for (folder, requests) in by_bundle {
+            for answer in answer(&mut loaded, &folder, &requests) {
+                serde_json::to_writer(&mut out, &answer)
+                    .map_err(|error| TrainError::io("cannot answer")(error.into()))?;
+                out.write_all(b"\n")
+                    .and_then(|()| out.flush())
+                    .map_err(TrainError::io("cannot answer"))?;
+            }
+        }
+    }
+    reader
+        .join()
+        .map_err(|payload| TrainError::from_panic(&*payload))?
+}
+
+fn read_requests(
+    input: impl BufRead,
+    sender: &mpsc::SyncSender<Predict>,
+) -> Result<(), TrainError> {
+    for line in input.lines() {
+        let line = line.map_err(TrainError::io("cannot read a request"))?;
+        let request = serde_json::from_str(&line).map_err(|error| {
+            TrainError::Plan(format!("a line is not a request to predict: {error}"))
+        })?;
+        if sender.send(request).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Runs requests for one bundle together. What goes wrong is each request's answer.
+fn answer(
+    loaded: &mut Vec<(PathBuf, Bundle)>,
+    folder: &Path,
+    requests: &[Predict],
+) -> Vec<Predicted> {
+    let images: Vec<PathBuf> = requests
+        .iter()
+        .flat_map(|request| request.images.iter().cloned())
+        .collect();
+    // tch's calls panic with the C++ exception's text; a bundle is only read here, so that nothing is left half done.
+    let predicted = catch_unwind(AssertUnwindSafe(|| {
+        bundle(loaded, folder)?.predict(&images)
+    }))
+    .unwrap_or_else(|payload| Err(TrainError::from_panic(&*payload)));
+    let mut outcomes = match predicted {
+        Ok(outcomes) => outcomes.into_iter(),
+        Err(error) => {
+            return requests
+                .iter()
+                .map(|request| failed(request.id, error.failure()))
+                .collect();
+        }
+    };
+    let take = |request: &Predict| Predicted {
+        id: request.id,
+        outcome: Ok(outcomes.by_ref().take(request.images.len()).collect()),
+    };
+    requests.iter().map(take).collect()
+}
+
+fn failed(id: u64, failure: Failure) -> Predicted {
+    Predicted {
+        id,
+        outcome: Err(failure),
+    }
+}
+
+/// The bundle of `folder`, loaded if need be; the one used longest ago makes room.
+fn bundle<'a>(
+    loaded: &'a mut Vec<(PathBuf, Bundle)>,
+    folder: &Path,
+) -> Result<&'a Bundle, TrainError> {
+    let entry = match loaded.iter().position(|(known, _)| known == folder) {
+        Some(place) => loaded.remove(place),
+        None => {
+            if loaded.len() >= LOADED_MODELS {
+                loaded.remove(0);
+            }
+            (folder.to_owned(), Bundle::load(folder)?)
+        }
+    };
+    loaded.push(entry);
+    Ok(&loaded[loaded.len() - 1].1)
+}

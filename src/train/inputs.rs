@@ -1,0 +1,218 @@
+//! What an epoch reads, made once: features where the whole trunk is frozen, otherwise decoded pixels. No image is
+//! decoded, and no frozen trunk is run, once per epoch.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tch::{Device, Tensor};
+
+use super::{
+    error::TrainError,
+    features,
+    network::Network,
+    pixels::{self, Pixels},
+    protocol::{Reporter, Stop},
+    samples::Samples,
+};
+use crate::{
+    data::batch,
+    domain::{base_model::Preprocessing, progress::Progress, work::TrainPlan},
+};
+
+/// Samples of one evaluation batch. Part of what an evaluation is to the last bit.
+const EVALUATION_PIXELS: usize = 32;
+const EVALUATION_FEATURES: usize = 4096;
+
+/// The prepared samples of a run, by sample number.
+#[derive(Debug)]
+pub enum Inputs {
+    /// f32 [samples, feature_dim] on the device.
+    Features(Tensor),
+    /// Decoded images of each source in turn.
+    Pixels {
+        sources: Vec<Pixels>,
+        preprocessing: Preprocessing,
+        device: Device,
+    },
+}
+
+/// What a cache entry depends on; its hash is the entry's name. Threads and device are in it because they decide the
+/// last bits, and a resumed run must find the bits it began with.
+#[derive(Debug, Serialize)]
+pub struct CacheKey<'a> {
+    pub what: &'a str,
+    /// Of the code that makes the entry; raised when that code's results change.
+    pub version: u32,
+    pub pack_sha256: &'a str,
+    pub preprocessing: &'a Preprocessing,
+    /// Weights, architecture, cut, device kind and threads, where a trunk ran.
+    pub trunk: Option<(&'a str, &'a str, &'a str, &'a str, u32)>,
+}
+
+impl CacheKey<'_> {
+    /// Lower-case hex.
+    pub fn hash(&self) -> String {
+        let text = serde_json::to_vec(self).expect("a key is plain data: this is a bug");
+        hex::encode(Sha256::digest(text))
+    }
+}
+
+/// Says how far a long preparation is, a few times a second.
+pub struct Meter<'a> {
+    say: &'a mut Reporter,
+    total: u64,
+    done: u64,
+    /// Samples that were computed, not found; they make the speed.
+    computed: u64,
+    started: Instant,
+    said: Instant,
+}
+
+impl<'a> Meter<'a> {
+    pub fn new(say: &'a mut Reporter, total: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            say,
+            total: total as u64,
+            done: 0,
+            computed: 0,
+            started: now,
+            said: now,
+        }
+    }
+
+    pub fn found(&mut self, samples: usize) {
+        self.done += samples as u64;
+    }
+
+    pub fn computed(&mut self, samples: usize) {
+        self.done += samples as u64;
+        self.computed += samples as u64;
+        if self.said.elapsed() >= Duration::from_millis(250) || self.done == self.total {
+            let samples_per_second =
+                self.computed as f64 / self.started.elapsed().as_secs_f64().max(1e-6);
+            self.say.say(&Progress::Fraction {
+                done: self.done,
+                total: self.total,
+                samples_per_second,
+            });
+            self.said = Instant::now();
+        }
+    }
+}
+
+/// Sets an entry's time to now: the least recently used are evicted first, by whoever keeps the cache.
+pub fn mark_used(entry: &std::path::Path) {
+    // An entry of another user keeps its time.
+    if let Ok(file) = std::fs::File::open(entry) {
+        let _ = file.set_modified(std::time::SystemTime::now());
+    }
+}
+
+impl Inputs {
+    /// Makes or finds what the network's training reads. `None` when a stop was asked for meanwhile; what was made so far
+    /// stays in the cache.
+    ///
+    /// # Errors
+    /// `Data` for an image that cannot be decoded, `Io` for the cache.
+    pub fn prepare(
+        plan: &TrainPlan,
+        samples: &Samples,
+        network: &Network,
+        device: Device,
+        stop: &Stop,
+        say: &mut Reporter,
+    ) -> Result<Option<Self>, TrainError> {
+        let mut meter = Meter::new(say, samples.labels.len());
+        std::fs::create_dir_all(&plan.cache).map_err(TrainError::io(format!(
+            "cannot make the cache folder {}",
+            plan.cache.display()
+        )))?;
+        if network.is_trunk_frozen() {
+            let mut parts = Vec::new();
+            for source in &samples.sources {
+                let Some(part) =
+                    features::of_pack(plan, source, network, device, stop, &mut meter)?
+                else {
+                    return Ok(None);
+                };
+                parts.push(part);
+            }
+            return Ok(Some(Self::Features(
+                Tensor::cat(&parts, 0).to_device(device),
+            )));
+        }
+        let mut sources = Vec::new();
+        for source in &samples.sources {
+            let Some(part) = pixels::of_pack(plan, source, stop, &mut meter)? else {
+                return Ok(None);
+            };
+            sources.push(part);
+        }
+        Ok(Some(Self::Pixels {
+            sources,
+            preprocessing: plan.base_model.preprocessing.clone(),
+            device,
+        }))
+    }
+
+    /// Features [N, feature_dim] of these samples, as training sees them.
+    ///
+    /// # Errors
+    /// `Io` when the cache cannot be read.
+    pub fn features_train(
+        &self,
+        network: &Network,
+        samples: &[usize],
+    ) -> Result<Tensor, TrainError> {
+        match self {
+            Self::Features(features) => Ok(select(features, samples)),
+            Self::Pixels { .. } => Ok(network.features_train(&self.images(samples)?)),
+        }
+    }
+
+    /// Logits [N, classes] of these samples in evaluation, f32 on the host, in batches of a fixed size.
+    ///
+    /// # Errors
+    /// `Io` when the cache cannot be read.
+    pub fn logits(&self, network: &Network, samples: &[usize]) -> Result<Vec<f32>, TrainError> {
+        let size = if matches!(self, Self::Features(_)) {
+            EVALUATION_FEATURES
+        } else {
+            EVALUATION_PIXELS
+        };
+        let mut parts = Vec::new();
+        for chunk in samples.chunks(size) {
+            let features = match self {
+                Self::Features(features) => select(features, chunk),
+                Self::Pixels { .. } => network.features(&self.images(chunk)?),
+            };
+            parts.push(network.logits(&features));
+        }
+        let all = Tensor::cat(&parts, 0)
+            .to_device(Device::Cpu)
+            .contiguous()
+            .view(-1);
+        Ok(Vec::<f32>::try_from(&all)?)
+    }
+
+    /// Images [N, 3, S, S] f32 on the device.
+    fn images(&self, samples: &[usize]) -> Result<Tensor, TrainError> {
+        let Self::Pixels {
+            sources,
+            preprocessing,
+            device,
+        } = self
+        else {
+            unreachable!("features have no images: this is a bug")
+        };
+        let pixels = pixels::gather(sources, samples)?;
+        Ok(batch::normalize(&pixels, preprocessing, *device))
+    }
+}
+
+fn select(features: &Tensor, samples: &[usize]) -> Tensor {
+    let rows: Vec<i64> = samples.iter().map(|&sample| sample as i64).collect();
+    features.index_select(0, &Tensor::from_slice(&rows).to_device(features.device()))
+}

@@ -1,0 +1,101 @@
+//! The trainer: a job folder in, a job folder out. Knows no Postgres, no HTTP, no bucket, and opens no socket.
+//!
+//! Read `run` first: it is the whole of a run, in the order in which it happens. The other modules are its parts.
+
+/// A training run from plan to bundle.
+pub mod run;
+
+/// Packs, labels and splits.
+pub mod samples;
+
+/// Trunk and head; what trains and what does not.
+pub mod network;
+
+/// Features or pixels, made once.
+pub mod inputs;
+
+/// Features of a frozen trunk, through the cache.
+pub mod features;
+
+/// Decoded images, through the cache.
+pub mod pixels;
+
+/// Random choices as functions of the seed and of where they are made.
+pub mod order;
+
+/// Cross-entropy.
+pub mod loss;
+
+/// SGD and AdamW with savable state.
+pub mod optimizer;
+
+/// The learning rate as a function of the step.
+pub mod schedule;
+
+/// Losses that wait on the device; divergence.
+pub mod losses;
+
+/// From logits to a report.
+pub mod metrics;
+
+/// How the network does on some samples.
+pub mod evaluation;
+
+/// The best evaluation, and early stopping.
+pub mod selection;
+
+/// When and what to save.
+pub mod saver;
+
+/// Checkpoint folders.
+pub mod checkpoint;
+
+/// The bundle.
+pub mod export;
+
+/// The inference child.
+pub mod infer;
+
+/// The warm spare.
+pub mod spare;
+
+/// CPU or CUDA.
+pub mod device;
+
+/// Talking to the parent.
+pub mod protocol;
+
+/// Why there is no result.
+pub mod error;
+
+#[cfg(test)]
+fn test_recipe() -> crate::domain::recipe::Recipe {
+    use crate::domain::recipe::*;
+    Recipe {
+        task: Task::SingleLabelClassification,
+        cut: network::PRE_LOGITS.to_owned(),
+        trainable: Vec::new(),
+        head: Head {
+            layers: Vec::new(),
+            init: HeadInit::Zero,
+        },
+        n_epochs: 1,
+        batch_size: 8,
+        optimizer: Optimizer::Sgd,
+        learning_rate: 0.1,
+        backbone_learning_rate: 0.01,
+        weight_decay: 0.0,
+        schedule: Schedule::Constant,
+        warmup_fraction: 0.0,
+        label_smoothing: 0.0,
+        gradient_clip: None,
+        batch_norm: BatchNorm::Frozen,
+        early_stopping: EarlyStopping {
+            patience: None,
+            metric: Metric::ValidAccuracy,
+            min_delta: 0.0,
+        },
+        checkpoint_every_seconds: 300,
+        seed: 1,
+    }
+}

@@ -1,0 +1,286 @@
+//! The network of a run: a trunk of which some part trains, under a new head. What is frozen stays bit for bit, its
+//! BatchNorm included; what trains, and nothing else, is in `parameters`.
+
+use std::collections::{BTreeMap, HashSet};
+
+use tch::{Device, Tensor, nn};
+
+use super::{
+    error::TrainError,
+    optimizer::{Group, Parameter},
+    order::{Stream, key},
+};
+use crate::{
+    domain::{
+        recipe::{BatchNorm, Recipe},
+        work::PlanModel,
+    },
+    models::{
+        fast::Extractor,
+        head::Head,
+        ops::Norm,
+        registry::{self, Architecture},
+        trunk::{Trunk, TrunkTensor},
+        weights,
+    },
+};
+
+/// The cut that removes the classifier only.
+pub const PRE_LOGITS: &str = "pre_logits";
+
+#[derive(Debug)]
+pub struct Network {
+    pub architecture: &'static Architecture,
+    /// Width of the features.
+    pub feature_dim: i64,
+    /// What trains: the trunk's part in forward order, then the head. Names are timm's.
+    pub parameters: Vec<Parameter>,
+    trunk: Trunk,
+    head: Head,
+    /// The longest run of stages from the input side in which nothing trains.
+    frozen: Extractor,
+    frozen_stages: usize,
+    norm: Norm,
+    /// Running statistics that training changes.
+    statistics: Vec<(String, Tensor)>,
+    seed: u64,
+}
+
+impl Network {
+    /// Loads the base model, strictly, without its head; cuts it; gives it a new head.
+    ///
+    /// # Errors
+    /// `Plan` for an architecture, cut or parameter that does not exist, `Weights` for a file that does not fit.
+    pub fn build(
+        base: &PlanModel,
+        recipe: &Recipe,
+        classes: usize,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        let architecture = registry::find(&base.architecture).ok_or_else(|| {
+            TrainError::Plan(format!(
+                "there is no architecture `{}` here",
+                base.architecture
+            ))
+        })?;
+        let vs = nn::VarStore::new(device);
+        let (trunk, feature_dim) = load_trunk(architecture, base, &recipe.cut, &vs)?;
+        let seed = key(recipe.seed, Stream::Init, 0);
+        let head = Head::new(
+            &vs.root(),
+            &recipe.head,
+            feature_dim as u32,
+            classes as u32,
+            seed,
+        );
+
+        let tensors = trunk.tensors();
+        let trained = freeze(&tensors, &recipe.trainable)?;
+        let is_trained = |tensor: &&TrunkTensor| trained.contains(tensor.name.as_str());
+        let frozen_stages = trunk
+            .stages
+            .iter()
+            .position(|stage| {
+                tensors
+                    .iter()
+                    .filter(is_trained)
+                    .any(|tensor| tensor.stage == stage.name)
+            })
+            .unwrap_or(trunk.stages.len());
+        let norm = match recipe.batch_norm {
+            BatchNorm::Frozen => Norm::Running,
+            BatchNorm::Update => Norm::Batch,
+        };
+        let parameter = |group| {
+            move |(name, tensor): (String, Tensor)| Parameter {
+                name,
+                tensor,
+                group,
+            }
+        };
+        let backbone = tensors
+            .iter()
+            .filter(is_trained)
+            .map(|entry| (entry.name.clone(), entry.tensor.shallow_clone()));
+        let head_tensors = head.named_as(architecture.classifier).into_iter();
+        Ok(Self {
+            architecture,
+            feature_dim,
+            parameters: backbone
+                .map(parameter(Group::Backbone))
+                .chain(head_tensors.map(parameter(Group::Head)))
+                .collect(),
+            statistics: if norm == Norm::Batch {
+                updated_statistics(&tensors, &trained)
+            } else {
+                Vec::new()
+            },
+            frozen: Extractor::prefix(&trunk, frozen_stages),
+            frozen_stages,
+            trunk,
+            head,
+            norm,
+            seed: recipe.seed,
+        })
+    }
+
+    /// Whether nothing but the head trains: features are then the same in every epoch.
+    pub fn is_trunk_frozen(&self) -> bool {
+        self.frozen_stages == self.trunk.stages.len()
+    }
+
+    /// Features [N, `feature_dim`] of images [N, 3, S, S], with gradients for what trains, and running statistics updated
+    /// where the recipe says so.
+    pub fn features_train(&self, images: &Tensor) -> Tensor {
+        let input = tch::no_grad(|| self.enter(images));
+        self.trunk.forward(&input, self.frozen_stages, self.norm)
+    }
+
+    /// What enters the first stage that trains.
+    fn enter(&self, images: &Tensor) -> Tensor {
+        if self.frozen_stages == 0 {
+            images.shallow_clone()
+        } else {
+            self.frozen.map(images)
+        }
+    }
+
+    /// Features [N, `feature_dim`] of images [N, 3, S, S], in evaluation.
+    pub fn features(&self, images: &Tensor) -> Tensor {
+        tch::no_grad(|| {
+            if self.is_trunk_frozen() {
+                self.frozen.features(images)
+            } else {
+                self.trunk
+                    .forward(&self.enter(images), self.frozen_stages, Norm::Running)
+            }
+        })
+    }
+
+    /// Logits [N, classes] in training, with the dropout of step `step`.
+    pub fn logits_train(&self, features: &Tensor, step: u64) -> Tensor {
+        self.head
+            .forward_train(features, key(self.seed, Stream::Dropout, step))
+    }
+
+    /// Logits [N, classes] in evaluation.
+    pub fn logits(&self, features: &Tensor) -> Tensor {
+        tch::no_grad(|| self.head.forward(features))
+    }
+
+    /// Everything that training changes, under timm's names; the network's own tensors, not copies.
+    pub fn changing(&self) -> Vec<(String, Tensor)> {
+        let parameters = self
+            .parameters
+            .iter()
+            .map(|parameter| (parameter.name.clone(), parameter.tensor.detach()));
+        let statistics = self
+            .statistics
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+        parameters.chain(statistics).collect()
+    }
+
+    /// Takes over what `changing` gave, strictly.
+    ///
+    /// # Errors
+    /// Every tensor that is missing, left over or misshapen.
+    pub fn restore(&mut self, saved: &BTreeMap<String, Tensor>) -> Result<(), String> {
+        weights::load_strict(&self.changing(), saved, &[]).map_err(|report| report.to_string())
+    }
+
+    /// Whether `changing` is all there is.
+    pub fn changes_wholly(&self) -> bool {
+        self.changing().len() == self.tensors().len()
+    }
+
+    /// The whole network under timm's names, the new head in the classifier's place; its own tensors, not copies.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        let mut all = self.trunk.named();
+        all.extend(self.head.named_as(self.architecture.classifier));
+        all.into_iter()
+            .map(|(name, tensor)| (name, tensor.detach()))
+            .collect()
+    }
+}
+
+/// The trunk with the base model's weights, and its width after the cut.
+fn load_trunk(
+    architecture: &Architecture,
+    base: &PlanModel,
+    cut: &str,
+    vs: &nn::VarStore,
+) -> Result<(Trunk, i64), TrainError> {
+    let mut trunk = architecture.build(&vs.root());
+    let unfit = |reason: String| {
+        TrainError::Weights(format!("the weights of base model `{}`: {reason}", base.id))
+    };
+    let tensors =
+        weights::read_safetensors(&base.weights).map_err(|error| unfit(error.to_string()))?;
+    let classifier = format!("{}.", architecture.classifier);
+    weights::load_strict(&trunk.named(), &tensors, &[&classifier])
+        .map_err(|report| unfit(report.to_string()))?;
+    let feature_dim = cut_at(&mut trunk, architecture, cut)?;
+    Ok((trunk, feature_dim))
+}
+
+/// Removes what comes after `cut`. Returns the width of the features that are left.
+///
+/// # Errors
+/// `Plan` when there is no such stage.
+pub fn cut_at(
+    trunk: &mut Trunk,
+    architecture: &Architecture,
+    cut: &str,
+) -> Result<i64, TrainError> {
+    if cut == PRE_LOGITS {
+        return Ok(i64::from(architecture.feature_dim));
+    }
+    let missing = || {
+        TrainError::Plan(format!(
+            "`{}` has no stage `{cut}` to cut after",
+            architecture.name
+        ))
+    };
+    trunk.cut_after(cut).ok_or_else(missing)
+}
+
+/// Lets exactly `trainable` require gradients.
+fn freeze<'a>(
+    tensors: &[TrunkTensor],
+    trainable: &'a [String],
+) -> Result<HashSet<&'a str>, TrainError> {
+    let trained: HashSet<&str> = trainable.iter().map(String::as_str).collect();
+    let parameters: HashSet<&str> = tensors
+        .iter()
+        .filter(|tensor| tensor.trainable)
+        .map(|tensor| tensor.name.as_str())
+        .collect();
+    if let Some(unknown) = trainable
+        .iter()
+        .find(|name| !parameters.contains(name.as_str()))
+    {
+        return Err(TrainError::Plan(format!(
+            "the trunk has no parameter `{unknown}` to train"
+        )));
+    }
+    for entry in tensors {
+        let _ = entry
+            .tensor
+            .set_requires_grad(trained.contains(entry.name.as_str()));
+    }
+    Ok(trained)
+}
+
+/// The running statistics beside BatchNorm weights that train: `x.running_mean` and `x.running_var` of `x.weight`.
+fn updated_statistics(tensors: &[TrunkTensor], trained: &HashSet<&str>) -> Vec<(String, Tensor)> {
+    let of_trained_layer = |tensor: &&TrunkTensor| {
+        let layer = tensor.name.rsplit_once('.').map_or("", |(layer, _)| layer);
+        !tensor.trainable && trained.contains(format!("{layer}.weight").as_str())
+    };
+    tensors
+        .iter()
+        .filter(of_trained_layer)
+        .map(|entry| (entry.name.clone(), entry.tensor.shallow_clone()))
+        .collect()
+}

@@ -1,0 +1,248 @@
+//! SGD and AdamW over tensors, with their state in plain sight so that it can be saved: `tch`'s own expose none.
+//! Each follows PyTorch's single-tensor form operation by operation, so that the numbers are PyTorch's.
+
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+
+use super::error::TrainError;
+use crate::domain::recipe;
+
+const MOMENTUM: f64 = 0.9;
+const BETA1: f64 = 0.9;
+const BETA2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+/// Keeps the clipping factor finite when all gradients are 0, as `torch.nn.utils.clip_grad_norm_`.
+const CLIP_EPSILON: f64 = 1e-6;
+
+/// Which learning rate a tensor trains at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    Head,
+    Backbone,
+}
+
+/// A tensor that trains.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Its name in timm's state dict.
+    pub name: String,
+    /// The network's own tensor, not a copy.
+    pub tensor: Tensor,
+    pub group: Group,
+}
+
+/// The rates of one step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rates {
+    pub head: f64,
+    pub backbone: f64,
+}
+
+impl Rates {
+    /// The recipe's peak rates times `factor`.
+    pub fn at(recipe: &recipe::Recipe, factor: f64) -> Self {
+        Self {
+            head: factor * recipe.learning_rate,
+            backbone: factor * recipe.backbone_learning_rate,
+        }
+    }
+
+    fn of(self, group: Group) -> f64 {
+        match group {
+            Group::Head => self.head,
+            Group::Backbone => self.backbone,
+        }
+    }
+}
+
+/// Updates parameters from gradients. Holds one (SGD) or two (AdamW) tensors for each parameter.
+#[derive(Debug)]
+pub struct Optimizer {
+    kind: recipe::Optimizer,
+    weight_decay: f64,
+    gradient_clip: Option<f64>,
+    /// SGD's momentum buffer, or AdamW's first moment; in parameter order.
+    first: Vec<Tensor>,
+    /// AdamW's second moment; empty for SGD.
+    second: Vec<Tensor>,
+}
+
+impl Optimizer {
+    /// A fresh state: all zeros.
+    pub fn new(recipe: &recipe::Recipe, parameters: &[Parameter]) -> Self {
+        let zeros = || {
+            parameters
+                .iter()
+                .map(|parameter| parameter.tensor.detach().zeros_like())
+                .collect()
+        };
+        Self {
+            kind: recipe.optimizer,
+            weight_decay: recipe.weight_decay,
+            gradient_clip: recipe.gradient_clip,
+            first: zeros(),
+            second: if recipe.optimizer == recipe::Optimizer::Adamw {
+                zeros()
+            } else {
+                Vec::new()
+            },
+        }
+    }
+
+    /// Takes step `step` (from 1): changes `parameters` in place. Gradients are in parameter order and are used up.
+    pub fn step(
+        &mut self,
+        parameters: &mut [Parameter],
+        mut gradients: Vec<Tensor>,
+        step: u64,
+        rates: Rates,
+    ) {
+        let _no_grad = tch::no_grad_guard();
+        if let Some(limit) = self.gradient_clip {
+            clip(&mut gradients, limit);
+        }
+        for (index, (parameter, gradient)) in parameters.iter_mut().zip(gradients).enumerate() {
+            let rate = rates.of(parameter.group);
+            match self.kind {
+                recipe::Optimizer::Sgd => {
+                    self.sgd(index, &mut parameter.tensor, gradient, rate, false)
+                }
+                recipe::Optimizer::Nesterov => {
+                    self.sgd(index, &mut parameter.tensor, gradient, rate, true)
+                }
+                recipe::Optimizer::Adamw => {
+                    self.adamw(index, &mut parameter.tensor, &gradient, step, rate)
+                }
+            }
+        }
+    }
+
+    /// `torch.optim.SGD(momentum=0.9)` (Sutskever et al. 2013): weight decay is L2 on every tensor. A momentum buffer of
+    /// zeros makes the first step PyTorch's, which starts the buffer as the gradient.
+    fn sgd(
+        &mut self,
+        index: usize,
+        weight: &mut Tensor,
+        mut gradient: Tensor,
+        rate: f64,
+        nesterov: bool,
+    ) {
+        if self.weight_decay != 0.0 {
+            gradient += &*weight * self.weight_decay;
+        }
+        let buffer = &mut self.first[index];
+        let _ = buffer.g_mul_scalar_(MOMENTUM).g_add_(&gradient);
+        let direction = if nesterov {
+            gradient + &*buffer * MOMENTUM
+        } else {
+            buffer.shallow_clone()
+        };
+        *weight += direction * -rate;
+    }
+
+    /// `torch.optim.AdamW` (Loshchilov & Hutter 2019), bias-corrected: weight decay is decoupled, and only on tensors of
+    /// two or more dimensions (no bias, no normalisation).
+    fn adamw(
+        &mut self,
+        index: usize,
+        weight: &mut Tensor,
+        gradient: &Tensor,
+        step: u64,
+        rate: f64,
+    ) {
+        if self.weight_decay != 0.0 && weight.dim() >= 2 {
+            let _ = weight.g_mul_scalar_(1.0 - rate * self.weight_decay);
+        }
+        let (first, second) = (&mut self.first[index], &mut self.second[index]);
+        let _ = first.lerp_(gradient, 1.0 - BETA1);
+        let _ = second
+            .g_mul_scalar_(BETA2)
+            .addcmul_(&(gradient * (1.0 - BETA2)), gradient);
+        let correction1 = 1.0 - BETA1.powf(step as f64);
+        let correction2 = 1.0 - BETA2.powf(step as f64);
+        let denominator = second.sqrt() / correction2.sqrt() + EPSILON;
+        let _ = weight.addcdiv_(&(&*first * (-rate / correction1)), &denominator);
+    }
+
+    /// The state under stable names: `momentum.<parameter>`, or `first.<parameter>` and `second.<parameter>`.
+    pub fn state(&self, parameters: &[Parameter]) -> Vec<(String, Tensor)> {
+        let named = |kind: &'static str, tensors: &[Tensor]| {
+            let pairs = parameters.iter().zip(tensors);
+            pairs
+                .map(move |(parameter, tensor)| {
+                    (format!("{kind}.{}", parameter.name), tensor.copy())
+                })
+                .collect::<Vec<_>>()
+        };
+        match self.kind {
+            recipe::Optimizer::Sgd | recipe::Optimizer::Nesterov => named("momentum", &self.first),
+            recipe::Optimizer::Adamw => named("first", &self.first)
+                .into_iter()
+                .chain(named("second", &self.second))
+                .collect(),
+        }
+    }
+
+    /// Takes over a saved state.
+    ///
+    /// # Errors
+    /// Names the first tensor that is missing or has another shape.
+    pub fn restore(
+        &mut self,
+        parameters: &[Parameter],
+        saved: &BTreeMap<String, Tensor>,
+    ) -> Result<(), String> {
+        let _no_grad = tch::no_grad_guard();
+        let kinds: &mut [(&str, &mut Vec<Tensor>)] = match self.kind {
+            recipe::Optimizer::Sgd | recipe::Optimizer::Nesterov => {
+                &mut [("momentum", &mut self.first)]
+            }
+            recipe::Optimizer::Adamw => {
+                &mut [("first", &mut self.first), ("second", &mut self.second)]
+            }
+        };
+        for (kind, tensors) in kinds {
+            for (parameter, tensor) in parameters.iter().zip(tensors.iter_mut()) {
+                let name = format!("{kind}.{}", parameter.name);
+                let source = saved
+                    .get(&name)
+                    .ok_or_else(|| format!("has no tensor `{name}`"))?;
+                if source.size() != tensor.size() {
+                    return Err(format!(
+                        "tensor `{name}` is {:?}, not {:?}",
+                        source.size(),
+                        tensor.size()
+                    ));
+                }
+                tensor.copy_(source);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Scales all gradients so that their common norm is at most `limit`, as `torch.nn.utils.clip_grad_norm_`; no host sync.
+fn clip(gradients: &mut [Tensor], limit: f64) {
+    if gradients.is_empty() {
+        return;
+    }
+    let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();
+    let factor =
+        ((Tensor::stack(&norms, 0).norm() + CLIP_EPSILON).reciprocal() * limit).clamp_max(1.0);
+    for gradient in gradients {
+        let _ = gradient.g_mul_(&factor);
+    }
+}
+
+/// The gradients of `loss` with respect to `parameters`, in their order.
+///
+/// # Errors
+/// `Torch` with C++'s text, `OutOfMemory` when that is what it says.
+pub fn gradients(loss: &Tensor, parameters: &[Parameter]) -> Result<Vec<Tensor>, TrainError> {
+    let tensors: Vec<&Tensor> = parameters
+        .iter()
+        .map(|parameter| &parameter.tensor)
+        .collect();
+    Ok(Tensor::f_run_backward(&[loss], &tensors, false, false)?)
+}

@@ -1,0 +1,147 @@
+//! Every random choice of a run, as a function of the seed and of where it is made: nothing but counters needs saving,
+//! and a resumed run goes on with exactly the choices of the uninterrupted one.
+
+/// What a random choice is for. Choices of different streams never share numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// The order of samples, by epoch.
+    Order = 1,
+    /// What dropout drops, by step.
+    Dropout = 2,
+    /// The new head's first weights.
+    Init = 3,
+}
+
+/// A number for (seed, stream, index): SplitMix64's finalizer over each part in turn (Steele et al. 2014).
+pub fn key(seed: u64, stream: Stream, index: u64) -> u64 {
+    finalize(finalize(finalize(seed) ^ stream as u64) ^ index)
+}
+
+/// The order in which epoch `epoch` (from 1) visits `samples` samples: Fisher-Yates (Knuth 1969, algorithm P).
+pub fn permutation(seed: u64, epoch: u32, samples: usize) -> Vec<usize> {
+    let mut state = key(seed, Stream::Order, u64::from(epoch));
+    let mut order: Vec<usize> = (0..samples).collect();
+    for last in (1..samples).rev() {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        // The high half of a 128-bit product is uniform below `last + 1`, but for a bias below 2^-32 for any real data set.
+        let pick = ((u128::from(finalize(state)) * (last as u128 + 1)) >> 64) as usize;
+        order.swap(last, pick);
+    }
+    order
+}
+
+fn finalize(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+/// How the samples of an epoch fall into batches: all of `batch_size`, but for a smaller last one. A last batch of one
+/// sample joins the one before it, because BatchNorm has no statistics over one (a `batch_size` of 1 is kept as it is).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batches {
+    samples: usize,
+    batch_size: usize,
+}
+
+impl Batches {
+    pub fn new(samples: usize, batch_size: usize) -> Self {
+        Self {
+            samples,
+            batch_size: batch_size.max(1),
+        }
+    }
+
+    pub fn per_epoch(self) -> u64 {
+        let lone = self.samples % self.batch_size == 1 && self.samples > self.batch_size;
+        (self.samples.div_ceil(self.batch_size) - usize::from(lone)) as u64
+    }
+
+    /// The epoch (from 1) of step `step` (from 1), and its batch's place in the epoch's order.
+    pub fn locate(self, step: u64) -> (u32, std::ops::Range<usize>) {
+        let (epoch, batch) = (
+            (step - 1) / self.per_epoch(),
+            ((step - 1) % self.per_epoch()) as usize,
+        );
+        let start = batch * self.batch_size;
+        let end = if self.is_last(step) {
+            self.samples
+        } else {
+            start + self.batch_size
+        };
+        (epoch as u32 + 1, start..end)
+    }
+
+    /// Whether step `step` is its epoch's last.
+    pub fn is_last(self, step: u64) -> bool {
+        step.is_multiple_of(self.per_epoch())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_epoch_visits_every_sample_once_in_its_own_order() {
+        let first = permutation(7, 1, 100);
+        let mut sorted = first.clone();
+        sorted.sort_unstable();
+        assert!(sorted.into_iter().eq(0..100));
+        assert_eq!(first, permutation(7, 1, 100));
+        assert_ne!(first, permutation(7, 2, 100));
+        assert_ne!(first, permutation(8, 1, 100));
+        assert!(permutation(7, 1, 0).is_empty());
+    }
+
+    #[test]
+    fn every_place_is_about_equally_likely() {
+        let mut counts = [[0u32; 5]; 5];
+        for epoch in 0..10_000 {
+            for (place, sample) in permutation(1, epoch, 5).into_iter().enumerate() {
+                counts[place][sample] += 1;
+            }
+        }
+        assert!(
+            counts
+                .iter()
+                .flatten()
+                .all(|&count| (1_850..2_150).contains(&count)),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn streams_and_places_have_their_own_numbers() {
+        let keys: std::collections::BTreeSet<u64> = [Stream::Order, Stream::Dropout, Stream::Init]
+            .into_iter()
+            .flat_map(|stream| (0..100).map(move |index| key(1, stream, index)))
+            .collect();
+        assert_eq!(keys.len(), 300);
+    }
+
+    #[test]
+    fn batches_cover_an_epoch_and_none_has_one_sample() {
+        let cases = [
+            (10, 4, vec![4, 4, 2]),
+            (8, 4, vec![4, 4]),
+            (9, 4, vec![4, 5]),
+            (3, 8, vec![3]),
+            (3, 1, vec![1, 1, 1]),
+        ];
+        for (samples, batch_size, sizes) in cases {
+            let batches = Batches::new(samples, batch_size);
+            let steps = batches.per_epoch();
+            let ranges: Vec<_> = (1..=2 * steps).map(|step| batches.locate(step)).collect();
+            let found: Vec<usize> = ranges[..steps as usize]
+                .iter()
+                .map(|(_, range)| range.len())
+                .collect();
+            assert_eq!(found, sizes, "{samples} by {batch_size}");
+            assert_eq!(ranges[0], (1, 0..sizes[0]));
+            assert_eq!(ranges[steps as usize], (2, 0..sizes[0]));
+            assert!(batches.is_last(steps) && (steps == 1 || !batches.is_last(1)));
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! A training run from plan to bundle, in the order in which it happens.
+
+use std::{fs, path::Path};
+
+use tch::{Device, Tensor};
+
+use super::{
+    checkpoint::{Counters, Identity},
+    device,
+    error::TrainError,
+    evaluation,
+    export::{self, Export},
+    inputs::Inputs,
+    loss,
+    losses::Losses,
+    metrics::Occasion,
+    network::Network,
+    optimizer::{self, Optimizer, Rates},
+    order::{Batches, permutation},
+    protocol::{Ending, Reporter, Stop},
+    samples::Samples,
+    saver::Saver,
+    schedule, selection,
+};
+use crate::domain::{
+    checkpoint::Metrics,
+    job::Phase,
+    progress::Progress,
+    work::{PLAN, TrainPlan},
+};
+
+/// The report, in the job folder.
+pub const REPORT: &str = "report.json";
+
+/// Runs the plan in `folder` to its end, or until a stop is asked for.
+///
+/// # Errors
+/// See `TrainError`. Checkpoints saved so far stay.
+pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, TrainError> {
+    // Plan.
+    let plan = read_plan(folder)?;
+    let recipe = &plan.recipe;
+    let device = device::open(&plan.device)?;
+    tch::set_num_threads(i32::try_from(plan.threads.max(1)).unwrap_or(i32::MAX));
+    let (threads, pid) = (plan.threads, std::process::id());
+    say.say(&Progress::Ready {
+        device: device::name(device),
+        threads,
+        pid,
+    });
+
+    // Data and model.
+    say.say(&Progress::Phase {
+        phase: Phase::Preparing,
+    });
+    let samples = Samples::open(&plan)?;
+    let mut network = Network::build(&plan.base_model, recipe, samples.classes.len(), device)?;
+
+    // Features, or pixels.
+    say.say(&Progress::Phase {
+        phase: Phase::CachingFeatures,
+    });
+    let Some(inputs) = Inputs::prepare(&plan, &samples, &network, device, stop, say)? else {
+        return Ok(stopped(0, say));
+    };
+
+    // Optimizer, counters.
+    let mut optimizer = Optimizer::new(recipe, &network.parameters);
+    let mut saver = Saver::new(folder, identity(&plan, &samples));
+    let mut counters = match &plan.resume {
+        Some(checkpoint) => saver.resume(checkpoint, &mut network, &mut optimizer)?,
+        None => Counters::start(),
+    };
+
+    // Loop.
+    say.say(&Progress::Phase {
+        phase: Phase::Training,
+    });
+    let labels = indices(&samples.labels, device);
+    let batches = Batches::new(samples.train.len(), recipe.batch_size as usize);
+    let n_steps = batches.per_epoch() * u64::from(recipe.n_epochs);
+    let mut losses = Losses::new(n_steps, recipe.n_epochs);
+    let mut order = Vec::new();
+    while counters.is_training(n_steps) {
+        let step = counters.step + 1;
+        let (epoch, places) = batches.locate(step);
+        if order.is_empty() {
+            order = permutation(recipe.seed, epoch, samples.train.len());
+        }
+        let batch: Vec<usize> = order[places]
+            .iter()
+            .map(|&place| samples.train[place])
+            .collect();
+
+        let features = inputs.features_train(&network, &batch)?;
+        let logits = network.logits_train(&features, step);
+        let targets = labels.index_select(0, &indices(&batch, device));
+        let loss = loss::cross_entropy(&logits, &targets, recipe.label_smoothing);
+        let gradients = optimizer::gradients(&loss, &network.parameters)?;
+        let rates = Rates::at(recipe, schedule::factor(recipe, step, n_steps));
+        optimizer.step(&mut network.parameters, gradients, step, rates);
+        losses.push(&loss, step, epoch, batch.len(), rates.head);
+        (counters.step, counters.epoch) = (step, epoch);
+
+        // Asked once a step: what is saved below must be what was fetched here.
+        let asked = stop.requested();
+        let saving = asked || saver.due();
+        let epoch_ends = batches.is_last(step);
+        if epoch_ends || saving || losses.due() {
+            losses.fetch(&mut counters, say, epoch_ends || saving)?;
+        }
+        let mut evaluated = None;
+        if epoch_ends {
+            order.clear();
+            let metrics = evaluation::end_epoch(&mut counters, &inputs, &network, &samples)?;
+            let best = selection::judge(&mut counters, metrics, &recipe.early_stopping);
+            if best {
+                saver.keep_best(&network);
+            }
+            say.say(&Progress::Evaluated { metrics, best });
+            evaluated = Some(metrics);
+        }
+        if counters.is_training(n_steps) && (saving || (epoch_ends && saver.due())) {
+            saver.save(&network, &optimizer, &counters, evaluated, say)?;
+            if asked {
+                return Ok(stopped(step, say));
+            }
+        }
+    }
+
+    // Best.
+    if !counters.finished {
+        saver.finish(&mut network, &mut counters, say)?;
+    }
+    if stop.requested() {
+        return Ok(stopped(counters.step, say));
+    }
+    let best = counters.best.map(Metrics::from);
+    let best = best.ok_or_else(|| TrainError::Plan("the recipe has no epoch".to_owned()))?;
+
+    // Report.
+    say.say(&Progress::Phase {
+        phase: Phase::Evaluating,
+    });
+    let (split, members) = samples.report_split();
+    let majority_label = samples.majority_label();
+    let occasion = Occasion {
+        split,
+        step: best.step,
+        epoch: best.epoch,
+        majority_label,
+    };
+    let tally = evaluation::tally(&inputs, &network, &samples, members)?;
+    let report = tally.report(&samples.classes, occasion);
+    let text = serde_json::to_vec_pretty(&report).expect("a report is plain data: this is a bug");
+    fs::write(folder.join(REPORT), text).map_err(TrainError::io("cannot write the report"))?;
+
+    // Export.
+    say.say(&Progress::Phase {
+        phase: Phase::Exporting,
+    });
+    let (plan, samples, network, report) = (&plan, &samples, &network, &report);
+    export::export(
+        folder,
+        &Export {
+            plan,
+            samples,
+            network,
+            best,
+            report,
+            device,
+        },
+    )?;
+    let stopped_early = counters.stopped_early;
+    say.say(&Progress::Finished {
+        best_step: best.step,
+        stopped_early,
+    });
+    Ok(Ending::Finished)
+}
+
+fn read_plan(folder: &Path) -> Result<TrainPlan, TrainError> {
+    let path = folder.join(PLAN);
+    let text =
+        fs::read(&path).map_err(TrainError::io(format!("cannot read {}", path.display())))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| TrainError::Plan(format!("{}: {error}", path.display())))
+}
+
+fn identity(plan: &TrainPlan, samples: &Samples) -> Identity {
+    Identity {
+        job: plan.job,
+        architecture: plan.base_model.architecture.clone(),
+        base_weights_sha256: plan.base_model.weights_sha256.clone(),
+        pack_sha256: plan.pack_sha256.clone(),
+        validation_pack_sha256: plan.validation_pack_sha256.clone(),
+        labels: samples.classes.clone(),
+        preprocessing: plan.base_model.preprocessing.clone(),
+        recipe: plan.recipe.clone(),
+    }
+}
+
+fn stopped(step: u64, say: &mut Reporter) -> Ending {
+    say.say(&Progress::Stopped { step });
+    Ending::Stopped
+}
+
+/// Numbers as torch takes them: i64 on the device.
+fn indices(numbers: &[usize], device: Device) -> Tensor {
+    let numbers: Vec<i64> = numbers.iter().map(|&number| number as i64).collect();
+    Tensor::from_slice(&numbers).to_device(device)
+}

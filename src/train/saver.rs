@@ -1,0 +1,247 @@
+//! When a run saves, and what: the changing tensors, the optimizer, the counters, and the best tensors so far, so that one
+//! checkpoint is all that resuming or exporting needs besides the base weights that it names.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    checkpoint::{self, Counters, Identity, State, Tensors},
+    error::TrainError,
+    network::Network,
+    optimizer::Optimizer,
+    protocol::Reporter,
+};
+use crate::domain::{checkpoint::Metrics, progress::Progress};
+
+/// The least time between two saves for a new best: an epoch over cached features takes milliseconds, a save more.
+const BEST_EVERY: Duration = Duration::from_secs(1);
+/// Folders that stay: the parent uploads a folder right after its `Saved` line, so an older one is done with.
+const KEEP: usize = 3;
+/// Before the names of best tensors in `optimizer.safetensors`.
+const BEST: &str = "best.";
+
+#[derive(Debug)]
+pub struct Saver {
+    folder: PathBuf,
+    identity: Identity,
+    every: Duration,
+    saved: Instant,
+    unsaved_best: bool,
+    kept: VecDeque<PathBuf>,
+    /// The changing tensors at the best evaluation; empty before the first.
+    best: Tensors,
+}
+
+impl Saver {
+    pub fn new(folder: &Path, identity: Identity) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            every: Duration::from_secs(identity.recipe.checkpoint_every_seconds.into()),
+            identity,
+            saved: Instant::now(),
+            unsaved_best: false,
+            kept: VecDeque::new(),
+            best: Vec::new(),
+        }
+    }
+
+    /// Keeps the tensors as they are now as the best.
+    pub fn keep_best(&mut self, network: &Network) {
+        self.best = copies(&network.changing());
+        self.unsaved_best = true;
+    }
+
+    pub fn due(&self) -> bool {
+        self.saved.elapsed() >= self.every
+            || (self.unsaved_best && self.saved.elapsed() >= BEST_EVERY)
+    }
+
+    /// Saves where training is now. `evaluated` is this step's evaluation, if it has one.
+    ///
+    /// # Errors
+    /// `Diverged` when a tensor is not finite (the checkpoints before stay), `Io`.
+    pub fn save(
+        &mut self,
+        network: &Network,
+        optimizer: &Optimizer,
+        counters: &Counters,
+        evaluated: Option<Metrics>,
+        say: &mut Reporter,
+    ) -> Result<(), TrainError> {
+        let model = copies(&network.changing());
+        let mut rest = optimizer.state(&network.parameters);
+        let is_best = counters
+            .best
+            .is_some_and(|best| Metrics::from(best).step == counters.step);
+        if !is_best {
+            rest.extend(
+                self.best
+                    .iter()
+                    .map(|(name, tensor)| (format!("{BEST}{name}"), tensor.shallow_clone())),
+            );
+        }
+        self.write(network, counters, &model, &rest, evaluated, is_best, say)
+    }
+
+    /// Puts the best tensors into the network and saves them as the run's result: training is over.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn finish(
+        &mut self,
+        network: &mut Network,
+        counters: &mut Counters,
+        say: &mut Reporter,
+    ) -> Result<(), TrainError> {
+        let best: BTreeMap<String, Tensor> = std::mem::take(&mut self.best).into_iter().collect();
+        network.restore(&best).map_err(TrainError::Torch)?;
+        counters.finished = true;
+        let metrics = counters.best.map(Metrics::from);
+        self.write(
+            network,
+            counters,
+            &copies(&network.changing()),
+            &[],
+            metrics,
+            true,
+            say,
+        )
+    }
+
+    /// Puts a checkpoint's state into a run that is about to go on from it.
+    ///
+    /// # Errors
+    /// `Checkpoint` when it does not fit, or is not whole.
+    pub fn resume(
+        &mut self,
+        folder: &Path,
+        network: &mut Network,
+        optimizer: &mut Optimizer,
+    ) -> Result<Counters, TrainError> {
+        let saved = checkpoint::load(folder, &self.identity)?;
+        let unfit = |reason: String| TrainError::Checkpoint {
+            folder: folder.display().to_string(),
+            reason,
+        };
+        let counters = saved.state.counters;
+        network.restore(&saved.model).map_err(unfit)?;
+        if counters.finished {
+            return Ok(counters);
+        }
+        optimizer
+            .restore(&network.parameters, &saved.optimizer)
+            .map_err(unfit)?;
+        if let Some(best) = counters.best {
+            self.best = copies(&network.changing());
+            if Metrics::from(best).step != counters.step {
+                for (name, tensor) in &mut self.best {
+                    let source = saved
+                        .optimizer
+                        .get(&format!("{BEST}{name}"))
+                        .filter(|best| best.size() == tensor.size());
+                    *tensor = source
+                        .ok_or_else(|| unfit(format!("has no tensor `{BEST}{name}`")))?
+                        .copy();
+                }
+            }
+        }
+        Ok(counters)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a checkpoint is made of; private, with two callers above"
+    )]
+    fn write(
+        &mut self,
+        network: &Network,
+        counters: &Counters,
+        model: &[(String, Tensor)],
+        rest: &[(String, Tensor)],
+        metrics: Option<Metrics>,
+        best: bool,
+        say: &mut Reporter,
+    ) -> Result<(), TrainError> {
+        if !all_finite(model) {
+            return Err(TrainError::Diverged {
+                step: counters.step,
+            });
+        }
+        let state = State {
+            identity: self.identity.clone(),
+            counters: counters.clone(),
+        };
+        let written = checkpoint::save(
+            &self.folder,
+            &state,
+            model,
+            &self.metadata(network, counters),
+            rest,
+        )?;
+        say.say(&Progress::Saved {
+            step: counters.step,
+            epoch: metrics.map_or(counters.epoch, |metrics| metrics.epoch),
+            folder: written
+                .folder
+                .strip_prefix(&self.folder)
+                .unwrap_or(&written.folder)
+                .to_owned(),
+            bytes: written.bytes,
+            manifest_sha256: written.manifest_sha256,
+            metrics,
+            best,
+        });
+        self.saved = Instant::now();
+        self.unsaved_best &= !best;
+        self.kept.retain(|folder| *folder != written.folder);
+        self.kept.push_back(written.folder);
+        while self.kept.len() > KEEP {
+            // What stays behind costs disk, no more; the whole job folder goes in the end.
+            let _ = self.kept.pop_front().map(fs::remove_dir_all);
+        }
+        Ok(())
+    }
+
+    /// What `model.safetensors` says of itself to whoever downloads it alone.
+    fn metadata(&self, network: &Network, counters: &Counters) -> BTreeMap<String, String> {
+        let contents = if network.changes_wholly() {
+            "the whole network"
+        } else {
+            "trained tensors only; all others are those of the base weights"
+        };
+        let labels =
+            serde_json::to_string(&self.identity.labels).expect("labels are text: this is a bug");
+        [
+            ("format", "pt".to_owned()),
+            ("architecture", self.identity.architecture.clone()),
+            (
+                "base_weights_sha256",
+                self.identity.base_weights_sha256.clone(),
+            ),
+            ("contents", contents.to_owned()),
+            ("labels", labels),
+            ("step", counters.step.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+}
+
+fn copies(tensors: &[(String, Tensor)]) -> Tensors {
+    tensors
+        .iter()
+        .map(|(name, tensor)| (name.clone(), tensor.to_device(Device::Cpu).copy()))
+        .collect()
+}
+
+fn all_finite(tensors: &[(String, Tensor)]) -> bool {
+    tensors.iter().all(|(_, tensor)| {
+        tensor.kind() != Kind::Float || tensor.isfinite().all().int64_value(&[]) == 1
+    })
+}

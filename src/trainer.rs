@@ -1,0 +1,170 @@
+//! `rehead-trainer`: the child process that works with torch, images and archives. It is given a folder, says what
+//! happens as JSON lines on its standard output, and ends with an exit code of `domain::progress::exit`.
+
+use std::{
+    fs,
+    io::{self, BufReader, Read, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use rehead::{
+    data,
+    domain::{
+        progress::{Failure, Inspected, Progress, exit},
+        work::{Assignment, InspectPlan, PLAN},
+    },
+    models::import,
+    train::{
+        error::TrainError,
+        infer,
+        protocol::{Ending, Reporter, Stop},
+        run, spare,
+    },
+};
+
+/// Trains, inspects uploads and predicts, as a child of `rehead`; can also be run by hand.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the training plan in FOLDER. Closing standard input saves the state and stops
+    Train {
+        folder: PathBuf,
+        /// Go on when standard input is closed
+        #[arg(long)]
+        detached: bool,
+    },
+    /// Runs the inspection plan in FOLDER: validates a data set, or converts weights
+    Inspect { folder: PathBuf },
+    /// Answers requests to predict, one JSON object a line, until standard input is closed
+    Infer,
+    /// Loads what is slow to load, then waits for one line that says what to become
+    Spare,
+}
+
+fn main() -> ExitCode {
+    let code = match Arguments::parse().command {
+        Command::Train {
+            folder,
+            detached: true,
+        } => train(&folder, io::empty(), true),
+        Command::Train {
+            folder,
+            detached: false,
+        } => train(&folder, io::stdin(), false),
+        Command::Inspect { folder } => inspect(&folder),
+        Command::Infer => match infer::serve(BufReader::new(io::stdin()), io::stdout()) {
+            Ok(()) => exit::DONE,
+            Err(error) => failed(&error),
+        },
+        Command::Spare => spare(),
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+fn spare() -> i32 {
+    spare::warm();
+    let mut input = BufReader::new(io::stdin());
+    match spare::assignment(&mut input) {
+        Ok(Some(Assignment::Train { folder })) => train(&folder, input, false),
+        Ok(Some(Assignment::Inspect { folder })) => inspect(&folder),
+        Ok(None) => exit::DONE,
+        Err(error) => failed(&error),
+    }
+}
+
+fn train(folder: &Path, input: impl Read + Send + 'static, detached: bool) -> i32 {
+    let stop = Stop::default();
+    if !detached {
+        stop.when_closed(input);
+    }
+    let mut say = Reporter::new(io::stdout(), stop.clone());
+    // The one place where a C++ exception, which tch turns into a panic, becomes an answer. Nothing of the run is used
+    // after it.
+    let ended = catch_unwind(AssertUnwindSafe(|| run::run(folder, &stop, &mut say)))
+        .unwrap_or_else(|payload| Err(TrainError::from_panic(&*payload)));
+    match ended {
+        Ok(Ending::Finished) => exit::DONE,
+        Ok(Ending::Stopped) => exit::YIELDED,
+        Err(error) => {
+            say.say(&Progress::Failed(error.failure()));
+            code_of(error.retryable())
+        }
+    }
+}
+
+fn inspect(folder: &Path) -> i32 {
+    let inspected = catch_unwind(AssertUnwindSafe(|| run_inspection(folder)))
+        .unwrap_or_else(|payload| Inspected::Failed(TrainError::from_panic(&*payload).failure()));
+    let mut out = io::stdout().lock();
+    let said = serde_json::to_writer(&mut out, &inspected)
+        .map_err(io::Error::from)
+        .and_then(|()| writeln!(out));
+    match inspected {
+        _ if said.is_err() => code_of(true),
+        Inspected::Failed(Failure { retryable, .. }) => code_of(retryable),
+        Inspected::Accepted | Inspected::Refused { .. } => exit::DONE,
+    }
+}
+
+fn run_inspection(folder: &Path) -> Inspected {
+    let path = folder.join(PLAN);
+    let plan = fs::read(&path)
+        .map_err(TrainError::io(format!("cannot read {}", path.display())))
+        .and_then(|text| {
+            serde_json::from_slice(&text).map_err(|error| TrainError::Plan(error.to_string()))
+        });
+    match plan {
+        Ok(InspectPlan::Dataset {
+            input,
+            limits,
+            threads,
+        }) => data::inspect::run(&input, &limits, threads as usize, folder),
+        Ok(InspectPlan::Weights {
+            input,
+            architecture,
+            max_bytes,
+            preprocessing,
+        }) => {
+            let plan = import::Import {
+                input: &input,
+                architecture: &architecture,
+                max_bytes,
+                preprocessing: preprocessing.as_ref(),
+            };
+            import::run(&plan, folder).unwrap_or_else(|error| {
+                let full = error
+                    .chain()
+                    .filter_map(|cause| cause.downcast_ref::<io::Error>());
+                let full = full
+                    .map(io::Error::kind)
+                    .any(|kind| kind == io::ErrorKind::StorageFull);
+                let code = if full { "storage_full" } else { "io_error" };
+                Inspected::Failed(Failure {
+                    code: code.to_owned(),
+                    message: format!("{error:#}"),
+                    retryable: true,
+                })
+            })
+        }
+        Err(error) => Inspected::Failed(error.failure()),
+    }
+}
+
+/// Says what went wrong where nobody waits for a line.
+fn failed(error: &TrainError) -> i32 {
+    let _ = writeln!(io::stderr(), "{error}");
+    code_of(error.retryable())
+}
+
+fn code_of(retryable: bool) -> i32 {
+    if retryable { 1 } else { exit::PERMANENT }
+}

@@ -1,0 +1,315 @@
+//! One attempt: a claimed job, from its folder to its last row. The trainer lives exactly as long as the attempt.
+
+use std::{path::Path, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Worker, bundle, checkpoints,
+    folder::Folder,
+    hex, layout,
+    lease::{Claim, Lease},
+    persist::persist,
+    relay::{Fault, Heard, Relay},
+};
+use crate::{
+    child::{Child, Exit, Output},
+    db::{
+        self,
+        queue::{Claimed, NewModel},
+    },
+    domain::{
+        job::{JobStatus, Outcome},
+        progress::{Failure, Progress},
+        work::Assignment,
+    },
+};
+
+/// Time a trainer has to end after its last word.
+const LAST_WORD: Duration = Duration::from_secs(10);
+
+/// How an attempt ended, and the model where it made one.
+struct Ended {
+    outcome: Outcome,
+    model: Option<NewModel>,
+}
+
+/// Runs an attempt to its end. `asked` is the boot time of its claim.
+pub(super) async fn run(
+    worker: &Worker,
+    claimed: &Claimed,
+    asked: Duration,
+    shutdown: &CancellationToken,
+) {
+    let (job, token) = (claimed.job, claimed.token);
+    tracing::info!(job.id = %job, attempt.n = token, "attempt started");
+    let since = Instant::now();
+    let lease = Lease::hold(worker, Claim::Job { job, token }, asked);
+    let mut trainer = None;
+    let folder = worker.folders.create(&format!("{}-{token}", hex(job)));
+    let status = tokio::select! {
+        biased;
+        () = lease.lost() => None,
+        status = whole(worker, claimed, &lease, shutdown, folder.as_ref(), &mut trainer) => status,
+    };
+    if let Some(mut trainer) = trainer {
+        trainer.end().await;
+    }
+    drop(lease);
+    // Only now: the trainer that wrote there is gone.
+    drop(folder);
+    let duration_ms = since.elapsed().as_millis() as u64;
+    match status {
+        Some(status) => {
+            tracing::info!(job.id = %job, attempt.n = token, duration_ms, "attempt ended; the job is {}", status.as_str());
+        }
+        None => {
+            tracing::warn!(job.id = %job, attempt.n = token, duration_ms, "attempt lost its lease; nothing more was written")
+        }
+    }
+    if status.is_some_and(JobStatus::is_terminal)
+        && let Err(error) = tidy(worker, claimed).await
+    {
+        tracing::warn!(job.id = %job, "objects without a row stay: {error:#}");
+    }
+}
+
+/// Everything that needs the lease. `None`: it is lost.
+async fn whole(
+    worker: &Worker,
+    claimed: &Claimed,
+    lease: &Lease,
+    shutdown: &CancellationToken,
+    folder: Result<&Folder, &std::io::Error>,
+    trainer: &mut Option<Child>,
+) -> Option<JobStatus> {
+    if let Err(error) = checkpoints::sweep(worker, claimed, claimed.token - 1).await {
+        tracing::warn!(job.id = %claimed.job, "objects without a row stay: {error:#}");
+    }
+    let left = Duration::from_secs_f64(
+        (claimed.timeout_seconds as f64 - claimed.elapsed_seconds).max(0.0),
+    );
+    let driven = async {
+        let folder = folder.map_err(|error| {
+            Fault::Trainer(std::io::Error::new(error.kind(), error.to_string()))
+        })?;
+        drive(worker, claimed, shutdown, folder.path(), trainer).await
+    };
+    let ended = tokio::select! {
+        biased;
+        () = lease.cancelled() => Ok(Outcome::Cancelled.into()),
+        () = overdue(shutdown, worker.args.timing.grace()) => Ok(Outcome::Yielded.into()),
+        () = tokio::time::sleep(left) => Ok(timed_out(claimed).into()),
+        ended = driven => ended,
+    };
+    let Ended { outcome, model } = match ended {
+        Ok(ended) => ended,
+        Err(fault) => fault.outcome()?.into(),
+    };
+    let log_tail = match trainer {
+        Some(trainer) => {
+            trainer.end().await;
+            matches!(outcome, Outcome::Failed { .. } | Outcome::Crashed { .. })
+                .then(|| trainer.log_tail())
+        }
+        None => None,
+    };
+    match &outcome {
+        Outcome::Failed { code, message, .. } => {
+            tracing::warn!(job.id = %claimed.job, "attempt failed: {code}: {message}")
+        }
+        Outcome::Crashed { message } => {
+            tracing::warn!(job.id = %claimed.job, "trainer crashed: {message}")
+        }
+        _ => {}
+    }
+    lease.end();
+    let write = || {
+        db::queue::finish(
+            &worker.pool,
+            claimed.job,
+            claimed.token,
+            &outcome,
+            model.as_ref(),
+            log_tail.as_deref(),
+        )
+    };
+    tokio::select! {
+        finished = persist("end an attempt", write) => finished.unwrap_or_else(|error| {
+            tracing::error!(job.id = %claimed.job, "cannot end an attempt; its lease will run out: {error}");
+            None
+        }),
+        // Whoever stops this process has waited long enough; the lease runs out.
+        () = overdue(shutdown, worker.args.timing.grace() + LAST_WORD) => None,
+    }
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            model: None,
+        }
+    }
+}
+
+/// Returns when `grace` is over since `shutdown`.
+async fn overdue(shutdown: &CancellationToken, grace: Duration) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(grace).await;
+}
+
+fn timed_out(claimed: &Claimed) -> Outcome {
+    let message = format!(
+        "the job ran longer than its timeout_seconds, {}; raise it, or ask for fewer epochs",
+        claimed.timeout_seconds
+    );
+    Outcome::Failed {
+        code: "timeout".to_owned(),
+        message,
+        retryable: false,
+    }
+}
+
+/// Lays out the folder, runs a trainer in it, and keeps what it makes.
+async fn drive(
+    worker: &Worker,
+    claimed: &Claimed,
+    shutdown: &CancellationToken,
+    folder: &Path,
+    trainer: &mut Option<Child>,
+) -> Result<Ended, Fault> {
+    let resumed = layout::lay_out(worker, claimed, folder).await?;
+    if shutdown.is_cancelled() {
+        return Ok(Outcome::Yielded.into());
+    }
+    let (child, mut output) = worker.spare.take().await?;
+    let child = trainer.insert(child);
+    child
+        .send(&Assignment::Train {
+            folder: folder.to_owned(),
+        })
+        .await?;
+    let mut relay = Relay::new(worker, claimed, folder, resumed);
+    match converse(worker, &mut relay, child, &mut output, shutdown).await? {
+        Last::Finished => {
+            let model = bundle::keep(worker, claimed, folder).await?;
+            Ok(Ended {
+                outcome: Outcome::Succeeded,
+                model: Some(model),
+            })
+        }
+        Last::Outcome(outcome) => Ok(outcome.into()),
+    }
+}
+
+/// How a conversation ended.
+enum Last {
+    Finished,
+    Outcome(Outcome),
+}
+
+/// Hears a trainer until its last word, or its end, or until it is silent for too long.
+async fn converse(
+    worker: &Worker,
+    relay: &mut Relay<'_>,
+    child: &mut Child,
+    output: &mut Output,
+    shutdown: &CancellationToken,
+) -> Result<Last, Fault> {
+    let timing = &worker.args.timing;
+    let mut asked_to_stop = false;
+    loop {
+        let patience = if relay.is_ready {
+            timing.stall()
+        } else {
+            timing.start()
+        };
+        let line = tokio::select! {
+            () = shutdown.cancelled(), if !asked_to_stop => {
+                asked_to_stop = true;
+                child.close_input();
+                continue;
+            }
+            line = tokio::time::timeout(patience, output.receive::<Progress>()) => line,
+        };
+        let Ok(line) = line else {
+            return Ok(Last::Outcome(stalled(relay.is_ready, patience)));
+        };
+        let Some(line) = line? else {
+            return Ok(Last::Outcome(without_a_word(child, asked_to_stop).await));
+        };
+        let was_ready = relay.is_ready;
+        match relay.hear(line).await? {
+            Heard::More if relay.is_ready && !was_ready && !shutdown.is_cancelled() => {
+                if let Err(error) = worker.spare.warm().await {
+                    tracing::warn!("no warm trainer for the next job: {error}");
+                }
+            }
+            Heard::More => {}
+            Heard::Stopped if asked_to_stop => return Ok(Last::Outcome(Outcome::Yielded)),
+            Heard::Stopped => {
+                let message = "the trainer stopped though nobody asked it to".to_owned();
+                return Ok(Last::Outcome(Outcome::Crashed { message }));
+            }
+            Heard::Finished => return Ok(Last::Finished),
+            Heard::Failed(Failure {
+                code,
+                message,
+                retryable,
+            }) => {
+                return Ok(Last::Outcome(Outcome::Failed {
+                    code,
+                    message,
+                    retryable,
+                }));
+            }
+        }
+    }
+}
+
+fn stalled(was_ready: bool, patience: Duration) -> Outcome {
+    let what = if was_ready {
+        "said nothing"
+    } else {
+        "was not ready"
+    };
+    let message = format!("the trainer {what} for {} seconds", patience.as_secs_f64());
+    Outcome::Failed {
+        code: "stalled".to_owned(),
+        message,
+        retryable: true,
+    }
+}
+
+/// The outcome of a trainer that closed its output without a last word.
+async fn without_a_word(child: &mut Child, asked_to_stop: bool) -> Outcome {
+    let exit = match tokio::time::timeout(LAST_WORD, child.wait()).await {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(error)) => Exit::Crashed(error.to_string()),
+        Err(_) => Exit::Crashed("closed its output and went on".to_owned()),
+    };
+    match exit {
+        Exit::Yielded if asked_to_stop => Outcome::Yielded,
+        Exit::Permanent => Outcome::Failed {
+            code: "trainer_failed".to_owned(),
+            message: "the trainer refused the job without saying why".to_owned(),
+            retryable: false,
+        },
+        Exit::Done | Exit::Yielded => Outcome::Crashed {
+            message: "the trainer ended without a result".to_owned(),
+        },
+        Exit::Crashed(how) => Outcome::Crashed {
+            message: format!("the trainer {how}"),
+        },
+    }
+}
+
+/// Deletes what a job that has ended leaves in the object store without a row, and makes room in the cache.
+async fn tidy(worker: &Worker, claimed: &Claimed) -> anyhow::Result<()> {
+    checkpoints::sweep(worker, claimed, claimed.token).await?;
+    bundle::sweep(worker, claimed).await?;
+    tokio::task::block_in_place(|| worker.cache.trim())?;
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! The result of a job, from the job folder to the object store: checked once more by a process that did not make it,
+//! uploaded, and described for the model's row.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    path::Path,
+};
+
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::io::AsyncReadExt;
+
+use super::{Worker, checkpoints::plain_file, hex, relay::Fault};
+use crate::{
+    child::Child,
+    db::{
+        self,
+        queue::{Claimed, NewModel},
+    },
+    domain::{
+        checkpoint::Metrics,
+        report::Report,
+        work::{Predict, Predicted},
+    },
+    objects::ObjectError,
+};
+
+const FOLDER: &str = "bundle";
+const REPORT: &str = "report.json";
+const LABELS: &str = "labels.json";
+const METRICS: &str = "metrics.json";
+const MODEL: &str = "model.safetensors";
+/// Bytes of a JSON file; 10,000 classes with a confusion matrix between them do not fit in memory as less.
+const JSON_BYTES: u64 = 512 << 20;
+/// Bytes of the header of `model.safetensors`.
+const HEADER_BYTES: u64 = 16 << 20;
+/// Files of a bundle.
+const FILES: usize = 64;
+
+/// What of `metrics.json` is needed here.
+#[derive(Deserialize)]
+struct BestMetrics {
+    best: Metrics,
+}
+
+/// A tensor in a safetensors header.
+#[derive(Deserialize)]
+struct HeaderTensor {
+    shape: Vec<u64>,
+}
+
+/// Checks the bundle of a finished job folder, stores it, and says what its model is.
+///
+/// # Errors
+/// A bundle that does not load; a full disk.
+pub(super) async fn keep(
+    worker: &Worker,
+    claimed: &Claimed,
+    job_folder: &Path,
+) -> Result<NewModel, Fault> {
+    let folder = job_folder.join(FOLDER);
+    check(worker, &folder).await?;
+    let report: Report = read_json(job_folder, REPORT).await?;
+    let labels: Vec<String> = read_json(&folder, LABELS).await?;
+    let metrics: BestMetrics = read_json(&folder, METRICS).await?;
+    let parameters = count_parameters(&plain_file(&folder, MODEL)?).await?;
+    let objects = format!("bundles/{}/{}/", hex(claimed.job), claimed.token);
+    let mut entries = tokio::fs::read_dir(&folder)
+        .await
+        .map_err(|source| ObjectError::of_file(&folder, source))?;
+    let mut files = 0;
+    while let Some(entry) = entries
+        .next_entry()
+        .await
+        .map_err(|source| ObjectError::of_file(&folder, source))?
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        worker
+            .objects
+            .put_file(&format!("{objects}{name}"), &plain_file(&folder, &name)?)
+            .await?;
+        files += 1;
+        if files > FILES {
+            return Err(Fault::damaged(format!(
+                "the bundle has more than {FILES} files"
+            )));
+        }
+    }
+    Ok(NewModel {
+        labels,
+        metrics: metrics.best,
+        report,
+        objects,
+        parameters,
+    })
+}
+
+/// Deletes the bundles of a job that has ended, but for the one that its model names.
+pub(super) async fn sweep(worker: &Worker, claimed: &Claimed) -> anyhow::Result<()> {
+    let named = db::models::get(&worker.pool, claimed.tenant, &claimed.result_model)
+        .await?
+        .and_then(|model| model.objects);
+    let root = format!("bundles/{}/", hex(claimed.job));
+    let keys = worker.objects.list_prefix(&root).await?;
+    let tokens: BTreeSet<&str> = keys
+        .iter()
+        .filter_map(|key| key.strip_prefix(&root)?.split('/').next())
+        .collect();
+    for token in tokens {
+        let bundle = format!("{root}{token}/");
+        if named.as_ref() != Some(&bundle) {
+            worker.objects.delete_prefix(&bundle).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Loads the bundle in a fresh process, as a prediction will.
+async fn check(worker: &Worker, folder: &Path) -> Result<(), Fault> {
+    let (mut child, mut output) = Child::spawn(&worker.trainer_exe, &[OsStr::new("infer")]).await?;
+    child
+        .send(&Predict {
+            id: 1,
+            bundle: folder.to_owned(),
+            images: Vec::new(),
+        })
+        .await?;
+    let answer =
+        tokio::time::timeout(worker.args.timing.start(), output.receive::<Predicted>()).await;
+    let log = child.log_tail();
+    child.end().await;
+    match answer {
+        Ok(answer) => match answer?.map(|predicted| predicted.outcome) {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(failure)) => Err(Fault::damaged(format!(
+                "the bundle does not load: {}",
+                failure.message
+            ))),
+            None => Err(Fault::damaged(format!(
+                "the process that loads the bundle ended: {log}"
+            ))),
+        },
+        Err(_) => Err(Fault::damaged("the bundle takes too long to load")),
+    }
+}
+
+async fn read_json<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, Fault> {
+    let path = plain_file(folder, name)?;
+    let text = read_start(&path, JSON_BYTES).await?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Fault::damaged(format!("`{name}` of the result: {error}")))
+}
+
+async fn read_start(path: &Path, bytes: u64) -> Result<Vec<u8>, ObjectError> {
+    let read = async {
+        let mut start = Vec::new();
+        tokio::fs::File::open(path)
+            .await?
+            .take(bytes)
+            .read_to_end(&mut start)
+            .await?;
+        Ok(start)
+    };
+    read.await
+        .map_err(|source| ObjectError::of_file(path, source))
+}
+
+/// Trainable numbers in a safetensors file (8 bytes of header length, JSON header, data): all but BatchNorm's statistics.
+async fn count_parameters(path: &Path) -> Result<u64, Fault> {
+    let damaged = |what: &str| Fault::damaged(format!("`{MODEL}` of the result: {what}"));
+    let length = read_start(path, 8).await?;
+    let length = u64::from_le_bytes(length.try_into().map_err(|_| damaged("too short"))?);
+    if length > HEADER_BYTES {
+        return Err(damaged("its header is too long"));
+    }
+    let start = read_start(path, 8 + length).await?;
+    let mut header: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&start[8..]).map_err(|error| damaged(&error.to_string()))?;
+    header.remove("__metadata__");
+    let is_statistic = |name: &str| {
+        ["running_mean", "running_var", "num_batches_tracked"]
+            .iter()
+            .any(|end| name.ends_with(end))
+    };
+    let mut parameters = 0;
+    for (_, tensor) in header.into_iter().filter(|(name, _)| !is_statistic(name)) {
+        let tensor: HeaderTensor =
+            serde_json::from_value(tensor).map_err(|error| damaged(&error.to_string()))?;
+        parameters += tensor.shape.iter().product::<u64>();
+    }
+    Ok(parameters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn parameters_are_counted_without_statistics() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let header = br#"{"__metadata__":{"format":"pt"},"fc.weight":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},
+            "bn.running_mean":{"dtype":"F32","shape":[7],"data_offsets":[24,52]},"x":{"dtype":"F32","shape":[],"data_offsets":[52,56]}}"#;
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 56]].concat();
+        std::fs::write(file.path(), bytes).unwrap();
+        assert_eq!(count_parameters(file.path()).await.unwrap(), 7);
+        std::fs::write(file.path(), [255; 9]).unwrap();
+        assert!(count_parameters(file.path()).await.is_err());
+    }
+}

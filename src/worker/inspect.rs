@@ -1,0 +1,464 @@
+//! The inspection slot: validates data sets and imports base models, each in a child, under a lease of its own; and
+//! settles the jobs that waited for a data set.
+
+use std::{ffi::OsStr, path::Path, sync::Arc, time::Duration};
+
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Worker,
+    cache::hash_file,
+    checkpoints::plain_file,
+    layout::write_plan,
+    lease::{self, Claim, Lease},
+    persist::persist,
+    relay::Fault,
+};
+use crate::{
+    child::{Child, Exit},
+    db::{self, files::ClaimedFile, models::ClaimedImport},
+    domain::{
+        file::FileReport,
+        problem::Problem,
+        progress::{Failure, Inspected},
+        resolve,
+        work::{Imported, InspectPlan},
+    },
+    objects::ObjectError,
+};
+
+/// Jobs settled in one look.
+const SETTLED_AT_ONCE: u32 = 100;
+/// Bytes an inspector gets through in a second, at the least; it has `stall_ms` besides.
+const BYTES_PER_SECOND: u64 = 128 << 10;
+/// Time before the next try after an inspector crashed.
+const AFTER_CRASH: Duration = Duration::from_secs(1);
+/// Bytes of a report or of `imported.json`.
+const JSON_BYTES: u64 = 64 << 20;
+
+/// How an inspection ended that its lease outlived.
+enum Ended {
+    /// It is written down.
+    Settled,
+    /// To be tried again, here or elsewhere.
+    Crashed(String),
+    /// This worker stops.
+    Stopped,
+}
+
+/// Inspects until `shutdown`, one thing after the other.
+pub(super) async fn run(worker: Arc<Worker>, shutdown: CancellationToken) {
+    while !shutdown.is_cancelled() {
+        match round(&worker, &shutdown).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => tracing::warn!("cannot inspect: {error:#}"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = worker.wakes.inspections.notified() => {}
+            () = tokio::time::sleep(worker.poll_with_jitter()) => {}
+        }
+    }
+}
+
+/// Settles, then inspects one thing; whether there was one.
+async fn round(worker: &Worker, shutdown: &CancellationToken) -> sqlx::Result<bool> {
+    settle(worker).await?;
+    let ttl = worker.args.timing.lease();
+    let asked = lease::since_boot();
+    if let Some(file) = db::files::claim(&worker.pool, worker.id, ttl).await? {
+        validate(worker, &file, asked, shutdown).await;
+        return Ok(true);
+    }
+    let asked = lease::since_boot();
+    if let Some(import) = db::models::claim_import(&worker.pool, worker.id, ttl).await? {
+        import_weights(worker, &import, asked, shutdown).await;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// Queues or fails the jobs whose data sets are validated.
+async fn settle(worker: &Worker) -> sqlx::Result<()> {
+    for waiting in db::jobs::to_settle(&worker.pool, SETTLED_AT_ONCE).await? {
+        let outcome = resolve_waiting(&waiting);
+        let status = db::jobs::settle(&worker.pool, waiting.id, &outcome).await?;
+        tracing::info!(job.id = %waiting.id, "files are validated; the job is {}", status.map_or("gone", |status| status.as_str()));
+    }
+    Ok(())
+}
+
+fn resolve_waiting(waiting: &db::jobs::Waiting) -> Result<resolve::Resolution, Vec<Problem>> {
+    let mut problems = Vec::new();
+    if waiting.layers.is_none() {
+        problems.push(Problem::new(
+            "model",
+            "not_found",
+            "the base model was deleted before the job could start",
+        ));
+    }
+    let training = dataset(waiting.training.as_ref(), "training_file", &mut problems);
+    let validation = match &waiting.validation {
+        Some(file) => dataset(file.as_ref(), "validation_file", &mut problems),
+        None => None,
+    };
+    match (&waiting.layers, training) {
+        (Some(layers), Some(training)) if problems.is_empty() => {
+            resolve::resolve(&waiting.request, layers, training, validation, waiting.seed)
+        }
+        _ => Err(problems),
+    }
+}
+
+fn dataset<'a>(
+    file: Option<&'a db::files::File>,
+    param: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<&'a crate::domain::file::Dataset> {
+    let Some(file) = file else {
+        problems.push(Problem::new(
+            param,
+            "not_found",
+            "the file was deleted before the job could start",
+        ));
+        return None;
+    };
+    if file.dataset.is_none() {
+        let why = file.status_details.as_deref().unwrap_or("it was refused");
+        let message = format!(
+            "the file is not usable: {why}; see /v1/files/{}/report",
+            file.id
+        );
+        problems.push(Problem::new(param, "file_not_usable", message));
+    }
+    file.dataset.as_ref()
+}
+
+async fn validate(
+    worker: &Worker,
+    file: &ClaimedFile,
+    asked: Duration,
+    shutdown: &CancellationToken,
+) {
+    let claim = Claim::File {
+        file: file.id,
+        token: file.token,
+    };
+    let lease = Lease::hold(worker, claim, asked);
+    let ended = tokio::select! {
+        biased;
+        () = lease.lost() => return tracing::warn!(file.id = %file.id, "lost the lease of a validation"),
+        ended = validate_held(worker, file, &lease, shutdown) => ended.unwrap_or_else(|fault| Ended::Crashed(fault.to_string())),
+    };
+    lease.end();
+    let crashed = match ended {
+        Ended::Settled => {
+            // Jobs may wait for it.
+            worker.wakes.inspections.notify_one();
+            return;
+        }
+        Ended::Crashed(how) => {
+            tracing::warn!(file.id = %file.id, "a validation crashed: {how}");
+            true
+        }
+        Ended::Stopped => false,
+    };
+    if let Err(error) = db::files::release(&worker.pool, file.id, file.token, crashed).await {
+        tracing::warn!(file.id = %file.id, "cannot hand a validation back; its lease will run out: {error}");
+    }
+    pause(shutdown, crashed).await;
+}
+
+async fn pause(shutdown: &CancellationToken, crashed: bool) {
+    if crashed {
+        shutdown
+            .run_until_cancelled(tokio::time::sleep(AFTER_CRASH))
+            .await;
+    }
+}
+
+async fn validate_held(
+    worker: &Worker,
+    file: &ClaimedFile,
+    lease: &Lease,
+    shutdown: &CancellationToken,
+) -> Result<Ended, Fault> {
+    let hex = file.id.0.simple();
+    let folder = worker
+        .folders
+        .create(&format!("file-{hex}-{}", file.token))?;
+    let input = folder.path().join("input");
+    worker
+        .objects
+        .fetch(&format!("files/{hex}/content"), &input)
+        .await?;
+    let plan = InspectPlan::Dataset {
+        input,
+        limits: worker.args.data.dataset(),
+        threads: worker.threads,
+    };
+    let said = match inspect(worker, folder.path(), &plan, file.bytes, shutdown).await? {
+        Ok(said) => said,
+        Err(ended) => return Ok(ended),
+    };
+    match said {
+        Inspected::Accepted => {
+            let report: FileReport = read_json(folder.path(), "report.json").await?;
+            let pack = plain_file(folder.path(), "pack.safetensors")?;
+            let stored = worker
+                .objects
+                .put_file(&format!("files/{hex}/pack.safetensors"), &pack)
+                .await;
+            let stored = match stored {
+                Err(ObjectError::StorageFull { .. }) => {
+                    let message = "the service's storage is full, so the data set could not be kept; upload it again later";
+                    return refuse(
+                        worker,
+                        file,
+                        vec![Problem::new("file", "storage_full", message)],
+                        lease,
+                    )
+                    .await;
+                }
+                stored => stored?,
+            };
+            lease.end();
+            let write = || {
+                db::files::accept(
+                    &worker.pool,
+                    file.id,
+                    file.token,
+                    &report,
+                    &stored.sha256,
+                    stored.bytes,
+                )
+            };
+            settled(persist("accept a data set", write).await?)
+        }
+        Inspected::Refused { problems } => {
+            refuse_reported(worker, file, folder.path(), problems, lease).await
+        }
+        Inspected::Failed(failure) if failure.retryable => Ok(Ended::Crashed(failure.message)),
+        Inspected::Failed(failure) => {
+            refuse(worker, file, vec![problem_of("file", failure)], lease).await
+        }
+    }
+}
+
+fn settled(written: bool) -> Result<Ended, Fault> {
+    if written {
+        Ok(Ended::Settled)
+    } else {
+        Err(Fault::Lost)
+    }
+}
+
+fn problem_of(path: &str, failure: Failure) -> Problem {
+    Problem {
+        path: path.to_owned(),
+        line: None,
+        code: failure.code,
+        message: failure.message,
+    }
+}
+
+/// Refuses with the inspector's own report, where it left one.
+async fn refuse_reported(
+    worker: &Worker,
+    file: &ClaimedFile,
+    folder: &Path,
+    problems: Vec<Problem>,
+    lease: &Lease,
+) -> Result<Ended, Fault> {
+    match read_json::<FileReport>(folder, "report.json").await {
+        Ok(report) if !report.errors.is_empty() => {
+            write_refusal(worker, file, &report, lease).await
+        }
+        _ => refuse(worker, file, problems, lease).await,
+    }
+}
+
+async fn refuse(
+    worker: &Worker,
+    file: &ClaimedFile,
+    errors: Vec<Problem>,
+    lease: &Lease,
+) -> Result<Ended, Fault> {
+    let report = FileReport {
+        dataset: None,
+        errors,
+        warnings: Vec::new(),
+        warnings_omitted: 0,
+    };
+    write_refusal(worker, file, &report, lease).await
+}
+
+async fn write_refusal(
+    worker: &Worker,
+    file: &ClaimedFile,
+    report: &FileReport,
+    lease: &Lease,
+) -> Result<Ended, Fault> {
+    let first = report
+        .errors
+        .first()
+        .map_or("the file is not usable", |problem| problem.message.as_str());
+    let details = match report.errors.len() {
+        0 | 1 => first.to_owned(),
+        count => format!("{first} (and {} more problems, see the report)", count - 1),
+    };
+    lease.end();
+    let write = || db::files::refuse(&worker.pool, file.id, file.token, report, &details);
+    settled(persist("refuse a data set", write).await?)
+}
+
+async fn import_weights(
+    worker: &Worker,
+    import: &ClaimedImport,
+    asked: Duration,
+    shutdown: &CancellationToken,
+) {
+    let lease = Lease::hold(worker, Claim::Import(Box::new(import.clone())), asked);
+    let ended = tokio::select! {
+        biased;
+        () = lease.lost() => return tracing::warn!(model.id = import.id, "lost the lease of an import"),
+        ended = import_held(worker, import, &lease, shutdown) => ended.unwrap_or_else(|fault| Ended::Crashed(fault.to_string())),
+    };
+    lease.end();
+    let crashed = match ended {
+        Ended::Settled => return,
+        Ended::Crashed(how) => {
+            tracing::warn!(model.id = import.id, "an import crashed: {how}");
+            true
+        }
+        Ended::Stopped => false,
+    };
+    if let Err(error) = db::models::release_import(&worker.pool, import, crashed).await {
+        tracing::warn!(
+            model.id = import.id,
+            "cannot hand an import back; its lease will run out: {error}"
+        );
+    }
+    pause(shutdown, crashed).await;
+}
+
+async fn import_held(
+    worker: &Worker,
+    import: &ClaimedImport,
+    lease: &Lease,
+    shutdown: &CancellationToken,
+) -> Result<Ended, Fault> {
+    let hex = import.weights_file.0.simple();
+    // A model's id is no name of a folder; the claim's number and the file's are.
+    let folder = worker.folders.create(&format!(
+        "import-{hex}-{}-{:08x}",
+        import.token,
+        rand::random::<u32>()
+    ))?;
+    let input = folder.path().join("input");
+    let key = format!("files/{hex}/content");
+    worker.objects.fetch(&key, &input).await?;
+    let bytes = worker.objects.size(&key).await?;
+    let plan = InspectPlan::Weights {
+        input,
+        architecture: import.architecture.clone(),
+        max_bytes: worker.args.data.max_weights_bytes,
+        preprocessing: import.preprocessing.clone(),
+    };
+    let said = match inspect(worker, folder.path(), &plan, bytes, shutdown).await? {
+        Ok(said) => said,
+        Err(ended) => return Ok(ended),
+    };
+    let problems = match said {
+        Inspected::Accepted => match keep_weights(worker, folder.path()).await {
+            Ok((imported, sha256)) => {
+                lease.end();
+                let write = || db::models::accept_import(&worker.pool, import, &imported, &sha256);
+                return settled(persist("accept a base model", write).await?);
+            }
+            Err(Fault::Object(ObjectError::StorageFull { .. })) => {
+                let message = "the service's storage is full, so the weights could not be kept; try again later";
+                vec![Problem::new("weights.file", "storage_full", message)]
+            }
+            Err(fault) => return Err(fault),
+        },
+        Inspected::Refused { problems } => problems,
+        Inspected::Failed(failure) if failure.retryable => {
+            return Ok(Ended::Crashed(failure.message));
+        }
+        Inspected::Failed(failure) => vec![problem_of("weights.file", failure)],
+    };
+    lease.end();
+    let write = || db::models::refuse_import(&worker.pool, import, &problems);
+    settled(persist("refuse a base model", write).await?)
+}
+
+/// Stores converted weights under their hash.
+async fn keep_weights(worker: &Worker, folder: &Path) -> Result<(Imported, String), Fault> {
+    let imported: Imported = read_json(folder, "imported.json").await?;
+    let model = plain_file(folder, "model.safetensors")?;
+    let (_, sha256) = hash_file(&model)
+        .await
+        .map_err(|source| ObjectError::of_file(&model, source))?;
+    let stored = worker
+        .objects
+        .put_file(&format!("models/{sha256}/model.safetensors"), &model)
+        .await?;
+    if stored.sha256 != sha256 {
+        return Err(Fault::damaged("the weights changed while they were stored"));
+    }
+    Ok((imported, sha256))
+}
+
+/// Runs an inspector on a folder. The inner error: it ended without a word, was too slow, or this worker stops.
+async fn inspect(
+    worker: &Worker,
+    folder: &Path,
+    plan: &InspectPlan,
+    bytes: u64,
+    shutdown: &CancellationToken,
+) -> Result<Result<Inspected, Ended>, Fault> {
+    write_plan(folder, plan).await?;
+    let (mut child, mut output) = Child::spawn(
+        &worker.trainer_exe,
+        &[OsStr::new("inspect"), folder.as_os_str()],
+    )
+    .await?;
+    let patience = worker.args.timing.stall() + Duration::from_secs(bytes / BYTES_PER_SECOND);
+    let said = tokio::select! {
+        () = shutdown.cancelled() => Err(Ended::Stopped),
+        () = tokio::time::sleep(patience) => {
+            Err(Ended::Crashed(format!("the inspector took longer than {} seconds", patience.as_secs())))
+        }
+        said = output.receive::<Inspected>() => match said? {
+            Some(said) => Ok(said),
+            None => {
+                let how = match child.wait().await? {
+                    Exit::Crashed(how) => how,
+                    _ => "ended without a word".to_owned(),
+                };
+                Err(Ended::Crashed(format!("the inspector {how}: {}", child.log_tail())))
+            }
+        },
+    };
+    child.end().await;
+    Ok(said)
+}
+
+async fn read_json<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, Fault> {
+    let path = plain_file(folder, name)?;
+    let metadata = tokio::fs::metadata(&path)
+        .await
+        .map_err(|source| ObjectError::of_file(&path, source))?;
+    if metadata.len() > JSON_BYTES {
+        return Err(Fault::damaged(format!(
+            "`{name}` has more than {JSON_BYTES} bytes"
+        )));
+    }
+    let text = tokio::fs::read(&path)
+        .await
+        .map_err(|source| ObjectError::of_file(&path, source))?;
+    serde_json::from_slice(&text).map_err(|error| Fault::damaged(format!("`{name}`: {error}")))
+}

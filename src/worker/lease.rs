@@ -1,0 +1,153 @@
+//! Keeps a claim alive, on a connection that nothing else uses, and says when it is lost or its job is to be cancelled.
+//!
+//! The database's clock decides when a lease ends. The clock here only decides when to stop believing in it: after three
+//! quarters of a lease without an answer, so that this side stops first. It counts the time a machine was suspended.
+
+use std::{sync::Arc, time::Duration};
+
+use nix::time::{ClockId, clock_gettime};
+use sqlx::PgPool;
+use tokio::{sync::Notify, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::Worker;
+use crate::{
+    config::Timing,
+    db::{self, models::ClaimedImport, queue::Heartbeat},
+    domain::id::{FileId, JobId},
+};
+
+/// Time between two tries when the database does not answer.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// What is held.
+#[derive(Debug, Clone)]
+pub(super) enum Claim {
+    Job { job: JobId, token: i64 },
+    File { file: FileId, token: i64 },
+    Import(Box<ClaimedImport>),
+}
+
+/// A claim that is kept alive until this is dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    lost: CancellationToken,
+    cancelled: CancellationToken,
+    beating: JoinHandle<()>,
+}
+
+/// Time since the machine started, suspension included.
+pub(super) fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map(Duration::from)
+        .expect("Linux has this clock: this is a bug")
+}
+
+impl Claim {
+    /// `None`: lost.
+    async fn renew(&self, pool: &PgPool, ttl: Duration) -> sqlx::Result<Option<Heartbeat>> {
+        let kept = match self {
+            Self::Job { job, token } => return db::queue::heartbeat(pool, *job, *token, ttl).await,
+            Self::File { file, token } => db::files::renew(pool, *file, *token, ttl).await?,
+            Self::Import(import) => db::models::renew_import(pool, import, ttl).await?,
+        };
+        Ok(kept.then_some(Heartbeat {
+            cancel_requested: false,
+        }))
+    }
+}
+
+impl Lease {
+    /// Keeps `claim`, which was asked for at boot time `asked`.
+    pub(super) fn hold(worker: &Worker, claim: Claim, asked: Duration) -> Self {
+        let (lost, cancelled) = (CancellationToken::new(), CancellationToken::new());
+        let beats = Beats {
+            pool: worker.heartbeats.clone(),
+            claim,
+            timing: worker.args.timing.clone(),
+            cancel: Arc::clone(&worker.wakes.cancel),
+            lost: lost.clone(),
+            cancelled: cancelled.clone(),
+        };
+        Self {
+            lost,
+            cancelled,
+            beating: tokio::spawn(beats.run(asked)),
+        }
+    }
+
+    /// Returns when the claim is lost, or must be taken for lost.
+    pub(super) async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
+    /// Ends the heartbeats before the write that ends the claim: one behind it would take the claim for lost.
+    pub(super) fn end(&self) {
+        self.beating.abort();
+    }
+
+    /// Returns when the job's cancellation is asked for.
+    pub(super) async fn cancelled(&self) {
+        self.cancelled.cancelled().await;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+struct Beats {
+    pool: PgPool,
+    claim: Claim,
+    timing: Timing,
+    cancel: Arc<Notify>,
+    lost: CancellationToken,
+    cancelled: CancellationToken,
+}
+
+impl Beats {
+    async fn run(self, asked: Duration) {
+        let fence = self.timing.lease() * 3 / 4;
+        let mut last_kept = asked;
+        let mut pause = self.timing.heartbeat();
+        loop {
+            let left = fence.saturating_sub(since_boot().saturating_sub(last_kept));
+            tokio::select! {
+                () = tokio::time::sleep(pause.min(left)) => {}
+                () = self.cancel.notified() => {}
+            }
+            let asked = since_boot();
+            let left = fence.saturating_sub(asked.saturating_sub(last_kept));
+            let patience = left.min(self.timing.heartbeat());
+            match tokio::time::timeout(patience, self.claim.renew(&self.pool, self.timing.lease()))
+                .await
+            {
+                Ok(Ok(Some(heartbeat))) => {
+                    last_kept = asked;
+                    pause = self.timing.heartbeat();
+                    if heartbeat.cancel_requested {
+                        self.cancelled.cancel();
+                    }
+                }
+                Ok(Ok(None)) => {
+                    tracing::warn!("the lease is lost: another worker owns this work now");
+                    return self.lost.cancel();
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!("no heartbeat: {error}");
+                    pause = RETRY;
+                }
+                Err(_) => pause = RETRY,
+            }
+            if since_boot().saturating_sub(last_kept) >= fence {
+                tracing::warn!(
+                    "no heartbeat for {} ms: taking the lease for lost",
+                    fence.as_millis()
+                );
+                return self.lost.cancel();
+            }
+        }
+    }
+}

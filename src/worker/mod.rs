@@ -1,0 +1,245 @@
+//! Claims work, holds its lease, runs a child, keeps what the child makes.
+//!
+//! A worker has one slot for training and one for inspections (data sets and base models), so that a long training
+//! holds up no upload. Every write carries the token of its claim; a worker that lost a claim kills its child and writes
+//! nothing. In reading order: `attempt` (one try of a job), `inspect`, `lease`, `reaper`.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use sqlx::PgPool;
+use tokio::{sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::WorkArgs,
+    db,
+    domain::id::{JobId, WorkerId},
+    objects::Objects,
+};
+
+mod attempt;
+mod bundle;
+mod cache;
+mod checkpoints;
+mod folder;
+mod inspect;
+mod layout;
+mod lease;
+mod listen;
+mod persist;
+mod reaper;
+mod relay;
+mod spare;
+
+/// Connections that carry nothing but heartbeats: one for each slot.
+const HEARTBEAT_CONNECTIONS: u32 = 2;
+/// Device memory that a CPU offers to claims, in MiB: no limit of its own.
+const CPU_DEVICE_MB: u32 = i32::MAX.unsigned_abs();
+/// Claims tried before sleeping: one may find nothing because a row was just locked.
+const CLAIM_TRIES: u32 = 3;
+
+/// What the parts of one worker process share.
+struct Worker {
+    id: WorkerId,
+    pool: PgPool,
+    heartbeats: PgPool,
+    objects: Objects,
+    trainer_exe: PathBuf,
+    args: WorkArgs,
+    /// Of a child; `args.threads`, or every core.
+    threads: u32,
+    folders: folder::Folders,
+    cache: cache::Cache,
+    spare: spare::Spare,
+    wakes: Wakes,
+}
+
+/// Rung by notifications. A ring that nobody waits for is kept for the next one who does, but for `cancel`.
+#[derive(Default)]
+struct Wakes {
+    jobs: Notify,
+    inspections: Notify,
+    /// Somebody asked for a cancellation: heartbeats look at once.
+    cancel: Arc<Notify>,
+    /// The connection to Postgres was lost for a while: every lease may only look dead.
+    reconnected: Notify,
+}
+
+/// Runs a worker until `shutdown`: then nothing more is claimed, running trainers save their state, and their jobs go
+/// back to the queue. Returns soon after `grace_ms` at the latest. Who cannot wait may exit: children die with the
+/// process, and their leases run out.
+///
+/// # Errors
+/// When the work folder cannot be made, the database is not there at the start, or a part of the worker panicked.
+pub async fn run(
+    pool: PgPool,
+    objects: Objects,
+    trainer_exe: PathBuf,
+    args: &WorkArgs,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let worker = Arc::new(Worker::start(pool, objects, trainer_exe, args).await?);
+    tracing::info!(worker.id = %worker.id, threads = worker.threads, device = %args.device, "worker started");
+    // The background serves the slots until they have ended.
+    let background_ends = CancellationToken::new();
+    let mut background = JoinSet::new();
+    background.spawn(until(
+        background_ends.clone(),
+        Arc::clone(&worker),
+        |worker| async move { listen::run(&worker).await },
+    ));
+    background.spawn(until(
+        background_ends.clone(),
+        Arc::clone(&worker),
+        |worker| async move { reaper::run(&worker).await },
+    ));
+    let mut slots = JoinSet::new();
+    slots.spawn(train(Arc::clone(&worker), shutdown.clone()));
+    slots.spawn(inspect::run(Arc::clone(&worker), shutdown.clone()));
+
+    tokio::select! {
+        () = shutdown.cancelled() => {
+            tracing::info!("stopping: nothing more is claimed, what runs is saved");
+            let _ = db::workers::drain(&worker.pool, worker.id).await;
+        }
+        Some(Err(panicked)) = slots.join_next() => return Err(panicked).context("a slot of the worker ended"),
+        Some(Err(panicked)) = background.join_next() => return Err(panicked).context("a part of the worker ended"),
+    }
+    while let Some(ended) = slots.join_next().await {
+        ended.context("a slot of the worker ended")?;
+    }
+    background_ends.cancel();
+    background.join_all().await;
+    worker.spare.stop().await;
+    let _ = tokio::time::timeout(
+        Duration::from_secs(2),
+        db::workers::stop(&worker.pool, worker.id),
+    )
+    .await;
+    tracing::info!("worker stopped");
+    Ok(())
+}
+
+/// Runs a part until it is told to end.
+async fn until<F: Future<Output = ()>>(
+    end: CancellationToken,
+    worker: Arc<Worker>,
+    part: impl FnOnce(Arc<Worker>) -> F,
+) {
+    end.run_until_cancelled(part(worker)).await;
+}
+
+impl Worker {
+    async fn start(
+        pool: PgPool,
+        objects: Objects,
+        trainer_exe: PathBuf,
+        args: &WorkArgs,
+    ) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&args.work_dir).with_context(|| {
+            format!("cannot make the work folder `{}`", args.work_dir.display())
+        })?;
+        // Plans hold absolute paths.
+        let work_dir = args
+            .work_dir
+            .canonicalize()
+            .context("cannot resolve the work folder")?;
+        let folders = folder::Folders::open(&work_dir.join("jobs"))
+            .context("cannot open the folder of job folders")?;
+        let cache = cache::Cache::open(&work_dir.join("cache"), args.cache_bytes)
+            .context("cannot open the cache")?;
+        let heartbeats = db::connect_beside(&pool, HEARTBEAT_CONNECTIONS)
+            .await
+            .context("cannot reach the database")?;
+        let cores = std::thread::available_parallelism()
+            .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+        let worker = Self {
+            id: WorkerId::new(),
+            pool,
+            heartbeats,
+            objects,
+            spare: spare::Spare::new(trainer_exe.clone()),
+            trainer_exe,
+            args: args.clone(),
+            threads: if args.threads == 0 {
+                cores
+            } else {
+                args.threads
+            },
+            folders,
+            cache,
+            wakes: Wakes::default(),
+        };
+        let row = db::workers::NewWorker {
+            id: worker.id,
+            host: std::fs::read_to_string("/proc/sys/kernel/hostname")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: args.device.clone(),
+        };
+        db::workers::register(&worker.pool, &row)
+            .await
+            .context("cannot register the worker")?;
+        Ok(worker)
+    }
+
+    /// The poll interval, from half to one and a half of it: workers that started together do not ask together.
+    fn poll_with_jitter(&self) -> Duration {
+        self.args
+            .timing
+            .poll()
+            .mul_f64(rand::random_range(0.5..1.5))
+    }
+
+    /// Claims the next job, and says at which boot time it asked.
+    async fn claim(&self) -> sqlx::Result<Option<(db::queue::Claimed, Duration)>> {
+        let offer = db::queue::Offer {
+            worker: self.id,
+            class: db::queue::DEFAULT_CLASS,
+            device_mb: CPU_DEVICE_MB,
+            ttl: self.args.timing.lease(),
+        };
+        for _ in 0..CLAIM_TRIES {
+            let asked = lease::since_boot();
+            if let Some(claimed) = db::queue::claim(&self.pool, offer).await? {
+                return Ok(Some((claimed, asked)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The training slot: one job after the other, each in a trainer of its own.
+async fn train(worker: Arc<Worker>, shutdown: CancellationToken) {
+    while !shutdown.is_cancelled() {
+        // A worker whose trainer does not start claims nothing, or it would fail every job in the queue in turn.
+        let claimed = match worker.spare.warm().await {
+            Ok(()) => worker.claim().await.map_err(anyhow::Error::from),
+            Err(error) => Err(error.into()),
+        };
+        match claimed {
+            Ok(Some((claimed, asked))) => {
+                let job = claimed.job;
+                attempt::run(&worker, &claimed, asked, &shutdown).await;
+                tracing::debug!(job.id = %job, "slot is free");
+                continue;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!("cannot take a job: {error:#}"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = worker.wakes.jobs.notified() => {}
+            () = tokio::time::sleep(worker.poll_with_jitter()) => {}
+        }
+    }
+}
+
+/// The name of an attempt's folder, and of its objects.
+fn hex(job: JobId) -> String {
+    job.0.simple().to_string()
+}

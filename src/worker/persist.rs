@@ -1,0 +1,72 @@
+//! Writes that outlast an outage of Postgres: tried again until they pass, are refused, or their claim is lost (the
+//! caller then drops them). All of them carry a token, so that a write that came through unheard is not harmful twice.
+
+use std::time::Duration;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Calls `write` until its answer does not depend on when it was asked.
+///
+/// # Errors
+/// What another try would meet again: a broken constraint, a value that cannot be read.
+pub(super) async fn persist<T, F>(what: &str, mut write: impl FnMut() -> F) -> sqlx::Result<T>
+where
+    F: Future<Output = sqlx::Result<T>>,
+{
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match write().await {
+            Err(error) if passes(&error) => {
+                tracing::warn!("{what}: trying again in {} ms: {error}", pause.as_millis());
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Whether the same statement may pass later.
+fn passes(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::WorkerCrashed => true,
+        // Connection lost, out of resources, stopped by an operator, deadlock or serialization failure; and 25006, a
+        // server that only reads.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            ["08", "53", "57", "40"]
+                .iter()
+                .any(|class| code.starts_with(class))
+                || code == "25006"
+        }),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_outage_is_waited_for_and_a_refusal_is_not() {
+        let calls = Cell::new(0);
+        let written = persist("test", || async {
+            calls.set(calls.get() + 1);
+            if calls.get() < 3 {
+                Err(sqlx::Error::PoolTimedOut)
+            } else {
+                Ok(calls.get())
+            }
+        });
+        assert_eq!(written.await.unwrap(), 3);
+        let refused: sqlx::Result<()> =
+            persist("test", || async { Err(sqlx::Error::RowNotFound) }).await;
+        assert!(matches!(refused, Err(sqlx::Error::RowNotFound)));
+    }
+}

@@ -1,0 +1,291 @@
+//! From a trainer's lines to rows and objects, each written under the attempt's token.
+
+use std::path::Path;
+
+use super::{Worker, cache::CacheError, checkpoints, hex, persist::persist};
+use crate::{
+    child::LineError,
+    db::{
+        self,
+        events::{Level, NewEvent},
+        jobs::JobProgress,
+        metrics::Evaluation,
+        queue::{Claimed, NewCheckpoint, Records},
+    },
+    domain::{
+        job::Outcome,
+        progress::{Failure, Progress},
+    },
+    objects::ObjectError,
+};
+
+/// What ends an attempt besides its trainer's own word.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// Another attempt owns the job: write nothing more.
+    #[error("the lease is lost")]
+    Lost,
+    /// Bytes that are not what they should be.
+    #[error("{0}")]
+    Damaged(String),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// A statement that Postgres would refuse again.
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("the trainer cannot be started or spoken to: {0}")]
+    Trainer(#[from] std::io::Error),
+    #[error("the trainer speaks nonsense: {0}")]
+    Line(#[from] LineError),
+}
+
+impl Fault {
+    pub(super) fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged(what.into())
+    }
+
+    /// How the attempt ends by it; `None` when that is no longer this worker's to say. All may pass by another try.
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        let code = match self {
+            Self::Lost => return None,
+            Self::Trainer(_) | Self::Line(_) => {
+                return Some(Outcome::Crashed {
+                    message: self.to_string(),
+                });
+            }
+            Self::Object(ObjectError::StorageFull { .. }) => "storage_full",
+            Self::Object(_) => "storage_error",
+            Self::Damaged(_) => "object_damaged",
+            Self::Database(_) => "internal_error",
+        };
+        Some(Outcome::Failed {
+            code: code.to_owned(),
+            message: self.to_string(),
+            retryable: true,
+        })
+    }
+}
+
+impl From<CacheError> for Fault {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::Object(error) => Self::Object(error),
+            CacheError::File { path, source } => Self::Object(ObjectError::of_file(&path, source)),
+            CacheError::Damaged { .. } => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+/// What a line means for the conversation.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// It goes on.
+    More,
+    /// The state is saved and committed; the trainer ends.
+    Stopped,
+    /// `bundle/` and `report.json` are complete.
+    Finished,
+    Failed(Failure),
+}
+
+/// Writes down what one trainer says.
+pub(super) struct Relay<'a> {
+    worker: &'a Worker,
+    claimed: &'a Claimed,
+    /// The job folder.
+    folder: &'a Path,
+    progress: JobProgress,
+    pub(super) is_ready: bool,
+}
+
+impl<'a> Relay<'a> {
+    /// `resumed` is the step that the trainer goes on from.
+    pub(super) fn new(
+        worker: &'a Worker,
+        claimed: &'a Claimed,
+        folder: &'a Path,
+        resumed: Option<u64>,
+    ) -> Self {
+        let progress = JobProgress {
+            step: resumed.unwrap_or(0),
+            ..JobProgress::default()
+        };
+        Self {
+            worker,
+            claimed,
+            folder,
+            progress,
+            is_ready: false,
+        }
+    }
+
+    /// Writes one line down. Returns when it is committed, however long Postgres takes.
+    ///
+    /// # Errors
+    /// `Lost`; a checkpoint that cannot be stored.
+    pub(super) async fn hear(&mut self, line: Progress) -> Result<Heard, Fault> {
+        let mut records = Records::default();
+        match line {
+            Progress::Ready {
+                device, threads, ..
+            } => {
+                self.is_ready = true;
+                records.device = Some((device, threads));
+                records.events.extend(set_back(
+                    self.claimed.resume.as_ref().map(|from| from.step),
+                    self.progress.step,
+                ));
+            }
+            Progress::Phase { phase } => {
+                self.progress.fraction = 0.0;
+                records.phase = Some(phase);
+            }
+            Progress::Fraction {
+                done,
+                total,
+                samples_per_second,
+            } => {
+                self.progress.fraction = share(done, total);
+                self.progress.samples_per_second = Some(samples_per_second);
+            }
+            Progress::Steps {
+                n_steps,
+                n_epochs,
+                steps,
+            } => {
+                if let Some(last) = steps.last() {
+                    self.progress = JobProgress {
+                        step: last.step,
+                        n_steps: Some(n_steps),
+                        epoch: last.epoch,
+                        n_epochs: Some(n_epochs),
+                        fraction: share(last.step, n_steps),
+                        samples_per_second: Some(last.samples_per_second),
+                    };
+                }
+                records.steps = steps;
+            }
+            Progress::Evaluated { metrics, best } => {
+                records.evaluations.push(Evaluation { metrics, best })
+            }
+            Progress::Saved { .. } => return self.save(line).await,
+            Progress::Stopped { .. } => return Ok(Heard::Stopped),
+            Progress::Finished { .. } => return Ok(Heard::Finished),
+            Progress::Failed(failure) => return Ok(Heard::Failed(failure)),
+        }
+        records.progress = Some(self.progress);
+        self.record(&records).await?;
+        Ok(Heard::More)
+    }
+
+    async fn record(&self, records: &Records) -> Result<(), Fault> {
+        let write = || {
+            db::queue::record(
+                &self.worker.pool,
+                self.claimed.job,
+                self.claimed.token,
+                records,
+            )
+        };
+        let written = persist("record progress", write).await?;
+        if written { Ok(()) } else { Err(Fault::Lost) }
+    }
+
+    async fn save(&self, saved: Progress) -> Result<Heard, Fault> {
+        let Progress::Saved {
+            step,
+            epoch,
+            folder,
+            bytes,
+            manifest_sha256,
+            metrics,
+            best,
+        } = saved
+        else {
+            return Ok(Heard::More);
+        };
+        let folder = checkpoints::plain_folder(self.folder, &folder)?;
+        let objects = format!(
+            "checkpoints/{}/{step}-{}/",
+            hex(self.claimed.job),
+            self.claimed.token
+        );
+        if let Err(fault) =
+            checkpoints::upload(self.worker, &folder, &manifest_sha256, &objects).await
+        {
+            self.worker.objects.delete_prefix(&objects).await?;
+            // The trainer keeps its last few folders only. When this worker was held up, a later one is on its way.
+            if folder.exists() {
+                return Err(fault);
+            }
+            tracing::warn!(job.id = %self.claimed.job, step, "a checkpoint was gone before it could be stored");
+            return Ok(Heard::More);
+        }
+        let new = NewCheckpoint {
+            step,
+            epoch,
+            objects,
+            bytes,
+            manifest_sha256,
+            metrics,
+            best,
+        };
+        checkpoints::commit(self.worker, self.claimed, &new).await?;
+        Ok(Heard::More)
+    }
+}
+
+/// Says so when a damaged checkpoint was passed over: the claim's own event names the step that was `expected`.
+fn set_back(expected: Option<u64>, step: u64) -> Option<NewEvent> {
+    let expected = expected.filter(|&expected| expected != step)?;
+    Some(NewEvent {
+        level: Level::Warn,
+        message: format!(
+            "the checkpoint at step {expected} is damaged; training goes on from step {step}"
+        ),
+        data: serde_json::json!({ "expected_step": expected, "step": step }),
+    })
+}
+
+/// 0 to 1, also of nonsense.
+fn share(done: u64, total: u64) -> f64 {
+    if total == 0 {
+        0.0
+    } else {
+        (done as f64 / total as f64).clamp(0.0, 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_stays_a_share() {
+        assert_eq!([share(0, 0), share(1, 4), share(9, 4)], [0.0, 0.25, 1.0]);
+    }
+
+    #[test]
+    fn only_a_damaged_checkpoint_is_worth_an_event() {
+        assert!(set_back(None, 0).is_none() && set_back(Some(7), 7).is_none());
+        assert!(
+            set_back(Some(7), 3)
+                .unwrap()
+                .message
+                .contains("step 7 is damaged")
+        );
+    }
+
+    #[test]
+    fn a_full_disk_keeps_its_name_and_a_lost_lease_has_no_outcome() {
+        let full = ObjectError::of_file(
+            Path::new("x"),
+            std::io::Error::from_raw_os_error(libc::ENOSPC),
+        );
+        let outcome = Fault::from(full).outcome();
+        assert!(
+            matches!(outcome, Some(Outcome::Failed { code, retryable: true, .. }) if code == "storage_full")
+        );
+        assert_eq!(Fault::Lost.outcome(), None);
+    }
+}

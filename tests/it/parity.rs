@@ -1,0 +1,189 @@
+//! Every architecture gives the numbers of its reference implementation, for the same weights and images.
+
+use std::fmt::Write as _;
+
+use rehead::models::{fast::Extractor, ops::Norm, registry};
+use serde_json::Value;
+use tch::{Device, Tensor, nn};
+
+use crate::support::numbers;
+
+/// Each recording of a forward pass; the training runs are `train_parity`'s.
+#[test]
+fn architectures_compute_what_their_references_computed() {
+    tch::set_num_threads(2);
+    let mut failures = String::new();
+    let recordings = numbers::recordings(|name| !name.starts_with("train-"));
+    for (file, recording) in &recordings {
+        if let Err(failure) = check(recording) {
+            writeln!(failures, "{file}: {failure}").unwrap();
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "{} recordings read\n{failures}",
+        recordings.len()
+    );
+}
+
+fn check(recording: &Value) -> Result<(), String> {
+    let name = recording["name"]
+        .as_str()
+        .ok_or("the recording has no name")?;
+    let architecture =
+        registry::find(name).ok_or(format!("the registry lacks the architecture `{name}`"))?;
+    let vs = nn::VarStore::new(Device::Cpu);
+    let trunk = architecture.build(&vs.root());
+    let classes = recording["logits_shape"][1].as_i64().unwrap();
+    let width = i64::from(architecture.feature_dim);
+    let zeros = |size: &[i64]| Tensor::zeros(size, (tch::Kind::Float, Device::Cpu));
+    let (weight, bias) = (zeros(&[classes, width]), zeros(&[classes]));
+    let mut named = trunk.named();
+    named.push((
+        format!("{}.weight", architecture.classifier),
+        weight.shallow_clone(),
+    ));
+    named.push((
+        format!("{}.bias", architecture.classifier),
+        bias.shallow_clone(),
+    ));
+    same_state_dict(&named, &recording["state_dict"])?;
+    numbers::fill(&named);
+
+    let size: Vec<i64> = serde_json::from_value(recording["input"]["shape"].clone()).unwrap();
+    let images = numbers::images("input", &size);
+    let plain = tch::no_grad(|| trunk.forward(&images, 0, Norm::Running));
+    compare("features", &plain, recording, "pre_logits")?;
+    compare(
+        "logits",
+        &plain.linear(&weight, Some(&bias)),
+        recording,
+        "logits",
+    )?;
+    compare(
+        "fast features",
+        &Extractor::new(&trunk).features(&images),
+        recording,
+        "pre_logits",
+    )
+}
+
+/// Names, shapes and order, but for BatchNorm's counters, which nothing reads.
+fn same_state_dict(named: &[(String, Tensor)], recorded: &Value) -> Result<(), String> {
+    let recorded = recorded
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| !name.ends_with("num_batches_tracked"));
+    let recorded: Vec<(String, Value)> = recorded
+        .map(|(name, shape)| (name.clone(), shape.clone()))
+        .collect();
+    let ours: Vec<(String, Value)> = named
+        .iter()
+        .map(|(name, tensor)| (name.clone(), serde_json::json!(tensor.size())))
+        .collect();
+    match ours
+        .iter()
+        .zip(&recorded)
+        .find(|(ours, recorded)| ours != recorded)
+    {
+        Some((ours, recorded)) => Err(format!(
+            "state dict: {ours:?} where the reference has {recorded:?}"
+        )),
+        None if ours.len() != recorded.len() => {
+            Err(format!("{} tensors for {}", ours.len(), recorded.len()))
+        }
+        None => Ok(()),
+    }
+}
+
+fn compare(what: &str, found: &Tensor, recording: &Value, key: &str) -> Result<(), String> {
+    let norms = recording[format!("{key}_l2")].as_array().unwrap();
+    for (i, norm) in norms.iter().enumerate() {
+        let first = &recording[format!("{key}_first8")][i];
+        numbers::compare(
+            &format!("{what} of image {i}"),
+            &found.get(i as i64),
+            first,
+            norm.as_f64().unwrap(),
+        )?;
+    }
+    Ok(())
+}
+
+/// What `GET /v1/models/{id}/layers` shows covers every tensor once, and every stage has parameters.
+#[test]
+fn layers_cover_the_trunk() {
+    for architecture in registry::all() {
+        let layers = registry::layers(architecture);
+        let names: std::collections::BTreeSet<&str> = layers
+            .tensors
+            .iter()
+            .map(|tensor| tensor.name.as_str())
+            .collect();
+        assert_eq!(names.len(), layers.tensors.len(), "{}", architecture.name);
+        for stage in &layers.stages {
+            assert!(stage.parameters > 0, "{} {}", architecture.name, stage.name);
+            for block in &stage.blocks {
+                assert!(block.starts_with(&stage.name), "{block} of {}", stage.name);
+            }
+        }
+        for tensor in &layers.tensors {
+            let stage = layers
+                .stages
+                .iter()
+                .find(|stage| stage.name == tensor.stage)
+                .unwrap();
+            assert!(
+                stage.blocks.contains(&tensor.block) || tensor.block == stage.name,
+                "{}",
+                tensor.name
+            );
+        }
+        let vs = nn::VarStore::new(Device::Cpu);
+        let trunk = architecture.build(&vs.root());
+        assert_eq!(vs.len(), layers.tensors.len(), "{}", architecture.name);
+        assert_eq!(
+            trunk.stages.last().unwrap().channels,
+            i64::from(architecture.feature_dim)
+        );
+    }
+}
+
+/// A BatchNorm that does not train keeps its statistics and does not look at the batch, whatever the mode.
+#[test]
+fn frozen_batch_norm_never_moves() {
+    tch::set_num_threads(2);
+    let architecture = registry::find("resnet18").unwrap();
+    let vs = nn::VarStore::new(Device::Cpu);
+    let trunk = architecture.build(&vs.root());
+    numbers::fill(&trunk.named());
+    for entry in trunk.tensors() {
+        let _ = entry
+            .tensor
+            .set_requires_grad(entry.trainable && entry.stage == "layer4");
+    }
+    let before: Vec<(String, Tensor)> = trunk
+        .named()
+        .into_iter()
+        .map(|(name, t)| (name, t.copy()))
+        .collect();
+    let images = numbers::images("input", &[4, 3, 64, 64]);
+    let features = trunk.forward(&images, 0, Norm::Batch);
+    assert!(features.requires_grad());
+    for ((name, before), (_, after)) in before.iter().zip(trunk.named()) {
+        let moves = name.starts_with("layer4") && name.contains("running_");
+        assert_eq!(*before != after, moves, "{name}");
+    }
+    // The frozen part gives each image what it gives it alone.
+    let together = trunk.forward_until(&images, 4);
+    let alone = trunk.forward_until(&images.narrow(0, 1, 1), 4);
+    let error = (together.narrow(0, 1, 1) - &alone)
+        .abs()
+        .max()
+        .double_value(&[]);
+    assert!(
+        error <= 1e-5 * alone.abs().max().double_value(&[]),
+        "{error}"
+    );
+}

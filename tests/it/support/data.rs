@@ -1,0 +1,88 @@
+//! Small real data: archives made of the demo's clip art, and the published weights. `make demo-data` brings both.
+
+use std::{
+    fs,
+    io::{Cursor, Write},
+    path::{Path, PathBuf},
+};
+
+use zip::{ZipWriter, write::SimpleFileOptions};
+
+/// The folder that `make demo-data` fills.
+pub(crate) fn demo() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/demo");
+    assert!(
+        folder.exists(),
+        "no {}: run `make demo-data` first",
+        folder.display()
+    );
+    folder
+}
+
+/// EfficientNet-Lite0 as published: a legacy torch pickle.
+pub(crate) fn lite0_weights() -> Vec<u8> {
+    let path = find(&demo().join("lite0"), "efficientnet-lite0-57934424.pth");
+    fs::read(path).unwrap()
+}
+
+/// All of the six-category clip art that the demo trains on.
+pub(crate) fn clipart() -> Vec<u8> {
+    fs::read(demo().join("clipart.zip")).unwrap()
+}
+
+/// The first `per_class` images of some of the clip-art categories.
+pub(crate) fn clipart_subset(classes: &[&str], per_class: usize) -> Vec<u8> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(clipart())).unwrap();
+    let mut names: Vec<String> = archive
+        .file_names()
+        .map(|name| name.unwrap().into_owned())
+        .collect();
+    names.sort();
+    let mut entries = Vec::new();
+    for class in classes {
+        let of_class = names
+            .iter()
+            .filter(|name| name.split('/').any(|part| part == *class) && !name.ends_with('/'));
+        let chosen: Vec<&String> = of_class.take(per_class).collect();
+        assert_eq!(chosen.len(), per_class, "clip art of {class}");
+        for (i, name) in chosen.into_iter().enumerate() {
+            let mut bytes = Vec::new();
+            std::io::copy(&mut archive.by_name(name).unwrap(), &mut bytes).unwrap();
+            entries.push((format!("{class}/{i}.png"), bytes));
+        }
+    }
+    zip(&entries)
+}
+
+/// A zip archive of these entries.
+pub(crate) fn zip<N: AsRef<str>, B: AsRef<[u8]>>(entries: &[(N, B)]) -> Vec<u8> {
+    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in entries {
+        writer
+            .start_file(name.as_ref(), SimpleFileOptions::default())
+            .unwrap();
+        writer.write_all(bytes.as_ref()).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+/// The one file of that name somewhere below `folder`.
+pub(crate) fn find(folder: &Path, name: &str) -> PathBuf {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)
+            .unwrap_or_else(|error| panic!("{}: {error}; run `make demo-data`", folder.display()))
+        {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().is_some_and(|found| found == name) {
+                return path;
+            }
+        }
+    }
+    panic!(
+        "no {name} below {}: run `make demo-data` first",
+        folder.display()
+    );
+}

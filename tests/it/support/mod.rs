@@ -1,0 +1,9 @@
+//! What the tests share: a service of real processes on a private Postgres, its client, and small real data.
+
+pub(crate) mod data;
+pub(crate) mod numbers;
+pub(crate) mod openapi;
+pub(crate) mod postgres;
+pub(crate) mod process;
+pub(crate) mod queue;
+pub(crate) mod service;

@@ -1,0 +1,137 @@
+//! A private Postgres for each test, from a template data folder that the first test makes; and what holds in it always.
+
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+};
+
+use rehead::{
+    db,
+    postgres::{Postgres, StartOptions},
+};
+use sqlx::PgPool;
+
+/// Starts an empty server in `dir/postgres`. To be called on the test's own thread: it ends with the server.
+pub(crate) fn start(dir: &Path) -> Postgres {
+    // The server's user passes through, when root runs the tests.
+    fs::set_permissions(dir, Permissions::from_mode(0o711)).unwrap();
+    let home = dir.join("postgres");
+    if !home.exists() {
+        fs::create_dir(&home).unwrap();
+        fs::set_permissions(&home, Permissions::from_mode(0o711)).unwrap();
+        let template = template();
+        let copied = Command::new("cp")
+            .args(["-a", "--reflink=auto"])
+            .arg(template)
+            .arg(home.join("data"))
+            .status();
+        assert!(copied.unwrap().success());
+    }
+    Postgres::start(&StartOptions {
+        bin: None,
+        dir: home,
+        fsync: false,
+    })
+    .unwrap()
+}
+
+/// The data folder of a server that was started and stopped once, in this machine's folder for temporary files.
+fn template() -> std::path::PathBuf {
+    let user = nix::unistd::geteuid();
+    let folder = std::env::temp_dir().join(format!("rehead-it-postgres-{user}"));
+    fs::create_dir_all(&folder).unwrap();
+    fs::set_permissions(&folder, Permissions::from_mode(0o711)).unwrap();
+    let lock = File::create(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    if !folder.join("done").exists() {
+        Postgres::start(&StartOptions {
+            bin: None,
+            dir: folder.clone(),
+            fsync: false,
+        })
+        .unwrap()
+        .stop();
+        File::create(folder.join("done")).unwrap();
+    }
+    folder.join("data")
+}
+
+/// A migrated database, in a folder of its own. Both end when dropped.
+pub(crate) struct Database {
+    pub(crate) pool: PgPool,
+    _postgres: Postgres,
+    _dir: tempfile::TempDir,
+}
+
+impl Database {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("rehead-it-")
+            .tempdir()
+            .unwrap();
+        let postgres = start(dir.path());
+        let pool = db::connect(&postgres.url(), 40).await.unwrap();
+        db::migrate(&pool).await.unwrap();
+        Self {
+            pool,
+            _postgres: postgres,
+            _dir: dir,
+        }
+    }
+}
+
+/// Asserts what holds at every moment, whoever was killed: each is a query for rows that break it.
+pub(crate) async fn invariants(pool: &PgPool) {
+    let queries = [
+        (
+            "a job runs exactly when it has a lease, with its token",
+            "select j.id::text from jobs j full join job_leases l on l.job_id = j.id
+            where (j.status = 'running') is distinct from (l.job_id is not null) or l.token <> j.token",
+        ),
+        (
+            "a tenant's running jobs are its leases",
+            "select t.name from tenants t
+            where t.running <> (select count(*) from job_leases l where l.tenant_id = t.id)",
+        ),
+        (
+            "an ended job has one last event, of its status, and it comes last",
+            "select j.id::text from jobs j where (
+                select count(*) from job_events e
+                where e.job_id = j.id and e.kind in ('succeeded', 'failed', 'cancelled') and e.kind = j.status
+                    and e.seq = j.events
+            ) <> (j.finished_at is not null)::int",
+        ),
+        (
+            "events are numbered from 1 without gaps",
+            "select j.id::text from jobs j left join job_events e on e.job_id = j.id group by j.id, j.events
+            having count(e.seq) <> j.events or coalesce(max(e.seq), 0) <> j.events",
+        ),
+        (
+            "a job has a model exactly when it succeeded",
+            "select j.id::text from jobs j left join models m on m.job_id = j.id
+            where (j.status = 'succeeded') is distinct from (m.id is not null) or m.id <> j.fine_tuned_model",
+        ),
+        (
+            "every claim is an attempt, and only the last one of a running job is open",
+            "select j.id::text from jobs j left join attempts a on a.job_id = j.id group by j.id, j.token, j.status
+            having count(a.token) <> j.token
+                or count(*) filter (where a.token is not null and a.ended_at is null) <> (j.status = 'running')::int",
+        ),
+        (
+            "no attempt was ended twice",
+            "select j.id::text from jobs j left join job_events e on e.job_id = j.id and e.kind = 'requeued'
+            group by j.id, j.failures, j.crashes, j.preemptions, j.status
+            having count(e.seq) > j.failures + j.crashes + j.preemptions",
+        ),
+        (
+            "a checkpoint's token is that of a claim",
+            "select c.id::text from checkpoints c join jobs j on j.id = c.job_id where c.token > j.token or c.token < 1",
+        ),
+    ];
+    for (says, query) in queries {
+        let broken: Vec<String> = sqlx::query_scalar(query).fetch_all(pool).await.unwrap();
+        assert!(broken.is_empty(), "{says}: not so for {broken:?}");
+    }
+}

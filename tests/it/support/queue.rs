@@ -1,0 +1,381 @@
+//! Jobs for tests of the queue: a base model, a data set and a recipe that are rows only, on a real Postgres.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rehead::{
+    db::{
+        files::{self, NewFile},
+        jobs::{self, Created, Idempotency, NewJob},
+        models::{self, NewBaseModel},
+        queue::{self, Claimed, DEFAULT_CLASS, NewCheckpoint, NewModel, Offer},
+        tenants::{self, TenantId},
+    },
+    domain::{
+        base_model::{Interpolation, Layers, Preprocessing, SourceTask},
+        checkpoint::Metrics,
+        file::{Class, Dataset, FileReport, Purpose, Split, SplitSizes},
+        id::{FileId, JobId, WorkerId},
+        problem::Problem,
+        recipe::{
+            BatchNorm, EarlyStopping, Head, HeadInit, HeadLayer, Metric, Optimizer, Recipe,
+            Schedule, Task,
+        },
+        report::Report,
+        request::{
+            Auto, Freeze, Hyperparameters, JobRequest, RequestedEarlyStopping, RequestedHead,
+            Transfer,
+        },
+        resolve::Resolution,
+        work::Imported,
+    },
+};
+use sqlx::PgPool;
+
+use super::postgres::Database;
+
+pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A database with a base model and a validated data set.
+pub(crate) struct Queue {
+    pub(crate) database: Database,
+    pub(crate) tenant: TenantId,
+    pub(crate) worker: WorkerId,
+    pub(crate) file: FileId,
+}
+
+impl Queue {
+    pub(crate) async fn start() -> Self {
+        let database = Database::start().await;
+        let tenant = tenants::default_id(&database.pool).await.unwrap();
+        let mut queue = Self {
+            database,
+            tenant,
+            worker: WorkerId::new(),
+            file: FileId::new(),
+        };
+        queue.file = queue.data_set(tenant).await;
+        queue.base_model(tenant, "net").await;
+        queue
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.database.pool
+    }
+
+    pub(crate) async fn upload(&self, tenant: TenantId, purpose: Purpose) -> FileId {
+        let id = FileId::new();
+        let (filename, sha256) = ("pets.zip".to_owned(), "ab".repeat(32));
+        files::insert(
+            self.pool(),
+            &NewFile {
+                id,
+                tenant,
+                filename,
+                purpose,
+                bytes: 1_000,
+                sha256,
+            },
+        )
+        .await
+        .unwrap();
+        id
+    }
+
+    /// A validated data set.
+    pub(crate) async fn data_set(&self, tenant: TenantId) -> FileId {
+        let id = self.upload(tenant, Purpose::FineTune).await;
+        let claimed = files::claim(self.pool(), self.worker, HOUR)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(claimed.id, id);
+        assert!(
+            files::accept(
+                self.pool(),
+                id,
+                claimed.token,
+                &usable(),
+                &"cd".repeat(32),
+                2_000
+            )
+            .await
+            .unwrap()
+        );
+        id
+    }
+
+    /// A base model that is ready.
+    pub(crate) async fn base_model(&self, tenant: TenantId, id: &str) {
+        self.register(tenant, id).await;
+        let claim = models::claim_import(self.pool(), self.worker, HOUR)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(claim.id, id);
+        assert!(
+            models::accept_import(self.pool(), &claim, &imported(), &"ef".repeat(32))
+                .await
+                .unwrap()
+        );
+    }
+
+    /// A base model in `importing`.
+    pub(crate) async fn register(&self, tenant: TenantId, id: &str) {
+        let weights_file = self.upload(tenant, Purpose::Weights).await;
+        let model = NewBaseModel {
+            tenant,
+            id: id.to_owned(),
+            architecture: "resnet18".to_owned(),
+            modality: "image".to_owned(),
+            weights_file,
+            source_task: SourceTask {
+                name: "image classification".to_owned(),
+                classes: None,
+                dataset: None,
+            },
+            preprocessing: None,
+            license: None,
+        };
+        assert_eq!(
+            models::insert_importing(self.pool(), &model).await.unwrap(),
+            models::Inserted::Yes
+        );
+    }
+
+    pub(crate) fn new_job(&self) -> NewJob {
+        NewJob {
+            id: JobId::new(),
+            tenant: self.tenant,
+            request: request(self.file),
+            seed: u64::MAX - 7,
+            resolution: Some(resolution()),
+            idempotency: None,
+        }
+    }
+
+    /// A queued job.
+    pub(crate) async fn job(&self) -> JobId {
+        self.job_of(self.tenant, self.file, 2).await
+    }
+
+    pub(crate) async fn job_of(&self, tenant: TenantId, file: FileId, priority: u8) -> JobId {
+        let mut job = NewJob {
+            tenant,
+            ..self.new_job()
+        };
+        job.request.training_file = file;
+        job.request.priority = priority;
+        match jobs::create(self.pool(), &job).await.unwrap() {
+            Created::New(_) => job.id,
+            other => panic!("not created: {other:?}"),
+        }
+    }
+
+    /// A further tenant, with a model and a data set.
+    pub(crate) async fn tenant(&self, name: &str) -> (TenantId, FileId) {
+        let tenant = tenants::find_or_create(self.pool(), name).await.unwrap();
+        self.base_model(tenant, "net").await;
+        (tenant, self.data_set(tenant).await)
+    }
+
+    pub(crate) async fn claim(&self) -> Option<Claimed> {
+        claim(self.pool(), self.worker, HOUR).await
+    }
+}
+
+pub(crate) async fn claim(pool: &PgPool, worker: WorkerId, ttl: Duration) -> Option<Claimed> {
+    let offer = Offer {
+        worker,
+        class: DEFAULT_CLASS,
+        device_mb: 1_000,
+        ttl,
+    };
+    queue::claim(pool, offer).await.unwrap()
+}
+
+pub(crate) fn idempotency(key: &str, body: u8) -> Option<Idempotency> {
+    Some(Idempotency {
+        key: key.to_owned(),
+        body_sha256: [body; 32],
+    })
+}
+
+pub(crate) fn request(training_file: FileId) -> JobRequest {
+    JobRequest {
+        model: "net".to_owned(),
+        training_file,
+        validation_file: None,
+        suffix: Some("pets".to_owned()),
+        seed: None,
+        metadata: BTreeMap::from([("team".to_owned(), "zoo".to_owned())]),
+        priority: 2,
+        timeout_seconds: 3_600,
+        transfer: Transfer {
+            task: Auto::Auto,
+            cut: "pre_logits".to_owned(),
+            freeze: Freeze::All,
+            head: RequestedHead {
+                layers: vec![HeadLayer::Dropout(0.2)],
+                init: Auto::Auto,
+            },
+            hyperparameters: Hyperparameters::default(),
+            early_stopping: RequestedEarlyStopping {
+                patience: Auto::Auto,
+                metric: Auto::Auto,
+                min_delta: 0.0,
+            },
+            checkpoint_every_seconds: 300,
+        },
+    }
+}
+
+pub(crate) fn resolution() -> Resolution {
+    let recipe = Recipe {
+        task: Task::SingleLabelClassification,
+        cut: "pre_logits".to_owned(),
+        trainable: Vec::new(),
+        head: Head {
+            layers: vec![HeadLayer::Dropout(0.2)],
+            init: HeadInit::Zero,
+        },
+        n_epochs: 3,
+        batch_size: 32,
+        optimizer: Optimizer::Adamw,
+        learning_rate: 1e-3,
+        backbone_learning_rate: 1e-4,
+        weight_decay: 0.01,
+        schedule: Schedule::Cosine,
+        warmup_fraction: 0.1,
+        label_smoothing: 0.0,
+        gradient_clip: None,
+        batch_norm: BatchNorm::Frozen,
+        early_stopping: EarlyStopping {
+            patience: None,
+            metric: Metric::ValidAccuracy,
+            min_delta: 0.0,
+        },
+        checkpoint_every_seconds: 300,
+        seed: u64::MAX - 7,
+    };
+    Resolution {
+        recipe,
+        resolved: Vec::new(),
+    }
+}
+
+/// A report that accepts a data set.
+pub(crate) fn usable() -> FileReport {
+    let class = |name: &str| Class {
+        name: name.to_owned(),
+        train: 8,
+        validation: 2,
+        test: 0,
+    };
+    let dataset = Dataset {
+        modality: "image".to_owned(),
+        task: "single_label_classification".to_owned(),
+        classes: vec![class("cats"), class("dogs")],
+        samples: 20,
+        splits: SplitSizes {
+            train: 16,
+            validation: 4,
+            test: 0,
+        },
+        split_by: "hash".to_owned(),
+        unusable: 0,
+        duplicates: 0,
+    };
+    FileReport {
+        dataset: Some(dataset),
+        errors: Vec::new(),
+        warnings: Vec::new(),
+        warnings_omitted: 0,
+    }
+}
+
+/// A report that refuses a data set.
+pub(crate) fn unusable() -> FileReport {
+    let errors = vec![Problem::new(
+        "",
+        "no_images",
+        "no image could be read; check that the archive holds any",
+    )];
+    FileReport {
+        dataset: None,
+        errors,
+        warnings: Vec::new(),
+        warnings_omitted: 0,
+    }
+}
+
+pub(crate) fn imported() -> Imported {
+    Imported {
+        architecture: "resnet18".to_owned(),
+        layers: Layers {
+            feature_dim: 512,
+            stages: Vec::new(),
+            tensors: Vec::new(),
+        },
+        preprocessing: Preprocessing {
+            input_size: 224,
+            crop_fraction: 0.875,
+            interpolation: Interpolation::Bicubic,
+            mean: [0.5; 3],
+            std: [0.5; 3],
+        },
+        parameters: 11_000_000,
+        classes: Some(1_000),
+    }
+}
+
+pub(crate) fn metrics(step: u64) -> Metrics {
+    let epoch = u32::try_from(step).unwrap();
+    Metrics {
+        step,
+        epoch,
+        train_loss: Some(0.5),
+        valid_loss: 0.6,
+        valid_accuracy: 0.75,
+        valid_balanced_accuracy: 0.7,
+    }
+}
+
+pub(crate) fn checkpoint(claimed: &Claimed, step: u64, best: bool) -> NewCheckpoint {
+    NewCheckpoint {
+        step,
+        epoch: u32::try_from(step).unwrap(),
+        objects: format!(
+            "checkpoints/{}/{step}-{}/",
+            claimed.job.0.simple(),
+            claimed.token
+        ),
+        bytes: 100,
+        manifest_sha256: "01".repeat(32),
+        metrics: Some(metrics(step)),
+        best,
+    }
+}
+
+pub(crate) fn new_model(claimed: &Claimed) -> NewModel {
+    let report = Report {
+        split: Split::Validation,
+        samples: 4,
+        step: 3,
+        epoch: 3,
+        accuracy: 0.75,
+        accuracy_interval: [0.3, 0.95],
+        majority_baseline: 0.5,
+        balanced_accuracy: 0.75,
+        macro_f1: 0.73,
+        log_loss: 0.6,
+        classes: Vec::new(),
+        confusion: Vec::new(),
+    };
+    NewModel {
+        labels: vec!["cats".to_owned(), "dogs".to_owned()],
+        metrics: metrics(3),
+        report,
+        objects: format!("bundles/{}/{}/", claimed.job.0.simple(), claimed.token),
+        parameters: 11_001_000,
+    }
+}

@@ -1,0 +1,250 @@
+//! A whole service for one test: private Postgres, object folder, `rehead serve`, and workers as the test likes.
+
+use std::{path::PathBuf, time::Duration};
+
+use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{data, openapi, postgres, process::Process};
+
+/// Ended with everything it started when dropped. The order of the fields is the order of their ends.
+pub(crate) struct Service {
+    pub(crate) server: Process,
+    pub(crate) url: String,
+    pub(crate) postgres: rehead::postgres::Postgres,
+    pub(crate) dir: TempDir,
+    client: reqwest::Client,
+}
+
+/// An answer, already checked against openapi.yaml.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.text()))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The JSON body of an answer that must be a success.
+    #[track_caller]
+    pub(crate) fn ok(self) -> Value {
+        assert!(self.status.is_success(), "{}: {}", self.status, self.text());
+        self.json()
+    }
+
+    /// Asserts the status and code of an error, and that it says something; gives its message.
+    #[track_caller]
+    pub(crate) fn error(self, status: u16, code: &str) -> String {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text());
+        let body = self.json();
+        let error = &body["error"];
+        let details: Vec<&str> = error["details"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|one| one["code"].as_str())
+            .collect();
+        assert!(
+            error["code"] == code || details.contains(&code),
+            "not `{code}`: {body}"
+        );
+        let message = error["message"].as_str().unwrap_or_default();
+        assert!(message.len() > 10, "the message helps nobody: {body}");
+        error.to_string()
+    }
+}
+
+impl Service {
+    /// A service without a worker.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A service without a worker, with further arguments of `rehead serve`.
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("rehead-it-")
+            .tempdir()
+            .unwrap();
+        let postgres = postgres::start(dir.path());
+        let mut migrate = Process::rehead(
+            "migrate",
+            dir.path(),
+            &["migrate", "--database-url", &postgres.url()],
+        );
+        assert!(
+            migrate.wait(Duration::from_secs(60)).success(),
+            "{}",
+            migrate.log()
+        );
+        let objects = dir.path().join("objects");
+        let scratch = dir.path().join("scratch");
+        let url = postgres.url();
+        let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
+        all.extend([
+            "--objects",
+            objects.to_str().unwrap(),
+            "--scratch",
+            scratch.to_str().unwrap(),
+        ]);
+        all.extend(arguments);
+        let mut server = Process::rehead("serve", dir.path(), &all);
+        let url = format!("http://{}", server.wait_for("listening on http://"));
+        Self {
+            server,
+            url,
+            postgres,
+            dir,
+            client: reqwest::Client::new(),
+        }
+    }
+
+    /// Starts a worker with a one-thread trainer; `name` tells it from the test's other workers.
+    pub(crate) fn worker(&self, name: &str, arguments: &[&str]) -> Process {
+        let objects = self.objects();
+        let work_dir = self.dir.path().join(name);
+        let url = self.postgres.url();
+        let mut all = vec![
+            "work",
+            "--database-url",
+            &url,
+            "--objects",
+            objects.to_str().unwrap(),
+        ];
+        all.extend([
+            "--work-dir",
+            work_dir.to_str().unwrap(),
+            "--threads",
+            "1",
+            "--poll-ms",
+            "200",
+        ]);
+        all.extend(arguments);
+        Process::rehead(name, self.dir.path(), &all)
+    }
+
+    pub(crate) fn objects(&self) -> PathBuf {
+        self.dir.path().join("objects")
+    }
+
+    pub(crate) async fn pool(&self) -> sqlx::PgPool {
+        rehead::db::connect(&self.postgres.url(), 4).await.unwrap()
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        build: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Answer {
+        let request = self
+            .client
+            .request(method.clone(), format!("{}{path}", self.url));
+        let response = build(request).send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.bytes().await.unwrap().to_vec();
+        openapi::check(&method, path, status, &headers, &body);
+        Answer {
+            status,
+            headers,
+            body,
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, |request| request).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, |request| request.json(body))
+            .await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, |request| request).await
+    }
+
+    /// Uploads bytes as a file and answers at once.
+    pub(crate) async fn upload(&self, name: &str, purpose: &str, bytes: Vec<u8>) -> Answer {
+        let part = reqwest::multipart::Part::bytes(bytes).file_name(name.to_owned());
+        let form = reqwest::multipart::Form::new()
+            .text("purpose", purpose.to_owned())
+            .part("file", part);
+        self.send(Method::POST, "/v1/files", |request| request.multipart(form))
+            .await
+    }
+
+    /// Uploads a data set and waits until a worker has validated it, for better or worse.
+    pub(crate) async fn dataset(&self, bytes: Vec<u8>) -> Value {
+        let file = self.upload("data.zip", "fine-tune", bytes).await.ok();
+        let id = file["id"].as_str().unwrap();
+        self.get(&format!("/v1/files/{id}?wait=60&until=processed"))
+            .await
+            .ok()
+    }
+
+    /// Registers the real EfficientNet-Lite0 from its published file. Needs a worker.
+    pub(crate) async fn lite0(&self) -> Value {
+        let file = self
+            .upload("lite0.pth", "weights", data::lite0_weights())
+            .await
+            .ok();
+        let body = json!({
+            "id": "efficientnet_lite0",
+            "architecture": "tf_efficientnet_lite0",
+            "weights": {"file": file["id"]},
+            "source_task": {"name": "image classification", "classes": 1000, "dataset": "ImageNet-1k"},
+        });
+        self.post("/v1/base_models", &body).await.ok()
+    }
+
+    /// Submits a job on the real Lite0; `transfer` is the body's `method.transfer`.
+    pub(crate) async fn job(&self, training_file: &Value, transfer: &Value) -> Value {
+        let body = json!({
+            "model": "efficientnet_lite0", "training_file": training_file["id"], "seed": 7,
+            "method": {"type": "transfer", "transfer": transfer},
+        });
+        self.post("/v1/fine_tuning/jobs", &body).await.ok()
+    }
+
+    /// Waits until a job has ended.
+    pub(crate) async fn ended(&self, job: &Value) -> Value {
+        let id = job["id"].as_str().unwrap();
+        for _ in 0..10 {
+            let job = self
+                .get(&format!("/v1/fine_tuning/jobs/{id}?wait=30&until=terminal"))
+                .await
+                .ok();
+            if job["is_terminal"] == true {
+                return job;
+            }
+        }
+        panic!("job {id} does not end:\n{}", self.server.log());
+    }
+
+    /// Waits until a job trains, and its first checkpoint is stored.
+    pub(crate) async fn has_checkpoint(&self, job: &Value) {
+        let path = format!(
+            "/v1/fine_tuning/jobs/{}/checkpoints",
+            job["id"].as_str().unwrap()
+        );
+        for _ in 0..600 {
+            if self.get(&path).await.ok()["data"]
+                .as_array()
+                .is_some_and(|checkpoints| !checkpoints.is_empty())
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("no checkpoint:\n{}", self.server.log());
+    }
+}

@@ -1,0 +1,328 @@
+//! Weights from outside: published ones compute what they were published for, and what does not fit is named.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rehead::{
+    domain::{problem::Problem, progress::Inspected, work::Imported},
+    models::{
+        head,
+        import::{self, Import},
+        ops::Norm,
+        registry, weights,
+    },
+};
+use serde_json::Value;
+use tch::{Device, Kind, Tensor, nn};
+
+use crate::support::{data, numbers};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/weights")
+        .join(name)
+}
+
+fn import(input: &Path, architecture: &str, folder: &Path) -> Inspected {
+    let plan = Import {
+        input,
+        architecture,
+        max_bytes: 1 << 30,
+        preprocessing: None,
+    };
+    import::run(&plan, folder).unwrap()
+}
+
+/// The problems of an import that must be refused and leave nothing behind.
+fn refused(input: &Path, architecture: &str) -> Vec<Problem> {
+    let folder = tempfile::tempdir().unwrap();
+    let outcome = import(input, architecture, folder.path());
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "a refused import leaves nothing"
+    );
+    match outcome {
+        Inspected::Refused { problems } => problems,
+        other => panic!("{}: {other:?}", input.display()),
+    }
+}
+
+/// Lite0 as published, imported.
+fn lite0(folder: &Path) -> Imported {
+    let input = folder.join("upload");
+    fs::write(&input, data::lite0_weights()).unwrap();
+    assert_eq!(
+        import(&input, "tf_efficientnet_lite0", folder),
+        Inspected::Accepted
+    );
+    serde_json::from_slice(&fs::read(folder.join(import::IMPORTED)).unwrap()).unwrap()
+}
+
+/// The imported network: features and logits [N, ...] of images.
+fn network(folder: &Path, architecture: &str) -> impl Fn(&Tensor) -> (Tensor, Tensor) {
+    let architecture = registry::find(architecture).unwrap();
+    let tensors = weights::read_safetensors(&folder.join(import::MODEL)).unwrap();
+    let vs = nn::VarStore::new(Device::Cpu);
+    let trunk = architecture.build(&vs.root());
+    weights::load_strict(&trunk.named(), &tensors, &[architecture.classifier]).unwrap();
+    let [weight, bias] = ["weight", "bias"]
+        .map(|part| tensors[&format!("{}.{part}", architecture.classifier)].shallow_clone());
+    move |images| {
+        let features = tch::no_grad(|| trunk.forward(images, 0, Norm::Running));
+        let logits = features.linear(&weight, Some(&bias));
+        (features, logits)
+    }
+}
+
+#[test]
+fn published_lite0_gives_its_golden_numbers() {
+    tch::set_num_threads(2);
+    let folder = tempfile::tempdir().unwrap();
+    let imported = lite0(folder.path());
+    assert_eq!(imported.classes, Some(1000));
+    assert_eq!(imported.parameters, 4_652_008);
+    assert_eq!(imported.layers.feature_dim, 1280);
+    assert_eq!(
+        imported.preprocessing,
+        registry::find("tf_efficientnet_lite0")
+            .unwrap()
+            .preprocessing
+    );
+
+    let pixels: Vec<f32> = (0..3i32)
+        .flat_map(|c| {
+            (0..224).flat_map(move |i| (0..224).map(move |j| (7 * i + 13 * j + 29 * c) % 255 - 127))
+        })
+        .map(|x| x as f32 / 128.0)
+        .collect();
+    let images = Tensor::from_slice(&pixels).view([1, 3, 224, 224]);
+    let (features, logits) = network(folder.path(), "tf_efficientnet_lite0")(&images);
+    let golden: Value =
+        serde_json::from_slice(&fs::read(fixture("lite0-golden.json")).unwrap()).unwrap();
+    for (key, found) in [
+        ("efficientnet_lite0.pool1280@224", features),
+        ("efficientnet_lite0.logits@224", logits),
+    ] {
+        let (golden, found) = (&golden[key], found.get(0));
+        numbers::compare(
+            key,
+            &found,
+            &golden["first5"],
+            golden["l2"].as_f64().unwrap(),
+        )
+        .unwrap();
+        let (top, places) = found.topk(5, 0, true, true);
+        assert_eq!(
+            serde_json::json!(Vec::<i64>::try_from(places).unwrap()),
+            golden["top5_idx"],
+            "{key}"
+        );
+        numbers::compare(key, &top, &golden["top5"], norm(&golden["top5"])).unwrap();
+        let (sum, recorded) = (
+            found.sum(Kind::Double).double_value(&[]),
+            golden["sum"].as_f64().unwrap(),
+        );
+        assert!(
+            (sum - recorded).abs() < 1e-3 * recorded.abs(),
+            "{key}: sum {sum}, recorded {recorded}"
+        );
+    }
+}
+
+fn norm(numbers: &Value) -> f64 {
+    numbers
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|x| x.as_f64().unwrap().powi(2))
+        .sum::<f64>()
+        .sqrt()
+}
+
+/// The same tensors from both of torch's formats, alone or among other things: views, halves, integers, nothing.
+#[test]
+fn torch_files_of_both_formats_are_read() {
+    let grid = Tensor::arange(12, (Kind::Float, Device::Cpu)).view([3, 4]);
+    let expected = BTreeMap::from([
+        ("brain", grid.to_kind(Kind::BFloat16)),
+        ("corner", grid.narrow(0, 1, 2).narrow(1, 2, 2)),
+        ("empty", Tensor::zeros([0, 3], (Kind::Float, Device::Cpu))),
+        ("flags", Tensor::from_slice(&[true, false])),
+        ("grid", grid.shallow_clone()),
+        ("half", grid.to_kind(Kind::Half)),
+        ("parameter", grid.shallow_clone()),
+        ("scalar", Tensor::from(7i64)),
+        ("turned", grid.tr()),
+    ]);
+    for name in [
+        "state.zip.pth",
+        "state.legacy.pth",
+        "wrapped.zip.pth",
+        "wrapped.legacy.pth",
+    ] {
+        let read =
+            import::read(&fixture(name), 1 << 20).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(
+            read.keys().collect::<Vec<_>>(),
+            expected.keys().collect::<Vec<_>>(),
+            "{name}"
+        );
+        for (key, tensor) in &read {
+            assert_eq!(tensor.kind(), expected[key.as_str()].kind(), "{name} {key}");
+            assert_eq!(*tensor, expected[key.as_str()], "{name} {key}");
+        }
+    }
+}
+
+#[test]
+fn files_that_are_more_than_tensors_are_refused_and_nothing_runs() {
+    for (name, says) in [
+        ("hostile.zip.pth", "posix.system"),
+        ("hostile.legacy.pth", "posix.system"),
+        ("module.zip.pth", "torch.nn.modules.linear.Linear"),
+        ("torchscript.pt", "TorchScript"),
+        ("make.py", "neither safetensors nor"),
+    ] {
+        let problems = refused(&fixture(name), "resnet18");
+        assert_eq!(problems.len(), 1, "{name}");
+        assert_eq!(problems[0].code, "unsupported_format", "{name}");
+        assert!(
+            problems[0].message.contains(says),
+            "{name}: {}",
+            problems[0].message
+        );
+    }
+    assert!(!Path::new("hostile-pickle-ran").exists());
+}
+
+/// No change of a single byte, and no cut, makes the reader panic or read past the file.
+#[test]
+fn damaged_torch_files_are_errors_or_tensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged");
+    for name in ["state.zip.pth", "state.legacy.pth"] {
+        let bytes = fs::read(fixture(name)).unwrap();
+        for place in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[place] ^= 1 << (place % 8);
+            fs::write(&path, &changed).unwrap();
+            let _ = import::read(&path, 1 << 20);
+            fs::write(&path, &bytes[..place]).unwrap();
+            assert!(
+                import::read(&path, 1 << 20).is_err(),
+                "{name} cut to {place} bytes"
+            );
+        }
+    }
+}
+
+#[test]
+fn weights_that_do_not_fit_are_named_tensor_by_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let vs = nn::VarStore::new(Device::Cpu);
+    let mut named = registry::find("resnet18")
+        .unwrap()
+        .build(&vs.root())
+        .named();
+    let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, Device::Cpu));
+    named.retain(|(name, _)| name != "layer2.0.bn1.weight");
+    named
+        .iter_mut()
+        .find(|(name, _)| name == "conv1.weight")
+        .unwrap()
+        .1 = zeros(&[64, 1, 7, 7]);
+    named
+        .iter_mut()
+        .find(|(name, _)| name == "bn1.bias")
+        .unwrap()
+        .1 = zeros(&[64]) / 0.0;
+    named.push(("layer5.0.weight".to_owned(), zeros(&[1])));
+    named.push(("fc.weight".to_owned(), zeros(&[10, 511])));
+    weights::write_safetensors(&path, &named, &BTreeMap::new()).unwrap();
+    let found: Vec<(String, String)> = refused(&path, "resnet18")
+        .into_iter()
+        .map(|p| (p.path, p.code))
+        .collect();
+    let expected = [
+        ("layer2.0.bn1.weight", "missing_tensor"),
+        ("fc.bias", "missing_tensor"),
+        ("layer5.0.weight", "unexpected_tensor"),
+        ("conv1.weight", "misshapen_tensor"),
+        ("fc.weight", "misshapen_tensor"),
+        ("bn1.bias", "not_finite"),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(path, code)| (path.to_owned(), code.to_owned()))
+    );
+
+    let problems = refused(&path, "resnet81");
+    assert_eq!(problems[0].code, "unknown_architecture");
+    assert!(
+        problems[0].message.contains("`resnet18`"),
+        "{}",
+        problems[0].message
+    );
+}
+
+/// Weights without a head are a base model too; what an import writes, it accepts, and writes the same bytes again.
+#[test]
+fn an_import_of_an_import_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    fs::create_dir(&first).unwrap();
+    fs::create_dir(&second).unwrap();
+    let vs = nn::VarStore::new(Device::Cpu);
+    let named = registry::find("efficientnet_b0")
+        .unwrap()
+        .build(&vs.root())
+        .named();
+    let path = folder.path().join("headless.safetensors");
+    weights::write_safetensors(&path, &named, &BTreeMap::new()).unwrap();
+    assert_eq!(
+        import(&path, "efficientnet_b0", &first),
+        Inspected::Accepted
+    );
+    let imported: Imported =
+        serde_json::from_slice(&fs::read(first.join(import::IMPORTED)).unwrap()).unwrap();
+    assert_eq!(imported.classes, None);
+    assert_eq!(
+        import(&first.join(import::MODEL), "efficientnet_b0", &second),
+        Inspected::Accepted
+    );
+    let bytes = |folder: &Path| fs::read(folder.join(import::MODEL)).unwrap();
+    assert!(bytes(&first) == bytes(&second));
+}
+
+/// Dropout follows from its seed alone.
+#[test]
+fn a_head_repeats_itself_for_the_same_seed() {
+    use rehead::domain::recipe::{Head, HeadInit, HeadLayer};
+    let recipe = Head {
+        layers: vec![HeadLayer::Dropout(0.5)],
+        init: HeadInit::Normal,
+    };
+    let build = || {
+        let vs = nn::VarStore::new(Device::Cpu);
+        head::Head::new(&vs.root(), &recipe, 64, 3, 7)
+    };
+    let (one, two) = (build(), build());
+    assert_eq!(one.weight, two.weight);
+    let spread = one.weight.std(false).double_value(&[]);
+    assert!((0.008..0.012).contains(&spread), "{spread}");
+    let features = numbers::images("input", &[8, 64]);
+    assert_eq!(
+        one.forward_train(&features, 5),
+        two.forward_train(&features, 5)
+    );
+    assert_ne!(
+        one.forward_train(&features, 5),
+        one.forward_train(&features, 6)
+    );
+    assert_ne!(one.forward_train(&features, 5), one.forward(&features));
+}
