@@ -1,7 +1,8 @@
-//! Rehead, a transfer-learning service. The modules, in reading order:
+//! Rehead, a transfer-learning service: everything but what runs in its children (crates/trainer). The modules, in reading
+//! order:
 
 /// The nouns: jobs, recipes, files, base models, checkpoints. No I/O, no SQL, no torch.
-pub mod domain;
+pub use rehead_domain as domain;
 
 /// Every setting and limit. The only reader of the environment.
 pub mod config;
@@ -26,12 +27,3 @@ pub mod worker;
 
 /// The command line's client over HTTP.
 pub mod client;
-
-/// Bytes to tensors: archives, images, packs, splits. Runs in children only.
-pub mod data;
-
-/// Architectures, heads, weights. Runs in children only.
-pub mod models;
-
-/// The training loop and what it needs. Runs in children only.
-pub mod train;

@@ -10,12 +10,12 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use rehead::{
+use rehead_domain::{
+    progress::{Failure, Inspected, Progress, exit},
+    work::{Assignment, InspectPlan, PLAN},
+};
+use rehead_trainer::{
     data,
-    domain::{
-        progress::{Failure, Inspected, Progress, exit},
-        work::{Assignment, InspectPlan, PLAN},
-    },
     models::import,
     train::{
         error::TrainError,

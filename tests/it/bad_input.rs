@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    data::{clipart_subset, lite0_weights, zip},
+    data::{clipart_subset, files_below, lite0_weights, zip},
     service::Service,
 };
 
@@ -12,19 +12,34 @@ use crate::support::{
 async fn refused(service: &Service, bytes: Vec<u8>, code: &str) -> String {
     let file = service.dataset(bytes).await;
     assert_eq!(file["status"], "error", "{file}");
-    let report = service.get(&format!("/v1/files/{}/report", file["id"].as_str().unwrap())).await.ok();
-    let codes: Vec<&str> = report["errors"].as_array().unwrap().iter().filter_map(|one| one["code"].as_str()).collect();
+    let report = service
+        .get(&format!(
+            "/v1/files/{}/report",
+            file["id"].as_str().unwrap()
+        ))
+        .await
+        .ok();
+    let codes: Vec<&str> = report["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|one| one["code"].as_str())
+        .collect();
     assert!(codes.contains(&code), "not `{code}`: {report}");
     let details = file["status_details"].as_str().unwrap().to_owned();
     assert!(details.len() > 10, "{file}");
-    let deleted = service.delete(&format!("/v1/files/{}", file["id"].as_str().unwrap())).await.ok();
+    let deleted = service
+        .delete(&format!("/v1/files/{}", file["id"].as_str().unwrap()))
+        .await
+        .ok();
     assert_eq!(deleted["deleted"], true);
     details
 }
 
 /// A real picture.
 fn picture() -> Vec<u8> {
-    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(clipart_subset(&["food"], 1))).unwrap();
+    let mut archive =
+        zip::ZipArchive::new(std::io::Cursor::new(clipart_subset(&["food"], 1))).unwrap();
     let mut bytes = Vec::new();
     std::io::copy(&mut archive.by_index(0).unwrap(), &mut bytes).unwrap();
     bytes
@@ -33,23 +48,61 @@ fn picture() -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_archives_are_refused_with_a_reason() {
     let service = Service::start().await;
-    let worker = service.worker("worker", &["--max-entries", "200", "--max-unpacked-bytes", "50000000"]);
+    let worker = service.worker(
+        "worker",
+        &["--max-entries", "200", "--max-unpacked-bytes", "50000000"],
+    );
     let picture = picture();
     let good = |name: &str| (name.to_owned(), picture.clone());
 
     refused(&service, b"this is no archive".to_vec(), "not_an_archive").await;
-    for path in ["../../outside.png", "/tmp/outside.png", "a/..\\..\\outside.png"] {
-        refused(&service, zip(&[good("cats/1.png"), good(path)]), "unsafe_path").await;
+    for path in [
+        "../../outside.png",
+        "/tmp/outside.png",
+        "a/..\\..\\outside.png",
+    ] {
+        refused(
+            &service,
+            zip(&[good("cats/1.png"), good(path)]),
+            "unsafe_path",
+        )
+        .await;
     }
     refused(&service, symlink_tar(), "unsafe_entry").await;
     let bomb = vec![0_u8; 60_000_000];
-    refused(&service, zip(&[good("cats/1.png"), ("dogs/1.png".to_owned(), bomb)]), "archive_ratio").await;
-    let many: Vec<(String, Vec<u8>)> = (0..201).map(|i| (format!("cats/{i}.png"), vec![])).collect();
+    refused(
+        &service,
+        zip(&[good("cats/1.png"), ("dogs/1.png".to_owned(), bomb)]),
+        "archive_ratio",
+    )
+    .await;
+    let many: Vec<(String, Vec<u8>)> = (0..201)
+        .map(|i| (format!("cats/{i}.png"), vec![]))
+        .collect();
     refused(&service, zip(&many), "too_many_entries").await;
     let corrupt = |name: &str| (name.to_owned(), b"\x89PNG\r\n\x1a\nnot really".to_vec());
-    refused(&service, zip(&[good("cats/1.png"), good("cats/2.png"), corrupt("dogs/1.png")]), "empty_class").await;
-    refused(&service, zip(&[good("cats/1.png"), good("cats/2.png")]), "one_class").await;
-    refused(&service, zip(&[corrupt("cats/1.png"), corrupt("dogs/1.png")]), "no_usable_images").await;
+    refused(
+        &service,
+        zip(&[
+            good("cats/1.png"),
+            good("cats/2.png"),
+            corrupt("dogs/1.png"),
+        ]),
+        "empty_class",
+    )
+    .await;
+    refused(
+        &service,
+        zip(&[good("cats/1.png"), good("cats/2.png")]),
+        "one_class",
+    )
+    .await;
+    refused(
+        &service,
+        zip(&[corrupt("cats/1.png"), corrupt("dogs/1.png")]),
+        "no_usable_images",
+    )
+    .await;
 
     assert!(!std::path::Path::new("/tmp/outside.png").exists());
     assert_eq!(service.get("/v1/files").await.ok()["data"], json!([]));
@@ -66,14 +119,27 @@ async fn one_corrupt_image_of_many_is_reported_and_left_out() {
     let _worker = service.worker("worker", &[]);
     let subset = clipart_subset(&["animals", "food"], 20);
     let mut archive = zip::ZipWriter::new_append(std::io::Cursor::new(subset)).unwrap();
-    archive.start_file("food/broken.png", zip::write::SimpleFileOptions::default()).unwrap();
+    archive
+        .start_file("food/broken.png", zip::write::SimpleFileOptions::default())
+        .unwrap();
     std::io::Write::write_all(&mut archive, b"\x89PNG\r\n\x1a\nnot really").unwrap();
-    let file = service.dataset(archive.finish().unwrap().into_inner()).await;
+    let file = service
+        .dataset(archive.finish().unwrap().into_inner())
+        .await;
     assert_eq!(file["status"], "processed", "{file}");
     assert_eq!(file["dataset"]["unusable"], 1);
-    let report = service.get(&format!("/v1/files/{}/report", file["id"].as_str().unwrap())).await.ok();
+    let report = service
+        .get(&format!(
+            "/v1/files/{}/report",
+            file["id"].as_str().unwrap()
+        ))
+        .await
+        .ok();
     let warned = report["warnings"].as_array().unwrap();
-    assert!(warned.iter().any(|one| one["path"] == "food/broken.png"), "{report}");
+    assert!(
+        warned.iter().any(|one| one["path"] == "food/broken.png"),
+        "{report}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,35 +147,62 @@ async fn bad_jobs_are_refused_before_anything_runs() {
     let service = Service::start().await;
     let _worker = service.worker("worker", &[]);
     service.lite0().await;
-    let file = service.dataset(clipart_subset(&["animals", "food"], 6)).await;
+    let file = service
+        .dataset(clipart_subset(&["animals", "food"], 6))
+        .await;
     let submit = async |body: Value| service.post("/v1/fine_tuning/jobs", &body).await;
-    let with = |transfer: Value| {
-        json!({"model": "efficientnet_lite0", "training_file": file["id"], "method": {"type": "transfer", "transfer": transfer}})
-    };
+    let with = |transfer: Value| json!({"model": "efficientnet_lite0", "training_file": file["id"], "method": {"type": "transfer", "transfer": transfer}});
 
-    submit(json!({"model": "efficientnet_lite1", "training_file": file["id"]})).await.error(422, "unknown_model");
+    submit(json!({"model": "efficientnet_lite1", "training_file": file["id"]}))
+        .await
+        .error(422, "unknown_model");
     submit(json!({"model": "efficientnet_lite0", "training_file": "file-00000000000000000000000000000000"}))
         .await
         .error(422, "unknown_file");
-    let message = submit(with(json!({"hyperparameters": {"n_epohcs": 3}}))).await.error(422, "unknown_field");
+    let message = submit(with(json!({"hyperparameters": {"n_epohcs": 3}})))
+        .await
+        .error(422, "unknown_field");
     assert!(message.contains("n_epochs"), "{message}");
     for epochs in [json!(0), json!(-1), json!(1e9)] {
-        let message = submit(with(json!({"hyperparameters": {"n_epochs": epochs}}))).await.error(422, "out_of_range");
+        let message = submit(with(json!({"hyperparameters": {"n_epochs": epochs}})))
+            .await
+            .error(422, "out_of_range");
         assert!(message.contains("n_epochs"), "{message}");
     }
-    submit(with(json!({"hyperparameters": {"learning_rate": "NaN"}}))).await.error(422, "wrong_type");
-    let message = submit(with(json!({"freeze": {"blocks": ["blocks.9"]}}))).await.error(422, "unknown_layer");
+    submit(with(json!({"hyperparameters": {"learning_rate": "NaN"}})))
+        .await
+        .error(422, "wrong_type");
+    let message = submit(with(json!({"freeze": {"blocks": ["blocks.9"]}})))
+        .await
+        .error(422, "unknown_layer");
     assert!(message.contains("blocks."), "{message}");
-    submit(with(json!({"freeze": {"last_stages": 99}}))).await.error(422, "out_of_range");
-    let both = submit(with(json!({"freeze": {"blocks": ["x"]}, "hyperparameters": {"batch_size": 4096}}))).await;
-    assert_eq!(both.json()["error"]["details"].as_array().unwrap().len(), 2, "{}", both.text());
-    let raw = |body: &'static str| service.send(Method::POST, "/v1/fine_tuning/jobs", move |request| {
-        request.header("content-type", "application/json").body(body)
-    });
+    submit(with(json!({"freeze": {"last_stages": 99}})))
+        .await
+        .error(422, "out_of_range");
+    let both = submit(with(
+        json!({"freeze": {"blocks": ["x"]}, "hyperparameters": {"batch_size": 4096}}),
+    ))
+    .await;
+    assert_eq!(
+        both.json()["error"]["details"].as_array().unwrap().len(),
+        2,
+        "{}",
+        both.text()
+    );
+    let raw = |body: &'static str| {
+        service.send(Method::POST, "/v1/fine_tuning/jobs", move |request| {
+            request
+                .header("content-type", "application/json")
+                .body(body)
+        })
+    };
     raw("{").await.error(400, "invalid_json");
     raw("[]").await.error(422, "wrong_type");
 
-    assert_eq!(service.get("/v1/fine_tuning/jobs").await.ok()["data"], json!([]));
+    assert_eq!(
+        service.get("/v1/fine_tuning/jobs").await.ok()["data"],
+        json!([])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,31 +213,49 @@ async fn bad_weights_are_refused_by_name_and_run_nothing() {
         let file = service.upload(name, "weights", bytes).await.ok();
         let body = json!({"id": "mine", "architecture": "tf_efficientnet_lite0", "weights": {"file": file["id"]}});
         let answer = service.post("/v1/base_models", &body).await;
-        service.delete(&format!("/v1/files/{}", file["id"].as_str().unwrap())).await.ok();
+        service
+            .delete(&format!("/v1/files/{}", file["id"].as_str().unwrap()))
+            .await
+            .ok();
         answer
     };
 
     // posix.system("touch /tmp/rehead-pwned") as a protocol-2 pickle.
     let marker = std::path::Path::new("/tmp/rehead-pwned");
-    let hostile = b"\x80\x02cposix\nsystem\nX\x17\x00\x00\x00touch /tmp/rehead-pwned\x85R.".to_vec();
-    let message = register("hostile.pth", hostile.clone()).await.error(422, "unsupported_format");
-    register("hostile.safetensors", hostile).await.error(422, "unsupported_format");
+    let hostile =
+        b"\x80\x02cposix\nsystem\nX\x17\x00\x00\x00touch /tmp/rehead-pwned\x85R.".to_vec();
+    let message = register("hostile.pth", hostile.clone())
+        .await
+        .error(422, "unsupported_format");
+    register("hostile.safetensors", hostile)
+        .await
+        .error(422, "unsupported_format");
     assert!(!marker.exists(), "the pickle ran: {message}");
 
     let header = br#"{"conv_stem.weight":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}"#;
     let mut safetensors = (header.len() as u64).to_le_bytes().to_vec();
     safetensors.extend(header);
     safetensors.extend([0_u8; 16]);
-    let message = register("wrong.safetensors", safetensors).await.error(422, "misshapen_tensor");
+    let message = register("wrong.safetensors", safetensors)
+        .await
+        .error(422, "misshapen_tensor");
     assert!(message.contains("conv_stem.weight"), "{message}");
 
     let mut cut = lite0_weights();
     cut.truncate(cut.len() / 2);
-    register("cut.pth", cut).await.error(422, "unsupported_format");
+    register("cut.pth", cut)
+        .await
+        .error(422, "unsupported_format");
 
-    let file = service.upload("lite0.pth", "weights", lite0_weights()).await.ok();
+    let file = service
+        .upload("lite0.pth", "weights", lite0_weights())
+        .await
+        .ok();
     let body = json!({"id": "mine", "architecture": "efficientnet_lite0", "weights": {"file": file["id"]}});
-    let message = service.post("/v1/base_models", &body).await.error(422, "unknown_architecture");
+    let message = service
+        .post("/v1/base_models", &body)
+        .await
+        .error(422, "unknown_architecture");
     assert!(message.contains("tf_efficientnet_lite0"), "{message}");
 
     assert_eq!(service.get("/v1/models").await.ok()["data"], json!([]));
@@ -161,21 +272,8 @@ fn symlink_tar() -> Vec<u8> {
     let mut file = tar::Header::new_gnu();
     file.set_size(picture.len() as u64);
     file.set_mode(0o644);
-    builder.append_data(&mut file, "cats/outside.png", picture.as_slice()).unwrap();
+    builder
+        .append_data(&mut file, "cats/outside.png", picture.as_slice())
+        .unwrap();
     builder.into_inner().unwrap()
-}
-
-/// Paths of all regular files below a folder, as text; empty when the folder is not there.
-fn files_below(folder: &std::path::Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files_below(&path));
-        } else {
-            found.push(path.display().to_string());
-        }
-    }
-    found
 }

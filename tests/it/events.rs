@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use rehead::domain::{
+use rehead_domain::{
     file::{Class, Dataset, FileReport, SplitSizes},
     id::WorkerId,
     job::Outcome,
@@ -72,11 +72,13 @@ async fn queued_job(service: &Service) -> Value {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        let layers = rehead::models::layers(rehead::models::registry::find("resnet18").unwrap());
-        let imported = rehead::domain::work::Imported {
+        let layers = rehead_trainer::models::layers(
+            rehead_trainer::models::registry::find("resnet18").unwrap(),
+        );
+        let imported = rehead_domain::work::Imported {
             architecture: "resnet18".to_owned(),
             layers,
-            preprocessing: rehead::models::registry::find("resnet18")
+            preprocessing: rehead_trainer::models::registry::find("resnet18")
                 .unwrap()
                 .preprocessing
                 .clone(),

@@ -1,11 +1,22 @@
 //! One integration binary; a module per behaviour that a user can see.
 
+mod bad_input;
+mod cancel;
+mod cli;
 mod contract;
 mod datasets;
 mod events;
 mod http_errors;
 mod layers;
+mod main_job;
 mod parity;
+mod postgres;
+mod postgres_killed;
 mod queue;
+mod resume;
+mod storage_full;
 mod support;
+mod train_parity;
 mod weights;
+mod worker_killed;
+mod zombie;

@@ -14,17 +14,27 @@ async fn a_published_network_becomes_a_classifier_of_ones_own_classes() {
     let _worker = service.worker("worker", &["--threads", "2"]);
     let base = service.lite0().await;
     assert_eq!(base["owned_by"], "base");
-    let layers = service.get("/v1/models/efficientnet_lite0/layers").await.ok();
+    let layers = service
+        .get("/v1/models/efficientnet_lite0/layers")
+        .await
+        .ok();
     assert_eq!(layers["feature_dim"], 1280);
 
     let file = service.dataset(clipart()).await;
-    assert_eq!(file["dataset"]["classes"].as_array().unwrap().len(), 6, "{file}");
+    assert_eq!(
+        file["dataset"]["classes"].as_array().unwrap().len(),
+        6,
+        "{file}"
+    );
     let job = service.job(&file, &json!({"freeze": "all"})).await;
     let job = service.ended(&job).await;
     assert_eq!(job["status"], "succeeded", "{job}");
     let id = job["id"].as_str().unwrap();
 
-    let report = service.get(&format!("/v1/fine_tuning/jobs/{id}/report")).await.ok();
+    let report = service
+        .get(&format!("/v1/fine_tuning/jobs/{id}/report"))
+        .await
+        .ok();
     let accuracy = report["accuracy"].as_f64().unwrap();
     assert!(accuracy >= 0.74, "{report}");
     let [low, high] = [0, 1].map(|i| report["accuracy_interval"][i].as_f64().unwrap());
@@ -34,7 +44,9 @@ async fn a_published_network_becomes_a_classifier_of_ones_own_classes() {
     predicts_pictures_it_never_saw(&service, &job).await;
     keeps_its_history(&service, &job).await;
     streams_checkpoints(&service, id).await;
-    let curves = service.get(&format!("/v1/fine_tuning/jobs/{id}/curves.svg")).await;
+    let curves = service
+        .get(&format!("/v1/fine_tuning/jobs/{id}/curves.svg"))
+        .await;
     assert!(curves.text().starts_with("<svg"), "{}", curves.text());
 }
 
@@ -44,11 +56,23 @@ async fn predicts_pictures_it_never_saw(service: &Service, job: &Value) {
     let mut asked = 0;
     for entry in std::fs::read_dir(demo().join("unseen")).unwrap() {
         let path = entry.unwrap().path();
-        let class = path.file_name().unwrap().to_str().unwrap().split(['-', '.']).next().unwrap().to_owned();
-        let part = reqwest::multipart::Part::bytes(std::fs::read(&path).unwrap()).file_name("picture.png");
+        let class = path
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .split(['-', '.'])
+            .next()
+            .unwrap()
+            .to_owned();
+        let part =
+            reqwest::multipart::Part::bytes(std::fs::read(&path).unwrap()).file_name("picture.png");
         let form = reqwest::multipart::Form::new().part("image", part);
         let path = format!("/v1/models/{model}/predict");
-        let answer = service.send(Method::POST, &path, |request| request.multipart(form)).await.ok();
+        let answer = service
+            .send(Method::POST, &path, |request| request.multipart(form))
+            .await
+            .ok();
         let top = &answer["data"][0];
         assert!(top["probability"].as_f64().unwrap() > 1.0 / 6.0, "{answer}");
         asked += 1;
@@ -59,26 +83,43 @@ async fn predicts_pictures_it_never_saw(service: &Service, job: &Value) {
 
 async fn keeps_its_history(service: &Service, job: &Value) {
     let id = job["id"].as_str().unwrap();
-    let events = service.get(&format!("/v1/fine_tuning/jobs/{id}/events?limit=100")).await.ok();
+    let events = service
+        .get(&format!("/v1/fine_tuning/jobs/{id}/events?limit=100"))
+        .await
+        .ok();
     assert!(!events["data"].as_array().unwrap().is_empty());
-    let metrics = service.get(&format!("/v1/fine_tuning/jobs/{id}/metrics")).await.ok();
+    let metrics = service
+        .get(&format!("/v1/fine_tuning/jobs/{id}/metrics"))
+        .await
+        .ok();
     let steps = metrics["step"].as_array().unwrap();
     let losses = metrics["train_loss"].as_array().unwrap();
     assert_eq!(steps.len(), losses.len());
     assert_eq!(steps.last(), Some(&job["progress"]["step"]));
     // A zero head's first loss is ln(6), whatever the features.
-    assert!((losses[0].as_f64().unwrap() - 6_f64.ln()).abs() < 1e-5, "{}", losses[0]);
+    assert!(
+        (losses[0].as_f64().unwrap() - 6_f64.ln()).abs() < 1e-5,
+        "{}",
+        losses[0]
+    );
     assert!(losses.last().unwrap().as_f64().unwrap() < 1.0);
 }
 
 async fn streams_checkpoints(service: &Service, id: &str) {
-    let checkpoints = service.get(&format!("/v1/fine_tuning/jobs/{id}/checkpoints")).await.ok();
+    let checkpoints = service
+        .get(&format!("/v1/fine_tuning/jobs/{id}/checkpoints"))
+        .await
+        .ok();
     let checkpoint = checkpoints["data"][0]["id"].as_str().unwrap();
     let path = format!("/v1/fine_tuning/checkpoints/{checkpoint}/content");
     let whole = service.get(&path).await;
     let tensors = safetensors::SafeTensors::deserialize(&whole.body).unwrap();
     assert!(tensors.names().iter().any(|name| name.ends_with("weight")));
-    let part = service.send(Method::GET, &path, |request| request.header("range", "bytes=8-15")).await;
+    let part = service
+        .send(Method::GET, &path, |request| {
+            request.header("range", "bytes=8-15")
+        })
+        .await;
     assert_eq!(part.status, 206);
     assert_eq!(part.body, whole.body[8..16]);
 }
@@ -88,19 +129,37 @@ async fn a_bundle_holds_all_that_another_program_needs() {
     let service = Service::start().await;
     let _worker = service.worker("worker", &[]);
     service.lite0().await;
-    let file = service.dataset(clipart_subset(&["animals", "food", "plants"], 10)).await;
-    let job = service.job(&file, &json!({"hyperparameters": {"n_epochs": 3}})).await;
+    let file = service
+        .dataset(clipart_subset(&["animals", "food", "plants"], 10))
+        .await;
+    let job = service
+        .job(&file, &json!({"hyperparameters": {"n_epochs": 3}}))
+        .await;
     let job = service.ended(&job).await;
     let model = job["fine_tuned_model"].as_str().unwrap();
     let bundle = service.get(&format!("/v1/models/{model}/export")).await;
     assert_eq!(bundle.status, 200);
     let mut archive = zip::ZipArchive::new(std::io::Cursor::new(bundle.body)).unwrap();
-    let names: Vec<String> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
-    for name in ["model.safetensors", "config.json", "preprocess.json", "labels.json", "metrics.json", "README.md", "golden.safetensors"] {
+    let names: Vec<String> = archive
+        .file_names()
+        .map(|name| name.unwrap().into_owned())
+        .collect();
+    for name in [
+        "model.safetensors",
+        "config.json",
+        "preprocess.json",
+        "labels.json",
+        "metrics.json",
+        "README.md",
+        "golden.safetensors",
+    ] {
         assert!(names.iter().any(|found| found.ends_with(name)), "{names:?}");
     }
     let mut labels = String::new();
-    let name = names.iter().find(|name| name.ends_with("labels.json")).unwrap();
+    let name = names
+        .iter()
+        .find(|name| name.ends_with("labels.json"))
+        .unwrap();
     std::io::Read::read_to_string(&mut archive.by_name(name).unwrap(), &mut labels).unwrap();
     let labels: Value = serde_json::from_str(&labels).unwrap();
     assert_eq!(labels, json!(["animals", "food", "plants"]));
@@ -112,13 +171,22 @@ async fn features_are_computed_once() {
     let service = Service::start().await;
     let worker = service.worker("worker", &[]);
     service.lite0().await;
-    let file = service.dataset(clipart_subset(&["animals", "food"], 10)).await;
+    let file = service
+        .dataset(clipart_subset(&["animals", "food"], 10))
+        .await;
     for epochs in [5, 50] {
-        let job = service.job(&file, &json!({"hyperparameters": {"n_epochs": epochs}})).await;
+        let job = service
+            .job(&file, &json!({"hyperparameters": {"n_epochs": epochs}}))
+            .await;
         assert_eq!(service.ended(&job).await["status"], "succeeded");
     }
     let cache = service.dir.path().join("worker/cache/features");
-    assert_eq!(std::fs::read_dir(cache).unwrap().count(), 1, "{}", worker.log());
+    assert_eq!(
+        std::fs::read_dir(cache).unwrap().count(),
+        1,
+        "{}",
+        worker.log()
+    );
 }
 
 /// Uploading never fills the server's memory.
@@ -126,19 +194,42 @@ async fn features_are_computed_once() {
 async fn a_gigabyte_is_uploaded_through_little_memory() {
     let service = Service::start().await;
     let path = service.dir.path().join("big");
-    std::fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
+    std::fs::File::create(&path)
+        .unwrap()
+        .set_len(1 << 30)
+        .unwrap();
     let file = tokio::fs::File::open(&path).await.unwrap();
     let stream = tokio_util::io::ReaderStream::with_capacity(file, 1 << 20);
-    let part = reqwest::multipart::Part::stream_with_length(reqwest::Body::wrap_stream(stream), 1 << 30).file_name("big.zip");
-    let form = reqwest::multipart::Form::new().text("purpose", "weights").part("file", part);
-    let file = service.send(Method::POST, "/v1/files", |request| request.multipart(form)).await.ok();
+    let part =
+        reqwest::multipart::Part::stream_with_length(reqwest::Body::wrap_stream(stream), 1 << 30)
+            .file_name("big.zip");
+    let form = reqwest::multipart::Form::new()
+        .text("purpose", "weights")
+        .part("file", part);
+    let file = service
+        .send(Method::POST, "/v1/files", |request| request.multipart(form))
+        .await
+        .ok();
     assert_eq!(file["bytes"], 1 << 30);
-    assert_eq!(file["sha256"], "49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14");
+    assert_eq!(
+        file["sha256"],
+        "49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14"
+    );
     let peak = service.server.peak_memory_kib();
     assert!(peak < 150 * 1024, "{peak} KiB");
 }
 
 #[test]
 fn the_demo_holds_out_three_pictures() {
-    assert_eq!(std::fs::read_dir(find(&demo(), "clipart.zip").parent().unwrap().join("unseen")).unwrap().count(), 3);
+    assert_eq!(
+        std::fs::read_dir(
+            find(&demo(), "clipart.zip")
+                .parent()
+                .unwrap()
+                .join("unseen")
+        )
+        .unwrap()
+        .count(),
+        3
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use rehead::models::{fast::Extractor, ops::Norm, registry};
+use rehead_trainer::models::{fast::Extractor, ops::Norm, registry};
 use serde_json::Value;
 use tch::{Device, Tensor, nn};
 

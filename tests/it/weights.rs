@@ -6,14 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rehead::{
-    domain::{problem::Problem, progress::Inspected, work::Imported},
-    models::{
-        head,
-        import::{self, Import},
-        ops::Norm,
-        registry, weights,
-    },
+use rehead_domain::{problem::Problem, progress::Inspected, work::Imported};
+use rehead_trainer::models::{
+    head,
+    import::{self, Import},
+    ops::Norm,
+    registry, weights,
 };
 use serde_json::Value;
 use tch::{Device, Kind, Tensor, nn};
@@ -302,7 +300,7 @@ fn an_import_of_an_import_changes_nothing() {
 /// Dropout follows from its seed alone.
 #[test]
 fn a_head_repeats_itself_for_the_same_seed() {
-    use rehead::domain::recipe::{Head, HeadInit, HeadLayer};
+    use rehead_domain::recipe::{Head, HeadInit, HeadLayer};
     let recipe = Head {
         layers: vec![HeadLayer::Dropout(0.5)],
         init: HeadInit::Normal,

@@ -235,7 +235,7 @@ fn a_full_disk_is_a_failure_that_may_pass() {
         .join(format!("rehead-full-{}", std::process::id()));
     fs::write(&input, tarred(&files)).unwrap();
     let folder = disk.folder.path();
-    let said = rehead::data::inspect::run(&input, &LIMITS, 1, folder);
+    let said = rehead_trainer::data::inspect::run(&input, &LIMITS, 1, folder);
     fs::remove_file(&input).unwrap();
     let Inspected::Failed(failure) = said else {
         panic!("{said:?}")

@@ -12,14 +12,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use rehead::{
-    data::pack::Pack,
-    domain::{
-        file::{Dataset, FileReport, Split},
-        progress::{Inspected, exit},
-        work::{DatasetLimits, InspectPlan, PLAN},
-    },
+use rehead_domain::{
+    file::{Dataset, FileReport, Split},
+    progress::{Inspected, exit},
+    work::{DatasetLimits, InspectPlan, PLAN},
 };
+use rehead_trainer::data::pack::Pack;
 use tempfile::TempDir;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
@@ -102,7 +100,7 @@ impl Outcome {
     }
 }
 
-fn pairs(problems: &[rehead::domain::problem::Problem]) -> Vec<(&str, &str)> {
+fn pairs(problems: &[rehead_domain::problem::Problem]) -> Vec<(&str, &str)> {
     problems
         .iter()
         .map(|problem| (problem.code.as_str(), problem.path.as_str()))
@@ -115,7 +113,7 @@ fn inspect(archive: impl AsRef<[u8]>) -> Outcome {
 
 fn inspect_within(limits: DatasetLimits, archive: impl AsRef<[u8]>) -> Outcome {
     let (folder, input) = upload(limits, archive);
-    let said = rehead::data::inspect::run(&input, &limits, 2, folder.path());
+    let said = rehead_trainer::data::inspect::run(&input, &limits, 2, folder.path());
     Outcome::read(folder, said)
 }
 

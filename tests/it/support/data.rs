@@ -86,3 +86,21 @@ pub(crate) fn find(folder: &Path, name: &str) -> PathBuf {
         folder.display()
     );
 }
+
+/// Paths of all regular files below a folder, in order; none when the folder is not there.
+pub(crate) fn files_below(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else {
+            found.push(path.display().to_string());
+        }
+    }
+    found.sort();
+    found
+}

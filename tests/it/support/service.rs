@@ -2,6 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -12,7 +16,8 @@ use super::{data, openapi, postgres, process::Process};
 pub(crate) struct Service {
     pub(crate) server: Process,
     pub(crate) url: String,
-    pub(crate) postgres: rehead::postgres::Postgres,
+    postgres: Option<rehead::postgres::Postgres>,
+    pub(crate) database_url: String,
     pub(crate) dir: TempDir,
     client: reqwest::Client,
 }
@@ -75,10 +80,11 @@ impl Service {
             .tempdir()
             .unwrap();
         let postgres = postgres::start(dir.path());
+        let database_url = postgres.url();
         let mut migrate = Process::rehead(
             "migrate",
             dir.path(),
-            &["migrate", "--database-url", &postgres.url()],
+            &["migrate", "--database-url", &database_url],
         );
         assert!(
             migrate.wait(Duration::from_secs(60)).success(),
@@ -87,8 +93,13 @@ impl Service {
         );
         let objects = dir.path().join("objects");
         let scratch = dir.path().join("scratch");
-        let url = postgres.url();
-        let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
+        let mut all = vec![
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--database-url",
+            &database_url,
+        ];
         all.extend([
             "--objects",
             objects.to_str().unwrap(),
@@ -101,7 +112,8 @@ impl Service {
         Self {
             server,
             url,
-            postgres,
+            postgres: Some(postgres),
+            database_url,
             dir,
             client: reqwest::Client::new(),
         }
@@ -111,11 +123,10 @@ impl Service {
     pub(crate) fn worker(&self, name: &str, arguments: &[&str]) -> Process {
         let objects = self.objects();
         let work_dir = self.dir.path().join(name);
-        let url = self.postgres.url();
         let mut all = vec![
             "work",
             "--database-url",
-            &url,
+            &self.database_url,
             "--objects",
             objects.to_str().unwrap(),
         ];
@@ -135,8 +146,21 @@ impl Service {
         self.dir.path().join("objects")
     }
 
+    /// Kills Postgres with all its connections.
+    pub(crate) fn kill_postgres(&self) {
+        let postgres = self.postgres.as_ref().unwrap();
+        kill(Pid::from_raw(postgres.pid().cast_signed()), Signal::SIGKILL).unwrap();
+    }
+
+    /// Starts Postgres again on the same data, under the same URL.
+    pub(crate) fn restart_postgres(&mut self) {
+        // The old one must be gone, not only dead, or the new one takes it for alive.
+        self.postgres = None;
+        self.postgres = Some(postgres::start(self.dir.path()));
+    }
+
     pub(crate) async fn pool(&self) -> sqlx::PgPool {
-        rehead::db::connect(&self.postgres.url(), 4).await.unwrap()
+        rehead::db::connect(&self.database_url, 4).await.unwrap()
     }
 
     pub(crate) async fn send(
@@ -230,21 +254,51 @@ impl Service {
         panic!("job {id} does not end:\n{}", self.server.log());
     }
 
+    /// Asks again and again until the answer is as wanted, at most for a minute.
+    pub(crate) async fn until(
+        &self,
+        path: &str,
+        what: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
+        for _ in 0..1_200 {
+            let answer = self.get(path).await.ok();
+            if wanted(&answer) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("no {what} at {path}:\n{}", self.server.log());
+    }
+
+    /// Waits until the job's `n`th attempt has begun.
+    pub(crate) async fn runs_attempt(&self, job: &Value, n: usize) {
+        let path = format!("/v1/fine_tuning/jobs/{}", job["id"].as_str().unwrap());
+        self.until(&path, &format!("attempt {n}"), |job| {
+            job["attempts"].as_array().unwrap().len() >= n
+        })
+        .await;
+    }
+
+    /// All that is recorded of a job: itself, its events, metrics and checkpoints.
+    pub(crate) async fn history(&self, job: &Value) -> Vec<Value> {
+        let path = format!("/v1/fine_tuning/jobs/{}", job["id"].as_str().unwrap());
+        let mut history = Vec::new();
+        for part in ["", "/events?limit=100", "/metrics", "/checkpoints"] {
+            history.push(self.get(&format!("{path}{part}")).await.ok());
+        }
+        history
+    }
+
     /// Waits until a job trains, and its first checkpoint is stored.
     pub(crate) async fn has_checkpoint(&self, job: &Value) {
         let path = format!(
             "/v1/fine_tuning/jobs/{}/checkpoints",
             job["id"].as_str().unwrap()
         );
-        for _ in 0..600 {
-            if self.get(&path).await.ok()["data"]
-                .as_array()
-                .is_some_and(|checkpoints| !checkpoints.is_empty())
-            {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("no checkpoint:\n{}", self.server.log());
+        self.until(&path, "checkpoint", |checkpoints| {
+            !checkpoints["data"].as_array().unwrap().is_empty()
+        })
+        .await;
     }
 }

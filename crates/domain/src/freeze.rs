@@ -162,10 +162,10 @@ fn each_known<'a>(
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::domain::base_model::Stage;
+    use crate::base_model::Stage;
 
     /// Three stages of two blocks, with 10, 20 and 70 parameters.
-    pub(in crate::domain) fn layers() -> Layers {
+    pub(crate) fn layers() -> Layers {
         let mut stages = Vec::new();
         let mut tensors = Vec::new();
         for (stage, count) in [("stem", 10_u32), ("layer1", 20), ("layer2", 70)] {

@@ -338,7 +338,7 @@ fn narrow(number: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
+    use crate::{
         file::{Class, SplitSizes},
         freeze::tests::layers,
         request::parse,
@@ -369,7 +369,7 @@ mod tests {
     }
 
     fn request(transfer: serde_json::Value) -> JobRequest {
-        let file = crate::domain::id::FileId::new();
+        let file = crate::id::FileId::new();
         parse(&json!({"model": "m", "training_file": file, "method": {"type": "transfer", "transfer": transfer}})).unwrap()
     }
 

@@ -1,0 +1,162 @@
+//! A run that was stopped or killed, and goes on in another process, ends where the uninterrupted one does: bit for bit.
+
+use std::fs;
+
+use rehead_domain::{
+    progress::{Failure, Progress, exit},
+    recipe::{BatchNorm, Head, HeadInit, HeadLayer, Optimizer, Recipe, Schedule},
+};
+
+use crate::support::training::{Material, parameters, recipe};
+
+/// Everything that has a state or a random choice: dropout, warm-up, a schedule, clipping, BatchNorm that learns.
+fn eventful(optimizer: Optimizer) -> Recipe {
+    Recipe {
+        trainable: parameters("resnet18", &["layer4."]),
+        head: Head {
+            layers: vec![HeadLayer::Dropout(0.3)],
+            init: HeadInit::Normal,
+        },
+        n_epochs: 6,
+        optimizer,
+        weight_decay: 0.01,
+        schedule: Schedule::Cosine,
+        warmup_fraction: 0.2,
+        label_smoothing: 0.1,
+        gradient_clip: Some(1.0),
+        batch_norm: BatchNorm::Update,
+        ..recipe()
+    }
+}
+
+fn step_of(said: &Progress) -> Option<u64> {
+    match said {
+        Progress::Saved { step, .. } | Progress::Stopped { step } => Some(*step),
+        _ => None,
+    }
+}
+
+fn same_after_a_stop_and_a_kill(recipe: &Recipe) {
+    let material = Material::new(20);
+    let mut straight = material.start("straight", &material.plan(recipe.clone()));
+    let (said, ended) = straight.end();
+    assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
+
+    // The saves differ, and must not matter.
+    let often = Recipe {
+        checkpoint_every_seconds: 0,
+        ..recipe.clone()
+    };
+    let mut plan = material.plan(often);
+    let mut first = material.start("first", &plan);
+    first.until(|said| matches!(said, Progress::Saved { step, .. } if *step >= 4));
+    first.kill();
+    let killed_at = first.newest_checkpoint();
+
+    plan.resume = Some(killed_at.clone());
+    let mut second = material.start("second", &plan);
+    second.until(|said| matches!(said, Progress::Saved { step, .. } if *step >= 9));
+    second.ask_to_stop();
+    let (said, ended) = second.end();
+    assert_eq!(ended.code(), Some(exit::YIELDED), "{said:?}");
+    let stopped_at = said.iter().filter_map(step_of).max().unwrap();
+    assert!(stopped_at < 24, "it had ended already: {stopped_at}");
+
+    plan.resume = Some(second.newest_checkpoint());
+    assert_ne!(plan.resume, Some(killed_at));
+    let mut third = material.start("third", &plan);
+    let (said, ended) = third.end();
+    assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
+    assert_eq!(third.result(), straight.result());
+
+    // The comparison can fail: another seed is another run.
+    let other = Recipe {
+        seed: 8,
+        ..recipe.clone()
+    };
+    let mut other = material.start("other", &material.plan(other));
+    assert_eq!(other.end().1.code(), Some(exit::DONE));
+    assert_ne!(other.result(), straight.result());
+}
+
+#[test]
+fn sgd_goes_on_exactly() {
+    same_after_a_stop_and_a_kill(&eventful(Optimizer::Sgd));
+}
+
+#[test]
+fn adamw_goes_on_exactly() {
+    same_after_a_stop_and_a_kill(&eventful(Optimizer::Adamw));
+}
+
+/// Over a frozen trunk an epoch takes milliseconds: it is stopped wherever that happens to be.
+#[test]
+fn a_frozen_trunk_goes_on_exactly() {
+    let frozen = Recipe {
+        trainable: Vec::new(),
+        n_epochs: 400,
+        batch_norm: BatchNorm::Frozen,
+        ..eventful(Optimizer::Adamw)
+    };
+    let material = Material::new(20);
+    let mut straight = material.start("straight", &material.plan(frozen.clone()));
+    assert_eq!(straight.end().1.code(), Some(exit::DONE));
+    let mut plan = material.plan(Recipe {
+        checkpoint_every_seconds: 0,
+        ..frozen
+    });
+    let mut first = material.start("first", &plan);
+    first.until(|said| matches!(said, Progress::Saved { .. }));
+    first.ask_to_stop();
+    let (said, ended) = first.end();
+    assert_eq!(ended.code(), Some(exit::YIELDED), "{said:?}");
+    plan.resume = Some(first.newest_checkpoint());
+    let mut second = material.start("second", &plan);
+    assert_eq!(second.end().1.code(), Some(exit::DONE));
+    assert_eq!(second.result(), straight.result());
+}
+
+/// What a checkpoint belongs to is part of it: other data, weights or choices are refused by name.
+#[test]
+fn a_checkpoint_of_another_run_is_refused_by_name() {
+    let material = Material::new(10);
+    let plan = material.plan(recipe());
+    let mut run = material.start("run", &plan);
+    assert_eq!(run.end().1.code(), Some(exit::DONE));
+    let resume = Some(run.newest_checkpoint());
+    let failure = |name: &str, change: fn(&mut rehead_domain::work::TrainPlan)| -> Failure {
+        let mut plan = plan.clone();
+        plan.resume.clone_from(&resume);
+        change(&mut plan);
+        let mut run = material.start(name, &plan);
+        let (said, ended) = run.end();
+        assert_eq!(ended.code(), Some(exit::PERMANENT), "{said:?}");
+        match said.last() {
+            Some(Progress::Failed(failure)) => failure.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let other_data = failure("other-data", |plan| plan.pack_sha256 = "2".repeat(64));
+    let other_weights = failure("other-weights", |plan| {
+        plan.base_model.weights_sha256 = "3".repeat(64);
+    });
+    let other_rate = failure("other-rate", |plan| plan.recipe.learning_rate = 0.5);
+    for (found, word) in [
+        (&other_data, "data"),
+        (&other_weights, "weights"),
+        (&other_rate, "recipe"),
+    ] {
+        assert!(
+            found.message.contains(word) && !found.retryable,
+            "not about its {word}: {found:?}"
+        );
+    }
+
+    // A damaged one is noticed before it is used.
+    let weights = resume.as_ref().unwrap().join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let damaged = failure("damaged", |_| {});
+    assert!(damaged.message.contains("model.safetensors"), "{damaged:?}");
+}

@@ -1,0 +1,65 @@
+//! A job that takes some seconds, with checkpoints on the way; and what became of it.
+
+use std::io::{Cursor, Read};
+
+use serde_json::{Value, json};
+
+use super::{data::clipart_subset, service::Service};
+
+/// Times of the queue that tests can wait for.
+pub(crate) const QUICK: [&str; 6] = [
+    "--lease-ms",
+    "3000",
+    "--heartbeat-ms",
+    "500",
+    "--reap-ms",
+    "300",
+];
+
+/// Registers Lite0 and uploads a small data set. Needs a worker.
+pub(crate) async fn material(service: &Service) -> Value {
+    service.lite0().await;
+    service
+        .dataset(clipart_subset(&["animals", "food"], 10))
+        .await
+}
+
+/// Posts a job whose last stage trains: some tens of steps, and a checkpoint at least every second.
+pub(crate) async fn long_job(service: &Service, file: &Value, epochs: u32) -> Value {
+    let transfer = json!({
+        "freeze": {"last_stages": 2},
+        "head": {"layers": [{"dropout": 0.2}]},
+        "hyperparameters": {"n_epochs": epochs, "batch_size": 4, "learning_rate": 0.001},
+        "early_stopping": {"metric": "valid_loss"},
+        "checkpoint_every_seconds": 1,
+    });
+    service.job(file, &transfer).await
+}
+
+/// The weights in the exported bundle of a job that succeeded.
+pub(crate) async fn weights(service: &Service, job: &Value) -> Vec<u8> {
+    assert_eq!(job["status"], "succeeded", "{job}");
+    let model = job["fine_tuned_model"].as_str().unwrap();
+    let bundle = service.get(&format!("/v1/models/{model}/export")).await;
+    let mut archive = zip::ZipArchive::new(Cursor::new(bundle.body)).unwrap();
+    let index = (0..archive.len())
+        .find(|&index| {
+            let entry = archive.by_index(index).unwrap();
+            entry.name().unwrap().ends_with("model.safetensors")
+        })
+        .unwrap();
+    let mut weights = Vec::new();
+    let mut entry = archive.by_index(index).unwrap();
+    entry.read_to_end(&mut weights).unwrap();
+    weights
+}
+
+/// How each attempt of a job ended, oldest first.
+pub(crate) fn outcomes(job: &Value) -> Vec<&str> {
+    job["attempts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|attempt| attempt["outcome"].as_str().unwrap_or("open"))
+        .collect()
+}

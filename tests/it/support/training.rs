@@ -1,0 +1,229 @@
+//! The trainer alone: a job folder of small real data, and the executable that works in it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Lines},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+};
+
+use rehead_domain::{
+    base_model::SourceTask,
+    id::JobId,
+    progress::{Inspected, Progress},
+    recipe::{BatchNorm, EarlyStopping, Head, HeadInit, Metric, Optimizer, Recipe, Schedule, Task},
+    work::{DatasetLimits, PLAN, PlanModel, TrainPlan},
+};
+use rehead_trainer::{data::inspect, models::registry};
+use tch::{Device, Tensor, nn};
+use tempfile::TempDir;
+
+use super::{data, numbers};
+
+/// A frozen trunk under a zero head; tests change what they are about.
+pub(crate) fn recipe() -> Recipe {
+    Recipe {
+        task: Task::SingleLabelClassification,
+        cut: "pre_logits".to_owned(),
+        trainable: Vec::new(),
+        head: Head {
+            layers: Vec::new(),
+            init: HeadInit::Zero,
+        },
+        n_epochs: 1,
+        batch_size: 8,
+        optimizer: Optimizer::Sgd,
+        learning_rate: 0.01,
+        backbone_learning_rate: 0.001,
+        weight_decay: 0.0,
+        schedule: Schedule::Constant,
+        warmup_fraction: 0.0,
+        label_smoothing: 0.0,
+        gradient_clip: None,
+        batch_norm: BatchNorm::Frozen,
+        early_stopping: EarlyStopping {
+            patience: None,
+            metric: Metric::ValidLoss,
+            min_delta: 0.0,
+        },
+        checkpoint_every_seconds: 3_600,
+        seed: 7,
+    }
+}
+
+/// Names of the architecture's parameters that begin with one of these.
+pub(crate) fn parameters(architecture: &str, parts: &[&str]) -> Vec<String> {
+    registry::layers(registry::find(architecture).unwrap())
+        .tensors
+        .into_iter()
+        .filter(|tensor| tensor.trainable && parts.iter().any(|part| tensor.name.starts_with(part)))
+        .map(|tensor| tensor.name)
+        .collect()
+}
+
+/// A base model whose weights follow the rules of the parity recordings, in a file in `folder`.
+pub(crate) fn base_model(architecture: &str, folder: &Path) -> Result<PlanModel, String> {
+    let architecture = registry::find(architecture).ok_or(format!(
+        "the registry lacks the architecture `{architecture}`"
+    ))?;
+    let vs = nn::VarStore::new(Device::Cpu);
+    let named = architecture.build(&vs.root()).named();
+    numbers::fill(&named);
+    let weights = folder.join("base.safetensors");
+    Tensor::write_safetensors(&named, &weights).unwrap();
+    Ok(PlanModel {
+        id: architecture.name.to_owned(),
+        architecture: architecture.name.to_owned(),
+        source_task: SourceTask {
+            name: "none".to_owned(),
+            classes: None,
+            dataset: None,
+        },
+        preprocessing: architecture.preprocessing.clone(),
+        weights,
+        weights_sha256: "0".repeat(64),
+    })
+}
+
+/// What all runs of one test share: a pack of clip art, ResNet-18's weights, a cache.
+pub(crate) struct Material {
+    dir: TempDir,
+    base: PlanModel,
+}
+
+impl Material {
+    /// Two categories with `per_class` images each; inputs are 64 pixels wide.
+    pub(crate) fn new(per_class: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("data.zip");
+        fs::write(
+            &archive,
+            data::clipart_subset(&["animals", "food"], per_class),
+        )
+        .unwrap();
+        let limits = DatasetLimits {
+            entries: 1_000,
+            unpacked_bytes: 1 << 30,
+            entry_bytes: 1 << 28,
+            ratio: 100,
+            pixels: 50_000_000,
+            report_problems: 10,
+        };
+        let said = inspect::run(&archive, &limits, 1, dir.path());
+        assert_eq!(said, Inspected::Accepted);
+        let mut base = base_model("resnet18", dir.path()).unwrap();
+        base.preprocessing.input_size = 64;
+        Self { dir, base }
+    }
+
+    /// A plan for a folder named `name`.
+    pub(crate) fn plan(&self, recipe: Recipe) -> TrainPlan {
+        TrainPlan {
+            job: JobId(uuid::Uuid::from_u128(1)),
+            recipe,
+            base_model: self.base.clone(),
+            fine_tuned_model: "ft:resnet18::1".to_owned(),
+            pack: self.dir.path().join(inspect::PACK),
+            pack_sha256: "1".repeat(64),
+            validation_pack: None,
+            validation_pack_sha256: None,
+            resume: None,
+            cache: self.dir.path().join("cache"),
+            device: "cpu".to_owned(),
+            threads: 1,
+        }
+    }
+
+    pub(crate) fn start(&self, name: &str, plan: &TrainPlan) -> Trainer {
+        let folder = self.dir.path().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(&plan.cache).unwrap();
+        fs::write(folder.join(PLAN), serde_json::to_vec(plan).unwrap()).unwrap();
+        Trainer::start(folder)
+    }
+}
+
+/// A running trainer; killed when dropped.
+pub(crate) struct Trainer {
+    pub(crate) folder: PathBuf,
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Trainer {
+    fn start(folder: PathBuf) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rehead-trainer"))
+            .arg("train")
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            folder,
+            input: child.stdin.take(),
+            lines: BufReader::new(child.stdout.take().unwrap()).lines(),
+            child,
+        }
+    }
+
+    /// What it says next; `None` when it has ended.
+    pub(crate) fn next(&mut self) -> Option<Progress> {
+        let line = self.lines.next()?.unwrap();
+        Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
+    }
+
+    /// Waits until it has said so.
+    pub(crate) fn until(&mut self, what: impl Fn(&Progress) -> bool) -> Progress {
+        while let Some(said) = self.next() {
+            if what(&said) {
+                return said;
+            }
+        }
+        panic!("it ended before it said that: {:?}", self.child.wait());
+    }
+
+    /// Closes its standard input: "save and stop".
+    pub(crate) fn ask_to_stop(&mut self) {
+        self.input = None;
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Everything it still says, and how it ended.
+    pub(crate) fn end(&mut self) -> (Vec<Progress>, ExitStatus) {
+        let mut said = Vec::new();
+        while let Some(line) = self.next() {
+            said.push(line);
+        }
+        (said, self.child.wait().unwrap())
+    }
+
+    /// The newest checkpoint that is whole.
+    pub(crate) fn newest_checkpoint(&self) -> PathBuf {
+        let entries = fs::read_dir(self.folder.join("checkpoints")).unwrap();
+        let whole = entries
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.join("manifest.json").exists());
+        whole.max().expect("no checkpoint was saved")
+    }
+
+    /// The result: weights and report, byte for byte.
+    pub(crate) fn result(&self) -> BTreeMap<&'static str, Vec<u8>> {
+        ["bundle/model.safetensors", "report.json"]
+            .map(|name| (name, fs::read(self.folder.join(name)).unwrap()))
+            .into()
+    }
+}
+
+impl Drop for Trainer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
