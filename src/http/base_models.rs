@@ -146,7 +146,7 @@ impl BaseModelRequest {
     /// What is wrong with the values.
     fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let mut wrong =
+        let mut refuse =
             |path: &str, code, message: String| problems.push(Problem::new(path, code, message));
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if self.id.is_empty()
@@ -155,7 +155,7 @@ impl BaseModelRequest {
         {
             let message =
                 format!("must be 1 to {MODEL_ID_CHARACTERS} letters, digits, `-`, `_` or `.`");
-            wrong("id", fields::INVALID_VALUE, message);
+            refuse("id", fields::INVALID_VALUE, message);
         }
         let source = self.source_task.as_ref();
         for (path, word) in [
@@ -168,7 +168,7 @@ impl BaseModelRequest {
             ),
         ] {
             if word.is_some_and(|word| word.is_empty() || word.chars().count() > WORD_CHARACTERS) {
-                wrong(
+                refuse(
                     path,
                     fields::OUT_OF_RANGE,
                     format!("must be 1 to {WORD_CHARACTERS} characters"),
@@ -184,24 +184,24 @@ impl BaseModelRequest {
                 INPUT_SIZE.start(),
                 INPUT_SIZE.end()
             );
-            wrong("preprocessing.input_size", fields::OUT_OF_RANGE, message);
+            refuse("preprocessing.input_size", fields::OUT_OF_RANGE, message);
         }
         if !(0.1..=1.0).contains(&input.crop_fraction) {
-            wrong(
+            refuse(
                 "preprocessing.crop_fraction",
                 fields::OUT_OF_RANGE,
                 "must be from 0.1 to 1".to_owned(),
             );
         }
         if !input.mean.iter().all(|mean| (-10.0..=10.0).contains(mean)) {
-            wrong(
+            refuse(
                 "preprocessing.mean",
                 fields::OUT_OF_RANGE,
                 "must be from -10 to 10, on pixels scaled to 0..1".to_owned(),
             );
         }
         if !input.std.iter().all(|std| (1e-3..=100.0).contains(std)) {
-            wrong(
+            refuse(
                 "preprocessing.std",
                 fields::OUT_OF_RANGE,
                 "must be from 0.001 to 100, on pixels scaled to 0..1".to_owned(),

@@ -113,6 +113,7 @@ pub(super) struct Method {
 
 /// `"auto"` until the job is settled.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OpenAiHyperparameters)]
 pub(super) struct Hyperparameters {
     pub n_epochs: Auto<u64>,
     pub batch_size: Auto<u64>,

@@ -187,6 +187,8 @@ mod tests {
     #[test]
     fn a_closed_folder_above_is_seen() {
         let closed = tempfile::tempdir().unwrap();
+        // Whatever the umask is.
+        fs::set_permissions(closed.path(), Permissions::from_mode(0o700)).unwrap();
         let inner = closed.path().join("inner");
         fs::create_dir(&inner).unwrap();
         let stranger = User {

@@ -131,7 +131,7 @@ fn dataset<'a>(
             "the file is not usable: {why}; see /v1/files/{}/report",
             file.id
         );
-        problems.push(Problem::new(param, "file_not_usable", message));
+        problems.push(Problem::new(param, "unusable_file", message));
     }
     file.dataset.as_ref()
 }

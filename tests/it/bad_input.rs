@@ -79,7 +79,7 @@ async fn bad_archives_are_refused_with_a_reason() {
     let many: Vec<(String, Vec<u8>)> = (0..201)
         .map(|i| (format!("cats/{i}.png"), vec![]))
         .collect();
-    refused(&service, zip(&many), "too_many_entries").await;
+    refused(&service, zip(&many), "archive_too_large").await;
     let corrupt = |name: &str| (name.to_owned(), b"\x89PNG\r\n\x1a\nnot really".to_vec());
     refused(
         &service,

@@ -94,7 +94,7 @@ async fn a_model_is_made_at_the_terminal_and_is_there_after_a_restart() {
     let refused = run(
         dir,
         &[
-            "submit", "--url", &url, "--model", "lite1", "--file", "file-1",
+            "submit", "--url", &url, "--model", "lite1", "--data", "data.zip",
         ],
     );
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();

@@ -62,10 +62,10 @@ fn sources() -> Vec<(String, String)> {
         }
     }
     let mut found = Vec::new();
-    walk(
-        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")),
-        &mut found,
-    );
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["src", "crates/domain/src", "crates/trainer/src"] {
+        walk(&root.join(folder), &mut found);
+    }
     found
 }
 

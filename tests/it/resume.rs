@@ -5,6 +5,7 @@ use std::fs;
 use rehead_domain::{
     progress::{Failure, Progress, exit},
     recipe::{BatchNorm, Head, HeadInit, HeadLayer, Optimizer, Recipe, Schedule},
+    work::TrainPlan,
 };
 
 use crate::support::training::{Material, parameters, recipe};
@@ -124,27 +125,34 @@ fn a_checkpoint_of_another_run_is_refused_by_name() {
     let mut run = material.start("run", &plan);
     assert_eq!(run.end().1.code(), Some(exit::DONE));
     let resume = Some(run.newest_checkpoint());
-    let failure = |name: &str, change: fn(&mut rehead_domain::work::TrainPlan)| -> Failure {
+    let failure = |name: &str, change: fn(&mut TrainPlan)| -> Failure {
         let mut plan = plan.clone();
         plan.resume.clone_from(&resume);
         change(&mut plan);
         let mut run = material.start(name, &plan);
         let (said, ended) = run.end();
-        assert_eq!(ended.code(), Some(exit::PERMANENT), "{said:?}");
-        match said.last() {
-            Some(Progress::Failed(failure)) => failure.clone(),
-            other => panic!("{other:?}"),
-        }
+        let Some(Progress::Failed(failure)) = said.last() else {
+            panic!("{said:?}");
+        };
+        let code = if failure.retryable {
+            1
+        } else {
+            exit::PERMANENT
+        };
+        assert_eq!(ended.code(), Some(code));
+        failure.clone()
     };
     let other_data = failure("other-data", |plan| plan.pack_sha256 = "2".repeat(64));
     let other_weights = failure("other-weights", |plan| {
         plan.base_model.weights_sha256 = "3".repeat(64);
     });
     let other_rate = failure("other-rate", |plan| plan.recipe.learning_rate = 0.5);
+    let other_decay = failure("other-decay", |plan| plan.recipe.weight_decay = 0.5);
     for (found, word) in [
         (&other_data, "data"),
         (&other_weights, "weights"),
-        (&other_rate, "recipe"),
+        (&other_rate, "learning rate"),
+        (&other_decay, "recipe"),
     ] {
         assert!(
             found.message.contains(word) && !found.retryable,
@@ -158,5 +166,8 @@ fn a_checkpoint_of_another_run_is_refused_by_name() {
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&weights, bytes).unwrap();
     let damaged = failure("damaged", |_| {});
-    assert!(damaged.message.contains("model.safetensors"), "{damaged:?}");
+    assert!(
+        damaged.message.contains("model.safetensors") && damaged.code == "checkpoint_corrupt",
+        "{damaged:?}"
+    );
 }

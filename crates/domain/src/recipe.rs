@@ -34,6 +34,17 @@ pub struct Recipe {
     pub seed: u64,
 }
 
+impl Recipe {
+    /// Whether training by either gives the same numbers. How often it is saved does not matter.
+    pub fn is_same_training(&self, other: &Self) -> bool {
+        let saved_as = Self {
+            checkpoint_every_seconds: other.checkpoint_every_seconds,
+            ..self.clone()
+        };
+        saved_as == *other
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {

@@ -10,7 +10,10 @@ use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{data, openapi, postgres, process::Process};
+use super::{
+    data, openapi, postgres,
+    process::{Process, descendants},
+};
 
 /// Ended with everything it started when dropped. The order of the fields is the order of their ends.
 pub(crate) struct Service {
@@ -119,7 +122,7 @@ impl Service {
         }
     }
 
-    /// Starts a worker with a one-thread trainer; `name` tells it from the test's other workers.
+    /// Starts a worker, with a one-thread trainer where `arguments` do not say otherwise; `name` tells it from the test's other workers.
     pub(crate) fn worker(&self, name: &str, arguments: &[&str]) -> Process {
         let objects = self.objects();
         let work_dir = self.dir.path().join(name);
@@ -130,14 +133,10 @@ impl Service {
             "--objects",
             objects.to_str().unwrap(),
         ];
-        all.extend([
-            "--work-dir",
-            work_dir.to_str().unwrap(),
-            "--threads",
-            "1",
-            "--poll-ms",
-            "200",
-        ]);
+        all.extend(["--work-dir", work_dir.to_str().unwrap(), "--poll-ms", "200"]);
+        if !arguments.contains(&"--threads") {
+            all.extend(["--threads", "1"]);
+        }
         all.extend(arguments);
         Process::rehead(name, self.dir.path(), &all)
     }
@@ -146,10 +145,15 @@ impl Service {
         self.dir.path().join("objects")
     }
 
-    /// Kills Postgres with all its connections.
+    /// Kills Postgres and the processes of all its connections.
     pub(crate) fn kill_postgres(&self) {
-        let postgres = self.postgres.as_ref().unwrap();
-        kill(Pid::from_raw(postgres.pid().cast_signed()), Signal::SIGKILL).unwrap();
+        let postmaster = self.postgres.as_ref().unwrap().pid().cast_signed();
+        let mut all = descendants(postmaster);
+        all.insert(0, postmaster);
+        for pid in all {
+            // Some end by themselves when the postmaster does.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
     }
 
     /// Starts Postgres again on the same data, under the same URL.

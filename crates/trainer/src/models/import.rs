@@ -163,7 +163,7 @@ fn adopt(architecture: &Architecture, tensors: Tensors) -> Result<Network, Vec<P
 
 fn check_preprocessing(preprocessing: &Preprocessing) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut wrong = |field: &str, message: &str| {
+    let mut refuse = |field: &str, message: &str| {
         problems.push(Problem::new(
             format!("preprocessing.{field}"),
             "invalid_value",
@@ -171,16 +171,16 @@ fn check_preprocessing(preprocessing: &Preprocessing) -> Vec<Problem> {
         ));
     };
     if !(32..=1024).contains(&preprocessing.input_size) {
-        wrong("input_size", "the side of the input is 32 to 1024 pixels");
+        refuse("input_size", "the side of the input is 32 to 1024 pixels");
     }
     if !(0.1..=1.0).contains(&preprocessing.crop_fraction) {
-        wrong(
+        refuse(
             "crop_fraction",
             "the share of the short side that is kept is 0.1 to 1",
         );
     }
     if !preprocessing.mean.iter().all(|mean| mean.abs() <= 10.0) {
-        wrong(
+        refuse(
             "mean",
             "means are on pixels scaled to 0..1, and at most 10 in size",
         );
@@ -190,7 +190,7 @@ fn check_preprocessing(preprocessing: &Preprocessing) -> Vec<Problem> {
         .iter()
         .all(|std| (1e-3..=1e3).contains(std))
     {
-        wrong(
+        refuse(
             "std",
             "deviations are on pixels scaled to 0..1, from 0.001 to 1000",
         );

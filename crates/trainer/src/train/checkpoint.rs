@@ -131,6 +131,8 @@ impl Identity {
             (a.batch_size == b.batch_size, "batch size"),
             (a.n_epochs == b.n_epochs, "number of epochs"),
             (a.optimizer == b.optimizer, "optimizer"),
+            (a.learning_rate == b.learning_rate, "learning rate"),
+            (a.is_same_training(b), "recipe"),
         ]
         .into_iter()
         .find_map(|(same, what)| (!same).then_some(what))
@@ -285,9 +287,10 @@ pub fn load(folder: &Path, identity: &Identity) -> Result<Checkpoint, TrainError
     verify(folder).map_err(wrong)?;
     let state: State = read_json(&folder.join(STATE)).map_err(wrong)?;
     if let Some(what) = identity.difference(&state.identity) {
-        return Err(wrong(format!(
-            "is of another run: its {what} is not this job's"
-        )));
+        return Err(TrainError::OtherRun {
+            folder: folder.display().to_string(),
+            what,
+        });
     }
     let read = |name: &str| {
         weights::read_safetensors(&folder.join(name))

@@ -17,9 +17,12 @@ pub enum TrainError {
     /// The base model's weights do not fit its architecture.
     #[error("{0}")]
     Weights(String),
-    /// A checkpoint is incomplete, altered, or of another job.
+    /// A checkpoint is incomplete or altered: an older one may do.
     #[error("checkpoint {folder}: {reason}")]
     Checkpoint { folder: String, reason: String },
+    /// A checkpoint belongs to other data, weights or choices than the plan's.
+    #[error("checkpoint {folder} is of another run: its {what} is not this job's")]
+    OtherRun { folder: String, what: &'static str },
     /// Loss or weights are no longer finite.
     #[error(
         "training diverged at step {step}: the loss is no longer finite; lower `learning_rate`, or set `gradient_clip`"
@@ -51,6 +54,7 @@ impl TrainError {
             Self::Data(_) => "invalid_data",
             Self::Weights(_) => "invalid_weights",
             Self::Checkpoint { .. } => "checkpoint_corrupt",
+            Self::OtherRun { .. } => "checkpoint_of_another_run",
             Self::Diverged { .. } => "diverged",
             Self::OutOfMemory(_) => "out_of_memory",
             Self::Device(_) => "device_unavailable",
@@ -65,7 +69,11 @@ impl TrainError {
     /// Whether the same plan may succeed on another try, here or on another machine.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Plan(_) | Self::Data(_) | Self::Weights(_) | Self::Diverged { .. } => false,
+            Self::Plan(_)
+            | Self::Data(_)
+            | Self::Weights(_)
+            | Self::OtherRun { .. }
+            | Self::Diverged { .. } => false,
             Self::Checkpoint { .. }
             | Self::OutOfMemory(_)
             | Self::Device(_)

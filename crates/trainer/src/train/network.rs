@@ -141,7 +141,7 @@ impl Network {
         if self.frozen_stages == 0 {
             images.shallow_clone()
         } else {
-            self.frozen.map(images)
+            self.frozen.map(images).contiguous()
         }
     }
 
