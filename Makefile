@@ -43,10 +43,10 @@ fmt-check:
 	cargo fmt --check
 
 lint: setup ## clippy
-	cargo clippy --release --all-targets -- -D warnings
+	cargo clippy --release --workspace --all-targets -- -D warnings
 
 doc: setup ## rustdoc
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --workspace
 
 sqlx: setup ## Check every query against a live Postgres and renew .sqlx
 	scripts/sqlx.sh

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgPool, types::Json};
+use sqlx::{PgConnection, PgPool, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -149,6 +149,17 @@ pub async fn report(
 pub async fn delete(pool: &PgPool, tenant: TenantId, id: FileId) -> sqlx::Result<Deleted> {
     // The row is locked first: `jobs::create` and `models::insert_importing` lock it too, so neither can slip in between.
     let mut transaction = pool.begin().await?;
+    let deleted = delete_locked(&mut transaction, tenant, id).await?;
+    // Ended here in any case: one that is dropped keeps its locks until its connection is used again.
+    transaction.commit().await?;
+    Ok(deleted)
+}
+
+async fn delete_locked(
+    transaction: &mut PgConnection,
+    tenant: TenantId,
+    id: FileId,
+) -> sqlx::Result<Deleted> {
     let file = sqlx::query_scalar!(
         "select id from files where id = $1 and tenant_id = $2 for update",
         id.0,
@@ -177,7 +188,6 @@ pub async fn delete(pool: &PgPool, tenant: TenantId, id: FileId) -> sqlx::Result
     sqlx::query!("delete from files where id = $1", id.0)
         .execute(&mut *transaction)
         .await?;
-    transaction.commit().await?;
     Ok(Deleted::Yes)
 }
 

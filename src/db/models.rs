@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgPool, types::Json};
+use sqlx::{PgConnection, PgPool, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -247,6 +247,17 @@ pub async fn report_of_job(
 pub async fn delete(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<Deleted> {
     // The row is locked first: `jobs::create` locks it too, so no job can slip in between.
     let mut transaction = pool.begin().await?;
+    let deleted = delete_locked(&mut transaction, tenant, id).await?;
+    // Ended here in any case: one that is dropped keeps its locks until its connection is used again.
+    transaction.commit().await?;
+    Ok(deleted)
+}
+
+async fn delete_locked(
+    transaction: &mut PgConnection,
+    tenant: TenantId,
+    id: &str,
+) -> sqlx::Result<Deleted> {
     let kind = sqlx::query_scalar!(
         "select kind from models where tenant_id = $1 and id = $2 for update",
         tenant.0,
@@ -269,7 +280,6 @@ pub async fn delete(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<D
         id
     );
     deleted.execute(&mut *transaction).await?;
-    transaction.commit().await?;
     Ok(Deleted::Yes {
         objects_unused: kind == "fine_tuned",
     })

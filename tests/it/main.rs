@@ -1,5 +1,11 @@
 //! One integration binary; a module per behaviour that a user can see.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and its figures are printed"
+)]
+
 mod bad_input;
 mod cancel;
 mod cli;

@@ -92,8 +92,8 @@ async fn keeps_its_history(service: &Service, job: &Value) {
         .get(&format!("/v1/fine_tuning/jobs/{id}/metrics"))
         .await
         .ok();
-    let steps = metrics["step"].as_array().unwrap();
-    let losses = metrics["train_loss"].as_array().unwrap();
+    let steps = metrics["columns"]["step"].as_array().unwrap();
+    let losses = metrics["columns"]["train_loss"].as_array().unwrap();
     assert_eq!(steps.len(), losses.len());
     assert_eq!(steps.last(), Some(&job["progress"]["step"]));
     // A zero head's first loss is ln(6), whatever the features.

@@ -19,7 +19,7 @@ pub struct Head {
     dropouts: Vec<f64>,
     /// [classes, feature_dim]
     pub weight: Tensor,
-    /// [classes]
+    /// `[classes]`
     pub bias: Tensor,
 }
 

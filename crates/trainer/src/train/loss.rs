@@ -4,7 +4,7 @@ use tch::{Reduction, Tensor};
 
 /// The mean over a batch, in nats.
 ///
-/// `logits` is f32 [N, classes], `labels` i64 [N]. `smoothing` is the mass that the true class gives up to be spread
+/// `logits` is f32 `[N, classes]`, `labels` i64 `[N]`. `smoothing` is the mass that the true class gives up to be spread
 /// evenly over all classes (Szegedy et al. 2016).
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Tensor {
     let no_weight: Option<Tensor> = None;
