@@ -55,11 +55,12 @@ openapi: build ## Renew openapi.yaml from the code
 	target/release/rehead openapi >openapi.yaml.part
 	mv openapi.yaml.part openapi.yaml
 
-python-check: build demo-data ## Load an exported model into timm and compare (brings Python packages, 0.6 GB)
+python-check: build demo-data ## Load an exported model into timm and compare (brings Python packages, 3 GB)
 	@scripts/python-check.sh
 
-bench: build demo-data ## Feature extraction beside eager PyTorch (brings Python packages, 0.6 GB)
-	@scripts/bench.sh
+bench: build demo-data ## What bench/README.md lists (brings Python packages, 3 GB)
+	@bench/epochs.sh
+	@bench/features.sh
 
 # --- cleaning up
 

@@ -5,12 +5,12 @@ use std::{
     sync::{LazyLock, Mutex},
 };
 
-use jsonschema::Validator;
+use boon::{Compiler, Draft, SchemaIndex, Schemas};
 use reqwest::{
     Method, StatusCode,
     header::{CONTENT_TYPE, HeaderMap},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The committed contract.
 pub(crate) static CONTRACT: LazyLock<Value> = LazyLock::new(|| {
@@ -19,8 +19,7 @@ pub(crate) static CONTRACT: LazyLock<Value> = LazyLock::new(|| {
     serde_yaml_ng::from_str(&text).unwrap()
 });
 
-/// One for each schema, made at its first use.
-static VALIDATORS: LazyLock<Mutex<HashMap<String, Validator>>> = LazyLock::new(Mutex::default);
+static COMPILED: LazyLock<Mutex<Compiled>> = LazyLock::new(Mutex::default);
 
 /// Panics, saying what differs, unless an answer is as the contract says. `path` may hold a query.
 pub(crate) fn check(
@@ -121,25 +120,30 @@ fn response(operation: &'static Value, status: StatusCode, place: &str) -> &'sta
     }
 }
 
+/// Compiled schemas, by their text.
+#[derive(Default)]
+struct Compiled {
+    schemas: Schemas,
+    by_text: HashMap<String, SchemaIndex>,
+}
+
 /// Panics with every difference between a value and a schema of the contract.
 pub(crate) fn validate(schema: &Value, value: &Value, place: &str) {
-    let mut validators = VALIDATORS
+    let mut compiled = COMPILED
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let validator = validators.entry(schema.to_string()).or_insert_with(|| {
+    let Compiled { schemas, by_text } = &mut *compiled;
+    let index = *by_text.entry(schema.to_string()).or_insert_with(|| {
         let mut document = schema.clone();
-        document["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
         // References are from the root of the contract.
         document["components"] = CONTRACT["components"].clone();
-        jsonschema::validator_for(&document).unwrap()
+        let url = format!("https://contract.invalid/{}", schemas.size());
+        let mut compiler = Compiler::new();
+        compiler.set_default_draft(Draft::V2020_12);
+        compiler.add_resource(&url, document).unwrap();
+        compiler.compile(&url, schemas).unwrap()
     });
-    let errors: Vec<String> = validator
-        .iter_errors(value)
-        .map(|error| format!("{}: {error}", error.instance_path()))
-        .collect();
-    assert!(
-        errors.is_empty(),
-        "{place}, not as the contract says:\n{}\n{value:#}",
-        errors.join("\n")
-    );
+    if let Err(error) = schemas.validate(value, index) {
+        panic!("{place}, not as the contract says:\n{error:#}\n{value:#}");
+    }
 }
