@@ -1,5 +1,6 @@
 //! The main job, as a user does it: a published network becomes a classifier of one's own classes.
 
+use rehead_trainer::models::registry;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -48,6 +49,44 @@ async fn a_published_network_becomes_a_classifier_of_ones_own_classes() {
         .get(&format!("/v1/fine_tuning/jobs/{id}/curves.svg"))
         .await;
     assert!(curves.text().starts_with("<svg"), "{}", curves.text());
+}
+
+/// What a published network brings is its weights: the same job on random ones learns far less.
+#[tokio::test(flavor = "multi_thread")]
+async fn random_weights_make_a_poor_classifier() {
+    let service = Service::start().await;
+    let _worker = service.worker("worker", &["--threads", "2"]);
+    let architecture = "tf_efficientnet_lite0";
+    service
+        .base_model(architecture, random_weights(architecture))
+        .await;
+    let file = service.dataset(clipart()).await;
+    let body = json!({
+        "model": architecture, "training_file": file["id"], "seed": 7,
+        "method": {"type": "transfer", "transfer": {"freeze": "all"}},
+    });
+    let job = service.post("/v1/fine_tuning/jobs", &body).await.ok();
+    let job = service.ended(&job).await;
+    assert_eq!(job["status"], "succeeded", "{job}");
+    let id = job["id"].as_str().unwrap();
+    let report = service
+        .get(&format!("/v1/fine_tuning/jobs/{id}/report"))
+        .await
+        .ok();
+    let accuracy = report["accuracy"].as_f64().unwrap();
+    println!("accuracy over random weights: {accuracy:.3}");
+    assert!(accuracy <= 0.50, "{report}");
+}
+
+/// A network that was never trained, as safetensors.
+fn random_weights(architecture: &str) -> Vec<u8> {
+    tch::manual_seed(7);
+    let vs = tch::nn::VarStore::new(tch::Device::Cpu);
+    let trunk = registry::find(architecture).unwrap().build(&vs.root());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("random.safetensors");
+    tch::Tensor::write_safetensors(&trunk.named(), &path).unwrap();
+    std::fs::read(path).unwrap()
 }
 
 async fn predicts_pictures_it_never_saw(service: &Service, job: &Value) {

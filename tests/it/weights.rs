@@ -6,12 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rehead_domain::{problem::Problem, progress::Inspected, work::Imported};
-use rehead_trainer::models::{
-    head,
-    import::{self, Import},
-    ops::Norm,
-    registry, weights,
+use rehead_domain::{
+    base_model::Preprocessing, problem::Problem, progress::Inspected, work::Imported,
+};
+use rehead_trainer::{
+    data::{batch, image},
+    models::{
+        head,
+        import::{self, Import},
+        ops::Norm,
+        registry, weights,
+    },
 };
 use serde_json::Value;
 use tch::{Device, Kind, Tensor, nn};
@@ -129,6 +134,33 @@ fn published_lite0_gives_its_golden_numbers() {
             "{key}: sum {sum}, recorded {recorded}"
         );
     }
+}
+
+/// Photos of foolbox, each named after its class: `imagenet_04_949.jpg` is of class 949. The publisher's network, as it
+/// is imported and fed here, must know them.
+#[test]
+fn published_lite0_recognises_photos() {
+    tch::set_num_threads(2);
+    let folder = tempfile::tempdir().unwrap();
+    // They are 224 pixels wide, cut out already: fed whole.
+    let preprocessing = Preprocessing {
+        crop_fraction: 1.0,
+        ..lite0(folder.path()).preprocessing
+    };
+    let network = network(folder.path(), "tf_efficientnet_lite0");
+    let photos = data::foolbox_photos();
+    assert_eq!(photos.len(), 20);
+    let side = i64::from(preprocessing.input_size);
+    let mut right = 0;
+    for (bytes, class) in &photos {
+        let photo = image::decode(bytes, 1 << 24).unwrap();
+        let pixels =
+            Tensor::from_slice(&image::preprocess(&photo, &preprocessing)).view([1, side, side, 3]);
+        let (_, logits) = network(&batch::normalize(&pixels, &preprocessing, Device::Cpu));
+        right += u32::from(logits.argmax(1, false).int64_value(&[0]) == *class);
+    }
+    println!("{right} of {} photos right", photos.len());
+    assert!(right >= 18, "{right} of {} photos right", photos.len());
 }
 
 fn norm(numbers: &Value) -> f64 {

@@ -25,6 +25,18 @@ pub(crate) fn lite0_weights() -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
+/// ImageNet photos that come with foolbox, each with its class.
+pub(crate) fn foolbox_photos() -> Vec<(Vec<u8>, i64)> {
+    files_below(&demo().join("foolbox/foolbox/data"))
+        .iter()
+        .filter_map(|path| {
+            let name = Path::new(path).file_stem()?.to_str()?;
+            let (_, class) = name.strip_prefix("imagenet_")?.split_once('_')?;
+            Some((fs::read(path).unwrap(), class.parse().unwrap()))
+        })
+        .collect()
+}
+
 /// All of the six-category clip art that the demo trains on.
 pub(crate) fn clipart() -> Vec<u8> {
     fs::read(demo().join("clipart.zip")).unwrap()

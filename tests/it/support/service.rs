@@ -234,6 +234,15 @@ impl Service {
         self.post("/v1/base_models", &body).await.ok()
     }
 
+    /// Registers weights as the base model of their architecture's name.
+    pub(crate) async fn base_model(&self, architecture: &str, weights: Vec<u8>) -> Value {
+        let file = self.upload("weights", "weights", weights).await.ok();
+        let body = json!({
+            "id": architecture, "architecture": architecture, "weights": {"file": file["id"]},
+        });
+        self.post("/v1/base_models", &body).await.ok()
+    }
+
     /// Submits a job on the real Lite0; `transfer` is the body's `method.transfer`.
     pub(crate) async fn job(&self, training_file: &Value, transfer: &Value) -> Value {
         let body = json!({
