@@ -142,7 +142,7 @@ fn published_lite0_gives_its_golden_numbers() {
 fn published_lite0_recognises_photos() {
     tch::set_num_threads(2);
     let folder = tempfile::tempdir().unwrap();
-    // They are 224 pixels wide, cut out already: fed whole.
+    // They are cut out already: foolbox feeds them whole, scaled to the network's input, and so were the 18 recorded.
     let preprocessing = Preprocessing {
         crop_fraction: 1.0,
         ..lite0(folder.path()).preprocessing
