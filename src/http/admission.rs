@@ -29,6 +29,9 @@ pub(super) struct Admitted {
     pub request: JobRequest,
     /// The request's, or one drawn for it.
     pub seed: u64,
+    pub layers: Layers,
+    pub training: File,
+    pub validation: Option<File>,
     /// `None` while a file's validation has not ended.
     pub resolution: Option<Resolution>,
 }
@@ -74,17 +77,20 @@ pub(super) async fn check(
         (Some(layers), ..) => freeze::trainable(&request.transfer.freeze, layers).map(|_| None),
         (None, ..) => Ok(None),
     };
-    match resolution {
-        Ok(resolution) if problems.is_empty() => Ok(Admitted {
+    let resolution = resolution.unwrap_or_else(|more| {
+        problems.extend(more);
+        None
+    });
+    match (layers, training) {
+        (Some(layers), Some(training)) if problems.is_empty() => Ok(Admitted {
             request,
             seed,
+            layers,
+            training,
+            validation: validation.flatten(),
             resolution,
         }),
-        Ok(_) => Err(ApiError::Invalid(problems)),
-        Err(more) => {
-            problems.extend(more);
-            Err(ApiError::Invalid(problems))
-        }
+        _ => Err(ApiError::Invalid(problems)),
     }
 }
 

@@ -27,6 +27,7 @@ mod list;
 mod models;
 mod multipart;
 mod notices;
+mod plan;
 mod predict;
 mod results;
 mod server;
@@ -53,6 +54,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(models::export))
         .routes(routes!(predict::predict))
         .routes(routes!(jobs::create, jobs::list))
+        .routes(routes!(plan::plan))
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::cancel))
         .routes(routes!(history::events))

@@ -16,6 +16,7 @@ mod http_errors;
 mod layers;
 mod main_job;
 mod parity;
+mod plan;
 mod postgres;
 mod postgres_killed;
 mod queue;

@@ -7,6 +7,7 @@ pub mod file;
 pub mod freeze;
 pub mod id;
 pub mod job;
+pub mod job_plan;
 pub mod limits;
 pub mod problem;
 pub mod progress;

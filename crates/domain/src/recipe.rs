@@ -45,6 +45,13 @@ impl Recipe {
     }
 }
 
+/// Batches of an epoch over `samples` samples: all of `batch_size`, but for a smaller last one. A last batch of one sample
+/// joins the one before it, because BatchNorm has no statistics over one (a `batch_size` of 1 is kept as it is).
+pub fn steps_per_epoch(samples: u64, batch_size: u64) -> u64 {
+    let lone = samples % batch_size == 1 && samples > batch_size;
+    samples.div_ceil(batch_size) - u64::from(lone)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {

@@ -1,6 +1,8 @@
 //! Every random choice of a run, as a function of the seed and of where it is made: nothing but counters needs saving,
 //! and a resumed run goes on with exactly the choices of the uninterrupted one.
 
+use crate::domain::recipe::steps_per_epoch;
+
 /// What a random choice is for. Choices of different streams never share numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
@@ -37,8 +39,7 @@ fn finalize(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// How the samples of an epoch fall into batches: all of `batch_size`, but for a smaller last one. A last batch of one
-/// sample joins the one before it, because BatchNorm has no statistics over one (a `batch_size` of 1 is kept as it is).
+/// How the samples of an epoch fall into batches; see `steps_per_epoch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batches {
     samples: usize,
@@ -54,8 +55,7 @@ impl Batches {
     }
 
     pub fn per_epoch(self) -> u64 {
-        let lone = self.samples % self.batch_size == 1 && self.samples > self.batch_size;
-        (self.samples.div_ceil(self.batch_size) - usize::from(lone)) as u64
+        steps_per_epoch(self.samples as u64, self.batch_size as u64)
     }
 
     /// The epoch (from 1) of step `step` (from 1), and its batch's place in the epoch's order.

@@ -1,0 +1,106 @@
+//! What a settled recipe means for a base model and a data set, before anything runs: `POST /v1/fine_tuning/jobs/plan`.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    base_model::Layers,
+    file::{Dataset, SplitSizes},
+    recipe::{Optimizer, Recipe, steps_per_epoch},
+};
+
+/// Bytes of one number: weights and their states are f32.
+const NUMBER_BYTES: u64 = 4;
+
+/// Sizes that follow from a recipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct JobPlan {
+    /// Samples of each split, as training uses them: with a validation file of its own, the training file's validation
+    /// split trains too.
+    pub samples: SplitSizes,
+    pub steps_per_epoch: u64,
+    /// Optimizer steps, if nothing stops training early.
+    pub n_steps: u64,
+    pub head: HeadShape,
+    pub parameters: ParameterCounts,
+    /// Of weights, gradients, the optimizer's state and the best weights so far. Activations come on top: they grow with the
+    /// batch and the input.
+    pub tensor_bytes: u64,
+}
+
+/// The last linear layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct HeadShape {
+    /// Width of the trunk's features.
+    pub inputs: u64,
+    /// Classes.
+    pub outputs: u64,
+}
+
+/// Numbers that train or stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ParameterCounts {
+    /// Of the trunk, as they were.
+    pub frozen: u64,
+    /// Of the trunk, changed by training.
+    pub trainable: u64,
+    /// Of the new head.
+    pub head: u64,
+}
+
+impl JobPlan {
+    /// What `recipe` does with these layers and data sets, which it was resolved against.
+    pub fn of(
+        recipe: &Recipe,
+        layers: &Layers,
+        training: &Dataset,
+        validation: Option<&Dataset>,
+    ) -> Self {
+        let samples = match validation {
+            None => training.splits,
+            Some(validation) => SplitSizes {
+                train: training.splits.train + training.splits.validation,
+                validation: validation.samples,
+                test: training.splits.test,
+            },
+        };
+        let steps_per_epoch = steps_per_epoch(samples.train, u64::from(recipe.batch_size));
+        let head = HeadShape {
+            inputs: u64::from(layers.feature_dim),
+            outputs: training.classes.len() as u64,
+        };
+        let parameters = count(recipe, layers, head);
+        Self {
+            samples,
+            steps_per_epoch,
+            n_steps: steps_per_epoch * u64::from(recipe.n_epochs),
+            head,
+            parameters,
+            tensor_bytes: tensor_bytes(parameters, recipe.optimizer),
+        }
+    }
+}
+
+fn count(recipe: &Recipe, layers: &Layers, head: HeadShape) -> ParameterCounts {
+    let (trainable, frozen): (Vec<_>, Vec<_>) = layers
+        .parameters()
+        .partition(|tensor| recipe.trainable.contains(&tensor.name));
+    let sum = |tensors: Vec<&super::base_model::LayerTensor>| {
+        tensors.into_iter().map(|tensor| tensor.count()).sum()
+    };
+    ParameterCounts {
+        frozen: sum(frozen),
+        trainable: sum(trainable),
+        head: (head.inputs + 1) * head.outputs,
+    }
+}
+
+/// Each number that trains is held as weight, gradient, best weight, and one (SGD) or two (AdamW) moments.
+fn tensor_bytes(parameters: ParameterCounts, optimizer: Optimizer) -> u64 {
+    let moments = match optimizer {
+        Optimizer::Sgd | Optimizer::Nesterov => 1,
+        Optimizer::Adamw => 2,
+    };
+    let trained = parameters.trainable + parameters.head;
+    NUMBER_BYTES * (parameters.frozen + trained * (3 + moments))
+}
