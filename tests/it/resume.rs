@@ -25,6 +25,11 @@ fn eventful(optimizer: Optimizer) -> Recipe {
         warmup_fraction: 0.2,
         label_smoothing: 0.1,
         gradient_clip: Some(1.0),
+        class_weights: Some(vec![1.0, 2.0]),
+        batch_size: 4,
+        accumulate: 2,
+        ema_decay: Some(0.9),
+        layer_decay: 0.8,
         batch_norm: BatchNorm::Update,
         ..recipe()
     }

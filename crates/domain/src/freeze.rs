@@ -36,6 +36,55 @@ pub fn trainable(freeze: &Freeze, layers: &Layers) -> Result<Vec<String>, Vec<Pr
     }
 }
 
+/// Refuses forms that name what is not `left` of `layers`.
+///
+/// # Errors
+/// One for each name that was cut away, or for an expression that matches only such.
+pub fn names_nothing_cut_away(
+    freeze: &Freeze,
+    layers: &Layers,
+    left: &Layers,
+) -> Result<(), Vec<Problem>> {
+    let kept: Vec<&str> = names(left).collect();
+    let gone = names(layers).filter(|name| !kept.contains(name));
+    let last = left.stages.last().map_or("", |stage| stage.name.as_str());
+    let problem = |what: &str| {
+        let message = format!(
+            "{what} is cut away: `cut` leaves nothing after `{last}`; take it out of `freeze` or cut later"
+        );
+        Problem::new(PATH, UNKNOWN_LAYER, message)
+    };
+    let problems: Vec<Problem> = match freeze {
+        Freeze::Blocks(named) | Freeze::Names(named) => {
+            let named = named.iter().map(String::as_str);
+            named
+                .filter(|name| gone.clone().any(|gone| gone == *name))
+                .map(|name| problem(&format!("`{name}`")))
+                .collect()
+        }
+        Freeze::Regex(pattern) => {
+            let matches = |layers| matching(layers, pattern).is_ok();
+            let only_gone = matches(layers) && !matches(left);
+            Vec::from_iter(only_gone.then(|| problem("all that `regex` matches")))
+        }
+        _ => Vec::new(),
+    };
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems)
+    }
+}
+
+/// Of stages, blocks and parameters.
+fn names(layers: &Layers) -> impl Iterator<Item = &str> + Clone {
+    let blocks = layers.stages.iter().flat_map(|stage| &stage.blocks);
+    let parameters = layers.parameters().map(|tensor| &tensor.name);
+    layers
+        .stage_names()
+        .chain(blocks.chain(parameters).map(String::as_str))
+}
+
 /// The parameters that `frozen` does not take.
 fn keep(layers: &Layers, frozen: impl Fn(&LayerTensor) -> bool) -> Vec<String> {
     layers

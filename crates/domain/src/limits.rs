@@ -6,6 +6,12 @@ pub const EPOCHS: std::ops::RangeInclusive<u64> = 1..=10_000;
 pub const BATCH_SIZE: std::ops::RangeInclusive<u64> = 1..=4_096;
 /// Learning rates, of head and trunk.
 pub const LEARNING_RATE: std::ops::RangeInclusive<f64> = 1e-9..=100.0;
+/// Batches of one optimizer step.
+pub const ACCUMULATE: std::ops::RangeInclusive<u64> = 1..=1_024;
+/// A class's weight in the loss.
+pub const CLASS_WEIGHT: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
+/// Characters of a stage's name.
+pub const STAGE_CHARACTERS: usize = 255;
 /// Weight decay.
 pub const WEIGHT_DECAY: std::ops::RangeInclusive<f64> = 0.0..=10.0;
 /// Seconds between two checkpoints.

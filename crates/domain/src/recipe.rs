@@ -13,12 +13,17 @@ pub struct Recipe {
     pub trainable: Vec<String>,
     pub head: Head,
     pub n_epochs: u32,
+    /// Samples that run through the network together.
     pub batch_size: u32,
+    /// Batches of one optimizer step; their gradients add up to that of one large batch.
+    pub accumulate: u32,
     pub optimizer: Optimizer,
     /// Peak rate of the head.
     pub learning_rate: f64,
     /// Peak rate of the trunk's trainable part.
     pub backbone_learning_rate: f64,
+    /// The trunk's last stage trains at its full rate, each stage before it at this share of the next one's.
+    pub layer_decay: f64,
     /// On every trained tensor of two or more dimensions (AdamW, decoupled) or on all (SGD, as L2), as PyTorch's rules in `train::optimizer` say.
     pub weight_decay: f64,
     pub schedule: Schedule,
@@ -26,8 +31,13 @@ pub struct Recipe {
     pub warmup_fraction: f64,
     /// Mass taken from the true class and spread over all (Szegedy et al. 2016).
     pub label_smoothing: f64,
+    /// What a sample's loss is multiplied by, for each class in label order; `null` weighs all alike.
+    pub class_weights: Option<Vec<f64>>,
     /// Largest global norm of the gradient over what trains; `null` leaves it alone.
     pub gradient_clip: Option<f64>,
+    /// Share of the running average of the weights that a step keeps; the averages are evaluated and exported. `null` keeps
+    /// none.
+    pub ema_decay: Option<f64>,
     pub batch_norm: BatchNorm,
     pub early_stopping: EarlyStopping,
     pub checkpoint_every_seconds: u32,
@@ -92,6 +102,13 @@ pub enum Schedule {
     Constant,
     /// Half a cosine, from the peak to 0.
     Cosine,
+    /// A straight line, from the peak to 0.
+    Linear,
+    /// The peak, a tenth of it after half of all steps, a hundredth after three quarters.
+    Step,
+    /// Over 30 % of all steps half a cosine from a 25th of the peak up to it, then half a cosine down to a 10,000th of where
+    /// it began (Smith & Topin 2018); has its own warm-up.
+    OneCycle,
 }
 
 /// How BatchNorm runs in the part that trains. In the frozen part it always uses, and never touches, the running statistics.

@@ -1,6 +1,10 @@
 //! What a user asks for: the body of `POST /v1/fine_tuning/jobs`, read with all its problems at once.
 
-use std::{cell::RefCell, collections::BTreeMap, ops::RangeInclusive};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    ops::{Bound, RangeInclusive},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -22,6 +26,8 @@ pub const CONTRADICTION: Code = "contradiction";
 
 /// What a learning rate may be multiplied by.
 const LEARNING_RATE_MULTIPLIER: RangeInclusive<f64> = 1e-4..=1e4;
+/// What the rate of a stage may be of the next one's.
+const ABOVE_ZERO: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Included(1.0));
 /// Characters of a model's name, base or fine-tuned.
 const MODEL_NAME_CHARACTERS: usize = 255;
 
@@ -108,9 +114,45 @@ pub struct Hyperparameters {
     pub weight_decay: Auto<f64>,
     pub schedule: Auto<Schedule>,
     pub warmup_fraction: Auto<f64>,
+    pub layer_decay: Auto<f64>,
+    pub accumulate: Auto<u64>,
     pub label_smoothing: Auto<f64>,
+    pub class_weights: Auto<ClassWeights>,
     pub gradient_clip: Auto<f64>,
+    /// `none`, or the share that the average keeps.
+    pub ema_decay: Auto<EmaDecay>,
     pub batch_norm: Auto<BatchNorm>,
+}
+
+/// How much each class counts in the loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", untagged)]
+pub enum ClassWeights {
+    /// `none`: all alike. `balanced`: in inverse proportion to its training samples.
+    Rule(ClassWeightRule),
+    /// By class name; a class that is not named weighs 1.
+    Given(BTreeMap<String, f64>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassWeightRule {
+    None,
+    Balanced,
+}
+
+/// Whether the weights are averaged over steps.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum EmaDecay {
+    Off(EmaOff),
+    Decay(f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EmaOff {
+    None,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -227,7 +269,7 @@ fn transfer(fields: Fields<'_>) -> Transfer {
     let transfer = Transfer {
         task: fields.auto("task", word(&["single_label_classification"])),
         cut: fields
-            .optional("cut", word(&["pre_logits"]))
+            .optional("cut", text(limits::STAGE_CHARACTERS))
             .unwrap_or(defaults.cut),
         freeze: fields.optional("freeze", freeze).unwrap_or(defaults.freeze),
         head: fields.object("head").map_or(defaults.head, head),
@@ -263,18 +305,59 @@ fn hyperparameters(fields: Fields<'_>) -> Hyperparameters {
             .auto("learning_rate_multiplier", number(LEARNING_RATE_MULTIPLIER)),
         optimizer: fields.auto("optimizer", word(&["sgd", "nesterov", "adamw"])),
         weight_decay: fields.auto("weight_decay", number(limits::WEIGHT_DECAY)),
-        schedule: fields.auto("schedule", word(&["constant", "cosine"])),
+        schedule: fields.auto(
+            "schedule",
+            word(&["constant", "cosine", "linear", "step", "one_cycle"]),
+        ),
         warmup_fraction: fields.auto("warmup_fraction", number(0.0..=1.0)),
+        layer_decay: fields.auto("layer_decay", number(ABOVE_ZERO)),
+        accumulate: fields.auto("accumulate", integer(limits::ACCUMULATE)),
         label_smoothing: fields.auto("label_smoothing", number(0.0..1.0)),
+        class_weights: fields.auto("class_weights", class_weights),
         gradient_clip: fields.auto("gradient_clip", number(1e-6..=1e6)),
+        ema_decay: fields.auto("ema_decay", ema_decay),
         batch_norm: fields.auto("batch_norm", word(&["frozen", "update"])),
     };
-    fields.neutral("layer_decay", &[json!("auto"), json!(1), json!(1.0)]);
     fields.neutral("mixup", &[json!(0), json!(0.0)]);
-    fields.neutral("class_weights", &[json!("none")]);
     fields.neutral("precision", &[json!("auto"), json!("float32")]);
     fields.finish();
     hyperparameters
+}
+
+fn class_weights(value: &Value) -> Read<ClassWeights> {
+    let Value::Object(weights) = value else {
+        return word(&["none", "balanced"])(value)
+            .map(ClassWeights::Rule)
+            .map_err(|(code, message)| {
+                (code, format!("{message}, or an object of weights by class"))
+            });
+    };
+    if weights.is_empty() || weights.len() > limits::CLASSES {
+        let message = format!(
+            "must name from 1 to {} classes, not {}",
+            limits::CLASSES,
+            weights.len()
+        );
+        return Err((OUT_OF_RANGE, message));
+    }
+    let weight = |(class, weight): (&String, &Value)| match number(limits::CLASS_WEIGHT)(weight) {
+        Ok(weight) => Ok((class.clone(), weight)),
+        Err((code, message)) => Err((code, format!("of class `{class}` {message}"))),
+    };
+    weights
+        .iter()
+        .map(weight)
+        .collect::<Read<_>>()
+        .map(ClassWeights::Given)
+}
+
+fn ema_decay(value: &Value) -> Read<EmaDecay> {
+    if value == "none" {
+        return Ok(EmaDecay::Off(EmaOff::None));
+    }
+    number((Bound::Excluded(0.0), Bound::Excluded(1.0)))(value)
+        .map(EmaDecay::Decay)
+        .map_err(|(code, message)| (code, format!("{message}, or \"none\"")))
 }
 
 fn early_stopping(fields: Fields<'_>) -> RequestedEarlyStopping {
@@ -512,6 +595,7 @@ mod tests {
                 "hyperparameters": {"n_epochs": "auto", "batch_size": "auto", "learning_rate": "auto",
                     "backbone_learning_rate": "auto", "learning_rate_multiplier": 1.0, "optimizer": "auto",
                     "weight_decay": "auto", "schedule": "auto", "warmup_fraction": "auto", "layer_decay": "auto",
+                    "accumulate": "auto", "ema_decay": "auto",
                     "label_smoothing": "auto", "gradient_clip": "auto", "mixup": 0.0, "class_weights": "none",
                     "batch_norm": "auto", "precision": "auto"},
                 "augmentation": "auto",
@@ -584,9 +668,65 @@ mod tests {
     }
 
     #[test]
+    fn numbers_hold_at_and_past_their_limits() {
+        let asked = |option: &str, value: Value| {
+            parse(&body(
+                json!({"method": {"type": "transfer", "transfer": {"hyperparameters": {option: value}}}}),
+            ))
+        };
+        let given = |weight: f64| json!({"cats": weight});
+        for (option, good) in [
+            ("layer_decay", vec![json!(1e-9), json!(1), json!("auto")]),
+            ("accumulate", vec![json!(1), json!(1_024)]),
+            (
+                "ema_decay",
+                vec![json!(1e-9), json!(0.999_999), json!("none")],
+            ),
+            (
+                "class_weights",
+                vec![json!("none"), json!("balanced"), given(1e-6), given(1e6)],
+            ),
+            (
+                "schedule",
+                vec![json!("linear"), json!("step"), json!("one_cycle")],
+            ),
+            ("precision", vec![json!("float32")]),
+        ] {
+            for value in good {
+                assert!(asked(option, value.clone()).is_ok(), "{option}: {value}");
+            }
+        }
+        for (option, bad) in [
+            ("layer_decay", vec![json!(0), json!(1.000_001)]),
+            ("accumulate", vec![json!(0), json!(1_025)]),
+            ("ema_decay", vec![json!(0), json!(1), json!("off")]),
+            (
+                "class_weights",
+                vec![
+                    given(9e-7),
+                    given(1.1e6),
+                    json!({}),
+                    json!("equal"),
+                    json!(2),
+                ],
+            ),
+            ("schedule", vec![json!("onecycle")]),
+            ("precision", vec![json!("bfloat16")]),
+        ] {
+            for value in bad {
+                let problems =
+                    asked(option, value.clone()).expect_err(&format!("{option}: {value}"));
+                assert_eq!(problems.len(), 1, "{option}: {value}");
+                assert!(problems[0].path.ends_with(option));
+            }
+        }
+    }
+
+    #[test]
     fn a_request_survives_storage() {
         let freeze = json!({"last_stages": 2});
-        let asked = json!({"type": "transfer", "transfer": {"freeze": freeze, "hyperparameters": {"gradient_clip": 0.5}}});
+        let asked = json!({"type": "transfer", "transfer": {"freeze": freeze, "hyperparameters": {
+            "gradient_clip": 0.5, "class_weights": {"cats": 2.5}, "ema_decay": "none"}}});
         let request = parse(&body(json!({"method": asked}))).unwrap();
         let stored: JobRequest =
             serde_json::from_value(serde_json::to_value(&request).unwrap()).unwrap();

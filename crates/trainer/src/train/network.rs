@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
+        cut::PRE_LOGITS,
         recipe::{BatchNorm, Recipe},
         work::PlanModel,
     },
@@ -20,13 +21,10 @@ use crate::{
         head::Head,
         ops::Norm,
         registry::{self, Architecture},
-        trunk::{Trunk, TrunkTensor},
+        trunk::{Stage, Trunk, TrunkTensor},
         weights,
     },
 };
-
-/// The cut that removes the classifier only.
-pub const PRE_LOGITS: &str = "pre_logits";
 
 #[derive(Debug)]
 pub struct Network {
@@ -91,24 +89,25 @@ impl Network {
             BatchNorm::Frozen => Norm::Running,
             BatchNorm::Update => Norm::Batch,
         };
-        let parameter = |group| {
-            move |(name, tensor): (String, Tensor)| Parameter {
-                name,
-                tensor,
-                group,
+        let backbone = tensors.iter().filter(is_trained).map(|entry| {
+            let after = |stage: &&Stage| stage.name != entry.stage;
+            let depth = trunk.stages.iter().rev().take_while(after).count() as i32;
+            Parameter {
+                name: entry.name.clone(),
+                tensor: entry.tensor.shallow_clone(),
+                group: Group::Backbone { depth },
             }
-        };
-        let backbone = tensors
-            .iter()
-            .filter(is_trained)
-            .map(|entry| (entry.name.clone(), entry.tensor.shallow_clone()));
+        });
         let head_tensors = head.named_as(architecture.classifier).into_iter();
         Ok(Self {
             architecture,
             feature_dim,
             parameters: backbone
-                .map(parameter(Group::Backbone))
-                .chain(head_tensors.map(parameter(Group::Head)))
+                .chain(head_tensors.map(|(name, tensor)| Parameter {
+                    name,
+                    tensor,
+                    group: Group::Head,
+                }))
                 .collect(),
             statistics: if norm == Norm::Batch {
                 updated_statistics(&tensors, &trained)
@@ -157,10 +156,11 @@ impl Network {
         })
     }
 
-    /// Logits [N, classes] in training, with the dropout of step `step`.
-    pub fn logits_train(&self, features: &Tensor, step: u64) -> Tensor {
+    /// Logits [N, classes] in training, with the dropout of the run's batch `batch` (from 1): its step, where a step has
+    /// one batch.
+    pub fn logits_train(&self, features: &Tensor, batch: u64) -> Tensor {
         self.head
-            .forward_train(features, key(self.seed, Stream::Dropout, step))
+            .forward_train(features, key(self.seed, Stream::Dropout, batch))
     }
 
     /// Logits [N, classes] in evaluation.
