@@ -32,6 +32,8 @@ pub const METADATA_VALUE_CHARACTERS: usize = 512;
 pub const MODEL_ID_CHARACTERS: usize = 64;
 /// Layers of a head, before its last linear one.
 pub const HEAD_LAYERS: usize = 16;
+/// Width of a head's linear layer.
+pub const HEAD_WIDTH: std::ops::RangeInclusive<u64> = 1..=16_384;
 /// Names in one `freeze` list.
 pub const FREEZE_NAMES: usize = 4_096;
 /// Characters of a regular expression in `freeze`.

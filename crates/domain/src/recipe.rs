@@ -61,7 +61,7 @@ pub enum Task {
     SingleLabelClassification,
 }
 
-/// The new layers: `dropout`, then one linear layer as wide as there are classes.
+/// The new layers: these, then one linear layer as wide as there are classes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Head {
     /// Before the last linear layer, in order.
@@ -74,6 +74,14 @@ pub struct Head {
 pub enum HeadLayer {
     /// Share of features dropped while training.
     Dropout(f64),
+    /// As wide as this.
+    Linear(u32),
+    Relu,
+    /// Exact, by the error function (Hendrycks & Gimpel 2016).
+    Gelu,
+    /// Always on the batch's statistics while training; the running ones are saved with the weights.
+    BatchNorm,
+    LayerNorm,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

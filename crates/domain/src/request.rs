@@ -408,27 +408,42 @@ fn head_layers(value: &Value) -> Read<Vec<HeadLayer>> {
 }
 
 fn head_layer(value: &Value) -> Read<HeadLayer> {
-    let expected = "an object of one entry, such as {\"dropout\": 0.2}";
-    let Some((name, setting)) = value
-        .as_object()
-        .filter(|layer| layer.len() == 1)
-        .and_then(|layer| layer.iter().next())
-    else {
-        return Err(wrong_type(expected, value));
+    let kinds = [
+        "linear",
+        "relu",
+        "gelu",
+        "dropout",
+        "batch_norm",
+        "layer_norm",
+    ];
+    let on = Value::Bool(true);
+    let (name, setting) = match value {
+        Value::String(name) => (name, &on),
+        Value::Object(layer) if layer.len() == 1 => layer.iter().next().expect("it has one entry"),
+        other => {
+            let expected = "an object of one entry, such as {\"dropout\": 0.2}";
+            return Err(wrong_type(expected, other));
+        }
+    };
+    let plain = |layer| match setting {
+        Value::Bool(true) => Ok(layer),
+        other => Err(wrong_type("true", other)),
     };
     match name.as_str() {
         "dropout" => number(0.0..1.0)(setting).map(HeadLayer::Dropout),
-        "linear" | "relu" | "gelu" | "batch_norm" | "layer_norm" => Err((
-            NOT_AVAILABLE,
-            format!(
-                "`{name}` is not available in this version; a head is dropout and one linear layer"
-            ),
-        )),
+        "linear" => {
+            integer(limits::HEAD_WIDTH)(setting).map(|width| HeadLayer::Linear(width as u32))
+        }
+        "relu" => plain(HeadLayer::Relu),
+        "gelu" => plain(HeadLayer::Gelu),
+        "batch_norm" => plain(HeadLayer::BatchNorm),
+        "layer_norm" => plain(HeadLayer::LayerNorm),
         other => Err((
             INVALID_VALUE,
-            format!("has no layer `{other}`; {}", suggestion(other, ["dropout"])),
+            format!("has no layer `{other}`; {}", suggestion(other, kinds)),
         )),
     }
+    .map_err(|(code, message)| (code, format!("`{name}` {message}")))
 }
 
 fn freeze(value: &Value) -> Read<Freeze> {
@@ -720,6 +735,43 @@ mod tests {
                 assert!(problems[0].path.ends_with(option));
             }
         }
+    }
+
+    #[test]
+    fn head_layers_are_read_in_order_and_within_their_limits() {
+        let layers = |layers: Value| {
+            let transfer = json!({"head": {"layers": layers}});
+            parse(&body(
+                json!({"method": {"type": "transfer", "transfer": transfer}}),
+            ))
+        };
+        let read = layers(
+            json!([{"batch_norm": true}, {"linear": 256}, "relu", {"dropout": 0.5},
+            {"layer_norm": true}, {"gelu": true}]),
+        );
+        use HeadLayer::{BatchNorm, Dropout, Gelu, LayerNorm, Linear, Relu};
+        assert_eq!(
+            read.unwrap().transfer.head.layers,
+            [BatchNorm, Linear(256), Relu, Dropout(0.5), LayerNorm, Gelu]
+        );
+        let many = |n: usize| layers(json!(vec![json!({"relu": true}); n]));
+        assert!(many(limits::HEAD_LAYERS).is_ok() && many(limits::HEAD_LAYERS + 1).is_err());
+        assert!(layers(json!([{"linear": 1}, {"linear": 16_384}])).is_ok());
+        for bad in [
+            json!({"linear": 0}),
+            json!({"linear": 16_385}),
+            json!("linear"),
+            json!({"relu": false}),
+            json!({"dropout": 1}),
+            json!({"relu": true, "gelu": true}),
+        ] {
+            assert_eq!(layers(json!([bad])).unwrap_err().len(), 1, "{bad}");
+        }
+        let wrong = layers(json!([{"rellu": true}])).unwrap_err();
+        assert!(
+            wrong[0].message.contains("did you mean `relu`"),
+            "{wrong:?}"
+        );
     }
 
     #[test]

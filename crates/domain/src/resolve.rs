@@ -11,8 +11,8 @@ use super::{
     freeze,
     problem::{Code, Problem, suggestion},
     recipe::{
-        BatchNorm, EarlyStopping, Head, HeadInit, Metric, Optimizer, Recipe, Resolved, Schedule,
-        Task,
+        BatchNorm, EarlyStopping, Head, HeadInit, HeadLayer, Metric, Optimizer, Recipe, Resolved,
+        Schedule, Task,
     },
     request::{Auto, CONTRADICTION, ClassWeightRule, ClassWeights, EmaDecay, EmaOff, JobRequest},
 };
@@ -116,6 +116,10 @@ fn contradictions(request: &JobRequest, trunk_is_frozen: bool, samples: u64) -> 
             message,
         ));
     };
+    let batch_size = match asked.batch_size {
+        Auto::Value(batch_size) => batch_size,
+        Auto::Auto => default_batch_size(samples),
+    };
     if let Auto::Value(batch_size) = asked.batch_size
         && batch_size > samples
         && samples > 0
@@ -127,10 +131,6 @@ fn contradictions(request: &JobRequest, trunk_is_frozen: bool, samples: u64) -> 
     } else if let Auto::Value(accumulate) = asked.accumulate
         && samples > 0
     {
-        let batch_size = match asked.batch_size {
-            Auto::Value(batch_size) => batch_size,
-            Auto::Auto => default_batch_size(samples),
-        };
         let most = samples.div_ceil(batch_size);
         if accumulate > most {
             let message = format!(
@@ -138,6 +138,10 @@ fn contradictions(request: &JobRequest, trunk_is_frozen: bool, samples: u64) -> 
             );
             contradiction("accumulate", BATCH_TOO_LARGE, message);
         }
+    }
+    if batch_size == 1 && request.transfer.head.layers.contains(&HeadLayer::BatchNorm) {
+        let message = "a batch of one sample has no statistics for the head's batch_norm; give a batch_size of at least 2";
+        contradiction("batch_size", CONTRADICTION, message.to_owned());
     }
     if asked.schedule == Auto::Value(Schedule::OneCycle)
         && matches!(asked.warmup_fraction, Auto::Value(share) if share > 0.0)
@@ -533,6 +537,19 @@ mod tests {
         assert_eq!(most.recipe.accumulate, 5);
         let problems = resolve(&asked(6), &layers(), &data, None, 7).unwrap_err();
         assert_eq!(problems[0].code, BATCH_TOO_LARGE);
+    }
+
+    #[test]
+    fn a_batch_of_one_has_no_statistics() {
+        let data = dataset(&["a", "b"], 40, 10);
+        let asked = |n: u64| {
+            request(
+                json!({"head": {"layers": [{"batch_norm": true}]}, "hyperparameters": {"batch_size": n}}),
+            )
+        };
+        assert!(resolve(&asked(2), &layers(), &data, None, 7).is_ok());
+        let problems = resolve(&asked(1), &layers(), &data, None, 7).unwrap_err();
+        assert_eq!(problems[0].code, CONTRADICTION);
     }
 
     #[test]

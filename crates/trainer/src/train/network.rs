@@ -98,7 +98,11 @@ impl Network {
                 group: Group::Backbone { depth },
             }
         });
-        let head_tensors = head.named_as(architecture.classifier).into_iter();
+        let mut statistics = head.statistics();
+        if norm == Norm::Batch {
+            statistics.extend(updated_statistics(&tensors, &trained));
+        }
+        let head_tensors = head.parameters(architecture.classifier).into_iter();
         Ok(Self {
             architecture,
             feature_dim,
@@ -109,11 +113,7 @@ impl Network {
                     group: Group::Head,
                 }))
                 .collect(),
-            statistics: if norm == Norm::Batch {
-                updated_statistics(&tensors, &trained)
-            } else {
-                Vec::new()
-            },
+            statistics,
             frozen: Extractor::prefix(&trunk, frozen_stages),
             frozen_stages,
             trunk,
