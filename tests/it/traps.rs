@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use rehead_domain::{
     progress::{Progress, exit},
-    recipe::{BatchNorm, Head, HeadInit, HeadLayer, Optimizer as Kind, Recipe, Schedule},
+    recipe::{
+        BatchNorm, FreezePhase, Head, HeadInit, HeadLayer, Optimizer as Kind, Recipe, Schedule,
+    },
 };
 use rehead_trainer::train::{
     gradients::Criterion,
@@ -141,6 +143,62 @@ fn trap_3_frozen_weights_stay_under_decay_and_momentum() {
     }
 }
 
+/// Trains `layer4.1`, then `layer4.0` instead, then both, an epoch of one step each.
+fn in_phases(kind: Kind) -> Recipe {
+    let phase = |at_epoch, parts: &[&str]| FreezePhase {
+        at_epoch,
+        trainable: parameters("resnet18", parts),
+    };
+    Recipe {
+        trainable: parameters("resnet18", &["layer4.1."]),
+        later_phases: vec![phase(1, &["layer4.0."]), phase(2, &["layer4."])],
+        optimizer: kind,
+        weight_decay: 0.1,
+        n_epochs: 3,
+        ..recipe()
+    }
+}
+
+#[test]
+fn trap_4_what_is_frozen_later_stays_and_what_joins_joins_once_and_afresh() {
+    for kind in [Kind::Sgd, Kind::Adamw] {
+        let recipe = in_phases(kind);
+        let mut network = build(&recipe);
+        let mut optimizer = Optimizer::new(&recipe, &network.parameters);
+        train_on_images(&mut network, &mut optimizer, &recipe, 1);
+        let norm = |optimizer: &Optimizer, network: &Network, part: &str| {
+            let state = optimizer.state(&network.parameters).into_iter();
+            let of_part = state.filter(|(name, _)| name.contains(part));
+            let norms: Vec<f64> = of_part
+                .map(|(_, tensor)| tensor.norm().double_value(&[]))
+                .collect();
+            (norms.len(), norms.iter().sum::<f64>())
+        };
+
+        assert!(network.enter_phases(&recipe, 2, 1, &mut optimizer).unwrap());
+        let before = copies(&network);
+        train_on_images(&mut network, &mut optimizer, &recipe, 2);
+        for (name, tensor) in copies(&network) {
+            let trains = name.starts_with("layer4.0.") || name.starts_with("fc.");
+            let trains = trains && !name.contains("running_");
+            assert_eq!(tensor != before[&name], trains, "{kind:?} {name}");
+        }
+        assert_eq!(norm(&optimizer, &network, "layer4.1.").0, 0);
+
+        assert!(network.enter_phases(&recipe, 3, 1, &mut optimizer).unwrap());
+        assert!(!network.enter_phases(&recipe, 3, 1, &mut optimizer).unwrap());
+        let mut names: Vec<&String> = network.parameters.iter().map(|one| &one.name).collect();
+        names.sort();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
+        let (fresh, kept) = (
+            norm(&optimizer, &network, "layer4.1."),
+            norm(&optimizer, &network, "layer4.0."),
+        );
+        assert!(fresh.0 > 0 && fresh.1 == 0.0, "{fresh:?}");
+        assert!(kept.1 > 0.0);
+    }
+}
+
 #[test]
 fn trap_5_tensors_of_equal_value_both_train() {
     let recipe = layer4(BatchNorm::Frozen);
@@ -194,6 +252,11 @@ fn trap_6_every_option_changes_training() {
         changed(&|recipe| recipe.gradient_clip = Some(1e-3)),
         changed(&|recipe| recipe.weight_decay = 0.1),
         changed(&|recipe| recipe.head.layers = vec![HeadLayer::Dropout(0.5)]),
+        changed(&|recipe| recipe.head.layers = vec![HeadLayer::Relu]),
+        changed(&|recipe| recipe.head.layers = vec![HeadLayer::Gelu]),
+        changed(&|recipe| recipe.head.layers = vec![HeadLayer::BatchNorm]),
+        changed(&|recipe| recipe.head.layers = vec![HeadLayer::LayerNorm]),
+        changed(&|recipe| recipe.head.layers = vec![HeadLayer::Linear(16)]),
         changed(&|recipe| recipe.seed = 8),
     ]);
     for (i, one) in results.iter().enumerate() {
@@ -238,6 +301,43 @@ fn trap_7_groups_train_at_the_rates_of_every_step() {
             );
         }
     }
+}
+
+#[test]
+fn trap_7_what_joins_later_warms_up_and_is_corrected_by_itself() {
+    let recipe = Recipe {
+        optimizer: Kind::Adamw,
+        ..recipe()
+    };
+    let parameter = |name: &str| Parameter {
+        name: name.to_owned(),
+        tensor: Tensor::from_slice(&[1.0f64]),
+        group: Group::Head,
+    };
+    let rates = Rates {
+        warmup: 3,
+        ..Rates::at(&recipe, 1.0)
+    };
+    let mut parameters = vec![parameter("old")];
+    let mut optimizer = Optimizer::new(&recipe, &parameters);
+    let gradient = || Tensor::from_slice(&[0.5f64]);
+    optimizer.step(&mut parameters, vec![gradient()], 1, rates);
+    parameters.push(parameter("new"));
+    optimizer.regroup(&parameters, 1);
+    let mut last = 1.0;
+    // With a gradient that stays, each corrected step of AdamW is the rate itself.
+    for (step, share) in (2..).zip([0.25, 0.5, 0.75, 1.0, 1.0]) {
+        optimizer.step(&mut parameters, vec![gradient(), gradient()], step, rates);
+        let now = parameters[1].tensor.double_value(&[0]);
+        assert!(
+            (last - now - share * rates.head).abs() < 1e-8,
+            "{step}: {}",
+            last - now
+        );
+        last = now;
+    }
+    let old = parameters[0].tensor.double_value(&[0]);
+    assert!((1.0 - old - 6.0 * rates.head).abs() < 1e-8, "{old}");
 }
 
 #[test]
@@ -415,6 +515,70 @@ fn trap_26_what_cannot_train_is_an_error_with_a_code() {
         ..recipe()
     };
     assert_eq!(evaluations(&material, "lone", lone).len(), 1);
+}
+
+#[test]
+fn trap_27_new_layers_begin_as_pytorchs_do() {
+    use HeadLayer::{BatchNorm, LayerNorm, Linear};
+    let recipe = Recipe {
+        head: Head {
+            layers: vec![BatchNorm, Linear(64), LayerNorm],
+            init: HeadInit::Normal,
+        },
+        ..recipe()
+    };
+    let tensors = copies(&build(&recipe));
+    let all = |name: &str, value: f64| tensors[name] == tensors[name].full_like(value);
+    for place in [0, 2] {
+        assert!(
+            all(&format!("head.{place}.weight"), 1.0) && all(&format!("head.{place}.bias"), 0.0)
+        );
+    }
+    assert!(all("head.0.running_mean", 0.0) && all("head.0.running_var", 1.0));
+    let bound = 1.0 / f64::sqrt(512.0);
+    let hidden = &tensors["head.1.weight"];
+    assert_eq!(hidden.size(), [64, 512]);
+    assert!(hidden.abs().max().double_value(&[]) <= bound && all("head.1.bias", 0.0));
+    let spread = |tensor: &Tensor| tensor.std(true).double_value(&[]);
+    assert!((spread(hidden) / (bound / f64::sqrt(3.0)) - 1.0).abs() < 0.02);
+    let last = &tensors["head.3.weight"];
+    assert_eq!(last.size(), [CLASSES as i64, 64]);
+    assert!((spread(last) / 0.01 - 1.0).abs() < 0.2, "{}", spread(last));
+}
+
+/// The export loads its own bundle and compares; here is what must be in it.
+#[test]
+fn a_cut_trunk_under_a_head_of_layers_is_trained_and_exported() {
+    use HeadLayer::{BatchNorm, Dropout, Gelu, LayerNorm, Linear, Relu};
+    let material = Material::new(10);
+    let recipe = Recipe {
+        cut: "layer2".to_owned(),
+        trainable: parameters("resnet18", &["layer2.1."]),
+        head: Head {
+            layers: vec![BatchNorm, Linear(16), Relu, Dropout(0.2), LayerNorm, Gelu],
+            init: HeadInit::Zero,
+        },
+        ..recipe()
+    };
+    let mut run = material.start("run", &material.plan(recipe));
+    let (said, ended) = run.end();
+    assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
+    let bundle = run.folder.join("bundle");
+    let tensors = Tensor::read_safetensors(bundle.join("model.safetensors")).unwrap();
+    let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+    assert_eq!(tensors["head.1.weight"].size(), [16, 128]);
+    assert_eq!(tensors["head.6.weight"].size(), [2, 16]);
+    assert!(tensors["head.0.running_mean"].norm().double_value(&[]) > 0.0);
+    assert!(
+        !tensors
+            .keys()
+            .any(|name| name.starts_with("layer3") || name.starts_with("fc"))
+    );
+    let card = std::fs::read_to_string(bundle.join("README.md")).unwrap();
+    assert!(
+        card.contains("`head.N.*`") && card.contains("stage `layer2`"),
+        "{card}"
+    );
 }
 
 #[test]

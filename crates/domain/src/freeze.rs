@@ -17,7 +17,31 @@ const PATH: &str = "method.transfer.freeze";
 /// Bytes that a compiled expression may take.
 const REGEX_BYTES: usize = 1 << 20;
 
-/// The names of the parameters that train, in forward order.
+/// What trains in each phase of a freeze schedule, with the epochs that are over when it begins; one phase without one.
+///
+/// # Errors
+/// What matches nothing or was cut away from `layers`, of which `left` is left.
+pub fn phases(
+    freeze: &Freeze,
+    layers: &Layers,
+    left: &Layers,
+) -> Result<Vec<(u64, Vec<String>)>, Vec<Problem>> {
+    let phase = |at_epoch, freeze| {
+        names_nothing_cut_away(freeze, layers, left)?;
+        Ok((at_epoch, trainable(freeze, left)?))
+    };
+    match freeze {
+        Freeze::Schedule(entries) => {
+            let entries = entries.iter();
+            entries
+                .map(|entry| phase(entry.at_epoch, &entry.freeze))
+                .collect()
+        }
+        other => phase(0, other).map(|only| vec![only]),
+    }
+}
+
+/// The names of the parameters that train, in forward order; of a schedule those of its first entry.
 ///
 /// # Errors
 /// What matches nothing, with the nearest names.
@@ -33,6 +57,9 @@ pub fn trainable(freeze: &Freeze, layers: &Layers) -> Result<Vec<String>, Vec<Pr
         Freeze::Blocks(names) => blocks(layers, names),
         Freeze::Names(names) => parameters(layers, names),
         Freeze::Regex(pattern) => matching(layers, pattern),
+        Freeze::Schedule(entries) => entries
+            .first()
+            .map_or_else(|| Ok(Vec::new()), |first| trainable(&first.freeze, layers)),
     }
 }
 
@@ -40,7 +67,7 @@ pub fn trainable(freeze: &Freeze, layers: &Layers) -> Result<Vec<String>, Vec<Pr
 ///
 /// # Errors
 /// One for each name that was cut away, or for an expression that matches only such.
-pub fn names_nothing_cut_away(
+fn names_nothing_cut_away(
     freeze: &Freeze,
     layers: &Layers,
     left: &Layers,

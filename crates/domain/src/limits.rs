@@ -34,6 +34,8 @@ pub const MODEL_ID_CHARACTERS: usize = 64;
 pub const HEAD_LAYERS: usize = 16;
 /// Width of a head's linear layer.
 pub const HEAD_WIDTH: std::ops::RangeInclusive<u64> = 1..=16_384;
+/// Entries of a freeze schedule.
+pub const FREEZE_PHASES: usize = 64;
 /// Names in one `freeze` list.
 pub const FREEZE_NAMES: usize = 4_096;
 /// Characters of a regular expression in `freeze`.

@@ -11,6 +11,8 @@ pub struct Recipe {
     pub cut: String,
     /// Trunk parameters that train, by name, in forward order. All others stay bit for bit.
     pub trainable: Vec<String>,
+    /// What trains instead of `trainable` from later epochs on, in order; empty without a freeze schedule.
+    pub later_phases: Vec<FreezePhase>,
     pub head: Head,
     pub n_epochs: u32,
     /// Samples that run through the network together.
@@ -45,6 +47,19 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// How many of the later phases have begun in epoch `epoch` (from 1).
+    pub fn phase_of(&self, epoch: u32) -> usize {
+        let begun = |phase: &&FreezePhase| phase.at_epoch < epoch;
+        self.later_phases.iter().take_while(begun).count()
+    }
+
+    /// What trains in each phase, in order.
+    pub fn phases(&self) -> impl Iterator<Item = &[String]> {
+        let later = self.later_phases.iter();
+        std::iter::once(self.trainable.as_slice())
+            .chain(later.map(|phase| phase.trainable.as_slice()))
+    }
+
     /// Whether training by either gives the same numbers. How often it is saved does not matter.
     pub fn is_same_training(&self, other: &Self) -> bool {
         let saved_as = Self {
@@ -53,6 +68,15 @@ impl Recipe {
         };
         saved_as == *other
     }
+}
+
+/// A part of a training in which the same parameters train.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FreezePhase {
+    /// Epochs that are over when it begins.
+    pub at_epoch: u32,
+    /// As `Recipe::trainable`.
+    pub trainable: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -12,8 +12,7 @@ use utoipa::ToSchema;
 
 use super::{
     fields::{
-        Fields, INVALID_VALUE, NOT_AVAILABLE, OUT_OF_RANGE, Read, integer, number, parsed, text,
-        word, wrong_type,
+        Fields, INVALID_VALUE, OUT_OF_RANGE, Read, integer, number, parsed, text, word, wrong_type,
     },
     id::FileId,
     limits,
@@ -94,6 +93,17 @@ pub enum Freeze {
     Regex(String),
     /// These parameters, by name.
     Names(Vec<String>),
+    /// One after the other: the first from epoch 0 on, each of the others once so many epochs are over.
+    Schedule(Vec<ScheduledFreeze>),
+}
+
+/// An entry of a freeze schedule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ScheduledFreeze {
+    pub at_epoch: u64,
+    /// Any form but another schedule.
+    #[schema(no_recursion)]
+    pub freeze: Freeze,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -472,10 +482,7 @@ fn freeze(value: &Value) -> Read<Freeze> {
         "blocks" => names(setting).map(Freeze::Blocks),
         "names" => names(setting).map(Freeze::Names),
         "regex" => text(limits::REGEX_CHARACTERS)(setting).map(Freeze::Regex),
-        "schedule" => Err((
-            NOT_AVAILABLE,
-            "`schedule` is not available in this version".to_owned(),
-        )),
+        "schedule" => freeze_schedule(setting).map(Freeze::Schedule),
         other => {
             let forms = [
                 "last_stages",
@@ -484,6 +491,7 @@ fn freeze(value: &Value) -> Read<Freeze> {
                 "blocks",
                 "regex",
                 "names",
+                "schedule",
             ];
             Err((
                 INVALID_VALUE,
@@ -492,6 +500,56 @@ fn freeze(value: &Value) -> Read<Freeze> {
         }
     }
     .map_err(|(code, message)| (code, format!("`{name}` {message}")))
+}
+
+fn freeze_schedule(value: &Value) -> Read<Vec<ScheduledFreeze>> {
+    let expected = "a list of entries such as {\"at_epoch\": 0, \"freeze\": \"all\"}";
+    let Some(list) = value.as_array().filter(|list| !list.is_empty()) else {
+        return Err(wrong_type(expected, value));
+    };
+    if list.len() > limits::FREEZE_PHASES {
+        let (most, found) = (limits::FREEZE_PHASES, list.len());
+        let message = format!("must hold at most {most} entries, not {found}");
+        return Err((OUT_OF_RANGE, message));
+    }
+    let mut entries: Vec<ScheduledFreeze> = Vec::with_capacity(list.len());
+    for (i, value) in list.iter().enumerate() {
+        let entry =
+            freeze_entry(value).map_err(|(code, message)| (code, format!("[{i}] {message}")))?;
+        let after = entries.last().map(|entry| entry.at_epoch);
+        match (after, entry.at_epoch) {
+            (None, 1..) => {
+                let message = "must begin with an entry whose `at_epoch` is 0".to_owned();
+                return Err((INVALID_VALUE, message));
+            }
+            (Some(after), epoch) if epoch <= after => {
+                let message = format!(
+                    "[{i}] `at_epoch` is {epoch}, and must be above the {after} of the entry before it"
+                );
+                return Err((INVALID_VALUE, message));
+            }
+            _ => entries.push(entry),
+        }
+    }
+    Ok(entries)
+}
+
+fn freeze_entry(value: &Value) -> Read<ScheduledFreeze> {
+    let entry = value.as_object().filter(|entry| entry.len() == 2);
+    let fields = entry.and_then(|entry| Some((entry.get("at_epoch")?, entry.get("freeze")?)));
+    let Some((at_epoch, form)) = fields else {
+        let expected = "an object of `at_epoch` and `freeze`";
+        return Err(wrong_type(expected, value));
+    };
+    if form.get("schedule").is_some() {
+        let message = "`freeze` must not be a schedule inside a schedule".to_owned();
+        return Err((INVALID_VALUE, message));
+    }
+    let within = |(code, message)| (code, format!("`at_epoch` {message}"));
+    Ok(ScheduledFreeze {
+        at_epoch: integer(0..=limits::EPOCHS.end() - 1)(at_epoch).map_err(within)?,
+        freeze: freeze(form)?,
+    })
 }
 
 fn names(value: &Value) -> Read<Vec<String>> {
@@ -582,6 +640,7 @@ mod auto_word {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fields::NOT_AVAILABLE;
 
     fn body(extra: Value) -> Value {
         let mut body = json!({"model": "efficientnet_lite0", "training_file": FileId::new()});
@@ -734,6 +793,40 @@ mod tests {
                 assert_eq!(problems.len(), 1, "{option}: {value}");
                 assert!(problems[0].path.ends_with(option));
             }
+        }
+    }
+
+    #[test]
+    fn a_freeze_schedule_begins_at_0_and_rises() {
+        let schedule = |entries: Value| {
+            let transfer = json!({"freeze": {"schedule": entries}});
+            parse(&body(
+                json!({"method": {"type": "transfer", "transfer": transfer}}),
+            ))
+        };
+        let entry = |epoch: u64| json!({"at_epoch": epoch, "freeze": {"last_stages": 1}});
+        let many = |n: u64| schedule((0..n).map(entry).collect());
+        let most = limits::FREEZE_PHASES as u64;
+        assert!(many(1).is_ok() && many(most).is_ok() && many(most + 1).is_err());
+        let read = many(2).unwrap();
+        let stored: JobRequest = serde_json::from_value(json!(read)).unwrap();
+        assert_eq!(stored, read);
+        for (bad, words) in [
+            (json!([]), "a list of entries"),
+            (json!([entry(1)]), "`at_epoch` is 0"),
+            (json!([entry(0), entry(2), entry(2)]), "above the 2"),
+            (json!([{"at_epoch": 0}]), "`at_epoch` and `freeze`"),
+            (
+                json!([{"at_epoch": 0, "freeze": {"schedule": []}}]),
+                "inside a schedule",
+            ),
+            (json!([entry(0), entry(10_000)]), "from 0 to 9999"),
+        ] {
+            let problems = schedule(bad.clone()).unwrap_err();
+            assert!(
+                problems.len() == 1 && problems[0].message.contains(words),
+                "{bad}: {problems:?}"
+            );
         }
     }
 

@@ -8,11 +8,11 @@ use super::{
     base_model::Layers,
     class_weights, cut,
     file::Dataset,
-    freeze,
+    freeze, limits,
     problem::{Code, Problem, suggestion},
     recipe::{
-        BatchNorm, EarlyStopping, Head, HeadInit, HeadLayer, Metric, Optimizer, Recipe, Resolved,
-        Schedule, Task,
+        BatchNorm, EarlyStopping, FreezePhase, Head, HeadInit, HeadLayer, Metric, Optimizer,
+        Recipe, Resolved, Schedule, Task,
     },
     request::{Auto, CONTRADICTION, ClassWeightRule, ClassWeights, EmaDecay, EmaOff, JobRequest},
 };
@@ -45,11 +45,8 @@ pub fn resolve(
     let mut problems = data_problems(training, validation);
     let mut noted = |found: Vec<Problem>| problems.extend(found);
     let left = cut::left(&request.transfer.cut, layers);
-    let trainable = left.and_then(|left| {
-        freeze::names_nothing_cut_away(&request.transfer.freeze, layers, &left)?;
-        freeze::trainable(&request.transfer.freeze, &left)
-    });
-    let trainable = trainable.unwrap_or_else(|found| {
+    let phases = left.and_then(|left| freeze::phases(&request.transfer.freeze, layers, &left));
+    let phases = phases.unwrap_or_else(|found| {
         noted(found);
         Vec::new()
     });
@@ -63,11 +60,13 @@ pub fn resolve(
         None
     });
     let samples = training_samples(training, validation);
-    noted(contradictions(request, trainable.is_empty(), samples));
+    let trunk_is_frozen = phases.iter().all(|(_, trainable)| trainable.is_empty());
+    noted(contradictions(request, trunk_is_frozen, samples));
+    noted(late_phases(request, &phases));
     if !problems.is_empty() {
         return Err(problems);
     }
-    Ok(settle(request, trainable, class_weights, samples, seed))
+    Ok(settle(request, phases, class_weights, samples, seed))
 }
 
 /// Samples that train: with a validation file of its own, the training file's validation split trains too.
@@ -166,12 +165,14 @@ fn contradictions(request: &JobRequest, trunk_is_frozen: bool, samples: u64) -> 
 
 fn settle(
     request: &JobRequest,
-    trainable: Vec<String>,
+    mut phases: Vec<(u64, Vec<String>)>,
     class_weights: Option<Vec<f64>>,
     samples: u64,
     seed: u64,
 ) -> Resolution {
-    let head_only = trainable.is_empty();
+    let head_only = phases.iter().all(|(_, trainable)| trainable.is_empty());
+    let last_phase = phases.last().map_or(0, |(at_epoch, _)| *at_epoch);
+    let later = phases.split_off(phases.len().min(1));
     let asked = &request.transfer.hyperparameters;
     let stopping = &request.transfer.early_stopping;
     let mut autos = Autos::default();
@@ -188,7 +189,12 @@ fn settle(
         HeadInit::Zero,
         "the first loss is then ln(classes), whatever the features",
     );
-    let (epochs, why) = if head_only {
+    let (epochs, why) = if last_phase > 0 {
+        (
+            default_epochs(last_phase),
+            "at least 5 epochs after the last change of what is frozen",
+        )
+    } else if head_only {
         (30, "cached features make epochs cheap")
     } else {
         (10, "each epoch runs the trunk")
@@ -319,7 +325,17 @@ fn settle(
     let recipe = Recipe {
         task,
         cut: request.transfer.cut.clone(),
-        trainable,
+        trainable: phases
+            .pop()
+            .map(|(_, trainable)| trainable)
+            .unwrap_or_default(),
+        later_phases: later
+            .into_iter()
+            .map(|(at_epoch, trainable)| FreezePhase {
+                at_epoch: narrow(at_epoch),
+                trainable,
+            })
+            .collect(),
         head: Head {
             layers: request.transfer.head.layers.clone(),
             init,
@@ -362,6 +378,25 @@ fn head_rate(optimizer: Optimizer) -> (f64, &'static str) {
         Optimizer::Adamw => (1e-3, "measured best of 1e-4 to 1e-1 for AdamW"),
         Optimizer::Sgd | Optimizer::Nesterov => (1e-2, "measured best of 1e-4 to 1e-1 for SGD"),
     }
+}
+
+/// Phases of a freeze schedule that would begin when training is over.
+fn late_phases(request: &JobRequest, phases: &[(u64, Vec<String>)]) -> Vec<Problem> {
+    let last = phases.last().map_or(0, |(at_epoch, _)| *at_epoch);
+    let n_epochs = match request.transfer.hyperparameters.n_epochs {
+        Auto::Value(n_epochs) => n_epochs,
+        Auto::Auto => default_epochs(last),
+    };
+    let message = format!(
+        "the schedule's last entry begins at_epoch {last}, but there are only {n_epochs} epochs; give an n_epochs above {last}"
+    );
+    let problem = Problem::new("method.transfer.freeze", CONTRADICTION, message);
+    Vec::from_iter((last > 0 && last >= n_epochs).then_some(problem))
+}
+
+/// With a freeze schedule whose last entry begins then.
+fn default_epochs(last_phase: u64) -> u64 {
+    (last_phase + 5).clamp(10, *limits::EPOCHS.end())
 }
 
 fn default_batch_size(samples: u64) -> u64 {
@@ -537,6 +572,28 @@ mod tests {
         assert_eq!(most.recipe.accumulate, 5);
         let problems = resolve(&asked(6), &layers(), &data, None, 7).unwrap_err();
         assert_eq!(problems[0].code, BATCH_TOO_LARGE);
+    }
+
+    #[test]
+    fn a_freeze_schedule_becomes_phases_that_begin_before_the_end() {
+        let data = dataset(&["a", "b"], 40, 10);
+        let asked = |n_epochs: serde_json::Value, block: &str| {
+            let schedule = json!([{"at_epoch": 0, "freeze": "all"}, {"at_epoch": 3, "freeze": {"blocks": [block]}}]);
+            let transfer = json!({"freeze": {"schedule": schedule}, "hyperparameters": {"n_epochs": n_epochs, "layer_decay": 0.5}});
+            resolve(&request(transfer), &layers(), &data, None, 7)
+        };
+        let recipe = asked(json!(4), "stem").unwrap().recipe;
+        assert!(recipe.trainable.is_empty() && recipe.backbone_learning_rate > 0.0);
+        assert_eq!(recipe.later_phases[0].at_epoch, 3);
+        assert_eq!(recipe.later_phases[0].trainable.len(), 4);
+        let phases: Vec<usize> = (1..=5).map(|epoch| recipe.phase_of(epoch)).collect();
+        assert_eq!(phases, [0, 0, 0, 1, 1]);
+        assert_eq!(asked(json!("auto"), "stem").unwrap().recipe.n_epochs, 10);
+        assert_eq!(asked(json!(3), "stem").unwrap_err()[0].code, CONTRADICTION);
+        assert_eq!(
+            asked(json!(4), "stemm").unwrap_err()[0].code,
+            freeze::UNKNOWN_LAYER
+        );
     }
 
     #[test]

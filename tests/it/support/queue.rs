@@ -234,6 +234,7 @@ pub(crate) fn resolution() -> Resolution {
         task: Task::SingleLabelClassification,
         cut: "pre_logits".to_owned(),
         trainable: Vec::new(),
+        later_phases: Vec::new(),
         head: Head {
             layers: vec![HeadLayer::Dropout(0.2)],
             init: HeadInit::Zero,

@@ -27,6 +27,7 @@ pub(crate) fn recipe() -> Recipe {
         task: Task::SingleLabelClassification,
         cut: "pre_logits".to_owned(),
         trainable: Vec::new(),
+        later_phases: Vec::new(),
         head: Head {
             layers: Vec::new(),
             init: HeadInit::Zero,

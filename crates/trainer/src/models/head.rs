@@ -97,14 +97,6 @@ impl Head {
             .collect()
     }
 
-    /// BatchNorm's running statistics, sharing storage with the head.
-    pub fn statistics(&self) -> Vec<(String, Tensor)> {
-        self.named_as(NAME)
-            .into_iter()
-            .filter(|(_, tensor)| !tensor.requires_grad())
-            .collect()
-    }
-
     /// Every tensor, sharing storage with the head; `classifier` is timm's name for a linear head.
     pub fn named_as(&self, classifier: &str) -> Vec<(String, Tensor)> {
         let mut all = Vec::new();

@@ -78,6 +78,7 @@ fn test_recipe() -> crate::domain::recipe::Recipe {
         task: Task::SingleLabelClassification,
         cut: crate::domain::cut::PRE_LOGITS.to_owned(),
         trainable: Vec::new(),
+        later_phases: Vec::new(),
         head: Head {
             layers: Vec::new(),
             init: HeadInit::Zero,

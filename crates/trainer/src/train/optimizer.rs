@@ -43,6 +43,8 @@ pub struct Rates {
     pub backbone: f64,
     /// What each stage before it takes of the next one's.
     pub layer_decay: f64,
+    /// Steps over which parameters that join later warm up.
+    pub warmup: u64,
 }
 
 impl Rates {
@@ -52,7 +54,14 @@ impl Rates {
             head: factor * recipe.learning_rate,
             backbone: factor * recipe.backbone_learning_rate,
             layer_decay: recipe.layer_decay,
+            warmup: 0,
         }
+    }
+
+    /// What a parameter's rate is multiplied by in its step `own_step` (from 1) after joining a run under way: the run's
+    /// warm-up, over again.
+    pub fn joining(self, own_step: u64) -> f64 {
+        (own_step as f64 / (self.warmup + 1) as f64).min(1.0)
     }
 
     /// Layer-wise decay as BEiT's and timm's `param_groups_layer_decay`, a layer being a stage.
@@ -72,6 +81,8 @@ pub struct Optimizer {
     gradient_clip: Option<f64>,
     /// SGD's momentum buffer, or AdamW's first moment; in parameter order.
     first: Vec<Tensor>,
+    /// Names of the parameters, and the step after which each joined.
+    joined: Vec<(String, u64)>,
     /// AdamW's second moment; empty for SGD.
     second: Vec<Tensor>,
     ema_decay: Option<f64>,
@@ -93,6 +104,7 @@ impl Optimizer {
             weight_decay: recipe.weight_decay,
             gradient_clip: recipe.gradient_clip,
             first: zeros(),
+            joined: parameters.iter().map(|one| (one.name.clone(), 0)).collect(),
             second: if recipe.optimizer == recipe::Optimizer::Adamw {
                 zeros()
             } else {
@@ -108,6 +120,36 @@ impl Optimizer {
         }
     }
 
+    /// Takes over other parameters after step `step`: those that stay keep their state, those that are new begin with a
+    /// fresh one, those that are gone lose theirs and keep their weights.
+    pub fn regroup(&mut self, parameters: &[Parameter], step: u64) {
+        let place = |parameter: &Parameter| {
+            let names = &self.joined;
+            names.iter().position(|(name, _)| *name == parameter.name)
+        };
+        let places: Vec<Option<usize>> = parameters.iter().map(place).collect();
+        let pairs = || parameters.iter().zip(&places);
+        let moved = |old: &[Tensor], fresh: fn(&Tensor) -> Tensor| -> Vec<Tensor> {
+            let of = |(parameter, place): (&Parameter, &Option<usize>)| match place {
+                Some(place) => old[*place].shallow_clone(),
+                None => fresh(&parameter.tensor.detach()),
+            };
+            pairs().map(of).collect()
+        };
+        let first = moved(&self.first, Tensor::zeros_like);
+        if self.kind == recipe::Optimizer::Adamw {
+            self.second = moved(&self.second, Tensor::zeros_like);
+        }
+        if self.ema_decay.is_some() {
+            self.averages = moved(&self.averages, Tensor::copy);
+        }
+        let since = |place: &Option<usize>| place.map_or(step, |place| self.joined[place].1);
+        self.joined = pairs()
+            .map(|(parameter, place)| (parameter.name.clone(), since(place)))
+            .collect();
+        self.first = first;
+    }
+
     /// Takes step `step` (from 1): changes `parameters` in place. Gradients are in parameter order and are used up.
     pub fn step(
         &mut self,
@@ -121,7 +163,14 @@ impl Optimizer {
             clip(&mut gradients, limit);
         }
         for (index, (parameter, gradient)) in parameters.iter_mut().zip(gradients).enumerate() {
-            let rate = rates.of(parameter.group);
+            // Of its own steps: a parameter that joined later has warm-up and bias correction of its own.
+            let since = self.joined[index].1;
+            let own_step = step - since;
+            let rate = if since == 0 {
+                rates.of(parameter.group)
+            } else {
+                rates.of(parameter.group) * rates.joining(own_step)
+            };
             match self.kind {
                 recipe::Optimizer::Sgd => {
                     self.sgd(index, &mut parameter.tensor, gradient, rate, false)
@@ -130,7 +179,7 @@ impl Optimizer {
                     self.sgd(index, &mut parameter.tensor, gradient, rate, true)
                 }
                 recipe::Optimizer::Adamw => {
-                    self.adamw(index, &mut parameter.tensor, &gradient, step, rate)
+                    self.adamw(index, &mut parameter.tensor, &gradient, own_step, rate)
                 }
             }
         }

@@ -54,21 +54,21 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     let samples = Samples::open(&plan)?;
     let mut network = Network::build(&plan.base_model, recipe, samples.classes.len(), device)?;
 
-    // Features, or pixels.
-    say.say(&Progress::Phase {
-        phase: Phase::CachingFeatures,
-    });
-    let Some(inputs) = Inputs::prepare(&plan, &samples, &network, device, stop, say)? else {
-        return Ok(stopped(0, say));
-    };
-
     // Optimizer, counters.
+    let step_size = recipe.batch_size as usize * recipe.accumulate as usize;
+    let batches = Batches::new(samples.train.len(), step_size);
+    let n_steps = batches.per_epoch() * u64::from(recipe.n_epochs);
     let mut optimizer = Optimizer::new(recipe, &network.parameters);
     let criterion = Criterion::new(recipe, &samples.labels, device);
     let mut saver = Saver::new(folder, identity(&plan, &samples));
     let mut counters = match &plan.resume {
         Some(checkpoint) => {
-            let counters = saver.resume(checkpoint, &mut network, &mut optimizer)?;
+            let counters = saver.resume(
+                checkpoint,
+                &mut network,
+                &mut optimizer,
+                batches.per_epoch(),
+            )?;
             if !counters.finished {
                 optimizer.swap_averages(&mut network.parameters);
             }
@@ -77,13 +77,18 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         None => Counters::start(),
     };
 
+    // Features, or pixels.
+    say.say(&Progress::Phase {
+        phase: Phase::CachingFeatures,
+    });
+    let Some(mut inputs) = Inputs::prepare(&plan, &samples, &network, device, stop, say)? else {
+        return Ok(stopped(counters.step, say));
+    };
+
     // Loop.
     say.say(&Progress::Phase {
         phase: Phase::Training,
     });
-    let step_size = recipe.batch_size as usize * recipe.accumulate as usize;
-    let batches = Batches::new(samples.train.len(), step_size);
-    let n_steps = batches.per_epoch() * u64::from(recipe.n_epochs);
     let mut losses = Losses::new(n_steps, recipe.n_epochs);
     let mut order = Vec::new();
     while counters.is_training(n_steps) {
@@ -92,13 +97,25 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         if order.is_empty() {
             order = permutation(recipe.seed, epoch, samples.train.len());
         }
+        if network.enter_phases(recipe, epoch, batches.per_epoch(), &mut optimizer)?
+            && !inputs.fit(&network)
+        {
+            match Inputs::prepare(&plan, &samples, &network, device, stop, say)? {
+                Some(renewed) => inputs = renewed,
+                // What was trained since the last checkpoint is trained again.
+                None => return Ok(stopped(counters.step, say)),
+            }
+        }
         let batch: Vec<usize> = order[places]
             .iter()
             .map(|&place| samples.train[place])
             .collect();
 
         let (loss, gradients) = criterion.gradients(&network, &inputs, &batch, step)?;
-        let rates = Rates::at(recipe, schedule::factor(recipe, step, n_steps));
+        let rates = Rates {
+            warmup: schedule::warmup_steps(recipe.warmup_fraction, n_steps),
+            ..Rates::at(recipe, schedule::factor(recipe, step, n_steps))
+        };
         optimizer.step(&mut network.parameters, gradients, step, rates);
         losses.push(&loss, step, epoch, batch.len(), rates.head);
         (counters.step, counters.epoch) = (step, epoch);
