@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::domain::{
     id::FileId,
     recipe::{BatchNorm, HeadInit, HeadLayer, Metric, Optimizer, Schedule, Task},
-    request::{Auto, Freeze},
+    request::{Auto, ClassWeights, EmaDecay, Freeze},
 };
 
 /// A job to create. Everything but `model` and `training_file` has a default.
@@ -70,7 +70,7 @@ pub(super) struct SupervisedHyperparameters {
 #[derive(ToSchema)]
 pub(super) struct TransferBody {
     task: Option<Auto<Task>>,
-    /// The last layer to remove: `pre_logits` takes away the classifier only.
+    /// `pre_logits` takes away the classifier only; a stage's name everything after that stage, whose output is pooled.
     cut: Option<String>,
     /// What keeps its weights; `all` when left out.
     freeze: Option<Freeze>,
@@ -100,8 +100,15 @@ pub(super) struct HyperparametersBody {
     weight_decay: Option<Auto<f64>>,
     schedule: Option<Auto<Schedule>>,
     warmup_fraction: Option<Auto<f64>>,
+    /// Above 0, at most 1: what each stage's rate is of the next one's.
+    layer_decay: Option<Auto<f64>>,
+    /// Batches of one optimizer step, 1 to 1,024.
+    accumulate: Option<Auto<u64>>,
     label_smoothing: Option<Auto<f64>>,
+    class_weights: Option<Auto<ClassWeights>>,
     gradient_clip: Option<Auto<f64>>,
+    /// `none`, or a number between 0 and 1.
+    ema_decay: Option<Auto<EmaDecay>>,
     batch_norm: Option<Auto<BatchNorm>>,
 }
 

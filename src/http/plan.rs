@@ -74,7 +74,8 @@ pub(super) async fn plan(
         training_file: request.training_file,
         validation_file: request.validation_file,
         seed,
-        sizes: JobPlan::of(&resolution.recipe, &layers, training_set, validation_set),
+        sizes: JobPlan::of(&resolution.recipe, &layers, training_set, validation_set)
+            .map_err(ApiError::Invalid)?,
         recipe: resolution.recipe,
         resolved: settled(resolution.resolved),
         warnings,

@@ -24,6 +24,7 @@ mod resume;
 mod storage_full;
 mod support;
 mod train_parity;
+mod traps;
 mod weights;
 mod worker_killed;
 mod zombie;

@@ -46,6 +46,13 @@ async fn a_plan_is_what_the_job_then_does() {
     let frozen = u64::try_from(trunk - last_stage).unwrap();
     assert_eq!(plan["tensor_bytes"], 4 * (frozen + 5 * trained), "{plan}");
 
+    let deep =
+        json!({"cut": "blocks.6", "head": {"layers": [{"linear": 16}, {"batch_norm": true}]}});
+    let cut = service.post(PLAN, &self::body(&file, deep)).await.ok();
+    assert_eq!(cut["head"]["inputs"], 320);
+    assert_eq!(cut["parameters"]["head"], 321 * 16 + 2 * 16 + 17 * 3);
+    assert_eq!(cut["parameters"]["frozen"], trunk - last_stage);
+
     let job = service.post("/v1/fine_tuning/jobs", &body).await.ok();
     assert_eq!(job["resolved"], plan["resolved"]);
     let job = service.ended(&job).await;

@@ -4,18 +4,30 @@ use std::fs;
 
 use rehead_domain::{
     progress::{Failure, Progress, exit},
-    recipe::{BatchNorm, Head, HeadInit, HeadLayer, Optimizer, Recipe, Schedule},
+    recipe::{BatchNorm, FreezePhase, Head, HeadInit, HeadLayer, Optimizer, Recipe, Schedule},
     work::TrainPlan,
 };
 
 use crate::support::training::{Material, parameters, recipe};
 
-/// Everything that has a state or a random choice: dropout, warm-up, a schedule, clipping, BatchNorm that learns.
+fn phase(at_epoch: u32, parts: &[&str]) -> FreezePhase {
+    FreezePhase {
+        at_epoch,
+        trainable: parameters("resnet18", parts),
+    }
+}
+
+/// Everything that has a state or a random choice: dropout, warm-up, a schedule, clipping, BatchNorm that learns,
+/// averaged weights, a freeze schedule.
 fn eventful(optimizer: Optimizer) -> Recipe {
     Recipe {
-        trainable: parameters("resnet18", &["layer4."]),
+        trainable: Vec::new(),
+        later_phases: vec![
+            phase(2, &["layer4.1."]),
+            phase(4, &["layer3.1.", "layer4.1.conv2."]),
+        ],
         head: Head {
-            layers: vec![HeadLayer::Dropout(0.3)],
+            layers: vec![HeadLayer::BatchNorm, HeadLayer::Dropout(0.3)],
             init: HeadInit::Normal,
         },
         n_epochs: 6,
@@ -25,6 +37,11 @@ fn eventful(optimizer: Optimizer) -> Recipe {
         warmup_fraction: 0.2,
         label_smoothing: 0.1,
         gradient_clip: Some(1.0),
+        class_weights: Some(vec![1.0, 2.0]),
+        batch_size: 4,
+        accumulate: 2,
+        ema_decay: Some(0.9),
+        layer_decay: 0.8,
         batch_norm: BatchNorm::Update,
         ..recipe()
     }
@@ -94,7 +111,7 @@ fn adamw_goes_on_exactly() {
 #[test]
 fn a_frozen_trunk_goes_on_exactly() {
     let frozen = Recipe {
-        trainable: Vec::new(),
+        later_phases: Vec::new(),
         n_epochs: 400,
         batch_norm: BatchNorm::Frozen,
         ..eventful(Optimizer::Adamw)

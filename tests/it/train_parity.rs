@@ -57,7 +57,7 @@ fn check(recording: &Value) -> Result<(), String> {
         let images = numbers::images(&format!("input-{}", step - 1), &[BATCH, 3, size, size]);
         let features = network.features_train(&images) * scale;
         let logits = network.logits_train(&features, step);
-        let loss = loss::cross_entropy(&logits, &labels, recipe.label_smoothing);
+        let loss = loss::cross_entropy(&logits, &labels, None, recipe.label_smoothing);
         let (found, recorded) = (loss.double_value(&[]), recorded.as_f64().unwrap());
         if (found - recorded).abs() > 1e-3 * recorded {
             return Err(format!("loss of step {step}: {found}, recorded {recorded}"));

@@ -58,6 +58,8 @@ pub struct Stage {
     pub blocks: Vec<String>,
     /// Trainable numbers inside.
     pub parameters: u64,
+    /// Width of the features that are left when the network is cut after it.
+    pub channels: u32,
 }
 
 /// One named tensor of a trunk.

@@ -17,7 +17,31 @@ const PATH: &str = "method.transfer.freeze";
 /// Bytes that a compiled expression may take.
 const REGEX_BYTES: usize = 1 << 20;
 
-/// The names of the parameters that train, in forward order.
+/// What trains in each phase of a freeze schedule, with the epochs that are over when it begins; one phase without one.
+///
+/// # Errors
+/// What matches nothing or was cut away from `layers`, of which `left` is left.
+pub fn phases(
+    freeze: &Freeze,
+    layers: &Layers,
+    left: &Layers,
+) -> Result<Vec<(u64, Vec<String>)>, Vec<Problem>> {
+    let phase = |at_epoch, freeze| {
+        names_nothing_cut_away(freeze, layers, left)?;
+        Ok((at_epoch, trainable(freeze, left)?))
+    };
+    match freeze {
+        Freeze::Schedule(entries) => {
+            let entries = entries.iter();
+            entries
+                .map(|entry| phase(entry.at_epoch, &entry.freeze))
+                .collect()
+        }
+        other => phase(0, other).map(|only| vec![only]),
+    }
+}
+
+/// The names of the parameters that train, in forward order; of a schedule those of its first entry.
 ///
 /// # Errors
 /// What matches nothing, with the nearest names.
@@ -33,7 +57,59 @@ pub fn trainable(freeze: &Freeze, layers: &Layers) -> Result<Vec<String>, Vec<Pr
         Freeze::Blocks(names) => blocks(layers, names),
         Freeze::Names(names) => parameters(layers, names),
         Freeze::Regex(pattern) => matching(layers, pattern),
+        Freeze::Schedule(entries) => entries
+            .first()
+            .map_or_else(|| Ok(Vec::new()), |first| trainable(&first.freeze, layers)),
     }
+}
+
+/// Refuses forms that name what is not `left` of `layers`.
+///
+/// # Errors
+/// One for each name that was cut away, or for an expression that matches only such.
+fn names_nothing_cut_away(
+    freeze: &Freeze,
+    layers: &Layers,
+    left: &Layers,
+) -> Result<(), Vec<Problem>> {
+    let kept: Vec<&str> = names(left).collect();
+    let gone = names(layers).filter(|name| !kept.contains(name));
+    let last = left.stages.last().map_or("", |stage| stage.name.as_str());
+    let problem = |what: &str| {
+        let message = format!(
+            "{what} is cut away: `cut` leaves nothing after `{last}`; take it out of `freeze` or cut later"
+        );
+        Problem::new(PATH, UNKNOWN_LAYER, message)
+    };
+    let problems: Vec<Problem> = match freeze {
+        Freeze::Blocks(named) | Freeze::Names(named) => {
+            let named = named.iter().map(String::as_str);
+            named
+                .filter(|name| gone.clone().any(|gone| gone == *name))
+                .map(|name| problem(&format!("`{name}`")))
+                .collect()
+        }
+        Freeze::Regex(pattern) => {
+            let matches = |layers| matching(layers, pattern).is_ok();
+            let only_gone = matches(layers) && !matches(left);
+            Vec::from_iter(only_gone.then(|| problem("all that `regex` matches")))
+        }
+        _ => Vec::new(),
+    };
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems)
+    }
+}
+
+/// Of stages, blocks and parameters.
+fn names(layers: &Layers) -> impl Iterator<Item = &str> + Clone {
+    let blocks = layers.stages.iter().flat_map(|stage| &stage.blocks);
+    let parameters = layers.parameters().map(|tensor| &tensor.name);
+    layers
+        .stage_names()
+        .chain(blocks.chain(parameters).map(String::as_str))
 }
 
 /// The parameters that `frozen` does not take.
@@ -190,6 +266,7 @@ pub(super) mod tests {
                 name: stage.to_owned(),
                 blocks,
                 parameters: u64::from(count),
+                channels: 8,
             });
         }
         Layers {

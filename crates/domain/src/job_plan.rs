@@ -1,12 +1,16 @@
 //! What a settled recipe means for a base model and a data set, before anything runs: `POST /v1/fine_tuning/jobs/plan`.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
     base_model::Layers,
+    cut,
     file::{Dataset, SplitSizes},
-    recipe::{Optimizer, Recipe, steps_per_epoch},
+    problem::Problem,
+    recipe::{HeadLayer, Optimizer, Recipe, steps_per_epoch},
 };
 
 /// Bytes of one number: weights and their states are f32.
@@ -23,12 +27,12 @@ pub struct JobPlan {
     pub n_steps: u64,
     pub head: HeadShape,
     pub parameters: ParameterCounts,
-    /// Of weights, gradients, the optimizer's state and the best weights so far. Activations come on top: they grow with the
-    /// batch and the input.
+    /// Of weights, gradients, the optimizer's state, the best weights so far and their running averages. Activations come on
+    /// top: they grow with the batch and the input.
     pub tensor_bytes: u64,
 }
 
-/// The last linear layer.
+/// From features to classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct HeadShape {
     /// Width of the trunk's features.
@@ -40,9 +44,9 @@ pub struct HeadShape {
 /// Numbers that train or stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ParameterCounts {
-    /// Of the trunk, as they were.
+    /// Of what is left of the trunk, as they were.
     pub frozen: u64,
-    /// Of the trunk, changed by training.
+    /// Of the trunk, changed by training, in any phase.
     pub trainable: u64,
     /// Of the new head.
     pub head: u64,
@@ -50,12 +54,16 @@ pub struct ParameterCounts {
 
 impl JobPlan {
     /// What `recipe` does with these layers and data sets, which it was resolved against.
+    ///
+    /// # Errors
+    /// The layers have no such cut.
     pub fn of(
         recipe: &Recipe,
         layers: &Layers,
         training: &Dataset,
         validation: Option<&Dataset>,
-    ) -> Self {
+    ) -> Result<Self, Vec<Problem>> {
+        let left = cut::left(&recipe.cut, layers)?;
         let samples = match validation {
             None => training.splits,
             Some(validation) => SplitSizes {
@@ -64,43 +72,63 @@ impl JobPlan {
                 test: training.splits.test,
             },
         };
-        let steps_per_epoch = steps_per_epoch(samples.train, u64::from(recipe.batch_size));
+        let step_size = u64::from(recipe.batch_size) * u64::from(recipe.accumulate);
+        let steps_per_epoch = steps_per_epoch(samples.train, step_size);
         let head = HeadShape {
-            inputs: u64::from(layers.feature_dim),
+            inputs: u64::from(left.feature_dim),
             outputs: training.classes.len() as u64,
         };
-        let parameters = count(recipe, layers, head);
-        Self {
+        let parameters = count(recipe, &left, head);
+        Ok(Self {
             samples,
             steps_per_epoch,
             n_steps: steps_per_epoch * u64::from(recipe.n_epochs),
             head,
             parameters,
-            tensor_bytes: tensor_bytes(parameters, recipe.optimizer),
-        }
+            tensor_bytes: tensor_bytes(parameters, recipe),
+        })
     }
 }
 
 fn count(recipe: &Recipe, layers: &Layers, head: HeadShape) -> ParameterCounts {
+    let trained: HashSet<&String> = recipe.phases().flatten().collect();
     let (trainable, frozen): (Vec<_>, Vec<_>) = layers
         .parameters()
-        .partition(|tensor| recipe.trainable.contains(&tensor.name));
+        .partition(|tensor| trained.contains(&tensor.name));
     let sum = |tensors: Vec<&super::base_model::LayerTensor>| {
         tensors.into_iter().map(|tensor| tensor.count()).sum()
     };
     ParameterCounts {
         frozen: sum(frozen),
         trainable: sum(trainable),
-        head: (head.inputs + 1) * head.outputs,
+        head: head_parameters(&recipe.head.layers, head),
     }
 }
 
-/// Each number that trains is held as weight, gradient, best weight, and one (SGD) or two (AdamW) moments.
-fn tensor_bytes(parameters: ParameterCounts, optimizer: Optimizer) -> u64 {
-    let moments = match optimizer {
+fn head_parameters(layers: &[HeadLayer], head: HeadShape) -> u64 {
+    let mut width = head.inputs;
+    let mut count = 0;
+    for layer in layers {
+        count += match *layer {
+            HeadLayer::Linear(outputs) => {
+                let inputs = std::mem::replace(&mut width, u64::from(outputs));
+                (inputs + 1) * width
+            }
+            HeadLayer::BatchNorm | HeadLayer::LayerNorm => 2 * width,
+            HeadLayer::Dropout(_) | HeadLayer::Relu | HeadLayer::Gelu => 0,
+        };
+    }
+    count + (width + 1) * head.outputs
+}
+
+/// Each number that trains is held as weight, gradient, best weight, one (SGD) or two (AdamW) moments, and an average where
+/// the recipe asks for one.
+fn tensor_bytes(parameters: ParameterCounts, recipe: &Recipe) -> u64 {
+    let moments = match recipe.optimizer {
         Optimizer::Sgd | Optimizer::Nesterov => 1,
         Optimizer::Adamw => 2,
     };
     let trained = parameters.trainable + parameters.head;
-    NUMBER_BYTES * (parameters.frozen + trained * (3 + moments))
+    let averages = u64::from(recipe.ema_decay.is_some());
+    NUMBER_BYTES * (parameters.frozen + trained * (3 + moments + averages))
 }

@@ -2,6 +2,8 @@
 
 pub mod base_model;
 pub mod checkpoint;
+pub mod class_weights;
+pub mod cut;
 pub mod fields;
 pub mod file;
 pub mod freeze;

@@ -6,6 +6,12 @@ pub const EPOCHS: std::ops::RangeInclusive<u64> = 1..=10_000;
 pub const BATCH_SIZE: std::ops::RangeInclusive<u64> = 1..=4_096;
 /// Learning rates, of head and trunk.
 pub const LEARNING_RATE: std::ops::RangeInclusive<f64> = 1e-9..=100.0;
+/// Batches of one optimizer step.
+pub const ACCUMULATE: std::ops::RangeInclusive<u64> = 1..=1_024;
+/// A class's weight in the loss.
+pub const CLASS_WEIGHT: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
+/// Characters of a stage's name.
+pub const STAGE_CHARACTERS: usize = 255;
 /// Weight decay.
 pub const WEIGHT_DECAY: std::ops::RangeInclusive<f64> = 0.0..=10.0;
 /// Seconds between two checkpoints.
@@ -26,6 +32,10 @@ pub const METADATA_VALUE_CHARACTERS: usize = 512;
 pub const MODEL_ID_CHARACTERS: usize = 64;
 /// Layers of a head, before its last linear one.
 pub const HEAD_LAYERS: usize = 16;
+/// Width of a head's linear layer.
+pub const HEAD_WIDTH: std::ops::RangeInclusive<u64> = 1..=16_384;
+/// Entries of a freeze schedule.
+pub const FREEZE_PHASES: usize = 64;
 /// Names in one `freeze` list.
 pub const FREEZE_NAMES: usize = 4_096;
 /// Characters of a regular expression in `freeze`.

@@ -11,14 +11,21 @@ pub struct Recipe {
     pub cut: String,
     /// Trunk parameters that train, by name, in forward order. All others stay bit for bit.
     pub trainable: Vec<String>,
+    /// What trains instead of `trainable` from later epochs on, in order; empty without a freeze schedule.
+    pub later_phases: Vec<FreezePhase>,
     pub head: Head,
     pub n_epochs: u32,
+    /// Samples that run through the network together.
     pub batch_size: u32,
+    /// Batches of one optimizer step; their gradients add up to that of one large batch.
+    pub accumulate: u32,
     pub optimizer: Optimizer,
     /// Peak rate of the head.
     pub learning_rate: f64,
     /// Peak rate of the trunk's trainable part.
     pub backbone_learning_rate: f64,
+    /// The trunk's last stage trains at its full rate, each stage before it at this share of the next one's.
+    pub layer_decay: f64,
     /// On every trained tensor of two or more dimensions (AdamW, decoupled) or on all (SGD, as L2), as PyTorch's rules in `train::optimizer` say.
     pub weight_decay: f64,
     pub schedule: Schedule,
@@ -26,8 +33,13 @@ pub struct Recipe {
     pub warmup_fraction: f64,
     /// Mass taken from the true class and spread over all (Szegedy et al. 2016).
     pub label_smoothing: f64,
+    /// What a sample's loss is multiplied by, for each class in label order; `null` weighs all alike.
+    pub class_weights: Option<Vec<f64>>,
     /// Largest global norm of the gradient over what trains; `null` leaves it alone.
     pub gradient_clip: Option<f64>,
+    /// Share of the running average of the weights that a step keeps; the averages are evaluated and exported. `null` keeps
+    /// none.
+    pub ema_decay: Option<f64>,
     pub batch_norm: BatchNorm,
     pub early_stopping: EarlyStopping,
     pub checkpoint_every_seconds: u32,
@@ -35,6 +47,19 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// How many of the later phases have begun in epoch `epoch` (from 1).
+    pub fn phase_of(&self, epoch: u32) -> usize {
+        let begun = |phase: &&FreezePhase| phase.at_epoch < epoch;
+        self.later_phases.iter().take_while(begun).count()
+    }
+
+    /// What trains in each phase, in order.
+    pub fn phases(&self) -> impl Iterator<Item = &[String]> {
+        let later = self.later_phases.iter();
+        std::iter::once(self.trainable.as_slice())
+            .chain(later.map(|phase| phase.trainable.as_slice()))
+    }
+
     /// Whether training by either gives the same numbers. How often it is saved does not matter.
     pub fn is_same_training(&self, other: &Self) -> bool {
         let saved_as = Self {
@@ -52,13 +77,22 @@ pub fn steps_per_epoch(samples: u64, batch_size: u64) -> u64 {
     samples.div_ceil(batch_size) - u64::from(lone)
 }
 
+/// A part of a training in which the same parameters train.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FreezePhase {
+    /// Epochs that are over when it begins.
+    pub at_epoch: u32,
+    /// As `Recipe::trainable`.
+    pub trainable: Vec<String>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
     SingleLabelClassification,
 }
 
-/// The new layers: `dropout`, then one linear layer as wide as there are classes.
+/// The new layers: these, then one linear layer as wide as there are classes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Head {
     /// Before the last linear layer, in order.
@@ -71,6 +105,14 @@ pub struct Head {
 pub enum HeadLayer {
     /// Share of features dropped while training.
     Dropout(f64),
+    /// As wide as this.
+    Linear(u32),
+    Relu,
+    /// Exact, by the error function (Hendrycks & Gimpel 2016).
+    Gelu,
+    /// Always on the batch's statistics while training; the running ones are saved with the weights.
+    BatchNorm,
+    LayerNorm,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -99,6 +141,13 @@ pub enum Schedule {
     Constant,
     /// Half a cosine, from the peak to 0.
     Cosine,
+    /// A straight line, from the peak to 0.
+    Linear,
+    /// The peak, a tenth of it after half of all steps, a hundredth after three quarters.
+    Step,
+    /// Over 30 % of all steps half a cosine from a 25th of the peak up to it, then half a cosine down to a 10,000th of where
+    /// it began (Smith & Topin 2018); has its own warm-up.
+    OneCycle,
 }
 
 /// How BatchNorm runs in the part that trains. In the frozen part it always uses, and never touches, the running statistics.

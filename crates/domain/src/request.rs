@@ -1,6 +1,10 @@
 //! What a user asks for: the body of `POST /v1/fine_tuning/jobs`, read with all its problems at once.
 
-use std::{cell::RefCell, collections::BTreeMap, ops::RangeInclusive};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    ops::{Bound, RangeInclusive},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -8,8 +12,7 @@ use utoipa::ToSchema;
 
 use super::{
     fields::{
-        Fields, INVALID_VALUE, NOT_AVAILABLE, OUT_OF_RANGE, Read, integer, number, parsed, text,
-        word, wrong_type,
+        Fields, INVALID_VALUE, OUT_OF_RANGE, Read, integer, number, parsed, text, word, wrong_type,
     },
     id::FileId,
     limits,
@@ -22,6 +25,8 @@ pub const CONTRADICTION: Code = "contradiction";
 
 /// What a learning rate may be multiplied by.
 const LEARNING_RATE_MULTIPLIER: RangeInclusive<f64> = 1e-4..=1e4;
+/// What the rate of a stage may be of the next one's.
+const ABOVE_ZERO: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Included(1.0));
 /// Characters of a model's name, base or fine-tuned.
 const MODEL_NAME_CHARACTERS: usize = 255;
 
@@ -88,6 +93,17 @@ pub enum Freeze {
     Regex(String),
     /// These parameters, by name.
     Names(Vec<String>),
+    /// One after the other: the first from epoch 0 on, each of the others once so many epochs are over.
+    Schedule(Vec<ScheduledFreeze>),
+}
+
+/// An entry of a freeze schedule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ScheduledFreeze {
+    pub at_epoch: u64,
+    /// Any form but another schedule.
+    #[schema(no_recursion)]
+    pub freeze: Freeze,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -108,9 +124,45 @@ pub struct Hyperparameters {
     pub weight_decay: Auto<f64>,
     pub schedule: Auto<Schedule>,
     pub warmup_fraction: Auto<f64>,
+    pub layer_decay: Auto<f64>,
+    pub accumulate: Auto<u64>,
     pub label_smoothing: Auto<f64>,
+    pub class_weights: Auto<ClassWeights>,
     pub gradient_clip: Auto<f64>,
+    /// `none`, or the share that the average keeps.
+    pub ema_decay: Auto<EmaDecay>,
     pub batch_norm: Auto<BatchNorm>,
+}
+
+/// How much each class counts in the loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", untagged)]
+pub enum ClassWeights {
+    /// `none`: all alike. `balanced`: in inverse proportion to its training samples.
+    Rule(ClassWeightRule),
+    /// By class name; a class that is not named weighs 1.
+    Given(BTreeMap<String, f64>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassWeightRule {
+    None,
+    Balanced,
+}
+
+/// Whether the weights are averaged over steps.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum EmaDecay {
+    Off(EmaOff),
+    Decay(f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EmaOff {
+    None,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -227,7 +279,7 @@ fn transfer(fields: Fields<'_>) -> Transfer {
     let transfer = Transfer {
         task: fields.auto("task", word(&["single_label_classification"])),
         cut: fields
-            .optional("cut", word(&["pre_logits"]))
+            .optional("cut", text(limits::STAGE_CHARACTERS))
             .unwrap_or(defaults.cut),
         freeze: fields.optional("freeze", freeze).unwrap_or(defaults.freeze),
         head: fields.object("head").map_or(defaults.head, head),
@@ -263,18 +315,59 @@ fn hyperparameters(fields: Fields<'_>) -> Hyperparameters {
             .auto("learning_rate_multiplier", number(LEARNING_RATE_MULTIPLIER)),
         optimizer: fields.auto("optimizer", word(&["sgd", "nesterov", "adamw"])),
         weight_decay: fields.auto("weight_decay", number(limits::WEIGHT_DECAY)),
-        schedule: fields.auto("schedule", word(&["constant", "cosine"])),
+        schedule: fields.auto(
+            "schedule",
+            word(&["constant", "cosine", "linear", "step", "one_cycle"]),
+        ),
         warmup_fraction: fields.auto("warmup_fraction", number(0.0..=1.0)),
+        layer_decay: fields.auto("layer_decay", number(ABOVE_ZERO)),
+        accumulate: fields.auto("accumulate", integer(limits::ACCUMULATE)),
         label_smoothing: fields.auto("label_smoothing", number(0.0..1.0)),
+        class_weights: fields.auto("class_weights", class_weights),
         gradient_clip: fields.auto("gradient_clip", number(1e-6..=1e6)),
+        ema_decay: fields.auto("ema_decay", ema_decay),
         batch_norm: fields.auto("batch_norm", word(&["frozen", "update"])),
     };
-    fields.neutral("layer_decay", &[json!("auto"), json!(1), json!(1.0)]);
     fields.neutral("mixup", &[json!(0), json!(0.0)]);
-    fields.neutral("class_weights", &[json!("none")]);
     fields.neutral("precision", &[json!("auto"), json!("float32")]);
     fields.finish();
     hyperparameters
+}
+
+fn class_weights(value: &Value) -> Read<ClassWeights> {
+    let Value::Object(weights) = value else {
+        return word(&["none", "balanced"])(value)
+            .map(ClassWeights::Rule)
+            .map_err(|(code, message)| {
+                (code, format!("{message}, or an object of weights by class"))
+            });
+    };
+    if weights.is_empty() || weights.len() > limits::CLASSES {
+        let message = format!(
+            "must name from 1 to {} classes, not {}",
+            limits::CLASSES,
+            weights.len()
+        );
+        return Err((OUT_OF_RANGE, message));
+    }
+    let weight = |(class, weight): (&String, &Value)| match number(limits::CLASS_WEIGHT)(weight) {
+        Ok(weight) => Ok((class.clone(), weight)),
+        Err((code, message)) => Err((code, format!("of class `{class}` {message}"))),
+    };
+    weights
+        .iter()
+        .map(weight)
+        .collect::<Read<_>>()
+        .map(ClassWeights::Given)
+}
+
+fn ema_decay(value: &Value) -> Read<EmaDecay> {
+    if value == "none" {
+        return Ok(EmaDecay::Off(EmaOff::None));
+    }
+    number((Bound::Excluded(0.0), Bound::Excluded(1.0)))(value)
+        .map(EmaDecay::Decay)
+        .map_err(|(code, message)| (code, format!("{message}, or \"none\"")))
 }
 
 fn early_stopping(fields: Fields<'_>) -> RequestedEarlyStopping {
@@ -325,27 +418,42 @@ fn head_layers(value: &Value) -> Read<Vec<HeadLayer>> {
 }
 
 fn head_layer(value: &Value) -> Read<HeadLayer> {
-    let expected = "an object of one entry, such as {\"dropout\": 0.2}";
-    let Some((name, setting)) = value
-        .as_object()
-        .filter(|layer| layer.len() == 1)
-        .and_then(|layer| layer.iter().next())
-    else {
-        return Err(wrong_type(expected, value));
+    let kinds = [
+        "linear",
+        "relu",
+        "gelu",
+        "dropout",
+        "batch_norm",
+        "layer_norm",
+    ];
+    let on = Value::Bool(true);
+    let (name, setting) = match value {
+        Value::String(name) => (name, &on),
+        Value::Object(layer) if layer.len() == 1 => layer.iter().next().expect("it has one entry"),
+        other => {
+            let expected = "an object of one entry, such as {\"dropout\": 0.2}";
+            return Err(wrong_type(expected, other));
+        }
+    };
+    let plain = |layer| match setting {
+        Value::Bool(true) => Ok(layer),
+        other => Err(wrong_type("true", other)),
     };
     match name.as_str() {
         "dropout" => number(0.0..1.0)(setting).map(HeadLayer::Dropout),
-        "linear" | "relu" | "gelu" | "batch_norm" | "layer_norm" => Err((
-            NOT_AVAILABLE,
-            format!(
-                "`{name}` is not available in this version; a head is dropout and one linear layer"
-            ),
-        )),
+        "linear" => {
+            integer(limits::HEAD_WIDTH)(setting).map(|width| HeadLayer::Linear(width as u32))
+        }
+        "relu" => plain(HeadLayer::Relu),
+        "gelu" => plain(HeadLayer::Gelu),
+        "batch_norm" => plain(HeadLayer::BatchNorm),
+        "layer_norm" => plain(HeadLayer::LayerNorm),
         other => Err((
             INVALID_VALUE,
-            format!("has no layer `{other}`; {}", suggestion(other, ["dropout"])),
+            format!("has no layer `{other}`; {}", suggestion(other, kinds)),
         )),
     }
+    .map_err(|(code, message)| (code, format!("`{name}` {message}")))
 }
 
 fn freeze(value: &Value) -> Read<Freeze> {
@@ -374,10 +482,7 @@ fn freeze(value: &Value) -> Read<Freeze> {
         "blocks" => names(setting).map(Freeze::Blocks),
         "names" => names(setting).map(Freeze::Names),
         "regex" => text(limits::REGEX_CHARACTERS)(setting).map(Freeze::Regex),
-        "schedule" => Err((
-            NOT_AVAILABLE,
-            "`schedule` is not available in this version".to_owned(),
-        )),
+        "schedule" => freeze_schedule(setting).map(Freeze::Schedule),
         other => {
             let forms = [
                 "last_stages",
@@ -386,6 +491,7 @@ fn freeze(value: &Value) -> Read<Freeze> {
                 "blocks",
                 "regex",
                 "names",
+                "schedule",
             ];
             Err((
                 INVALID_VALUE,
@@ -394,6 +500,56 @@ fn freeze(value: &Value) -> Read<Freeze> {
         }
     }
     .map_err(|(code, message)| (code, format!("`{name}` {message}")))
+}
+
+fn freeze_schedule(value: &Value) -> Read<Vec<ScheduledFreeze>> {
+    let expected = "a list of entries such as {\"at_epoch\": 0, \"freeze\": \"all\"}";
+    let Some(list) = value.as_array().filter(|list| !list.is_empty()) else {
+        return Err(wrong_type(expected, value));
+    };
+    if list.len() > limits::FREEZE_PHASES {
+        let (most, found) = (limits::FREEZE_PHASES, list.len());
+        let message = format!("must hold at most {most} entries, not {found}");
+        return Err((OUT_OF_RANGE, message));
+    }
+    let mut entries: Vec<ScheduledFreeze> = Vec::with_capacity(list.len());
+    for (i, value) in list.iter().enumerate() {
+        let entry =
+            freeze_entry(value).map_err(|(code, message)| (code, format!("[{i}] {message}")))?;
+        let after = entries.last().map(|entry| entry.at_epoch);
+        match (after, entry.at_epoch) {
+            (None, 1..) => {
+                let message = "must begin with an entry whose `at_epoch` is 0".to_owned();
+                return Err((INVALID_VALUE, message));
+            }
+            (Some(after), epoch) if epoch <= after => {
+                let message = format!(
+                    "[{i}] `at_epoch` is {epoch}, and must be above the {after} of the entry before it"
+                );
+                return Err((INVALID_VALUE, message));
+            }
+            _ => entries.push(entry),
+        }
+    }
+    Ok(entries)
+}
+
+fn freeze_entry(value: &Value) -> Read<ScheduledFreeze> {
+    let entry = value.as_object().filter(|entry| entry.len() == 2);
+    let fields = entry.and_then(|entry| Some((entry.get("at_epoch")?, entry.get("freeze")?)));
+    let Some((at_epoch, form)) = fields else {
+        let expected = "an object of `at_epoch` and `freeze`";
+        return Err(wrong_type(expected, value));
+    };
+    if form.get("schedule").is_some() {
+        let message = "`freeze` must not be a schedule inside a schedule".to_owned();
+        return Err((INVALID_VALUE, message));
+    }
+    let within = |(code, message)| (code, format!("`at_epoch` {message}"));
+    Ok(ScheduledFreeze {
+        at_epoch: integer(0..=limits::EPOCHS.end() - 1)(at_epoch).map_err(within)?,
+        freeze: freeze(form)?,
+    })
 }
 
 fn names(value: &Value) -> Read<Vec<String>> {
@@ -484,6 +640,7 @@ mod auto_word {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fields::NOT_AVAILABLE;
 
     fn body(extra: Value) -> Value {
         let mut body = json!({"model": "efficientnet_lite0", "training_file": FileId::new()});
@@ -512,6 +669,7 @@ mod tests {
                 "hyperparameters": {"n_epochs": "auto", "batch_size": "auto", "learning_rate": "auto",
                     "backbone_learning_rate": "auto", "learning_rate_multiplier": 1.0, "optimizer": "auto",
                     "weight_decay": "auto", "schedule": "auto", "warmup_fraction": "auto", "layer_decay": "auto",
+                    "accumulate": "auto", "ema_decay": "auto",
                     "label_smoothing": "auto", "gradient_clip": "auto", "mixup": 0.0, "class_weights": "none",
                     "batch_norm": "auto", "precision": "auto"},
                 "augmentation": "auto",
@@ -584,9 +742,136 @@ mod tests {
     }
 
     #[test]
+    fn numbers_hold_at_and_past_their_limits() {
+        let asked = |option: &str, value: Value| {
+            parse(&body(
+                json!({"method": {"type": "transfer", "transfer": {"hyperparameters": {option: value}}}}),
+            ))
+        };
+        let given = |weight: f64| json!({"cats": weight});
+        for (option, good) in [
+            ("layer_decay", vec![json!(1e-9), json!(1), json!("auto")]),
+            ("accumulate", vec![json!(1), json!(1_024)]),
+            (
+                "ema_decay",
+                vec![json!(1e-9), json!(0.999_999), json!("none")],
+            ),
+            (
+                "class_weights",
+                vec![json!("none"), json!("balanced"), given(1e-6), given(1e6)],
+            ),
+            (
+                "schedule",
+                vec![json!("linear"), json!("step"), json!("one_cycle")],
+            ),
+            ("precision", vec![json!("float32")]),
+        ] {
+            for value in good {
+                assert!(asked(option, value.clone()).is_ok(), "{option}: {value}");
+            }
+        }
+        for (option, bad) in [
+            ("layer_decay", vec![json!(0), json!(1.000_001)]),
+            ("accumulate", vec![json!(0), json!(1_025)]),
+            ("ema_decay", vec![json!(0), json!(1), json!("off")]),
+            (
+                "class_weights",
+                vec![
+                    given(9e-7),
+                    given(1.1e6),
+                    json!({}),
+                    json!("equal"),
+                    json!(2),
+                ],
+            ),
+            ("schedule", vec![json!("onecycle")]),
+            ("precision", vec![json!("bfloat16")]),
+        ] {
+            for value in bad {
+                let problems =
+                    asked(option, value.clone()).expect_err(&format!("{option}: {value}"));
+                assert_eq!(problems.len(), 1, "{option}: {value}");
+                assert!(problems[0].path.ends_with(option));
+            }
+        }
+    }
+
+    #[test]
+    fn a_freeze_schedule_begins_at_0_and_rises() {
+        let schedule = |entries: Value| {
+            let transfer = json!({"freeze": {"schedule": entries}});
+            parse(&body(
+                json!({"method": {"type": "transfer", "transfer": transfer}}),
+            ))
+        };
+        let entry = |epoch: u64| json!({"at_epoch": epoch, "freeze": {"last_stages": 1}});
+        let many = |n: u64| schedule((0..n).map(entry).collect());
+        let most = limits::FREEZE_PHASES as u64;
+        assert!(many(1).is_ok() && many(most).is_ok() && many(most + 1).is_err());
+        let read = many(2).unwrap();
+        let stored: JobRequest = serde_json::from_value(json!(read)).unwrap();
+        assert_eq!(stored, read);
+        for (bad, words) in [
+            (json!([]), "a list of entries"),
+            (json!([entry(1)]), "`at_epoch` is 0"),
+            (json!([entry(0), entry(2), entry(2)]), "above the 2"),
+            (json!([{"at_epoch": 0}]), "`at_epoch` and `freeze`"),
+            (
+                json!([{"at_epoch": 0, "freeze": {"schedule": []}}]),
+                "inside a schedule",
+            ),
+            (json!([entry(0), entry(10_000)]), "from 0 to 9999"),
+        ] {
+            let problems = schedule(bad.clone()).unwrap_err();
+            assert!(
+                problems.len() == 1 && problems[0].message.contains(words),
+                "{bad}: {problems:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn head_layers_are_read_in_order_and_within_their_limits() {
+        let layers = |layers: Value| {
+            let transfer = json!({"head": {"layers": layers}});
+            parse(&body(
+                json!({"method": {"type": "transfer", "transfer": transfer}}),
+            ))
+        };
+        let read = layers(
+            json!([{"batch_norm": true}, {"linear": 256}, "relu", {"dropout": 0.5},
+            {"layer_norm": true}, {"gelu": true}]),
+        );
+        use HeadLayer::{BatchNorm, Dropout, Gelu, LayerNorm, Linear, Relu};
+        assert_eq!(
+            read.unwrap().transfer.head.layers,
+            [BatchNorm, Linear(256), Relu, Dropout(0.5), LayerNorm, Gelu]
+        );
+        let many = |n: usize| layers(json!(vec![json!({"relu": true}); n]));
+        assert!(many(limits::HEAD_LAYERS).is_ok() && many(limits::HEAD_LAYERS + 1).is_err());
+        assert!(layers(json!([{"linear": 1}, {"linear": 16_384}])).is_ok());
+        for bad in [
+            json!({"linear": 0}),
+            json!({"linear": 16_385}),
+            json!("linear"),
+            json!({"relu": false}),
+            json!({"dropout": 1}),
+            json!({"relu": true, "gelu": true}),
+        ] {
+            assert_eq!(layers(json!([bad])).unwrap_err().len(), 1, "{bad}");
+        }
+        let wrong = layers(json!([{"rellu": true}])).unwrap_err();
+        assert!(
+            wrong[0].message.contains("did you mean `relu`"),
+            "{wrong:?}"
+        );
+    }
+
+    #[test]
     fn a_request_survives_storage() {
         let freeze = json!({"last_stages": 2});
-        let asked = json!({"type": "transfer", "transfer": {"freeze": freeze, "hyperparameters": {"gradient_clip": 0.5}}});
+        let asked = json!({"type": "transfer", "transfer": {"freeze": freeze, "hyperparameters": {
+            "gradient_clip": 0.5, "class_weights": {"cats": 2.5}, "ema_decay": "none"}}});
         let request = parse(&body(json!({"method": asked}))).unwrap();
         let stored: JobRequest =
             serde_json::from_value(serde_json::to_value(&request).unwrap()).unwrap();

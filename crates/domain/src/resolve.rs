@@ -6,14 +6,15 @@ use serde_json::json;
 
 use super::{
     base_model::Layers,
+    class_weights, cut,
     file::Dataset,
-    freeze,
+    freeze, limits,
     problem::{Code, Problem, suggestion},
     recipe::{
-        BatchNorm, EarlyStopping, Head, HeadInit, Metric, Optimizer, Recipe, Resolved, Schedule,
-        Task,
+        BatchNorm, EarlyStopping, FreezePhase, Head, HeadInit, HeadLayer, Metric, Optimizer,
+        Recipe, Resolved, Schedule, Task,
     },
-    request::{Auto, CONTRADICTION, JobRequest},
+    request::{Auto, CONTRADICTION, ClassWeightRule, ClassWeights, EmaDecay, EmaOff, JobRequest},
 };
 
 /// A split that a job needs holds no sample.
@@ -42,16 +43,30 @@ pub fn resolve(
     seed: u64,
 ) -> Result<Resolution, Vec<Problem>> {
     let mut problems = data_problems(training, validation);
-    let trainable = freeze::trainable(&request.transfer.freeze, layers).unwrap_or_else(|found| {
-        problems.extend(found);
+    let mut noted = |found: Vec<Problem>| problems.extend(found);
+    let left = cut::left(&request.transfer.cut, layers);
+    let phases = left.and_then(|left| freeze::phases(&request.transfer.freeze, layers, &left));
+    let phases = phases.unwrap_or_else(|found| {
+        noted(found);
         Vec::new()
     });
+    let class_weights = class_weights::resolve(
+        &request.transfer.hyperparameters.class_weights,
+        training,
+        validation.is_some(),
+    );
+    let class_weights = class_weights.unwrap_or_else(|found| {
+        noted(found);
+        None
+    });
     let samples = training_samples(training, validation);
-    problems.extend(contradictions(request, trainable.is_empty(), samples));
+    let trunk_is_frozen = phases.iter().all(|(_, trainable)| trainable.is_empty());
+    noted(contradictions(request, trunk_is_frozen, samples));
+    noted(late_phases(request, &phases));
     if !problems.is_empty() {
         return Err(problems);
     }
-    Ok(settle(request, trainable, samples, seed))
+    Ok(settle(request, phases, class_weights, samples, seed))
 }
 
 /// Samples that train: with a validation file of its own, the training file's validation split trains too.
@@ -100,6 +115,10 @@ fn contradictions(request: &JobRequest, trunk_is_frozen: bool, samples: u64) -> 
             message,
         ));
     };
+    let batch_size = match asked.batch_size {
+        Auto::Value(batch_size) => batch_size,
+        Auto::Auto => default_batch_size(samples),
+    };
     if let Auto::Value(batch_size) = asked.batch_size
         && batch_size > samples
         && samples > 0
@@ -108,6 +127,30 @@ fn contradictions(request: &JobRequest, trunk_is_frozen: bool, samples: u64) -> 
             "batch_size is {batch_size}, but only {samples} samples train; give at most {samples}"
         );
         contradiction("batch_size", BATCH_TOO_LARGE, message);
+    } else if let Auto::Value(accumulate) = asked.accumulate
+        && samples > 0
+    {
+        let most = samples.div_ceil(batch_size);
+        if accumulate > most {
+            let message = format!(
+                "accumulate is {accumulate}, but {samples} samples make only {most} batches of {batch_size}; give at most {most}"
+            );
+            contradiction("accumulate", BATCH_TOO_LARGE, message);
+        }
+    }
+    if batch_size == 1 && request.transfer.head.layers.contains(&HeadLayer::BatchNorm) {
+        let message = "a batch of one sample has no statistics for the head's batch_norm; give a batch_size of at least 2";
+        contradiction("batch_size", CONTRADICTION, message.to_owned());
+    }
+    if asked.schedule == Auto::Value(Schedule::OneCycle)
+        && matches!(asked.warmup_fraction, Auto::Value(share) if share > 0.0)
+    {
+        let message = "one_cycle has a warm-up of its own; leave warmup_fraction out or choose another schedule";
+        contradiction("warmup_fraction", CONTRADICTION, message.to_owned());
+    }
+    if trunk_is_frozen && matches!(asked.layer_decay, Auto::Value(share) if share < 1.0) {
+        let message = "layer_decay has no effect while the whole trunk is frozen; leave it out or freeze less";
+        contradiction("layer_decay", CONTRADICTION, message.to_owned());
     }
     if trunk_is_frozen && asked.backbone_learning_rate != Auto::Auto {
         let message = "backbone_learning_rate has no effect while the whole trunk is frozen; leave it out or freeze less";
@@ -120,8 +163,16 @@ fn contradictions(request: &JobRequest, trunk_is_frozen: bool, samples: u64) -> 
     problems
 }
 
-fn settle(request: &JobRequest, trainable: Vec<String>, samples: u64, seed: u64) -> Resolution {
-    let head_only = trainable.is_empty();
+fn settle(
+    request: &JobRequest,
+    mut phases: Vec<(u64, Vec<String>)>,
+    class_weights: Option<Vec<f64>>,
+    samples: u64,
+    seed: u64,
+) -> Resolution {
+    let head_only = phases.iter().all(|(_, trainable)| trainable.is_empty());
+    let last_phase = phases.last().map_or(0, |(at_epoch, _)| *at_epoch);
+    let later = phases.split_off(phases.len().min(1));
     let asked = &request.transfer.hyperparameters;
     let stopping = &request.transfer.early_stopping;
     let mut autos = Autos::default();
@@ -138,7 +189,12 @@ fn settle(request: &JobRequest, trainable: Vec<String>, samples: u64, seed: u64)
         HeadInit::Zero,
         "the first loss is then ln(classes), whatever the features",
     );
-    let (epochs, why) = if head_only {
+    let (epochs, why) = if last_phase > 0 {
+        (
+            default_epochs(last_phase),
+            "at least 5 epochs after the last change of what is frozen",
+        )
+    } else if head_only {
         (30, "cached features make epochs cheap")
     } else {
         (10, "each epoch runs the trunk")
@@ -147,8 +203,14 @@ fn settle(request: &JobRequest, trainable: Vec<String>, samples: u64, seed: u64)
     let batch_size = autos.settle(
         "hyperparameters.batch_size",
         asked.batch_size,
-        samples.clamp(1, 32),
+        default_batch_size(samples),
         "32, or all samples when there are fewer",
+    );
+    let accumulate = autos.settle(
+        "hyperparameters.accumulate",
+        asked.accumulate,
+        1,
+        "a batch fits at once",
     );
     let optimizer = autos.settle(
         "hyperparameters.optimizer",
@@ -177,6 +239,12 @@ fn settle(request: &JobRequest, trainable: Vec<String>, samples: u64, seed: u64)
             rate / 10.0,
             "a tenth of the head's: pre-trained weights need small steps",
         );
+    let layer_decay = autos.settle(
+        "hyperparameters.layer_decay",
+        asked.layer_decay,
+        1.0,
+        "one rate for the whole trunk",
+    );
     let (decay, why) = if head_only {
         (0.0, "a head on frozen features is chosen by validation")
     } else {
@@ -194,7 +262,9 @@ fn settle(request: &JobRequest, trainable: Vec<String>, samples: u64, seed: u64)
         Schedule::Cosine,
         "ends in small steps without tuning",
     );
-    let (warmup, why) = if head_only {
+    let (warmup, why) = if schedule == Schedule::OneCycle {
+        (0.0, "one_cycle has a warm-up of its own")
+    } else if head_only {
         (0.0, "nothing pre-trained to protect")
     } else {
         (
@@ -213,6 +283,18 @@ fn settle(request: &JobRequest, trainable: Vec<String>, samples: u64, seed: u64)
         asked.label_smoothing,
         0.0,
         "probabilities stay calibrated",
+    );
+    autos.settle(
+        "hyperparameters.class_weights",
+        asked.class_weights.clone(),
+        ClassWeights::Rule(ClassWeightRule::None),
+        "every sample counts alike",
+    );
+    let ema_decay = autos.settle(
+        "hyperparameters.ema_decay",
+        asked.ema_decay,
+        EmaDecay::Off(EmaOff::None),
+        "the best evaluation is chosen instead",
     );
     let (clip, why) = if head_only {
         (None, "a linear head on fixed features needs none")
@@ -243,21 +325,38 @@ fn settle(request: &JobRequest, trainable: Vec<String>, samples: u64, seed: u64)
     let recipe = Recipe {
         task,
         cut: request.transfer.cut.clone(),
-        trainable,
+        trainable: phases
+            .pop()
+            .map(|(_, trainable)| trainable)
+            .unwrap_or_default(),
+        later_phases: later
+            .into_iter()
+            .map(|(at_epoch, trainable)| FreezePhase {
+                at_epoch: narrow(at_epoch),
+                trainable,
+            })
+            .collect(),
         head: Head {
             layers: request.transfer.head.layers.clone(),
             init,
         },
         n_epochs: narrow(n_epochs),
         batch_size: narrow(batch_size),
+        accumulate: narrow(accumulate),
         optimizer,
         learning_rate,
         backbone_learning_rate: if head_only { 0.0 } else { backbone },
+        layer_decay,
         weight_decay,
         schedule,
         warmup_fraction,
         label_smoothing,
+        class_weights,
         gradient_clip,
+        ema_decay: match ema_decay {
+            EmaDecay::Off(EmaOff::None) => None,
+            EmaDecay::Decay(decay) => Some(decay),
+        },
         batch_norm,
         early_stopping: EarlyStopping {
             patience: patience.map(narrow),
@@ -279,6 +378,29 @@ fn head_rate(optimizer: Optimizer) -> (f64, &'static str) {
         Optimizer::Adamw => (1e-3, "measured best of 1e-4 to 1e-1 for AdamW"),
         Optimizer::Sgd | Optimizer::Nesterov => (1e-2, "measured best of 1e-4 to 1e-1 for SGD"),
     }
+}
+
+/// Phases of a freeze schedule that would begin when training is over.
+fn late_phases(request: &JobRequest, phases: &[(u64, Vec<String>)]) -> Vec<Problem> {
+    let last = phases.last().map_or(0, |(at_epoch, _)| *at_epoch);
+    let n_epochs = match request.transfer.hyperparameters.n_epochs {
+        Auto::Value(n_epochs) => n_epochs,
+        Auto::Auto => default_epochs(last),
+    };
+    let message = format!(
+        "the schedule's last entry begins at_epoch {last}, but there are only {n_epochs} epochs; give an n_epochs above {last}"
+    );
+    let problem = Problem::new("method.transfer.freeze", CONTRADICTION, message);
+    Vec::from_iter((last > 0 && last >= n_epochs).then_some(problem))
+}
+
+/// With a freeze schedule whose last entry begins then.
+fn default_epochs(last_phase: u64) -> u64 {
+    (last_phase + 5).clamp(10, *limits::EPOCHS.end())
+}
+
+fn default_batch_size(samples: u64) -> u64 {
+    samples.clamp(1, 32)
 }
 
 fn batch_norm(head_only: bool, batch_size: u64) -> (BatchNorm, &'static str) {
@@ -439,6 +561,114 @@ mod tests {
             let thawed = request(json!({"freeze": "none", "hyperparameters": option}));
             assert!(resolve(&thawed, &layers(), &data, None, 7).is_ok());
         }
+    }
+
+    #[test]
+    fn accumulation_takes_no_more_batches_than_there_are() {
+        let data = dataset(&["a", "b"], 40, 10);
+        let asked =
+            |n: u64| request(json!({"hyperparameters": {"batch_size": 16, "accumulate": n}}));
+        let most = resolve(&asked(5), &layers(), &data, None, 7).unwrap();
+        assert_eq!(most.recipe.accumulate, 5);
+        let problems = resolve(&asked(6), &layers(), &data, None, 7).unwrap_err();
+        assert_eq!(problems[0].code, BATCH_TOO_LARGE);
+    }
+
+    #[test]
+    fn a_freeze_schedule_becomes_phases_that_begin_before_the_end() {
+        let data = dataset(&["a", "b"], 40, 10);
+        let asked = |n_epochs: serde_json::Value, block: &str| {
+            let schedule = json!([{"at_epoch": 0, "freeze": "all"}, {"at_epoch": 3, "freeze": {"blocks": [block]}}]);
+            let transfer = json!({"freeze": {"schedule": schedule}, "hyperparameters": {"n_epochs": n_epochs, "layer_decay": 0.5}});
+            resolve(&request(transfer), &layers(), &data, None, 7)
+        };
+        let recipe = asked(json!(4), "stem").unwrap().recipe;
+        assert!(recipe.trainable.is_empty() && recipe.backbone_learning_rate > 0.0);
+        assert_eq!(recipe.later_phases[0].at_epoch, 3);
+        assert_eq!(recipe.later_phases[0].trainable.len(), 4);
+        let phases: Vec<usize> = (1..=5).map(|epoch| recipe.phase_of(epoch)).collect();
+        assert_eq!(phases, [0, 0, 0, 1, 1]);
+        assert_eq!(asked(json!("auto"), "stem").unwrap().recipe.n_epochs, 10);
+        assert_eq!(asked(json!(3), "stem").unwrap_err()[0].code, CONTRADICTION);
+        assert_eq!(
+            asked(json!(4), "stemm").unwrap_err()[0].code,
+            freeze::UNKNOWN_LAYER
+        );
+    }
+
+    #[test]
+    fn a_batch_of_one_has_no_statistics() {
+        let data = dataset(&["a", "b"], 40, 10);
+        let asked = |n: u64| {
+            request(
+                json!({"head": {"layers": [{"batch_norm": true}]}, "hyperparameters": {"batch_size": n}}),
+            )
+        };
+        assert!(resolve(&asked(2), &layers(), &data, None, 7).is_ok());
+        let problems = resolve(&asked(1), &layers(), &data, None, 7).unwrap_err();
+        assert_eq!(problems[0].code, CONTRADICTION);
+    }
+
+    #[test]
+    fn one_cycle_warms_up_by_itself() {
+        let data = dataset(&["a", "b"], 40, 10);
+        let asked = |warmup: serde_json::Value| {
+            request(
+                json!({"freeze": "none", "hyperparameters": {"schedule": "one_cycle", "warmup_fraction": warmup}}),
+            )
+        };
+        let settled = resolve(&asked(json!("auto")), &layers(), &data, None, 7).unwrap();
+        assert_eq!(settled.recipe.warmup_fraction, 0.0);
+        let problems = resolve(&asked(json!(0.1)), &layers(), &data, None, 7).unwrap_err();
+        assert_eq!(problems[0].code, CONTRADICTION);
+    }
+
+    #[test]
+    fn what_is_cut_away_neither_trains_nor_counts() {
+        let data = dataset(&["a", "b"], 40, 10);
+        let settled =
+            |transfer: serde_json::Value| resolve(&request(transfer), &layers(), &data, None, 7);
+        let recipe = settled(json!({"cut": "layer1", "freeze": {"last_stages": 1}}))
+            .unwrap()
+            .recipe;
+        assert_eq!(recipe.cut, "layer1");
+        assert_eq!(
+            recipe.trainable,
+            ["layer1.0.conv.weight", "layer1.1.conv.weight"]
+        );
+        for (transfer, words) in [
+            (json!({"cut": "layr1"}), "did you mean `layer1`"),
+            (
+                json!({"cut": "layer1", "freeze": {"last_stages": 3}}),
+                "has 2 stages",
+            ),
+            (
+                json!({"cut": "layer1", "freeze": {"blocks": ["layer2"]}}),
+                "is cut away",
+            ),
+            (
+                json!({"cut": "layer1", "freeze": {"names": ["layer2.0.conv.weight"]}}),
+                "is cut away",
+            ),
+            (
+                json!({"cut": "layer1", "freeze": {"regex": "^layer2"}}),
+                "is cut away",
+            ),
+        ] {
+            let problems = settled(transfer.clone()).unwrap_err();
+            assert!(
+                problems.len() == 1 && problems[0].message.contains(words),
+                "{transfer}: {problems:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn options_without_effect_on_a_frozen_trunk_say_so() {
+        let data = dataset(&["a", "b"], 40, 10);
+        let asked = |share: f64| request(json!({"hyperparameters": {"layer_decay": share}}));
+        assert!(resolve(&asked(1.0), &layers(), &data, None, 7).is_ok());
+        assert!(resolve(&asked(0.9), &layers(), &data, None, 7).is_err());
     }
 
     #[test]

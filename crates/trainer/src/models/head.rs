@@ -1,26 +1,40 @@
-//! The new last layers of a fine-tuned model: dropout, then one linear layer. Named `head.weight` and `head.bias` while
-//! training, and as timm names the architecture's classifier when exported. What is random here follows from a seed alone,
-//! never from torch's generator, so that a resumed job draws the same masks on any device.
+//! The new last layers of a fine-tuned model: those of the recipe, then one linear layer. What is random here follows from
+//! a seed alone, never from torch's generator, so that a resumed job draws the same masks on any device.
+//!
+//! A head of dropout and one linear layer has timm's form and, exported, timm's names. Any other is a PyTorch `Sequential`
+//! named `head`: tensors are `head.<place>.weight`, places counted over all layers, the last linear one included.
 
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 use crate::domain::recipe::{self, HeadInit, HeadLayer};
 
-/// Where the head sits under the `VarStore`'s root, and the prefix of its tensors' names.
+/// Where the head sits under the `VarStore`'s root, and the prefix of its tensors' names where timm has none for them.
 pub const NAME: &str = "head";
 
 /// Standard deviation of `HeadInit::Normal` (Caron et al. 2021 and DINOv2's linear heads).
 const NORMAL_STDEV: f64 = 0.01;
+/// Of both normalisations, as PyTorch's.
+const EPSILON: f64 = 1e-5;
+/// How much running statistics move towards the batch's in one step, as PyTorch's.
+const MOMENTUM: f64 = 0.1;
 
 /// Features [N, feature_dim] in, logits [N, classes] out.
 #[derive(Debug)]
 pub struct Head {
-    /// Share of features dropped, of each dropout layer in order.
-    dropouts: Vec<f64>,
-    /// [classes, feature_dim]
+    /// Before the last linear layer, in order.
+    layers: Vec<Layer>,
+    /// [classes, width]: of the last linear layer
     pub weight: Tensor,
     /// `[classes]`
     pub bias: Tensor,
+}
+
+/// A layer with its tensors; each takes and gives [N, width].
+#[derive(Debug)]
+struct Layer {
+    kind: HeadLayer,
+    /// `weight` and `bias` where it has any, then BatchNorm's `running_mean` and `running_var`.
+    tensors: Vec<(&'static str, Tensor)>,
 }
 
 impl Head {
@@ -33,57 +47,152 @@ impl Head {
         seed: u64,
     ) -> Self {
         let path = root / NAME;
-        let dims = [i64::from(classes), i64::from(feature_dim)];
-        let weight = path.var("weight", &dims, nn::Init::Const(0.0));
+        let mut width = i64::from(feature_dim);
+        let mut layers = Vec::new();
+        for (place, &kind) in (0..).zip(&recipe.layers) {
+            let seed = seed.wrapping_add((place + 1) << 32);
+            let layer = Layer::new(&(&path / place), kind, width, seed);
+            if let HeadLayer::Linear(outputs) = kind {
+                width = i64::from(outputs);
+            }
+            layers.push(layer);
+        }
+        let last = &path / layers.len() as i64;
+        let weight = last.var("weight", &[i64::from(classes), width], nn::Init::Const(0.0));
         if recipe.init == HeadInit::Normal {
-            let numbers: Vec<f32> = (0..weight.numel() as u64)
-                .map(|i| (NORMAL_STDEV * normal(seed, i)) as f32)
-                .collect();
-            tch::no_grad(|| {
-                weight
-                    .shallow_clone()
-                    .copy_(&Tensor::from_slice(&numbers).view(dims))
-            });
+            fill(&weight, |i| NORMAL_STDEV * normal(seed, i));
         }
         Self {
-            dropouts: recipe
-                .layers
-                .iter()
-                .map(|HeadLayer::Dropout(share)| *share)
-                .collect(),
+            layers,
             weight,
-            bias: path.var("bias", &[i64::from(classes)], nn::Init::Const(0.0)),
+            bias: last.var("bias", &[i64::from(classes)], nn::Init::Const(0.0)),
         }
     }
 
-    /// Logits [N, classes] in evaluation: no dropout.
+    /// Logits [N, classes] in evaluation: no dropout, running statistics.
     pub fn forward(&self, features: &Tensor) -> Tensor {
-        features.linear(&self.weight, Some(&self.bias))
+        self.run(features, None)
     }
 
-    /// Logits [N, classes] in training. `seed` keys the masks: give each step its own.
+    /// Logits [N, classes] in training: BatchNorm takes the batch's statistics and updates the running ones. `seed` keys the
+    /// dropout masks: give each batch its own.
     pub fn forward_train(&self, features: &Tensor, seed: u64) -> Tensor {
-        let dropped = (0..)
-            .zip(&self.dropouts)
-            .filter(|(_, share)| **share > 0.0)
-            .fold(features.shallow_clone(), |x, (layer, &share)| {
-                x * dropout_mask(features, share, seed.wrapping_add(layer << 32))
-            });
-        self.forward(&dropped)
+        self.run(features, Some(seed))
     }
 
-    /// `head.weight` and `head.bias`, sharing storage with the head.
-    pub fn named(&self) -> Vec<(String, Tensor)> {
-        self.named_as(NAME)
+    fn run(&self, features: &Tensor, training: Option<u64>) -> Tensor {
+        let layers = (0..).zip(&self.layers);
+        layers
+            .fold(features.shallow_clone(), |x, (place, layer)| {
+                layer.forward(x, training.map(|seed| seed.wrapping_add(place << 32)))
+            })
+            .linear(&self.weight, Some(&self.bias))
     }
 
-    /// The same under another name: the architecture's `classifier`, for export.
-    pub fn named_as(&self, name: &str) -> Vec<(String, Tensor)> {
-        vec![
-            (format!("{name}.weight"), self.weight.shallow_clone()),
-            (format!("{name}.bias"), self.bias.shallow_clone()),
-        ]
+    /// Every tensor that trains, sharing storage with the head; `classifier` is timm's name for a linear head.
+    pub fn parameters(&self, classifier: &str) -> Vec<(String, Tensor)> {
+        self.named_as(classifier)
+            .into_iter()
+            .filter(|(_, tensor)| tensor.requires_grad())
+            .collect()
     }
+
+    /// Every tensor, sharing storage with the head; `classifier` is timm's name for a linear head.
+    pub fn named_as(&self, classifier: &str) -> Vec<(String, Tensor)> {
+        let mut all = Vec::new();
+        for (place, layer) in self.layers.iter().enumerate() {
+            for (name, tensor) in &layer.tensors {
+                all.push((format!("{NAME}.{place}.{name}"), tensor.shallow_clone()));
+            }
+        }
+        let last = if is_linear(self.layers.iter().map(|layer| &layer.kind)) {
+            classifier.to_owned()
+        } else {
+            format!("{NAME}.{}", self.layers.len())
+        };
+        all.push((format!("{last}.weight"), self.weight.shallow_clone()));
+        all.push((format!("{last}.bias"), self.bias.shallow_clone()));
+        all
+    }
+}
+
+/// Whether a head of these layers is, in evaluation, but one linear layer.
+pub fn is_linear<'a>(layers: impl IntoIterator<Item = &'a HeadLayer>) -> bool {
+    let mut layers = layers.into_iter();
+    layers.all(|layer| matches!(layer, HeadLayer::Dropout(_)))
+}
+
+impl Layer {
+    /// Linear weights are uniform within 1 / sqrt(inputs), as PyTorch's `nn.Linear`, biases 0; normalisations begin as the
+    /// identity.
+    fn new(path: &nn::Path, kind: HeadLayer, width: i64, seed: u64) -> Self {
+        let affine = || {
+            vec![
+                ("weight", path.ones("weight", &[width])),
+                ("bias", path.zeros("bias", &[width])),
+            ]
+        };
+        let tensors = match kind {
+            HeadLayer::Dropout(_) | HeadLayer::Relu | HeadLayer::Gelu => Vec::new(),
+            HeadLayer::LayerNorm => affine(),
+            HeadLayer::BatchNorm => {
+                let mut tensors = affine();
+                let mean = path.zeros_no_train("running_mean", &[width]);
+                let variance = path.ones_no_train("running_var", &[width]);
+                tensors.extend([("running_mean", mean), ("running_var", variance)]);
+                tensors
+            }
+            HeadLayer::Linear(outputs) => {
+                let outputs = i64::from(outputs);
+                let weight = path.zeros("weight", &[outputs, width]);
+                let bound = 1.0 / (width as f64).sqrt();
+                fill(&weight, |i| bound * (2.0 * uniform(seed, i) - 1.0));
+                let bias = path.zeros("bias", &[outputs]);
+                vec![("weight", weight), ("bias", bias)]
+            }
+        };
+        Self { kind, tensors }
+    }
+
+    /// In training with the seed of its dropout mask.
+    fn forward(&self, x: Tensor, training: Option<u64>) -> Tensor {
+        let tensor = |place: usize| &self.tensors[place].1;
+        match (self.kind, training) {
+            (HeadLayer::Dropout(share), Some(seed)) if share > 0.0 => {
+                let mask = dropout_mask(&x, share, seed);
+                x * mask
+            }
+            (HeadLayer::Dropout(_), _) => x,
+            (HeadLayer::Linear(_), _) => x.linear(tensor(0), Some(tensor(1))),
+            (HeadLayer::Relu, _) => x.relu(),
+            (HeadLayer::Gelu, _) => x.gelu("none"),
+            (HeadLayer::LayerNorm, _) => {
+                let width = [x.size()[1]];
+                x.layer_norm(width, Some(tensor(0)), Some(tensor(1)), EPSILON, false)
+            }
+            (HeadLayer::BatchNorm, training) => x.batch_norm(
+                Some(tensor(0)),
+                Some(tensor(1)),
+                Some(tensor(2)),
+                Some(tensor(3)),
+                training.is_some(),
+                MOMENTUM,
+                EPSILON,
+                false,
+            ),
+        }
+    }
+}
+
+/// Sets every number of a tensor to `draw` of its place.
+fn fill(tensor: &Tensor, draw: impl Fn(u64) -> f64) {
+    let numbers: Vec<f32> = (0..tensor.numel() as u64).map(|i| draw(i) as f32).collect();
+    tch::no_grad(|| {
+        let numbers = Tensor::from_slice(&numbers).to_kind(Kind::Float);
+        tensor
+            .shallow_clone()
+            .copy_(&numbers.view(&tensor.size()[..]));
+    });
 }
 
 /// 0 for a dropped feature, `1 / (1 - share)` for a kept one, shaped as `x`.

@@ -116,6 +116,7 @@ pub fn layers(architecture: &Architecture) -> Layers {
                 .filter(|tensor| tensor.trainable && tensor.stage == stage.name)
                 .map(LayerTensor::count)
                 .sum(),
+            channels: stage.channels.unsigned_abs() as u32,
         })
         .collect();
     Layers {

@@ -19,10 +19,12 @@ use crate::{
     domain::{
         base_model::{Interpolation, Preprocessing},
         checkpoint::Metrics,
+        cut::PRE_LOGITS,
+        recipe::Recipe,
         report::Report,
         work::TrainPlan,
     },
-    models::weights,
+    models::{head, weights},
 };
 
 /// The bundle's folder, in the job folder.
@@ -259,6 +261,10 @@ fn card(export: &Export) -> String {
             class.support
         );
     }
+    if plan.recipe.cut != PRE_LOGITS || !head::is_linear(&plan.recipe.head.layers) {
+        card.push_str(&own_form(&plan.recipe));
+        return card;
+    }
     let _ = write!(
         card,
         "\n## Use\n\n```python\nimport json, timm\nfrom safetensors.torch import load_file\n\n\
@@ -270,4 +276,29 @@ fn card(export: &Export) -> String {
         plan.base_model.architecture,
     );
     card
+}
+
+/// How to use a model that is not one of timm's: cut earlier, or with more layers in its head.
+fn own_form(recipe: &Recipe) -> String {
+    let mut text = "\n## Use\n\ntimm has no model of this form, so that its `load_state_dict` does not take all of \
+        `model.safetensors`: `config.json` says how it is built, and the tensors of the trunk have timm's names.\n"
+        .to_owned();
+    if recipe.cut != PRE_LOGITS {
+        let _ = write!(
+            text,
+            "\nThe trunk ends after stage `{}`; its features are the mean over the places of that stage's output.\n",
+            recipe.cut
+        );
+    }
+    if !head::is_linear(&recipe.head.layers) {
+        text.push_str(
+            "\nThe head is a `torch.nn.Sequential` of the layers in `rehead.recipe.head.layers` and a last linear one: its \
+             tensors are `head.N.*`, N being a layer's place.\n",
+        );
+    }
+    text.push_str(
+        "\n`preprocess.json` says how an image becomes the input, `golden.safetensors` holds inputs and the logits that must \
+         come out.\n",
+    );
+    text
 }

@@ -24,9 +24,10 @@ use crate::{
     domain::{
         base_model::Preprocessing,
         progress::Failure,
+        recipe,
         work::{ImageOutcome, Predict, Predicted},
     },
-    models::{fast::Extractor, registry, weights},
+    models::{fast::Extractor, head::Head, registry, weights},
 };
 
 /// Models that stay loaded.
@@ -42,10 +43,7 @@ const READ_AHEAD: usize = 256;
 #[derive(Debug)]
 pub struct Bundle {
     extractor: Extractor,
-    /// [classes, feature_dim]
-    weight: Tensor,
-    /// [classes]
-    bias: Tensor,
+    head: Head,
     preprocessing: Preprocessing,
 }
 
@@ -59,6 +57,12 @@ struct Config {
 #[derive(Deserialize)]
 struct RunFacts {
     cut: String,
+    recipe: RecipeFacts,
+}
+
+#[derive(Deserialize)]
+struct RecipeFacts {
+    head: recipe::Head,
 }
 
 impl Bundle {
@@ -78,19 +82,13 @@ impl Bundle {
         let vs = nn::VarStore::new(Device::Cpu);
         let mut trunk = architecture.build(&vs.root());
         let feature_dim = cut_at(&mut trunk, architecture, &config.rehead.cut)?;
-        let classes = labels.len() as i64;
-        let weight = Tensor::zeros([classes, feature_dim], (Kind::Float, Device::Cpu));
-        let bias = Tensor::zeros([classes], (Kind::Float, Device::Cpu));
+        let recipe = &config.rehead.recipe.head;
+        let (width, classes) = (feature_dim as u32, labels.len() as u32);
+        // Its first weights do not matter: all are loaded.
+        let head = Head::new(&vs.root(), recipe, width, classes, 0);
 
         let mut tensors = trunk.named();
-        tensors.push((
-            format!("{}.weight", architecture.classifier),
-            weight.shallow_clone(),
-        ));
-        tensors.push((
-            format!("{}.bias", architecture.classifier),
-            bias.shallow_clone(),
-        ));
+        tensors.extend(head.named_as(architecture.classifier));
         let path = folder.join(MODEL);
         let saved = weights::read_safetensors(&path)
             .map_err(|error| TrainError::Weights(error.to_string()))?;
@@ -99,19 +97,14 @@ impl Bundle {
         let preprocessing = read_json(&folder.join(PREPROCESS))?;
         Ok(Self {
             extractor: Extractor::new(&trunk),
-            weight,
-            bias,
+            head,
             preprocessing,
         })
     }
 
     /// Logits [N, classes] of images [N, 3, S, S] f32.
     pub fn logits(&self, images: &Tensor) -> Tensor {
-        tch::no_grad(|| {
-            self.extractor
-                .features(images)
-                .linear(&self.weight, Some(&self.bias))
-        })
+        tch::no_grad(|| self.head.forward(&self.extractor.features(images)))
     }
 
     /// What becomes of each image file, in order.
@@ -152,7 +145,7 @@ impl Bundle {
             .softmax(-1, Kind::Double)
             .to_kind(Kind::Float)
             .contiguous();
-        let classes = self.bias.size()[0] as usize;
+        let classes = self.head.bias.size()[0] as usize;
         Ok(Vec::<f32>::try_from(&shares.view(-1))?
             .chunks_exact(classes)
             .map(<[f32]>::to_vec)

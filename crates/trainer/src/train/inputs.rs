@@ -129,7 +129,7 @@ impl Inputs {
             "cannot make the cache folder {}",
             plan.cache.display()
         )))?;
-        if network.is_trunk_frozen() {
+        if network.has_fixed_features() {
             let mut parts = Vec::new();
             for source in &samples.sources {
                 let Some(part) =
@@ -155,6 +155,11 @@ impl Inputs {
             preprocessing: plan.base_model.preprocessing.clone(),
             device,
         }))
+    }
+
+    /// Whether this is what the network reads in its present phase.
+    pub fn fit(&self, network: &Network) -> bool {
+        matches!(self, Self::Features(_)) == network.has_fixed_features()
     }
 
     /// Features [N, feature_dim] of these samples, as training sees them.

@@ -1,4 +1,4 @@
-//! Cross-entropy with label smoothing, as `torch.nn.CrossEntropyLoss`.
+//! Cross-entropy with label smoothing and class weights, as `torch.nn.CrossEntropyLoss`.
 
 use tch::{Reduction, Tensor};
 
@@ -6,16 +6,16 @@ use tch::{Reduction, Tensor};
 ///
 /// `logits` is f32 `[N, classes]`, `labels` i64 `[N]`. `smoothing` is the mass that the true class gives up to be spread
 /// evenly over all classes (Szegedy et al. 2016).
-pub fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Tensor {
-    let no_weight: Option<Tensor> = None;
+///
+/// `weights`, f32 `[classes]`, multiply each class's part; the mean is then over the weights of the samples' classes.
+pub fn cross_entropy(
+    logits: &Tensor,
+    labels: &Tensor,
+    weights: Option<&Tensor>,
+    smoothing: f64,
+) -> Tensor {
     let ignore_nothing = -100;
-    logits.cross_entropy_loss(
-        labels,
-        no_weight,
-        Reduction::Mean,
-        ignore_nothing,
-        smoothing,
-    )
+    logits.cross_entropy_loss(labels, weights, Reduction::Mean, ignore_nothing, smoothing)
 }
 
 #[cfg(test)]
@@ -28,7 +28,8 @@ mod tests {
         let labels = Tensor::from_slice(&[0i64, 1, 2, 0]);
         for smoothing in [0.0, 0.1] {
             assert!(
-                (cross_entropy(&logits, &labels, smoothing).double_value(&[]) - 3f64.ln()).abs()
+                (cross_entropy(&logits, &labels, None, smoothing).double_value(&[]) - 3f64.ln())
+                    .abs()
                     < 1e-6
             );
         }
@@ -51,6 +52,8 @@ mod tests {
             / 2.0;
         let logits = Tensor::from_slice(&rows.concat()).view([2, 3]);
         let labels = Tensor::from_slice(&labels.map(|label| label as i64));
-        assert!((cross_entropy(&logits, &labels, 0.1).double_value(&[]) - expected).abs() < 1e-12);
+        assert!(
+            (cross_entropy(&logits, &labels, None, 0.1).double_value(&[]) - expected).abs() < 1e-12
+        );
     }
 }

@@ -26,6 +26,9 @@ pub mod order;
 /// Cross-entropy.
 pub mod loss;
 
+/// Loss and gradients of a step.
+pub mod gradients;
+
 /// SGD and AdamW with savable state.
 pub mod optimizer;
 
@@ -73,22 +76,27 @@ fn test_recipe() -> crate::domain::recipe::Recipe {
     use crate::domain::recipe::*;
     Recipe {
         task: Task::SingleLabelClassification,
-        cut: network::PRE_LOGITS.to_owned(),
+        cut: crate::domain::cut::PRE_LOGITS.to_owned(),
         trainable: Vec::new(),
+        later_phases: Vec::new(),
         head: Head {
             layers: Vec::new(),
             init: HeadInit::Zero,
         },
         n_epochs: 1,
         batch_size: 8,
+        accumulate: 1,
         optimizer: Optimizer::Sgd,
         learning_rate: 0.1,
         backbone_learning_rate: 0.01,
+        layer_decay: 1.0,
         weight_decay: 0.0,
         schedule: Schedule::Constant,
         warmup_fraction: 0.0,
         label_smoothing: 0.0,
+        class_weights: None,
         gradient_clip: None,
+        ema_decay: None,
         batch_norm: BatchNorm::Frozen,
         early_stopping: EarlyStopping {
             patience: None,

@@ -7,11 +7,12 @@ use tch::{Device, Tensor, nn};
 
 use super::{
     error::TrainError,
-    optimizer::{Group, Parameter},
+    optimizer::{Group, Optimizer, Parameter},
     order::{Stream, key},
 };
 use crate::{
     domain::{
+        cut::PRE_LOGITS,
         recipe::{BatchNorm, Recipe},
         work::PlanModel,
     },
@@ -25,9 +26,6 @@ use crate::{
     },
 };
 
-/// The cut that removes the classifier only.
-pub const PRE_LOGITS: &str = "pre_logits";
-
 #[derive(Debug)]
 pub struct Network {
     pub architecture: &'static Architecture,
@@ -40,9 +38,13 @@ pub struct Network {
     /// The longest run of stages from the input side in which nothing trains.
     frozen: Extractor,
     frozen_stages: usize,
+    /// Whether no parameter of the trunk has trained in any phase so far.
+    has_base_trunk: bool,
+    /// Later phases of the freeze schedule that were entered.
+    phase: usize,
     norm: Norm,
-    /// Running statistics that training changes.
-    statistics: Vec<(String, Tensor)>,
+    /// All that training changes in any phase.
+    changing: Vec<(String, Tensor)>,
     seed: u64,
 }
 
@@ -74,54 +76,94 @@ impl Network {
             seed,
         );
 
-        let tensors = trunk.tensors();
-        let trained = freeze(&tensors, &recipe.trainable)?;
-        let is_trained = |tensor: &&TrunkTensor| trained.contains(tensor.name.as_str());
-        let frozen_stages = trunk
-            .stages
-            .iter()
-            .position(|stage| {
-                tensors
-                    .iter()
-                    .filter(is_trained)
-                    .any(|tensor| tensor.stage == stage.name)
-            })
-            .unwrap_or(trunk.stages.len());
         let norm = match recipe.batch_norm {
             BatchNorm::Frozen => Norm::Running,
             BatchNorm::Update => Norm::Batch,
         };
-        let parameter = |group| {
-            move |(name, tensor): (String, Tensor)| Parameter {
-                name,
-                tensor,
-                group,
-            }
-        };
-        let backbone = tensors
-            .iter()
-            .filter(is_trained)
-            .map(|entry| (entry.name.clone(), entry.tensor.shallow_clone()));
-        let head_tensors = head.named_as(architecture.classifier).into_iter();
-        Ok(Self {
+        let mut network = Self {
             architecture,
             feature_dim,
-            parameters: backbone
-                .map(parameter(Group::Backbone))
-                .chain(head_tensors.map(parameter(Group::Head)))
-                .collect(),
-            statistics: if norm == Norm::Batch {
-                updated_statistics(&tensors, &trained)
-            } else {
-                Vec::new()
-            },
-            frozen: Extractor::prefix(&trunk, frozen_stages),
-            frozen_stages,
+            parameters: Vec::new(),
+            changing: changing(&trunk, &head, architecture.classifier, recipe, norm)?,
+            frozen: Extractor::prefix(&trunk, 0),
+            frozen_stages: 0,
+            has_base_trunk: true,
+            phase: 0,
             trunk,
             head,
             norm,
             seed: recipe.seed,
-        })
+        };
+        network.train_only(&recipe.trainable)?;
+        Ok(network)
+    }
+
+    /// Lets exactly these parameters of the trunk train, and the head.
+    fn train_only(&mut self, trainable: &[String]) -> Result<(), TrainError> {
+        let tensors = self.trunk.tensors();
+        let trained = freeze(&tensors, trainable)?;
+        let stages = self.trunk.stages.iter();
+        let depths: BTreeMap<&str, i32> = (0..)
+            .zip(stages.rev())
+            .map(|(depth, stage)| (stage.name.as_str(), depth))
+            .collect();
+        let first = tensors
+            .iter()
+            .find(|tensor| trained.contains(tensor.name.as_str()));
+        self.frozen_stages = match first {
+            Some(first) => self.trunk.stages.len() - 1 - depths[first.stage.as_str()] as usize,
+            None => self.trunk.stages.len(),
+        };
+        self.has_base_trunk &= trained.is_empty();
+        let backbone = tensors
+            .iter()
+            .filter(|tensor| trained.contains(tensor.name.as_str()))
+            .map(|entry| Parameter {
+                name: entry.name.clone(),
+                tensor: entry.tensor.shallow_clone(),
+                group: Group::Backbone {
+                    depth: depths[entry.stage.as_str()],
+                },
+            });
+        let head = self.head.parameters(self.architecture.classifier);
+        let head = head.into_iter().map(|(name, tensor)| Parameter {
+            name,
+            tensor,
+            group: Group::Head,
+        });
+        self.parameters = backbone.chain(head).collect();
+        self.frozen = Extractor::prefix(&self.trunk, self.frozen_stages);
+        Ok(())
+    }
+
+    /// Enters the phases of the freeze schedule that have begun by epoch `epoch` (from 1), one after the other, and takes
+    /// the optimizer along. Returns whether there was one to enter. An epoch has `steps` steps.
+    ///
+    /// # Errors
+    /// `Plan` for a parameter that does not exist.
+    pub fn enter_phases(
+        &mut self,
+        recipe: &Recipe,
+        epoch: u32,
+        steps: u64,
+        optimizer: &mut Optimizer,
+    ) -> Result<bool, TrainError> {
+        let begun = recipe.phase_of(epoch);
+        let to_enter = recipe
+            .later_phases
+            .get(self.phase..begun)
+            .unwrap_or_default();
+        for phase in to_enter {
+            self.train_only(&phase.trainable)?;
+            optimizer.regroup(&self.parameters, u64::from(phase.at_epoch) * steps);
+            self.phase += 1;
+        }
+        Ok(!to_enter.is_empty())
+    }
+
+    /// Whether features of samples are the base model's, and stay so while this phase lasts.
+    pub fn has_fixed_features(&self) -> bool {
+        self.has_base_trunk && self.is_trunk_frozen()
     }
 
     /// Whether nothing but the head trains: features are then the same in every epoch.
@@ -157,10 +199,11 @@ impl Network {
         })
     }
 
-    /// Logits [N, classes] in training, with the dropout of step `step`.
-    pub fn logits_train(&self, features: &Tensor, step: u64) -> Tensor {
+    /// Logits [N, classes] in training, with the dropout of the run's batch `batch` (from 1): its step, where a step has
+    /// one batch.
+    pub fn logits_train(&self, features: &Tensor, batch: u64) -> Tensor {
         self.head
-            .forward_train(features, key(self.seed, Stream::Dropout, step))
+            .forward_train(features, key(self.seed, Stream::Dropout, batch))
     }
 
     /// Logits [N, classes] in evaluation.
@@ -170,15 +213,10 @@ impl Network {
 
     /// Everything that training changes, under timm's names; the network's own tensors, not copies.
     pub fn changing(&self) -> Vec<(String, Tensor)> {
-        let parameters = self
-            .parameters
+        self.changing
             .iter()
-            .map(|parameter| (parameter.name.clone(), parameter.tensor.detach()));
-        let statistics = self
-            .statistics
-            .iter()
-            .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
-        parameters.chain(statistics).collect()
+            .map(|(name, tensor)| (name.clone(), tensor.detach()))
+            .collect()
     }
 
     /// Takes over what `changing` gave, strictly.
@@ -186,7 +224,10 @@ impl Network {
     /// # Errors
     /// Every tensor that is missing, left over or misshapen.
     pub fn restore(&mut self, saved: &BTreeMap<String, Tensor>) -> Result<(), String> {
-        weights::load_strict(&self.changing(), saved, &[]).map_err(|report| report.to_string())
+        weights::load_strict(&self.changing(), saved, &[]).map_err(|report| report.to_string())?;
+        // What is frozen now may have trained before.
+        self.frozen = Extractor::prefix(&self.trunk, self.frozen_stages);
+        Ok(())
     }
 
     /// Whether `changing` is all there is.
@@ -243,6 +284,29 @@ pub fn cut_at(
         ))
     };
     trunk.cut_after(cut).ok_or_else(missing)
+}
+
+/// Every tensor that training changes in some phase: parameters of the trunk and running statistics beside them, the head's.
+fn changing(
+    trunk: &Trunk,
+    head: &Head,
+    classifier: &str,
+    recipe: &Recipe,
+    norm: Norm,
+) -> Result<Vec<(String, Tensor)>, TrainError> {
+    let tensors = trunk.tensors();
+    let ever: Vec<String> = recipe.phases().flatten().cloned().collect();
+    let trained = freeze(&tensors, &ever)?;
+    let mut changing: Vec<(String, Tensor)> = tensors
+        .iter()
+        .filter(|tensor| trained.contains(tensor.name.as_str()))
+        .map(|entry| (entry.name.clone(), entry.tensor.shallow_clone()))
+        .collect();
+    changing.extend(head.named_as(classifier));
+    if norm == Norm::Batch {
+        changing.extend(updated_statistics(&tensors, &trained));
+    }
+    Ok(changing)
 }
 
 /// Lets exactly `trainable` require gradients.

@@ -19,7 +19,10 @@ const CLIP_EPSILON: f64 = 1e-6;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     Head,
-    Backbone,
+    /// The trunk's part, so many stages before its last one.
+    Backbone {
+        depth: i32,
+    },
 }
 
 /// A tensor that trains.
@@ -36,7 +39,12 @@ pub struct Parameter {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rates {
     pub head: f64,
+    /// Of the trunk's last stage.
     pub backbone: f64,
+    /// What each stage before it takes of the next one's.
+    pub layer_decay: f64,
+    /// Steps over which parameters that join later warm up.
+    pub warmup: u64,
 }
 
 impl Rates {
@@ -45,13 +53,22 @@ impl Rates {
         Self {
             head: factor * recipe.learning_rate,
             backbone: factor * recipe.backbone_learning_rate,
+            layer_decay: recipe.layer_decay,
+            warmup: 0,
         }
     }
 
-    fn of(self, group: Group) -> f64 {
+    /// What a parameter's rate is multiplied by in its step `own_step` (from 1) after joining a run under way: the run's
+    /// warm-up, over again.
+    pub fn joining(self, own_step: u64) -> f64 {
+        (own_step as f64 / (self.warmup + 1) as f64).min(1.0)
+    }
+
+    /// Layer-wise decay as BEiT's and timm's `param_groups_layer_decay`, a layer being a stage.
+    pub fn of(self, group: Group) -> f64 {
         match group {
             Group::Head => self.head,
-            Group::Backbone => self.backbone,
+            Group::Backbone { depth } => self.backbone * self.layer_decay.powi(depth),
         }
     }
 }
@@ -64,8 +81,13 @@ pub struct Optimizer {
     gradient_clip: Option<f64>,
     /// SGD's momentum buffer, or AdamW's first moment; in parameter order.
     first: Vec<Tensor>,
+    /// Names of the parameters, and the step after which each joined.
+    joined: Vec<(String, u64)>,
     /// AdamW's second moment; empty for SGD.
     second: Vec<Tensor>,
+    ema_decay: Option<f64>,
+    /// Averages of the weights, or, while those are in the network, the weights; empty without `ema_decay`.
+    averages: Vec<Tensor>,
 }
 
 impl Optimizer {
@@ -82,12 +104,50 @@ impl Optimizer {
             weight_decay: recipe.weight_decay,
             gradient_clip: recipe.gradient_clip,
             first: zeros(),
+            joined: parameters.iter().map(|one| (one.name.clone(), 0)).collect(),
             second: if recipe.optimizer == recipe::Optimizer::Adamw {
                 zeros()
             } else {
                 Vec::new()
             },
+            ema_decay: recipe.ema_decay,
+            averages: if recipe.ema_decay.is_some() {
+                let copy = |parameter: &Parameter| parameter.tensor.detach().copy();
+                parameters.iter().map(copy).collect()
+            } else {
+                Vec::new()
+            },
         }
+    }
+
+    /// Takes over other parameters after step `step`: those that stay keep their state, those that are new begin with a
+    /// fresh one, those that are gone lose theirs and keep their weights.
+    pub fn regroup(&mut self, parameters: &[Parameter], step: u64) {
+        let place = |parameter: &Parameter| {
+            let names = &self.joined;
+            names.iter().position(|(name, _)| *name == parameter.name)
+        };
+        let places: Vec<Option<usize>> = parameters.iter().map(place).collect();
+        let pairs = || parameters.iter().zip(&places);
+        let moved = |old: &[Tensor], fresh: fn(&Tensor) -> Tensor| -> Vec<Tensor> {
+            let of = |(parameter, place): (&Parameter, &Option<usize>)| match place {
+                Some(place) => old[*place].shallow_clone(),
+                None => fresh(&parameter.tensor.detach()),
+            };
+            pairs().map(of).collect()
+        };
+        let first = moved(&self.first, Tensor::zeros_like);
+        if self.kind == recipe::Optimizer::Adamw {
+            self.second = moved(&self.second, Tensor::zeros_like);
+        }
+        if self.ema_decay.is_some() {
+            self.averages = moved(&self.averages, Tensor::copy);
+        }
+        let since = |place: &Option<usize>| place.map_or(step, |place| self.joined[place].1);
+        self.joined = pairs()
+            .map(|(parameter, place)| (parameter.name.clone(), since(place)))
+            .collect();
+        self.first = first;
     }
 
     /// Takes step `step` (from 1): changes `parameters` in place. Gradients are in parameter order and are used up.
@@ -103,7 +163,14 @@ impl Optimizer {
             clip(&mut gradients, limit);
         }
         for (index, (parameter, gradient)) in parameters.iter_mut().zip(gradients).enumerate() {
-            let rate = rates.of(parameter.group);
+            // Of its own steps: a parameter that joined later has warm-up and bias correction of its own.
+            let since = self.joined[index].1;
+            let own_step = step - since;
+            let rate = if since == 0 {
+                rates.of(parameter.group)
+            } else {
+                rates.of(parameter.group) * rates.joining(own_step)
+            };
             match self.kind {
                 recipe::Optimizer::Sgd => {
                     self.sgd(index, &mut parameter.tensor, gradient, rate, false)
@@ -112,9 +179,32 @@ impl Optimizer {
                     self.sgd(index, &mut parameter.tensor, gradient, rate, true)
                 }
                 recipe::Optimizer::Adamw => {
-                    self.adamw(index, &mut parameter.tensor, &gradient, step, rate)
+                    self.adamw(index, &mut parameter.tensor, &gradient, own_step, rate)
                 }
             }
+        }
+        self.average(parameters, step);
+    }
+
+    /// Takes this step's weights into their averages (Polyak & Juditsky 1992). Early on less of the past is kept,
+    /// `(1 + step) / (10 + step)`, as TensorFlow's `ExponentialMovingAverage` does: the first weights weigh little.
+    fn average(&mut self, parameters: &[Parameter], step: u64) {
+        let Some(decay) = self.ema_decay else {
+            return;
+        };
+        let kept = decay.min((1.0 + step as f64) / (10.0 + step as f64));
+        for (average, parameter) in self.averages.iter_mut().zip(parameters) {
+            let _ = average.lerp_(&parameter.tensor, 1.0 - kept);
+        }
+    }
+
+    /// Exchanges weights and their averages, in place; a second call puts them back. Nothing without `ema_decay`.
+    pub fn swap_averages(&mut self, parameters: &mut [Parameter]) {
+        let _no_grad = tch::no_grad_guard();
+        for (average, parameter) in self.averages.iter_mut().zip(parameters) {
+            let weights = parameter.tensor.copy();
+            parameter.tensor.copy_(average);
+            average.copy_(&weights);
         }
     }
 
@@ -165,7 +255,8 @@ impl Optimizer {
         let _ = weight.addcdiv_(&(&*first * (-rate / correction1)), &denominator);
     }
 
-    /// The state under stable names: `momentum.<parameter>`, or `first.<parameter>` and `second.<parameter>`.
+    /// The state under stable names: `momentum.<parameter>`, or `first.<parameter>` and `second.<parameter>`; and with
+    /// averages, which are the network's tensors then (`swap_averages`), the weights as `weights.<parameter>`.
     pub fn state(&self, parameters: &[Parameter]) -> Vec<(String, Tensor)> {
         let named = |kind: &'static str, tensors: &[Tensor]| {
             let pairs = parameters.iter().zip(tensors);
@@ -175,13 +266,13 @@ impl Optimizer {
                 })
                 .collect::<Vec<_>>()
         };
-        match self.kind {
+        let mut state = match self.kind {
             recipe::Optimizer::Sgd | recipe::Optimizer::Nesterov => named("momentum", &self.first),
-            recipe::Optimizer::Adamw => named("first", &self.first)
-                .into_iter()
-                .chain(named("second", &self.second))
-                .collect(),
-        }
+            recipe::Optimizer::Adamw => named("first", &self.first),
+        };
+        state.extend(named("second", &self.second));
+        state.extend(named("weights", &self.averages));
+        state
     }
 
     /// Takes over a saved state.
@@ -194,14 +285,15 @@ impl Optimizer {
         saved: &BTreeMap<String, Tensor>,
     ) -> Result<(), String> {
         let _no_grad = tch::no_grad_guard();
-        let kinds: &mut [(&str, &mut Vec<Tensor>)] = match self.kind {
-            recipe::Optimizer::Sgd | recipe::Optimizer::Nesterov => {
-                &mut [("momentum", &mut self.first)]
-            }
-            recipe::Optimizer::Adamw => {
-                &mut [("first", &mut self.first), ("second", &mut self.second)]
-            }
+        let first = match self.kind {
+            recipe::Optimizer::Sgd | recipe::Optimizer::Nesterov => "momentum",
+            recipe::Optimizer::Adamw => "first",
         };
+        let kinds = [
+            (first, &mut self.first),
+            ("second", &mut self.second),
+            ("weights", &mut self.averages),
+        ];
         for (kind, tensors) in kinds {
             for (parameter, tensor) in parameters.iter().zip(tensors.iter_mut()) {
                 let name = format!("{kind}.{}", parameter.name);

@@ -2,20 +2,18 @@
 
 use std::{fs, path::Path};
 
-use tch::{Device, Tensor};
-
 use super::{
     checkpoint::{Counters, Identity},
     device,
     error::TrainError,
     evaluation,
     export::{self, Export},
+    gradients::Criterion,
     inputs::Inputs,
-    loss,
     losses::Losses,
     metrics::Occasion,
     network::Network,
-    optimizer::{self, Optimizer, Rates},
+    optimizer::{Optimizer, Rates},
     order::{Batches, permutation},
     protocol::{Ending, Reporter, Stop},
     samples::Samples,
@@ -56,29 +54,41 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     let samples = Samples::open(&plan)?;
     let mut network = Network::build(&plan.base_model, recipe, samples.classes.len(), device)?;
 
+    // Optimizer, counters.
+    let step_size = recipe.batch_size as usize * recipe.accumulate as usize;
+    let batches = Batches::new(samples.train.len(), step_size);
+    let n_steps = batches.per_epoch() * u64::from(recipe.n_epochs);
+    let mut optimizer = Optimizer::new(recipe, &network.parameters);
+    let criterion = Criterion::new(recipe, &samples.labels, device);
+    let mut saver = Saver::new(folder, identity(&plan, &samples));
+    let mut counters = match &plan.resume {
+        Some(checkpoint) => {
+            let counters = saver.resume(
+                checkpoint,
+                &mut network,
+                &mut optimizer,
+                batches.per_epoch(),
+            )?;
+            if !counters.finished {
+                optimizer.swap_averages(&mut network.parameters);
+            }
+            counters
+        }
+        None => Counters::start(),
+    };
+
     // Features, or pixels.
     say.say(&Progress::Phase {
         phase: Phase::CachingFeatures,
     });
-    let Some(inputs) = Inputs::prepare(&plan, &samples, &network, device, stop, say)? else {
-        return Ok(stopped(0, say));
-    };
-
-    // Optimizer, counters.
-    let mut optimizer = Optimizer::new(recipe, &network.parameters);
-    let mut saver = Saver::new(folder, identity(&plan, &samples));
-    let mut counters = match &plan.resume {
-        Some(checkpoint) => saver.resume(checkpoint, &mut network, &mut optimizer)?,
-        None => Counters::start(),
+    let Some(mut inputs) = Inputs::prepare(&plan, &samples, &network, device, stop, say)? else {
+        return Ok(stopped(counters.step, say));
     };
 
     // Loop.
     say.say(&Progress::Phase {
         phase: Phase::Training,
     });
-    let labels = indices(&samples.labels, device);
-    let batches = Batches::new(samples.train.len(), recipe.batch_size as usize);
-    let n_steps = batches.per_epoch() * u64::from(recipe.n_epochs);
     let mut losses = Losses::new(n_steps, recipe.n_epochs);
     let mut order = Vec::new();
     while counters.is_training(n_steps) {
@@ -87,17 +97,25 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         if order.is_empty() {
             order = permutation(recipe.seed, epoch, samples.train.len());
         }
+        if network.enter_phases(recipe, epoch, batches.per_epoch(), &mut optimizer)?
+            && !inputs.fit(&network)
+        {
+            match Inputs::prepare(&plan, &samples, &network, device, stop, say)? {
+                Some(renewed) => inputs = renewed,
+                // What was trained since the last checkpoint is trained again.
+                None => return Ok(stopped(counters.step, say)),
+            }
+        }
         let batch: Vec<usize> = order[places]
             .iter()
             .map(|&place| samples.train[place])
             .collect();
 
-        let features = inputs.features_train(&network, &batch)?;
-        let logits = network.logits_train(&features, step);
-        let targets = labels.index_select(0, &indices(&batch, device));
-        let loss = loss::cross_entropy(&logits, &targets, recipe.label_smoothing);
-        let gradients = optimizer::gradients(&loss, &network.parameters)?;
-        let rates = Rates::at(recipe, schedule::factor(recipe, step, n_steps));
+        let (loss, gradients) = criterion.gradients(&network, &inputs, &batch, step)?;
+        let rates = Rates {
+            warmup: schedule::warmup_steps(recipe.warmup_fraction, n_steps),
+            ..Rates::at(recipe, schedule::factor(recipe, step, n_steps))
+        };
         optimizer.step(&mut network.parameters, gradients, step, rates);
         losses.push(&loss, step, epoch, batch.len(), rates.head);
         (counters.step, counters.epoch) = (step, epoch);
@@ -112,16 +130,20 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         let mut evaluated = None;
         if epoch_ends {
             order.clear();
+            optimizer.swap_averages(&mut network.parameters);
             let metrics = evaluation::end_epoch(&mut counters, &inputs, &network, &samples)?;
             let best = selection::judge(&mut counters, metrics, &recipe.early_stopping);
             if best {
                 saver.keep_best(&network);
             }
+            optimizer.swap_averages(&mut network.parameters);
             say.say(&Progress::Evaluated { metrics, best });
             evaluated = Some(metrics);
         }
         if counters.is_training(n_steps) && (saving || (epoch_ends && saver.due())) {
+            optimizer.swap_averages(&mut network.parameters);
             saver.save(&network, &optimizer, &counters, evaluated, say)?;
+            optimizer.swap_averages(&mut network.parameters);
             if asked {
                 return Ok(stopped(step, say));
             }
@@ -203,10 +225,4 @@ fn identity(plan: &TrainPlan, samples: &Samples) -> Identity {
 fn stopped(step: u64, say: &mut Reporter) -> Ending {
     say.say(&Progress::Stopped { step });
     Ending::Stopped
-}
-
-/// Numbers as torch takes them: i64 on the device.
-fn indices(numbers: &[usize], device: Device) -> Tensor {
-    let numbers: Vec<i64> = numbers.iter().map(|&number| number as i64).collect();
-    Tensor::from_slice(&numbers).to_device(device)
 }

@@ -114,7 +114,7 @@ impl Saver {
         )
     }
 
-    /// Puts a checkpoint's state into a run that is about to go on from it.
+    /// Puts a checkpoint's state into a run that is about to go on from it; an epoch has `epoch_steps` steps.
     ///
     /// # Errors
     /// `Checkpoint` when it does not fit, or is not whole.
@@ -123,6 +123,7 @@ impl Saver {
         folder: &Path,
         network: &mut Network,
         optimizer: &mut Optimizer,
+        epoch_steps: u64,
     ) -> Result<Counters, TrainError> {
         let saved = checkpoint::load(folder, &self.identity)?;
         let unfit = |reason: String| TrainError::Checkpoint {
@@ -130,6 +131,8 @@ impl Saver {
             reason,
         };
         let counters = saved.state.counters;
+        let recipe = &self.identity.recipe;
+        network.enter_phases(recipe, counters.epoch, epoch_steps, optimizer)?;
         network.restore(&saved.model).map_err(unfit)?;
         if counters.finished {
             return Ok(counters);

@@ -1,0 +1,98 @@
+//! Loss and gradients of one optimizer step, over one batch or several whose gradients add up.
+
+use tch::{Device, Tensor};
+
+use super::{error::TrainError, inputs::Inputs, loss, network::Network, optimizer, order::Batches};
+use crate::domain::recipe::Recipe;
+
+/// What a step's loss is made of besides the logits.
+#[derive(Debug)]
+pub struct Criterion {
+    batch_size: usize,
+    accumulate: u64,
+    smoothing: f64,
+    /// i64 [samples] on the device.
+    labels: Tensor,
+    /// f32 [classes] on the device.
+    class_weights: Option<Tensor>,
+    /// How much each sample weighs in a mean, by sample number.
+    sample_weights: Vec<f64>,
+}
+
+impl Criterion {
+    /// `labels` are those of all samples, by sample number.
+    pub fn new(recipe: &Recipe, labels: &[usize], device: Device) -> Self {
+        let weights = recipe.class_weights.as_deref();
+        let weight = |&label: &usize| weights.map_or(1.0, |weights| weights[label]);
+        Self {
+            batch_size: recipe.batch_size as usize,
+            accumulate: u64::from(recipe.accumulate),
+            smoothing: recipe.label_smoothing,
+            labels: indices(labels, device),
+            class_weights: weights.map(|weights| {
+                let weights: Vec<f32> = weights.iter().map(|&weight| weight as f32).collect();
+                Tensor::from_slice(&weights).to_device(device)
+            }),
+            sample_weights: labels.iter().map(weight).collect(),
+        }
+    }
+
+    /// The mean loss (a scalar) over the samples `members` of step `step` (from 1), and its gradients in parameter order.
+    ///
+    /// The samples run through the network `batch_size` at a time. Each batch's mean counts by the weight of its samples,
+    /// so that loss and gradients are those of all of them at once, whatever the size of the last batch.
+    ///
+    /// # Errors
+    /// `Io` when the cache cannot be read, `Torch`, `OutOfMemory`.
+    pub fn gradients(
+        &self,
+        network: &Network,
+        inputs: &Inputs,
+        members: &[usize],
+        step: u64,
+    ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+        let batches = Batches::new(members.len(), self.batch_size);
+        let total = self.weight(members);
+        let mut sums: Option<(Tensor, Vec<Tensor>)> = None;
+        for number in 1..=batches.per_epoch() {
+            let batch = &members[batches.locate(number).1];
+            let features = inputs.features_train(network, batch)?;
+            let logits = network.logits_train(&features, (step - 1) * self.accumulate + number);
+            let targets = self
+                .labels
+                .index_select(0, &indices(batch, self.labels.device()));
+            let mean = loss::cross_entropy(
+                &logits,
+                &targets,
+                self.class_weights.as_ref(),
+                self.smoothing,
+            );
+            let loss = mean * (self.weight(batch) / total);
+            let gradients = optimizer::gradients(&loss, &network.parameters)?;
+            let loss = loss.detach();
+            sums = Some(match sums {
+                None => (loss, gradients),
+                Some((sum, mut sums)) => {
+                    for (sum, gradient) in sums.iter_mut().zip(gradients) {
+                        let _ = sum.g_add_(&gradient);
+                    }
+                    (sum + loss, sums)
+                }
+            });
+        }
+        sums.ok_or_else(|| TrainError::Data("a step has no sample".to_owned()))
+    }
+
+    fn weight(&self, members: &[usize]) -> f64 {
+        members
+            .iter()
+            .map(|&sample| self.sample_weights[sample])
+            .sum()
+    }
+}
+
+/// Numbers as torch takes them: i64 on the device.
+fn indices(numbers: &[usize], device: Device) -> Tensor {
+    let numbers: Vec<i64> = numbers.iter().map(|&number| number as i64).collect();
+    Tensor::from_slice(&numbers).to_device(device)
+}
