@@ -317,7 +317,8 @@ fn eta_seconds(job: &Job, now: OffsetDateTime) -> Option<u64> {
         &job.recipe,
     ) {
         (Phase::Training, Some(n_steps), Some(speed), Some(recipe)) if speed > 0.0 => {
-            n_steps.saturating_sub(progress.step) as f64 * f64::from(recipe.batch_size) / speed
+            let samples = f64::from(recipe.batch_size) * f64::from(recipe.accumulate);
+            n_steps.saturating_sub(progress.step) as f64 * samples / speed
         }
         (Phase::CachingFeatures, ..) if progress.fraction > 0.02 => {
             let elapsed = (now - job.started_at?).as_seconds_f64();

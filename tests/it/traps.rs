@@ -1,6 +1,6 @@
 //! What goes wrong unnoticed in transfer learning, each as a test that names it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use rehead_domain::{
     progress::{Progress, exit},
@@ -45,15 +45,24 @@ fn targets(samples: usize) -> Tensor {
     Tensor::from_slice(&labels)
 }
 
-/// Trains on small images for `steps` steps.
-fn train_on_images(network: &mut Network, optimizer: &mut Optimizer, recipe: &Recipe, steps: u64) {
-    for step in 1..=steps {
+/// Trains on small images for these steps, at the peak rates.
+fn train_on_images(
+    network: &mut Network,
+    optimizer: &mut Optimizer,
+    recipe: &Recipe,
+    steps: RangeInclusive<u64>,
+) {
+    for step in steps {
         let images = numbers::images(&format!("input-{step}"), &[4, 3, 32, 32]);
         let logits = network.logits_train(&network.features_train(&images), step);
         let loss = loss::cross_entropy(&logits, &targets(4), None, recipe.label_smoothing);
         let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
-        let rates = Rates::at(recipe, schedule::factor(recipe, step, steps));
-        optimizer.step(&mut network.parameters, gradients, step, rates);
+        optimizer.step(
+            &mut network.parameters,
+            gradients,
+            step,
+            Rates::at(recipe, 1.0),
+        );
     }
 }
 
@@ -68,7 +77,7 @@ fn train_head(recipe: &Recipe, steps: u64) -> BTreeMap<String, Tensor> {
     let members: Vec<usize> = (0..SAMPLES).collect();
     let size = (recipe.batch_size * recipe.accumulate) as usize;
     for step in 1..=steps {
-        let start = (step as usize - 1) * size % SAMPLES;
+        let start = (step as usize - 1) % SAMPLES.div_ceil(size) * size;
         let window = &members[start..(start + size).min(SAMPLES)];
         let (_, gradients) = criterion
             .gradients(&network, &inputs, window, step)
@@ -96,7 +105,7 @@ fn trap_1_statistics_of_frozen_batch_norm_do_not_drift() {
     let mut network = build(&recipe);
     let before = copies(&network);
     let mut optimizer = Optimizer::new(&recipe, &network.parameters);
-    train_on_images(&mut network, &mut optimizer, &recipe, 3);
+    train_on_images(&mut network, &mut optimizer, &recipe, 1..=3);
     for (name, tensor) in copies(&network) {
         if name.contains("running_") {
             let moved = tensor != before[&name];
@@ -133,7 +142,7 @@ fn trap_3_frozen_weights_stay_under_decay_and_momentum() {
         let mut network = build(&recipe);
         let before = copies(&network);
         let mut optimizer = Optimizer::new(&recipe, &network.parameters);
-        train_on_images(&mut network, &mut optimizer, &recipe, 2);
+        train_on_images(&mut network, &mut optimizer, &recipe, 1..=2);
         for (name, tensor) in copies(&network) {
             let trains = network.parameters.iter().any(|one| one.name == name);
             assert_eq!(tensor != before[&name], trains, "{kind:?} {name}");
@@ -165,7 +174,7 @@ fn trap_4_what_is_frozen_later_stays_and_what_joins_joins_once_and_afresh() {
         let recipe = in_phases(kind);
         let mut network = build(&recipe);
         let mut optimizer = Optimizer::new(&recipe, &network.parameters);
-        train_on_images(&mut network, &mut optimizer, &recipe, 1);
+        train_on_images(&mut network, &mut optimizer, &recipe, 1..=1);
         let norm = |optimizer: &Optimizer, network: &Network, part: &str| {
             let state = optimizer.state(&network.parameters).into_iter();
             let of_part = state.filter(|(name, _)| name.contains(part));
@@ -177,7 +186,7 @@ fn trap_4_what_is_frozen_later_stays_and_what_joins_joins_once_and_afresh() {
 
         assert!(network.enter_phases(&recipe, 2, 1, &mut optimizer).unwrap());
         let before = copies(&network);
-        train_on_images(&mut network, &mut optimizer, &recipe, 2);
+        train_on_images(&mut network, &mut optimizer, &recipe, 2..=3);
         for (name, tensor) in copies(&network) {
             let trains = name.starts_with("layer4.0.") || name.starts_with("fc.");
             let trains = trains && !name.contains("running_");
@@ -212,7 +221,7 @@ fn trap_5_tensors_of_equal_value_both_train() {
         }
     });
     let mut optimizer = Optimizer::new(&recipe, &network.parameters);
-    train_on_images(&mut network, &mut optimizer, &recipe, 2);
+    train_on_images(&mut network, &mut optimizer, &recipe, 1..=2);
     let after = copies(&network);
     for name in equal {
         assert_ne!(after[name], after[name].full_like(0.25), "{name}");
@@ -413,7 +422,7 @@ fn evaluations(material: &Material, name: &str, recipe: Recipe) -> Vec<(f64, f64
 fn trap_20_the_mean_loss_counts_samples_not_batches() {
     let material = Material::new(20);
     let still = |batch_size, accumulate| Recipe {
-        learning_rate: 1e-9,
+        learning_rate: 0.0,
         batch_size,
         accumulate,
         head: Head {
@@ -426,11 +435,11 @@ fn trap_20_the_mean_loss_counts_samples_not_batches() {
     for (name, batch_size, accumulate) in [("seven", 7, 1), ("five-by-three", 5, 3)] {
         let parts = evaluations(&material, name, still(batch_size, accumulate));
         assert!(
-            (parts[0].0 - whole[0].0).abs() < 1e-6,
+            (parts[0].0 - whole[0].0).abs() < 1e-4,
             "{parts:?} {whole:?}"
         );
         assert!(
-            (parts[0].1 - whole[0].1).abs() < 1e-6,
+            (parts[0].1 - whole[0].1).abs() < 1e-4,
             "{parts:?} {whole:?}"
         );
     }
@@ -441,8 +450,6 @@ fn trap_22_the_best_comes_back_with_its_statistics_and_averages() {
     let material = Material::new(20);
     let averaged = |ema_decay| Recipe {
         n_epochs: 3,
-        learning_rate: 0.05,
-        backbone_learning_rate: 0.05,
         ema_decay,
         ..layer4(BatchNorm::Update)
     };
@@ -498,7 +505,7 @@ fn trap_22_averages_are_copies_and_follow_their_formula() {
 fn trap_26_what_cannot_train_is_an_error_with_a_code() {
     let material = Material::new(10);
     let boundless = Recipe {
-        learning_rate: 1e30,
+        learning_rate: 3e38,
         n_epochs: 5,
         ..recipe()
     };
