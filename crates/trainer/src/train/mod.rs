@@ -29,6 +29,9 @@ pub mod loss;
 /// SGD and AdamW with savable state.
 pub mod optimizer;
 
+/// The linear probe that a head may start at.
+pub mod probe;
+
 /// The learning rate as a function of the step.
 pub mod schedule;
 
@@ -67,6 +70,9 @@ pub mod protocol;
 
 /// Why there is no result.
 pub mod error;
+
+#[cfg(test)]
+mod test_data;
 
 #[cfg(test)]
 fn test_recipe() -> crate::domain::recipe::Recipe {
