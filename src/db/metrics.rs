@@ -41,12 +41,12 @@ pub async fn steps_after(
     Ok(steps.collect())
 }
 
-/// Every evaluation of a job behind `step` (0: all), in order.
+/// Every evaluation of a job behind `step`, in order; all with `None`, a probe's at step 0 included.
 pub async fn evaluations_after(
     pool: &PgPool,
     tenant: TenantId,
     job: JobId,
-    step: u64,
+    step: Option<u64>,
 ) -> sqlx::Result<Vec<Evaluation>> {
     let rows = sqlx::query!(
         "select e.step, e.epoch, e.train_loss, e.valid_loss, e.valid_accuracy, e.valid_balanced_accuracy, e.best
@@ -54,7 +54,7 @@ pub async fn evaluations_after(
         where e.job_id = $1 and j.tenant_id = $2 and e.step > $3 order by e.step",
         job.0,
         tenant.0,
-        convert::from_count(step)
+        step.map_or(-1, convert::from_count)
     )
     .fetch_all(pool)
     .await?;

@@ -84,8 +84,9 @@ pub(super) async fn metrics(
 ) -> Result<axum::Json<MetricsObject>, ApiError> {
     jobs::find(&state, tenant, job).await?;
     // Postgres' bigint ends where i64 does; there is no step behind that.
-    let after = query.after_step.unwrap_or(0).min(i64::MAX as u64);
-    let mut steps = db::metrics::steps_after(state.pool(), tenant, job, after, STEPS + 1).await?;
+    let after = query.after_step.map(|step| step.min(i64::MAX as u64));
+    let first = after.unwrap_or(0);
+    let mut steps = db::metrics::steps_after(state.pool(), tenant, job, first, STEPS + 1).await?;
     let has_more = steps.len() > STEPS as usize;
     steps.truncate(STEPS as usize);
     let evaluations = db::metrics::evaluations_after(state.pool(), tenant, job, after).await?;
@@ -259,7 +260,7 @@ pub(super) async fn curves(
 ) -> Result<Response, ApiError> {
     let job = jobs::find(&state, tenant, id).await?;
     let steps = all_steps(state.pool(), tenant, id).await?;
-    let evaluations = db::metrics::evaluations_after(state.pool(), tenant, id, 0).await?;
+    let evaluations = db::metrics::evaluations_after(state.pool(), tenant, id, None).await?;
     let best_step = evaluations
         .iter()
         .rev()

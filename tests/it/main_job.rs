@@ -27,7 +27,9 @@ async fn a_published_network_becomes_a_classifier_of_ones_own_classes() {
         6,
         "{file}"
     );
-    let job = service.job(&file, &json!({"freeze": "all"})).await;
+    let job = service
+        .job(&file, &json!({"freeze": "all", "head": {"init": "zero"}}))
+        .await;
     let job = service.ended(&job).await;
     assert_eq!(job["status"], "succeeded", "{job}");
     let id = job["id"].as_str().unwrap();
@@ -215,9 +217,20 @@ async fn features_are_computed_once() {
         .await;
     for epochs in [5, 50] {
         let job = service
-            .job(&file, &json!({"hyperparameters": {"n_epochs": epochs}}))
+            .job(
+                &file,
+                &json!({"head": {"init": "probe"}, "hyperparameters": {"n_epochs": epochs}}),
+            )
             .await;
-        assert_eq!(service.ended(&job).await["status"], "succeeded");
+        let job = service.ended(&job).await;
+        assert_eq!(job["status"], "succeeded");
+        let id = job["id"].as_str().unwrap();
+        let metrics = service
+            .get(&format!("/v1/fine_tuning/jobs/{id}/metrics"))
+            .await
+            .ok();
+        // The head begins as a linear probe, and that is measured before the first step.
+        assert_eq!(metrics["evaluations"][0]["step"], 0, "{metrics}");
     }
     let cache = service.dir.path().join("worker/cache/features");
     assert_eq!(

@@ -107,6 +107,59 @@ fn adamw_goes_on_exactly() {
     same_after_a_stop_and_a_kill(&eventful(Optimizer::Adamw));
 }
 
+/// The head of a resumed run comes from its checkpoint, not from the probe. Training at these rates does not better the
+/// probe soon, so that checkpoints hold it as the best.
+#[test]
+fn a_run_that_began_at_the_probe_goes_on_exactly() {
+    let recipe = eventful(Optimizer::Adamw);
+    same_after_a_stop_and_a_kill(&Recipe {
+        head: Head {
+            init: HeadInit::Probe,
+            ..recipe.head
+        },
+        ..recipe
+    });
+}
+
+/// Rates that ruin any head: what is left to report is the probe itself, from step 0, also after a stop.
+#[test]
+fn training_only_improves_on_the_probe() {
+    let material = Material::new(20);
+    let ruinous = Recipe {
+        head: Head {
+            layers: vec![HeadLayer::Dropout(0.9)],
+            init: HeadInit::Probe,
+        },
+        n_epochs: 400,
+        learning_rate: 50.0,
+        ..recipe()
+    };
+    let mut straight = material.start("straight", &material.plan(ruinous.clone()));
+    let (said, ended) = straight.end();
+    assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
+    assert!(
+        matches!(said.last(), Some(Progress::Finished { best_step: 0, .. })),
+        "{:?}",
+        said.last()
+    );
+
+    let mut plan = material.plan(Recipe {
+        checkpoint_every_seconds: 0,
+        ..ruinous
+    });
+    let mut first = material.start("first", &plan);
+    first.until(|said| matches!(said, Progress::Saved { .. }));
+    first.kill();
+    plan.resume = Some(first.newest_checkpoint());
+    let mut second = material.start("second", &plan);
+    let (said, ended) = second.end();
+    assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
+    let probed =
+        |said: &Progress| matches!(said, Progress::Evaluated { metrics, .. } if metrics.step == 0);
+    assert!(!said.iter().any(probed), "the probe ran again");
+    assert_eq!(second.result(), straight.result());
+}
+
 /// Over a frozen trunk an epoch takes milliseconds: it is stopped wherever that happens to be.
 #[test]
 fn a_frozen_trunk_goes_on_exactly() {

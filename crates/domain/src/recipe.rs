@@ -122,6 +122,8 @@ pub enum HeadInit {
     Zero,
     /// Weights from N(0, 0.01), bias 0.
     Normal,
+    /// The best linear classifier on the base model's features, by convex optimisation (LP-FT, Kumar et al. 2022).
+    Probe,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -388,7 +388,7 @@ fn early_stopping(fields: Fields<'_>) -> RequestedEarlyStopping {
 fn head(fields: Fields<'_>) -> RequestedHead {
     let head = RequestedHead {
         layers: fields.optional("layers", head_layers).unwrap_or_default(),
-        init: fields.auto("init", word(&["zero", "normal"])),
+        init: fields.auto("init", word(&["zero", "normal", "probe"])),
     };
     fields.finish();
     head

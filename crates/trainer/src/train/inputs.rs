@@ -202,6 +202,30 @@ impl Inputs {
         Ok(Vec::<f32>::try_from(&all)?)
     }
 
+    /// Features [N, feature_dim] of these samples in evaluation, by the trunk as it is now. `None` when a stop was asked
+    /// for.
+    ///
+    /// # Errors
+    /// `Io` when the cache cannot be read.
+    pub fn features(
+        &self,
+        network: &Network,
+        samples: &[usize],
+        stop: &Stop,
+    ) -> Result<Option<Tensor>, TrainError> {
+        let Self::Pixels { .. } = self else {
+            return self.features_train(network, samples).map(Some);
+        };
+        let mut parts = Vec::new();
+        for chunk in samples.chunks(EVALUATION_PIXELS) {
+            if stop.requested() {
+                return Ok(None);
+            }
+            parts.push(network.features(&self.images(chunk)?));
+        }
+        Ok(Some(Tensor::cat(&parts, 0)))
+    }
+
     /// Images [N, 3, S, S] f32 on the device.
     fn images(&self, samples: &[usize]) -> Result<Tensor, TrainError> {
         let Self::Pixels {

@@ -32,6 +32,9 @@ pub mod gradients;
 /// SGD and AdamW with savable state.
 pub mod optimizer;
 
+/// The linear probe that a head may start at.
+pub mod probe;
+
 /// The learning rate as a function of the step.
 pub mod schedule;
 
@@ -70,6 +73,9 @@ pub mod protocol;
 
 /// Why there is no result.
 pub mod error;
+
+#[cfg(test)]
+mod test_data;
 
 #[cfg(test)]
 fn test_recipe() -> crate::domain::recipe::Recipe {

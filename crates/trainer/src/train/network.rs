@@ -211,6 +211,14 @@ impl Network {
         tch::no_grad(|| self.head.forward(features))
     }
 
+    /// Puts a linear classifier in the head's place: weight [classes, `feature_dim`] and bias `[classes]`.
+    pub fn start_head(&mut self, weight: &Tensor, bias: &Tensor) {
+        tch::no_grad(|| {
+            self.head.weight.copy_(weight);
+            self.head.bias.copy_(bias);
+        });
+    }
+
     /// Everything that training changes, under timm's names; the network's own tensors, not copies.
     pub fn changing(&self) -> Vec<(String, Tensor)> {
         self.changing

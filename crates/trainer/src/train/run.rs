@@ -15,6 +15,7 @@ use super::{
     network::Network,
     optimizer::{Optimizer, Rates},
     order::{Batches, permutation},
+    probe,
     protocol::{Ending, Reporter, Stop},
     samples::Samples,
     saver::Saver,
@@ -24,6 +25,7 @@ use crate::domain::{
     checkpoint::Metrics,
     job::Phase,
     progress::Progress,
+    recipe::HeadInit,
     work::{PLAN, TrainPlan},
 };
 
@@ -84,6 +86,18 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     let Some(mut inputs) = Inputs::prepare(&plan, &samples, &network, device, stop, say)? else {
         return Ok(stopped(counters.step, say));
     };
+    if plan.resume.is_none() && recipe.head.init == HeadInit::Probe {
+        let features = |members: &[usize]| inputs.features(&network, members, stop);
+        let Some(probe) = probe::fit(features, &samples, &|| stop.requested())? else {
+            return Ok(stopped(0, say));
+        };
+        network.start_head(&probe.weight, &probe.bias);
+        // A candidate like any epoch's end: training can only improve on it.
+        let metrics = evaluation::end_epoch(&mut counters, &inputs, &network, &samples)?;
+        let best = selection::judge(&mut counters, metrics, &recipe.early_stopping);
+        saver.keep_best(&network);
+        say.say(&Progress::Evaluated { metrics, best });
+    }
 
     // Loop.
     say.say(&Progress::Phase {

@@ -1,0 +1,222 @@
+//! The linear probe: the head that is best on the features of the base model as it is, found by convex optimisation. It
+//! is where training starts (LP-FT, Kumar et al. 2022): a head that fits the features keeps the first gradients from
+//! distorting them, and training can only improve on it.
+
+/// The solver.
+pub mod lbfgs;
+/// The objective.
+pub mod logistic;
+
+use tch::{Device, Kind, Tensor};
+
+use self::logistic::{Labelled, Linear};
+use super::{error::TrainError, samples::Samples};
+
+/// Values of C, evenly spaced in log10 over `LOG10_C`.
+const PATH: u32 = 24;
+const LOG10_C: [f64; 2] = [-6.0, 2.0];
+/// The path ends early when so many values in a row did not better the validation loss: beyond, it overfits, slowly.
+const PATIENCE: u32 = 4;
+
+/// The best head on fixed features.
+#[derive(Debug)]
+pub struct Probe {
+    /// [classes, features] f32
+    pub weight: Tensor,
+    /// `[classes]` f32
+    pub bias: Tensor,
+    /// Weight of the samples' loss against the penalty ½ ‖weight‖² on features of unit variance.
+    pub c: f64,
+}
+
+/// Fits a path of probes to the train split and takes the one with the lowest log-loss on the validation split, of equals
+/// the smaller C. The test split is not looked at. `features` gives [N, features] of samples in evaluation, or `None` when
+/// `stopped`; then there is no probe either.
+///
+/// # Errors
+/// Those of `features`; `Diverged` when features are not finite.
+pub fn fit(
+    features: impl Fn(&[usize]) -> Result<Option<Tensor>, TrainError>,
+    samples: &Samples,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Option<Probe>, TrainError> {
+    let labelled = |members: &[usize]| -> Result<Option<Labelled>, TrainError> {
+        let Some(features) = features(members)? else {
+            return Ok(None);
+        };
+        let labels: Vec<i64> = members.iter().map(|&i| samples.labels[i] as i64).collect();
+        Ok(Some(Labelled {
+            features: features.to_device(Device::Cpu).to_kind(Kind::Double),
+            labels: Tensor::from_slice(&labels),
+        }))
+    };
+    let (Some(mut train), Some(mut validation)) =
+        (labelled(&samples.train)?, labelled(&samples.validation)?)
+    else {
+        return Ok(None);
+    };
+    let scale = Scale::of(&train.features);
+    if !(scale.deviation.is_finite() && scale.mean.isfinite().all().int64_value(&[]) == 1) {
+        return Err(TrainError::Diverged { step: 0 });
+    }
+    train.features = scale.apply(&train.features);
+    validation.features = scale.apply(&validation.features);
+    let best = best_of_path(&train, &validation, samples.classes.len() as i64, stopped);
+    Ok(best.map(|(c, linear)| scale.unfold(c, &linear)))
+}
+
+/// C and the probe of the lowest validation log-loss. Each fit starts where the one before ended.
+fn best_of_path(
+    train: &Labelled,
+    validation: &Labelled,
+    classes: i64,
+    stopped: &dyn Fn() -> bool,
+) -> Option<(f64, Linear)> {
+    let mut start = Linear::zero(classes, train.features.size()[1]);
+    let mut best: Option<(f64, f64, Linear)> = None;
+    let mut worse = 0;
+    for place in 0..PATH {
+        let share = f64::from(place) / f64::from(PATH - 1);
+        let c = 10f64.powf(LOG10_C[0] + share * (LOG10_C[1] - LOG10_C[0]));
+        let (linear, ..) = logistic::fit(train, c, &start, stopped);
+        if stopped() {
+            return None;
+        }
+        let loss = linear.log_loss(validation);
+        start = Linear {
+            weight: linear.weight.copy(),
+            bias: linear.bias.copy(),
+        };
+        if best.as_ref().is_none_or(|(lowest, ..)| loss < *lowest) {
+            best = Some((loss, c, linear));
+            worse = 0;
+        } else {
+            worse += 1;
+        }
+        if worse == PATIENCE {
+            break;
+        }
+    }
+    best.map(|(_, c, linear)| (c, linear))
+}
+
+/// One mean per feature and one deviation for all: C means the same for every trunk, and no feature gains weight.
+struct Scale {
+    /// `[features]`
+    mean: Tensor,
+    deviation: f64,
+}
+
+impl Scale {
+    fn of(features: &Tensor) -> Self {
+        let mean = features.mean_dim([0i64].as_slice(), false, Kind::Double);
+        let variance = (features - &mean)
+            .square()
+            .mean(Kind::Double)
+            .double_value(&[]);
+        // Constant features: nothing to scale, and nothing to divide by.
+        let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
+        let deviation = if variance.is_nan() {
+            f64::NAN
+        } else {
+            deviation
+        };
+        Self { mean, deviation }
+    }
+
+    fn apply(&self, features: &Tensor) -> Tensor {
+        (features - &self.mean) / self.deviation
+    }
+
+    /// The same classifier on features that are not scaled.
+    fn unfold(&self, c: f64, linear: &Linear) -> Probe {
+        let weight = &linear.weight / self.deviation;
+        let bias = &linear.bias - weight.mv(&self.mean);
+        Probe {
+            weight: weight.to_kind(Kind::Float),
+            bias: bias.to_kind(Kind::Float),
+            c,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::test_data::digits;
+
+    fn samples() -> (Tensor, Samples) {
+        let (features, labels) = digits();
+        let labels = Vec::<i64>::try_from(&labels).unwrap();
+        let samples = Samples {
+            sources: Vec::new(),
+            classes: (0..10).map(|class| class.to_string()).collect(),
+            labels: labels.iter().map(|&label| label as usize).collect(),
+            train: (0..300).collect(),
+            validation: (300..400).collect(),
+            test: (400..500).collect(),
+        };
+        (features, samples)
+    }
+
+    fn probe(features: &Tensor, samples: &Samples) -> Probe {
+        let rows = |members: &[usize]| {
+            let rows: Vec<i64> = members.iter().map(|&member| member as i64).collect();
+            Ok(Some(features.index_select(0, &Tensor::from_slice(&rows))))
+        };
+        fit(rows, samples, &|| false).unwrap().unwrap()
+    }
+
+    /// Trap 14: nothing is fitted with test rows.
+    #[test]
+    fn the_labels_of_the_test_split_choose_nothing() {
+        let (features, samples) = samples();
+        let before = probe(&features, &samples);
+        let rotate = |from: usize| {
+            let (features, mut samples) = self::samples();
+            samples.labels[from..from + 100].rotate_left(7);
+            probe(&features, &samples)
+        };
+        let after = rotate(400);
+        assert_eq!(before.weight, after.weight);
+        assert_eq!((before.bias, before.c), (after.bias, after.c));
+        // The comparison can fail: the validation split does choose.
+        assert!(rotate(300).c < before.c);
+    }
+
+    #[test]
+    fn scaling_is_folded_back() {
+        let (features, samples) = samples();
+        let (plain, moved) = (
+            probe(&features, &samples),
+            probe(&(&features * 10.0 + 3.0), &samples),
+        );
+        let logits = features
+            .to_kind(Kind::Float)
+            .linear(&plain.weight, Some(&plain.bias));
+        let same = (features * 10.0 + 3.0)
+            .to_kind(Kind::Float)
+            .linear(&moved.weight, Some(&moved.bias));
+        assert_eq!(plain.c, moved.c);
+        assert!((logits - same).abs().max().double_value(&[]) < 1e-3);
+    }
+
+    #[test]
+    fn features_that_are_all_alike_or_not_finite_end_well() {
+        let (features, samples) = samples();
+        let alike = probe(&features.zeros_like(), &samples);
+        assert!(alike.bias.isfinite().all().int64_value(&[]) == 1);
+        let broken = |members: &[usize]| {
+            let shape = [members.len() as i64, 3];
+            Ok(Some(Tensor::full(
+                shape,
+                f64::NAN,
+                (Kind::Double, Device::Cpu),
+            )))
+        };
+        assert!(matches!(
+            fit(broken, &samples, &|| false),
+            Err(TrainError::Diverged { step: 0 })
+        ));
+    }
+}
