@@ -15,6 +15,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tch::{Device, Kind, Tensor, nn};
 
 use super::{
+    calibration::TEMPERATURES,
     error::TrainError,
     export::{CONFIG, LABELS, MODEL, PREPROCESS},
     network::cut_at,
@@ -46,6 +47,8 @@ pub struct Bundle {
     weight: Tensor,
     /// [classes]
     bias: Tensor,
+    /// What logits are divided by before softmax.
+    temperature: f64,
     preprocessing: Preprocessing,
 }
 
@@ -59,6 +62,13 @@ struct Config {
 #[derive(Deserialize)]
 struct RunFacts {
     cut: String,
+    /// Bundles of before there was one have none.
+    #[serde(default = "uncalibrated")]
+    temperature: f64,
+}
+
+fn uncalibrated() -> f64 {
+    1.0
 }
 
 impl Bundle {
@@ -68,6 +78,13 @@ impl Bundle {
     /// `Io`; `Plan` for an architecture that is not here; `Weights` for a file that does not fit it.
     pub fn load(folder: &Path) -> Result<Self, TrainError> {
         let config: Config = read_json(&folder.join(CONFIG))?;
+        let temperature = config.rehead.temperature;
+        let [low, high] = TEMPERATURES;
+        if !(low..=high).contains(&temperature) {
+            return Err(TrainError::Plan(format!(
+                "{CONFIG}: the temperature must be from {low} to {high}, not {temperature}"
+            )));
+        }
         let labels: Vec<String> = read_json(&folder.join(LABELS))?;
         let architecture = registry::find(&config.architecture).ok_or_else(|| {
             TrainError::Plan(format!(
@@ -101,6 +118,7 @@ impl Bundle {
             extractor: Extractor::new(&trunk),
             weight,
             bias,
+            temperature,
             preprocessing,
         })
     }
@@ -148,7 +166,7 @@ impl Bundle {
         let side = i64::from(self.preprocessing.input_size);
         let images = Tensor::f_from_data_size(pixels, &[count, side, side, 3], Kind::Uint8)?;
         let logits = self.logits(&batch::normalize(&images, &self.preprocessing, Device::Cpu));
-        let shares = logits
+        let shares = (logits.to_kind(Kind::Double) / self.temperature)
             .softmax(-1, Kind::Double)
             .to_kind(Kind::Float)
             .contiguous();
