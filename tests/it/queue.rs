@@ -178,7 +178,7 @@ async fn a_job_runs_to_its_model() {
         records.steps
     );
     assert_eq!(
-        metrics::evaluations_after(pool, queue.tenant, job.id, 0)
+        metrics::evaluations_after(pool, queue.tenant, job.id, None)
             .await
             .unwrap(),
         records.evaluations

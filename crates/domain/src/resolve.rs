@@ -108,6 +108,16 @@ fn data_problems(training: &Dataset, validation: Option<&Dataset>) -> Vec<Proble
 fn contradictions(request: &JobRequest, trunk_is_frozen: bool, samples: u64) -> Vec<Problem> {
     let asked = &request.transfer.hyperparameters;
     let mut problems = Vec::new();
+    let head = &request.transfer.head;
+    let is_linear = |layer: &HeadLayer| matches!(layer, HeadLayer::Dropout(_));
+    if head.init == Auto::Value(HeadInit::Probe) && !head.layers.iter().all(is_linear) {
+        let message = "a probe is one linear layer on the features; leave `init` out, or all head layers but dropout";
+        problems.push(Problem::new(
+            "method.transfer.head.init",
+            CONTRADICTION,
+            message,
+        ));
+    }
     let mut contradiction = |option: &str, code, message: String| {
         problems.push(Problem::new(
             format!("method.transfer.hyperparameters.{option}"),
@@ -544,6 +554,16 @@ mod tests {
         assert!(resolve(&asked(81), &layers(), &data, None, 7).is_err());
         // A validation file of its own frees the training file's validation split to train.
         assert!(resolve(&asked(81), &layers(), &data, Some(&data), 7).is_ok());
+    }
+
+    #[test]
+    fn a_probe_starts_a_linear_head_only() {
+        let data = dataset(&["a", "b"], 40, 10);
+        for (head, fits) in [(json!([{"dropout": 0.2}]), true), (json!([{"linear": 8}]), false)] {
+            let asked = request(json!({"head": {"layers": head, "init": "probe"}}));
+            let problems = resolve(&asked, &layers(), &data, None, 7).err().unwrap_or_default();
+            assert_eq!(problems.is_empty(), fits, "{problems:?}");
+        }
     }
 
     #[test]

@@ -10,27 +10,27 @@ use super::{
 };
 use crate::domain::checkpoint::Metrics;
 
-/// Counts and losses of the samples `members`.
+/// Logits of the samples `members` beside their labels.
 ///
 /// # Errors
 /// `Io` when the cache cannot be read.
-pub fn tally(
+pub fn score(
     inputs: &Inputs,
     network: &Network,
     samples: &Samples,
     members: &[usize],
-) -> Result<Tally, TrainError> {
+) -> Result<Scored, TrainError> {
     let logits = inputs.logits(network, members)?;
     let labels = members
         .iter()
         .map(|&sample| samples.labels[sample])
         .collect();
     let classes = samples.classes.len();
-    Ok(Tally::of(&Scored {
+    Ok(Scored {
         logits,
         labels,
         classes,
-    }))
+    })
 }
 
 /// Ends an epoch: its mean loss, and how the network does on the validation split.
@@ -43,7 +43,7 @@ pub fn end_epoch(
     network: &Network,
     samples: &Samples,
 ) -> Result<Metrics, TrainError> {
-    let tally = tally(inputs, network, samples, &samples.validation)?;
+    let tally = Tally::of(&score(inputs, network, samples, &samples.validation)?);
     if !tally.log_loss.is_finite() {
         return Err(TrainError::Diverged {
             step: counters.step,

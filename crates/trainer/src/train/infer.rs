@@ -15,6 +15,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tch::{Device, Kind, Tensor, nn};
 
 use super::{
+    calibration::TEMPERATURES,
     error::TrainError,
     export::{CONFIG, LABELS, MODEL, PREPROCESS},
     network::cut_at,
@@ -44,6 +45,8 @@ const READ_AHEAD: usize = 256;
 pub struct Bundle {
     extractor: Extractor,
     head: Head,
+    /// What logits are divided by before softmax.
+    temperature: f64,
     preprocessing: Preprocessing,
 }
 
@@ -58,11 +61,18 @@ struct Config {
 struct RunFacts {
     cut: String,
     recipe: RecipeFacts,
+    /// Bundles of before there was one have none.
+    #[serde(default = "uncalibrated")]
+    temperature: f64,
 }
 
 #[derive(Deserialize)]
 struct RecipeFacts {
     head: recipe::Head,
+}
+
+fn uncalibrated() -> f64 {
+    1.0
 }
 
 impl Bundle {
@@ -72,6 +82,13 @@ impl Bundle {
     /// `Io`; `Plan` for an architecture that is not here; `Weights` for a file that does not fit it.
     pub fn load(folder: &Path) -> Result<Self, TrainError> {
         let config: Config = read_json(&folder.join(CONFIG))?;
+        let temperature = config.rehead.temperature;
+        let [low, high] = TEMPERATURES;
+        if !(low..=high).contains(&temperature) {
+            return Err(TrainError::Plan(format!(
+                "{CONFIG}: the temperature must be from {low} to {high}, not {temperature}"
+            )));
+        }
         let labels: Vec<String> = read_json(&folder.join(LABELS))?;
         let architecture = registry::find(&config.architecture).ok_or_else(|| {
             TrainError::Plan(format!(
@@ -98,6 +115,7 @@ impl Bundle {
         Ok(Self {
             extractor: Extractor::new(&trunk),
             head,
+            temperature,
             preprocessing,
         })
     }
@@ -141,7 +159,7 @@ impl Bundle {
         let side = i64::from(self.preprocessing.input_size);
         let images = Tensor::f_from_data_size(pixels, &[count, side, side, 3], Kind::Uint8)?;
         let logits = self.logits(&batch::normalize(&images, &self.preprocessing, Device::Cpu));
-        let shares = logits
+        let shares = (logits.to_kind(Kind::Double) / self.temperature)
             .softmax(-1, Kind::Double)
             .to_kind(Kind::Float)
             .contiguous();

@@ -44,6 +44,9 @@ pub mod losses;
 /// From logits to a report.
 pub mod metrics;
 
+/// The temperature of probabilities.
+pub mod calibration;
+
 /// How the network does on some samples.
 pub mod evaluation;
 

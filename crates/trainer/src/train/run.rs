@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{
+    calibration::{self, Calibration},
     checkpoint::{Counters, Identity},
     device,
     error::TrainError,
@@ -11,7 +12,7 @@ use super::{
     gradients::Criterion,
     inputs::Inputs,
     losses::Losses,
-    metrics::Occasion,
+    metrics::{Occasion, Tally},
     network::Network,
     optimizer::{Optimizer, Rates},
     order::{Batches, permutation},
@@ -186,8 +187,11 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         epoch: best.epoch,
         majority_label,
     };
-    let tally = evaluation::tally(&inputs, &network, &samples, members)?;
-    let report = tally.report(&samples.classes, occasion);
+    let scored = evaluation::score(&inputs, &network, &samples, members)?;
+    // Fitted on the split that chose the checkpoint, never on the test split.
+    let validation = evaluation::score(&inputs, &network, &samples, &samples.validation)?;
+    let calibration = Calibration::measure(&scored, calibration::fit(&validation));
+    let report = Tally::of(&scored).report(&samples.classes, occasion);
     let text = serde_json::to_vec_pretty(&report).expect("a report is plain data: this is a bug");
     fs::write(folder.join(REPORT), text).map_err(TrainError::io("cannot write the report"))?;
 
@@ -204,6 +208,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
             network,
             best,
             report,
+            calibration,
             device,
         },
     )?;
