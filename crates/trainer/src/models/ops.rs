@@ -24,6 +24,11 @@ pub enum Activation {
     Relu6,
     /// `x * sigmoid(x)`, also called swish.
     Silu,
+    /// `x * relu6(x + 3) / 6` (Howard et al. 2019).
+    HardSwish,
+    Sigmoid,
+    /// `relu6(x + 3) / 6`
+    HardSigmoid,
 }
 
 impl Activation {
@@ -36,6 +41,9 @@ impl Activation {
             // Its gradient needs its input.
             Self::Silu if !x.requires_grad() => x.silu_(),
             Self::Silu => x.silu(),
+            Self::HardSwish => x.hardswish(),
+            Self::Sigmoid => x.sigmoid(),
+            Self::HardSigmoid => x.hardsigmoid(),
         }
     }
 }
@@ -72,6 +80,8 @@ pub enum Op {
     SqueezeExcite(SqueezeExcite),
     /// 3x3 at stride 2, one pixel of padding (ResNet's stem).
     MaxPool,
+    /// The mean over all places: [N, C, h, w] to [N, C, 1, 1].
+    GlobalPool,
 }
 
 /// A convolution without bias, BatchNorm, and an activation.
@@ -103,11 +113,13 @@ pub struct BatchNorm {
     pub eps: f64,
 }
 
-/// Hu et al. 2018: channels are scaled by `sigmoid(expand(silu(reduce(mean))))`, timm's `SqueezeExcite`.
+/// Hu et al. 2018: channels are scaled by `gate(expand(activation(reduce(mean))))`, timm's `SqueezeExcite`.
 #[derive(Debug)]
 pub struct SqueezeExcite {
     pub reduce: Conv,
+    pub activation: Activation,
     pub expand: Conv,
+    pub gate: Activation,
 }
 
 /// The path of a dotted name such as `layer1.0.conv1`.
@@ -231,7 +243,12 @@ impl ConvNorm {
 
 impl SqueezeExcite {
     /// `inner` channels between the two 1x1 convolutions.
-    pub fn new(root: &nn::Path, name: &str, channels: i64, inner: i64) -> Self {
+    pub fn new(
+        root: &nn::Path,
+        name: &str,
+        (channels, inner): (i64, i64),
+        (activation, gate): (Activation, Activation),
+    ) -> Self {
         let shape = |inputs, outputs| ConvShape {
             inputs,
             outputs,
@@ -247,22 +264,21 @@ impl SqueezeExcite {
                 shape(channels, inner),
                 true,
             ),
+            activation,
             expand: Conv::new(
                 root,
                 &format!("{name}.conv_expand"),
                 shape(inner, channels),
                 true,
             ),
+            gate,
         }
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let mean = x.mean_dim(&[2i64, 3][..], true, None);
-        let scale = self
-            .expand
-            .forward(&self.reduce.forward(&mean).silu())
-            .sigmoid();
-        x * scale
+        let reduced = self.activation.apply(self.reduce.forward(&mean));
+        x * self.gate.apply(self.expand.forward(&reduced))
     }
 }
 
@@ -275,6 +291,7 @@ impl Op {
             Self::Conv { conv, activation } => activation.apply(conv.forward(x)),
             Self::SqueezeExcite(op) => op.forward(x),
             Self::MaxPool => x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false),
+            Self::GlobalPool => x.mean_dim(&[2i64, 3][..], true, None),
         }
     }
 
@@ -302,7 +319,7 @@ impl Op {
                 op.reduce.visit(tell);
                 op.expand.visit(tell);
             }
-            Self::MaxPool => {}
+            Self::MaxPool | Self::GlobalPool => {}
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Every architecture that Rehead can build. To add one: a file for its family, and a line in `ALL`; the tests over the
-//! registry then check it unasked.
+//! Every architecture that Rehead can build. To add one: a file for its family with a list `ALL`, and a line in `all`; the
+//! tests over the registry then check it unasked.
 
 use tch::{Device, nn};
 
-use super::{efficientnet, resnet, trunk::Trunk};
+use super::{efficientnet, inverted, mobilenet, resnet, trunk::Trunk};
 use crate::domain::base_model::{self, Interpolation, LayerTensor, Layers, Preprocessing};
 
 /// The mean of ImageNet's training images by channel, on pixels scaled to 0..1; with `IMAGENET_STD` the usual input of
@@ -29,25 +29,20 @@ pub struct Architecture {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Family {
     ResNet(&'static resnet::Config),
-    EfficientNet(&'static efficientnet::Config),
+    Inverted(&'static inverted::Config),
 }
 
-static ALL: [&Architecture; 4] = [
-    &efficientnet::EFFICIENTNET_B0,
-    &efficientnet::TF_EFFICIENTNET_LITE0,
-    &resnet::RESNET18,
-    &resnet::RESNET50,
-];
-
 /// Every architecture, in alphabetical order of its family.
-pub fn all() -> &'static [&'static Architecture] {
-    &ALL
+pub fn all() -> impl Iterator<Item = &'static Architecture> + Clone {
+    efficientnet::ALL
+        .iter()
+        .chain(&mobilenet::ALL)
+        .chain(&resnet::ALL)
 }
 
 /// The architecture of this name.
 pub fn find(name: &str) -> Option<&'static Architecture> {
-    ALL.into_iter()
-        .find(|architecture| architecture.name == name)
+    all().find(|architecture| architecture.name == name)
 }
 
 impl Architecture {
@@ -55,14 +50,14 @@ impl Architecture {
     pub fn build(&self, path: &nn::Path) -> Trunk {
         match self.family {
             Family::ResNet(config) => resnet::build(config, path),
-            Family::EfficientNet(config) => efficientnet::build(config, path),
+            Family::Inverted(config) => inverted::build(config, path),
         }
     }
 
     /// timm's name for a tensor of published weights; names that need no mapping stay.
     pub fn timm_name(&self, published: &str) -> String {
         let mapped = match self.family {
-            Family::EfficientNet(config) => efficientnet::timm_name(config, published),
+            Family::Inverted(config) => efficientnet::timm_name(config, published),
             Family::ResNet(_) => None,
         };
         mapped.unwrap_or_else(|| published.to_owned())

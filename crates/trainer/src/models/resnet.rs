@@ -1,5 +1,6 @@
 //! ResNet (He et al. 2015, <https://arxiv.org/abs/1512.03385>), as in timm 1.0 `resnet.py` and torchvision: the stride of
-//! a bottleneck sits on its 3x3 convolution ("v1.5"). Weights of timm's and torchvision's `resnet18` and `resnet50` fit.
+//! a bottleneck sits on its 3x3 convolution ("v1.5"). Weights of timm's and
+//! torchvision's networks of these names fit.
 
 use tch::nn;
 
@@ -21,27 +22,44 @@ pub(super) struct Config {
     bottleneck: bool,
 }
 
-pub static RESNET18: Architecture = Architecture {
-    name: "resnet18",
-    feature_dim: 512,
-    classifier: "fc",
-    preprocessing: imagenet_224(Interpolation::Bilinear),
-    family: Family::ResNet(&Config {
-        depths: [2, 2, 2, 2],
-        bottleneck: false,
-    }),
-};
+const fn architecture(name: &'static str, config: &'static Config) -> Architecture {
+    Architecture {
+        name,
+        feature_dim: if config.bottleneck { 2048 } else { 512 },
+        classifier: "fc",
+        preprocessing: imagenet_224(Interpolation::Bilinear),
+        family: Family::ResNet(config),
+    }
+}
 
-pub static RESNET50: Architecture = Architecture {
-    name: "resnet50",
-    feature_dim: 2048,
-    classifier: "fc",
-    preprocessing: imagenet_224(Interpolation::Bilinear),
-    family: Family::ResNet(&Config {
-        depths: [3, 4, 6, 3],
+static R18: Config = basic([2, 2, 2, 2]);
+static R34: Config = basic([3, 4, 6, 3]);
+static R50: Config = bottleneck([3, 4, 6, 3]);
+static R101: Config = bottleneck([3, 4, 23, 3]);
+static R152: Config = bottleneck([3, 8, 36, 3]);
+
+const fn basic(depths: [i64; 4]) -> Config {
+    Config {
+        depths,
+        bottleneck: false,
+    }
+}
+
+const fn bottleneck(depths: [i64; 4]) -> Config {
+    Config {
+        depths,
         bottleneck: true,
-    }),
-};
+    }
+}
+
+/// The paper's table 1.
+pub static ALL: [Architecture; 5] = [
+    architecture("resnet18", &R18),
+    architecture("resnet34", &R34),
+    architecture("resnet50", &R50),
+    architecture("resnet101", &R101),
+    architecture("resnet152", &R152),
+];
 
 /// Stages `stem`, `layer1` … `layer4`.
 pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {

@@ -1,0 +1,65 @@
+"""Records what timm's networks compute, for tests/it/parity.rs, by the rules of tests/fixtures/parity/README.md.
+
+    scripts/python.sh tests/python/record_parity.py tests/fixtures/parity resnet34 efficientnet_b1 …
+
+Needs torch 2.13.0 and timm 1.0.31. Weights and images follow from names, so nothing is downloaded.
+"""
+
+import json
+import math
+import sys
+import zlib
+
+import numpy as np
+import timm
+import torch
+
+SHAPE = [2, 3, 96, 96]
+
+
+def uniform(name, shape):
+    x = (zlib.crc32(name.encode()) + np.arange(math.prod(shape), dtype=np.uint64) * 0x9E3779B9).astype(np.uint32)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+        x = ((x ^ (x >> np.uint32(shift))).astype(np.uint64) * factor).astype(np.uint32)
+    return (x.astype(np.float64) / 2**32 - 0.5).reshape(shape)
+
+
+def weights(name, tensor):
+    shape = tuple(tensor.shape)
+    if not tensor.is_floating_point():
+        return tensor
+    u = uniform(name, shape)
+    if name.endswith("running_var"):
+        u = 1 + u
+    elif name.endswith("running_mean"):
+        u = 0.02 * u
+    elif len(shape) <= 1:
+        u = 1 + 0.2 * u if name.endswith(("weight", "gamma")) else 0.02 * u
+    else:
+        u = u * math.sqrt(24 / (math.prod(shape) / shape[0]))
+    return torch.from_numpy(u.astype(np.float32))
+
+
+def record(name):
+    model = timm.create_model(name).eval()
+    state = {key: weights(key, tensor) for key, tensor in model.state_dict().items()}
+    model.load_state_dict(state, strict=True)
+    images = torch.from_numpy((4 * uniform("input", SHAPE)).astype(np.float32))
+    with torch.no_grad():
+        features = model.forward_head(model.forward_features(images), pre_logits=True)
+        logits = model(images)
+    result = {"library": "timm", "name": name, "versions": {"torch": torch.__version__, "timm": timm.__version__}}
+    result["input"] = {"shape": SHAPE, "rule": "4 * uniform('input')"}
+    for key, value in (("pre_logits", features), ("logits", logits)):
+        result[f"{key}_shape"] = list(value.shape)
+        result[f"{key}_first8"] = value[:, :8].tolist()
+        result[f"{key}_l2"] = value.norm(dim=1).tolist()
+    result["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    result["state_dict"] = {key: list(tensor.shape) for key, tensor in state.items()}
+    return result
+
+
+folder, *names = sys.argv[1:]
+for name in names:
+    with open(f"{folder}/timm-{name}.json", "w") as file:
+        json.dump(record(name), file, separators=(",", ":"))
