@@ -37,7 +37,17 @@ fn check(recording: &Value) -> Result<(), String> {
     let classes = recording["logits_shape"][1].as_i64().unwrap();
     let width = i64::from(architecture.feature_dim);
     let zeros = |size: &[i64]| Tensor::zeros(size, (tch::Kind::Float, Device::Cpu));
+    // torchvision's SqueezeNet has a 1x1 convolution and a ReLU before it pools, where others have a linear layer.
+    let key = format!("{}.weight", architecture.classifier);
+    let convolves = recording["state_dict"][&key]
+        .as_array()
+        .is_some_and(|shape| shape.len() == 4);
     let (weight, bias) = (zeros(&[classes, width]), zeros(&[classes]));
+    let weight = if convolves {
+        weight.reshape([classes, width, 1, 1])
+    } else {
+        weight
+    };
     let mut named = trunk.named();
     named.push((
         format!("{}.weight", architecture.classifier),
@@ -53,16 +63,28 @@ fn check(recording: &Value) -> Result<(), String> {
     let size: Vec<i64> = serde_json::from_value(recording["input"]["shape"].clone()).unwrap();
     let images = numbers::images("input", &size);
     let plain = tch::no_grad(|| trunk.forward(&images, 0, Norm::Running));
+    let extractor = Extractor::new(&trunk);
+    if convolves {
+        let logits = |map: Tensor| {
+            map.conv2d(&weight, Some(&bias), 1, 0, 1, 1)
+                .relu()
+                .mean_dim(&[2i64, 3][..], false, None)
+        };
+        let map = tch::no_grad(|| trunk.forward_until(&images, trunk.stages.len()));
+        compare("logits", &logits(map), recording, "logits")?;
+        return compare(
+            "fast logits",
+            &logits(extractor.map(&images)),
+            recording,
+            "logits",
+        );
+    }
     compare("features", &plain, recording, "pre_logits")?;
-    compare(
-        "logits",
-        &plain.linear(&weight, Some(&bias)),
-        recording,
-        "logits",
-    )?;
+    let logits = plain.linear(&weight, Some(&bias));
+    compare("logits", &logits, recording, "logits")?;
     compare(
         "fast features",
-        &Extractor::new(&trunk).features(&images),
+        &extractor.features(&images),
         recording,
         "pre_logits",
     )

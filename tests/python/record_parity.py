@@ -14,7 +14,6 @@ import numpy as np
 import timm
 import torch
 
-SHAPE = [2, 3, 96, 96]
 
 
 def uniform(name, shape):
@@ -41,15 +40,18 @@ def weights(name, tensor):
 
 
 def record(name):
-    model = timm.create_model(name).eval()
+    # At a size of their own, ViTs resample their positions; sides are multiples of the patch.
+    side = 98 if "patch14" in name else 96
+    shape = [2, 3, side, side]
+    model = timm.create_model(name, **({"dynamic_img_size": True} if name.startswith("vit_") else {})).eval()
     state = {key: weights(key, tensor) for key, tensor in model.state_dict().items()}
     model.load_state_dict(state, strict=True)
-    images = torch.from_numpy((4 * uniform("input", SHAPE)).astype(np.float32))
+    images = torch.from_numpy((4 * uniform("input", shape)).astype(np.float32))
     with torch.no_grad():
         features = model.forward_head(model.forward_features(images), pre_logits=True)
         logits = model(images)
     result = {"library": "timm", "name": name, "versions": {"torch": torch.__version__, "timm": timm.__version__}}
-    result["input"] = {"shape": SHAPE, "rule": "4 * uniform('input')"}
+    result["input"] = {"shape": shape, "rule": "4 * uniform('input')"}
     for key, value in (("pre_logits", features), ("logits", logits)):
         result[f"{key}_shape"] = list(value.shape)
         result[f"{key}_first8"] = value[:, :8].tolist()

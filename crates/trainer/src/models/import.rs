@@ -95,7 +95,7 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Inspected> {
 }
 
 fn unknown(name: &str) -> Problem {
-    let names = registry::all().map(|architecture| architecture.name);
+    let names = registry::all().iter().map(|architecture| architecture.name);
     let message = format!(
         "there is no architecture `{name}`; {}",
         problem::suggestion(name, names)
@@ -153,7 +153,12 @@ fn adopt(architecture: &Architecture, tensors: Tensors) -> Result<Network, Vec<P
             .find_map(|name| tensors.get(name)?.size().first().copied())
             .unwrap_or(1);
         let zeros = |dims: &[i64]| Tensor::zeros(dims, (Kind::Float, Device::Cpu));
-        named.push((weight, zeros(&[count, i64::from(architecture.feature_dim)])));
+        let mut dims = vec![count, i64::from(architecture.feature_dim)];
+        if tensors.get(&weight).is_some_and(|given| given.dim() == 4) {
+            // A classifier that is a 1x1 convolution, as SqueezeNet's.
+            dims.extend([1, 1]);
+        }
+        named.push((weight, zeros(&dims)));
         named.push((bias, zeros(&[count])));
         classes = u32::try_from(count).ok();
     }

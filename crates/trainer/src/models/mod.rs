@@ -1,5 +1,5 @@
 //! Architectures, their weights, and the heads on top. Runs in children only. In reading order: `registry` lists what
-//! there is, `trunk` and `ops` are what networks are made of, one file per family builds them, `head` is what is new in
+//! there is, `trunk`, `ops`, `channels` and `attention` are what networks are made of, one file per family builds them, `head` is what is new in
 //! a fine-tuned model, `weights` and `pth` read files that nobody needs to trust, `import` joins these for an uploaded
 //! base model, and `fast` computes features of a trunk that does not train.
 
@@ -9,13 +9,25 @@ pub mod trunk;
 
 pub mod ops;
 
+pub mod channels;
+
+pub mod attention;
+
 mod inverted;
+
+pub mod convnext;
 
 pub mod efficientnet;
 
-pub mod mobilenet;
+pub mod mobilenetv2;
+
+pub mod mobilenetv3;
 
 pub mod resnet;
+
+pub mod squeezenet;
+
+pub mod vit;
 
 pub mod head;
 

@@ -1,8 +1,14 @@
-//! What blocks are made of: convolution with BatchNorm, squeeze-and-excitation, max pooling. Built under a
+//! What blocks are made of: convolution with BatchNorm, squeeze-and-excitation, pooling; `channels` and `attention` have
+//! the operations of transformers. Built under a
 //! `tch::nn::Path` so that a `VarStore` knows every tensor by its timm name; initial values are set here, because tch's
 //! defaults differ from PyTorch's.
 
 use tch::{Tensor, nn};
+
+use super::{
+    attention::{Attention, Embedding},
+    channels::{LayerNorm, LayerScale, Linear},
+};
 
 /// How much a BatchNorm's running statistics move towards the batch's in one step (PyTorch's default).
 const MOMENTUM: f64 = 0.1;
@@ -24,11 +30,10 @@ pub enum Activation {
     Relu6,
     /// `x * sigmoid(x)`, also called swish.
     Silu,
-    /// `x * relu6(x + 3) / 6` (Howard et al. 2019).
+    /// `x * relu6(x + 3) / 6`
     HardSwish,
-    Sigmoid,
-    /// `relu6(x + 3) / 6`
-    HardSigmoid,
+    /// `x * Φ(x)`, exact.
+    Gelu,
 }
 
 impl Activation {
@@ -41,9 +46,9 @@ impl Activation {
             // Its gradient needs its input.
             Self::Silu if !x.requires_grad() => x.silu_(),
             Self::Silu => x.silu(),
+            Self::HardSwish if !x.requires_grad() => x.hardswish_(),
             Self::HardSwish => x.hardswish(),
-            Self::Sigmoid => x.sigmoid(),
-            Self::HardSigmoid => x.hardsigmoid(),
+            Self::Gelu => x.gelu("none"),
         }
     }
 }
@@ -52,6 +57,7 @@ impl Activation {
 pub enum Padding {
     /// `kernel / 2` on every side.
     Half,
+    None,
     /// TensorFlow's `SAME`: as much as makes the output `ceil(input / stride)`, the odd one at the bottom and right.
     Same,
 }
@@ -78,9 +84,19 @@ pub enum Op {
         activation: Activation,
     },
     SqueezeExcite(SqueezeExcite),
+    Fire(Fire),
+    LayerNorm(LayerNorm),
+    Linear(Linear),
+    LayerScale(LayerScale),
+    Embedding(Embedding),
+    Attention(Attention),
+    /// `x + ops(x)`, for blocks with more than one shortcut.
+    Residual(Vec<Op>),
     /// 3x3 at stride 2, one pixel of padding (ResNet's stem).
     MaxPool,
-    /// The mean over all places: [N, C, h, w] to [N, C, 1, 1].
+    /// 3x3 at stride 2 without padding; what is left over at the edge is pooled too (SqueezeNet).
+    MaxPoolCeil,
+    /// The mean of a map's places, as a map [N, C, 1, 1].
     GlobalPool,
 }
 
@@ -113,17 +129,33 @@ pub struct BatchNorm {
     pub eps: f64,
 }
 
-/// Hu et al. 2018: channels are scaled by `gate(expand(activation(reduce(mean))))`, timm's `SqueezeExcite`.
+/// The two functions of a `SqueezeExcite`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// SiLU inside, sigmoid at the end.
+    Sigmoid,
+    /// ReLU inside, `relu6(x + 3) / 6` at the end.
+    HardSigmoid,
+}
+
+/// Hu et al. 2018: channels are scaled by `gate(expand(act(reduce(mean))))`, timm's `SqueezeExcite`.
 #[derive(Debug)]
 pub struct SqueezeExcite {
+    pub gate: Gate,
     pub reduce: Conv,
-    pub activation: Activation,
     pub expand: Conv,
-    pub gate: Activation,
+}
+
+/// SqueezeNet's module: a 1x1 convolution, then a 1x1 and a 3x3 one side by side, each with a ReLU.
+#[derive(Debug)]
+pub struct Fire {
+    pub squeeze: Conv,
+    pub expand1: Conv,
+    pub expand3: Conv,
 }
 
 /// The path of a dotted name such as `layer1.0.conv1`.
-fn at<'a>(root: &nn::Path<'a>, name: &str) -> nn::Path<'a> {
+pub(super) fn at<'a>(root: &nn::Path<'a>, name: &str) -> nn::Path<'a> {
     name.split('.').fold(root.clone(), |path, part| path / part)
 }
 
@@ -171,6 +203,7 @@ impl Conv {
         };
         match padding {
             Padding::Half => convolve(x, kernel / 2),
+            Padding::None => convolve(x, 0),
             Padding::Same if stride == 1 => convolve(x, kernel / 2),
             Padding::Same => {
                 let size = x.size();
@@ -181,7 +214,7 @@ impl Conv {
         }
     }
 
-    fn visit(&self, tell: &mut impl FnMut(String, &Tensor, bool)) {
+    pub(super) fn visit(&self, tell: &mut dyn FnMut(String, &Tensor, bool)) {
         tell(format!("{}.weight", self.name), &self.weight, true);
         if let Some(bias) = &self.bias {
             tell(format!("{}.bias", self.name), bias, true);
@@ -243,12 +276,7 @@ impl ConvNorm {
 
 impl SqueezeExcite {
     /// `inner` channels between the two 1x1 convolutions.
-    pub fn new(
-        root: &nn::Path,
-        name: &str,
-        (channels, inner): (i64, i64),
-        (activation, gate): (Activation, Activation),
-    ) -> Self {
+    pub fn new(root: &nn::Path, name: &str, channels: i64, inner: i64, gate: Gate) -> Self {
         let shape = |inputs, outputs| ConvShape {
             inputs,
             outputs,
@@ -258,27 +286,42 @@ impl SqueezeExcite {
             padding: Padding::Half,
         };
         Self {
+            gate,
             reduce: Conv::new(
                 root,
                 &format!("{name}.conv_reduce"),
                 shape(channels, inner),
                 true,
             ),
-            activation,
             expand: Conv::new(
                 root,
                 &format!("{name}.conv_expand"),
                 shape(inner, channels),
                 true,
             ),
-            gate,
         }
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let mean = x.mean_dim(&[2i64, 3][..], true, None);
-        let reduced = self.activation.apply(self.reduce.forward(&mean));
-        x * self.gate.apply(self.expand.forward(&reduced))
+        let inner = self.reduce.forward(&mean);
+        let scale = match self.gate {
+            Gate::Sigmoid => self.expand.forward(&inner.silu()).sigmoid(),
+            Gate::HardSigmoid => self.expand.forward(&inner.relu()).hardsigmoid(),
+        };
+        x * scale
+    }
+}
+
+impl Fire {
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let relu = |conv: &Conv, x: &Tensor| Activation::Relu.apply(conv.forward(x));
+        let squeezed = relu(&self.squeeze, x);
+        let sides = [
+            relu(&self.expand1, &squeezed),
+            relu(&self.expand3, &squeezed),
+        ];
+        Tensor::cat(&sides, 1)
     }
 }
 
@@ -290,13 +333,25 @@ impl Op {
                 .apply(op.norm.forward(&op.conv.forward(x), norm)),
             Self::Conv { conv, activation } => activation.apply(conv.forward(x)),
             Self::SqueezeExcite(op) => op.forward(x),
+            Self::Fire(op) => op.forward(x),
+            Self::LayerNorm(op) => op.forward(x),
+            Self::Linear(op) => op.forward(x),
+            Self::LayerScale(op) => op.forward(x),
+            Self::Embedding(op) => op.forward(x),
+            Self::Attention(op) => op.forward(x),
+            Self::Residual(ops) => {
+                x + ops
+                    .iter()
+                    .fold(x.shallow_clone(), |x, op| op.forward(&x, norm))
+            }
             Self::MaxPool => x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false),
+            Self::MaxPoolCeil => x.max_pool2d([3, 3], [2, 2], [0, 0], [1, 1], true),
             Self::GlobalPool => x.mean_dim(&[2i64, 3][..], true, None),
         }
     }
 
     /// Tells every tensor, in timm's order: its name, the tensor, and whether it is a parameter.
-    pub fn visit(&self, tell: &mut impl FnMut(String, &Tensor, bool)) {
+    pub fn visit(&self, tell: &mut dyn FnMut(String, &Tensor, bool)) {
         match self {
             Self::ConvNorm(op) => {
                 op.conv.visit(tell);
@@ -319,7 +374,22 @@ impl Op {
                 op.reduce.visit(tell);
                 op.expand.visit(tell);
             }
-            Self::MaxPool | Self::GlobalPool => {}
+            Self::Fire(op) => {
+                op.squeeze.visit(tell);
+                op.expand1.visit(tell);
+                op.expand3.visit(tell);
+            }
+            Self::LayerNorm(op) => op.visit(tell),
+            Self::Linear(op) => op.visit(tell),
+            Self::LayerScale(op) => op.visit(tell),
+            Self::Embedding(op) => op.visit(tell),
+            Self::Attention(op) => op.visit(tell),
+            Self::Residual(ops) => {
+                for op in ops {
+                    op.visit(tell);
+                }
+            }
+            Self::MaxPool | Self::MaxPoolCeil | Self::GlobalPool => {}
         }
     }
 }

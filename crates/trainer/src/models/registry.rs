@@ -1,9 +1,11 @@
-//! Every architecture that Rehead can build. To add one: a file for its family with a list `ALL`, and a line in `all`; the
-//! tests over the registry then check it unasked.
+//! Every architecture that Rehead can build. To add one: a file for its family, and a line in `ALL`; the tests over the
+//! registry then check it unasked.
 
 use tch::{Device, nn};
 
-use super::{efficientnet, inverted, mobilenet, resnet, trunk::Trunk};
+use super::{
+    convnext, efficientnet, mobilenetv2, mobilenetv3, resnet, squeezenet, trunk::Trunk, vit,
+};
 use crate::domain::base_model::{self, Interpolation, LayerTensor, Layers, Preprocessing};
 
 /// The mean of ImageNet's training images by channel, on pixels scaled to 0..1; with `IMAGENET_STD` the usual input of
@@ -14,7 +16,7 @@ pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 /// A network that can be built: code, and what its published weights expect.
 #[derive(Debug)]
 pub struct Architecture {
-    /// timm's name.
+    /// timm's name, or torchvision's where timm has no such network.
     pub name: &'static str,
     /// Width of the pooled features that a head reads.
     pub feature_dim: u32,
@@ -28,47 +30,89 @@ pub struct Architecture {
 /// What builds an architecture's trunk.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Family {
+    ConvNext(&'static convnext::Config),
+    EfficientNet(&'static efficientnet::Config),
+    MobileNetV2,
+    MobileNetV3(&'static mobilenetv3::Config),
     ResNet(&'static resnet::Config),
-    Inverted(&'static inverted::Config),
+    SqueezeNet,
+    Vit(&'static vit::Config),
 }
 
+static ALL: [&Architecture; 27] = [
+    &convnext::CONVNEXT_TINY,
+    &convnext::CONVNEXT_SMALL,
+    &convnext::CONVNEXT_BASE,
+    &efficientnet::EFFICIENTNET_B0,
+    &efficientnet::EFFICIENTNET_B1,
+    &efficientnet::EFFICIENTNET_B2,
+    &efficientnet::EFFICIENTNET_B3,
+    &efficientnet::EFFICIENTNET_B4,
+    &efficientnet::TF_EFFICIENTNET_LITE0,
+    &efficientnet::TF_EFFICIENTNET_LITE1,
+    &efficientnet::TF_EFFICIENTNET_LITE2,
+    &efficientnet::TF_EFFICIENTNET_LITE3,
+    &efficientnet::TF_EFFICIENTNET_LITE4,
+    &mobilenetv2::MOBILENETV2_100,
+    &mobilenetv3::MOBILENETV3_SMALL_100,
+    &mobilenetv3::MOBILENETV3_LARGE_100,
+    &resnet::RESNET18,
+    &resnet::RESNET34,
+    &resnet::RESNET50,
+    &resnet::RESNET101,
+    &resnet::RESNET152,
+    &squeezenet::SQUEEZENET1_1,
+    &vit::VIT_TINY_PATCH16_224,
+    &vit::VIT_SMALL_PATCH16_224,
+    &vit::VIT_BASE_PATCH16_224,
+    &vit::VIT_SMALL_PATCH14_DINOV2,
+    &vit::VIT_BASE_PATCH14_DINOV2,
+];
+
 /// Every architecture, in alphabetical order of its family.
-pub fn all() -> impl Iterator<Item = &'static Architecture> + Clone {
-    efficientnet::ALL
-        .iter()
-        .chain(&mobilenet::ALL)
-        .chain(&resnet::ALL)
+pub fn all() -> &'static [&'static Architecture] {
+    &ALL
 }
 
 /// The architecture of this name.
 pub fn find(name: &str) -> Option<&'static Architecture> {
-    all().find(|architecture| architecture.name == name)
+    ALL.into_iter()
+        .find(|architecture| architecture.name == name)
 }
 
 impl Architecture {
     /// Builds the trunk with fresh weights (drawn from torch's generator) under `path`, every parameter trainable.
     pub fn build(&self, path: &nn::Path) -> Trunk {
         match self.family {
+            Family::ConvNext(config) => convnext::build(config, path),
+            Family::EfficientNet(config) => efficientnet::build(config, path),
+            Family::MobileNetV2 => mobilenetv2::build(path),
+            Family::MobileNetV3(config) => mobilenetv3::build(config, path),
             Family::ResNet(config) => resnet::build(config, path),
-            Family::Inverted(config) => inverted::build(config, path),
+            Family::SqueezeNet => squeezenet::build(path),
+            Family::Vit(config) => vit::build(config, path),
         }
     }
 
     /// timm's name for a tensor of published weights; names that need no mapping stay.
     pub fn timm_name(&self, published: &str) -> String {
         let mapped = match self.family {
-            Family::Inverted(config) => efficientnet::timm_name(config, published),
-            Family::ResNet(_) => None,
+            Family::EfficientNet(config) => efficientnet::timm_name(config, published),
+            _ => None,
         };
         mapped.unwrap_or_else(|| published.to_owned())
     }
 }
 
-/// An ordinary image network's input: `input_size` 224, centre crop of 7/8, ImageNet's mean and deviation.
-pub(super) const fn imagenet_224(interpolation: Interpolation) -> Preprocessing {
+/// An ordinary image network's input: ImageNet's mean and deviation.
+pub(super) const fn imagenet(
+    input_size: u32,
+    crop_fraction: f64,
+    interpolation: Interpolation,
+) -> Preprocessing {
     Preprocessing {
-        input_size: 224,
-        crop_fraction: 0.875,
+        input_size,
+        crop_fraction,
         interpolation,
         mean: IMAGENET_MEAN,
         std: IMAGENET_STD,

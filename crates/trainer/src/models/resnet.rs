@@ -1,12 +1,12 @@
 //! ResNet (He et al. 2015, <https://arxiv.org/abs/1512.03385>), as in timm 1.0 `resnet.py` and torchvision: the stride of
-//! a bottleneck sits on its 3x3 convolution ("v1.5"). Weights of timm's and
-//! torchvision's networks of these names fit.
+//! a bottleneck sits on its 3x3 convolution ("v1.5"). Weights of timm's and torchvision's fit; the
+//! preprocessing is that of torchvision's.
 
 use tch::nn;
 
 use super::{
     ops::{Activation, ConvNorm, ConvShape, Op, Padding},
-    registry::{Architecture, Family, imagenet_224},
+    registry::{Architecture, Family, imagenet},
     trunk::{Block, Stage, Trunk},
 };
 use crate::domain::base_model::Interpolation;
@@ -27,39 +27,46 @@ const fn architecture(name: &'static str, config: &'static Config) -> Architectu
         name,
         feature_dim: if config.bottleneck { 2048 } else { 512 },
         classifier: "fc",
-        preprocessing: imagenet_224(Interpolation::Bilinear),
+        preprocessing: imagenet(224, 0.875, Interpolation::Bilinear),
         family: Family::ResNet(config),
     }
 }
 
-static R18: Config = basic([2, 2, 2, 2]);
-static R34: Config = basic([3, 4, 6, 3]);
-static R50: Config = bottleneck([3, 4, 6, 3]);
-static R101: Config = bottleneck([3, 4, 23, 3]);
-static R152: Config = bottleneck([3, 8, 36, 3]);
-
-const fn basic(depths: [i64; 4]) -> Config {
-    Config {
-        depths,
+pub static RESNET18: Architecture = architecture(
+    "resnet18",
+    &Config {
+        depths: [2, 2, 2, 2],
         bottleneck: false,
-    }
-}
-
-const fn bottleneck(depths: [i64; 4]) -> Config {
-    Config {
-        depths,
+    },
+);
+pub static RESNET34: Architecture = architecture(
+    "resnet34",
+    &Config {
+        depths: [3, 4, 6, 3],
+        bottleneck: false,
+    },
+);
+pub static RESNET50: Architecture = architecture(
+    "resnet50",
+    &Config {
+        depths: [3, 4, 6, 3],
         bottleneck: true,
-    }
-}
-
-/// The paper's table 1.
-pub static ALL: [Architecture; 5] = [
-    architecture("resnet18", &R18),
-    architecture("resnet34", &R34),
-    architecture("resnet50", &R50),
-    architecture("resnet101", &R101),
-    architecture("resnet152", &R152),
-];
+    },
+);
+pub static RESNET101: Architecture = architecture(
+    "resnet101",
+    &Config {
+        depths: [3, 4, 23, 3],
+        bottleneck: true,
+    },
+);
+pub static RESNET152: Architecture = architecture(
+    "resnet152",
+    &Config {
+        depths: [3, 8, 36, 3],
+        bottleneck: true,
+    },
+);
 
 /// Stages `stem`, `layer1` … `layer4`.
 pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {

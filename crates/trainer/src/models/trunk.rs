@@ -84,6 +84,7 @@ impl Trunk {
         let mut all = Vec::new();
         for stage in &self.stages {
             for block in &stage.blocks {
+                let start = all.len();
                 for op in block.body.iter().chain(block.shortcut.iter().flatten()) {
                     op.visit(&mut |name, tensor, trainable| {
                         all.push(TrunkTensor {
@@ -95,6 +96,11 @@ impl Trunk {
                         });
                     });
                 }
+                // PyTorch lists a module's own parameters (ConvNeXt's `gamma`) before those of its parts.
+                all[start..].sort_by_key(|entry: &TrunkTensor| {
+                    entry.name.rsplit_once('.').map(|(module, _)| module)
+                        != Some(block.name.as_str())
+                });
             }
         }
         all
@@ -109,12 +115,25 @@ impl Trunk {
     }
 }
 
-/// Mean over the places of a map [N, C, h, w]: [N, C].
+/// Features [N, C] of a stage's output: the mean over the places of a map [N, C, h, w], or the first (the class) of tokens
+/// [N, T, C].
 pub fn pool(map: &Tensor) -> Tensor {
+    if map.dim() == 3 {
+        return map.select(1, 0);
+    }
     map.mean_dim(&[2i64, 3][..], false, None)
 }
 
 impl Stage {
+    /// A stage that is not made of blocks.
+    pub(super) fn plain(name: &str, body: Vec<Op>, channels: i64) -> Self {
+        Self {
+            name: name.to_owned(),
+            blocks: vec![Block::plain(name, body)],
+            channels,
+        }
+    }
+
     /// This stage's output [N, `channels`, h', w'].
     pub fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
         self.blocks
@@ -124,6 +143,16 @@ impl Stage {
 }
 
 impl Block {
+    /// Without a shortcut.
+    pub(super) fn plain(name: &str, body: Vec<Op>) -> Self {
+        Self {
+            name: name.to_owned(),
+            body,
+            shortcut: None,
+            activation: Activation::None,
+        }
+    }
+
     fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
         let run = |ops: &[Op]| {
             ops.iter()

@@ -1,0 +1,123 @@
+//! What Vision Transformers add to `ops`: patches with positions as tokens, and attention among tokens. Tokens are
+//! [N, 1 + patches, width], the class token first.
+
+use tch::{Kind, Tensor, nn};
+
+use super::{
+    channels::Linear,
+    ops::{Activation, Conv, ConvShape, Padding},
+};
+
+/// Images to tokens: a linear map of each patch, after the class token, plus position embeddings.
+#[derive(Debug)]
+pub struct Embedding {
+    /// [1, 1, width].
+    pub class_token: Tensor,
+    /// [1, 1 + grid * grid, width].
+    pub positions: Tensor,
+    pub patches: Conv,
+    pub grid: i64,
+}
+
+impl Embedding {
+    /// Positions and class token from N(0, 0.02²).
+    pub fn new(root: &nn::Path, width: i64, patch: i64, grid: i64) -> Self {
+        let init = nn::Init::Randn {
+            mean: 0.0,
+            stdev: 0.02,
+        };
+        let shape = ConvShape {
+            inputs: 3,
+            outputs: width,
+            kernel: patch,
+            stride: patch,
+            groups: 1,
+            padding: Padding::None,
+        };
+        Self {
+            class_token: root.var("cls_token", &[1, 1, width], init),
+            positions: root.var("pos_embed", &[1, 1 + grid * grid, width], init),
+            patches: Conv::new(root, "patch_embed.proj", shape, true),
+            grid,
+        }
+    }
+
+    /// Images [N, 3, H, W] to tokens; pixels right of and below the last whole patch are not looked at.
+    pub fn forward(&self, images: &Tensor) -> Tensor {
+        let map = self.patches.forward(images);
+        let size = map.size();
+        let tokens = map.flatten(2, 3).transpose(1, 2);
+        let class = self.class_token.expand([size[0], -1, -1], false);
+        Tensor::cat(&[class, tokens], 1) + self.positions_for(size[2], size[3])
+    }
+
+    /// The positions of a grid of another size: resampled bicubically with antialiasing, as timm does; the class token's
+    /// stays.
+    fn positions_for(&self, rows: i64, columns: i64) -> Tensor {
+        if (rows, columns) == (self.grid, self.grid) {
+            return self.positions.shallow_clone();
+        }
+        let width = self.positions.size()[2];
+        let class = self.positions.narrow(1, 0, 1);
+        let grid = self
+            .positions
+            .narrow(1, 1, self.grid * self.grid)
+            .reshape([1, self.grid, self.grid, width])
+            .permute([0, 3, 1, 2])
+            .internal_upsample_bicubic2d_aa([rows, columns], false, None, None)
+            .permute([0, 2, 3, 1])
+            .reshape([1, rows * columns, width]);
+        Tensor::cat(&[class, grid], 1)
+    }
+
+    pub(super) fn visit(&self, tell: &mut dyn FnMut(String, &Tensor, bool)) {
+        tell("cls_token".to_owned(), &self.class_token, true);
+        tell("pos_embed".to_owned(), &self.positions, true);
+        self.patches.visit(tell);
+    }
+}
+
+/// Self-attention of several heads (Vaswani et al. 2017).
+#[derive(Debug)]
+pub struct Attention {
+    /// Queries, keys and values in one: [3 * width, width].
+    pub qkv: Linear,
+    pub proj: Linear,
+    pub heads: i64,
+}
+
+impl Attention {
+    pub fn new(root: &nn::Path, name: &str, width: i64, heads: i64) -> Self {
+        let linear = |part: &str, outputs| {
+            let name = format!("{name}.{part}");
+            Linear::new(root, &name, (width, outputs), Activation::None)
+        };
+        Self {
+            qkv: linear("qkv", 3 * width),
+            proj: linear("proj", width),
+            heads,
+        }
+    }
+
+    /// Tokens [N, T, width] to tokens.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let size = x.size();
+        let (batch, tokens, width) = (size[0], size[1], size[2]);
+        let side = width / self.heads;
+        let qkv = self
+            .qkv
+            .forward(x)
+            .reshape([batch, tokens, 3, self.heads, side])
+            .permute([2, 0, 3, 1, 4]);
+        let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
+        let scores = (q * (side as f64).powf(-0.5)).matmul(&k.transpose(-2, -1));
+        let mixed = scores.softmax(-1, None::<Kind>).matmul(&v);
+        let joined = mixed.transpose(1, 2).reshape([batch, tokens, width]);
+        self.proj.forward(&joined)
+    }
+
+    pub(super) fn visit(&self, tell: &mut dyn FnMut(String, &Tensor, bool)) {
+        self.qkv.visit(tell);
+        self.proj.visit(tell);
+    }
+}

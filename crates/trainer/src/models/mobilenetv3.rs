@@ -1,0 +1,162 @@
+//! MobileNetV3 (Howard et al. 2019, <https://arxiv.org/abs/1905.02244>), as in timm 1.0 `mobilenetv3.py`: the last
+//! convolution reads pooled features and has a bias instead of BatchNorm.
+
+use tch::nn;
+
+use super::{
+    inverted::{self, Spec, Style, divisible_by_8},
+    ops::{Activation, Conv, ConvShape, Gate, Op, Padding},
+    registry::{Architecture, Family, imagenet},
+    trunk::{Stage, Trunk},
+};
+use crate::domain::base_model::Interpolation;
+
+const STEM: i64 = 16;
+
+/// What tells one MobileNetV3 from another.
+#[derive(Debug)]
+pub(super) struct Config {
+    stages: &'static [&'static [Row]],
+    /// Outputs of the 1x1 convolution after the blocks.
+    last: i64,
+    features: i64,
+}
+
+/// Rows of the paper's tables 1 and 2: kernel, stride, expansion, outputs, squeeze-and-excitation, hard-swish (else ReLU).
+#[derive(Debug)]
+struct Row(i64, i64, f64, i64, bool, bool);
+
+const LARGE: Config = Config {
+    stages: &[
+        &[Row(3, 1, 1.0, 16, false, false)],
+        &[
+            Row(3, 2, 4.0, 24, false, false),
+            Row(3, 1, 3.0, 24, false, false),
+        ],
+        &[
+            Row(5, 2, 3.0, 40, true, false),
+            Row(5, 1, 3.0, 40, true, false),
+            Row(5, 1, 3.0, 40, true, false),
+        ],
+        &[
+            Row(3, 2, 6.0, 80, false, true),
+            Row(3, 1, 2.5, 80, false, true),
+            Row(3, 1, 2.3, 80, false, true),
+            Row(3, 1, 2.3, 80, false, true),
+        ],
+        &[
+            Row(3, 1, 6.0, 112, true, true),
+            Row(3, 1, 6.0, 112, true, true),
+        ],
+        &[
+            Row(5, 2, 6.0, 160, true, true),
+            Row(5, 1, 6.0, 160, true, true),
+            Row(5, 1, 6.0, 160, true, true),
+        ],
+    ],
+    last: 960,
+    features: 1280,
+};
+
+const SMALL: Config = Config {
+    stages: &[
+        &[Row(3, 2, 1.0, 16, true, false)],
+        &[
+            Row(3, 2, 4.5, 24, false, false),
+            Row(3, 1, 3.67, 24, false, false),
+        ],
+        &[
+            Row(5, 2, 4.0, 40, true, true),
+            Row(5, 1, 6.0, 40, true, true),
+            Row(5, 1, 6.0, 40, true, true),
+        ],
+        &[
+            Row(5, 1, 3.0, 48, true, true),
+            Row(5, 1, 3.0, 48, true, true),
+        ],
+        &[
+            Row(5, 2, 6.0, 96, true, true),
+            Row(5, 1, 6.0, 96, true, true),
+            Row(5, 1, 6.0, 96, true, true),
+        ],
+    ],
+    last: 576,
+    features: 1024,
+};
+
+const fn architecture(name: &'static str, config: &'static Config) -> Architecture {
+    Architecture {
+        name,
+        feature_dim: config.features as u32,
+        classifier: "classifier",
+        preprocessing: imagenet(224, 0.875, Interpolation::Bicubic),
+        family: Family::MobileNetV3(config),
+    }
+}
+
+pub static MOBILENETV3_LARGE_100: Architecture = architecture("mobilenetv3_large_100", &LARGE);
+pub static MOBILENETV3_SMALL_100: Architecture = architecture("mobilenetv3_small_100", &SMALL);
+
+/// Stages `stem`, `blocks.0` and so on (the last is the 1x1 convolution), `conv_head`.
+pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {
+    let style = Style {
+        activation: Activation::HardSwish,
+        padding: Padding::Half,
+        eps: 1e-5,
+        gate: Gate::HardSigmoid,
+    };
+    let mut inputs = STEM;
+    let rows: Vec<Vec<Spec>> = config
+        .stages
+        .iter()
+        .map(|rows| rows.iter().map(|row| spec(row, &mut inputs)).collect())
+        .collect();
+    let name = format!("blocks.{}", rows.len());
+    let mut stages = inverted::stages(&style, root, STEM, rows);
+    let last = inverted::conv(
+        &style,
+        root,
+        (&format!("{name}.0.conv"), &format!("{name}.0.bn1")),
+        (inputs, config.last),
+        (1, 1),
+        1,
+        style.activation,
+    );
+    stages.push(Stage::plain(&name, vec![last], config.last));
+    let shape = ConvShape {
+        inputs: config.last,
+        outputs: config.features,
+        kernel: 1,
+        stride: 1,
+        groups: 1,
+        padding: Padding::Half,
+    };
+    let head = Op::Conv {
+        conv: Conv::new(root, "conv_head", shape, true),
+        activation: style.activation,
+    };
+    stages.push(Stage::plain(
+        "conv_head",
+        vec![Op::GlobalPool, head],
+        config.features,
+    ));
+    Trunk { stages }
+}
+
+fn spec(row: &Row, inputs: &mut i64) -> Spec {
+    let &Row(kernel, stride, expand, outputs, squeeze, hard_swish) = row;
+    let expanded = divisible_by_8(*inputs as f64 * expand);
+    *inputs = outputs;
+    Spec {
+        kernel,
+        stride,
+        inner: (expand > 1.0).then_some(expanded),
+        outputs,
+        squeeze: squeeze.then(|| divisible_by_8(expanded as f64 * 0.25)),
+        activation: if hard_swish {
+            Activation::HardSwish
+        } else {
+            Activation::Relu
+        },
+    }
+}

@@ -1,0 +1,123 @@
+//! Vision Transformer (Dosovitskiy et al. 2020, <https://arxiv.org/abs/2010.11929>) and DINOv2's (Oquab et al. 2023,
+//! <https://arxiv.org/abs/2304.07193>), which has layer scale, as in timm 1.0 `vision_transformer.py`. Features, at any
+//! cut, are the class token.
+
+use tch::nn;
+
+use super::{
+    attention::{Attention, Embedding},
+    channels::{LayerNorm, LayerScale, Linear},
+    ops::{Activation, Op},
+    registry::{Architecture, Family, imagenet},
+    trunk::{Stage, Trunk},
+};
+use crate::domain::base_model::{Interpolation, Preprocessing};
+
+const EPS: f64 = 1e-6;
+const DEPTH: i64 = 12;
+/// Channels of one attention head.
+const HEAD: i64 = 64;
+/// What DINOv2's layer scale starts at.
+const SCALE: f64 = 1e-5;
+
+/// What tells one ViT from another.
+#[derive(Debug)]
+pub(super) struct Config {
+    width: i64,
+    patch: i64,
+    /// Patches along a side of the input that the position embeddings are stored for.
+    grid: i64,
+    layer_scale: bool,
+}
+
+const fn patch16(name: &'static str, config: &'static Config) -> Architecture {
+    Architecture {
+        name,
+        feature_dim: config.width as u32,
+        classifier: "head",
+        preprocessing: Preprocessing {
+            mean: [0.5; 3],
+            std: [0.5; 3],
+            ..imagenet(224, 0.9, Interpolation::Bicubic)
+        },
+        family: Family::Vit(config),
+    }
+}
+
+const fn dinov2(name: &'static str, config: &'static Config) -> Architecture {
+    Architecture {
+        preprocessing: imagenet(518, 1.0, Interpolation::Bicubic),
+        ..patch16(name, config)
+    }
+}
+
+const fn config16(width: i64) -> Config {
+    Config {
+        width,
+        patch: 16,
+        grid: 14,
+        layer_scale: false,
+    }
+}
+
+const fn config14(width: i64) -> Config {
+    Config {
+        width,
+        patch: 14,
+        grid: 37,
+        layer_scale: true,
+    }
+}
+
+pub static VIT_TINY_PATCH16_224: Architecture =
+    patch16("vit_tiny_patch16_224", &const { config16(192) });
+pub static VIT_SMALL_PATCH16_224: Architecture =
+    patch16("vit_small_patch16_224", &const { config16(384) });
+pub static VIT_BASE_PATCH16_224: Architecture =
+    patch16("vit_base_patch16_224", &const { config16(768) });
+pub static VIT_SMALL_PATCH14_DINOV2: Architecture =
+    dinov2("vit_small_patch14_dinov2", &const { config14(384) });
+pub static VIT_BASE_PATCH14_DINOV2: Architecture =
+    dinov2("vit_base_patch14_dinov2", &const { config14(768) });
+
+/// Stages `patch_embed` (with the class token and the positions), `blocks.0` … `blocks.11`, `norm`.
+pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {
+    let width = config.width;
+    let embed = Op::Embedding(Embedding::new(root, width, config.patch, config.grid));
+    let mut stages = vec![Stage::plain("patch_embed", vec![embed], width)];
+    for index in 0..DEPTH {
+        let name = format!("blocks.{index}");
+        let body = block(config, root, &name);
+        stages.push(Stage::plain(&name, body, width));
+    }
+    let norm = Op::LayerNorm(LayerNorm::new(root, "norm", width, EPS));
+    stages.push(Stage::plain("norm", vec![norm], width));
+    Trunk { stages }
+}
+
+/// Attention, then two linear layers, each normalised before and with a shortcut around.
+fn block(config: &Config, root: &nn::Path, name: &str) -> Vec<Op> {
+    let width = config.width;
+    let part = |part: &str| format!("{name}.{part}");
+    let norm = |name: &str| Op::LayerNorm(LayerNorm::new(root, &part(name), width, EPS));
+    let linear = |name: &str, sides, activation| {
+        Op::Linear(Linear::new(root, &part(name), sides, activation))
+    };
+    let residual = |mut ops: Vec<Op>, scale: &str| {
+        if config.layer_scale {
+            let scale = LayerScale::new(root, &part(scale), width, SCALE);
+            ops.push(Op::LayerScale(scale));
+        }
+        Op::Residual(ops)
+    };
+    let attention = Op::Attention(Attention::new(root, &part("attn"), width, width / HEAD));
+    let mlp = vec![
+        norm("norm2"),
+        linear("mlp.fc1", (width, 4 * width), Activation::Gelu),
+        linear("mlp.fc2", (4 * width, width), Activation::None),
+    ];
+    vec![
+        residual(vec![norm("norm1"), attention], "ls1.gamma"),
+        residual(mlp, "ls2.gamma"),
+    ]
+}
