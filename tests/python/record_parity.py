@@ -43,7 +43,8 @@ def record(name):
     # At a size of their own, ViTs resample their positions; sides are multiples of the patch.
     side = 98 if "patch14" in name else 96
     shape = [2, 3, side, side]
-    model = timm.create_model(name, **({"dynamic_img_size": True} if name.startswith("vit_") else {})).eval()
+    options = {"dynamic_img_size": True} if name.startswith("vit_") else {}
+    model = timm.create_model(name, num_classes=1000, **options).eval()
     state = {key: weights(key, tensor) for key, tensor in model.state_dict().items()}
     model.load_state_dict(state, strict=True)
     images = torch.from_numpy((4 * uniform("input", shape)).astype(np.float32))
