@@ -9,7 +9,7 @@ use super::ops::{Activation, at};
 #[derive(Debug)]
 pub struct LayerNorm {
     pub name: String,
-    /// [C], as `bias`.
+    /// `[C]`, as `bias`.
     pub weight: Tensor,
     pub bias: Tensor,
     pub eps: f64,
@@ -29,7 +29,7 @@ pub struct Linear {
 pub struct LayerScale {
     /// Of the tensor itself.
     pub name: String,
-    /// [C].
+    /// `[C]`.
     pub gamma: Tensor,
 }
 
