@@ -100,6 +100,12 @@ pub struct Head {
     pub init: HeadInit,
 }
 
+/// Whether a head of these layers is one linear layer in evaluation, as timm's classifiers are.
+pub fn is_linear_head<'a>(layers: impl IntoIterator<Item = &'a HeadLayer>) -> bool {
+    let mut layers = layers.into_iter();
+    layers.all(|layer| matches!(layer, HeadLayer::Dropout(_)))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HeadLayer {

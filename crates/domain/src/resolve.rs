@@ -12,7 +12,7 @@ use super::{
     problem::{Code, Problem, suggestion},
     recipe::{
         BatchNorm, EarlyStopping, FreezePhase, Head, HeadInit, HeadLayer, Metric, Optimizer,
-        Recipe, Resolved, Schedule, Task,
+        Recipe, Resolved, Schedule, Task, is_linear_head,
     },
     request::{Auto, CONTRADICTION, ClassWeightRule, ClassWeights, EmaDecay, EmaOff, JobRequest},
 };
@@ -109,8 +109,7 @@ fn contradictions(request: &JobRequest, trunk_is_frozen: bool, samples: u64) -> 
     let asked = &request.transfer.hyperparameters;
     let mut problems = Vec::new();
     let head = &request.transfer.head;
-    let is_linear = |layer: &HeadLayer| matches!(layer, HeadLayer::Dropout(_));
-    if head.init == Auto::Value(HeadInit::Probe) && !head.layers.iter().all(is_linear) {
+    if head.init == Auto::Value(HeadInit::Probe) && !is_linear_head(&head.layers) {
         let message = "a probe is one linear layer on the features; leave `init` out, or all head layers but dropout";
         problems.push(Problem::new(
             "method.transfer.head.init",

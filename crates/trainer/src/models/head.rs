@@ -6,7 +6,7 @@
 
 use tch::{Kind, Tensor, nn};
 
-use crate::domain::recipe::{self, HeadInit, HeadLayer};
+use crate::domain::recipe::{self, HeadInit, HeadLayer, is_linear_head};
 
 /// Where the head sits under the `VarStore`'s root, and the prefix of its tensors' names where timm has none for them.
 pub const NAME: &str = "head";
@@ -105,7 +105,7 @@ impl Head {
                 all.push((format!("{NAME}.{place}.{name}"), tensor.shallow_clone()));
             }
         }
-        let last = if is_linear(self.layers.iter().map(|layer| &layer.kind)) {
+        let last = if is_linear_head(self.layers.iter().map(|layer| &layer.kind)) {
             classifier.to_owned()
         } else {
             format!("{NAME}.{}", self.layers.len())
@@ -114,12 +114,6 @@ impl Head {
         all.push((format!("{last}.bias"), self.bias.shallow_clone()));
         all
     }
-}
-
-/// Whether a head of these layers is, in evaluation, but one linear layer.
-pub fn is_linear<'a>(layers: impl IntoIterator<Item = &'a HeadLayer>) -> bool {
-    let mut layers = layers.into_iter();
-    layers.all(|layer| matches!(layer, HeadLayer::Dropout(_)))
 }
 
 impl Layer {

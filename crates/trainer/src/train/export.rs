@@ -23,11 +23,11 @@ use crate::{
         base_model::{Interpolation, Preprocessing},
         checkpoint::Metrics,
         cut::PRE_LOGITS,
-        recipe::Recipe,
+        recipe::{Recipe, is_linear_head},
         report::Report,
         work::TrainPlan,
     },
-    models::{head, weights},
+    models::weights,
 };
 
 /// The bundle's folder, in the job folder.
@@ -281,7 +281,7 @@ fn card(export: &Export) -> String {
          `config.json` under `rehead`. It takes the calibration error (15 bins) from {ece_before:.4} to {ece_after:.4} and the log \
          loss from {log_loss_before:.4} to {log_loss_after:.4} nats; the predicted class stays.\n",
     );
-    if plan.recipe.cut != PRE_LOGITS || !head::is_linear(&plan.recipe.head.layers) {
+    if plan.recipe.cut != PRE_LOGITS || !is_linear_head(&plan.recipe.head.layers) {
         card.push_str(&own_form(&plan.recipe));
         return card;
     }
@@ -306,11 +306,12 @@ fn own_form(recipe: &Recipe) -> String {
     if recipe.cut != PRE_LOGITS {
         let _ = write!(
             text,
-            "\nThe trunk ends after stage `{}`; its features are the mean over the places of that stage's output.\n",
+            "\nThe trunk ends after stage `{}`; its features are the mean over the places of that \
+             stage's output, or the class token of a network that has one.\n",
             recipe.cut
         );
     }
-    if !head::is_linear(&recipe.head.layers) {
+    if !is_linear_head(&recipe.head.layers) {
         text.push_str(
             "\nThe head is a `torch.nn.Sequential` of the layers in `rehead.recipe.head.layers` and a last linear one: its \
              tensors are `head.N.*`, N being a layer's place.\n",

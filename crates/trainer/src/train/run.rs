@@ -24,6 +24,7 @@ use super::{
 };
 use crate::domain::{
     checkpoint::Metrics,
+    file::Split,
     job::Phase,
     progress::Progress,
     recipe::HeadInit,
@@ -187,10 +188,14 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         epoch: best.epoch,
         majority_label,
     };
-    let scored = evaluation::score(&inputs, &network, &samples, members)?;
     // Fitted on the split that chose the checkpoint, never on the test split.
     let validation = evaluation::score(&inputs, &network, &samples, &samples.validation)?;
-    let calibration = Calibration::measure(&scored, calibration::fit(&validation));
+    let temperature = calibration::fit(&validation);
+    let scored = match split {
+        Split::Validation => validation,
+        _ => evaluation::score(&inputs, &network, &samples, members)?,
+    };
+    let calibration = Calibration::measure(&scored, temperature);
     let report = Tally::of(&scored).report(&samples.classes, occasion);
     let text = serde_json::to_vec_pretty(&report).expect("a report is plain data: this is a bug");
     fs::write(folder.join(REPORT), text).map_err(TrainError::io("cannot write the report"))?;
