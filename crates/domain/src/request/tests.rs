@@ -1,0 +1,235 @@
+use super::*;
+use crate::{fields::NOT_AVAILABLE, recipe::HeadLayer};
+
+fn body(extra: Value) -> Value {
+    let mut body = json!({"model": "efficientnet_lite0", "training_file": FileId::new()});
+    for (key, value) in extra.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    body
+}
+
+fn codes(extra: Value) -> Vec<(String, String)> {
+    parse(&body(extra))
+        .unwrap_err()
+        .into_iter()
+        .map(|problem| (problem.path, problem.code))
+        .collect()
+}
+
+#[test]
+fn the_documented_request_is_accepted() {
+    let request = parse(&body(json!({
+        "validation_file": null, "suffix": "garbage", "seed": 7, "metadata": {"team": "recycling"},
+        "priority": 2, "timeout_seconds": 86400,
+        "method": {"type": "transfer", "transfer": {
+            "task": "auto", "cut": "pre_logits", "freeze": "all",
+            "head": {"layers": [{"dropout": 0.2}], "init": "auto"},
+            "hyperparameters": {"n_epochs": "auto", "batch_size": "auto", "learning_rate": "auto",
+                "backbone_learning_rate": "auto", "learning_rate_multiplier": 1.0, "optimizer": "auto",
+                "weight_decay": "auto", "schedule": "auto", "warmup_fraction": "auto", "layer_decay": "auto",
+                "accumulate": "auto", "ema_decay": "auto",
+                "label_smoothing": "auto", "gradient_clip": "auto", "mixup": 0.0, "class_weights": "none",
+                "batch_norm": "auto", "precision": "auto"},
+            "augmentation": "auto",
+            "early_stopping": {"patience": "auto", "metric": "auto", "min_delta": 0.0},
+            "evaluate_every": "auto", "checkpoint_every_seconds": 300}}
+    })));
+    let request = request.unwrap();
+    assert_eq!(request.transfer.head.layers, [HeadLayer::Dropout(0.2)]);
+    assert_eq!(request.seed, Some(7));
+}
+
+#[test]
+fn openais_forms_mean_the_default_transfer() {
+    let supervised =
+        json!({"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}});
+    let new = parse(&body(json!({"method": supervised}))).unwrap();
+    let old = parse(&body(json!({"hyperparameters": {"n_epochs": 3}}))).unwrap();
+    assert_eq!(new.transfer, old.transfer);
+    assert_eq!(new.transfer.hyperparameters.n_epochs, Auto::Value(3));
+    let both = codes(json!({"method": supervised, "hyperparameters": {"n_epochs": 3}}));
+    assert_eq!(
+        both,
+        [("hyperparameters".to_owned(), CONTRADICTION.to_owned())]
+    );
+}
+
+#[test]
+fn every_bad_value_is_named_with_its_path() {
+    let wrong = |option: &str, value: Value| {
+        let found = codes(
+            json!({"method": {"type": "transfer", "transfer": {"hyperparameters": {option: value}}}}),
+        );
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(
+            found[0].0,
+            format!("method.transfer.hyperparameters.{option}")
+        );
+        found[0].1.clone()
+    };
+    for epochs in [json!(0), json!(-1), json!(1e9), json!(10_001)] {
+        assert_eq!(wrong("n_epochs", epochs), OUT_OF_RANGE);
+    }
+    assert_eq!(wrong("learning_rate", json!("NaN")), "wrong_type");
+    assert_eq!(wrong("learning_rate", json!(0)), OUT_OF_RANGE);
+    assert_eq!(wrong("learnin_rate", json!(1)), "unknown_field");
+    assert_eq!(wrong("mixup", json!(0.1)), NOT_AVAILABLE);
+    assert_eq!(wrong("label_smoothing", json!(1.0)), OUT_OF_RANGE);
+}
+
+#[test]
+fn limits_hold_at_and_one_past_them() {
+    let epochs = |n: u64| parse(&body(json!({"hyperparameters": {"n_epochs": n}})));
+    assert!(epochs(*limits::EPOCHS.end()).is_ok() && epochs(limits::EPOCHS.end() + 1).is_err());
+    let suffix = |n: usize| parse(&body(json!({"suffix": "x".repeat(n)})));
+    assert!(
+        suffix(limits::SUFFIX_CHARACTERS).is_ok() && suffix(limits::SUFFIX_CHARACTERS + 1).is_err()
+    );
+    assert!(suffix(0).is_err());
+    let entries = |n: usize| {
+        let metadata: BTreeMap<String, String> =
+            (0..n).map(|i| (i.to_string(), String::new())).collect();
+        parse(&body(json!({"metadata": metadata})))
+    };
+    assert!(
+        entries(limits::METADATA_ENTRIES).is_ok() && entries(limits::METADATA_ENTRIES + 1).is_err()
+    );
+    assert!(codes(json!({"metadata": {"a": "nul \u{0}"}})).len() == 1);
+}
+
+#[test]
+fn numbers_hold_at_and_past_their_limits() {
+    let asked = |option: &str, value: Value| {
+        parse(&body(
+            json!({"method": {"type": "transfer", "transfer": {"hyperparameters": {option: value}}}}),
+        ))
+    };
+    let given = |weight: f64| json!({"cats": weight});
+    for (option, good) in [
+        ("layer_decay", vec![json!(1e-9), json!(1), json!("auto")]),
+        ("accumulate", vec![json!(1), json!(1_024)]),
+        (
+            "ema_decay",
+            vec![json!(1e-9), json!(0.999_999), json!("none")],
+        ),
+        (
+            "class_weights",
+            vec![json!("none"), json!("balanced"), given(1e-6), given(1e6)],
+        ),
+        (
+            "schedule",
+            vec![json!("linear"), json!("step"), json!("one_cycle")],
+        ),
+        ("precision", vec![json!("float32")]),
+    ] {
+        for value in good {
+            assert!(asked(option, value.clone()).is_ok(), "{option}: {value}");
+        }
+    }
+    for (option, bad) in [
+        ("layer_decay", vec![json!(0), json!(1.000_001)]),
+        ("accumulate", vec![json!(0), json!(1_025)]),
+        ("ema_decay", vec![json!(0), json!(1), json!("off")]),
+        (
+            "class_weights",
+            vec![
+                given(9e-7),
+                given(1.1e6),
+                json!({}),
+                json!("equal"),
+                json!(2),
+            ],
+        ),
+        ("schedule", vec![json!("onecycle")]),
+        ("precision", vec![json!("bfloat16")]),
+    ] {
+        for value in bad {
+            let problems = asked(option, value.clone()).expect_err(&format!("{option}: {value}"));
+            assert_eq!(problems.len(), 1, "{option}: {value}");
+            assert!(problems[0].path.ends_with(option));
+        }
+    }
+}
+
+#[test]
+fn a_freeze_schedule_begins_at_0_and_rises() {
+    let schedule = |entries: Value| {
+        let transfer = json!({"freeze": {"schedule": entries}});
+        parse(&body(
+            json!({"method": {"type": "transfer", "transfer": transfer}}),
+        ))
+    };
+    let entry = |epoch: u64| json!({"at_epoch": epoch, "freeze": {"last_stages": 1}});
+    let many = |n: u64| schedule((0..n).map(entry).collect());
+    let most = limits::FREEZE_PHASES as u64;
+    assert!(many(1).is_ok() && many(most).is_ok() && many(most + 1).is_err());
+    let read = many(2).unwrap();
+    let stored: JobRequest = serde_json::from_value(json!(read)).unwrap();
+    assert_eq!(stored, read);
+    for (bad, words) in [
+        (json!([]), "a list of entries"),
+        (json!([entry(1)]), "`at_epoch` is 0"),
+        (json!([entry(0), entry(2), entry(2)]), "above the 2"),
+        (json!([{"at_epoch": 0}]), "`at_epoch` and `freeze`"),
+        (
+            json!([{"at_epoch": 0, "freeze": {"schedule": []}}]),
+            "inside a schedule",
+        ),
+        (json!([entry(0), entry(10_000)]), "from 0 to 9999"),
+    ] {
+        let problems = schedule(bad.clone()).unwrap_err();
+        assert!(
+            problems.len() == 1 && problems[0].message.contains(words),
+            "{bad}: {problems:?}"
+        );
+    }
+}
+
+#[test]
+fn head_layers_are_read_in_order_and_within_their_limits() {
+    let layers = |layers: Value| {
+        let transfer = json!({"head": {"layers": layers}});
+        parse(&body(
+            json!({"method": {"type": "transfer", "transfer": transfer}}),
+        ))
+    };
+    let read = layers(
+        json!([{"batch_norm": true}, {"linear": 256}, "relu", {"dropout": 0.5},
+        {"layer_norm": true}, {"gelu": true}]),
+    );
+    use HeadLayer::{BatchNorm, Dropout, Gelu, LayerNorm, Linear, Relu};
+    assert_eq!(
+        read.unwrap().transfer.head.layers,
+        [BatchNorm, Linear(256), Relu, Dropout(0.5), LayerNorm, Gelu]
+    );
+    let many = |n: usize| layers(json!(vec![json!({"relu": true}); n]));
+    assert!(many(limits::HEAD_LAYERS).is_ok() && many(limits::HEAD_LAYERS + 1).is_err());
+    assert!(layers(json!([{"linear": 1}, {"linear": 16_384}])).is_ok());
+    for bad in [
+        json!({"linear": 0}),
+        json!({"linear": 16_385}),
+        json!("linear"),
+        json!({"relu": false}),
+        json!({"dropout": 1}),
+        json!({"relu": true, "gelu": true}),
+    ] {
+        assert_eq!(layers(json!([bad])).unwrap_err().len(), 1, "{bad}");
+    }
+    let wrong = layers(json!([{"rellu": true}])).unwrap_err();
+    assert!(
+        wrong[0].message.contains("did you mean `relu`"),
+        "{wrong:?}"
+    );
+}
+
+#[test]
+fn a_request_survives_storage() {
+    let freeze = json!({"last_stages": 2});
+    let asked = json!({"type": "transfer", "transfer": {"freeze": freeze, "hyperparameters": {
+        "gradient_clip": 0.5, "class_weights": {"cats": 2.5}, "ema_decay": "none"}}});
+    let request = parse(&body(json!({"method": asked}))).unwrap();
+    let stored: JobRequest =
+        serde_json::from_value(serde_json::to_value(&request).unwrap()).unwrap();
+    assert_eq!(stored, request);
+}

@@ -1,0 +1,97 @@
+//! `method.transfer`: how a base model becomes the user's, as asked for.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::{
+    Auto,
+    freeze::{self, Freeze},
+    head::{self, RequestedHead},
+    hyperparameters::{self, Hyperparameters},
+};
+use crate::{
+    fields::{Fields, integer, number, text, word},
+    limits,
+    recipe::{Metric, Task},
+};
+
+/// `method.transfer`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Transfer {
+    pub task: Auto<Task>,
+    pub cut: String,
+    pub freeze: Freeze,
+    pub head: RequestedHead,
+    pub hyperparameters: Hyperparameters,
+    pub early_stopping: RequestedEarlyStopping,
+    pub checkpoint_every_seconds: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RequestedEarlyStopping {
+    pub patience: Auto<u64>,
+    pub metric: Auto<Metric>,
+    pub min_delta: f64,
+}
+
+impl Default for Transfer {
+    fn default() -> Self {
+        Self {
+            task: Auto::Auto,
+            cut: "pre_logits".to_owned(),
+            freeze: Freeze::All,
+            head: RequestedHead::default(),
+            hyperparameters: Hyperparameters::default(),
+            early_stopping: RequestedEarlyStopping::default(),
+            checkpoint_every_seconds: 300,
+        }
+    }
+}
+
+pub(super) fn transfer(fields: Fields<'_>) -> Transfer {
+    let defaults = Transfer::default();
+    let transfer = Transfer {
+        task: fields.auto("task", word(&["single_label_classification"])),
+        cut: fields
+            .optional("cut", text(limits::STAGE_CHARACTERS))
+            .unwrap_or(defaults.cut),
+        freeze: fields
+            .optional("freeze", freeze::freeze)
+            .unwrap_or(defaults.freeze),
+        head: fields.object("head").map_or(defaults.head, head::head),
+        hyperparameters: fields
+            .object("hyperparameters")
+            .map(hyperparameters::hyperparameters)
+            .unwrap_or_default(),
+        early_stopping: fields
+            .object("early_stopping")
+            .map_or(defaults.early_stopping, early_stopping),
+        checkpoint_every_seconds: fields
+            .optional(
+                "checkpoint_every_seconds",
+                integer(limits::CHECKPOINT_SECONDS),
+            )
+            .unwrap_or(defaults.checkpoint_every_seconds),
+    };
+    fields.neutral("augmentation", &[json!("auto"), json!("none")]);
+    fields.neutral("evaluate_every", &[json!("auto")]);
+    fields.neutral("adapter", &[]);
+    fields.finish();
+    transfer
+}
+
+fn early_stopping(fields: Fields<'_>) -> RequestedEarlyStopping {
+    let early_stopping = RequestedEarlyStopping {
+        patience: fields.auto("patience", integer(limits::PATIENCE)),
+        metric: fields.auto(
+            "metric",
+            word(&["valid_accuracy", "valid_balanced_accuracy", "valid_loss"]),
+        ),
+        min_delta: fields
+            .optional("min_delta", number(0.0..=1e6))
+            .unwrap_or(0.0),
+    };
+    fields.finish();
+    early_stopping
+}

@@ -1,0 +1,37 @@
+//! What `"auto"` means.
+
+use crate::{
+    limits,
+    recipe::{BatchNorm, Optimizer},
+};
+
+/// A head's peak rate on features of unit order, measured on the clip-art set (docs/recipes.md).
+pub(super) fn head_rate(optimizer: Optimizer) -> (f64, &'static str) {
+    match optimizer {
+        Optimizer::Adamw => (1e-3, "measured best of 1e-4 to 1e-1 for AdamW"),
+        Optimizer::Sgd | Optimizer::Nesterov => (1e-2, "measured best of 1e-4 to 1e-1 for SGD"),
+    }
+}
+
+/// With a freeze schedule whose last entry begins then.
+pub(super) fn default_epochs(last_phase: u64) -> u64 {
+    (last_phase + 5).clamp(10, *limits::EPOCHS.end())
+}
+
+pub(super) fn default_batch_size(samples: u64) -> u64 {
+    samples.clamp(1, 32)
+}
+
+pub(super) fn batch_norm(head_only: bool, batch_size: u64) -> (BatchNorm, &'static str) {
+    match (head_only, batch_size) {
+        (true, _) => (BatchNorm::Frozen, "the whole trunk is frozen"),
+        (false, 16..) => (
+            BatchNorm::Update,
+            "a batch of 16 or more has usable statistics",
+        ),
+        (false, _) => (
+            BatchNorm::Frozen,
+            "fewer than 16 samples a batch have no usable statistics",
+        ),
+    }
+}

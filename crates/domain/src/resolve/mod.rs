@@ -1,0 +1,110 @@
+//! From what a user asks for to what the trainer does: every `auto` settled with a reason, everything checked against
+//! the base model's layers and the data. Pure.
+
+mod contradictions;
+mod defaults;
+mod settle;
+
+use self::contradictions::{contradictions, late_phases};
+use self::settle::settle;
+use crate::{
+    base_model::Layers,
+    class_weights, cut,
+    file::Dataset,
+    freeze,
+    problem::{Code, Problem, suggestion},
+    recipe::{Recipe, Resolved},
+    request::JobRequest,
+};
+
+/// A split that a job needs holds no sample.
+pub const EMPTY_SPLIT: Code = "empty_split";
+
+/// A class of the validation file that the training file does not have.
+pub const UNKNOWN_CLASS: Code = "unknown_class";
+
+/// More samples in a batch than there are.
+pub const BATCH_TOO_LARGE: Code = "batch_too_large";
+
+/// A recipe and how its `"auto"`s were settled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolution {
+    pub recipe: Recipe,
+    pub resolved: Vec<Resolved>,
+}
+
+/// Settles a request. `seed` is the request's, or one drawn for it.
+///
+/// # Errors
+/// Everything in the request that this base model or these data cannot do.
+pub fn resolve(
+    request: &JobRequest,
+    layers: &Layers,
+    training: &Dataset,
+    validation: Option<&Dataset>,
+    seed: u64,
+) -> Result<Resolution, Vec<Problem>> {
+    let mut problems = data_problems(training, validation);
+    let mut noted = |found: Vec<Problem>| problems.extend(found);
+    let left = cut::left(&request.transfer.cut, layers);
+    let phases = left.and_then(|left| freeze::phases(&request.transfer.freeze, layers, &left));
+    let phases = phases.unwrap_or_else(|found| {
+        noted(found);
+        Vec::new()
+    });
+    let class_weights = class_weights::resolve(
+        &request.transfer.hyperparameters.class_weights,
+        training,
+        validation.is_some(),
+    );
+    let class_weights = class_weights.unwrap_or_else(|found| {
+        noted(found);
+        None
+    });
+    let samples = training_samples(training, validation);
+    let trunk_is_frozen = phases.iter().all(|(_, trainable)| trainable.is_empty());
+    noted(contradictions(request, trunk_is_frozen, samples));
+    noted(late_phases(request, &phases));
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(settle(request, phases, class_weights, samples, seed))
+}
+
+/// Samples that train: with a validation file of its own, the training file's validation split trains too.
+fn training_samples(training: &Dataset, validation: Option<&Dataset>) -> u64 {
+    training.splits.train + validation.map_or(0, |_| training.splits.validation)
+}
+
+fn data_problems(training: &Dataset, validation: Option<&Dataset>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if training_samples(training, validation) == 0 {
+        problems.push(Problem::new(
+            "training_file",
+            EMPTY_SPLIT,
+            "the training file has no sample to train on",
+        ));
+    }
+    let Some(validation) = validation else {
+        if training.splits.validation == 0 {
+            let message = "the training file's validation split is empty; add samples, or give a validation_file";
+            problems.push(Problem::new("training_file", EMPTY_SPLIT, message));
+        }
+        return problems;
+    };
+    let known = training.classes.iter().map(|class| class.name.as_str());
+    for class in &validation.classes {
+        if !known.clone().any(|name| name == class.name) {
+            let message = format!(
+                "the training file has no class `{}`; {}",
+                class.name,
+                suggestion(&class.name, known.clone())
+            );
+            problems.push(Problem::new("validation_file", UNKNOWN_CLASS, message));
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,265 @@
+//! A checked request becomes a recipe; every `"auto"` is settled with a reason.
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    Resolution,
+    defaults::{batch_norm, default_batch_size, default_epochs, head_rate},
+};
+use crate::{
+    recipe::{
+        EarlyStopping, FreezePhase, Head, HeadInit, Metric, Optimizer, Recipe, Resolved, Schedule,
+        Task,
+    },
+    request::{Auto, ClassWeightRule, ClassWeights, EmaDecay, EmaOff, JobRequest},
+};
+
+pub(super) fn settle(
+    request: &JobRequest,
+    mut phases: Vec<(u64, Vec<String>)>,
+    class_weights: Option<Vec<f64>>,
+    samples: u64,
+    seed: u64,
+) -> Resolution {
+    let head_only = phases.iter().all(|(_, trainable)| trainable.is_empty());
+    let last_phase = phases.last().map_or(0, |(at_epoch, _)| *at_epoch);
+    let later = phases.split_off(phases.len().min(1));
+    let asked = &request.transfer.hyperparameters;
+    let stopping = &request.transfer.early_stopping;
+    let mut autos = Autos::default();
+
+    let task = autos.settle(
+        "task",
+        request.transfer.task,
+        Task::SingleLabelClassification,
+        "a folder per class",
+    );
+    let init = autos.settle(
+        "head.init",
+        request.transfer.head.init,
+        HeadInit::Zero,
+        "the first loss is then ln(classes), whatever the features",
+    );
+    let (epochs, why) = if last_phase > 0 {
+        (
+            default_epochs(last_phase),
+            "at least 5 epochs after the last change of what is frozen",
+        )
+    } else if head_only {
+        (30, "cached features make epochs cheap")
+    } else {
+        (10, "each epoch runs the trunk")
+    };
+    let n_epochs = autos.settle("hyperparameters.n_epochs", asked.n_epochs, epochs, why);
+    let batch_size = autos.settle(
+        "hyperparameters.batch_size",
+        asked.batch_size,
+        default_batch_size(samples),
+        "32, or all samples when there are fewer",
+    );
+    let accumulate = autos.settle(
+        "hyperparameters.accumulate",
+        asked.accumulate,
+        1,
+        "a batch fits at once",
+    );
+    let optimizer = autos.settle(
+        "hyperparameters.optimizer",
+        asked.optimizer,
+        Optimizer::Adamw,
+        "needs little tuning of its rate",
+    );
+    let multiplier = autos.settle(
+        "hyperparameters.learning_rate_multiplier",
+        asked.learning_rate_multiplier,
+        1.0,
+        "rates as they are",
+    );
+    let (rate, why) = head_rate(optimizer);
+    let learning_rate = multiplier
+        * autos.settle(
+            "hyperparameters.learning_rate",
+            asked.learning_rate,
+            rate,
+            why,
+        );
+    let backbone = multiplier
+        * autos.settle(
+            "hyperparameters.backbone_learning_rate",
+            asked.backbone_learning_rate,
+            rate / 10.0,
+            "a tenth of the head's: pre-trained weights need small steps",
+        );
+    let layer_decay = autos.settle(
+        "hyperparameters.layer_decay",
+        asked.layer_decay,
+        1.0,
+        "one rate for the whole trunk",
+    );
+    let (decay, why) = if head_only {
+        (0.0, "a head on frozen features is chosen by validation")
+    } else {
+        (0.01, "usual for fine-tuning with AdamW")
+    };
+    let weight_decay = autos.settle(
+        "hyperparameters.weight_decay",
+        asked.weight_decay,
+        decay,
+        why,
+    );
+    let schedule = autos.settle(
+        "hyperparameters.schedule",
+        asked.schedule,
+        Schedule::Cosine,
+        "ends in small steps without tuning",
+    );
+    let (warmup, why) = if schedule == Schedule::OneCycle {
+        (0.0, "one_cycle has a warm-up of its own")
+    } else if head_only {
+        (0.0, "nothing pre-trained to protect")
+    } else {
+        (
+            0.1,
+            "keeps a new head's first gradients from upsetting the trunk",
+        )
+    };
+    let warmup_fraction = autos.settle(
+        "hyperparameters.warmup_fraction",
+        asked.warmup_fraction,
+        warmup,
+        why,
+    );
+    let label_smoothing = autos.settle(
+        "hyperparameters.label_smoothing",
+        asked.label_smoothing,
+        0.0,
+        "probabilities stay calibrated",
+    );
+    autos.settle(
+        "hyperparameters.class_weights",
+        asked.class_weights.clone(),
+        ClassWeights::Rule(ClassWeightRule::None),
+        "every sample counts alike",
+    );
+    let ema_decay = autos.settle(
+        "hyperparameters.ema_decay",
+        asked.ema_decay,
+        EmaDecay::Off(EmaOff::None),
+        "the best evaluation is chosen instead",
+    );
+    let (clip, why) = if head_only {
+        (None, "a linear head on fixed features needs none")
+    } else {
+        (Some(1.0), "usual for fine-tuning")
+    };
+    let gradient_clip = autos.settle(
+        "hyperparameters.gradient_clip",
+        optional(asked.gradient_clip),
+        clip,
+        why,
+    );
+    let (norm, why) = batch_norm(head_only, batch_size);
+    let batch_norm = autos.settle("hyperparameters.batch_norm", asked.batch_norm, norm, why);
+    let patience = autos.settle(
+        "early_stopping.patience",
+        optional(stopping.patience),
+        Some(10),
+        "ten evaluations without a better one",
+    );
+    let metric = autos.settle(
+        "early_stopping.metric",
+        stopping.metric,
+        Metric::ValidAccuracy,
+        "what a user of the model sees; ties go to the lower loss",
+    );
+
+    let recipe = Recipe {
+        task,
+        cut: request.transfer.cut.clone(),
+        trainable: phases
+            .pop()
+            .map(|(_, trainable)| trainable)
+            .unwrap_or_default(),
+        later_phases: later
+            .into_iter()
+            .map(|(at_epoch, trainable)| FreezePhase {
+                at_epoch: narrow(at_epoch),
+                trainable,
+            })
+            .collect(),
+        head: Head {
+            layers: request.transfer.head.layers.clone(),
+            init,
+        },
+        n_epochs: narrow(n_epochs),
+        batch_size: narrow(batch_size),
+        accumulate: narrow(accumulate),
+        optimizer,
+        learning_rate,
+        backbone_learning_rate: if head_only { 0.0 } else { backbone },
+        layer_decay,
+        weight_decay,
+        schedule,
+        warmup_fraction,
+        label_smoothing,
+        class_weights,
+        gradient_clip,
+        ema_decay: match ema_decay {
+            EmaDecay::Off(EmaOff::None) => None,
+            EmaDecay::Decay(decay) => Some(decay),
+        },
+        batch_norm,
+        early_stopping: EarlyStopping {
+            patience: patience.map(narrow),
+            metric,
+            min_delta: stopping.min_delta,
+        },
+        checkpoint_every_seconds: narrow(request.transfer.checkpoint_every_seconds),
+        seed,
+    };
+    Resolution {
+        recipe,
+        resolved: autos.0,
+    }
+}
+
+/// The settled `"auto"`s, in the order they were settled.
+#[derive(Default)]
+struct Autos(Vec<Resolved>);
+
+impl Autos {
+    fn settle<T: Serialize>(
+        &mut self,
+        option: &str,
+        asked: Auto<T>,
+        default: T,
+        reason: &str,
+    ) -> T {
+        match asked {
+            Auto::Value(value) => value,
+            Auto::Auto => {
+                let (option, reason) = (option.to_owned(), reason.to_owned());
+                self.0.push(Resolved {
+                    option,
+                    value: json!(default),
+                    reason,
+                });
+                default
+            }
+        }
+    }
+}
+
+/// For options whose default may be "none".
+fn optional<T>(asked: Auto<T>) -> Auto<Option<T>> {
+    match asked {
+        Auto::Auto => Auto::Auto,
+        Auto::Value(value) => Auto::Value(Some(value)),
+    }
+}
+
+/// For numbers that `limits` keeps far below 2^32.
+fn narrow(number: u64) -> u32 {
+    u32::try_from(number).expect("a number within its limit fits 32 bits: this is a bug")
+}

@@ -1,0 +1,240 @@
+use serde_json::json;
+
+use super::*;
+use crate::{
+    file::{Class, SplitSizes},
+    freeze::tests::layers,
+    request::{CONTRADICTION, parse},
+};
+
+fn dataset(classes: &[&str], train: u64, validation: u64) -> Dataset {
+    let class = |name: &&str| Class {
+        name: (*name).to_owned(),
+        train,
+        validation,
+        test: 0,
+    };
+    let n = classes.len() as u64;
+    Dataset {
+        modality: "image".into(),
+        task: "single_label_classification".into(),
+        classes: classes.iter().map(class).collect(),
+        samples: n * (train + validation),
+        splits: SplitSizes {
+            train: n * train,
+            validation: n * validation,
+            test: 0,
+        },
+        split_by: "hash".into(),
+        unusable: 0,
+        duplicates: 0,
+    }
+}
+
+fn request(transfer: serde_json::Value) -> JobRequest {
+    let file = crate::id::FileId::new();
+    parse(&json!({"model": "m", "training_file": file, "method": {"type": "transfer", "transfer": transfer}})).unwrap()
+}
+
+#[test]
+fn every_auto_is_settled_with_a_reason_and_nothing_else_is() {
+    let asked = request(
+        json!({"hyperparameters": {"n_epochs": 3, "learning_rate": 0.5, "learning_rate_multiplier": 2}}),
+    );
+    let resolution = resolve(&asked, &layers(), &dataset(&["a", "b"], 40, 10), None, 7).unwrap();
+    assert_eq!(resolution.recipe.n_epochs, 3);
+    assert_eq!(resolution.recipe.learning_rate, 1.0);
+    assert_eq!(resolution.recipe.seed, 7);
+    let options: Vec<&str> = resolution
+        .resolved
+        .iter()
+        .map(|resolved| resolved.option.as_str())
+        .collect();
+    assert!(
+        options.contains(&"hyperparameters.batch_size")
+            && !options.contains(&"hyperparameters.n_epochs")
+    );
+    assert!(
+        resolution
+            .resolved
+            .iter()
+            .all(|resolved| !resolved.reason.is_empty())
+    );
+}
+
+#[test]
+fn all_that_cannot_be_done_is_said_at_once() {
+    let asked =
+        request(json!({"freeze": {"blocks": ["layr1"]}, "hyperparameters": {"batch_size": 81}}));
+    let problems = resolve(&asked, &layers(), &dataset(&["a", "b"], 40, 0), None, 7).unwrap_err();
+    let codes: Vec<&str> = problems
+        .iter()
+        .map(|problem| problem.code.as_str())
+        .collect();
+    assert_eq!(codes, [EMPTY_SPLIT, freeze::UNKNOWN_LAYER, BATCH_TOO_LARGE]);
+}
+
+#[test]
+fn a_batch_may_hold_all_samples_but_not_one_more() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let asked = |n: u64| request(json!({"hyperparameters": {"batch_size": n}}));
+    assert!(resolve(&asked(80), &layers(), &data, None, 7).is_ok());
+    assert!(resolve(&asked(81), &layers(), &data, None, 7).is_err());
+    // A validation file of its own frees the training file's validation split to train.
+    assert!(resolve(&asked(81), &layers(), &data, Some(&data), 7).is_ok());
+}
+
+#[test]
+fn a_probe_starts_a_linear_head_only() {
+    let data = dataset(&["a", "b"], 40, 10);
+    for (head, fits) in [
+        (json!([{"dropout": 0.2}]), true),
+        (json!([{"linear": 8}]), false),
+    ] {
+        let asked = request(json!({"head": {"layers": head, "init": "probe"}}));
+        let problems = resolve(&asked, &layers(), &data, None, 7)
+            .err()
+            .unwrap_or_default();
+        assert_eq!(problems.is_empty(), fits, "{problems:?}");
+    }
+}
+
+#[test]
+fn options_without_effect_are_refused() {
+    let data = dataset(&["a", "b"], 40, 10);
+    for option in [
+        json!({"backbone_learning_rate": 1e-4}),
+        json!({"batch_norm": "update"}),
+    ] {
+        let frozen = request(json!({"hyperparameters": option}));
+        assert_eq!(
+            resolve(&frozen, &layers(), &data, None, 7).unwrap_err()[0].code,
+            CONTRADICTION
+        );
+        let thawed = request(json!({"freeze": "none", "hyperparameters": option}));
+        assert!(resolve(&thawed, &layers(), &data, None, 7).is_ok());
+    }
+}
+
+#[test]
+fn accumulation_takes_no_more_batches_than_there_are() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let asked = |n: u64| request(json!({"hyperparameters": {"batch_size": 16, "accumulate": n}}));
+    let most = resolve(&asked(5), &layers(), &data, None, 7).unwrap();
+    assert_eq!(most.recipe.accumulate, 5);
+    let problems = resolve(&asked(6), &layers(), &data, None, 7).unwrap_err();
+    assert_eq!(problems[0].code, BATCH_TOO_LARGE);
+}
+
+#[test]
+fn a_freeze_schedule_becomes_phases_that_begin_before_the_end() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let asked = |n_epochs: serde_json::Value, block: &str| {
+        let schedule = json!([{"at_epoch": 0, "freeze": "all"}, {"at_epoch": 3, "freeze": {"blocks": [block]}}]);
+        let transfer = json!({"freeze": {"schedule": schedule}, "hyperparameters": {"n_epochs": n_epochs, "layer_decay": 0.5}});
+        resolve(&request(transfer), &layers(), &data, None, 7)
+    };
+    let recipe = asked(json!(4), "stem").unwrap().recipe;
+    assert!(recipe.trainable.is_empty() && recipe.backbone_learning_rate > 0.0);
+    assert_eq!(recipe.later_phases[0].at_epoch, 3);
+    assert_eq!(recipe.later_phases[0].trainable.len(), 4);
+    let phases: Vec<usize> = (1..=5).map(|epoch| recipe.phase_of(epoch)).collect();
+    assert_eq!(phases, [0, 0, 0, 1, 1]);
+    assert_eq!(asked(json!("auto"), "stem").unwrap().recipe.n_epochs, 10);
+    assert_eq!(asked(json!(3), "stem").unwrap_err()[0].code, CONTRADICTION);
+    assert_eq!(
+        asked(json!(4), "stemm").unwrap_err()[0].code,
+        freeze::UNKNOWN_LAYER
+    );
+}
+
+#[test]
+fn a_batch_of_one_has_no_statistics() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let asked = |n: u64| {
+        request(
+            json!({"head": {"layers": [{"batch_norm": true}]}, "hyperparameters": {"batch_size": n}}),
+        )
+    };
+    assert!(resolve(&asked(2), &layers(), &data, None, 7).is_ok());
+    let problems = resolve(&asked(1), &layers(), &data, None, 7).unwrap_err();
+    assert_eq!(problems[0].code, CONTRADICTION);
+}
+
+#[test]
+fn one_cycle_warms_up_by_itself() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let asked = |warmup: serde_json::Value| {
+        request(
+            json!({"freeze": "none", "hyperparameters": {"schedule": "one_cycle", "warmup_fraction": warmup}}),
+        )
+    };
+    let settled = resolve(&asked(json!("auto")), &layers(), &data, None, 7).unwrap();
+    assert_eq!(settled.recipe.warmup_fraction, 0.0);
+    let problems = resolve(&asked(json!(0.1)), &layers(), &data, None, 7).unwrap_err();
+    assert_eq!(problems[0].code, CONTRADICTION);
+}
+
+#[test]
+fn what_is_cut_away_neither_trains_nor_counts() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let settled =
+        |transfer: serde_json::Value| resolve(&request(transfer), &layers(), &data, None, 7);
+    let recipe = settled(json!({"cut": "layer1", "freeze": {"last_stages": 1}}))
+        .unwrap()
+        .recipe;
+    assert_eq!(recipe.cut, "layer1");
+    assert_eq!(
+        recipe.trainable,
+        ["layer1.0.conv.weight", "layer1.1.conv.weight"]
+    );
+    for (transfer, words) in [
+        (json!({"cut": "layr1"}), "did you mean `layer1`"),
+        (
+            json!({"cut": "layer1", "freeze": {"last_stages": 3}}),
+            "has 2 stages",
+        ),
+        (
+            json!({"cut": "layer1", "freeze": {"blocks": ["layer2"]}}),
+            "is cut away",
+        ),
+        (
+            json!({"cut": "layer1", "freeze": {"names": ["layer2.0.conv.weight"]}}),
+            "is cut away",
+        ),
+        (
+            json!({"cut": "layer1", "freeze": {"regex": "^layer2"}}),
+            "is cut away",
+        ),
+    ] {
+        let problems = settled(transfer.clone()).unwrap_err();
+        assert!(
+            problems.len() == 1 && problems[0].message.contains(words),
+            "{transfer}: {problems:?}"
+        );
+    }
+}
+
+#[test]
+fn options_without_effect_on_a_frozen_trunk_say_so() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let asked = |share: f64| request(json!({"hyperparameters": {"layer_decay": share}}));
+    assert!(resolve(&asked(1.0), &layers(), &data, None, 7).is_ok());
+    assert!(resolve(&asked(0.9), &layers(), &data, None, 7).is_err());
+}
+
+#[test]
+fn a_validation_file_has_no_classes_of_its_own() {
+    let problems = resolve(
+        &request(json!({})),
+        &layers(),
+        &dataset(&["cats", "dogs"], 40, 10),
+        Some(&dataset(&["cats", "dog"], 40, 10)),
+        7,
+    );
+    assert!(
+        problems.unwrap_err()[0]
+            .message
+            .contains("did you mean `dogs`?")
+    );
+}
