@@ -1,0 +1,120 @@
+//! What goes wrong unnoticed in transfer learning, each as a test that names it.
+
+mod batches;
+mod best;
+mod failures;
+mod freezing;
+mod head;
+mod losses;
+mod options;
+mod rates;
+
+use std::{collections::BTreeMap, ops::RangeInclusive};
+
+use rehead_domain::{
+    progress::{Progress, exit},
+    recipe::{BatchNorm, Recipe},
+};
+use rehead_trainer::train::{
+    gradients::Criterion,
+    inputs::Inputs,
+    loss,
+    network::Network,
+    optimizer::{self, Optimizer, Rates},
+    schedule,
+};
+use tch::{Device, Tensor};
+
+use crate::support::{
+    numbers,
+    training::{Material, base_model, parameters, recipe},
+};
+
+const CLASSES: usize = 3;
+
+const SAMPLES: usize = 32;
+
+fn build(recipe: &Recipe) -> Network {
+    tch::set_num_threads(1);
+    let folder = tempfile::tempdir().unwrap();
+    let base = base_model("resnet18", folder.path()).unwrap();
+    Network::build(&base, recipe, CLASSES, Device::Cpu).unwrap()
+}
+
+fn copies(network: &Network) -> BTreeMap<String, Tensor> {
+    let tensors = network.tensors().into_iter();
+    tensors
+        .map(|(name, tensor)| (name, tensor.copy()))
+        .collect()
+}
+
+fn targets(samples: usize) -> Tensor {
+    let labels: Vec<i64> = (0..samples).map(|i| (i % CLASSES) as i64).collect();
+    Tensor::from_slice(&labels)
+}
+
+/// Trains on small images for these steps, at the peak rates.
+fn train_on_images(
+    network: &mut Network,
+    optimizer: &mut Optimizer,
+    recipe: &Recipe,
+    steps: RangeInclusive<u64>,
+) {
+    for step in steps {
+        let images = numbers::images(&format!("input-{step}"), &[4, 3, 32, 32]);
+        let logits = network.logits_train(&network.features_train(&images), step);
+        let loss = loss::cross_entropy(&logits, &targets(4), None, recipe.label_smoothing);
+        let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
+        optimizer.step(
+            &mut network.parameters,
+            gradients,
+            step,
+            Rates::at(recipe, 1.0),
+        );
+    }
+}
+
+/// The head after `steps` steps over `SAMPLES` made-up features, with its averages where the recipe keeps some.
+fn train_head(recipe: &Recipe, steps: u64) -> BTreeMap<String, Tensor> {
+    let mut network = build(recipe);
+    let mut optimizer = Optimizer::new(recipe, &network.parameters);
+    let features = numbers::images("features", &[SAMPLES as i64, network.feature_dim]);
+    let labels: Vec<usize> = (0..SAMPLES).map(|i| (i * i) % CLASSES).collect();
+    let criterion = Criterion::new(recipe, &labels, Device::Cpu);
+    let inputs = Inputs::Features(features);
+    let members: Vec<usize> = (0..SAMPLES).collect();
+    let size = (recipe.batch_size * recipe.accumulate) as usize;
+    for step in 1..=steps {
+        let start = (step as usize - 1) % SAMPLES.div_ceil(size) * size;
+        let window = &members[start..(start + size).min(SAMPLES)];
+        let (_, gradients) = criterion
+            .gradients(&network, &inputs, window, step)
+            .unwrap();
+        let rates = Rates::at(recipe, schedule::factor(recipe, step, steps));
+        optimizer.step(&mut network.parameters, gradients, step, rates);
+    }
+    optimizer.swap_averages(&mut network.parameters);
+    let head = network.changing().into_iter();
+    head.map(|(name, tensor)| (name, tensor.copy())).collect()
+}
+
+fn layer4(batch_norm: BatchNorm) -> Recipe {
+    Recipe {
+        trainable: parameters("resnet18", &["layer4."]),
+        batch_norm,
+        weight_decay: 0.1,
+        ..recipe()
+    }
+}
+
+/// The losses that a run says, an epoch each.
+fn evaluations(material: &Material, name: &str, recipe: Recipe) -> Vec<(f64, f64)> {
+    let mut run = material.start(name, &material.plan(recipe));
+    let (said, ended) = run.end();
+    assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
+    let evaluated = said.iter().filter_map(|said| match said {
+        Progress::Evaluated { metrics, .. } => Some((metrics.train_loss?, metrics.valid_loss)),
+        _ => None,
+    });
+    evaluated.collect()
+}
