@@ -84,7 +84,7 @@ fn spare() -> i32 {
 fn train(folder: &Path, input: impl Read + Send + 'static, detached: bool) -> i32 {
     let stop = Stop::default();
     if !detached {
-        stop.when_closed(input);
+        stop.listen(input);
     }
     let mut say = Reporter::new(io::stdout(), stop.clone());
     // The one place where a C++ exception, which tch turns into a panic, becomes an answer. Nothing of the run is used

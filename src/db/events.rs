@@ -43,8 +43,8 @@ pub struct Event {
     pub created_at: OffsetDateTime,
     /// The attempt that it is about.
     pub attempt: Option<i64>,
-    /// `created`, `validated`, `queued`, `started`, `phase`, `evaluated`, `checkpoint`, `message`, `cancel_requested`,
-    /// `requeued`, and at the end one of `succeeded`, `failed`, `cancelled`.
+    /// `created`, `validated`, `queued`, `started`, `phase`, `evaluated`, `checkpoint`, `message`,
+    /// `pause_requested`, `paused`, `resumed`, `stop_requested`, `cancel_requested`, `requeued`, and at the end one of `succeeded`, `failed`, `cancelled`.
     pub kind: String,
     /// `info`, `warn` or `error`.
     pub level: String,

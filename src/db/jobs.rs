@@ -1,4 +1,4 @@
-//! Jobs as the API sees them: create, read, cancel; and settling those that waited for their files.
+//! Jobs as the API sees them: create, read, list; and settling those that waited for their files.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Page, Slice, convert,
     files::{self, File},
-    models, retry,
+    models,
     tenants::TenantId,
 };
 use crate::domain::{
@@ -116,6 +116,7 @@ pub struct Job {
     pub created_at: OffsetDateTime,
     pub started_at: Option<OffsetDateTime>,
     pub cancel_requested_at: Option<OffsetDateTime>,
+    pub stop_requested_at: Option<OffsetDateTime>,
     pub finished_at: Option<OffsetDateTime>,
 }
 
@@ -127,16 +128,6 @@ pub struct Filter {
     pub created_after: Option<OffsetDateTime>,
     /// Entries that a job's metadata holds.
     pub metadata: BTreeMap<String, String>,
-}
-
-/// What became of a cancellation.
-#[derive(Debug, Clone)]
-pub enum Cancel {
-    /// It is cancelled, or will be as soon as its worker sees the flag. Also when that was asked before.
-    Accepted(Box<Job>),
-    /// It had succeeded or failed before.
-    TooLate(Box<Job>),
-    NotFound,
 }
 
 /// A job whose files are validated, for good or ill, but which is not settled yet.
@@ -176,7 +167,7 @@ pub async fn create(pool: &PgPool, job: &NewJob) -> sqlx::Result<Created> {
     }
     let full = sqlx::query_scalar!(
         "select t.max_queued from tenants t where t.id = $1 and t.max_queued <= (
-            select count(*) from jobs j where j.tenant_id = t.id and j.status in ('queued', 'validating_files'))",
+            select count(*) from jobs j where j.tenant_id = t.id and j.status in ('queued', 'validating_files', 'paused'))",
         job.tenant.0
     );
     let full = full.fetch_optional(pool).await?;
@@ -213,7 +204,7 @@ pub async fn get(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<Opt
             recipe as "recipe: Json<Recipe>", resolved as "resolved: Json<Vec<Resolved>>", step, n_steps, epoch, n_epochs,
             fraction, samples_per_second, metrics as "metrics: Json<Metrics>", best_checkpoint, error_code, error_message,
             error_param, token, failures, crashes, preemptions, device, threads, version, events, created_at, started_at,
-            cancel_requested_at, finished_at
+            cancel_requested_at, stop_requested_at, finished_at
         from jobs where id = $1 and tenant_id = $2"#,
         id.0,
         tenant.0
@@ -235,7 +226,7 @@ pub async fn list(
             recipe as "recipe: Json<Recipe>", resolved as "resolved: Json<Vec<Resolved>>", step, n_steps, epoch, n_epochs,
             fraction, samples_per_second, metrics as "metrics: Json<Metrics>", best_checkpoint, error_code, error_message,
             error_param, token, failures, crashes, preemptions, device, threads, version, events, created_at, started_at,
-            cancel_requested_at, finished_at
+            cancel_requested_at, stop_requested_at, finished_at
         from jobs
         where tenant_id = $1 and ($2::uuid is null or case when $3 then id < $2 else id > $2 end)
             and ($4::text is null or status = $4) and ($5::text is null or model = $5)
@@ -254,36 +245,6 @@ pub async fn list(
     .await?;
     let jobs: sqlx::Result<Vec<Job>> = rows.into_iter().map(Job::try_from).collect();
     Ok(Slice::of(jobs?, page.limit))
-}
-
-/// Cancels a job that waits; asks the worker of a running one.
-pub async fn request_cancel(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<Cancel> {
-    let cancel = || {
-        sqlx::query!(
-            "with job as (
-                update jobs set cancel_requested_at = now(), events = events + 1,
-                    status = case when status = 'running' then 'running' else 'cancelled' end,
-                    finished_at = case when status = 'running' then null else now() end
-                where id = $1 and tenant_id = $2 and finished_at is null and cancel_requested_at is null
-                returning id, events, status
-            )
-            insert into job_events (job_id, seq, kind, level, message)
-            select id, events, case when status = 'running' then 'cancel_requested' else 'cancelled' end, 'info',
-                case when status = 'running' then 'the job is asked to stop' else 'the job was cancelled before it ran' end
-            from job",
-            id.0,
-            tenant.0
-        )
-        .execute(pool)
-    };
-    retry(cancel).await?;
-    Ok(match get(pool, tenant, id).await? {
-        None => Cancel::NotFound,
-        Some(job) if matches!(job.status, JobStatus::Succeeded | JobStatus::Failed) => {
-            Cancel::TooLate(Box::new(job))
-        }
-        Some(job) => Cancel::Accepted(Box::new(job)),
-    })
 }
 
 /// A queued job's place in the line; `None` when it is not queued.
@@ -407,7 +368,7 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
                 case when $6 = 'queued' then 2 else 1 end
             from tenants t, model, training
             where t.id = $2 and ($5::uuid is null or exists (select from validation)) and t.max_queued > (
-                select count(*) from jobs j where j.tenant_id = t.id and j.status in ('queued', 'validating_files'))
+                select count(*) from jobs j where j.tenant_id = t.id and j.status in ('queued', 'validating_files', 'paused'))
             on conflict (tenant_id, idempotency_key) do nothing returning id
         ), event as (
             insert into job_events (job_id, seq, kind, level, message)
@@ -511,6 +472,7 @@ struct JobRow {
     created_at: OffsetDateTime,
     started_at: Option<OffsetDateTime>,
     cancel_requested_at: Option<OffsetDateTime>,
+    stop_requested_at: Option<OffsetDateTime>,
     finished_at: Option<OffsetDateTime>,
 }
 
@@ -556,6 +518,7 @@ impl TryFrom<JobRow> for Job {
             created_at: row.created_at,
             started_at: row.started_at,
             cancel_requested_at: row.cancel_requested_at,
+            stop_requested_at: row.stop_requested_at,
             finished_at: row.finished_at,
         })
     }

@@ -13,12 +13,14 @@ use sqlx::{
 
 pub mod attempts;
 pub mod checkpoints;
+pub mod controls;
 pub mod events;
 pub mod files;
 pub mod jobs;
 pub mod keys;
 pub mod metrics;
 pub mod models;
+pub mod phases;
 pub mod queue;
 pub mod tenants;
 pub mod workers;
@@ -31,8 +33,8 @@ pub mod channel {
     pub const WORK: &str = "rehead_work";
     /// A job has new events. Payload: a `JobId`.
     pub const JOB: &str = "rehead_job";
-    /// The cancellation of a running job is asked for. Payload: a `JobId`.
-    pub const CANCEL: &str = "rehead_cancel";
+    /// The user of a job that a worker has asks for its cancellation, a pause or its end. Payload: a `JobId`.
+    pub const CONTROL: &str = "rehead_control";
     /// A file's validation ended. Payload: a `FileId`.
     pub const FILE: &str = "rehead_file";
     /// A model became ready, or its import was refused. Payload: the model's id.

@@ -52,7 +52,7 @@ pub struct Claimed {
     pub token: i64,
     pub recipe: Recipe,
     pub timeout_seconds: u64,
-    /// Seconds since the first attempt started.
+    /// Seconds that its attempts so far have taken. What it waited or was paused does not count.
     pub elapsed_seconds: f64,
     pub base_model: ClaimedModel,
     /// The name its model will have.
@@ -87,6 +87,8 @@ pub struct Pack {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heartbeat {
     pub cancel_requested: bool,
+    pub pause_requested: bool,
+    pub stop_requested: bool,
 }
 
 /// What a trainer said since the last time.
@@ -174,7 +176,9 @@ pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claim
                 from job
             )
             select job.id, job.tenant_id, job.token, job.recipe as "recipe!: Json<Recipe>", job.timeout_seconds,
-                extract(epoch from now() - job.started_at)::double precision as "elapsed_seconds!", job.result_model,
+                (select coalesce(sum(extract(epoch from ended_at - started_at)), 0)::double precision from attempts
+                    where job_id = job.id) as "elapsed_seconds!",
+                job.result_model,
                 model.id as model_id, model.architecture, model.source_task as "source_task: Json<SourceTask>",
                 model.preprocessing as "preprocessing!: Json<Preprocessing>", model.weights_sha256 as "weights_sha256!",
                 job.training_file, training.pack_sha256 as "training_sha256!", training.pack_bytes as "training_bytes!",
@@ -206,18 +210,19 @@ pub async fn heartbeat(
     ttl: Duration,
 ) -> sqlx::Result<Option<Heartbeat>> {
     let heartbeat = || {
-        sqlx::query_scalar!(
+        sqlx::query_as!(
+            Heartbeat,
             r#"update job_leases l set expires_at = now() + make_interval(secs => $3) from jobs j
             where l.job_id = $1 and l.token = $2 and j.id = l.job_id
-            returning j.cancel_requested_at is not null as "cancel_requested!""#,
+            returning j.cancel_requested_at is not null as "cancel_requested!",
+                j.status = 'pausing' as "pause_requested!", j.stop_requested_at is not null as "stop_requested!""#,
             job.0,
             token,
             convert::seconds(ttl)
         )
         .fetch_optional(pool)
     };
-    let answer = retry(heartbeat).await?;
-    Ok(answer.map(|cancel_requested| Heartbeat { cancel_requested }))
+    retry(heartbeat).await
 }
 
 /// Writes what a trainer said. `false`: the lease is lost, nothing was written.
@@ -591,20 +596,22 @@ async fn end_attempt(
             select j.id, case
                 when $4 = 'succeeded' then 'succeeded'
                 when $4 = 'cancelled' or j.cancel_requested_at is not null then 'cancelled'
-                when $4 = 'yielded' then 'queued'
-                when $4 = 'failed' and $5 and j.failures < j.max_failures then 'queued'
-                when $4 in ('crashed', 'lost') and j.crashes < j.max_crashes then 'queued'
-                else 'failed' end as status
+                when $4 = 'yielded' or ($4 = 'failed' and $5 and j.failures < j.max_failures)
+                    or ($4 in ('crashed', 'lost') and j.crashes < j.max_crashes)
+                    then case when j.status = 'pausing' then 'paused' else 'queued' end
+                else 'failed' end as status, j.status as was
             from jobs j, tenant where j.id = $1 for update of j
         ), job as (
             update jobs j set
                 status = verdict.status,
-                phase = case when verdict.status = 'queued' then 'waiting' else j.phase end,
-                fraction = case verdict.status when 'queued' then 0 when 'succeeded' then 1 else j.fraction end,
-                samples_per_second = case when verdict.status = 'queued' then null else j.samples_per_second end,
+                phase = case when verdict.status in ('queued', 'paused') then 'waiting' else j.phase end,
+                fraction = case when verdict.status in ('queued', 'paused') then 0 when verdict.status = 'succeeded' then 1
+                    else j.fraction end,
+                samples_per_second = case when verdict.status in ('queued', 'paused') then null
+                    else j.samples_per_second end,
                 failures = j.failures + ($4 = 'failed')::int,
                 crashes = j.crashes + ($4 in ('crashed', 'lost'))::int,
-                preemptions = j.preemptions + ($4 = 'yielded')::int,
+                preemptions = j.preemptions + ($4 = 'yielded' and verdict.was = 'running')::int,
                 run_at = case
                     when $4 = 'failed' then now() + (0.5 + random())
                         * least(interval '1 hour', interval '10 seconds' * power(2, least(j.failures, 20)))
@@ -617,7 +624,7 @@ async fn end_attempt(
                     else format('%s attempts ended without a result; the last: %s', j.crashes + 1, $7::text) end end,
                 fine_tuned_model = case when verdict.status = 'succeeded' and $9::text is not null then j.result_model end,
                 metrics = case when verdict.status = 'succeeded' then $11 else j.metrics end,
-                finished_at = case when verdict.status <> 'queued' then now() end,
+                finished_at = case when verdict.status not in ('queued', 'paused') then now() end,
                 events = j.events + 1
             from verdict where j.id = verdict.id
             returning j.*
@@ -635,12 +642,14 @@ async fn end_attempt(
             insert into job_events (job_id, seq, token, kind, level, message, data)
             select id, events, $2,
                 case when status = 'queued' then 'requeued' else status end,
-                case when status = 'failed' then 'error' when status = 'queued' and $4 <> 'yielded' then 'warn'
+                case when status = 'failed' then 'error' when status in ('queued', 'paused') and $4 <> 'yielded' then 'warn'
                     else 'info' end,
                 case status
                     when 'succeeded' then format('the job has succeeded: its model is %s', fine_tuned_model)
                     when 'cancelled' then 'the job is cancelled'
                     when 'failed' then error_message
+                    when 'paused' then case when $4 = 'yielded' then 'the job is paused'
+                        else format('attempt %s ended: %s; the job is paused', $2, $7::text) end
                     else case when $4 = 'yielded' then format('attempt %s handed the job back', $2)
                         else format('attempt %s ended: %s; the job is tried again', $2, $7::text) end end,
                 jsonb_strip_nulls(jsonb_build_object('attempt', $2, 'outcome', $4, 'code', coalesce(error_code, $6)))

@@ -54,8 +54,8 @@ pub(super) struct EventObject {
     pub data: Value,
     /// From 1, without gaps.
     pub seq: u64,
-    /// `created`, `validated`, `queued`, `started`, `phase`, `evaluated`, `checkpoint`, `message`, `cancel_requested`,
-    /// `requeued`, and at the end one of `succeeded`, `failed`, `cancelled`.
+    /// `created`, `validated`, `queued`, `started`, `phase`, `evaluated`, `checkpoint`, `message`,
+    /// `pause_requested`, `paused`, `resumed`, `stop_requested`, `cancel_requested`, `requeued`, and at the end one of `succeeded`, `failed`, `cancelled`.
     pub kind: String,
     /// The attempt that it is about.
     pub attempt: Option<i64>,

@@ -31,6 +31,7 @@ pub(super) struct JobBody {
     /// 0 (first) to 4 (last).
     #[schema(minimum = 0, maximum = 4)]
     priority: Option<u8>,
+    /// Of all attempts together; neither waiting nor pauses count.
     #[schema(minimum = 1, maximum = 2_592_000)]
     timeout_seconds: Option<u64>,
     method: Option<MethodBody>,

@@ -14,6 +14,7 @@ use crate::{
         self,
         attempts::Attempt,
         jobs::{Job, QueuePlace},
+        phases::PhaseSpan,
         tenants::TenantId,
     },
     domain::{
@@ -39,6 +40,8 @@ pub(super) struct JobObject {
     pub estimated_finish: Option<i64>,
     /// When its cancellation was asked for.
     pub cancel_requested_at: Option<i64>,
+    /// When it was asked to train no further and keep its best model.
+    pub stop_requested_at: Option<i64>,
     /// The base model's id.
     pub model: String,
     /// The model it made, once it has.
@@ -50,6 +53,8 @@ pub(super) struct JobObject {
     pub is_terminal: bool,
     /// What it is doing.
     pub phase: Phase,
+    /// What it did, oldest first, over all attempts: the last 100.
+    pub phases: Vec<PhaseObject>,
     pub progress: Progress,
     /// Its place in the line, while queued.
     pub queue: Option<Queue>,
@@ -63,6 +68,7 @@ pub(super) struct JobObject {
     pub seed: u64,
     /// 0 (first) to 4 (last).
     pub priority: u8,
+    /// Of all attempts together; neither waiting nor pauses count.
     pub timeout_seconds: u64,
     pub method: Method,
     /// The three that OpenAI's clients show; all are in `method` and `resolved`.
@@ -125,6 +131,29 @@ pub(super) struct Settled {
     pub value: Value,
     /// One phrase.
     pub reason: String,
+}
+
+/// A stretch of time in one phase. Between two of them a job was paused.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JobPhase)]
+pub(super) struct PhaseObject {
+    pub phase: Phase,
+    /// The attempt that it was part of; `null` while it waited.
+    pub attempt: Option<i64>,
+    pub started_at: i64,
+    /// `null` for the present one.
+    pub ended_at: Option<i64>,
+}
+
+impl From<PhaseSpan> for PhaseObject {
+    fn from(span: PhaseSpan) -> Self {
+        Self {
+            phase: span.phase,
+            attempt: span.attempt,
+            started_at: span.started_at.unix_timestamp(),
+            ended_at: span.ended_at.map(OffsetDateTime::unix_timestamp),
+        }
+    }
 }
 
 /// One try by one worker.
@@ -214,10 +243,12 @@ impl Seen {
             0 => Vec::new(),
             _ => db::attempts::list(pool, tenant, self.job.id).await?,
         };
+        let phases = db::phases::list(pool, tenant, self.job.id).await?;
         Ok(object(
             self.job,
             self.place,
             attempts,
+            phases,
             OffsetDateTime::now_utc(),
         ))
     }
@@ -227,6 +258,7 @@ fn object(
     job: Job,
     place: Option<QueuePlace>,
     attempts: Vec<Attempt>,
+    phases: Vec<PhaseSpan>,
     now: OffsetDateTime,
 ) -> JobObject {
     let eta = eta_seconds(&job, now);
@@ -263,12 +295,14 @@ fn object(
             .and_then(|eta| i64::try_from(eta).ok())
             .map(|eta| now.unix_timestamp() + eta),
         cancel_requested_at: timestamp(job.cancel_requested_at),
+        stop_requested_at: timestamp(job.stop_requested_at),
         model: job.model,
         fine_tuned_model: job.fine_tuned_model,
         organization_id: "rehead",
         status: job.status,
         is_terminal: job.status.is_terminal(),
         phase: job.phase,
+        phases: phases.into_iter().map(PhaseObject::from).collect(),
         progress,
         queue,
         training_file: job.request.training_file,
@@ -306,7 +340,7 @@ fn object(
 
 /// From the speed so far; nothing while there is no speed.
 fn eta_seconds(job: &Job, now: OffsetDateTime) -> Option<u64> {
-    if job.status != JobStatus::Running {
+    if !job.status.is_leased() {
         return None;
     }
     let progress = job.progress;

@@ -1,4 +1,4 @@
-//! `/v1/fine_tuning/jobs`: create, list, get with a wait, cancel.
+//! `/v1/fine_tuning/jobs`: create, list, get with a wait.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     db::{
         self,
-        jobs::{Cancel, Created, Filter, Idempotency, Job, NewJob},
+        jobs::{Created, Filter, Idempotency, Job, NewJob},
         tenants::TenantId,
     },
     domain::{fields, id::JobId, job::JobStatus, limits::IDEMPOTENCY_KEY_CHARACTERS},
@@ -133,7 +133,12 @@ async fn answer(
     }
 }
 
-async fn object(state: &AppState, tenant: TenantId, job: Job) -> Result<JobObject, ApiError> {
+/// The object of a job just read.
+pub(super) async fn object(
+    state: &AppState,
+    tenant: TenantId,
+    job: Job,
+) -> Result<JobObject, ApiError> {
     let pool = state.pool();
     Ok(Seen::of(pool, tenant, job)
         .await?
@@ -294,7 +299,7 @@ pub(super) async fn get(
         match until {
             _ if status.is_terminal() => true,
             JobUntil::Terminal => false,
-            JobUntil::Running => status == JobStatus::Running,
+            JobUntil::Running => status.is_leased(),
             JobUntil::Change => before.as_ref().is_none_or(|before| *before != seen.etag()),
         }
     };
@@ -331,29 +336,6 @@ pub(super) async fn find(state: &AppState, tenant: TenantId, id: JobId) -> Resul
     db::jobs::get(state.pool(), tenant, id)
         .await?
         .ok_or_else(|| not_found(id))
-}
-
-/// Cancel a fine-tuning job
-///
-/// A job that waits is cancelled at once, a running one as soon as its worker sees it. Asking again changes nothing.
-#[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/cancel", tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, body = JobObject)))]
-pub(super) async fn cancel(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
-    Id(id): Id<JobId>,
-) -> Result<axum::Json<JobObject>, ApiError> {
-    match db::jobs::request_cancel(state.pool(), tenant, id).await? {
-        Cancel::Accepted(job) => Ok(axum::Json(object(&state, tenant, *job).await?)),
-        Cancel::NotFound => Err(not_found(id)),
-        Cancel::TooLate(job) => Err(ApiError::Conflict {
-            code: "job_ended",
-            message: format!(
-                "the job is `{}` already and cannot be cancelled",
-                job.status.as_str()
-            ),
-        }),
-    }
 }
 
 #[cfg(test)]

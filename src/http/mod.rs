@@ -11,6 +11,7 @@ mod admission;
 mod auth;
 mod base_models;
 mod contract;
+mod controls;
 mod curves;
 mod download;
 mod envelope;
@@ -56,7 +57,10 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::create, jobs::list))
         .routes(routes!(plan::plan))
         .routes(routes!(jobs::get))
-        .routes(routes!(jobs::cancel))
+        .routes(routes!(controls::cancel))
+        .routes(routes!(controls::pause))
+        .routes(routes!(controls::resume))
+        .routes(routes!(controls::stop))
         .routes(routes!(history::events))
         .routes(routes!(results::metrics))
         .routes(routes!(results::checkpoints))

@@ -22,7 +22,7 @@ use crate::{
     domain::{
         job::{JobStatus, Outcome},
         progress::{Failure, Progress},
-        work::Assignment,
+        work::{Assignment, Order},
     },
 };
 
@@ -94,12 +94,14 @@ async fn whole(
         let folder = folder.map_err(|error| {
             Fault::Trainer(std::io::Error::new(error.kind(), error.to_string()))
         })?;
-        drive(worker, claimed, shutdown, folder.path(), trainer).await
+        let stops = Stops { shutdown, lease };
+        drive(worker, claimed, stops, folder.path(), trainer).await
     };
     let ended = tokio::select! {
         biased;
         () = lease.cancelled() => Ok(Outcome::Cancelled.into()),
         () = overdue(shutdown, worker.args.timing.grace()) => Ok(Outcome::Yielded.into()),
+        () = overdue(lease.pause(), worker.args.timing.grace()) => Ok(Outcome::Yielded.into()),
         () = tokio::time::sleep(left) => Ok(timed_out(claimed).into()),
         ended = driven => ended,
     };
@@ -154,15 +156,36 @@ impl From<Outcome> for Ended {
     }
 }
 
-/// Returns when `grace` is over since `shutdown`.
-async fn overdue(shutdown: &CancellationToken, grace: Duration) {
-    shutdown.cancelled().await;
+/// Returns when `grace` is over since `asked`.
+async fn overdue(asked: &CancellationToken, grace: Duration) {
+    asked.cancelled().await;
     tokio::time::sleep(grace).await;
+}
+
+/// What asks a trainer for an early end.
+#[derive(Clone, Copy)]
+struct Stops<'a> {
+    shutdown: &'a CancellationToken,
+    lease: &'a Lease,
+}
+
+impl Stops<'_> {
+    /// Returns when the state is to be saved and the device freed: the worker drains, or the job is to pause.
+    async fn let_go(self) {
+        tokio::select! {
+            () = self.shutdown.cancelled() => {}
+            () = self.lease.pause().cancelled() => {}
+        }
+    }
+
+    fn must_let_go(self) -> bool {
+        self.shutdown.is_cancelled() || self.lease.pause().is_cancelled()
+    }
 }
 
 fn timed_out(claimed: &Claimed) -> Outcome {
     let message = format!(
-        "the job ran longer than its timeout_seconds, {}; raise it, or ask for fewer epochs",
+        "the job's attempts took longer than its timeout_seconds, {}; raise it, or ask for fewer epochs",
         claimed.timeout_seconds
     );
     Outcome::Failed {
@@ -176,12 +199,12 @@ fn timed_out(claimed: &Claimed) -> Outcome {
 async fn drive(
     worker: &Worker,
     claimed: &Claimed,
-    shutdown: &CancellationToken,
+    stops: Stops<'_>,
     folder: &Path,
     trainer: &mut Option<Child>,
 ) -> Result<Ended, Fault> {
     let resumed = layout::lay_out(worker, claimed, folder).await?;
-    if shutdown.is_cancelled() {
+    if stops.must_let_go() {
         return Ok(Outcome::Yielded.into());
     }
     let (child, mut output) = worker.spare.take().await?;
@@ -192,7 +215,7 @@ async fn drive(
         })
         .await?;
     let mut relay = Relay::new(worker, claimed, folder, resumed);
-    match converse(worker, &mut relay, child, &mut output, shutdown).await? {
+    match converse(worker, &mut relay, child, &mut output, stops).await? {
         Last::Finished => {
             let model = bundle::keep(worker, claimed, folder).await?;
             Ok(Ended {
@@ -216,10 +239,10 @@ async fn converse(
     relay: &mut Relay<'_>,
     child: &mut Child,
     output: &mut Output,
-    shutdown: &CancellationToken,
+    stops: Stops<'_>,
 ) -> Result<Last, Fault> {
     let timing = &worker.args.timing;
-    let mut asked_to_stop = false;
+    let (mut asked_to_stop, mut asked_to_finish) = (false, false);
     loop {
         let patience = if relay.is_ready {
             timing.stall()
@@ -227,9 +250,15 @@ async fn converse(
             timing.start()
         };
         let line = tokio::select! {
-            () = shutdown.cancelled(), if !asked_to_stop => {
+            () = stops.let_go(), if !asked_to_stop => {
                 asked_to_stop = true;
                 child.close_input();
+                continue;
+            }
+            () = stops.lease.stopped(), if !asked_to_stop && !asked_to_finish => {
+                asked_to_finish = true;
+                // A trainer that cannot hear it has ended, and its output says how.
+                let _ = child.send(&Order::Finish).await;
                 continue;
             }
             line = tokio::time::timeout(patience, output.receive::<Progress>()) => line,
@@ -242,7 +271,7 @@ async fn converse(
         };
         let was_ready = relay.is_ready;
         match relay.hear(line).await? {
-            Heard::More if relay.is_ready && !was_ready && !shutdown.is_cancelled() => {
+            Heard::More if relay.is_ready && !was_ready && !stops.must_let_go() => {
                 if let Err(error) = worker.spare.warm().await {
                     tracing::warn!("no warm trainer for the next job: {error}");
                 }

@@ -1,4 +1,4 @@
-//! Keeps a claim alive, on a connection that nothing else uses, and says when it is lost or its job is to be cancelled.
+//! Keeps a claim alive, on a connection that nothing else uses, and says when it is lost, and what its user asks for.
 //!
 //! The database's clock decides when a lease ends. The clock here only decides when to stop believing in it: after three
 //! quarters of a lease without an answer, so that this side stops first. It counts the time a machine was suspended.
@@ -32,8 +32,16 @@ pub(super) enum Claim {
 #[derive(Debug)]
 pub(super) struct Lease {
     lost: CancellationToken,
-    cancelled: CancellationToken,
+    wishes: Wishes,
     beating: JoinHandle<()>,
+}
+
+/// What the user of a job has asked for, as far as heartbeats told.
+#[derive(Debug, Clone, Default)]
+struct Wishes {
+    cancel: CancellationToken,
+    pause: CancellationToken,
+    stop: CancellationToken,
 }
 
 /// Time since the machine started, suspension included.
@@ -53,25 +61,41 @@ impl Claim {
         };
         Ok(kept.then_some(Heartbeat {
             cancel_requested: false,
+            pause_requested: false,
+            stop_requested: false,
         }))
+    }
+}
+
+impl Wishes {
+    fn hear(&self, heartbeat: Heartbeat) {
+        for (asked, wish) in [
+            (heartbeat.cancel_requested, &self.cancel),
+            (heartbeat.pause_requested, &self.pause),
+            (heartbeat.stop_requested, &self.stop),
+        ] {
+            if asked {
+                wish.cancel();
+            }
+        }
     }
 }
 
 impl Lease {
     /// Keeps `claim`, which was asked for at boot time `asked`.
     pub(super) fn hold(worker: &Worker, claim: Claim, asked: Duration) -> Self {
-        let (lost, cancelled) = (CancellationToken::new(), CancellationToken::new());
+        let (lost, wishes) = (CancellationToken::new(), Wishes::default());
         let beats = Beats {
             pool: worker.heartbeats.clone(),
             claim,
             timing: worker.args.timing.clone(),
-            cancel: Arc::clone(&worker.wakes.cancel),
+            asked: Arc::clone(&worker.wakes.control),
             lost: lost.clone(),
-            cancelled: cancelled.clone(),
+            wishes: wishes.clone(),
         };
         Self {
             lost,
-            cancelled,
+            wishes,
             beating: tokio::spawn(beats.run(asked)),
         }
     }
@@ -88,7 +112,17 @@ impl Lease {
 
     /// Returns when the job's cancellation is asked for.
     pub(super) async fn cancelled(&self) {
-        self.cancelled.cancelled().await;
+        self.wishes.cancel.cancelled().await;
+    }
+
+    /// Cancelled when a pause is asked for. It may have been taken back since: the end of the attempt decides.
+    pub(super) fn pause(&self) -> &CancellationToken {
+        &self.wishes.pause
+    }
+
+    /// Returns when the job is asked to train no further.
+    pub(super) async fn stopped(&self) {
+        self.wishes.stop.cancelled().await;
     }
 }
 
@@ -102,9 +136,9 @@ struct Beats {
     pool: PgPool,
     claim: Claim,
     timing: Timing,
-    cancel: Arc<Notify>,
+    asked: Arc<Notify>,
     lost: CancellationToken,
-    cancelled: CancellationToken,
+    wishes: Wishes,
 }
 
 impl Beats {
@@ -116,7 +150,7 @@ impl Beats {
             let left = fence.saturating_sub(since_boot().saturating_sub(last_kept));
             tokio::select! {
                 () = tokio::time::sleep(pause.min(left)) => {}
-                () = self.cancel.notified() => {}
+                () = self.asked.notified() => {}
             }
             let asked = since_boot();
             let left = fence.saturating_sub(asked.saturating_sub(last_kept));
@@ -127,9 +161,7 @@ impl Beats {
                 Ok(Ok(Some(heartbeat))) => {
                     last_kept = asked;
                     pause = self.timing.heartbeat();
-                    if heartbeat.cancel_requested {
-                        self.cancelled.cancel();
-                    }
+                    self.wishes.hear(heartbeat);
                 }
                 Ok(Ok(None)) => {
                     tracing::warn!("the lease is lost: another worker owns this work now");

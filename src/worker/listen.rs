@@ -10,7 +10,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Rings the worker's wakes, for ever.
 pub(super) async fn run(worker: &Worker) {
     loop {
-        let mut listener = match db::listen(&worker.pool, &[channel::WORK, channel::CANCEL]).await {
+        let mut listener = match db::listen(&worker.pool, &[channel::WORK, channel::CONTROL]).await
+        {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::warn!("cannot listen for notifications: {error}");
@@ -21,14 +22,14 @@ pub(super) async fn run(worker: &Worker) {
         loop {
             match listener.try_recv().await {
                 Ok(Some(notification)) => match (notification.channel(), notification.payload()) {
-                    (channel::CANCEL, _) => worker.wakes.cancel.notify_waiters(),
+                    (channel::CONTROL, _) => worker.wakes.control.notify_waiters(),
                     (channel::WORK, "job") => worker.wakes.jobs.notify_one(),
                     _ => worker.wakes.inspections.notify_one(),
                 },
                 // The connection was lost, and notifications with it.
                 Ok(None) => {
                     worker.wakes.reconnected.notify_one();
-                    worker.wakes.cancel.notify_waiters();
+                    worker.wakes.control.notify_waiters();
                     worker.wakes.jobs.notify_one();
                     worker.wakes.inspections.notify_one();
                 }

@@ -55,13 +55,13 @@ struct Worker {
     wakes: Wakes,
 }
 
-/// Rung by notifications. A ring that nobody waits for is kept for the next one who does, but for `cancel`.
+/// Rung by notifications. A ring that nobody waits for is kept for the next one who does, but for `control`.
 #[derive(Default)]
 struct Wakes {
     jobs: Notify,
     inspections: Notify,
-    /// Somebody asked for a cancellation: heartbeats look at once.
-    cancel: Arc<Notify>,
+    /// The user of a running job asks for something: heartbeats look at once.
+    control: Arc<Notify>,
     /// The connection to Postgres was lost for a while: every lease may only look dead.
     reconnected: Notify,
 }

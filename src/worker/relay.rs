@@ -170,7 +170,13 @@ impl<'a> Relay<'a> {
             }
             Progress::Saved { .. } => return self.save(line).await,
             Progress::Stopped { .. } => return Ok(Heard::Stopped),
-            Progress::Finished { .. } => return Ok(Heard::Finished),
+            Progress::Finished { stopped_early, .. } => {
+                if stopped_early {
+                    records.events.push(ended_early(self.progress.step));
+                    self.record(&records).await?;
+                }
+                return Ok(Heard::Finished);
+            }
             Progress::Failed(failure) => return Ok(Heard::Failed(failure)),
         }
         records.progress = Some(self.progress);
@@ -245,6 +251,15 @@ fn set_back(expected: Option<u64>, step: u64) -> Option<NewEvent> {
         ),
         data: serde_json::json!({ "expected_step": expected, "step": step }),
     })
+}
+
+/// Says so when not every step was trained: there was no gain any more, or the user had enough.
+fn ended_early(step: u64) -> NewEvent {
+    NewEvent {
+        level: Level::Info,
+        message: format!("training ended early, after step {step}"),
+        data: serde_json::json!({ "stopped_early": true, "step": step }),
+    }
 }
 
 /// 0 to 1, also of nonsense.

@@ -7,11 +7,11 @@
 )]
 
 mod bad_input;
-mod cancel;
 mod cli;
 mod contract;
 mod datasets;
 mod events;
+mod failures;
 mod http_errors;
 mod layers;
 mod main_job;
@@ -21,6 +21,7 @@ mod postgres;
 mod postgres_killed;
 mod queue;
 mod resume;
+mod states;
 mod storage_full;
 mod support;
 mod train_parity;

@@ -8,8 +8,10 @@ use std::{
 
 use rehead::{
     db::{
-        self, Page, attempts, channel, checkpoints, events, files,
-        jobs::{self, Cancel, Created, Filter, JobProgress},
+        self, Page, attempts, channel, checkpoints,
+        controls::{self, Answer},
+        events, files,
+        jobs::{self, Created, Filter, JobProgress},
         metrics::{self, Evaluation},
         models,
         queue::{self, Claimed, Records},
@@ -17,7 +19,7 @@ use rehead::{
     domain::{
         file::Purpose,
         id::{JobId, WorkerId},
-        job::{JobStatus, Outcome, Phase},
+        job::{Control, JobStatus, Outcome, Phase},
         problem::Problem,
         progress::Step,
     },
@@ -541,13 +543,17 @@ async fn a_job_is_cancelled_wherever_it_is() {
 
     let waiting = queue.job().await;
     assert!(matches!(
-        jobs::request_cancel(pool, tenant, waiting).await.unwrap(),
-        Cancel::Accepted(_)
+        controls::ask(pool, tenant, waiting, Control::Cancel)
+            .await
+            .unwrap(),
+        Answer::Accepted(_)
     ));
     assert_eq!(status(&queue, waiting).await, JobStatus::Cancelled);
     assert!(matches!(
-        jobs::request_cancel(pool, tenant, waiting).await.unwrap(),
-        Cancel::Accepted(_)
+        controls::ask(pool, tenant, waiting, Control::Cancel)
+            .await
+            .unwrap(),
+        Answer::Accepted(_)
     ));
     assert!(queue.claim().await.is_none());
 
@@ -569,7 +575,9 @@ async fn a_job_is_cancelled_wherever_it_is() {
             .unwrap();
         assert!(!seen.cancel_requested);
         for _ in 0..2 {
-            let Cancel::Accepted(job) = jobs::request_cancel(pool, tenant, running).await.unwrap()
+            let Answer::Accepted(job) = controls::ask(pool, tenant, running, Control::Cancel)
+                .await
+                .unwrap()
             else {
                 panic!()
             };
@@ -597,7 +605,9 @@ async fn a_job_is_cancelled_wherever_it_is() {
     }
     let lost = queue.job().await;
     claim(pool, queue.worker, AT_ONCE).await.unwrap();
-    jobs::request_cancel(pool, tenant, lost).await.unwrap();
+    controls::ask(pool, tenant, lost, Control::Cancel)
+        .await
+        .unwrap();
     assert_eq!(
         queue::reap(pool, AT_ONCE).await.unwrap(),
         Some((lost, JobStatus::Cancelled))
@@ -605,7 +615,9 @@ async fn a_job_is_cancelled_wherever_it_is() {
 
     let done = queue.job().await;
     let claimed = queue.claim().await.unwrap();
-    jobs::request_cancel(pool, tenant, done).await.unwrap();
+    controls::ask(pool, tenant, done, Control::Cancel)
+        .await
+        .unwrap();
     let ended = queue::finish(
         pool,
         done,
@@ -618,14 +630,16 @@ async fn a_job_is_cancelled_wherever_it_is() {
     .unwrap();
     assert_eq!(ended, Some(JobStatus::Succeeded));
     assert!(matches!(
-        jobs::request_cancel(pool, tenant, done).await.unwrap(),
-        Cancel::TooLate(_)
-    ));
-    assert!(matches!(
-        jobs::request_cancel(pool, tenant, JobId::new())
+        controls::ask(pool, tenant, done, Control::Cancel)
             .await
             .unwrap(),
-        Cancel::NotFound
+        Answer::Refused(_)
+    ));
+    assert!(matches!(
+        controls::ask(pool, tenant, JobId::new(), Control::Cancel)
+            .await
+            .unwrap(),
+        Answer::NotFound
     ));
     invariants(pool).await;
 }
@@ -713,7 +727,9 @@ async fn the_database_allows_exactly_the_moves_of_the_domain() {
             .to_string()
             .contains("cannot go from queued to validating_files")
     );
-    jobs::request_cancel(pool, queue.tenant, job).await.unwrap();
+    controls::ask(pool, queue.tenant, job, Control::Cancel)
+        .await
+        .unwrap();
     let forced = sqlx::query("update jobs set step = 1 where id = $1")
         .bind(job.0)
         .execute(pool)
@@ -890,8 +906,10 @@ async fn a_tenant_sees_only_its_own_rows() {
     let (other, _) = queue.tenant("other").await;
     assert!(jobs::get(pool, other, job).await.unwrap().is_none());
     assert!(matches!(
-        jobs::request_cancel(pool, other, job).await.unwrap(),
-        Cancel::NotFound
+        controls::ask(pool, other, job, Control::Cancel)
+            .await
+            .unwrap(),
+        Answer::NotFound
     ));
     assert!(
         events::after(pool, other, job, 0, 10)
@@ -1016,14 +1034,14 @@ async fn changes_are_notified() {
     let channels = [
         channel::WORK,
         channel::JOB,
-        channel::CANCEL,
+        channel::CONTROL,
         channel::FILE,
         channel::MODEL,
     ];
     let mut listener = db::listen(queue.pool(), &channels).await.unwrap();
     let job = queue.job().await;
     queue.claim().await.unwrap();
-    jobs::request_cancel(queue.pool(), queue.tenant, job)
+    controls::ask(queue.pool(), queue.tenant, job, Control::Cancel)
         .await
         .unwrap();
     let file = queue.data_set(queue.tenant).await;
@@ -1033,7 +1051,7 @@ async fn changes_are_notified() {
         (channel::JOB, id.as_str()),
         (channel::WORK, "job"),
         (channel::JOB, &id),
-        (channel::CANCEL, &id),
+        (channel::CONTROL, &id),
         (channel::JOB, &id),
         (channel::WORK, "file"),
         (channel::FILE, &file.to_string()),
@@ -1079,7 +1097,9 @@ async fn storm(pool: &PgPool, dice: u64, ends: &AtomicU64) {
         .await
         .unwrap();
     if dice.is_multiple_of(17) {
-        jobs::request_cancel(pool, tenant, job).await.unwrap();
+        controls::ask(pool, tenant, job, Control::Cancel)
+            .await
+            .unwrap();
     }
     let (outcome, model) = match dice % 7 {
         0 => (Outcome::Succeeded, Some(new_model(&claimed))),

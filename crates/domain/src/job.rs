@@ -12,16 +12,22 @@ pub enum JobStatus {
     ValidatingFiles,
     Queued,
     Running,
+    /// A pause is asked for; the trainer saves its state and stops.
+    Pausing,
+    /// Waits for its user. Nothing is held but its checkpoints.
+    Paused,
     Succeeded,
     Failed,
     Cancelled,
 }
 
 impl JobStatus {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::ValidatingFiles,
         Self::Queued,
         Self::Running,
+        Self::Pausing,
+        Self::Paused,
         Self::Succeeded,
         Self::Failed,
         Self::Cancelled,
@@ -32,13 +38,34 @@ impl JobStatus {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 
-    /// Where a job may go from here; the database holds the same table (`migrations`), and a test compares them.
+    /// Whether a worker has it: exactly then the job has a lease.
+    pub fn is_leased(self) -> bool {
+        matches!(self, Self::Running | Self::Pausing)
+    }
+
+    /// Where a job may go from here. The database holds the same table (`migrations`), docs/state-machine.md draws it, and
+    /// tests compare them.
     pub fn next(self) -> &'static [Self] {
         match self {
-            Self::ValidatingFiles => &[Self::Queued, Self::Failed, Self::Cancelled],
-            Self::Queued => &[Self::Running, Self::Cancelled],
+            Self::ValidatingFiles => &[Self::Queued, Self::Paused, Self::Failed, Self::Cancelled],
+            Self::Queued => &[Self::Running, Self::Paused, Self::Cancelled],
             // Back to the queue by a drain, by a failure with budget left, or when its worker is gone.
-            Self::Running => &[Self::Queued, Self::Succeeded, Self::Failed, Self::Cancelled],
+            Self::Running => &[
+                Self::Queued,
+                Self::Pausing,
+                Self::Succeeded,
+                Self::Failed,
+                Self::Cancelled,
+            ],
+            // However its attempt ends, a job that was to pause does not wait for a worker again.
+            Self::Pausing => &[
+                Self::Running,
+                Self::Paused,
+                Self::Succeeded,
+                Self::Failed,
+                Self::Cancelled,
+            ],
+            Self::Paused => &[Self::ValidatingFiles, Self::Queued, Self::Cancelled],
             Self::Succeeded | Self::Failed | Self::Cancelled => &[],
         }
     }
@@ -49,6 +76,8 @@ impl JobStatus {
             Self::ValidatingFiles => "validating_files",
             Self::Queued => "queued",
             Self::Running => "running",
+            Self::Pausing => "pausing",
+            Self::Paused => "paused",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -99,10 +128,23 @@ impl Phase {
     }
 }
 
+/// What a user may ask of a job that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// End without a result.
+    Cancel,
+    /// Save the state and free the device, until `Resume`.
+    Pause,
+    /// Go on after a pause, exactly where it was.
+    Resume,
+    /// Train no further: end as a success, with the best model so far.
+    Stop,
+}
+
 /// How an attempt ended, from the worker's side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Handed back with its state saved: drain or shutdown. Costs no budget.
+    /// Handed back with its state saved: drain, shutdown or pause. Costs no budget.
     Yielded,
     /// Trained and exported.
     Succeeded,

@@ -21,6 +21,14 @@ pub enum Assignment {
     Inspect { folder: PathBuf },
 }
 
+/// A line on the standard input of a trainer that runs. Closing the input asks it to save its state and stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stop", rename_all = "snake_case")]
+pub enum Order {
+    /// Train no further: measure what there is, and finish with the best of it.
+    Finish,
+}
+
 /// The plan of `rehead train FOLDER`.
 ///
 /// The trainer writes into its folder: `checkpoints/<step>/` (`model.safetensors`, `optimizer.safetensors`,

@@ -2,6 +2,10 @@
 
 use std::io::{Cursor, Read};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 
 use super::{data::clipart_subset, service::Service};
@@ -62,4 +66,11 @@ pub(crate) fn outcomes(job: &Value) -> Vec<&str> {
         .iter()
         .map(|attempt| attempt["outcome"].as_str().unwrap_or("open"))
         .collect()
+}
+
+/// Signals processes, some of which may have ended.
+pub(crate) fn signal_all(pids: &[i32], signal: Signal) {
+    for &pid in pids {
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
 }

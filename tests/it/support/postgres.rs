@@ -88,7 +88,7 @@ pub(crate) async fn invariants(pool: &PgPool) {
         (
             "a job runs exactly when it has a lease, with its token",
             "select j.id::text from jobs j full join job_leases l on l.job_id = j.id
-            where (j.status = 'running') is distinct from (l.job_id is not null) or l.token <> j.token",
+            where (j.status in ('running', 'pausing')) is distinct from (l.job_id is not null) or l.token <> j.token",
         ),
         (
             "a tenant's running jobs are its leases",
@@ -117,7 +117,7 @@ pub(crate) async fn invariants(pool: &PgPool) {
             "every claim is an attempt, and only the last one of a running job is open",
             "select j.id::text from jobs j left join attempts a on a.job_id = j.id group by j.id, j.token, j.status
             having count(a.token) <> j.token
-                or count(*) filter (where a.token is not null and a.ended_at is null) <> (j.status = 'running')::int",
+                or count(*) filter (where a.token is not null and a.ended_at is null) <> (j.status in ('running', 'pausing'))::int",
         ),
         (
             "no attempt was ended twice",

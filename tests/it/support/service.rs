@@ -252,6 +252,16 @@ impl Service {
         self.post("/v1/fine_tuning/jobs", &body).await.ok()
     }
 
+    pub(crate) fn path(&self, job: &Value) -> String {
+        format!("/v1/fine_tuning/jobs/{}", job["id"].as_str().unwrap())
+    }
+
+    /// `cancel`, `pause`, `resume` or `stop`.
+    pub(crate) async fn ask(&self, job: &Value, control: &str) -> Answer {
+        let path = format!("{}/{control}", self.path(job));
+        self.post(&path, &json!({})).await
+    }
+
     /// Waits until a job has ended.
     pub(crate) async fn ended(&self, job: &Value) -> Value {
         let id = job["id"].as_str().unwrap();

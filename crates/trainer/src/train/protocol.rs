@@ -1,8 +1,8 @@
-//! The trainer's end of its conversation with its parent: JSON lines out, and a closed standard input that means
-//! "save and stop".
+//! The trainer's end of its conversation with its parent: JSON lines out; in, `domain::work::Order`s, and a closed
+//! standard input that means "save and stop".
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::domain::progress::{Progress, Step};
+use crate::domain::{
+    progress::{Progress, Step},
+    work::Order,
+};
 
 /// How a run that did not fail ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,29 +24,46 @@ pub enum Ending {
     Stopped,
 }
 
-/// Whether the parent asked for a stop. Cheap to ask after every step.
+/// What the parent asked for. Cheap to ask after every step.
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Stop(Arc<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    stop: AtomicBool,
+    finish: AtomicBool,
+}
 
 impl Stop {
+    /// Whether to save the state and stop.
     pub fn requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.stop.load(Ordering::Relaxed)
     }
 
     pub fn request(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Requests a stop when `input` ends. What arrives before that is ignored.
-    pub fn when_closed(&self, mut input: impl Read + Send + 'static) {
+    /// Whether to train no further, and finish with the best so far.
+    pub fn finish_requested(&self) -> bool {
+        self.0.finish.load(Ordering::Relaxed)
+    }
+
+    /// Takes the orders in `input`, and its end as the request to stop. A line that is no order is ignored.
+    pub fn listen(&self, input: impl Read + Send + 'static) {
         let stop = self.clone();
         std::thread::spawn(move || {
-            let mut ignored = [0; 4096];
+            let mut input = BufReader::new(input);
+            let mut line = Vec::new();
             loop {
-                match input.read(&mut ignored) {
+                line.clear();
+                match input.read_until(b'\n', &mut line) {
                     Ok(0) => break,
                     Err(error) if error.kind() != io::ErrorKind::Interrupted => break,
                     _ => {}
+                }
+                if let Ok(Order::Finish) = serde_json::from_slice(&line) {
+                    stop.0.finish.store(true, Ordering::Relaxed);
                 }
             }
             stop.request();
@@ -103,20 +123,35 @@ impl Reporter {
 mod tests {
     use super::*;
 
+    fn eventually(condition: impl Fn() -> bool) -> bool {
+        let since = Instant::now();
+        while !condition() && since.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        condition()
+    }
+
     #[test]
     fn a_closed_input_asks_for_a_stop_and_an_open_one_does_not() {
         let (reader, mut writer) = io::pipe().unwrap();
         let stop = Stop::default();
-        stop.when_closed(reader);
+        stop.listen(reader);
         writer.write_all(b"ignored\n").unwrap();
         std::thread::sleep(Duration::from_millis(20));
-        assert!(!stop.requested());
+        assert!(!stop.requested() && !stop.finish_requested());
         drop(writer);
-        let since = Instant::now();
-        while !stop.requested() && since.elapsed() < Duration::from_secs(5) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        assert!(stop.requested());
+        assert!(eventually(|| stop.requested()));
+        assert!(!stop.finish_requested());
+    }
+
+    #[test]
+    fn a_word_asks_to_finish() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let stop = Stop::default();
+        stop.listen(reader);
+        writer.write_all(b"{\"stop\":\"finish\"}\n").unwrap();
+        assert!(eventually(|| stop.finish_requested()));
+        assert!(!stop.requested());
     }
 
     #[test]

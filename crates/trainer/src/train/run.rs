@@ -139,7 +139,9 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         // Asked once a step: what is saved below must be what was fetched here.
         let asked = stop.requested();
         let saving = asked || saver.due();
-        let epoch_ends = batches.is_last(step);
+        // Who wants the best so far also wants to know whether that is what there is now.
+        let finishing = stop.finish_requested();
+        let epoch_ends = batches.is_last(step) || finishing;
         if epoch_ends || saving || losses.due() {
             losses.fetch(&mut counters, say, epoch_ends || saving)?;
         }
@@ -155,6 +157,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
             optimizer.swap_averages(&mut network.parameters);
             say.say(&Progress::Evaluated { metrics, best });
             evaluated = Some(metrics);
+            counters.stopped_early |= finishing && step < n_steps;
         }
         if counters.is_training(n_steps) && (saving || (epoch_ends && saver.due())) {
             optimizer.swap_averages(&mut network.parameters);

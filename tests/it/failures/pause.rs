@@ -1,0 +1,114 @@
+//! Pausing frees the device and loses nothing: whatever happens meanwhile, the job goes on where it was.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::support::{
+    attempts::{QUICK, long_job, material, outcomes, signal_all, weights},
+    postgres::invariants,
+    process::{eventually, is_alive},
+    service::Service,
+};
+
+const EPOCHS: u32 = 12;
+
+async fn becomes(service: &Service, job: &Value, status: &str) -> Value {
+    service
+        .until(&service.path(job), status, |job| job["status"] == status)
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_job_frees_its_device_and_goes_on_exactly() {
+    let service = Service::start().await;
+    let worker = service.worker("worker", &QUICK);
+    let file = material(&service).await;
+    let job = long_job(&service, &file, EPOCHS).await;
+    service.has_checkpoint(&job).await;
+    let trainers = worker.descendants();
+    let asked = service.ask(&job, "pause").await.ok();
+    assert_eq!(asked["status"], "pausing", "{asked}");
+    let paused = becomes(&service, &job, "paused").await;
+    assert_eq!(outcomes(&paused), ["yielded"], "{paused}");
+    assert_eq!(paused["phase"], "waiting");
+    eventually(Duration::from_secs(10), "end of the trainer", || {
+        let alive = trainers.iter().filter(|&&pid| is_alive(pid)).count();
+        (alive < trainers.len()).then_some(())
+    });
+    let step = paused["progress"]["step"].as_u64();
+
+    // Meanwhile the device serves another: the same job, undisturbed.
+    let straight = service
+        .ended(&long_job(&service, &file, EPOCHS).await)
+        .await;
+    assert_eq!(outcomes(&straight), ["succeeded"]);
+    assert_eq!(
+        service.get(&service.path(&job)).await.ok()["status"],
+        "paused"
+    );
+
+    let resumed = service.ask(&job, "resume").await.ok();
+    assert!(["queued", "running"].contains(&resumed["status"].as_str().unwrap()));
+    let ended = service.ended(&job).await;
+    assert_eq!(outcomes(&ended), ["yielded", "succeeded"], "{ended}");
+    // It saved when it was told to: no step is trained twice.
+    assert_eq!(
+        ended["attempts"][1]["resumed_step"].as_u64(),
+        step,
+        "{ended}"
+    );
+    assert_eq!(
+        weights(&service, &ended).await,
+        weights(&service, &straight).await,
+        "the paused run ended with other weights"
+    );
+    invariants(&service.pool().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pausing_job_whose_trainer_hangs_or_dies_ends_paused() {
+    let service = Service::start().await;
+    let mut arguments = QUICK.to_vec();
+    arguments.extend(["--grace-ms", "1500"]);
+    let worker = service.worker("worker", &arguments);
+    let file = material(&service).await;
+    let job = long_job(&service, &file, EPOCHS).await;
+    service.has_checkpoint(&job).await;
+
+    // It hangs: after the grace it is ended, and the last checkpoint counts.
+    signal_all(&worker.descendants(), Signal::SIGSTOP);
+    service.ask(&job, "pause").await.ok();
+    let paused = becomes(&service, &job, "paused").await;
+    assert_eq!(outcomes(&paused), ["yielded"], "{paused}");
+    signal_all(&worker.descendants(), Signal::SIGCONT);
+
+    // It is told, and the pause is taken back: it stops, and goes on by itself.
+    service.ask(&job, "resume").await.ok();
+    service.runs_attempt(&job, 2).await;
+    becomes(&service, &job, "running").await;
+    signal_all(&worker.descendants(), Signal::SIGSTOP);
+    service.ask(&job, "pause").await.ok();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let back = service.ask(&job, "resume").await.ok();
+    assert_eq!(back["status"], "running", "{back}");
+    signal_all(&worker.descendants(), Signal::SIGCONT);
+    service.runs_attempt(&job, 3).await;
+
+    // It dies.
+    becomes(&service, &job, "running").await;
+    signal_all(&worker.descendants(), Signal::SIGSTOP);
+    service.ask(&job, "pause").await.ok();
+    signal_all(&worker.descendants(), Signal::SIGKILL);
+    let paused = becomes(&service, &job, "paused").await;
+    assert_eq!(
+        outcomes(&paused),
+        ["yielded", "yielded", "crashed"],
+        "{paused}"
+    );
+    service.ask(&job, "resume").await.ok();
+    let ended = service.ended(&job).await;
+    assert_eq!(ended["status"], "succeeded", "{ended}\n{}", worker.log());
+    invariants(&service.pool().await).await;
+}

@@ -1,0 +1,391 @@
+//! The states of a job and what a user may ask in each, on a real Postgres; and their drawing.
+
+use std::time::Duration;
+
+use regex::Regex;
+use rehead::{
+    db::{
+        controls::{self, Answer},
+        events, files,
+        jobs::{self, Created, Job},
+        phases,
+        queue::{self, Claimed},
+    },
+    domain::{
+        file::Purpose,
+        id::JobId,
+        job::{Control, JobStatus, Outcome, Phase},
+    },
+};
+
+use crate::support::{
+    postgres::invariants,
+    queue::{HOUR, Queue, checkpoint, claim, new_model, resolution, usable},
+};
+
+#[test]
+fn the_drawing_shows_exactly_the_legal_moves() {
+    let page = include_str!("../../docs/state-machine.md");
+    let arrow = Regex::new(r"(?m)^    (\w+) --> (\w+)$").unwrap();
+    let mut drawn: Vec<(&str, &str)> = arrow
+        .captures_iter(page)
+        .map(|found| found.extract::<2>().1.into())
+        .collect();
+    let mut legal: Vec<(&str, &str)> = JobStatus::ALL
+        .into_iter()
+        .flat_map(|was| was.next().iter().map(move |to| (was.as_str(), to.as_str())))
+        .collect();
+    drawn.sort_unstable();
+    legal.sort_unstable();
+    assert_eq!(drawn, legal);
+
+    // And the table has each of them, with who makes it.
+    let row = Regex::new(r"(?m)^\| (`.+`) \| `(\w+)` \| [a-z, ]+ \|").unwrap();
+    let mut told: Vec<(&str, &str)> = row
+        .captures_iter(page)
+        .map(|found| found.extract::<2>().1)
+        .flat_map(|[from, to]| from.split(", ").map(move |was| (was.trim_matches('`'), to)))
+        .collect();
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(told, legal);
+}
+
+async fn ask(queue: &Queue, job: JobId, control: Control) -> Result<Job, Job> {
+    match controls::ask(queue.pool(), queue.tenant, job, control)
+        .await
+        .unwrap()
+    {
+        Answer::Accepted(job) => Ok(*job),
+        Answer::Refused(job) => Err(*job),
+        Answer::NotFound => panic!("no such job"),
+    }
+}
+
+/// The state after asking once, and again: which must be the same.
+async fn asked_twice(queue: &Queue, job: JobId, control: Control) -> JobStatus {
+    let first = ask(queue, job, control).await.unwrap();
+    let second = ask(queue, job, control).await.unwrap();
+    assert_eq!(
+        (first.status, first.version),
+        (second.status, second.version),
+        "{control:?} twice"
+    );
+    first.status
+}
+
+async fn end(queue: &Queue, claimed: &Claimed, outcome: &Outcome) -> JobStatus {
+    let model = (*outcome == Outcome::Succeeded).then(|| new_model(claimed));
+    let (job, token) = (claimed.job, claimed.token);
+    queue::finish(queue.pool(), job, token, outcome, model.as_ref(), None)
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+async fn save(queue: &Queue, claimed: &Claimed, step: u64) {
+    let new = checkpoint(claimed, step, true);
+    queue::commit_checkpoint(queue.pool(), claimed.job, claimed.token, &new)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+async fn told(queue: &Queue, job: JobId) -> Vec<String> {
+    let events = events::after(queue.pool(), queue.tenant, job, 0, 1_000)
+        .await
+        .unwrap();
+    events.into_iter().map(|event| event.kind).collect()
+}
+
+fn crashed() -> Outcome {
+    Outcome::Crashed {
+        message: "gone".to_owned(),
+    }
+}
+
+fn failed(retryable: bool) -> Outcome {
+    Outcome::Failed {
+        code: "diverged".to_owned(),
+        message: "loss".to_owned(),
+        retryable,
+    }
+}
+
+#[tokio::test]
+async fn a_waiting_job_is_paused_at_once_and_resumed() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let job = queue.job().await;
+    assert_eq!(
+        asked_twice(&queue, job, Control::Pause).await,
+        JobStatus::Paused
+    );
+    assert!(queue.claim().await.is_none());
+    assert_eq!(
+        asked_twice(&queue, job, Control::Resume).await,
+        JobStatus::Queued
+    );
+    assert_eq!(
+        told(&queue, job).await,
+        ["created", "queued", "paused", "resumed"]
+    );
+    assert_eq!(queue.claim().await.unwrap().job, job);
+
+    // One that waits for its file goes back to that wait, and is settled then.
+    let file = queue.upload(queue.tenant, Purpose::FineTune).await;
+    let mut waiting = queue.new_job();
+    waiting.resolution = None;
+    waiting.request.training_file = file;
+    let created = jobs::create(pool, &waiting).await.unwrap();
+    assert!(matches!(created, Created::New(_)));
+    assert_eq!(
+        asked_twice(&queue, waiting.id, Control::Pause).await,
+        JobStatus::Paused
+    );
+    let claimed = files::claim(pool, queue.worker, HOUR)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        files::accept(pool, file, claimed.token, &usable(), "cd", 2_000)
+            .await
+            .unwrap()
+    );
+    assert!(jobs::to_settle(pool, 10).await.unwrap().is_empty());
+    assert_eq!(
+        asked_twice(&queue, waiting.id, Control::Resume).await,
+        JobStatus::ValidatingFiles
+    );
+    assert_eq!(jobs::to_settle(pool, 10).await.unwrap()[0].id, waiting.id);
+    let settled = jobs::settle(pool, waiting.id, &Ok(resolution()))
+        .await
+        .unwrap();
+    assert_eq!(settled, Some(JobStatus::Queued));
+
+    let paused = queue.job().await;
+    ask(&queue, paused, Control::Pause).await.unwrap();
+    assert_eq!(
+        asked_twice(&queue, paused, Control::Cancel).await,
+        JobStatus::Cancelled
+    );
+    invariants(pool).await;
+}
+
+/// Pausing is a promise that the job holds no device and waits for nobody but its user: however the attempt ends.
+#[tokio::test]
+async fn a_running_job_pauses_however_its_attempt_ends() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    for (outcome, becomes) in [
+        (Outcome::Yielded, JobStatus::Paused),
+        (crashed(), JobStatus::Paused),
+        (failed(true), JobStatus::Paused),
+        (failed(false), JobStatus::Failed),
+        (Outcome::Succeeded, JobStatus::Succeeded),
+    ] {
+        let job = queue.job().await;
+        let claimed = queue.claim().await.unwrap();
+        save(&queue, &claimed, 3).await;
+        assert_eq!(
+            asked_twice(&queue, job, Control::Pause).await,
+            JobStatus::Pausing
+        );
+        let seen = queue::heartbeat(pool, job, claimed.token, HOUR)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(seen.pause_requested && !seen.cancel_requested && !seen.stop_requested);
+        assert_eq!(
+            end(&queue, &claimed, &outcome).await,
+            becomes,
+            "{outcome:?}"
+        );
+        invariants(pool).await;
+        let now = jobs::get(pool, queue.tenant, job).await.unwrap().unwrap();
+        assert_eq!(now.preemptions, 0, "a pause is no preemption");
+        if becomes == JobStatus::Paused {
+            assert!(queue.claim().await.is_none());
+            assert_eq!(
+                asked_twice(&queue, job, Control::Resume).await,
+                JobStatus::Queued
+            );
+            // Also after a failure: its user has said when.
+            let again = queue.claim().await.unwrap();
+            assert_eq!((again.job, again.resume.as_ref().unwrap().step), (job, 3));
+            end(&queue, &again, &Outcome::Succeeded).await;
+        } else {
+            assert_eq!(
+                ask(&queue, job, Control::Resume).await.unwrap_err().status,
+                becomes
+            );
+        }
+    }
+    // Nor does a lost worker bring it back, unless nothing is left to bring back.
+    let lost = queue.job().await;
+    for crash in 1..=4 {
+        claim(pool, queue.worker, Duration::ZERO).await.unwrap();
+        ask(&queue, lost, Control::Pause).await.unwrap();
+        let reaped = queue::reap(pool, Duration::ZERO).await.unwrap();
+        let becomes = if crash < 4 {
+            JobStatus::Paused
+        } else {
+            JobStatus::Failed
+        };
+        assert_eq!(reaped, Some((lost, becomes)));
+        let _ = ask(&queue, lost, Control::Resume).await;
+    }
+    invariants(pool).await;
+}
+
+#[tokio::test]
+async fn a_pause_can_be_taken_back() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let job = queue.job().await;
+    let claimed = queue.claim().await.unwrap();
+    ask(&queue, job, Control::Pause).await.unwrap();
+    assert_eq!(
+        asked_twice(&queue, job, Control::Resume).await,
+        JobStatus::Running
+    );
+    // Its trainer was not told yet: nothing has happened.
+    let seen = queue::heartbeat(pool, job, claimed.token, HOUR)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(!seen.pause_requested);
+    // It was: the attempt ends with its state saved, and the next goes on.
+    ask(&queue, job, Control::Pause).await.unwrap();
+    save(&queue, &claimed, 5).await;
+    ask(&queue, job, Control::Resume).await.unwrap();
+    assert_eq!(
+        end(&queue, &claimed, &Outcome::Yielded).await,
+        JobStatus::Queued
+    );
+    assert_eq!(queue.claim().await.unwrap().resume.unwrap().step, 5);
+    invariants(pool).await;
+}
+
+#[tokio::test]
+async fn a_cancellation_beats_every_other_wish() {
+    let queue = Queue::start().await;
+    let job = queue.job().await;
+    let claimed = queue.claim().await.unwrap();
+    save(&queue, &claimed, 1).await;
+    ask(&queue, job, Control::Stop).await.unwrap();
+    ask(&queue, job, Control::Pause).await.unwrap();
+    assert_eq!(
+        asked_twice(&queue, job, Control::Cancel).await,
+        JobStatus::Pausing
+    );
+    for control in [Control::Pause, Control::Resume, Control::Stop] {
+        let refused = ask(&queue, job, control).await.unwrap_err();
+        assert_eq!(refused.status, JobStatus::Pausing, "{control:?}");
+    }
+    assert_eq!(
+        end(&queue, &claimed, &Outcome::Yielded).await,
+        JobStatus::Cancelled
+    );
+    for control in [Control::Pause, Control::Resume, Control::Stop] {
+        assert!(ask(&queue, job, control).await.is_err(), "{control:?}");
+    }
+    let expected = [
+        "created",
+        "queued",
+        "started",
+        "checkpoint",
+        "stop_requested",
+        "pause_requested",
+        "cancel_requested",
+        "cancelled",
+    ];
+    assert_eq!(told(&queue, job).await, expected);
+    invariants(queue.pool()).await;
+}
+
+#[tokio::test]
+async fn a_stop_needs_something_to_keep_and_holds_for_every_later_attempt() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let job = queue.job().await;
+    assert_eq!(
+        ask(&queue, job, Control::Stop).await.unwrap_err().status,
+        JobStatus::Queued
+    );
+    let first = queue.claim().await.unwrap();
+    assert_eq!(
+        ask(&queue, job, Control::Stop).await.unwrap_err().status,
+        JobStatus::Running
+    );
+    save(&queue, &first, 2).await;
+    assert_eq!(
+        asked_twice(&queue, job, Control::Stop).await,
+        JobStatus::Running
+    );
+    assert_eq!(end(&queue, &first, &crashed()).await, JobStatus::Queued);
+
+    let second = queue.claim().await.unwrap();
+    let seen = queue::heartbeat(pool, job, second.token, HOUR)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(seen.stop_requested);
+    // Its user may still free the device, and a stop then asks for it again.
+    ask(&queue, job, Control::Pause).await.unwrap();
+    assert_eq!(
+        end(&queue, &second, &Outcome::Yielded).await,
+        JobStatus::Paused
+    );
+    assert_eq!(
+        asked_twice(&queue, job, Control::Stop).await,
+        JobStatus::Queued
+    );
+    let third = queue.claim().await.unwrap();
+    ask(&queue, job, Control::Pause).await.unwrap();
+    assert_eq!(
+        asked_twice(&queue, job, Control::Stop).await,
+        JobStatus::Running
+    );
+    assert_eq!(
+        end(&queue, &third, &Outcome::Succeeded).await,
+        JobStatus::Succeeded
+    );
+    assert!(ask(&queue, job, Control::Stop).await.is_err());
+    invariants(pool).await;
+}
+
+#[tokio::test]
+async fn neither_waiting_nor_a_pause_counts_as_running() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let job = queue.job().await;
+    let first = queue.claim().await.unwrap();
+    assert_eq!(first.elapsed_seconds, 0.0);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    ask(&queue, job, Control::Pause).await.unwrap();
+    end(&queue, &first, &Outcome::Yielded).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    ask(&queue, job, Control::Resume).await.unwrap();
+    let second = queue.claim().await.unwrap();
+    let elapsed = second.elapsed_seconds;
+    assert!((0.2..0.6).contains(&elapsed), "{elapsed}");
+
+    // Its history says so, phase by phase.
+    let spans = phases::list(pool, queue.tenant, job).await.unwrap();
+    let seen: Vec<_> = spans
+        .iter()
+        .map(|span| (span.phase, span.attempt))
+        .collect();
+    let expected = [
+        (Phase::Waiting, None),
+        (Phase::Preparing, Some(1)),
+        (Phase::Waiting, None),
+        (Phase::Preparing, Some(2)),
+    ];
+    assert_eq!(seen, expected);
+    let paused = spans[2].started_at - spans[1].ended_at.unwrap();
+    assert!(paused >= Duration::from_millis(600), "{paused}");
+    assert_eq!(spans[0].ended_at, Some(spans[1].started_at));
+    assert_eq!(spans[3].ended_at, None);
+}
