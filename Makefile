@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup setup-cuda demo-data build up demo test check fmt fmt-check lint doc sqlx openapi bench python-check clean clean-demo clean-deps
+.PHONY: help setup setup-cuda demo-data build up demo test chaos check fmt fmt-check lint doc sqlx openapi bench python-check clean clean-demo clean-deps
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,9 @@ up: build ## Run the service here (data in rehead-data/, address in rehead-data/
 
 test: setup demo-data ## Run every test, as CI does
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --release; else cargo test --release; fi
+
+chaos: setup demo-data ## 200 short jobs under 1,000 signals to workers, trainers and Postgres; `make test` has a short form
+	REHEAD_CHAOS_KILLS=1000 REHEAD_CHAOS_JOBS=200 cargo nextest run --release --profile chaos -E 'test(chaos)'
 
 # --- parts of these
 

@@ -1,0 +1,388 @@
+//! Short jobs under a storm of signals to workers, trainers and Postgres: none is lost, none is stuck, none ends twice, and
+//! each ends with the weights of the same job undisturbed. The short form runs with the others; `make chaos` runs the long one.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
+use reqwest::Method;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::support::{
+    attempts::weights,
+    data,
+    postgres::invariants,
+    process::{Process, is_alive},
+    service::Service,
+};
+
+const WORKERS: usize = 3;
+/// How long what was stopped stays stopped: from well within a lease to well past it.
+const FREEZE_MS: std::ops::Range<u64> = 200..4_000;
+/// Jobs that wait or run while signals fly.
+const ALIVE: usize = 8;
+/// After the last signal, with all workers up: a job that has not ended by then is stuck.
+const SETTLE: Duration = Duration::from_secs(600);
+const TIMES: [&str; 12] = [
+    "--lease-ms",
+    "2000",
+    "--heartbeat-ms",
+    "400",
+    "--reap-ms",
+    "300",
+    "--grace-ms",
+    "5000",
+    "--stall-ms",
+    "60000",
+    "--start-ms",
+    "60000",
+];
+
+/// What is done to the processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Blow {
+    WorkerKilled,
+    WorkerTerminated,
+    WorkerStopped,
+    TrainerKilled,
+    TrainerStopped,
+    PostgresKilled,
+}
+
+/// More often what costs least to come back from: the storm is then denser.
+const BLOWS: [Blow; 10] = [
+    Blow::WorkerKilled,
+    Blow::WorkerKilled,
+    Blow::WorkerTerminated,
+    Blow::WorkerTerminated,
+    Blow::WorkerStopped,
+    Blow::TrainerKilled,
+    Blow::TrainerKilled,
+    Blow::TrainerKilled,
+    Blow::TrainerStopped,
+    Blow::PostgresKilled,
+];
+
+/// A process that gets SIGCONT when its time comes.
+struct Frozen {
+    pid: i32,
+    until: Instant,
+}
+
+struct Storm {
+    service: Service,
+    file: Value,
+    workers: Vec<Process>,
+    started: usize,
+    frozen: Vec<Frozen>,
+    dice: SmallRng,
+    blows: BTreeMap<Blow, usize>,
+    /// Each job's id, and its kind.
+    jobs: Vec<(String, usize)>,
+}
+
+/// The kinds of jobs: what differs between them is what a resume has to restore.
+fn kinds() -> Vec<Value> {
+    let hyperparameters = |optimizer: &str, epochs: u32| json!({"optimizer": optimizer, "n_epochs": epochs, "batch_size": 4, "learning_rate": 0.001});
+    let kind = |freeze: Value, optimizer: &str, epochs: u32| {
+        json!({
+            "freeze": freeze, "head": {"layers": [{"dropout": 0.2}], "init": "zero"},
+            "hyperparameters": hyperparameters(optimizer, epochs), "early_stopping": {"metric": "valid_loss", "patience": 100},
+            "checkpoint_every_seconds": 1,
+        })
+    };
+    let mut averaged = kind(json!({"last_stages": 2}), "nesterov", 6);
+    averaged["hyperparameters"]["ema_decay"] = json!(0.9);
+    vec![
+        kind(json!("all"), "adamw", 60),
+        kind(json!({"last_stages": 1}), "sgd", 6),
+        kind(json!({"last_stages": 3}), "adamw", 6),
+        averaged,
+        kind(
+            json!({"schedule": [{"at_epoch": 0, "freeze": "all"}, {"at_epoch": 2, "freeze": {"last_stages": 1}}]}),
+            "adamw",
+            5,
+        ),
+    ]
+}
+
+impl Storm {
+    async fn start(seed: u64) -> Self {
+        let service = Service::start().await;
+        let first = service.worker("worker-0", &TIMES);
+        let weights = service
+            .upload("lite0.pth", "weights", data::lite0_weights())
+            .await
+            .ok();
+        let base = json!({
+            "id": "small", "architecture": "tf_efficientnet_lite0", "weights": {"file": weights["id"]},
+            "preprocessing": {"input_size": 64, "crop_fraction": 0.875, "interpolation": "bicubic",
+                "mean": [0.498, 0.498, 0.498], "std": [0.502, 0.502, 0.502]},
+        });
+        service.post("/v1/base_models", &base).await.ok();
+        let file = service
+            .dataset(data::clipart_subset(&["animals", "food"], 10))
+            .await;
+        // A storm kills a job more often than any budget allows for.
+        sqlx::query("alter table jobs alter max_crashes set default 100000, alter max_failures set default 100000")
+            .execute(&service.pool().await)
+            .await
+            .unwrap();
+        let mut storm = Self {
+            service,
+            file,
+            workers: vec![first],
+            started: 1,
+            frozen: Vec::new(),
+            dice: SmallRng::seed_from_u64(seed),
+            blows: BTreeMap::new(),
+            jobs: Vec::new(),
+        };
+        while storm.workers.len() < WORKERS {
+            let worker = storm.new_worker();
+            storm.workers.push(worker);
+        }
+        storm
+    }
+
+    fn new_worker(&mut self) -> Process {
+        let name = format!("worker-{}", self.started);
+        self.started += 1;
+        self.service.worker(&name, &TIMES)
+    }
+
+    /// Posts a job of this kind. The key makes it one job, however often the answer is lost.
+    async fn submit(&mut self, kind: usize) -> Value {
+        let body = json!({
+            "model": "small", "training_file": self.file["id"], "seed": 7,
+            "method": {"type": "transfer", "transfer": kinds()[kind]},
+        });
+        let key = format!("job-{}", self.jobs.len());
+        for _ in 0..600 {
+            let answer = self
+                .service
+                .send(Method::POST, "/v1/fine_tuning/jobs", |request| {
+                    request.header("idempotency-key", &key).json(&body)
+                })
+                .await;
+            if answer.status.is_success() {
+                let job = answer.json();
+                let id = job["id"].as_str().unwrap().to_owned();
+                self.jobs.push((id, kind));
+                return job;
+            }
+            assert!(answer.status.is_server_error(), "{}", answer.text());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("no job can be posted:\n{}", self.service.server.log());
+    }
+
+    /// How many jobs have not ended; `None` while the service cannot say.
+    async fn alive(&self) -> Option<usize> {
+        let mut alive = 0;
+        for status in ["validating_files", "queued", "running"] {
+            let path = format!("/v1/fine_tuning/jobs?limit=100&status={status}");
+            let answer = self.service.get(&path).await;
+            if !answer.status.is_success() {
+                return None;
+            }
+            alive += answer.json()["data"].as_array().unwrap().len();
+        }
+        Some(alive)
+    }
+
+    fn pick(&mut self, count: usize) -> usize {
+        self.dice.random_range(0..count)
+    }
+
+    fn freeze(&mut self, pid: i32) -> bool {
+        if kill(Pid::from_raw(pid), Signal::SIGSTOP).is_err() {
+            return false;
+        }
+        let for_ms = self.dice.random_range(FREEZE_MS);
+        let until = Instant::now() + Duration::from_millis(for_ms);
+        self.frozen.push(Frozen { pid, until });
+        true
+    }
+
+    /// Wakes what has been stopped for long enough.
+    fn thaw(&mut self, all: bool) {
+        let now = Instant::now();
+        self.frozen.retain(|frozen| {
+            let due = all || frozen.until <= now;
+            if due {
+                // It may have been killed meanwhile.
+                let _ = kill(Pid::from_raw(frozen.pid), Signal::SIGCONT);
+            }
+            !due
+        });
+    }
+
+    fn replace_worker(&mut self, place: usize) {
+        let worker = self.new_worker();
+        // The old one is killed, if it is not gone, and waited for.
+        self.workers[place] = worker;
+    }
+
+    /// Strikes once. `false` where there was nothing to strike.
+    fn strike(&mut self) -> bool {
+        let place = self.pick(BLOWS.len());
+        let blow = BLOWS[place];
+        let place = self.pick(WORKERS);
+        let worker = self.workers[place].pid();
+        let struck = match blow {
+            Blow::WorkerKilled => {
+                self.workers[place].signal(Signal::SIGKILL);
+                self.replace_worker(place);
+                true
+            }
+            Blow::WorkerTerminated => {
+                let _ = kill(Pid::from_raw(worker), Signal::SIGCONT);
+                self.workers[place].signal(Signal::SIGTERM);
+                let ended = self.workers[place].wait(Duration::from_secs(30));
+                assert!(ended.success(), "{}", self.workers[place].log());
+                self.replace_worker(place);
+                true
+            }
+            Blow::WorkerStopped => self.freeze(worker),
+            Blow::TrainerKilled | Blow::TrainerStopped => {
+                let children = self.workers[place].descendants();
+                if children.is_empty() {
+                    return false;
+                }
+                let child = children[self.pick(children.len())];
+                if blow == Blow::TrainerStopped {
+                    self.freeze(child)
+                } else {
+                    is_alive(child) && kill(Pid::from_raw(child), Signal::SIGKILL).is_ok()
+                }
+            }
+            Blow::PostgresKilled => {
+                self.service.kill_postgres();
+                self.service.restart_postgres();
+                true
+            }
+        };
+        if struck {
+            *self.blows.entry(blow).or_default() += 1;
+        }
+        struck
+    }
+
+    /// Waits until every job has ended.
+    async fn settle(&mut self) -> Vec<Value> {
+        self.thaw(true);
+        let start = Instant::now();
+        let mut ended = Vec::new();
+        for (id, _) in &self.jobs {
+            let job = loop {
+                let path = format!("/v1/fine_tuning/jobs/{id}?wait=5&until=terminal");
+                let job = self.service.get(&path).await.ok();
+                if job["is_terminal"] == true {
+                    break job;
+                }
+                assert!(start.elapsed() < SETTLE, "stuck: {job}");
+            };
+            ended.push(job);
+        }
+        ended
+    }
+}
+
+async fn hash_of(service: &Service, job: &Value) -> String {
+    hex::encode(Sha256::digest(weights(service, job).await))
+}
+
+/// A number that `make chaos` may set.
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chaos_loses_no_job_and_changes_no_weight() {
+    let blows = setting("REHEAD_CHAOS_KILLS", 50);
+    let least_jobs = setting("REHEAD_CHAOS_JOBS", 12);
+    let seed = setting("REHEAD_CHAOS_SEED", 1) as u64;
+    let mut storm = Storm::start(seed).await;
+
+    // Undisturbed.
+    let count = kinds().len();
+    for kind in 0..count {
+        storm.submit(kind).await;
+    }
+    let mut expected = Vec::new();
+    for job in storm.settle().await {
+        expected.push(hash_of(&storm.service, &job).await);
+    }
+
+    // Disturbed.
+    let begun = Instant::now();
+    let mut struck = 0;
+    while struck < blows || storm.jobs.len() < count + least_jobs {
+        if storm.alive().await.is_some_and(|alive| alive < ALIVE) {
+            let kind = storm.jobs.len() % count;
+            storm.submit(kind).await;
+        }
+        storm.thaw(false);
+        if struck < blows {
+            struck += usize::from(storm.strike());
+        }
+        let pause = Duration::from_millis(storm.dice.random_range(100..1_200));
+        tokio::time::sleep(pause).await;
+    }
+    let stormed = begun.elapsed();
+    let ended = storm.settle().await;
+
+    let mut attempts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for (job, (id, kind)) in ended.iter().zip(&storm.jobs) {
+        assert_eq!(job["status"], "succeeded", "{job}");
+        for attempt in job["attempts"].as_array().unwrap() {
+            let outcome = attempt["outcome"].as_str().unwrap_or("open").to_owned();
+            *attempts.entry(outcome).or_default() += 1;
+        }
+        if hash_of(&storm.service, job).await != expected[*kind] {
+            wrong.push(format!("{id} (kind {kind})"));
+        }
+    }
+    // None twice, none without its events: the invariants count them.
+    invariants(&storm.service.pool().await).await;
+    println!("{}", table(&storm, stormed, &attempts, wrong.len()));
+    assert!(
+        wrong.is_empty(),
+        "other weights than undisturbed: {wrong:?}"
+    );
+}
+
+fn table(
+    storm: &Storm,
+    stormed: Duration,
+    attempts: &BTreeMap<String, usize>,
+    wrong: usize,
+) -> String {
+    let total: usize = storm.blows.values().sum();
+    let mut text = format!(
+        "\n| chaos | |\n|---|---|\n| signals in {} s | {total} |\n",
+        stormed.as_secs()
+    );
+    for (blow, count) in &storm.blows {
+        let _ = writeln!(text, "| {blow:?} | {count} |");
+    }
+    let _ = writeln!(text, "| jobs | {} |", storm.jobs.len());
+    for (outcome, count) in attempts {
+        let _ = writeln!(text, "| attempts {outcome} | {count} |");
+    }
+    let _ = writeln!(
+        text,
+        "| lost, stuck, ended twice | 0, 0, 0 |\n| other weights | {wrong} |"
+    );
+    text
+}
