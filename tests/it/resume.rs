@@ -18,7 +18,7 @@ fn phase(at_epoch: u32, parts: &[&str]) -> FreezePhase {
 }
 
 /// Everything that has a state or a random choice: dropout, warm-up, a schedule, clipping, BatchNorm that learns,
-/// averaged weights, a freeze schedule.
+/// averaged weights, mixed samples, a freeze schedule.
 fn eventful(optimizer: Optimizer) -> Recipe {
     Recipe {
         trainable: Vec::new(),
@@ -36,6 +36,8 @@ fn eventful(optimizer: Optimizer) -> Recipe {
         schedule: Schedule::Cosine,
         warmup_fraction: 0.2,
         label_smoothing: 0.1,
+        mixup: 0.4,
+        cutmix: 1.0,
         gradient_clip: Some(1.0),
         class_weights: Some(vec![1.0, 2.0]),
         batch_size: 4,

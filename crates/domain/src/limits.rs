@@ -10,6 +10,8 @@ pub const LEARNING_RATE: std::ops::RangeInclusive<f64> = 1e-9..=100.0;
 pub const ACCUMULATE: std::ops::RangeInclusive<u64> = 1..=1_024;
 /// A class's weight in the loss.
 pub const CLASS_WEIGHT: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
+/// Beta's parameter of `mixup` and `cutmix`.
+pub const MIX_ALPHA: std::ops::RangeInclusive<f64> = 0.0..=10.0;
 /// Characters of a stage's name.
 pub const STAGE_CHARACTERS: usize = 255;
 /// Weight decay.

@@ -33,6 +33,12 @@ pub struct Recipe {
     pub warmup_fraction: f64,
     /// Mass taken from the true class and spread over all (Szegedy et al. 2016).
     pub label_smoothing: f64,
+    /// Beta's parameter for samples that are added up in pairs, features where the whole trunk is frozen and images otherwise
+    /// (Zhang et al. 2018); 0 adds none. Where both this and `cutmix` are above 0, each step draws one of them.
+    pub mixup: f64,
+    /// Beta's parameter for images into which a part of another is pasted while some of the trunk trains (Yun et al. 2019); 0
+    /// pastes none.
+    pub cutmix: f64,
     /// What a sample's loss is multiplied by, for each class in label order; `null` weighs all alike.
     pub class_weights: Option<Vec<f64>>,
     /// Largest global norm of the gradient over what trains; `null` leaves it alone.

@@ -250,6 +250,8 @@ pub(crate) fn resolution() -> Resolution {
         schedule: Schedule::Cosine,
         warmup_fraction: 0.1,
         label_smoothing: 0.0,
+        mixup: 0.0,
+        cutmix: 0.0,
         class_weights: None,
         gradient_clip: None,
         ema_decay: None,

@@ -11,6 +11,7 @@ fn trap_15_small_batches_add_up_to_the_large_one() {
         batch_size: 32,
         class_weights: Some(vec![0.5, 1.0, 4.0]),
         label_smoothing: 0.1,
+        mixup: 1.0,
         head: Head {
             layers: vec![],
             init: HeadInit::Normal,

@@ -16,7 +16,7 @@ use rehead_domain::{
     recipe::{BatchNorm, Recipe},
 };
 use rehead_trainer::train::{
-    gradients::Criterion,
+    gradients::{Criterion, Window},
     inputs::Inputs,
     loss,
     network::Network,
@@ -86,10 +86,12 @@ fn train_head(recipe: &Recipe, steps: u64) -> BTreeMap<String, Tensor> {
     let size = (recipe.batch_size * recipe.accumulate) as usize;
     for step in 1..=steps {
         let start = (step as usize - 1) % SAMPLES.div_ceil(size) * size;
-        let window = &members[start..(start + size).min(SAMPLES)];
-        let (_, gradients) = criterion
-            .gradients(&network, &inputs, window, step)
-            .unwrap();
+        let window = Window {
+            members: &members[start..(start + size).min(SAMPLES)],
+            step,
+            epoch: 1,
+        };
+        let (_, gradients) = criterion.gradients(&network, &inputs, window).unwrap();
         let rates = Rates::at(recipe, schedule::factor(recipe, step, steps));
         optimizer.step(&mut network.parameters, gradients, step, rates);
     }

@@ -35,6 +35,7 @@ fn trap_6_every_option_changes_training() {
         changed(&|recipe| recipe.ema_decay = Some(0.9)),
         changed(&|recipe| recipe.accumulate = 2),
         changed(&|recipe| recipe.label_smoothing = 0.1),
+        changed(&|recipe| recipe.mixup = 0.2),
         changed(&|recipe| recipe.gradient_clip = Some(1e-3)),
         changed(&|recipe| recipe.weight_decay = 0.1),
         changed(&|recipe| recipe.head.layers = vec![HeadLayer::Dropout(0.5)]),

@@ -36,6 +36,8 @@ pub struct Hyperparameters {
     pub layer_decay: Auto<f64>,
     pub accumulate: Auto<u64>,
     pub label_smoothing: Auto<f64>,
+    pub mixup: Auto<f64>,
+    pub cutmix: Auto<f64>,
     pub class_weights: Auto<ClassWeights>,
     pub gradient_clip: Auto<f64>,
     /// `none`, or the share that the average keeps.
@@ -105,12 +107,13 @@ pub(super) fn hyperparameters(fields: Fields<'_>) -> Hyperparameters {
         layer_decay: fields.auto("layer_decay", number(ABOVE_ZERO)),
         accumulate: fields.auto("accumulate", integer(limits::ACCUMULATE)),
         label_smoothing: fields.auto("label_smoothing", number(0.0..1.0)),
+        mixup: fields.auto("mixup", number(limits::MIX_ALPHA)),
+        cutmix: fields.auto("cutmix", number(limits::MIX_ALPHA)),
         class_weights: fields.auto("class_weights", class_weights),
         gradient_clip: fields.auto("gradient_clip", number(1e-6..=1e6)),
         ema_decay: fields.auto("ema_decay", ema_decay),
         batch_norm: fields.auto("batch_norm", word(&["frozen", "update"])),
     };
-    fields.neutral("mixup", &[json!(0), json!(0.0)]);
     fields.neutral("precision", &[json!("auto"), json!("float32")]);
     fields.finish();
     hyperparameters

@@ -74,7 +74,7 @@ fn every_bad_value_is_named_with_its_path() {
     assert_eq!(wrong("learning_rate", json!("NaN")), "wrong_type");
     assert_eq!(wrong("learning_rate", json!(0)), OUT_OF_RANGE);
     assert_eq!(wrong("learnin_rate", json!(1)), "unknown_field");
-    assert_eq!(wrong("mixup", json!(0.1)), NOT_AVAILABLE);
+    assert_eq!(wrong("precision", json!("float16")), NOT_AVAILABLE);
     assert_eq!(wrong("label_smoothing", json!(1.0)), OUT_OF_RANGE);
 }
 
@@ -109,6 +109,8 @@ fn numbers_hold_at_and_past_their_limits() {
     for (option, good) in [
         ("layer_decay", vec![json!(1e-9), json!(1), json!("auto")]),
         ("accumulate", vec![json!(1), json!(1_024)]),
+        ("mixup", vec![json!(0), json!(10), json!("auto")]),
+        ("cutmix", vec![json!(0), json!(10), json!("auto")]),
         (
             "ema_decay",
             vec![json!(1e-9), json!(0.999_999), json!("none")],
@@ -130,6 +132,8 @@ fn numbers_hold_at_and_past_their_limits() {
     for (option, bad) in [
         ("layer_decay", vec![json!(0), json!(1.000_001)]),
         ("accumulate", vec![json!(0), json!(1_025)]),
+        ("mixup", vec![json!(-1e-9), json!(10.000_001)]),
+        ("cutmix", vec![json!(-1e-9), json!(10.000_001)]),
         ("ema_decay", vec![json!(0), json!(1), json!("off")]),
         (
             "class_weights",

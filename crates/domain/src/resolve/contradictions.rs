@@ -71,6 +71,10 @@ pub(super) fn contradictions(
         let message = "layer_decay has no effect while the whole trunk is frozen; leave it out or freeze less";
         contradiction("layer_decay", CONTRADICTION, message.to_owned());
     }
+    if trunk_is_frozen && matches!(asked.cutmix, Auto::Value(alpha) if alpha > 0.0) {
+        let message = "cutmix pastes pixels, but a frozen trunk reads each picture once, ahead of training; use mixup, which then adds up features, or freeze less";
+        contradiction("cutmix", CONTRADICTION, message.to_owned());
+    }
     if trunk_is_frozen && asked.backbone_learning_rate != Auto::Auto {
         let message = "backbone_learning_rate has no effect while the whole trunk is frozen; leave it out or freeze less";
         contradiction("backbone_learning_rate", CONTRADICTION, message.to_owned());

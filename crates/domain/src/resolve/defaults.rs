@@ -35,3 +35,18 @@ pub(super) fn batch_norm(head_only: bool, batch_size: u64) -> (BatchNorm, &'stat
         ),
     }
 }
+
+/// Training samples from which on more variety than the data have is worth its price in speed of learning (BiT's rule for
+/// mixup, Kolesnikov et al. 2020).
+const LARGE: u64 = 20_000;
+
+/// The alpha of `mixup`.
+pub(super) fn mixup(head_only: bool, samples: u64) -> (f64, &'static str) {
+    match (head_only, samples) {
+        (false, LARGE..) => (0.1, "BiT's value from 20,000 samples on"),
+        _ => (
+            0.0,
+            "fewer samples than 20,000, or a frozen trunk, learn better from whole ones",
+        ),
+    }
+}

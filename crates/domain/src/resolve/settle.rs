@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{
     Resolution,
-    defaults::{batch_norm, default_batch_size, default_epochs, head_rate},
+    defaults::{batch_norm, default_batch_size, default_epochs, head_rate, mixup},
 };
 use crate::{
     recipe::{
@@ -136,6 +136,14 @@ pub(super) fn settle(
         0.0,
         "probabilities stay calibrated",
     );
+    let (alpha, why) = mixup(head_only, samples);
+    let mixup = autos.settle("hyperparameters.mixup", asked.mixup, alpha, why);
+    let cutmix = autos.settle(
+        "hyperparameters.cutmix",
+        asked.cutmix,
+        0.0,
+        "pays off in long trainings only",
+    );
     autos.settle(
         "hyperparameters.class_weights",
         asked.class_weights.clone(),
@@ -203,6 +211,8 @@ pub(super) fn settle(
         schedule,
         warmup_fraction,
         label_smoothing,
+        mixup,
+        cutmix,
         class_weights,
         gradient_clip,
         ema_decay: match ema_decay {

@@ -105,6 +105,7 @@ fn options_without_effect_are_refused() {
     for option in [
         json!({"backbone_learning_rate": 1e-4}),
         json!({"batch_norm": "update"}),
+        json!({"cutmix": 1.0}),
     ] {
         let frozen = request(json!({"hyperparameters": option}));
         assert_eq!(

@@ -22,6 +22,9 @@ pub mod pack;
 /// Samples of a pack to tensors.
 pub mod batch;
 
+/// Random numbers as a function of a key.
+pub mod random;
+
 /// Validates an upload: report and pack.
 pub mod inspect;
 

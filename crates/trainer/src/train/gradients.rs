@@ -2,8 +2,26 @@
 
 use tch::{Device, Tensor};
 
-use super::{error::TrainError, inputs::Inputs, loss, network::Network, optimizer, order::Batches};
+use super::{
+    error::TrainError,
+    inputs::{Batch, Inputs},
+    loss,
+    mix::Mixing,
+    network::Network,
+    optimizer,
+    order::Batches,
+};
 use crate::domain::recipe::Recipe;
+
+/// The samples of one optimizer step.
+#[derive(Debug, Clone, Copy)]
+pub struct Window<'a> {
+    pub members: &'a [usize],
+    /// From 1.
+    pub step: u64,
+    /// From 1.
+    pub epoch: u32,
+}
 
 /// What a step's loss is made of besides the logits.
 #[derive(Debug)]
@@ -11,6 +29,7 @@ pub struct Criterion {
     batch_size: usize,
     accumulate: u64,
     smoothing: f64,
+    mixing: Mixing,
     /// i64 [samples] on the device.
     labels: Tensor,
     /// f32 [classes] on the device.
@@ -28,6 +47,7 @@ impl Criterion {
             batch_size: recipe.batch_size as usize,
             accumulate: u64::from(recipe.accumulate),
             smoothing: recipe.label_smoothing,
+            mixing: Mixing::new(recipe),
             labels: indices(labels, device),
             class_weights: weights.map(|weights| {
                 let weights: Vec<f32> = weights.iter().map(|&weight| weight as f32).collect();
@@ -37,7 +57,7 @@ impl Criterion {
         }
     }
 
-    /// The mean loss (a scalar) over the samples `members` of step `step` (from 1), and its gradients in parameter order.
+    /// The mean loss (a scalar) over the samples of a window, and its gradients in parameter order.
     ///
     /// The samples run through the network `batch_size` at a time. Each batch's mean counts by the weight of its samples,
     /// so that loss and gradients are those of all of them at once, whatever the size of the last batch.
@@ -48,26 +68,37 @@ impl Criterion {
         &self,
         network: &Network,
         inputs: &Inputs,
-        members: &[usize],
-        step: u64,
+        window: Window<'_>,
     ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+        let members = window.members;
         let batches = Batches::new(members.len(), self.batch_size);
+        // Partners are a permutation: their weights sum up to the same.
         let total = self.weight(members);
+        let side = inputs.mixed_side(network);
+        let mix = self.mixing.draw(window.step, members.len(), side);
         let mut sums: Option<(Tensor, Vec<Tensor>)> = None;
         for number in 1..=batches.per_epoch() {
-            let batch = &members[batches.locate(number).1];
+            let places = batches.locate(number).1;
+            let samples = &members[places.clone()];
+            let partners: Option<Vec<usize>> = mix.as_ref().map(|mix| {
+                let places = mix.partners[places].iter();
+                places.map(|&place| members[place]).collect()
+            });
+            let batch = Batch {
+                samples,
+                epoch: window.epoch,
+                mixed: mix.as_ref().zip(partners.as_deref()),
+            };
             let features = inputs.features_train(network, batch)?;
-            let logits = network.logits_train(&features, (step - 1) * self.accumulate + number);
-            let targets = self
-                .labels
-                .index_select(0, &indices(batch, self.labels.device()));
-            let mean = loss::cross_entropy(
-                &logits,
-                &targets,
-                self.class_weights.as_ref(),
-                self.smoothing,
-            );
-            let loss = mean * (self.weight(batch) / total);
+            let key = (window.step - 1) * self.accumulate + number;
+            let logits = network.logits_train(&features, key);
+            let loss = match batch.mixed {
+                None => self.loss(&logits, samples, total),
+                Some((mix, partners)) => {
+                    self.loss(&logits, samples, total) * mix.share
+                        + self.loss(&logits, partners, total) * (1.0 - mix.share)
+                }
+            };
             let gradients = optimizer::gradients(&loss, &network.parameters)?;
             let loss = loss.detach();
             sums = Some(match sums {
@@ -81,6 +112,19 @@ impl Criterion {
             });
         }
         sums.ok_or_else(|| TrainError::Data("a step has no sample".to_owned()))
+    }
+
+    /// The part of a window of weight `total` that these logits have in its loss, were they of `samples`.
+    ///
+    /// Cross-entropy is linear in the target: the loss of a soft one is the sum of the losses of its labels, each by its
+    /// share, with class weights and smoothing as for whole labels (Zhang et al. 2018 do the same).
+    fn loss(&self, logits: &Tensor, samples: &[usize], total: f64) -> Tensor {
+        let targets = self
+            .labels
+            .index_select(0, &indices(samples, self.labels.device()));
+        let weights = self.class_weights.as_ref();
+        let mean = loss::cross_entropy(logits, &targets, weights, self.smoothing);
+        mean * (self.weight(samples) / total)
     }
 
     fn weight(&self, members: &[usize]) -> f64 {

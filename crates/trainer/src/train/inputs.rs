@@ -1,7 +1,10 @@
 //! What an epoch reads, made once: features where the whole trunk is frozen, otherwise decoded pixels. No image is
 //! decoded, and no frozen trunk is run, once per epoch.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -10,6 +13,7 @@ use tch::{Device, Tensor};
 use super::{
     error::TrainError,
     features,
+    mix::Mix,
     network::Network,
     pixels::{self, Pixels},
     protocol::{Reporter, Stop},
@@ -35,6 +39,16 @@ pub enum Inputs {
         preprocessing: Preprocessing,
         device: Device,
     },
+}
+
+/// Samples that run through the network together in training.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    pub samples: &'a [usize],
+    /// From 1.
+    pub epoch: u32,
+    /// How they are joined, and each one's partner.
+    pub mixed: Option<(&'a Mix, &'a [usize])>,
 }
 
 /// What a cache entry depends on; its hash is the entry's name. Threads and device are in it because they decide the
@@ -162,18 +176,62 @@ impl Inputs {
         matches!(self, Self::Features(_)) == network.has_fixed_features()
     }
 
-    /// Features [N, feature_dim] of these samples, as training sees them.
+    /// Side of the images that are joined in training, in pixels; `None` where features are: while the whole trunk is frozen.
+    pub fn mixed_side(&self, network: &Network) -> Option<u32> {
+        match self {
+            Self::Pixels { preprocessing, .. } if !network.is_trunk_frozen() => {
+                Some(preprocessing.input_size)
+            }
+            _ => None,
+        }
+    }
+
+    /// Features [N, feature_dim] of a batch, as training sees them.
     ///
     /// # Errors
     /// `Io` when the cache cannot be read.
     pub fn features_train(
         &self,
         network: &Network,
-        samples: &[usize],
+        batch: Batch<'_>,
     ) -> Result<Tensor, TrainError> {
+        let read = match batch.mixed {
+            None => self.read_train(network, batch.samples)?,
+            Some((mix, partners)) => {
+                // A partner is read once, also where it is in the batch itself.
+                let mut all = batch.samples.to_vec();
+                let mut places: HashMap<usize, usize> = all.iter().copied().zip(0..).collect();
+                let partners = partners.iter().map(|&partner| {
+                    *places.entry(partner).or_insert_with(|| {
+                        all.push(partner);
+                        all.len() - 1
+                    })
+                });
+                let partners: Vec<usize> = partners.collect();
+                let read = self.read_train(network, &all)?;
+                let ours = read.narrow(0, 0, batch.samples.len() as i64);
+                mix.apply(&ours, &select(&read, &partners))
+            }
+        };
+        if network.is_trunk_frozen() {
+            Ok(read)
+        } else {
+            Ok(network.features_train(&read))
+        }
+    }
+
+    /// What is mixed: features [N, feature_dim] while the whole trunk is frozen, otherwise images [N, 3, S, S].
+    fn read_train(&self, network: &Network, samples: &[usize]) -> Result<Tensor, TrainError> {
         match self {
             Self::Features(features) => Ok(select(features, samples)),
-            Self::Pixels { .. } => Ok(network.features_train(&self.images(samples)?)),
+            Self::Pixels { .. } => {
+                let images = self.images(samples)?;
+                if network.is_trunk_frozen() {
+                    Ok(network.features_train(&images))
+                } else {
+                    Ok(images)
+                }
+            }
         }
     }
 
@@ -213,9 +271,9 @@ impl Inputs {
         samples: &[usize],
         stop: &Stop,
     ) -> Result<Option<Tensor>, TrainError> {
-        let Self::Pixels { .. } = self else {
-            return self.features_train(network, samples).map(Some);
-        };
+        if let Self::Features(features) = self {
+            return Ok(Some(select(features, samples)));
+        }
         let mut parts = Vec::new();
         for chunk in samples.chunks(EVALUATION_PIXELS) {
             if stop.requested() {
@@ -241,7 +299,7 @@ impl Inputs {
     }
 }
 
-fn select(features: &Tensor, samples: &[usize]) -> Tensor {
-    let rows: Vec<i64> = samples.iter().map(|&sample| sample as i64).collect();
-    features.index_select(0, &Tensor::from_slice(&rows).to_device(features.device()))
+fn select(tensor: &Tensor, rows: &[usize]) -> Tensor {
+    let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+    tensor.index_select(0, &Tensor::from_slice(&rows).to_device(tensor.device()))
 }

@@ -26,6 +26,9 @@ pub mod order;
 /// Cross-entropy.
 pub mod loss;
 
+/// Mixup and CutMix.
+pub mod mix;
+
 /// Loss and gradients of a step.
 pub mod gradients;
 
@@ -103,6 +106,8 @@ fn test_recipe() -> crate::domain::recipe::Recipe {
         schedule: Schedule::Constant,
         warmup_fraction: 0.0,
         label_smoothing: 0.0,
+        mixup: 0.0,
+        cutmix: 0.0,
         class_weights: None,
         gradient_clip: None,
         ema_decay: None,

@@ -1,7 +1,10 @@
 //! Every random choice of a run, as a function of the seed and of where it is made: nothing but counters needs saving,
 //! and a resumed run goes on with exactly the choices of the uninterrupted one.
 
-use crate::domain::recipe::steps_per_epoch;
+use crate::{
+    data::random::{Random, finalize},
+    domain::recipe::steps_per_epoch,
+};
 
 /// What a random choice is for. Choices of different streams never share numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +15,8 @@ pub enum Stream {
     Dropout = 2,
     /// The new head's first weights.
     Init = 3,
+    /// What is mixed with what, by step.
+    Mix = 4,
 }
 
 /// A number for (seed, stream, index): SplitMix64's finalizer over each part in turn (Steele et al. 2014).
@@ -19,24 +24,9 @@ pub fn key(seed: u64, stream: Stream, index: u64) -> u64 {
     finalize(finalize(finalize(seed) ^ stream as u64) ^ index)
 }
 
-/// The order in which epoch `epoch` (from 1) visits `samples` samples: Fisher-Yates (Knuth 1969, algorithm P).
+/// The order in which epoch `epoch` (from 1) visits `samples` samples.
 pub fn permutation(seed: u64, epoch: u32, samples: usize) -> Vec<usize> {
-    let mut state = key(seed, Stream::Order, u64::from(epoch));
-    let mut order: Vec<usize> = (0..samples).collect();
-    for last in (1..samples).rev() {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        // The high half of a 128-bit product is uniform below `last + 1`, but for a bias below 2^-32 for any real data set.
-        let pick = ((u128::from(finalize(state)) * (last as u128 + 1)) >> 64) as usize;
-        order.swap(last, pick);
-    }
-    order
-}
-
-fn finalize(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
+    Random::new(key(seed, Stream::Order, u64::from(epoch))).order(samples)
 }
 
 /// How the samples of an epoch fall into batches; see `steps_per_epoch`.
@@ -114,11 +104,12 @@ mod tests {
 
     #[test]
     fn streams_and_places_have_their_own_numbers() {
-        let keys: std::collections::BTreeSet<u64> = [Stream::Order, Stream::Dropout, Stream::Init]
-            .into_iter()
-            .flat_map(|stream| (0..100).map(move |index| key(1, stream, index)))
-            .collect();
-        assert_eq!(keys.len(), 300);
+        let keys: std::collections::BTreeSet<u64> =
+            [Stream::Order, Stream::Dropout, Stream::Init, Stream::Mix]
+                .into_iter()
+                .flat_map(|stream| (0..100).map(move |index| key(1, stream, index)))
+                .collect();
+        assert_eq!(keys.len(), 400);
     }
 
     #[test]

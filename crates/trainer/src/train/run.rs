@@ -9,7 +9,7 @@ use super::{
     error::TrainError,
     evaluation,
     export::{self, Export},
-    gradients::Criterion,
+    gradients::{Criterion, Window},
     inputs::Inputs,
     losses::Losses,
     metrics::{Occasion, Tally},
@@ -127,7 +127,12 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
             .map(|&place| samples.train[place])
             .collect();
 
-        let (loss, gradients) = criterion.gradients(&network, &inputs, &batch, step)?;
+        let window = Window {
+            members: &batch,
+            step,
+            epoch,
+        };
+        let (loss, gradients) = criterion.gradients(&network, &inputs, window)?;
         let rates = Rates {
             warmup: schedule::warmup_steps(recipe.warmup_fraction, n_steps),
             ..Rates::at(recipe, schedule::factor(recipe, step, n_steps))
