@@ -8,6 +8,7 @@ use rehead_domain::{
     file::{Class, Dataset, FileReport, SplitSizes},
     id::WorkerId,
     job::Outcome,
+    recipe::Task,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -34,7 +35,8 @@ async fn queued_job(service: &Service) -> Value {
     };
     let dataset = Dataset {
         modality: "image".to_owned(),
-        task: "single_label_classification".to_owned(),
+        task: Task::SingleLabelClassification,
+        target: None,
         classes: vec![class("cat"), class("dog")],
         samples: 100,
         splits: SplitSizes {

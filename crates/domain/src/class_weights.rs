@@ -72,7 +72,10 @@ fn balanced(counts: &[u64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file::{Class, SplitSizes};
+    use crate::{
+        file::{Class, SplitSizes},
+        recipe::Task,
+    };
 
     fn dataset() -> Dataset {
         let class = |name: &str, train, validation| Class {
@@ -83,7 +86,8 @@ mod tests {
         };
         Dataset {
             modality: "image".into(),
-            task: "single_label_classification".into(),
+            task: Task::SingleLabelClassification,
+            target: None,
             classes: vec![
                 class("cats", 30, 0),
                 class("dogs", 10, 20),

@@ -46,6 +46,10 @@ pub const REGEX_CHARACTERS: usize = 1_024;
 pub const LABEL_CHARACTERS: usize = 255;
 /// Classes of one data set.
 pub const CLASSES: usize = 10_000;
+/// Labels of one sample.
+pub const LABELS: usize = 1_000;
+/// A number to be predicted.
+pub const VALUE: std::ops::RangeInclusive<f64> = -1e12..=1e12;
 /// Characters of a file's name.
 pub const FILENAME_CHARACTERS: usize = 255;
 /// Characters of an `Idempotency-Key`, as Stripe's.

@@ -95,7 +95,23 @@ pub struct FreezePhase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
+    /// Each sample is of one class.
     SingleLabelClassification,
+    /// Each sample has any number of labels.
+    MultiLabelClassification,
+    /// Each sample has a number.
+    Regression,
+}
+
+impl Task {
+    /// The word that requests and reports use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SingleLabelClassification => "single_label_classification",
+            Self::MultiLabelClassification => "multi_label_classification",
+            Self::Regression => "regression",
+        }
+    }
 }
 
 /// The new layers: these, then one linear layer as wide as there are classes.

@@ -3,6 +3,7 @@
 
 mod archives;
 mod contents;
+mod manifests;
 
 use std::{
     collections::BTreeMap,

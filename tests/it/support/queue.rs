@@ -280,7 +280,8 @@ pub(crate) fn usable() -> FileReport {
     };
     let dataset = Dataset {
         modality: "image".to_owned(),
-        task: "single_label_classification".to_owned(),
+        task: Task::SingleLabelClassification,
+        target: None,
         classes: vec![class("cats"), class("dogs")],
         samples: 20,
         splits: SplitSizes {

@@ -10,10 +10,11 @@ use self::settle::settle;
 use crate::{
     base_model::Layers,
     class_weights, cut,
+    fields::NOT_AVAILABLE,
     file::Dataset,
     freeze,
     problem::{Code, Problem, suggestion},
-    recipe::{Recipe, Resolved},
+    recipe::{Recipe, Resolved, Task},
     request::JobRequest,
 };
 
@@ -78,6 +79,13 @@ fn training_samples(training: &Dataset, validation: Option<&Dataset>) -> u64 {
 
 fn data_problems(training: &Dataset, validation: Option<&Dataset>) -> Vec<Problem> {
     let mut problems = Vec::new();
+    if training.task != Task::SingleLabelClassification {
+        let message = format!(
+            "the training file is for `{}`, which is not available in this version",
+            training.task.as_str()
+        );
+        problems.push(Problem::new("training_file", NOT_AVAILABLE, message));
+    }
     if training_samples(training, validation) == 0 {
         problems.push(Problem::new(
             "training_file",

@@ -17,7 +17,8 @@ fn dataset(classes: &[&str], train: u64, validation: u64) -> Dataset {
     let n = classes.len() as u64;
     Dataset {
         modality: "image".into(),
-        task: "single_label_classification".into(),
+        task: Task::SingleLabelClassification,
+        target: None,
         classes: classes.iter().map(class).collect(),
         samples: n * (train + validation),
         splits: SplitSizes {

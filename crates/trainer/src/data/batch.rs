@@ -98,8 +98,9 @@ mod tests {
         data::{
             image::preprocess,
             pack::{Sample, write},
+            target::Target,
         },
-        domain::{base_model::Interpolation, file::Split},
+        domain::{base_model::Interpolation, file::Split, recipe::Task},
     };
 
     const PREPROCESSING: Preprocessing = Preprocessing {
@@ -121,12 +122,13 @@ mod tests {
             path: "x",
             bytes,
             sha256: [0; 32],
-            label: 0,
+            target: &Target::Class(0),
             split: Split::Train,
             width: 36,
             height: 24,
         });
-        write(&path, &["a".to_owned()], &samples).unwrap();
+        let task = Task::SingleLabelClassification;
+        write(&path, task, &["a".to_owned()], &samples).unwrap();
         let batch = load(
             &Pack::open(&path).unwrap(),
             &[2, 0, 2, 1],
@@ -144,7 +146,7 @@ mod tests {
             assert_eq!(found, wanted);
         }
         samples[1].bytes = b"no image";
-        write(&path, &["a".to_owned()], &samples).unwrap();
+        write(&path, task, &["a".to_owned()], &samples).unwrap();
         assert!(load(&Pack::open(&path).unwrap(), &[0, 1], &PREPROCESSING, 2).is_err());
     }
 

@@ -19,7 +19,7 @@ pub const ARCHIVE_RATIO: Code = "archive_ratio";
 pub const UNSAFE_PATH: Code = "unsafe_path";
 /// Error: an entry is a link, a device or another special file.
 pub const UNSAFE_ENTRY: Code = "unsafe_entry";
-/// Error: two entries have one path.
+/// Error: two entries have one path, or two rows of a manifest.
 pub const DUPLICATE_PATH: Code = "duplicate_path";
 
 /// Error: the images are not in a folder per class.
@@ -43,6 +43,33 @@ pub const NO_USABLE_IMAGES: Code = "no_usable_images";
 /// Error: too few different images to train on some and to validate on others.
 pub const TOO_FEW_IMAGES: Code = "too_few_images";
 
+/// Error: a manifest cannot be read: not UTF-8, no header, a column too few or too many, a row that is no row.
+pub const INVALID_MANIFEST: Code = "invalid_manifest";
+/// Error: a manifest has more rows than an archive may have entries.
+pub const TOO_MANY_ROWS: Code = "too_many_rows";
+/// Error: a manifest names a file that the archive does not hold.
+pub const MISSING_FILE: Code = "missing_file";
+/// Error: a row of a manifest has a split that is none, or none where others have one.
+pub const INVALID_SPLIT: Code = "invalid_split";
+/// Error: a row of a manifest has no label, or no row has one.
+pub const MISSING_LABEL: Code = "missing_label";
+/// Error: a row's label is not a name, nor a list of different names.
+pub const INVALID_LABEL: Code = "invalid_label";
+/// Error: some rows of a manifest have numbers, others have names.
+pub const MIXED_LABELS: Code = "mixed_labels";
+/// Error: a row has more labels than a sample may have.
+pub const TOO_MANY_LABELS: Code = "too_many_labels";
+/// Error: what stands under `value` is not a number, or is too large.
+pub const INVALID_NUMBER: Code = "invalid_number";
+/// Error: all numbers to train on are the same.
+pub const CONSTANT_VALUE: Code = "constant_value";
+/// Error: there are more problems than the report lists.
+pub const MORE_PROBLEMS: Code = "more_problems";
+
+/// Warning: the manifest does not name the file, and it is left out.
+pub const NOT_IN_MANIFEST: Code = "not_in_manifest";
+/// Warning: the labels are whole numbers, and are taken as the names of classes.
+pub const NUMERIC_CLASSES: Code = "numeric_classes";
 /// Warning: the file is not in a class's folder, and is left out.
 pub const OUTSIDE_CLASS_FOLDER: Code = "outside_class_folder";
 /// Warning: the file is not an image that can be read, and is left out.
@@ -68,7 +95,7 @@ pub const STORAGE_FULL: Code = "storage_full";
 pub const INTERNAL_ERROR: Code = "internal_error";
 
 /// Every code above.
-pub const ALL: [Code; 30] = [
+pub const ALL: [Code; 43] = [
     NOT_AN_ARCHIVE,
     CORRUPT_ARCHIVE,
     ENCRYPTED_ARCHIVE,
@@ -88,6 +115,19 @@ pub const ALL: [Code; 30] = [
     ONE_CLASS,
     NO_USABLE_IMAGES,
     TOO_FEW_IMAGES,
+    INVALID_MANIFEST,
+    TOO_MANY_ROWS,
+    MISSING_FILE,
+    INVALID_SPLIT,
+    MISSING_LABEL,
+    INVALID_LABEL,
+    MIXED_LABELS,
+    TOO_MANY_LABELS,
+    INVALID_NUMBER,
+    CONSTANT_VALUE,
+    MORE_PROBLEMS,
+    NOT_IN_MANIFEST,
+    NUMERIC_CLASSES,
     OUTSIDE_CLASS_FOLDER,
     NOT_AN_IMAGE,
     TRUNCATED_IMAGE,

@@ -1,14 +1,20 @@
 //! Bytes to tensors. Everything here runs in children (`rehead-trainer`), never in the server or the worker: an
 //! archive or an image is an attacker's bytes until it is decoded.
 //!
-//! An upload goes `archive` → `layout` → `image` → `split` → `pack`, driven by `inspect`; training reads the pack
+//! An upload goes `archive` → `manifest` or `layout` → `image` → `split` → `pack`, driven by `inspect`; training reads the pack
 //! through `batch`.
 
 /// Entries of a zip or tar, within limits, into one spool file.
 pub mod archive;
 
+/// What is to be predicted of a sample.
+pub mod target;
+
 /// From paths to classes and splits.
 pub mod layout;
+
+/// The same from a manifest.
+pub mod manifest;
 
 /// Encoded images to RGB, and RGB to the square that a network takes.
 pub mod image;

@@ -1,7 +1,7 @@
 //! The samples of a run: one pack, or a second one that is the validation split. Samples are numbered through both.
 
 use crate::{
-    data::pack::Pack,
+    data::{pack::Pack, target::Target},
     domain::{file::Split, work::TrainPlan},
 };
 
@@ -37,7 +37,7 @@ impl Samples {
         let pack = Pack::open(&plan.pack).map_err(unreadable)?;
         let mut samples = Self {
             classes: pack.classes().to_vec(),
-            labels: (0..pack.len()).map(|sample| pack.label(sample)).collect(),
+            labels: classes_of(&pack)?,
             train: pack.samples_of(Split::Train),
             validation: pack.samples_of(Split::Validation),
             test: pack.samples_of(Split::Test),
@@ -76,8 +76,9 @@ impl Samples {
         self.train.append(&mut self.validation);
         self.train.sort_unstable();
         let first = self.labels.len();
+        let classes = classes_of(&source.pack)?;
         self.labels
-            .extend((0..source.pack.len()).map(|sample| labels[source.pack.label(sample)]));
+            .extend(classes.into_iter().map(|class| labels[class]));
         self.validation = (first..self.labels.len()).collect();
         self.sources.push(source);
         Ok(())
@@ -104,4 +105,14 @@ impl Samples {
             .position(|&count| count == most)
             .unwrap_or_default()
     }
+}
+
+fn classes_of(pack: &Pack) -> Result<Vec<usize>, TrainError> {
+    let class = |sample| match pack.target(sample) {
+        Target::Class(class) => Ok(class),
+        _ => Err(TrainError::Data(
+            "the data are not for single-label classification".to_owned(),
+        )),
+    };
+    (0..pack.len()).map(class).collect()
 }

@@ -8,17 +8,25 @@ const PATH_BYTES: usize = 4_096;
 /// Characters of a bad path that a message repeats.
 const SHOWN_CHARACTERS: usize = 200;
 
-/// The path of an entry: relative, with `/`, without `.`; empty for the archive's own root. `None` for what file
-/// managers leave behind: `__MACOSX`, `Thumbs.db`, and everything whose name starts with a dot.
+/// The path of an entry, as `normal`; one unsafe path refuses the archive.
 pub(super) fn check(name: &[u8]) -> Result<Option<String>, ArchiveError> {
-    let unsafe_path = |why: &str| {
+    normal(name).map_err(|why| {
         let message = format!(
             "{why}, so nothing of this archive is used; pack the class folders from inside the folder that holds them"
         );
-        Err(refused(shown(name), codes::UNSAFE_PATH, message))
-    };
+        refused(shown(name), codes::UNSAFE_PATH, message)
+    })
+}
+
+/// A path in the one form that is kept: relative, with `/`, without `.`; empty for the archive's own root. `None` for what
+/// file managers leave behind: `__MACOSX`, `Thumbs.db`, and everything whose name starts with a dot.
+///
+/// # Errors
+/// Why it could lead out of its folder, or cannot be a path everywhere.
+pub(in crate::data) fn normal(name: &[u8]) -> Result<Option<String>, String> {
+    let unsafe_path = |why: &str| Err(why.to_owned());
     if name.len() > PATH_BYTES {
-        return unsafe_path(&format!("this path has more than {PATH_BYTES} bytes"));
+        return Err(format!("this path has more than {PATH_BYTES} bytes"));
     }
     let Ok(path) = std::str::from_utf8(name) else {
         return unsafe_path("this path is not UTF-8");
@@ -54,7 +62,7 @@ pub(super) fn check(name: &[u8]) -> Result<Option<String>, ArchiveError> {
 }
 
 /// A name as a message may show it: control characters escaped, cut where it is long.
-pub(super) fn shown(name: &[u8]) -> String {
+pub(in crate::data) fn shown(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(&name[..name.len().min(4 * SHOWN_CHARACTERS)]);
     let mut shown = String::new();
     for character in text.chars().take(SHOWN_CHARACTERS) {

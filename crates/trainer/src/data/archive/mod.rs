@@ -4,7 +4,7 @@
 //! path to escape by and no link to follow. Names are checked all the same, and one unsafe entry refuses the whole
 //! upload: who sends it did not make a data set. Limits count bytes that were really written, never what a header says.
 
-mod entry_path;
+pub(super) mod entry_path;
 mod tar;
 mod zip;
 

@@ -3,10 +3,18 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    data::{archive::Entry, codes, image::DecodeError, layout::Layout, split},
+    data::{
+        archive::Entry,
+        codes,
+        image::DecodeError,
+        layout::{Layout, SaidBy},
+        split,
+        target::Target,
+    },
     domain::{
-        file::{Class, Dataset, FileReport, Split, SplitSizes},
+        file::{Class, Dataset, FileReport, Split, SplitSizes, TargetStatistics},
         problem::Problem,
+        recipe::Task,
     },
 };
 
@@ -20,17 +28,19 @@ pub(super) struct Image {
     pub(super) sha256: [u8; 32],
 }
 
-/// The report, and the split of each file in a class's folder (of no meaning for those that are unusable).
+/// The report, and the split of each file with a target (of no meaning for those that are unusable).
 pub(super) struct Verdict {
     pub(super) report: FileReport,
     pub(super) splits: Vec<Split>,
 }
 
-/// Judges an upload. `images` are what became of `layout.files`; `max_warnings` is how many warnings are listed.
+/// Judges an upload. `images` are what became of `layout.files`; `said` is what reading the layout warned of already;
+/// `max_warnings` is how many warnings are listed.
 pub(super) fn judge(
     entries: &[Entry],
     layout: &Layout,
     images: &[Result<Image, DecodeError>],
+    said: Vec<Problem>,
     max_warnings: u64,
 ) -> Verdict {
     let mut warnings = Warnings {
@@ -38,20 +48,27 @@ pub(super) fn judge(
         omitted: 0,
         max: max_warnings,
     };
+    said.into_iter().for_each(|problem| warnings.push(problem));
     let files = Files {
         entries,
         layout,
         images,
     };
     let mut splits = vec![Split::Train; images.len()];
-    let mut errors = files.check_classes();
+    let mut errors = files.check_usable();
     let mut dataset = None;
     if errors.is_empty() {
         let (duplicates, copies) = files.duplicates(&mut warnings);
         let split_by = files.split(&copies, &mut splits, &mut warnings);
         let counts = files.count(&splits);
-        errors.extend(check_splits(&layout.classes, &counts, &mut warnings));
-        dataset = Some(files.dataset(counts, split_by, duplicates));
+        let sizes = files.sizes(&splits);
+        errors.extend(check_classes(layout, &counts, &mut warnings));
+        errors.extend(files.check_values(&splits));
+        if errors.is_empty() && sizes.validation == 0 {
+            let message = "there are no two different images to train on one and validate on the other; add images";
+            errors.push(Problem::new("", codes::TOO_FEW_IMAGES, message));
+        }
+        dataset = Some(files.dataset(counts, sizes, split_by, duplicates));
     }
     files.report_unusable(&mut warnings);
     let dataset = dataset.filter(|_| errors.is_empty());
@@ -95,22 +112,22 @@ impl Files<'_> {
         &self.entries[self.layout.files[file].entry].path
     }
 
-    /// Usable files: index, label and image.
-    fn usable(&self) -> impl Iterator<Item = (usize, usize, &Image)> {
-        let files = self.layout.files.iter().zip(self.images).enumerate();
-        files.filter_map(|(file, (placed, image))| Some((file, placed.label, image.as_ref().ok()?)))
+    fn target(&self, file: usize) -> &Target {
+        &self.layout.files[file].target
+    }
+
+    /// Usable files: index and image.
+    fn usable(&self) -> impl Iterator<Item = (usize, &Image)> {
+        let files = self.images.iter().enumerate();
+        files.filter_map(|(file, image)| Some((file, image.as_ref().ok()?)))
     }
 
     /// Errors of the data set as a whole: nothing usable, one class, empty classes.
-    fn check_classes(&self) -> Vec<Problem> {
+    fn check_usable(&self) -> Vec<Problem> {
         let classes = &self.layout.classes;
-        let mut usable = vec![0_u64; classes.len()];
-        for (_, label, _) in self.usable() {
-            usable[label] += 1;
-        }
-        if let [only] = &classes[..] {
+        if let (Task::SingleLabelClassification, [only]) = (self.layout.task, &classes[..]) {
             let message = format!(
-                "there is only one class, {only:?}; a classifier needs at least two: a folder of images for each"
+                "there is only one class, {only:?}; a classifier needs at least two, with images of each"
             );
             return vec![Problem::new(only, codes::ONE_CLASS, message)];
         }
@@ -119,9 +136,9 @@ impl Files<'_> {
             .iter()
             .enumerate()
             .find_map(|(file, image)| Some((file, image.as_ref().err()?)));
-        if let (Some((file, error)), true) = (first_bad, usable.iter().all(|&count| count == 0)) {
+        if let (Some((file, error)), None) = (first_bad, self.usable().next()) {
             let message = format!(
-                "none of the {} files in class folders is a usable image; the first: {error}",
+                "none of the {} files with a label is a usable image; the first: {error}",
                 self.images.len()
             );
             return vec![Problem::new(
@@ -130,38 +147,58 @@ impl Files<'_> {
                 message,
             )];
         }
-        let mut found = vec![0_u64; classes.len()];
-        for file in &self.layout.files {
-            found[file.label] += 1;
+        let (mut found, mut usable) = (vec![0_u64; classes.len()], vec![0_u64; classes.len()]);
+        for (file, image) in self.images.iter().enumerate() {
+            for &label in self.target(file).classes() {
+                found[label] += 1;
+                usable[label] += u64::from(image.is_ok());
+            }
         }
         let empty = (0..classes.len()).filter(|&label| usable[label] == 0);
         empty
             .map(|label| {
                 let message = match found[label] {
                     0 => "this class's folder is empty; add images, or remove the folder".to_owned(),
-                    count => format!("none of the {count} files of this class is a usable image; replace them, or remove the folder"),
+                    count => format!("none of the {count} files of this class is a usable image; replace them, or remove the class"),
                 };
                 Problem::new(&classes[label], codes::EMPTY_CLASS, message)
             })
             .collect()
     }
 
+    /// A regression that has one number only to train on.
+    fn check_values(&self, splits: &[Split]) -> Option<Problem> {
+        let mut values = self
+            .usable()
+            .filter_map(|(file, _)| match self.target(file) {
+                Target::Value(value) if splits[file] == Split::Train => Some(value),
+                _ => None,
+            });
+        let first = values.next()?;
+        values.all(|value| value == first).then(|| {
+            let message = format!(
+                "every sample to train on has the number {first}: there is nothing to learn; add samples with others"
+            );
+            Problem::new("", codes::CONSTANT_VALUE, message)
+        })
+    }
+
     /// Finds files with the same bytes, and warns of them. Counts those whose bytes occur more than once.
     fn duplicates(&self, warnings: &mut Warnings) -> (u64, Copies) {
         let mut copies = Copies::new();
-        for (file, _, image) in self.usable() {
+        for (file, image) in self.usable() {
             copies.entry(image.sha256).or_default().push(file);
         }
         let mut repeated: Vec<&Vec<usize>> =
             copies.values().filter(|files| files.len() > 1).collect();
         repeated.sort();
-        let label = |file: usize| self.layout.files[file].label;
+        let label = |file: usize| self.target(file);
         let (conflicting, plain): (Vec<&Vec<usize>>, Vec<&Vec<usize>>) = repeated
             .iter()
             .partition(|files| files.iter().any(|&file| label(file) != label(files[0])));
         for files in conflicting {
             let message = format!(
-                "the same image is in different classes: {}; keep the right one",
+                "the same image has different labels: {}; keep the right one",
                 self.others(files)
             );
             warnings.push(Problem::new(
@@ -203,7 +240,7 @@ impl Files<'_> {
         }
     }
 
-    /// Settles each file's split, by folders or else by hash; says which.
+    /// Settles each file's split, as the archive says or else by hash; says which.
     fn split(
         &self,
         copies: &Copies,
@@ -235,14 +272,18 @@ impl Files<'_> {
         }
         if self
             .usable()
-            .any(|(file, _, _)| splits[file] == Split::Validation)
+            .any(|(file, _)| splits[file] == Split::Validation)
         {
-            return "folders";
+            return match self.layout.said_by {
+                SaidBy::Folders => "folders",
+                SaidBy::Manifest => "manifest",
+            };
         }
+        let strata = self.strata();
         let to_split: Vec<(usize, ([u8; 32], usize))> = self
             .usable()
-            .filter(|&(file, _, _)| splits[file] == Split::Train)
-            .map(|(file, label, image)| (file, (image.sha256, label)))
+            .filter(|&(file, _)| splits[file] == Split::Train)
+            .map(|(file, image)| (file, (image.sha256, strata[file])))
             .collect();
         let sides = split::by_hash(
             &to_split
@@ -256,21 +297,58 @@ impl Files<'_> {
         "hash"
     }
 
+    /// What each file is split with: its class; of several labels the rarest, so that each is on both sides where it can
+    /// be; numbers all together.
+    fn strata(&self) -> Vec<usize> {
+        let mut counts = vec![0_u64; self.layout.classes.len()];
+        for (file, _) in self.usable() {
+            for &label in self.target(file).classes() {
+                counts[label] += 1;
+            }
+        }
+        let rarest = |file: usize| {
+            let labels = self.target(file).classes().iter().copied();
+            labels
+                .min_by_key(|&label| counts[label])
+                .unwrap_or(counts.len())
+        };
+        (0..self.images.len()).map(rarest).collect()
+    }
+
+    /// Usable files of each class, by split.
     fn count(&self, splits: &[Split]) -> Vec<SplitSizes> {
         let mut counts = vec![SplitSizes::default(); self.layout.classes.len()];
-        for (file, label, _) in self.usable() {
-            *counts[label].of_mut(splits[file]) += 1;
+        for (file, _) in self.usable() {
+            for &label in self.target(file).classes() {
+                *counts[label].of_mut(splits[file]) += 1;
+            }
         }
         counts
     }
 
-    fn dataset(&self, counts: Vec<SplitSizes>, split_by: &str, duplicates: u64) -> Dataset {
-        let total = |split: Split| counts.iter().map(|sizes| sizes.of(split)).sum();
-        let splits = SplitSizes {
-            train: total(Split::Train),
-            validation: total(Split::Validation),
-            test: total(Split::Test),
-        };
+    /// Usable files, by split.
+    fn sizes(&self, splits: &[Split]) -> SplitSizes {
+        let mut sizes = SplitSizes::default();
+        for (file, _) in self.usable() {
+            *sizes.of_mut(splits[file]) += 1;
+        }
+        sizes
+    }
+
+    fn dataset(
+        &self,
+        counts: Vec<SplitSizes>,
+        splits: SplitSizes,
+        split_by: &str,
+        duplicates: u64,
+    ) -> Dataset {
+        let values: Vec<f64> = self
+            .usable()
+            .filter_map(|(file, _)| match self.target(file) {
+                Target::Value(value) => Some(*value),
+                _ => None,
+            })
+            .collect();
         let usable = self.usable().count();
         let classes = self.layout.classes.iter().zip(counts).map(
             |(
@@ -289,8 +367,9 @@ impl Files<'_> {
         );
         Dataset {
             modality: "image".to_owned(),
-            task: "single_label_classification".to_owned(),
+            task: self.layout.task,
             classes: classes.collect(),
+            target: TargetStatistics::of(&values),
             samples: usable as u64,
             splits,
             split_by: split_by.to_owned(),
@@ -309,37 +388,40 @@ impl Files<'_> {
                 ));
             }
         }
-        for &entry in &self.layout.outside {
-            let message = "this file is in no class's folder and is left out";
-            warnings.push(Problem::new(
-                &self.entries[entry].path,
+        let (code, message) = match self.layout.said_by {
+            SaidBy::Folders => (
                 codes::OUTSIDE_CLASS_FOLDER,
-                message,
-            ));
+                "this file is in no class's folder and is left out",
+            ),
+            SaidBy::Manifest => (
+                codes::NOT_IN_MANIFEST,
+                "the manifest does not name this file, and it is left out",
+            ),
+        };
+        for &entry in &self.layout.outside {
+            warnings.push(Problem::new(&self.entries[entry].path, code, message));
         }
     }
 }
 
 /// Errors and warnings about classes that a split lacks.
-fn check_splits(
-    classes: &[String],
-    counts: &[SplitSizes],
-    warnings: &mut Warnings,
-) -> Vec<Problem> {
+fn check_classes(layout: &Layout, counts: &[SplitSizes], warnings: &mut Warnings) -> Vec<Problem> {
     let mut errors = Vec::new();
-    for (name, sizes) in classes.iter().zip(counts) {
+    for (name, sizes) in layout.classes.iter().zip(counts) {
         if sizes.train == 0 {
-            let message = "this class has no image to train on; add some to its folder in `train`, or remove the class";
+            let message = match layout.said_by {
+                SaidBy::Folders => {
+                    "this class has no image to train on; add some to its folder in `train`, or remove the class"
+                }
+                SaidBy::Manifest => {
+                    "this class has no image to train on; add some with the split `train`, or remove the class"
+                }
+            };
             errors.push(Problem::new(name, codes::EMPTY_CLASS, message));
         } else if sizes.validation == 0 {
             let message = "this class has no image in the validation split, so how well it is told apart is not measured; add images";
             warnings.push(Problem::new(name, codes::CLASS_NOT_VALIDATED, message));
         }
-    }
-    if errors.is_empty() && counts.iter().all(|sizes| sizes.validation == 0) {
-        let message =
-            "no class has two different images, so there is nothing to validate on; add images";
-        errors.push(Problem::new("", codes::TOO_FEW_IMAGES, message));
     }
     errors
 }

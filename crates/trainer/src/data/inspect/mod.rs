@@ -12,7 +12,9 @@ use sha2::{Digest as _, Sha256};
 use self::findings::{Image, Verdict};
 use super::{
     archive::{self, ArchiveError, Spool},
-    batch, codes, image, layout, pack,
+    batch, codes, image,
+    layout::{self, Layout, Placed},
+    manifest, pack,
 };
 use crate::domain::{
     file::FileReport,
@@ -51,14 +53,19 @@ fn inspect(
         Err(ArchiveError::Refused(problem)) => return Ok(refusal(vec![problem])),
         Err(ArchiveError::Io(error)) => return Err(error),
     };
-    let layout = match layout::read(&spool.entries, &spool.folders) {
-        Ok(layout) => layout,
+    let bytes = pack::map(&spool.bytes)?;
+    let (layout, said) = match arrange(&spool, &bytes, limits) {
+        Ok(arranged) => arranged,
         Err(problems) => return Ok(refusal(problems)),
     };
-    let bytes = pack::map(&spool.bytes)?;
     let images = decode_all(&spool, &layout, &bytes, limits.pixels, threads);
-    let Verdict { report, splits } =
-        findings::judge(&spool.entries, &layout, &images, limits.report_problems);
+    let Verdict { report, splits } = findings::judge(
+        &spool.entries,
+        &layout,
+        &images,
+        said,
+        limits.report_problems,
+    );
     if report.errors.is_empty() {
         let usable = layout.files.iter().zip(&images).zip(&splits);
         let samples: Vec<pack::Sample> = usable
@@ -74,27 +81,43 @@ fn inspect(
                     path: &entry.path,
                     bytes,
                     sha256,
-                    label: file.label,
+                    target: &file.target,
                     split,
                     width,
                     height,
                 })
             })
             .collect();
-        pack::write(&folder.join(PACK), &layout.classes, &samples)?;
+        pack::write(&folder.join(PACK), layout.task, &layout.classes, &samples)?;
     }
     Ok(report)
 }
 
-/// Decodes every image in a class's folder, and keeps only its size and hash.
+/// What the manifest says, or else the folders; with it come warnings.
+fn arrange(
+    spool: &Spool,
+    bytes: &[u8],
+    limits: &DatasetLimits,
+) -> Result<(Layout, Vec<Problem>), Vec<Problem>> {
+    let found = manifest::find(&spool.entries).map_err(|problem| vec![problem])?;
+    match found {
+        Some(found) => {
+            let text = content(bytes, &spool.entries[found.entry]);
+            manifest::read(&spool.entries, &found, text, limits)
+        }
+        None => Ok((layout::read(&spool.entries, &spool.folders)?, Vec::new())),
+    }
+}
+
+/// Decodes every image that has a target, and keeps only its size and hash.
 fn decode_all(
     spool: &Spool,
-    layout: &layout::Layout,
+    layout: &Layout,
     bytes: &[u8],
     max_pixels: u64,
     threads: usize,
 ) -> Vec<Result<Image, image::DecodeError>> {
-    let one = |file: &layout::Placed| {
+    let one = |file: &Placed| {
         let bytes = content(bytes, &spool.entries[file.entry]);
         let image = image::decode(bytes, max_pixels)?;
         Ok(Image {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::limits;
 
 fn entries(paths: &[&str]) -> Vec<Entry> {
     let mut paths = paths.to_vec();
@@ -34,9 +35,9 @@ fn classes_are_folders_sorted_by_name() {
         found
             .files
             .iter()
-            .map(|file| file.label)
+            .map(|file| file.target.classes())
             .collect::<Vec<_>>(),
-        [0, 0, 1]
+        [[0], [0], [1]]
     );
     assert_eq!(found.outside, [0]);
 }

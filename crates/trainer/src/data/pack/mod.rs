@@ -1,8 +1,12 @@
 //! A validated data set in one safetensors file: the samples' bytes back to back as they were uploaded, and an index.
 //!
-//! Tensors, for n samples sorted by path: `offset`, `size`, `label` (i64 `[n]`), `width`, `height` (i32 `[n]`),
+//! Tensors, for n samples sorted by path: `offset`, `size` (i64 `[n]`), the targets, `width`, `height` (i32 `[n]`),
 //! `split` (u8 `[n]`: 0 train, 1 validation, 2 test), `sha256` (u8 `[n, 32]`), `paths` (u8: a JSON list) and `bytes`
-//! (u8). Metadata: `version`, and `classes`, a JSON list in label order. One upload gives one pack, byte for byte.
+//! (u8). Targets are `label` (i64 `[n]`); or, with several labels a sample, `labels` (i64, those of all samples back to
+//! back) and `labels_end` (i64 `[n]`: where each sample's end in it); or `value` (f64 `[n]`).
+//!
+//! Metadata: `version`, `classes`, a JSON list in label order, and `task`, which is left out for a single label. One upload
+//! gives one pack, byte for byte.
 
 mod write;
 
@@ -17,7 +21,8 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
 pub use self::write::{Sample, write};
-use crate::domain::file::Split;
+use super::target::Target;
+use crate::domain::{file::Split, recipe::Task};
 
 /// Of the layout above; a reader refuses any other.
 const VERSION: &str = "1";
@@ -30,12 +35,23 @@ pub struct Pack {
     paths: Vec<String>,
     offset: Range<usize>,
     size: Range<usize>,
-    label: Range<usize>,
+    targets: Targets,
     width: Range<usize>,
     height: Range<usize>,
     split: Range<usize>,
     sha256: Range<usize>,
     bytes: Range<usize>,
+}
+
+/// Where the targets are.
+#[derive(Debug)]
+enum Targets {
+    Label(Range<usize>),
+    Labels {
+        labels: Range<usize>,
+        end: Range<usize>,
+    },
+    Value(Range<usize>),
 }
 
 /// Why a file is not a pack.
@@ -124,7 +140,15 @@ impl Pack {
         let pack = Self {
             offset: tensor("offset", Dtype::I64, &[n])?,
             size: tensor("size", Dtype::I64, &[n])?,
-            label: tensor("label", Dtype::I64, &[n])?,
+            targets: match metadata.get("task").map(String::as_str) {
+                None => Targets::Label(tensor("label", Dtype::I64, &[n])?),
+                Some("multi_label_classification") => Targets::Labels {
+                    labels: tensor("labels", Dtype::I64, &[])?,
+                    end: tensor("labels_end", Dtype::I64, &[n])?,
+                },
+                Some("regression") => Targets::Value(tensor("value", Dtype::F64, &[n])?),
+                Some(other) => return Err(invalid(format!("its task is {other:?}"))),
+            },
             width: tensor("width", Dtype::I32, &[n])?,
             height: tensor("height", Dtype::I32, &[n])?,
             split: tensor("split", Dtype::U8, &[n])?,
@@ -151,13 +175,7 @@ impl Pack {
                     "sample {sample} is {size} bytes at {offset}, outside of its bytes"
                 )));
             }
-            let label = self.i64(&self.label, sample);
-            if !usize::try_from(label).is_ok_and(|label| label < self.classes.len()) {
-                return Err(invalid(format!(
-                    "sample {sample} has label {label}, but there are {} classes",
-                    self.classes.len()
-                )));
-            }
+            self.check_target(sample)?;
             if split_of(self.map[self.split.start + sample]).is_none() {
                 return Err(invalid(format!("sample {sample} is in no split")));
             }
@@ -166,6 +184,49 @@ impl Pack {
             }
         }
         Ok(())
+    }
+
+    fn check_target(&self, sample: usize) -> Result<(), PackError> {
+        let is_class = |label: i64| usize::try_from(label).is_ok_and(|at| at < self.classes.len());
+        let wrong = match &self.targets {
+            Targets::Label(label) => {
+                let label = self.i64(label, sample);
+                (!is_class(label)).then(|| format!("label {label}"))
+            }
+            Targets::Labels { labels, end } => {
+                let (start, end) = self.labels_of(end, sample);
+                let all = (labels.len() / 8) as i64;
+                if start < 0 || end < start || end > all {
+                    return Err(invalid(format!(
+                        "sample {sample} has the labels {start} to {end} of {all}"
+                    )));
+                }
+                let found: Vec<i64> = (start..end)
+                    .map(|at| self.i64(labels, at as usize))
+                    .collect();
+                let sound =
+                    found.iter().all(|&label| is_class(label)) && found.is_sorted_by(|a, b| a < b);
+                (!sound).then(|| format!("labels {found:?}"))
+            }
+            Targets::Value(values) => {
+                let value = self.f64(values, sample);
+                (!value.is_finite()).then(|| format!("value {value}"))
+            }
+        };
+        wrong.map_or(Ok(()), |what| {
+            Err(invalid(format!(
+                "sample {sample} has {what}, but there are {} classes",
+                self.classes.len()
+            )))
+        })
+    }
+
+    /// Where a sample's labels start and end in `labels`.
+    fn labels_of(&self, end: &Range<usize>, sample: usize) -> (i64, i64) {
+        let start = sample
+            .checked_sub(1)
+            .map_or(0, |before| self.i64(end, before));
+        (start, self.i64(end, sample))
     }
 
     /// How many samples it holds.
@@ -182,9 +243,24 @@ impl Pack {
         &self.classes
     }
 
-    /// An index into `classes`.
-    pub fn label(&self, sample: usize) -> usize {
-        self.i64(&self.label, sample) as usize
+    pub fn task(&self) -> Task {
+        match self.targets {
+            Targets::Label(_) => Task::SingleLabelClassification,
+            Targets::Labels { .. } => Task::MultiLabelClassification,
+            Targets::Value(_) => Task::Regression,
+        }
+    }
+
+    pub fn target(&self, sample: usize) -> Target {
+        match &self.targets {
+            Targets::Label(label) => Target::Class(self.i64(label, sample) as usize),
+            Targets::Labels { labels, end } => {
+                let (start, end) = self.labels_of(end, sample);
+                let label = |at: i64| self.i64(labels, at as usize) as usize;
+                Target::Classes((start..end).map(label).collect())
+            }
+            Targets::Value(values) => Target::Value(self.f64(values, sample)),
+        }
     }
 
     pub fn split(&self, sample: usize) -> Split {
@@ -234,6 +310,10 @@ impl Pack {
                 .first_chunk()
                 .expect("checked when opened: this is a bug"),
         )
+    }
+
+    fn f64(&self, tensor: &Range<usize>, at: usize) -> f64 {
+        f64::from_bits(self.i64(tensor, at) as u64)
     }
 
     fn i32(&self, tensor: &Range<usize>, at: usize) -> i32 {

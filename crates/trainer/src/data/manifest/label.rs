@@ -1,0 +1,149 @@
+//! What stands under `label` or `value` in one row.
+
+use serde_json::Value;
+
+use crate::{
+    data::codes,
+    domain::{limits, problem::Code},
+};
+
+/// What reading gives: the thing, or which kind of problem and a sentence.
+pub(super) type Read<T> = Result<T, (Code, String)>;
+
+/// A row's label, as written.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Label {
+    /// Under `value`.
+    Value(f64),
+    /// A number under `label`: one to be predicted, or the name of a class.
+    Number {
+        value: f64,
+        text: String,
+    },
+    Name(String),
+    /// Different names; there may be none.
+    List(Vec<String>),
+}
+
+impl Label {
+    /// The names of classes in it.
+    pub(super) fn names(&self) -> &[String] {
+        match self {
+            Self::Value(_) => &[],
+            Self::Number { text, .. } => std::slice::from_ref(text),
+            Self::Name(name) => std::slice::from_ref(name),
+            Self::List(names) => names,
+        }
+    }
+
+    pub(super) fn number(&self) -> Option<f64> {
+        match *self {
+            Self::Value(value) | Self::Number { value, .. } => Some(value),
+            Self::Name(_) | Self::List(_) => None,
+        }
+    }
+}
+
+/// A cell of a CSV that is not empty: a JSON list, `a|b`, a number, or a name.
+pub(super) fn of_text(cell: &str) -> Read<Label> {
+    if cell.trim_start().starts_with('[') {
+        return match serde_json::from_str(cell) {
+            Ok(Value::Array(items)) => list_of_json(&items),
+            _ => {
+                let message = "this begins as a list but is no JSON, such as [\"cat\", \"dog\"]; in a CSV, quotes inside a field are doubled";
+                Err((codes::INVALID_LABEL, message.to_owned()))
+            }
+        };
+    }
+    if cell.contains('|') {
+        return list(cell.split('|').map(str::to_owned).collect());
+    }
+    let plain = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
+    let number = cell.trim();
+    match number.parse() {
+        Ok(value) if number.chars().all(plain) => Ok(Label::Number {
+            value,
+            text: number.to_owned(),
+        }),
+        _ => Ok(Label::Name(cell.to_owned())),
+    }
+}
+
+pub(super) fn of_json(value: &Value) -> Read<Label> {
+    match value {
+        Value::String(text) if text.is_empty() => Err((
+            codes::MISSING_LABEL,
+            "this row's label is empty; a sample without any label has []".to_owned(),
+        )),
+        Value::String(text) if text.contains('|') => {
+            list(text.split('|').map(str::to_owned).collect())
+        }
+        Value::String(text) => Ok(Label::Name(text.clone())),
+        Value::Number(number) => Ok(Label::Number {
+            value: number.as_f64().unwrap_or(f64::INFINITY),
+            text: number.to_string(),
+        }),
+        Value::Array(items) => list_of_json(items),
+        _ => Err((
+            codes::INVALID_LABEL,
+            "`label` must be a name, a list of names, or a number".to_owned(),
+        )),
+    }
+}
+
+fn list_of_json(items: &[Value]) -> Read<Label> {
+    let name = |item: &Value| match item {
+        Value::String(name) => Ok(name.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        _ => Err((
+            codes::INVALID_LABEL,
+            "a list of labels must hold names only".to_owned(),
+        )),
+    };
+    list(items.iter().map(name).collect::<Read<_>>()?)
+}
+
+fn list(names: Vec<String>) -> Read<Label> {
+    let most = limits::LABELS;
+    if names.len() > most {
+        let message = format!("this row has {} labels, more than {most}", names.len());
+        return Err((codes::TOO_MANY_LABELS, message));
+    }
+    let mut sorted = names;
+    sorted.sort();
+    if sorted.iter().any(String::is_empty) {
+        let message = "a label of this list is empty; remove the `|` too much";
+        return Err((codes::INVALID_LABEL, message.to_owned()));
+    }
+    if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        let shown: String = twice[0].chars().take(limits::LABEL_CHARACTERS).collect();
+        let message = format!("this list has the label {shown:?} twice");
+        return Err((codes::INVALID_LABEL, message));
+    }
+    Ok(Label::List(sorted))
+}
+
+pub(super) fn value_of_text(cell: &str) -> Read<Label> {
+    checked(cell.trim().parse().ok())
+}
+
+pub(super) fn value_of_json(value: &Value) -> Read<Label> {
+    checked(value.as_f64())
+}
+
+fn checked(value: Option<f64>) -> Read<Label> {
+    value
+        .filter(in_range)
+        .map(Label::Value)
+        .ok_or_else(|| (codes::INVALID_NUMBER, number_rule()))
+}
+
+/// Whether a number may be predicted.
+pub(super) fn in_range(value: &f64) -> bool {
+    limits::VALUE.contains(value)
+}
+
+pub(super) fn number_rule() -> String {
+    let (low, high) = (limits::VALUE.start(), limits::VALUE.end());
+    format!("must be a number from {low:e} to {high:e}, with a decimal point")
+}

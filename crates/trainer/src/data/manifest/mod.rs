@@ -1,0 +1,288 @@
+//! `manifest.csv` or `manifest.jsonl`: a row per sample, with `path`, `label` (or `value`) and perhaps `split`. Pure.
+//!
+//! The task is told by the labels. Under `value` stand numbers to be predicted. Under `label` stand names of classes: one
+//! each, or in any row a list (JSON, or `a|b`), which makes it a task of several labels. Numbers under `label` are to be
+//! predicted when one of them is not whole, and are names of classes otherwise.
+
+mod label;
+mod noted;
+mod rows;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::{
+    label::{Label, in_range, number_rule},
+    noted::Noted,
+    rows::{Row, Rows},
+};
+use super::{
+    archive::{Entry, entry_path},
+    codes,
+    layout::{Layout, Placed, SaidBy, names, split_named},
+    target::Target,
+};
+use crate::domain::{
+    file::Split,
+    limits,
+    problem::{Problem, suggestion},
+    recipe::Task,
+    work::DatasetLimits,
+};
+
+/// What a manifest is called. Which of the two formats it has is told by its content.
+const NAMES: [&str; 2] = ["manifest.csv", "manifest.jsonl"];
+
+/// A manifest in an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Index of its entry.
+    pub entry: usize,
+    /// The folder around everything, which its paths start from: empty, or with a slash at its end.
+    root: String,
+}
+
+/// The manifest of an archive: at its root, or inside the one folder around everything. One further inside is a file like
+/// any other.
+///
+/// # Errors
+/// There are two.
+pub fn find(entries: &[Entry]) -> Result<Option<Found>, Problem> {
+    let mut found = entries.iter().enumerate().filter_map(|(entry, file)| {
+        let (root, name) = match file.path.rsplit_once('/') {
+            Some((folder, name)) => (format!("{folder}/"), name),
+            None => (String::new(), file.path.as_str()),
+        };
+        let is_manifest =
+            NAMES.contains(&name) && entries.iter().all(|entry| entry.path.starts_with(&root));
+        is_manifest.then_some(Found { entry, root })
+    });
+    let first = found.next();
+    if let Some(second) = found.next() {
+        let message = "there are a manifest.csv and a manifest.jsonl; keep the one that holds";
+        return Err(Problem::new(
+            &entries[second.entry].path,
+            codes::INVALID_MANIFEST,
+            message,
+        ));
+    }
+    Ok(first)
+}
+
+/// Reads the manifest `bytes`; with the layout come warnings.
+///
+/// # Errors
+/// Every problem in it, with its line, up to `limits.report_problems`.
+pub fn read(
+    entries: &[Entry],
+    manifest: &Found,
+    bytes: &[u8],
+    limits: &DatasetLimits,
+) -> Result<(Layout, Vec<Problem>), Vec<Problem>> {
+    let path = &entries[manifest.entry].path;
+    let mut noted = Noted::new(path, limits.report_problems);
+    let Rows { rows, typed } = rows::read(bytes, limits.entries, &mut noted);
+    let places = place(entries, manifest, &rows, &mut noted);
+    let splits = read_splits(&rows, &mut noted);
+    let task = tell_task(&rows, typed, &mut noted);
+    let classes = match task {
+        Task::Regression => Vec::new(),
+        _ => read_classes(&rows, &mut noted),
+    };
+    noted.finish()?;
+    if rows.is_empty() {
+        let message = "the manifest has no row; give one for each image";
+        return Err(vec![Problem::new(path, codes::INVALID_MANIFEST, message)]);
+    }
+
+    let labels: BTreeMap<&str, usize> = (0..)
+        .zip(&classes)
+        .map(|(label, name)| (name.as_str(), label))
+        .collect();
+    let placed = rows.iter().zip(places).zip(splits);
+    let mut files: Vec<Placed> = placed
+        .filter_map(|((row, entry), split)| {
+            let target = target_of(&row.label, task, &labels);
+            let entry = entry?;
+            Some(Placed {
+                entry,
+                target,
+                split,
+            })
+        })
+        .collect();
+    files.sort_by_key(|file| file.entry);
+    let named: BTreeSet<usize> = files.iter().map(|file| file.entry).collect();
+    let is_outside = |entry: &usize| !named.contains(entry) && *entry != manifest.entry;
+    let outside = (0..entries.len()).filter(is_outside).collect();
+    let warnings = Vec::from_iter(numeric_classes(path, &rows, task));
+    let layout = Layout {
+        task,
+        classes,
+        files,
+        outside,
+        said_by: SaidBy::Manifest,
+    };
+    Ok((layout, warnings))
+}
+
+fn target_of(label: &Label, task: Task, labels: &BTreeMap<&str, usize>) -> Target {
+    let classes = || label.names().iter().map(|name| labels[name.as_str()]);
+    match task {
+        Task::SingleLabelClassification => Target::Class(
+            classes()
+                .next()
+                .expect("every row has a name: this is a bug"),
+        ),
+        Task::MultiLabelClassification => {
+            let mut classes: Vec<usize> = classes().collect();
+            classes.sort_unstable();
+            Target::Classes(classes)
+        }
+        Task::Regression => Target::Value(
+            label
+                .number()
+                .expect("every row has a number: this is a bug"),
+        ),
+    }
+}
+
+/// The entry of each row; `None` where there is none, which is noted.
+fn place(
+    entries: &[Entry],
+    manifest: &Found,
+    rows: &[Row],
+    noted: &mut Noted<'_>,
+) -> Vec<Option<usize>> {
+    let mut first_lines: BTreeMap<usize, u64> = BTreeMap::new();
+    let mut one = |row: &Row| {
+        let shown = entry_path::shown(row.path.as_bytes());
+        let path = match entry_path::normal(row.path.as_bytes()) {
+            Ok(path) => path.unwrap_or_default(),
+            Err(why) => {
+                let message = format!("{shown:?}: {why}; paths start from the manifest's folder");
+                noted.at(row.line, codes::UNSAFE_PATH, message);
+                return None;
+            }
+        };
+        let path = format!("{}{path}", manifest.root);
+        let Ok(entry) = entries.binary_search_by(|entry| entry.path.as_str().cmp(&path)) else {
+            let message = format!(
+                "there is no file {shown:?} in the archive; paths start from the manifest's folder, and case counts"
+            );
+            noted.at(row.line, codes::MISSING_FILE, message);
+            return None;
+        };
+        if let Some(first) = first_lines.get(&entry) {
+            let message = format!("{shown:?} is in line {first} already; keep one of the two");
+            noted.at(row.line, codes::DUPLICATE_PATH, message);
+            return None;
+        }
+        first_lines.insert(entry, row.line);
+        Some(entry)
+    };
+    rows.iter().map(&mut one).collect()
+}
+
+/// The split of each row; all have one, or none has.
+fn read_splits(rows: &[Row], noted: &mut Noted<'_>) -> Vec<Option<Split>> {
+    let any = rows.iter().any(|row| row.split.is_some());
+    let mut splits = Vec::with_capacity(rows.len());
+    for row in rows {
+        let split = row.split.as_deref().and_then(split_named);
+        match &row.split {
+            Some(word) if split.is_none() => {
+                let shown: String = word.chars().take(40).collect();
+                let words = ["train", "validation", "test"];
+                let message = format!("{shown:?} is no split; {}", suggestion(word, words));
+                noted.at(row.line, codes::INVALID_SPLIT, message);
+            }
+            None if any => {
+                let message = "this row has no split, though others have one; give it `train`, `validation` or `test`";
+                noted.at(row.line, codes::INVALID_SPLIT, message);
+            }
+            _ => {}
+        }
+        splits.push(split);
+    }
+    if any && !splits.contains(&Some(Split::Train)) {
+        let message = "no row is in the split `train`, so that there is nothing to train on";
+        noted.whole(codes::NO_TRAINING_SPLIT, message);
+    }
+    splits
+}
+
+/// Told by the labels; rows of another kind than most are noted.
+fn tell_task(rows: &[Row], typed: bool, noted: &mut Noted<'_>) -> Task {
+    let is_value = |row: &&Row| matches!(row.label, Label::Value(_));
+    let is_number = |row: &&Row| row.label.number().is_some();
+    let is_list = |row: &Row| matches!(row.label, Label::List(_));
+    let fraction = |row: &Row| row.label.number().is_some_and(|value| value.fract() != 0.0);
+    let numbers = rows.iter().filter(is_number).count();
+    let names = rows.len() - numbers;
+    let are_numbers = rows.iter().any(|row| is_value(&row) || fraction(row));
+    if names > 0 && (are_numbers || (typed && numbers > 0)) {
+        let odd_is_number = numbers < names;
+        for row in rows.iter().filter(|row| is_number(row) == odd_is_number) {
+            let (this, most) = if odd_is_number {
+                ("a number", "names of classes")
+            } else {
+                ("a name", "numbers")
+            };
+            let message = format!(
+                "this row's label is {this}, but most rows have {most}; a manifest has one kind"
+            );
+            noted.at(row.line, codes::MIXED_LABELS, message);
+        }
+    }
+    if are_numbers {
+        let outside = |row: &&Row| row.label.number().is_some_and(|value| !in_range(&value));
+        for row in rows.iter().filter(outside) {
+            let message = format!("the label {}", number_rule());
+            noted.at(row.line, codes::INVALID_NUMBER, message);
+        }
+        Task::Regression
+    } else if rows.iter().any(is_list) {
+        Task::MultiLabelClassification
+    } else {
+        Task::SingleLabelClassification
+    }
+}
+
+/// All names, sorted by their bytes.
+fn read_classes(rows: &[Row], noted: &mut Noted<'_>) -> Vec<String> {
+    let mut first_lines: BTreeMap<&str, u64> = BTreeMap::new();
+    for row in rows {
+        for name in row.label.names() {
+            first_lines.entry(name).or_insert(row.line);
+        }
+    }
+    let classes: BTreeSet<&str> = first_lines.keys().copied().collect();
+    if classes.len() > limits::CLASSES {
+        let message = format!(
+            "the manifest names {} classes, more than {}",
+            classes.len(),
+            limits::CLASSES
+        );
+        noted.whole(codes::TOO_MANY_CLASSES, message);
+        return Vec::new();
+    }
+    if classes.is_empty() && !rows.is_empty() {
+        noted.whole(codes::MISSING_LABEL, "no row has a label");
+    }
+    for bad in names::check(&classes) {
+        let message = format!("{}: {}", bad.shown(), bad.why);
+        noted.at(first_lines[bad.name], bad.code, message);
+    }
+    classes.into_iter().map(str::to_owned).collect()
+}
+
+fn numeric_classes(path: &str, rows: &[Row], task: Task) -> Option<Problem> {
+    let is_number = |row: &Row| matches!(row.label, Label::Number { .. });
+    (task == Task::SingleLabelClassification && rows.iter().all(is_number)).then(|| {
+        let message = "every label is a whole number and is taken as the name of a class; call the column `value` to have numbers predicted";
+        Problem::new(path, codes::NUMERIC_CLASSES, message)
+    })
+}
+
+#[cfg(test)]
+mod tests;
