@@ -7,16 +7,17 @@ use std::{
     os::unix::{fs::DirBuilderExt, process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use rehead::{
-    config::{DatabaseArgs, LogArgs, ServeArgs, StoreArgs, UpArgs, WorkArgs},
+    config::{DatabaseArgs, GcArgs, LogArgs, ServeArgs, StoreArgs, UpArgs, WorkArgs},
     db, http,
     objects::Objects,
     postgres::{Postgres, StartOptions},
-    worker,
+    retention, worker,
 };
 use tokio::{
     net::TcpListener,
@@ -89,6 +90,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         device: args.device.clone(),
         threads: args.threads,
         cache_bytes: args.cache_bytes,
+        steps_kept: args.steps_kept,
         timing: args.timing.clone(),
         data: args.data.clone(),
     };
@@ -144,6 +146,31 @@ pub(crate) fn migrate(args: &DatabaseArgs) -> anyhow::Result<()> {
         db::migrate(&pool)
             .await
             .context("cannot migrate the database")
+    })
+}
+
+/// Removes what nothing needs, or says what that would be: a line for each thing, and the sum.
+pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
+    block_on(async |_| {
+        let (pool, objects) = open(store).await?;
+        let grace = Duration::from_millis(args.orphan_ms);
+        let (mut things, mut bytes) = (0_u64, 0);
+        for finding in retention::look(&pool, &objects, grace).await? {
+            let removed =
+                args.dry_run || retention::remove(&pool, &objects, &finding, grace).await?;
+            announce(&finding.to_string());
+            if removed {
+                things += 1;
+                bytes += finding.bytes();
+            }
+        }
+        let verb = if args.dry_run {
+            "would be removed"
+        } else {
+            "removed"
+        };
+        announce(&format!("{things} things, {bytes} bytes {verb}"));
+        Ok(())
     })
 }
 

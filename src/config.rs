@@ -29,6 +29,17 @@ pub struct DatabaseArgs {
     pub database_url: String,
 }
 
+/// `rehead gc`
+#[derive(Debug, Clone, Args)]
+pub struct GcArgs {
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Milliseconds that objects without a row must have lain unchanged before they are removed
+    #[arg(long, env = "REHEAD_ORPHAN_MS", default_value_t = 3_600_000)]
+    pub orphan_ms: u64,
+}
+
 /// What is written to standard error, and how.
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
@@ -105,6 +116,9 @@ pub struct WorkArgs {
     /// Bytes that the cache of packs, weights and features may take
     #[arg(long, env = "REHEAD_CACHE_BYTES", default_value_t = 20 << 30)]
     pub cache_bytes: u64,
+    /// Steps of one job whose losses are kept; of a longer job every k-th
+    #[arg(long, env = "REHEAD_STEPS_KEPT", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(2..))]
+    pub steps_kept: u64,
     #[command(flatten)]
     pub timing: Timing,
     #[command(flatten)]
@@ -135,6 +149,12 @@ pub struct Timing {
     /// Milliseconds without a word from a running trainer before it is taken for stuck
     #[arg(long, env = "REHEAD_STALL_MS", default_value_t = 300_000)]
     pub stall_ms: u64,
+    /// Milliseconds between two looks for objects that nothing needs
+    #[arg(long, env = "REHEAD_SWEEP_MS", default_value_t = 3_600_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    pub sweep_ms: u64,
+    /// Milliseconds that objects without a row must have lain unchanged before they are removed
+    #[arg(long, env = "REHEAD_ORPHAN_MS", default_value_t = 3_600_000)]
+    pub orphan_ms: u64,
 }
 
 impl Timing {
@@ -164,6 +184,14 @@ impl Timing {
 
     pub fn stall(&self) -> Duration {
         Duration::from_millis(self.stall_ms)
+    }
+
+    pub fn sweep(&self) -> Duration {
+        Duration::from_millis(self.sweep_ms)
+    }
+
+    pub fn orphan(&self) -> Duration {
+        Duration::from_millis(self.orphan_ms)
     }
 }
 
@@ -230,6 +258,9 @@ pub struct UpArgs {
     /// Bytes that the cache of packs, weights and features may take
     #[arg(long, env = "REHEAD_CACHE_BYTES", default_value_t = 20 << 30)]
     pub cache_bytes: u64,
+    /// Steps of one job whose losses are kept; of a longer job every k-th
+    #[arg(long, env = "REHEAD_STEPS_KEPT", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(2..))]
+    pub steps_kept: u64,
     #[command(flatten)]
     pub limits: HttpLimits,
     #[command(flatten)]

@@ -16,6 +16,9 @@ pub mod postgres;
 /// Object storage: uploads, checkpoints, models.
 pub mod objects;
 
+/// What nothing needs any more: found, said, deleted.
+pub mod retention;
+
 /// Starting children (`rehead-trainer`) and talking to them in JSON lines. Shared by server and worker.
 pub mod child;
 

@@ -38,6 +38,13 @@ enum Command {
     },
     /// Apply the database migrations that are missing
     Migrate(config::DatabaseArgs),
+    /// Remove objects that nothing needs; `--dry-run` only says which
+    Gc {
+        #[command(flatten)]
+        store: config::StoreArgs,
+        #[command(flatten)]
+        gc: config::GcArgs,
+    },
     /// API keys
     #[command(subcommand)]
     Keys(commands::Keys),
@@ -67,6 +74,7 @@ fn main() -> ExitCode {
         Command::Serve { store, serve } => commands::serve(&store, &serve),
         Command::Work { store, work } => commands::work(&store, &work),
         Command::Migrate(args) => commands::migrate(&args),
+        Command::Gc { store, gc } => commands::gc(&store, &gc),
         Command::Keys(keys) => commands::keys(keys),
         Command::Openapi => commands::openapi(),
         Command::Submit(args) => commands::client(client::submit::run(&args)),

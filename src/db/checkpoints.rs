@@ -118,13 +118,9 @@ pub async fn reject(
 pub async fn supersede(pool: &PgPool, job: JobId, token: i64) -> sqlx::Result<Vec<Checkpoint>> {
     let rows = sqlx::query_as!(
         CheckpointRow,
-        r#"with lease as (select job_id from job_leases where job_id = $1 and token = $2 for update),
-        kept as (
-            (select id from checkpoints where job_id = $1 and state = 'committed' order by step desc, token desc limit 2)
-            union all select best_checkpoint from jobs where id = $1 and best_checkpoint is not null
-        )
+        r#"with lease as (select job_id from job_leases where job_id = $1 and token = $2 for update)
         update checkpoints c set state = 'deleting' from lease
-        where c.job_id = lease.job_id and c.state = 'committed' and c.id not in (select id from kept)
+        where c.job_id = lease.job_id and c.state = 'committed' and c.id not in (select kept_checkpoints($1))
         returning c.id, c.job_id, c.token, c.step, c.epoch, c.objects, c.bytes, c.manifest_sha256,
             c.metrics as "metrics: Json<Metrics>", c.best, c.created_at"#,
         job.0,

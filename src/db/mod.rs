@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod models;
 pub mod phases;
 pub mod queue;
+pub mod retention;
 pub mod tenants;
 pub mod workers;
 

@@ -1,4 +1,4 @@
-//! `/v1/fine_tuning/jobs`: create, list, get with a wait.
+//! `/v1/fine_tuning/jobs`: create, list, get with a wait, delete.
 
 use std::collections::BTreeMap;
 
@@ -20,16 +20,18 @@ use super::{
     extract::{Id, Json, Params, read_query},
     job_body::JobBody,
     job_object::{JobObject, Seen},
-    list::{List, Order, page},
+    list::{Deleted, List, Order, page},
     wait::seconds,
 };
 use crate::{
     db::{
         self,
         jobs::{Created, Filter, Idempotency, Job, NewJob},
+        retention::Deleted as Deletion,
         tenants::TenantId,
     },
     domain::{fields, id::JobId, job::JobStatus, limits::IDEMPOTENCY_KEY_CHARACTERS},
+    retention,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -336,6 +338,36 @@ pub(super) async fn find(state: &AppState, tenant: TenantId, id: JobId) -> Resul
     db::jobs::get(state.pool(), tenant, id)
         .await?
         .ok_or_else(|| not_found(id))
+}
+
+/// Delete a fine-tuning job
+///
+/// Its history and checkpoints go with it; the model that it made stays. Only a job that has ended can be deleted.
+#[utoipa::path(delete, path = "/v1/fine_tuning/jobs/{id}", tag = "jobs", params(("id" = JobId, Path)),
+    responses((status = 200, body = Deleted)))]
+pub(super) async fn delete(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    Id(id): Id<JobId>,
+) -> Result<axum::Json<Deleted>, ApiError> {
+    let (pool, objects) = (state.pool().clone(), state.objects().clone());
+    // In a task of its own: a client that hangs up leaves no job half deleted.
+    let deleted = async move { retention::delete_job(&pool, &objects, tenant, id).await };
+    match tokio::spawn(deleted).await.map_err(anyhow::Error::from)?? {
+        Deletion::Begun => Ok(axum::Json(Deleted {
+            id: id.to_string(),
+            object: "fine_tuning.job",
+            deleted: true,
+        })),
+        Deletion::NotFound => Err(not_found(id)),
+        Deletion::NotEnded(status) => Err(ApiError::Conflict {
+            code: "job_not_ended",
+            message: format!(
+                "the job is `{}`: cancel it or wait for its end, then delete it",
+                status.as_str()
+            ),
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(predict::predict))
         .routes(routes!(jobs::create, jobs::list))
         .routes(routes!(plan::plan))
-        .routes(routes!(jobs::get))
+        .routes(routes!(jobs::get, jobs::delete))
         .routes(routes!(controls::cancel))
         .routes(routes!(controls::pause))
         .routes(routes!(controls::resume))

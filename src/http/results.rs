@@ -42,7 +42,8 @@ pub(super) struct MetricsQuery {
     after_step: Option<u64>,
 }
 
-/// What training measured, a column for each quantity; all columns are equally long.
+/// What training measured, a column for each quantity; all columns are equally long. Of a very long job every k-th step is
+/// there, and the last: `columns.step` says which.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct MetricsObject {
     /// `fine_tuning.job.metrics`.

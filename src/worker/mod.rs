@@ -2,7 +2,8 @@
 //!
 //! A worker has one slot for training and one for inspections (data sets and base models), so that a long training
 //! holds up no upload. Every write carries the token of its claim; a worker that lost a claim kills its child and writes
-//! nothing. In reading order: `attempt` (one try of a job), `inspect`, `lease`, `reaper`.
+//! nothing. In reading order: `attempt` (one try of a job), `inspect`, `lease`, `reaper`,
+//! `sweeper`.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -31,6 +32,7 @@ mod persist;
 mod reaper;
 mod relay;
 mod spare;
+mod sweeper;
 
 /// Connections that carry nothing but heartbeats: one for each slot.
 const HEARTBEAT_CONNECTIONS: u32 = 2;
@@ -93,6 +95,11 @@ pub async fn run(
         background_ends.clone(),
         Arc::clone(&worker),
         |worker| async move { reaper::run(&worker).await },
+    ));
+    background.spawn(until(
+        background_ends.clone(),
+        Arc::clone(&worker),
+        |worker| async move { sweeper::run(&worker).await },
     ));
     let mut slots = JoinSet::new();
     slots.spawn(train(Arc::clone(&worker), shutdown.clone()));

@@ -14,7 +14,7 @@ use crate::{
     },
     domain::{
         job::Outcome,
-        progress::{Failure, Progress},
+        progress::{Failure, Progress, Step},
     },
     objects::ObjectError,
 };
@@ -163,7 +163,7 @@ impl<'a> Relay<'a> {
                         samples_per_second: Some(last.samples_per_second),
                     };
                 }
-                records.steps = steps;
+                records.steps = thinned(steps, n_steps, self.worker.args.steps_kept);
             }
             Progress::Evaluated { metrics, best } => {
                 records.evaluations.push(Evaluation { metrics, best })
@@ -262,6 +262,13 @@ fn ended_early(step: u64) -> NewEvent {
     }
 }
 
+/// Of a job of `n_steps` steps at most about `kept`: every k-th, and the last. The same ones in every attempt.
+fn thinned(mut steps: Vec<Step>, n_steps: u64, kept: u64) -> Vec<Step> {
+    let every = n_steps.div_ceil(kept).max(1);
+    steps.retain(|step| step.step % every == 0 || step.step == n_steps);
+    steps
+}
+
 /// 0 to 1, also of nonsense.
 fn share(done: u64, total: u64) -> f64 {
     if total == 0 {
@@ -278,6 +285,25 @@ mod tests {
     #[test]
     fn a_share_stays_a_share() {
         assert_eq!([share(0, 0), share(1, 4), share(9, 4)], [0.0, 0.25, 1.0]);
+    }
+
+    #[test]
+    fn long_jobs_keep_every_kth_step_and_the_last() {
+        let kept = |n_steps, kept| -> Vec<u64> {
+            let step = |step| Step {
+                step,
+                epoch: 1,
+                train_loss: None,
+                learning_rate: 0.1,
+                samples_per_second: 1.0,
+            };
+            let steps = (1..=n_steps).map(step).collect();
+            let steps = thinned(steps, n_steps, kept);
+            steps.iter().map(|step| step.step).collect()
+        };
+        assert_eq!(kept(4, 4), [1, 2, 3, 4]);
+        assert_eq!(kept(5, 4), [2, 4, 5]);
+        assert_eq!(kept(9, 2), [5, 9]);
     }
 
     #[test]

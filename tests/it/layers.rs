@@ -136,8 +136,10 @@ fn layers_know_only_what_is_below_them() {
     imports_only("objects", &["domain"]);
     imports_only("child", &["domain"]);
     imports_only("postgres", &["config"]);
-    imports_only("http", &["domain", "config", "db", "objects", "child"]);
-    imports_only("worker", &["domain", "config", "db", "objects", "child"]);
+    imports_only("retention", &["domain", "db", "objects"]);
+    let shared = ["domain", "config", "db", "objects", "retention", "child"];
+    imports_only("http", &shared);
+    imports_only("worker", &shared);
     imports_only("client", &["domain", "config"]);
     imports_only("data", &["domain"]);
     imports_only("models", &["domain", "data"]);

@@ -22,6 +22,7 @@ mod postgres;
 mod postgres_killed;
 mod queue;
 mod resume;
+mod retention;
 mod states;
 mod storage_full;
 mod support;

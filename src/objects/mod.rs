@@ -19,6 +19,10 @@ use object_store::{
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
+mod units;
+
+pub use units::Unit;
+
 /// Bytes of one part of an upload; about two of them are in memory at once.
 const PART_BYTES: usize = 8 << 20;
 /// Bytes read from a file at once.

@@ -1,0 +1,16 @@
+//! Removes now and then what nothing needs any more, whoever left it: see `retention`.
+
+use super::Worker;
+use crate::retention;
+
+/// Sweeps for ever; the first time after a while, so that workers that started together do not sweep together.
+pub(super) async fn run(worker: &Worker) {
+    let timing = &worker.args.timing;
+    loop {
+        tokio::time::sleep(timing.sweep().mul_f64(rand::random_range(0.5..1.5))).await;
+        let sweep = retention::sweep(&worker.pool, &worker.objects, timing.orphan());
+        if let Err(error) = sweep.await {
+            tracing::warn!("cannot look for what nothing needs: {error:#}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What is deleted is gone with its objects, what nothing needs is found and removed, and nothing else is touched.
+
+use std::{path::Path, time::Duration};
+
+use rehead::{
+    db::{self, queue},
+    domain::job::Outcome,
+    objects::Objects,
+    retention::{self, Finding},
+};
+
+use crate::support::{
+    attempts::{long_job, material},
+    data::files_below,
+    postgres::invariants,
+    process::Process,
+    queue::{HOUR, Queue, checkpoint, new_model},
+    service::Service,
+};
+
+/// Objects of a test, and what a look at them finds.
+struct Store {
+    folder: tempfile::TempDir,
+    objects: Objects,
+}
+
+impl Store {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = Objects::open(folder.path().to_str().unwrap()).unwrap();
+        Self { folder, objects }
+    }
+
+    /// Writes one object below a prefix.
+    fn put(&self, prefix: &str) {
+        let unit = self.folder.path().join(prefix);
+        std::fs::create_dir_all(&unit).unwrap();
+        std::fs::write(unit.join("manifest.json"), "0123456789").unwrap();
+    }
+
+    fn has(&self, prefix: &str) -> bool {
+        self.folder.path().join(prefix).exists()
+    }
+
+    async fn look(&self, queue: &Queue, grace: Duration) -> Vec<Finding> {
+        retention::look(queue.pool(), &self.objects, grace)
+            .await
+            .unwrap()
+    }
+
+    async fn sweep(&self, queue: &Queue, grace: Duration) {
+        retention::sweep(queue.pool(), &self.objects, grace)
+            .await
+            .unwrap();
+    }
+}
+
+/// The rows that a queue starts with have no objects here.
+async fn with_inputs(store: &Store, queue: &Queue) {
+    for (_, prefix) in db::retention::named(queue.pool(), Duration::ZERO)
+        .await
+        .unwrap()
+    {
+        store.put(&prefix);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orphans_go_after_their_grace_and_a_live_attempts_objects_never() {
+    let queue = Queue::start().await;
+    let store = Store::new();
+    with_inputs(&store, &queue).await;
+    assert_eq!(store.look(&queue, Duration::ZERO).await, []);
+
+    let job = queue.job().await;
+    let claimed = queue.claim().await.unwrap();
+    let hex = job.0.simple().to_string();
+    let underway = [
+        format!("checkpoints/{hex}/7-{}/", claimed.token),
+        format!("bundles/{hex}/{}/", claimed.token),
+    ];
+    let dead = [
+        format!("checkpoints/{hex}/7-{}/", claimed.token + 9),
+        "bundles/0193a5c0000070008000123456789abc/1/".to_owned(),
+        "files/0193a5c0000070008000123456789abc/".to_owned(),
+        format!("models/{}/", "00".repeat(32)),
+    ];
+    for prefix in underway.iter().chain(&dead) {
+        store.put(prefix);
+    }
+    store.put("elsewhere/x/y/");
+
+    assert_eq!(store.look(&queue, HOUR).await, [], "within the grace");
+    let findings = store.look(&queue, Duration::ZERO).await;
+    let mut found: Vec<&str> = findings
+        .iter()
+        .map(|finding| match finding {
+            Finding::Orphan {
+                prefix, bytes: 10, ..
+            } => prefix.as_str(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    found.sort_unstable();
+    let mut expected: Vec<&str> = dead.iter().map(String::as_str).collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    assert!(dead.iter().all(|prefix| store.has(prefix)), "only looked");
+
+    store.sweep(&queue, Duration::ZERO).await;
+    assert!(!dead.iter().any(|prefix| store.has(prefix)));
+    assert!(underway.iter().all(|prefix| store.has(prefix)) && store.has("elsewhere/x/y/"));
+
+    // Once named by rows they stay when the attempt has ended.
+    let (pool, token) = (queue.pool(), claimed.token);
+    let new = checkpoint(&claimed, 7, true);
+    queue::commit_checkpoint(pool, job, token, &new)
+        .await
+        .unwrap()
+        .unwrap();
+    let model = new_model(&claimed);
+    queue::finish(pool, job, token, &Outcome::Succeeded, Some(&model), None)
+        .await
+        .unwrap()
+        .unwrap();
+    store.sweep(&queue, Duration::ZERO).await;
+    assert!(underway.iter().all(|prefix| store.has(prefix)));
+    assert_eq!(store.look(&queue, Duration::ZERO).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interrupted_deletions_end_and_lost_checkpoints_are_marked() {
+    let queue = Queue::start().await;
+    let store = Store::new();
+    with_inputs(&store, &queue).await;
+    let job = queue.job().await;
+    let claimed = queue.claim().await.unwrap();
+    let (pool, token) = (queue.pool(), claimed.token);
+    for step in 1..=5 {
+        let new = checkpoint(&claimed, step, step == 2);
+        store.put(&new.objects);
+        queue::commit_checkpoint(pool, job, token, &new)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    // The worker dies between the list and the objects.
+    let superseded = db::checkpoints::supersede(pool, job, token).await.unwrap();
+    let steps: Vec<u64> = superseded
+        .iter()
+        .map(|checkpoint| checkpoint.step)
+        .collect();
+    assert_eq!(steps, [1, 3], "the last two and the best stay");
+    let last = checkpoint(&claimed, 5, false).objects;
+    store.objects.delete_prefix(&last).await.unwrap();
+
+    let findings = store.look(&queue, Duration::ZERO).await;
+    let says: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    assert_eq!(findings.len(), 3, "{says:#?}");
+    store.sweep(&queue, Duration::ZERO).await;
+    assert_eq!(store.look(&queue, Duration::ZERO).await, []);
+    for superseded in &superseded {
+        assert!(!store.has(&superseded.objects));
+    }
+    let latest = db::checkpoints::latest(pool, job).await.unwrap().unwrap();
+    assert_eq!(latest.step, 4, "the one without objects is passed over");
+}
+
+fn gc(service: &Service, arguments: &[&str]) -> String {
+    let objects = service.objects();
+    let mut all = vec!["gc", "--database-url", &service.database_url];
+    all.extend(["--objects", objects.to_str().unwrap()]);
+    all.extend(arguments);
+    // A log of its own for each call.
+    let name = format!("gc-{}", rand::random::<u32>());
+    let mut gc = Process::rehead(&name, service.dir.path(), &all);
+    assert!(gc.wait(Duration::from_secs(60)).success(), "{}", gc.log());
+    gc.log()
+}
+
+fn objects_below(service: &Service, folder: &str) -> Vec<String> {
+    let folder = service.objects().join(Path::new(folder));
+    if folder.exists() {
+        files_below(&folder)
+    } else {
+        Vec::new()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_job_a_model_and_a_file_takes_their_objects_along() {
+    let service = Service::start().await;
+    let worker = service.worker("worker", &["--steps-kept", "10"]);
+    let file = material(&service).await;
+    let job = long_job(&service, &file, 6).await;
+    let path = format!("/v1/fine_tuning/jobs/{}", job["id"].as_str().unwrap());
+    let message = service.delete(&path).await.error(409, "job_not_ended");
+    assert!(message.contains("cancel"), "{message}");
+
+    let ended = service.ended(&job).await;
+    assert_eq!(ended["status"], "succeeded", "{ended}");
+    let n_steps = ended["progress"]["n_steps"].as_u64().unwrap();
+    let metrics = service.get(&format!("{path}/metrics")).await.ok();
+    let steps = metrics["columns"]["step"].as_array().unwrap();
+    assert!(
+        n_steps > 10 && steps.len() <= 11 && steps.last().unwrap() == n_steps,
+        "{n_steps} steps, kept {steps:?}"
+    );
+    assert!(!objects_below(&service, "checkpoints").is_empty());
+    let answer = gc(&service, &["--orphan-ms", "0"]);
+    assert!(
+        answer.contains("\n0 things, 0 bytes removed") || answer.starts_with("0 things"),
+        "{answer}"
+    );
+
+    service.delete(&path).await.ok();
+    service.get(&path).await.error(404, "not_found");
+    service
+        .get(&format!("{path}/events"))
+        .await
+        .error(404, "not_found");
+    service.delete(&path).await.error(404, "not_found");
+    assert_eq!(objects_below(&service, "checkpoints"), Vec::<String>::new());
+    let model = ended["fine_tuned_model"].as_str().unwrap();
+    service.get(&format!("/v1/models/{model}")).await.ok();
+    assert!(!objects_below(&service, "bundles").is_empty());
+
+    service.delete(&format!("/v1/models/{model}")).await.ok();
+    assert_eq!(objects_below(&service, "bundles"), Vec::<String>::new());
+    let id = file["id"].as_str().unwrap();
+    let uploads = objects_below(&service, "files").len();
+    service.delete(&format!("/v1/files/{id}")).await.ok();
+    assert_eq!(objects_below(&service, "files").len(), uploads - 2);
+
+    // Base weights may be another model's too: they go by the sweep.
+    service.delete("/v1/models/efficientnet_lite0").await.ok();
+    let weights = objects_below(&service, "models");
+    assert_eq!(weights.len(), 1);
+    let answer = gc(&service, &["--dry-run", "--orphan-ms", "0"]);
+    assert!(
+        answer.contains("bytes at models/") && answer.contains("1 things"),
+        "{answer}"
+    );
+    assert_eq!(objects_below(&service, "models"), weights);
+    gc(&service, &["--orphan-ms", "0"]);
+    assert_eq!(objects_below(&service, "models"), Vec::<String>::new());
+    invariants(&service.pool().await).await;
+    drop(worker);
+}
