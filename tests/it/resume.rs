@@ -3,6 +3,7 @@
 use std::fs;
 
 use rehead_domain::{
+    augmentation::{Augmentation, ColorJitter, RandAugment, RandomResizedCrop},
     progress::{Failure, Progress, exit},
     recipe::{BatchNorm, FreezePhase, Head, HeadInit, HeadLayer, Optimizer, Recipe, Schedule},
     work::TrainPlan,
@@ -17,8 +18,23 @@ fn phase(at_epoch: u32, parts: &[&str]) -> FreezePhase {
     }
 }
 
+fn everything() -> Augmentation {
+    Augmentation {
+        random_resized_crop: Some(RandomResizedCrop::default()),
+        horizontal_flip: 0.5,
+        color_jitter: Some(ColorJitter {
+            brightness: 0.4,
+            contrast: 0.4,
+            saturation: 0.4,
+            hue: 0.1,
+        }),
+        rand_augment: Some(RandAugment::default()),
+        random_erasing: 0.25,
+    }
+}
+
 /// Everything that has a state or a random choice: dropout, warm-up, a schedule, clipping, BatchNorm that learns,
-/// averaged weights, mixed samples, a freeze schedule.
+/// averaged weights, altered pictures, mixed samples, a freeze schedule.
 fn eventful(optimizer: Optimizer) -> Recipe {
     Recipe {
         trainable: Vec::new(),
@@ -36,6 +52,8 @@ fn eventful(optimizer: Optimizer) -> Recipe {
         schedule: Schedule::Cosine,
         warmup_fraction: 0.2,
         label_smoothing: 0.1,
+        augmentation: Some(everything()),
+        augmented_views: 2,
         mixup: 0.4,
         cutmix: 1.0,
         gradient_clip: Some(1.0),

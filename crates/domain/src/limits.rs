@@ -10,6 +10,20 @@ pub const LEARNING_RATE: std::ops::RangeInclusive<f64> = 1e-9..=100.0;
 pub const ACCUMULATE: std::ops::RangeInclusive<u64> = 1..=1_024;
 /// A class's weight in the loss.
 pub const CLASS_WEIGHT: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
+/// Views of each training sample under a frozen trunk; each costs a pass through it and a copy of the features.
+pub const VIEWS: std::ops::RangeInclusive<u64> = 1..=16;
+/// Shares of a picture's area that a random crop takes.
+pub const CROP_SCALE: std::ops::RangeInclusive<f64> = 0.01..=1.0;
+/// Width by height of a random crop.
+pub const CROP_ASPECT_RATIO: std::ops::RangeInclusive<f64> = 0.1..=10.0;
+/// How far from 1 the factors of brightness, contrast and saturation are drawn.
+pub const COLOR_FACTOR: std::ops::RangeInclusive<f64> = 0.0..=1.0;
+/// How far a hue turns, in turns of the colour wheel: half of one is as far as it goes.
+pub const HUE: std::ops::RangeInclusive<f64> = 0.0..=0.5;
+/// Operations of RandAugment on one picture.
+pub const RAND_AUGMENT_OPS: std::ops::RangeInclusive<u64> = 1..=8;
+/// Strength of RandAugment, as torchvision's 31 bins.
+pub const RAND_AUGMENT_MAGNITUDE: std::ops::RangeInclusive<u64> = 0..=30;
 /// Beta's parameter of `mixup` and `cutmix`.
 pub const MIX_ALPHA: std::ops::RangeInclusive<f64> = 0.0..=10.0;
 /// Characters of a stage's name.

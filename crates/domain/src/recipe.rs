@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::augmentation::Augmentation;
+
 /// What the trainer is told to do. Two trainers with the same recipe, weights and data do the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Recipe {
@@ -33,6 +35,11 @@ pub struct Recipe {
     pub warmup_fraction: f64,
     /// Mass taken from the true class and spread over all (Szegedy et al. 2016).
     pub label_smoothing: f64,
+    /// How training pictures are altered; `null` shows them as the evaluation does.
+    pub augmentation: Option<Augmentation>,
+    /// Views of each training sample that are altered, and their features computed, ahead, while nothing but the head trains
+    /// from the start: epochs train on them in turn. 0 shows samples unaltered as long.
+    pub augmented_views: u32,
     /// Beta's parameter for samples that are added up in pairs, features where the whole trunk is frozen and images otherwise
     /// (Zhang et al. 2018); 0 adds none. Where both this and `cutmix` are above 0, each step draws one of them.
     pub mixup: f64,

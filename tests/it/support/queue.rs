@@ -211,6 +211,7 @@ pub(crate) fn request(training_file: FileId) -> JobRequest {
         priority: 2,
         timeout_seconds: 3_600,
         transfer: Transfer {
+            augmentation: Auto::Auto,
             task: Auto::Auto,
             cut: "pre_logits".to_owned(),
             freeze: Freeze::All,
@@ -250,6 +251,8 @@ pub(crate) fn resolution() -> Resolution {
         schedule: Schedule::Cosine,
         warmup_fraction: 0.1,
         label_smoothing: 0.0,
+        augmentation: None,
+        augmented_views: 0,
         mixup: 0.0,
         cutmix: 0.0,
         class_weights: None,

@@ -43,6 +43,8 @@ pub(crate) fn recipe() -> Recipe {
         schedule: Schedule::Constant,
         warmup_fraction: 0.0,
         label_smoothing: 0.0,
+        augmentation: None,
+        augmented_views: 0,
         mixup: 0.0,
         cutmix: 0.0,
         class_weights: None,

@@ -78,7 +78,7 @@ fn trap_31_mixed_labels_are_the_closed_form() {
         epoch: 1,
     };
     let criterion = Criterion::new(&recipe, &labels, Device::Cpu);
-    let inputs = Inputs::Features(features);
+    let inputs = Inputs::Features(features.into());
     let (found, _) = criterion.gradients(&network, &inputs, window).unwrap();
     let found = found.double_value(&[]);
     assert!(

@@ -8,6 +8,7 @@ mod head;
 mod losses;
 mod options;
 mod rates;
+mod views;
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -81,7 +82,7 @@ fn train_head(recipe: &Recipe, steps: u64) -> BTreeMap<String, Tensor> {
     let features = numbers::images("features", &[SAMPLES as i64, network.feature_dim]);
     let labels: Vec<usize> = (0..SAMPLES).map(|i| (i * i) % CLASSES).collect();
     let criterion = Criterion::new(recipe, &labels, Device::Cpu);
-    let inputs = Inputs::Features(features);
+    let inputs = Inputs::Features(features.into());
     let members: Vec<usize> = (0..SAMPLES).collect();
     let size = (recipe.batch_size * recipe.accumulate) as usize;
     for step in 1..=steps {

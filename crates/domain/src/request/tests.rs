@@ -157,6 +157,91 @@ fn numbers_hold_at_and_past_their_limits() {
 }
 
 #[test]
+fn augmentations_hold_at_and_past_their_limits() {
+    let asked = |augmentation: Value| {
+        let transfer = json!({"augmentation": augmentation});
+        parse(&body(
+            json!({"method": {"type": "transfer", "transfer": transfer}}),
+        ))
+    };
+    for good in [
+        json!("none"),
+        json!("auto"),
+        json!({"random_resized_crop": {}, "color_jitter": {}, "rand_augment": {}}),
+        json!({"random_resized_crop": {"scale": [0.01, 1], "aspect_ratio": [0.1, 10]}}),
+        json!({"horizontal_flip": 0, "random_erasing": 1}),
+        json!({"color_jitter": {"brightness": 1, "contrast": 1, "saturation": 1, "hue": 0.5}}),
+        json!({"rand_augment": {"n_ops": 1, "magnitude": 0}}),
+        json!({"rand_augment": {"n_ops": 8, "magnitude": 30}}),
+        json!({"horizontal_flip": 1, "views": 1}),
+        json!({"horizontal_flip": 1, "views": 16}),
+    ] {
+        assert!(asked(good.clone()).is_ok(), "{good}");
+    }
+    for (bad, place) in [
+        (json!("flip"), ""),
+        (json!(1), ""),
+        (json!({"flip": 1}), ".flip"),
+        (json!({"horizontal_flip": 1.001}), ".horizontal_flip"),
+        (json!({"random_erasing": -0.001}), ".random_erasing"),
+        (json!({"random_resized_crop": 1}), ".random_resized_crop"),
+        (
+            json!({"random_resized_crop": {"scale": [0.009, 1]}}),
+            ".random_resized_crop.scale",
+        ),
+        (
+            json!({"random_resized_crop": {"scale": [0.5, 1.001]}}),
+            ".random_resized_crop.scale",
+        ),
+        (
+            json!({"random_resized_crop": {"scale": [1, 0.5]}}),
+            ".random_resized_crop.scale",
+        ),
+        (
+            json!({"random_resized_crop": {"scale": [0.5]}}),
+            ".random_resized_crop.scale",
+        ),
+        (
+            json!({"random_resized_crop": {"aspect_ratio": [0.09, 1]}}),
+            ".random_resized_crop.aspect_ratio",
+        ),
+        (
+            json!({"random_resized_crop": {"aspect_ratio": [1, 10.1]}}),
+            ".random_resized_crop.aspect_ratio",
+        ),
+        (
+            json!({"color_jitter": {"brightness": 1.01}}),
+            ".color_jitter.brightness",
+        ),
+        (
+            json!({"color_jitter": {"contrast": -0.01}}),
+            ".color_jitter.contrast",
+        ),
+        (
+            json!({"color_jitter": {"saturation": 1.01}}),
+            ".color_jitter.saturation",
+        ),
+        (json!({"color_jitter": {"hue": 0.501}}), ".color_jitter.hue"),
+        (json!({"rand_augment": {"n_ops": 0}}), ".rand_augment.n_ops"),
+        (json!({"rand_augment": {"n_ops": 9}}), ".rand_augment.n_ops"),
+        (
+            json!({"rand_augment": {"magnitude": 31}}),
+            ".rand_augment.magnitude",
+        ),
+        (json!({"views": 0}), ".views"),
+        (json!({"views": 17}), ".views"),
+    ] {
+        let problems = asked(bad.clone()).expect_err(&bad.to_string());
+        let paths: Vec<&str> = problems.iter().map(|one| one.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [format!("method.transfer.augmentation{place}")],
+            "{bad}"
+        );
+    }
+}
+
+#[test]
 fn a_freeze_schedule_begins_at_0_and_rises() {
     let schedule = |entries: Value| {
         let transfer = json!({"freeze": {"schedule": entries}});
@@ -230,7 +315,8 @@ fn head_layers_are_read_in_order_and_within_their_limits() {
 #[test]
 fn a_request_survives_storage() {
     let freeze = json!({"last_stages": 2});
-    let asked = json!({"type": "transfer", "transfer": {"freeze": freeze, "hyperparameters": {
+    let asked = json!({"type": "transfer", "transfer": {"freeze": freeze,
+        "augmentation": {"horizontal_flip": 0.5, "rand_augment": {}}, "hyperparameters": {
         "gradient_clip": 0.5, "class_weights": {"cats": 2.5}, "ema_decay": "none"}}});
     let request = parse(&body(json!({"method": asked}))).unwrap();
     let stored: JobRequest =

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::{
     Auto,
+    augmentation::{RequestedAugmentation, augmentation},
     freeze::{self, Freeze},
     head::{self, RequestedHead},
     hyperparameters::{self, Hyperparameters},
@@ -24,6 +25,7 @@ pub struct Transfer {
     pub freeze: Freeze,
     pub head: RequestedHead,
     pub hyperparameters: Hyperparameters,
+    pub augmentation: Auto<RequestedAugmentation>,
     pub early_stopping: RequestedEarlyStopping,
     pub checkpoint_every_seconds: u64,
 }
@@ -43,6 +45,7 @@ impl Default for Transfer {
             freeze: Freeze::All,
             head: RequestedHead::default(),
             hyperparameters: Hyperparameters::default(),
+            augmentation: Auto::Auto,
             early_stopping: RequestedEarlyStopping::default(),
             checkpoint_every_seconds: 300,
         }
@@ -64,6 +67,7 @@ pub(super) fn transfer(fields: Fields<'_>) -> Transfer {
             .object("hyperparameters")
             .map(hyperparameters::hyperparameters)
             .unwrap_or_default(),
+        augmentation: augmentation(&fields),
         early_stopping: fields
             .object("early_stopping")
             .map_or(defaults.early_stopping, early_stopping),
@@ -74,7 +78,6 @@ pub(super) fn transfer(fields: Fields<'_>) -> Transfer {
             )
             .unwrap_or(defaults.checkpoint_every_seconds),
     };
-    fields.neutral("augmentation", &[json!("auto"), json!("none")]);
     fields.neutral("evaluate_every", &[json!("auto")]);
     fields.neutral("adapter", &[]);
     fields.finish();

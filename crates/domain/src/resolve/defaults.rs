@@ -1,6 +1,7 @@
 //! What `"auto"` means.
 
 use crate::{
+    augmentation::{Augmentation, RandomResizedCrop},
     limits,
     recipe::{BatchNorm, Optimizer},
 };
@@ -39,6 +40,44 @@ pub(super) fn batch_norm(head_only: bool, batch_size: u64) -> (BatchNorm, &'stat
 /// Training samples from which on more variety than the data have is worth its price in speed of learning (BiT's rule for
 /// mixup, Kolesnikov et al. 2020).
 const LARGE: u64 = 20_000;
+
+/// How training pictures are altered: gently, since a pre-trained trunk has seen such changes; more where data last long.
+pub(super) fn augmentation(head_only: bool, samples: u64) -> (Option<Augmentation>, &'static str) {
+    let (smallest, why) = match (head_only, samples) {
+        (true, _) => {
+            return (None, "a frozen trunk reads each picture once");
+        }
+        (false, LARGE..) => (
+            0.08,
+            "ImageNet's crops and mirror images: 20,000 samples or more",
+        ),
+        (false, _) => (
+            0.35,
+            "mild crops and mirror images: fewer than 20,000 samples",
+        ),
+    };
+    let crop = RandomResizedCrop {
+        scale: [smallest, 1.0],
+        ..RandomResizedCrop::default()
+    };
+    let augmentation = Augmentation {
+        random_resized_crop: Some(crop),
+        horizontal_flip: 0.5,
+        ..Augmentation::default()
+    };
+    (Some(augmentation), why)
+}
+
+/// Views of each sample under a trunk that is frozen for so many epochs.
+pub(super) fn views(frozen_epochs: u64) -> (u64, &'static str) {
+    match frozen_epochs {
+        0 => (0, "the trunk trains: every epoch alters pictures anew"),
+        _ => (
+            frozen_epochs.min(4),
+            "each view costs a pass through the trunk",
+        ),
+    }
+}
 
 /// The alpha of `mixup`.
 pub(super) fn mixup(head_only: bool, samples: u64) -> (f64, &'static str) {

@@ -1,6 +1,7 @@
 //! From what a user asks for to what the trainer does: every `auto` settled with a reason, everything checked against
 //! the base model's layers and the data. Pure.
 
+mod augmentation;
 mod contradictions;
 mod defaults;
 mod settle;
@@ -65,6 +66,7 @@ pub fn resolve(
     let samples = training_samples(training, validation);
     let trunk_is_frozen = phases.iter().all(|(_, trainable)| trainable.is_empty());
     noted(contradictions(request, trunk_is_frozen, samples));
+    noted(augmentation::contradictions(request, &phases));
     noted(late_phases(request, &phases));
     if !problems.is_empty() {
         return Err(problems);

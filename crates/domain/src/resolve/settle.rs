@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Resolution,
+    Resolution, augmentation,
     defaults::{batch_norm, default_batch_size, default_epochs, head_rate, mixup},
 };
 use crate::{
@@ -23,6 +23,7 @@ pub(super) fn settle(
     seed: u64,
 ) -> Resolution {
     let head_only = phases.iter().all(|(_, trainable)| trainable.is_empty());
+    let frozen_epochs = augmentation::frozen_epochs(&phases, u64::MAX);
     let last_phase = phases.last().map_or(0, |(at_epoch, _)| *at_epoch);
     let later = phases.split_off(phases.len().min(1));
     let asked = &request.transfer.hyperparameters;
@@ -136,6 +137,12 @@ pub(super) fn settle(
         0.0,
         "probabilities stay calibrated",
     );
+    let (augmentation, views) = augmentation::settle(
+        request,
+        head_only,
+        (frozen_epochs.min(n_epochs), samples),
+        &mut autos,
+    );
     let (alpha, why) = mixup(head_only, samples);
     let mixup = autos.settle("hyperparameters.mixup", asked.mixup, alpha, why);
     let cutmix = autos.settle(
@@ -211,6 +218,8 @@ pub(super) fn settle(
         schedule,
         warmup_fraction,
         label_smoothing,
+        augmentation,
+        augmented_views: narrow(views),
         mixup,
         cutmix,
         class_weights,
@@ -236,10 +245,10 @@ pub(super) fn settle(
 
 /// The settled `"auto"`s, in the order they were settled.
 #[derive(Default)]
-struct Autos(Vec<Resolved>);
+pub(super) struct Autos(Vec<Resolved>);
 
 impl Autos {
-    fn settle<T: Serialize>(
+    pub(super) fn settle<T: Serialize>(
         &mut self,
         option: &str,
         asked: Auto<T>,

@@ -13,7 +13,7 @@ use rayon::{
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    image::{DecodeError, decode, preprocess_into},
+    image::{DecodeError, Rgb8, decode, preprocess_into},
     pack::Pack,
 };
 use crate::domain::base_model::Preprocessing;
@@ -36,24 +36,64 @@ pub fn load(
     preprocessing: &Preprocessing,
     threads: usize,
 ) -> Result<Tensor, BatchError> {
-    let side = preprocessing.input_size as usize;
-    let mut squares = vec![0_u8; samples.len() * side * side * 3];
+    squares(
+        samples,
+        preprocessing.input_size,
+        threads,
+        |&sample, square| {
+            let image = open(pack, sample)?;
+            preprocess_into(image.picture(), preprocessing, square);
+            Ok(())
+        },
+    )
+}
+
+/// Fills a square of `side` pixels for each of `rows` on `threads` threads: u8 `[rows, side, side, 3]`.
+///
+/// # Errors
+/// The first of `fill`.
+pub fn squares<T: Sync, E: Send>(
+    rows: &[T],
+    side: u32,
+    threads: usize,
+    fill: impl Fn(&T, &mut [u8]) -> Result<(), E> + Sync,
+) -> Result<Tensor, E> {
+    let side = side as usize;
+    let mut squares = vec![0_u8; rows.len() * side * side * 3];
     pool(threads).install(|| {
-        let jobs = samples
+        let jobs = rows
             .par_iter()
             .zip(squares.par_chunks_exact_mut(side * side * 3));
-        jobs.try_for_each(|(&sample, square)| {
-            // The limit was held when the pack was made.
-            let image = decode(pack.bytes(sample), u64::MAX).map_err(|source| BatchError {
-                path: pack.path(sample).to_owned(),
-                source,
-            })?;
-            preprocess_into(&image, preprocessing, square);
-            Ok(())
-        })
+        jobs.try_for_each(|(row, square)| fill(row, square))
     })?;
-    let shape = [samples.len() as i64, side as i64, side as i64, 3];
+    let shape = [rows.len() as i64, side as i64, side as i64, 3];
     Ok(Tensor::from_slice(&squares).view(shape))
+}
+
+/// Decodes samples on `threads` threads, and gives what `work` makes of each, in the order asked for. No more images are held
+/// at a time than there are threads.
+///
+/// # Errors
+/// The first sample that cannot be decoded.
+pub fn each<T: Send>(
+    pack: &Pack,
+    samples: &[usize],
+    threads: usize,
+    work: impl Fn(usize, Rgb8) -> T + Sync,
+) -> Result<Vec<T>, BatchError> {
+    pool(threads).install(|| {
+        let jobs = samples.par_iter();
+        jobs.map(|&sample| Ok(work(sample, open(pack, sample)?)))
+            .collect()
+    })
+}
+
+fn open(pack: &Pack, sample: usize) -> Result<Rgb8, BatchError> {
+    // The limit was held when the pack was made.
+    decode(pack.bytes(sample), u64::MAX).map_err(|source| BatchError {
+        path: pack.path(sample).to_owned(),
+        source,
+    })
 }
 
 /// What a network takes: u8 `[N, S, S, 3]` to f32 `[N, 3, S, S]` on `device`, channels last in memory,

@@ -28,6 +28,9 @@ pub mod pack;
 /// Samples of a pack to tensors.
 pub mod batch;
 
+/// Training pictures altered at random.
+pub mod augment;
+
 /// Random numbers as a function of a key.
 pub mod random;
 

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     error::TrainError,
-    inputs::{CacheKey, Meter, mark_used},
+    inputs::{CacheKey, Meter, View, mark_used},
     network::Network,
     protocol::Stop,
     samples::Source,
@@ -24,10 +24,10 @@ use crate::{
 /// Of this file: raised when its way of computing changes.
 const VERSION: u32 = 1;
 /// Samples of one file.
-const SHARD: usize = 1024;
+pub(super) const SHARD: usize = 1024;
 /// Samples that run through the trunk together; it divides `SHARD`. Batches are always the same samples, so that a
 /// feature is the same to the last bit whoever computes it.
-const BATCH: usize = 32;
+pub(super) const BATCH: usize = 32;
 /// The tensor's name in a file.
 const NAME: &str = "features";
 
@@ -43,22 +43,8 @@ pub fn of_pack(
     stop: &Stop,
     meter: &mut Meter,
 ) -> Result<Option<Tensor>, TrainError> {
-    let device_kind = if device == Device::Cpu { "cpu" } else { "cuda" };
     let base = &plan.base_model;
-    let key = CacheKey {
-        what: "features f32",
-        version: VERSION << 16 | fast::VERSION,
-        pack_sha256: &source.sha256,
-        preprocessing: &base.preprocessing,
-        trunk: Some((
-            &base.weights_sha256,
-            network.architecture.name,
-            &plan.recipe.cut,
-            device_kind,
-            plan.threads,
-        )),
-    }
-    .hash();
+    let key = key(plan, source, network, device, None);
     let samples: Vec<usize> = (0..source.pack.len()).collect();
     let mut parts = Vec::new();
     for (number, shard) in samples.chunks(SHARD).enumerate() {
@@ -95,13 +81,40 @@ pub fn of_pack(
     Ok(Some(Tensor::cat(&parts, 0)))
 }
 
+/// What features of a pack are named by; `view` where they are not of what the evaluation sees.
+pub(super) fn key(
+    plan: &TrainPlan,
+    source: &Source,
+    network: &Network,
+    device: Device,
+    view: Option<View<'_>>,
+) -> String {
+    let device_kind = if device == Device::Cpu { "cpu" } else { "cuda" };
+    let base = &plan.base_model;
+    let key = CacheKey {
+        what: "features f32",
+        version: VERSION << 16 | fast::VERSION,
+        pack_sha256: &source.sha256,
+        preprocessing: &base.preprocessing,
+        trunk: Some((
+            &base.weights_sha256,
+            network.architecture.name,
+            &plan.recipe.cut,
+            device_kind,
+            plan.threads,
+        )),
+        view,
+    };
+    key.hash()
+}
+
 /// A file of the cache, when it is there and whole. One that is not is made again.
-fn find(path: &Path, shape: [i64; 2]) -> Option<Tensor> {
+pub(super) fn find(path: &Path, shape: [i64; 2]) -> Option<Tensor> {
     let features = weights::read_safetensors(path).ok()?.remove(NAME)?;
     (features.size() == shape && features.kind() == Kind::Float).then_some(features)
 }
 
-fn keep(path: &Path, features: &Tensor) -> Result<(), TrainError> {
+pub(super) fn keep(path: &Path, features: &Tensor) -> Result<(), TrainError> {
     let tensors = [(NAME.to_owned(), features.shallow_clone())];
     weights::write_safetensors(path, &tensors, &BTreeMap::new()).map_err(|error| match error {
         WeightsError::Io { source, .. } => {

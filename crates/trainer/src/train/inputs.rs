@@ -15,13 +15,16 @@ use super::{
     features,
     mix::Mix,
     network::Network,
-    pixels::{self, Pixels},
+    pixels::{self, Form, Pixels},
     protocol::{Reporter, Stop},
     samples::Samples,
+    views::{Frozen, Views},
 };
 use crate::{
     data::batch,
-    domain::{base_model::Preprocessing, progress::Progress, work::TrainPlan},
+    domain::{
+        augmentation::Augmentation, base_model::Preprocessing, progress::Progress, work::TrainPlan,
+    },
 };
 
 /// Samples of one evaluation batch. Part of what an evaluation is to the last bit.
@@ -31,14 +34,54 @@ const EVALUATION_FEATURES: usize = 4096;
 /// The prepared samples of a run, by sample number.
 #[derive(Debug)]
 pub enum Inputs {
-    /// f32 [samples, feature_dim] on the device.
-    Features(Tensor),
-    /// Decoded images of each source in turn.
+    Features(Features),
     Pixels {
+        /// What the evaluation sees of each source in turn.
         sources: Vec<Pixels>,
+        /// How training alters the first source's pictures, and the whole ones where it crops from them.
+        views: Option<(Views, Option<Pixels>)>,
         preprocessing: Preprocessing,
         device: Device,
+        threads: usize,
     },
+}
+
+/// Features of the run's samples, computed ahead.
+#[derive(Debug)]
+pub struct Features {
+    /// f32 [samples, feature_dim] on the device: of what the evaluation sees, by sample number; then of each view of the
+    /// training samples in turn.
+    table: Tensor,
+    views: usize,
+    /// Of each training sample, its place among them.
+    places: HashMap<usize, usize>,
+}
+
+impl Features {
+    /// The rows that epoch `epoch` (from 1) trains on: each view's turn comes again after the others'.
+    fn train_rows(&self, samples: &[usize], epoch: u32) -> Vec<usize> {
+        if self.views == 0 {
+            return samples.to_vec();
+        }
+        let plain = self.table.size()[0] as usize - self.views * self.places.len();
+        let view = (epoch as usize - 1) % self.views;
+        let start = plain + view * self.places.len();
+        samples
+            .iter()
+            .map(|sample| start + self.places[sample])
+            .collect()
+    }
+}
+
+/// Features [samples, feature_dim] that nothing alters.
+impl From<Tensor> for Features {
+    fn from(table: Tensor) -> Self {
+        Self {
+            table,
+            views: 0,
+            places: HashMap::new(),
+        }
+    }
 }
 
 /// Samples that run through the network together in training.
@@ -62,6 +105,21 @@ pub struct CacheKey<'a> {
     pub preprocessing: &'a Preprocessing,
     /// Weights, architecture, cut, device kind and threads, where a trunk ran.
     pub trunk: Option<(&'a str, &'a str, &'a str, &'a str, u32)>,
+    /// Where training samples were altered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub view: Option<View<'a>>,
+}
+
+/// What an altered view of the training samples depends on.
+#[derive(Debug, Serialize)]
+pub struct View<'a> {
+    pub augmentation: Option<&'a Augmentation>,
+    /// Of the code that alters.
+    pub version: u32,
+    pub seed: u64,
+    pub number: u32,
+    /// Whether the pack's validation split trains too.
+    pub validates_elsewhere: bool,
 }
 
 impl CacheKey<'_> {
@@ -138,36 +196,88 @@ impl Inputs {
         stop: &Stop,
         say: &mut Reporter,
     ) -> Result<Option<Self>, TrainError> {
-        let mut meter = Meter::new(say, samples.labels.len());
         std::fs::create_dir_all(&plan.cache).map_err(TrainError::io(format!(
             "cannot make the cache folder {}",
             plan.cache.display()
         )))?;
+        let frozen = Frozen {
+            plan,
+            samples,
+            network,
+            device,
+            stop,
+        };
         if network.has_fixed_features() {
-            let mut parts = Vec::new();
-            for source in &samples.sources {
-                let Some(part) =
-                    features::of_pack(plan, source, network, device, stop, &mut meter)?
-                else {
-                    return Ok(None);
-                };
-                parts.push(part);
-            }
-            return Ok(Some(Self::Features(
-                Tensor::cat(&parts, 0).to_device(device),
-            )));
+            let features = Self::prepare_features(frozen, say)?;
+            return Ok(features.map(Self::Features));
         }
-        let mut sources = Vec::new();
+        Self::prepare_pixels(frozen, say)
+    }
+
+    fn prepare_features(
+        frozen: Frozen<'_>,
+        say: &mut Reporter,
+    ) -> Result<Option<Features>, TrainError> {
+        let Frozen {
+            plan,
+            samples,
+            network,
+            device,
+            stop,
+        } = frozen;
+        let views = plan.recipe.augmented_views as usize;
+        let mut meter = Meter::new(say, samples.labels.len() + views * samples.train.len());
+        let mut parts = Vec::new();
         for source in &samples.sources {
-            let Some(part) = pixels::of_pack(plan, source, stop, &mut meter)? else {
+            let part = features::of_pack(plan, source, network, device, stop, &mut meter)?;
+            let Some(part) = part else {
                 return Ok(None);
             };
-            sources.push(part);
+            parts.push(part);
+        }
+        if let Some(altered) = Views::of(plan).filter(|_| views > 0) {
+            let Some(altered) = altered.features(&frozen, &mut meter)? else {
+                return Ok(None);
+            };
+            parts.extend(altered);
+        }
+        Ok(Some(Features {
+            table: Tensor::cat(&parts, 0).to_device(device),
+            views,
+            places: samples.train.iter().copied().zip(0..).collect(),
+        }))
+    }
+
+    fn prepare_pixels(frozen: Frozen<'_>, say: &mut Reporter) -> Result<Option<Self>, TrainError> {
+        let Frozen {
+            plan,
+            samples,
+            device,
+            stop,
+            ..
+        } = frozen;
+        let mut meter = Meter::new(say, samples.labels.len());
+        let mut sources = Vec::new();
+        let mut views = Views::of(plan).map(|views| (views, None));
+        for (number, source) in samples.sources.iter().enumerate() {
+            let canvas = views.as_ref().filter(|_| number == 0);
+            let canvas = canvas.and_then(|(views, _)| views.form());
+            let forms: Vec<Form> = std::iter::once(Form::Square).chain(canvas).collect();
+            let found = pixels::of_pack(plan, source, &forms, stop, &mut meter)?;
+            let Some(mut found) = found.map(Vec::into_iter) else {
+                return Ok(None);
+            };
+            sources.extend(found.next());
+            if let Some((_, whole)) = &mut views {
+                *whole = whole.take().or_else(|| found.next());
+            }
         }
         Ok(Some(Self::Pixels {
             sources,
+            views,
             preprocessing: plan.base_model.preprocessing.clone(),
             device,
+            threads: plan.threads as usize,
         }))
     }
 
@@ -196,7 +306,7 @@ impl Inputs {
         batch: Batch<'_>,
     ) -> Result<Tensor, TrainError> {
         let read = match batch.mixed {
-            None => self.read_train(network, batch.samples)?,
+            None => self.read_train(network, batch.samples, batch.epoch)?,
             Some((mix, partners)) => {
                 // A partner is read once, also where it is in the batch itself.
                 let mut all = batch.samples.to_vec();
@@ -208,7 +318,7 @@ impl Inputs {
                     })
                 });
                 let partners: Vec<usize> = partners.collect();
-                let read = self.read_train(network, &all)?;
+                let read = self.read_train(network, &all, batch.epoch)?;
                 let ours = read.narrow(0, 0, batch.samples.len() as i64);
                 mix.apply(&ours, &select(&read, &partners))
             }
@@ -221,17 +331,34 @@ impl Inputs {
     }
 
     /// What is mixed: features [N, feature_dim] while the whole trunk is frozen, otherwise images [N, 3, S, S].
-    fn read_train(&self, network: &Network, samples: &[usize]) -> Result<Tensor, TrainError> {
-        match self {
-            Self::Features(features) => Ok(select(features, samples)),
-            Self::Pixels { .. } => {
-                let images = self.images(samples)?;
-                if network.is_trunk_frozen() {
-                    Ok(network.features_train(&images))
-                } else {
-                    Ok(images)
-                }
+    fn read_train(
+        &self,
+        network: &Network,
+        samples: &[usize],
+        epoch: u32,
+    ) -> Result<Tensor, TrainError> {
+        let images = match self {
+            Self::Features(features) => {
+                let rows = features.train_rows(samples, epoch);
+                return Ok(select(&features.table, &rows));
             }
+            Self::Pixels {
+                sources,
+                views: Some((views, whole)),
+                preprocessing,
+                device,
+                ..
+            } => {
+                let pixels = whole.as_ref().unwrap_or(&sources[0]);
+                let images = views.images(pixels, samples, epoch)?;
+                batch::normalize(&images, preprocessing, *device)
+            }
+            Self::Pixels { .. } => self.images(samples)?,
+        };
+        if network.is_trunk_frozen() {
+            Ok(network.features_train(&images))
+        } else {
+            Ok(images)
         }
     }
 
@@ -248,7 +375,7 @@ impl Inputs {
         let mut parts = Vec::new();
         for chunk in samples.chunks(size) {
             let features = match self {
-                Self::Features(features) => select(features, chunk),
+                Self::Features(features) => select(&features.table, chunk),
                 Self::Pixels { .. } => network.features(&self.images(chunk)?),
             };
             parts.push(network.logits(&features));
@@ -272,7 +399,7 @@ impl Inputs {
         stop: &Stop,
     ) -> Result<Option<Tensor>, TrainError> {
         if let Self::Features(features) = self {
-            return Ok(Some(select(features, samples)));
+            return Ok(Some(select(&features.table, samples)));
         }
         let mut parts = Vec::new();
         for chunk in samples.chunks(EVALUATION_PIXELS) {
@@ -290,11 +417,13 @@ impl Inputs {
             sources,
             preprocessing,
             device,
+            threads,
+            ..
         } = self
         else {
             unreachable!("features have no images: this is a bug")
         };
-        let pixels = pixels::gather(sources, samples)?;
+        let pixels = pixels::gather(sources, samples, preprocessing.input_size, *threads)?;
         Ok(batch::normalize(&pixels, preprocessing, *device))
     }
 }

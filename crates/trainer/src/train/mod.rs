@@ -20,6 +20,9 @@ pub mod features;
 /// Decoded images, through the cache.
 pub mod pixels;
 
+/// Altered pictures of training samples, and their features.
+pub mod views;
+
 /// Random choices as functions of the seed and of where they are made.
 pub mod order;
 
@@ -106,6 +109,8 @@ fn test_recipe() -> crate::domain::recipe::Recipe {
         schedule: Schedule::Constant,
         warmup_fraction: 0.0,
         label_smoothing: 0.0,
+        augmentation: None,
+        augmented_views: 0,
         mixup: 0.0,
         cutmix: 0.0,
         class_weights: None,

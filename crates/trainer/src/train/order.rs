@@ -17,11 +17,18 @@ pub enum Stream {
     Init = 3,
     /// What is mixed with what, by step.
     Mix = 4,
+    /// How a picture is altered, by epoch and sample.
+    Augment = 5,
 }
 
 /// A number for (seed, stream, index): SplitMix64's finalizer over each part in turn (Steele et al. 2014).
 pub fn key(seed: u64, stream: Stream, index: u64) -> u64 {
     finalize(finalize(finalize(seed) ^ stream as u64) ^ index)
+}
+
+/// A number for (seed, stream, epoch, sample).
+pub fn sample_key(seed: u64, stream: Stream, epoch: u32, sample: usize) -> u64 {
+    finalize(key(seed, stream, u64::from(epoch)) ^ sample as u64)
 }
 
 /// The order in which epoch `epoch` (from 1) visits `samples` samples.
@@ -109,7 +116,7 @@ mod tests {
                 .into_iter()
                 .flat_map(|stream| (0..100).map(move |index| key(1, stream, index)))
                 .collect();
-        assert_eq!(keys.len(), 400);
+        assert_eq!(keys.len(), 500);
     }
 
     #[test]

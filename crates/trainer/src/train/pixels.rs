@@ -1,15 +1,16 @@
-//! Decodes and resizes every image once, for trunks that train: pixels are kept in one safetensors file for each pack and
-//! preprocessing, named by both, and read back row by row.
+//! Decodes every image once, for trunks that train: pictures are kept in safetensors files, one for each pack and form,
+//! named by all that they depend on, and read back one by one.
 
 use std::{
     fs::File,
     io::{self, BufWriter, Read, Write},
     os::unix::fs::FileExt,
-    path::Path,
+    path::PathBuf,
 };
 
 use serde_json::json;
-use tch::{Kind, Tensor};
+use tch::Tensor;
+use tempfile::NamedTempFile;
 
 use super::{
     error::TrainError,
@@ -17,7 +18,13 @@ use super::{
     protocol::Stop,
     samples::Source,
 };
-use crate::{data::batch, domain::work::TrainPlan};
+use crate::{
+    data::{
+        batch,
+        image::{Rgb8, preprocess, shrink, shrunk_size},
+    },
+    domain::{file::Split, work::TrainPlan},
+};
 
 /// Of this file and of `data::image`: raised when their pixels change.
 const VERSION: u32 = 1;
@@ -26,76 +33,232 @@ const CHUNK: usize = 64;
 /// Bytes of a header, far above any real one.
 const MAX_HEADER: u64 = 1 << 16;
 
-/// The decoded images of a pack: u8 [samples, S, S, 3] in a file.
+/// What is kept of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The square that the evaluation sees, of every sample.
+    Square,
+    /// The whole picture, its shorter side at most `short`, of what trains: for random crops.
+    Canvas { short: u32 },
+}
+
+/// The decoded images of a pack in a file, u8 [height, width, 3] one after the other.
 #[derive(Debug)]
 pub struct Pixels {
     file: File,
     /// Where the first image begins.
     start: u64,
-    side: usize,
-    samples: usize,
+    pictures: Vec<Place>,
 }
 
-/// The decoded images of a pack, from the cache or into it. `None` when a stop was asked for.
+/// Where a sample's picture is, in bytes after the first one, and how large, in pixels: nothing where none is kept.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    offset: u64,
+    width: u32,
+    height: u32,
+}
+
+impl Place {
+    fn bytes(self) -> usize {
+        self.width as usize * self.height as usize * 3
+    }
+}
+
+/// A file of the cache that is to be.
+#[derive(Debug)]
+struct Entry {
+    form: Form,
+    path: PathBuf,
+    header: Vec<u8>,
+    pictures: Vec<Place>,
+}
+
+/// The decoded images of a pack in these forms, each from the cache or into it; what is not there is made in one pass. `None`
+/// when a stop was asked for.
 ///
 /// # Errors
 /// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written.
 pub fn of_pack(
     plan: &TrainPlan,
     source: &Source,
+    forms: &[Form],
     stop: &Stop,
     meter: &mut Meter,
-) -> Result<Option<Pixels>, TrainError> {
-    let preprocessing = &plan.base_model.preprocessing;
-    let key = CacheKey {
-        what: "pixels",
-        version: VERSION,
-        pack_sha256: &source.sha256,
-        preprocessing,
-        trunk: None,
+) -> Result<Option<Vec<Pixels>>, TrainError> {
+    let entries: Vec<Entry> = forms
+        .iter()
+        .map(|&form| Entry::new(plan, source, form))
+        .collect();
+    let missing: Vec<&Entry> = entries
+        .iter()
+        .filter(|entry| entry.open().is_err())
+        .collect();
+    if missing.is_empty() {
+        meter.found(source.pack.len());
+    } else if !make(plan, source, &missing, stop, meter)? {
+        return Ok(None);
     }
-    .hash();
-    let path = plan.cache.join(format!("pixels-{key}.safetensors"));
-    let (samples, side) = (source.pack.len(), preprocessing.input_size as usize);
-    if let Ok(found) = Pixels::open(&path, samples, side) {
-        mark_used(&path);
-        meter.found(samples);
-        return Ok(Some(found));
-    }
-    let failed = || format!("cannot write pixels to {}", path.display());
-    let temporary =
-        tempfile::NamedTempFile::new_in(&plan.cache).map_err(TrainError::io(failed()))?;
-    let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file());
-    out.write_all(&header(samples, side))
-        .map_err(TrainError::io(failed()))?;
-    let all: Vec<usize> = (0..samples).collect();
-    for chunk in all.chunks(CHUNK) {
-        if stop.requested() {
-            return Ok(None);
-        }
-        let pixels = batch::load(&source.pack, chunk, preprocessing, plan.threads as usize)
-            .map_err(|error| TrainError::Data(error.to_string()))?;
-        let bytes = Vec::<u8>::try_from(&pixels.contiguous().view(-1))?;
-        out.write_all(&bytes).map_err(TrainError::io(failed()))?;
-        meter.computed(chunk.len());
-    }
-    out.flush().map_err(TrainError::io(failed()))?;
-    drop(out);
-    temporary
-        .as_file()
-        .sync_all()
-        .map_err(TrainError::io(failed()))?;
-    temporary
-        .persist(&path)
-        .map_err(|error| TrainError::io(failed())(error.error))?;
-    Pixels::open(&path, samples, side)
-        .map(Some)
-        .map_err(TrainError::io(format!("cannot read {}", path.display())))
+    let open = |entry: &Entry| {
+        mark_used(&entry.path);
+        let failed = format!("cannot read {}", entry.path.display());
+        entry.open().map_err(TrainError::io(failed))
+    };
+    entries.iter().map(open).collect::<Result<_, _>>().map(Some)
 }
 
-fn header(samples: usize, side: usize) -> Vec<u8> {
-    let shape = [samples, side, side, 3];
-    let bytes: usize = shape.iter().product();
+/// Decodes all samples into these entries; `false` when a stop was asked for.
+fn make(
+    plan: &TrainPlan,
+    source: &Source,
+    entries: &[&Entry],
+    stop: &Stop,
+    meter: &mut Meter,
+) -> Result<bool, TrainError> {
+    let failed = || format!("cannot write pixels to {}", plan.cache.display());
+    let files: io::Result<Vec<NamedTempFile>> = entries
+        .iter()
+        .map(|_| NamedTempFile::new_in(&plan.cache))
+        .collect();
+    let files = files.map_err(TrainError::io(failed()))?;
+    let mut writers: Vec<BufWriter<&File>> = files
+        .iter()
+        .map(|file| BufWriter::with_capacity(1 << 20, file.as_file()))
+        .collect();
+    for (entry, writer) in entries.iter().zip(&mut writers) {
+        writer
+            .write_all(&entry.header)
+            .map_err(TrainError::io(failed()))?;
+    }
+    let all: Vec<usize> = (0..source.pack.len()).collect();
+    for chunk in all.chunks(CHUNK) {
+        if stop.requested() {
+            return Ok(false);
+        }
+        let render = |sample: usize, image: Rgb8| -> Vec<Vec<u8>> {
+            let entries = entries.iter();
+            entries
+                .map(|entry| entry.render(plan, sample, &image))
+                .collect()
+        };
+        let rendered = batch::each(&source.pack, chunk, plan.threads as usize, render)
+            .map_err(|error| TrainError::Data(error.to_string()))?;
+        for pictures in rendered {
+            for (writer, picture) in writers.iter_mut().zip(pictures) {
+                writer
+                    .write_all(&picture)
+                    .map_err(TrainError::io(failed()))?;
+            }
+        }
+        meter.computed(chunk.len());
+    }
+    for writer in &mut writers {
+        writer.flush().map_err(TrainError::io(failed()))?;
+    }
+    drop(writers);
+    for (entry, file) in entries.iter().zip(files) {
+        file.as_file()
+            .sync_all()
+            .map_err(TrainError::io(failed()))?;
+        file.persist(&entry.path)
+            .map_err(|error| TrainError::io(failed())(error.error))?;
+    }
+    Ok(true)
+}
+
+impl Entry {
+    fn new(plan: &TrainPlan, source: &Source, form: Form) -> Self {
+        let side = plan.base_model.preprocessing.input_size;
+        let validates_elsewhere = plan.validation_pack.is_some();
+        let trains = |sample: usize| match source.pack.split(sample) {
+            Split::Train => true,
+            Split::Validation => validates_elsewhere,
+            Split::Test => false,
+        };
+        let mut offset = 0;
+        let place = |sample: usize| {
+            let (width, height) = match form {
+                Form::Square => (side, side),
+                Form::Canvas { short } if trains(sample) => {
+                    let (width, height) = source.pack.size(sample);
+                    shrunk_size(width, height, short)
+                }
+                Form::Canvas { .. } => (0, 0),
+            };
+            let place = Place {
+                offset,
+                width,
+                height,
+            };
+            offset += place.bytes() as u64;
+            place
+        };
+        let pictures: Vec<Place> = (0..source.pack.len()).map(place).collect();
+        let (what, shape) = match form {
+            Form::Square => (
+                "pixels".to_owned(),
+                vec![pictures.len() as u64, side.into(), side.into(), 3],
+            ),
+            Form::Canvas { short } => (
+                format!("canvas {short} {validates_elsewhere}"),
+                vec![offset],
+            ),
+        };
+        let key = CacheKey {
+            what: &what,
+            version: VERSION,
+            pack_sha256: &source.sha256,
+            preprocessing: &plan.base_model.preprocessing,
+            trunk: None,
+            view: None,
+        };
+        let name = format!("pixels-{}.safetensors", key.hash());
+        Self {
+            form,
+            path: plan.cache.join(name),
+            header: header(&shape, offset),
+            pictures,
+        }
+    }
+
+    /// The bytes of a sample's picture.
+    fn render(&self, plan: &TrainPlan, sample: usize, image: &Rgb8) -> Vec<u8> {
+        let preprocessing = &plan.base_model.preprocessing;
+        let place = self.pictures[sample];
+        match self.form {
+            Form::Square => preprocess(image, preprocessing),
+            Form::Canvas { .. } if place.bytes() == 0 => Vec::new(),
+            Form::Canvas { .. } => {
+                let size = (place.width, place.height);
+                shrink(image, size, preprocessing.interpolation)
+            }
+        }
+    }
+
+    /// Opens a file that holds exactly these images.
+    fn open(&self) -> io::Result<Pixels> {
+        let file = File::open(&self.path)?;
+        let mut found = Vec::new();
+        (&file)
+            .take((self.header.len() as u64).min(MAX_HEADER))
+            .read_to_end(&mut found)?;
+        let start = self.header.len() as u64;
+        let end = self
+            .pictures
+            .last()
+            .map_or(0, |last| last.offset + last.bytes() as u64);
+        if found != self.header || file.metadata()?.len() != start + end {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(Pixels {
+            file,
+            start,
+            pictures: self.pictures.clone(),
+        })
+    }
+}
+
+fn header(shape: &[u64], bytes: u64) -> Vec<u8> {
     let mut json =
         json!({"pixels": {"dtype": "U8", "shape": shape, "data_offsets": [0, bytes]}}).to_string();
     while !json.len().is_multiple_of(8) {
@@ -105,60 +268,46 @@ fn header(samples: usize, side: usize) -> Vec<u8> {
 }
 
 impl Pixels {
-    /// Opens a file that holds exactly these images.
-    fn open(path: &Path, samples: usize, side: usize) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let expected = header(samples, side);
-        let mut found = Vec::new();
-        (&file)
-            .take((expected.len() as u64).min(MAX_HEADER))
-            .read_to_end(&mut found)?;
-        let pixels = Self {
-            start: expected.len() as u64,
-            file,
-            side,
-            samples,
-        };
-        let bytes = pixels.start + (pixels.row_bytes() * samples) as u64;
-        if found != expected || pixels.file.metadata()?.len() != bytes {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        Ok(pixels)
+    /// Width and height of a sample's picture.
+    pub fn size(&self, sample: usize) -> (u32, u32) {
+        let place = self.pictures[sample];
+        (place.width, place.height)
     }
 
-    fn row_bytes(&self) -> usize {
-        self.side * self.side * 3
+    /// Reads a sample's picture, `height * width * 3` bytes.
+    ///
+    /// # Errors
+    /// `Io` when the file cannot be read.
+    pub fn read(&self, sample: usize, into: &mut [u8]) -> Result<(), TrainError> {
+        let place = self.pictures[sample];
+        self.file
+            .read_exact_at(into, self.start + place.offset)
+            .map_err(TrainError::io("cannot read cached pixels"))
     }
 }
 
-/// u8 [N, S, S, 3] of samples that are numbered through all sources.
+/// u8 [N, S, S, 3] of samples that are numbered through all sources, whose pictures are squares of `side` pixels.
 ///
 /// # Errors
 /// `Io` when a file cannot be read.
-pub fn gather(sources: &[Pixels], samples: &[usize]) -> Result<Tensor, TrainError> {
-    let row_bytes = sources[0].row_bytes();
-    let mut bytes = vec![0; row_bytes * samples.len()];
-    for (row, &sample) in bytes.chunks_exact_mut(row_bytes).zip(samples) {
+pub fn gather(
+    sources: &[Pixels],
+    samples: &[usize],
+    side: u32,
+    threads: usize,
+) -> Result<Tensor, TrainError> {
+    batch::squares(samples, side, threads, |&sample, square| {
         let (source, place) = locate(sources, sample);
-        source
-            .file
-            .read_exact_at(row, source.start + (place * row_bytes) as u64)
-            .map_err(TrainError::io("cannot read cached pixels"))?;
-    }
-    let side = sources[0].side as i64;
-    Ok(Tensor::f_from_data_size(
-        &bytes,
-        &[samples.len() as i64, side, side, 3],
-        Kind::Uint8,
-    )?)
+        source.read(place, square)
+    })
 }
 
 fn locate(sources: &[Pixels], mut sample: usize) -> (&Pixels, usize) {
     for source in sources {
-        if sample < source.samples {
+        if sample < source.pictures.len() {
             return (source, sample);
         }
-        sample -= source.samples;
+        sample -= source.pictures.len();
     }
     unreachable!("samples are numbered through the sources: this is a bug")
 }

@@ -230,3 +230,16 @@ fn no_damage_makes_a_panic_pass() {
         }
     }
 }
+
+#[test]
+fn pictures_are_shrunk_by_their_shorter_side_and_never_enlarged() {
+    assert_eq!(shrunk_size(900, 600, 300), (450, 300));
+    assert_eq!(shrunk_size(600, 900, 300), (300, 450));
+    assert_eq!(shrunk_size(200, 4_000, 300), (134, 2_683));
+    assert_eq!(shrunk_size(299, 299, 300), (299, 299));
+    assert_eq!(shrunk_size(2_400, 600, 300), (1_200, 300));
+    assert_eq!(shrunk_size(1, 50_000_000, 300), (1, 4_242_641));
+    let image = decode(&fixture("rgb.png"), 1 << 20).unwrap();
+    let same = shrink(&image, (image.width, image.height), Interpolation::Bicubic);
+    assert_eq!(same, image.pixels);
+}

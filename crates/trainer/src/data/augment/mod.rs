@@ -1,0 +1,90 @@
+//! Training pictures altered at random, as torchvision's transforms do: `RandomResizedCrop`, `RandomHorizontalFlip`,
+//! `ColorJitter`, `RandAugment`, `RandomErasing`, in this order, on bytes. A key decides all that is drawn for a picture.
+
+mod colour;
+mod rand_augment;
+mod regions;
+mod warp;
+
+use super::{
+    image::{Picture, preprocess_into, resize_part},
+    random::Random,
+};
+use crate::domain::{augmentation::Augmentation, base_model::Preprocessing};
+
+/// Of the pictures of one key: raised when they change.
+pub const VERSION: u32 = 1;
+
+/// The short side of the pictures that are cropped from, in sides of the input: crops of less than its inverse square of the
+/// area are enlarged, as those of any small picture are.
+const CANVAS: f64 = 1.5;
+
+/// Alters pictures for one model.
+#[derive(Debug, Clone)]
+pub struct Augmenter {
+    augmentation: Augmentation,
+    preprocessing: Preprocessing,
+    /// What is put where nothing of the picture is: the mean colour, which is 0 after normalisation.
+    fill: [u8; 3],
+}
+
+impl Augmenter {
+    pub fn new(augmentation: &Augmentation, preprocessing: &Preprocessing) -> Self {
+        Self {
+            augmentation: augmentation.clone(),
+            fill: preprocessing
+                .mean
+                .map(|mean| (mean * 255.0).round().clamp(0.0, 255.0) as u8),
+            preprocessing: preprocessing.clone(),
+        }
+    }
+
+    /// The short side of the pictures that it wants to crop from; `None` where it alters what the evaluation sees.
+    pub fn canvas(&self) -> Option<u32> {
+        let side = f64::from(self.preprocessing.input_size);
+        let crops = self.augmentation.random_resized_crop.is_some();
+        crops.then(|| (side * CANVAS).round() as u32)
+    }
+
+    /// A view of a whole picture, into a square of `input_size * input_size * 3` bytes.
+    pub fn view(&self, picture: Picture<'_>, key: u64, square: &mut [u8]) {
+        let mut random = Random::new(key);
+        match &self.augmentation.random_resized_crop {
+            None => preprocess_into(picture, &self.preprocessing, square),
+            Some(crop) => {
+                let part = regions::crop(picture.width, picture.height, crop, &mut random);
+                let side = self.preprocessing.input_size;
+                let filter = self.preprocessing.interpolation;
+                resize_part(picture, part, filter, (side, side, square));
+            }
+        }
+        self.alter(square, &mut random);
+    }
+
+    /// As `view`, from what the evaluation sees: for what does not crop.
+    pub fn view_of_square(&self, key: u64, square: &mut [u8]) {
+        self.alter(square, &mut Random::new(key));
+    }
+
+    /// All but the crop.
+    fn alter(&self, square: &mut [u8], random: &mut Random) {
+        let side = self.preprocessing.input_size as usize;
+        let wanted = &self.augmentation;
+        let (pixels, _) = square.as_chunks_mut::<3>();
+        if wanted.horizontal_flip > 0.0 && random.chance(wanted.horizontal_flip) {
+            warp::flip(pixels, side);
+        }
+        if let Some(jitter) = &wanted.color_jitter {
+            colour::jitter(pixels, jitter, random);
+        }
+        if let Some(rand_augment) = wanted.rand_augment {
+            rand_augment::apply(pixels, side, rand_augment, self.fill, random);
+        }
+        if wanted.random_erasing > 0.0 && random.chance(wanted.random_erasing) {
+            regions::erase(pixels, side, self.fill, random);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

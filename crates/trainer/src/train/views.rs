@@ -1,0 +1,203 @@
+//! Training pictures altered at random: from cached pixels in every epoch, or, under a frozen trunk, as features of a few
+//! views of each sample, computed once. A view is decided by seed, epoch and sample alone.
+
+use tch::{Device, Tensor};
+
+use super::{
+    error::TrainError,
+    features::{self, BATCH, SHARD},
+    inputs::{Meter, View, mark_used},
+    network::Network,
+    order::{Stream, sample_key},
+    pixels::{Form, Pixels},
+    protocol::Stop,
+    samples::Samples,
+};
+use crate::{
+    data::{
+        augment::{self, Augmenter},
+        batch,
+        image::{Picture, Rgb8},
+    },
+    domain::work::TrainPlan,
+};
+
+/// What features are made of.
+#[derive(Clone, Copy)]
+pub struct Frozen<'a> {
+    pub plan: &'a TrainPlan,
+    pub samples: &'a Samples,
+    pub network: &'a Network,
+    pub device: Device,
+    pub stop: &'a Stop,
+}
+
+/// How a run alters the pictures it trains on, all of which are in its first pack.
+#[derive(Debug, Clone)]
+pub struct Views {
+    augmenter: Augmenter,
+    seed: u64,
+    side: u32,
+    threads: usize,
+}
+
+impl Views {
+    /// `None` where the recipe alters nothing.
+    pub fn of(plan: &TrainPlan) -> Option<Self> {
+        let preprocessing = &plan.base_model.preprocessing;
+        let augmentation = plan.recipe.augmentation.as_ref()?;
+        Some(Self {
+            augmenter: Augmenter::new(augmentation, preprocessing),
+            seed: plan.recipe.seed,
+            side: preprocessing.input_size,
+            threads: plan.threads as usize,
+        })
+    }
+
+    /// What it alters, besides what the evaluation sees.
+    pub fn form(&self) -> Option<Form> {
+        let canvas = self.augmenter.canvas();
+        canvas.map(|short| Form::Canvas { short })
+    }
+
+    fn key(&self, epoch: u32, sample: usize) -> u64 {
+        sample_key(self.seed, Stream::Augment, epoch, sample)
+    }
+
+    /// u8 [N, S, S, 3] of training samples as epoch `epoch` (from 1) sees them. `pixels` is of the form asked for, or of
+    /// squares.
+    ///
+    /// # Errors
+    /// `Io` when a file cannot be read.
+    pub fn images(
+        &self,
+        pixels: &Pixels,
+        samples: &[usize],
+        epoch: u32,
+    ) -> Result<Tensor, TrainError> {
+        let crops = self.augmenter.canvas().is_some();
+        batch::squares(samples, self.side, self.threads, |&sample, square| {
+            let key = self.key(epoch, sample);
+            if !crops {
+                pixels.read(sample, square)?;
+                self.augmenter.view_of_square(key, square);
+                return Ok(());
+            }
+            let (width, height) = pixels.size(sample);
+            let mut bytes = vec![0; width as usize * height as usize * 3];
+            pixels.read(sample, &mut bytes)?;
+            let picture = Picture {
+                width,
+                height,
+                pixels: &bytes,
+            };
+            self.augmenter.view(picture, key, square);
+            Ok(())
+        })
+    }
+
+    /// Features [training samples, feature_dim], f32 on the CPU, of each of the recipe's views: view v is what epoch v sees.
+    /// `None` when a stop was asked for. A sample is decoded once for all views that are not in the cache.
+    ///
+    /// # Errors
+    /// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written.
+    pub fn features(
+        &self,
+        frozen: &Frozen<'_>,
+        meter: &mut Meter,
+    ) -> Result<Option<Vec<Tensor>>, TrainError> {
+        let Frozen { plan, samples, .. } = *frozen;
+        let numbers: Vec<u32> = (1..=plan.recipe.augmented_views).collect();
+        let keys: Vec<String> = numbers
+            .iter()
+            .map(|&number| self.cache_key(frozen, number))
+            .collect();
+        let mut parts: Vec<Vec<Tensor>> = numbers.iter().map(|_| Vec::new()).collect();
+        for (number, shard) in samples.train.chunks(SHARD).enumerate() {
+            let paths = keys.iter().map(|key| {
+                let name = format!("features-{key}-{number:05}.safetensors");
+                plan.cache.join(name)
+            });
+            let paths: Vec<_> = paths.collect();
+            let shape = [shard.len() as i64, frozen.network.feature_dim];
+            let mut found: Vec<Option<Tensor>> = paths
+                .iter()
+                .map(|path| features::find(path, shape))
+                .collect();
+            let missing: Vec<usize> = (0..found.len())
+                .filter(|&place| found[place].is_none())
+                .collect();
+            meter.found(shard.len() * (found.len() - missing.len()));
+            let epochs: Vec<u32> = missing.iter().map(|&place| numbers[place]).collect();
+            let Some(made) = self.compute(frozen, shard, &epochs, meter)? else {
+                return Ok(None);
+            };
+            for (&place, made) in missing.iter().zip(made) {
+                features::keep(&paths[place], &made)?;
+                found[place] = Some(made);
+            }
+            for ((path, parts), found) in paths.iter().zip(&mut parts).zip(found) {
+                mark_used(path);
+                parts.extend(found);
+            }
+        }
+        let whole = parts.iter().map(|parts| Tensor::cat(parts, 0));
+        Ok(Some(whole.collect()))
+    }
+
+    fn cache_key(&self, frozen: &Frozen<'_>, number: u32) -> String {
+        let plan = frozen.plan;
+        let view = View {
+            augmentation: plan.recipe.augmentation.as_ref(),
+            version: augment::VERSION,
+            seed: self.seed,
+            number,
+            validates_elsewhere: plan.validation_pack.is_some(),
+        };
+        let source = &frozen.samples.sources[0];
+        features::key(plan, source, frozen.network, frozen.device, Some(view))
+    }
+
+    /// Features [N, feature_dim] of training samples as each of these epochs sees them.
+    fn compute(
+        &self,
+        frozen: &Frozen<'_>,
+        samples: &[usize],
+        epochs: &[u32],
+        meter: &mut Meter,
+    ) -> Result<Option<Vec<Tensor>>, TrainError> {
+        let preprocessing = &frozen.plan.base_model.preprocessing;
+        let pack = &frozen.samples.sources[0].pack;
+        let side = i64::from(self.side);
+        let mut rows: Vec<Vec<Tensor>> = epochs.iter().map(|_| Vec::new()).collect();
+        if epochs.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        for chunk in samples.chunks(BATCH) {
+            if frozen.stop.requested() {
+                return Ok(None);
+            }
+            let draw = |sample: usize, image: Rgb8| {
+                let mut squares = vec![0; epochs.len() * (side * side * 3) as usize];
+                let places = squares.chunks_exact_mut((side * side * 3) as usize);
+                for (&epoch, square) in epochs.iter().zip(places) {
+                    let key = self.key(epoch, sample);
+                    self.augmenter.view(image.picture(), key, square);
+                }
+                squares
+            };
+            let squares = batch::each(pack, chunk, self.threads, draw)
+                .map_err(|error| TrainError::Data(error.to_string()))?;
+            let shape = [chunk.len() as i64, epochs.len() as i64, side, side, 3];
+            let squares = Tensor::from_slice(&squares.concat()).view(shape);
+            for (view, rows) in (0..).zip(&mut rows) {
+                let squares = squares.select(1, view).contiguous();
+                let images = batch::normalize(&squares, preprocessing, frozen.device);
+                let features = frozen.network.features(&images);
+                rows.push(features.to_device(Device::Cpu));
+            }
+            meter.computed(chunk.len() * epochs.len());
+        }
+        Ok(Some(rows.iter().map(|rows| Tensor::cat(rows, 0)).collect()))
+    }
+}
