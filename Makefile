@@ -58,7 +58,7 @@ openapi: build ## Renew openapi.yaml from the code
 	target/release/rehead openapi >openapi.yaml.part
 	mv openapi.yaml.part openapi.yaml
 
-python-check: build demo-data ## Load an exported model into timm and compare (brings Python packages, 3 GB)
+python-check: build demo-data ## Load an exported model into timm and torch.jit and compare (brings Python packages, 3 GB)
 	@scripts/python-check.sh
 
 bench: build demo-data ## What bench/README.md lists (brings Python packages, 3 GB)

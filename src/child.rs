@@ -10,6 +10,7 @@ use std::{
     path::Path,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, OnceLock, mpsc},
+    time::Duration,
 };
 
 use nix::{
@@ -60,6 +61,20 @@ pub enum LineError {
     Unexpected(#[from] serde_json::Error),
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// Why a child that was asked one thing gave no answer. Another try may get one.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    #[error("{0}")]
+    NotStarted(#[from] io::Error),
+    #[error("it said nothing for {} seconds", .0.as_secs_f64())]
+    Late(Duration),
+    #[error("{0}")]
+    Nonsense(#[from] LineError),
+    /// How it ended, and the end of its log.
+    #[error("it {0}")]
+    Died(String),
 }
 
 /// A running child: its input, and its life. Dropping it kills it and its whole process group.
@@ -168,7 +183,7 @@ impl Child {
         let status = self.process.wait().await?;
         if let Some(mut reader) = self.log_reader.take() {
             // The last words matter most; what inherited the pipe must not hold us up.
-            let patience = std::time::Duration::from_secs(1);
+            let patience = Duration::from_secs(1);
             if tokio::time::timeout(patience, &mut reader).await.is_err() {
                 reader.abort();
             }
@@ -198,6 +213,30 @@ impl Child {
             .collect::<Vec<_>>()
             .join("\n")
     }
+}
+
+/// Starts a child for one answer: the one line that it says within `patience`. It has ended when this returns.
+///
+/// # Errors
+/// It cannot be started, takes too long, or ends without a line.
+pub async fn answer_of<T: DeserializeOwned>(
+    executable: &Path,
+    arguments: &[&OsStr],
+    patience: Duration,
+) -> Result<T, Unanswered> {
+    let (mut child, mut output) = Child::spawn(executable, arguments).await?;
+    let line = tokio::time::timeout(patience, output.receive())
+        .await
+        .map_err(|_| Unanswered::Late(patience))??;
+    if let Some(answer) = line {
+        child.end().await;
+        return Ok(answer);
+    }
+    let how = match child.wait().await? {
+        Exit::Crashed(how) => how,
+        Exit::Done | Exit::Permanent | Exit::Yielded => "ended without an answer".to_owned(),
+    };
+    Err(Unanswered::Died(format!("{how}: {}", child.log_tail())))
 }
 
 impl Drop for Child {

@@ -58,10 +58,14 @@ enum Command {
     Report(client::report::ReportArgs),
     /// Ask a model about images
     Predict(client::predict::PredictArgs),
+    /// Bring a model as one file
+    Export(client::export::ExportArgs),
     /// Run the trainer on a job folder, by hand
     Train { folder: std::path::PathBuf },
     /// Validate a data set or weights in a folder, by hand
     Inspect { folder: std::path::PathBuf },
+    /// Load an unpacked bundle and compare it with its golden logits, by hand
+    Verify { folder: std::path::PathBuf },
     /// Answer predictions on standard input, by hand
     Infer,
 }
@@ -81,8 +85,10 @@ fn main() -> ExitCode {
         Command::Watch(args) => commands::client(client::watch::run(&args)),
         Command::Report(args) => commands::client(client::report::run(&args)),
         Command::Predict(args) => commands::client(client::predict::run(&args)),
+        Command::Export(args) => commands::client(client::export::run(&args)),
         Command::Train { folder } => commands::child("train", Some(&folder)),
         Command::Inspect { folder } => commands::child("inspect", Some(&folder)),
+        Command::Verify { folder } => commands::child("verify", Some(&folder)),
         Command::Infer => commands::child("infer", None),
     };
     match result {

@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::{self, BufReader, Read, Write},
+    os::unix::process::CommandExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -11,7 +12,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use rehead_domain::{
-    progress::{Failure, Inspected, Progress, exit},
+    progress::{Failure, Inspected, Progress, Verified, exit},
     work::{Assignment, InspectPlan, PLAN},
 };
 use rehead_trainer::{
@@ -19,9 +20,9 @@ use rehead_trainer::{
     models::import,
     train::{
         error::TrainError,
-        infer,
+        golden, infer,
         protocol::{Ending, Reporter, Stop},
-        run, spare,
+        run, spare, torchscript,
     },
 };
 
@@ -44,6 +45,14 @@ enum Command {
     },
     /// Runs the inspection plan in FOLDER: validates a data set, or converts weights
     Inspect { folder: PathBuf },
+    /// Loads the bundle in FOLDER and compares with its golden logits; or the TorchScript that was made of it
+    Verify {
+        folder: PathBuf,
+        #[arg(long)]
+        script: Option<PathBuf>,
+    },
+    /// Makes a TorchScript file of the bundle in FOLDER, then verifies it
+    Script { folder: PathBuf, target: PathBuf },
     /// Answers requests to predict, one JSON object a line, until standard input is closed
     Infer,
     /// Loads what is slow to load, then waits for one line that says what to become
@@ -61,6 +70,14 @@ fn main() -> ExitCode {
             detached: false,
         } => train(&folder, io::stdin(), false),
         Command::Inspect { folder } => inspect(&folder),
+        Command::Verify { folder, script } => verify(|| match &script {
+            Some(script) => torchscript::verify(&folder, script),
+            None => golden::verify(&folder),
+        }),
+        Command::Script { folder, target } => verify(|| {
+            torchscript::write(&folder, &target)?;
+            Err(become_verifier(&folder, &target))
+        }),
         Command::Infer => match infer::serve(BufReader::new(io::stdin()), io::stdout()) {
             Ok(()) => exit::DONE,
             Err(error) => failed(&error),
@@ -98,6 +115,41 @@ fn train(folder: &Path, input: impl Read + Send + 'static, detached: bool) -> i3
             say.say(&Progress::Failed(error.failure()));
             code_of(error.retryable())
         }
+    }
+}
+
+/// Replaces this process by a fresh one, which knows of a script nothing but its file. Returns only when that fails.
+fn become_verifier(folder: &Path, script: &Path) -> TrainError {
+    let error = std::env::current_exe().map_or_else(
+        |error| error,
+        |executable| {
+            std::process::Command::new(executable)
+                .arg("verify")
+                .arg(folder)
+                .arg("--script")
+                .arg(script)
+                .exec()
+        },
+    );
+    TrainError::io("cannot start the check")(error)
+}
+
+/// Says what a check found.
+fn verify(check: impl FnOnce() -> Result<f64, TrainError>) -> i32 {
+    let checked = catch_unwind(AssertUnwindSafe(check))
+        .unwrap_or_else(|payload| Err(TrainError::from_panic(&*payload)));
+    let verified = match &checked {
+        Ok(error) => Verified::Same { error: *error },
+        Err(error) => Verified::Failed(error.failure()),
+    };
+    let mut out = io::stdout().lock();
+    let said = serde_json::to_writer(&mut out, &verified)
+        .map_err(io::Error::from)
+        .and_then(|()| writeln!(out));
+    match checked {
+        _ if said.is_err() => code_of(true),
+        Ok(_) => exit::DONE,
+        Err(error) => code_of(error.retryable()),
     }
 }
 

@@ -1,10 +1,12 @@
 //! Requests to the service. An error answer becomes the sentence that the service wrote, with every problem it lists.
 
-use std::{fmt::Write as _, io::Write as _, path::Path};
+use std::{fmt::Write as _, fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
 
 use anyhow::Context as _;
-use reqwest::{Method, RequestBuilder, multipart};
+use futures_util::TryStreamExt as _;
+use reqwest::{Method, RequestBuilder, Response, StatusCode, multipart};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::config::ClientArgs;
 
@@ -41,6 +43,33 @@ impl Api {
             .await
     }
 
+    /// Writes the answer to `target`, which appears only when all of it is there.
+    pub(super) async fn download(&self, path: &str, target: &Path) -> anyhow::Result<()> {
+        let response = self.answer(self.request(Method::GET, path)).await?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = response.text().await.context("the answer broke off")?;
+            return Err(self.refusal(status, &body));
+        }
+        let failed = || format!("cannot write {}", target.display());
+        let folder = target
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let staged = tempfile::Builder::new()
+            .prefix(".rehead-")
+            .permissions(fs::Permissions::from_mode(0o644))
+            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .with_context(failed)?;
+        let mut file = tokio::fs::File::from_std(staged.reopen().with_context(failed)?);
+        let mut pieces = response.bytes_stream();
+        while let Some(piece) = pieces.try_next().await.context("the answer broke off")? {
+            file.write_all(&piece).await.with_context(failed)?;
+        }
+        file.sync_all().await.with_context(failed)?;
+        staged.persist(target).with_context(failed)?;
+        Ok(())
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
         match &self.key {
@@ -50,22 +79,32 @@ impl Api {
     }
 
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Value> {
-        let response = request.send().await.with_context(|| {
+        let response = self.answer(request).await?;
+        let status = response.status();
+        let body = response.text().await.context("the answer broke off")?;
+        match serde_json::from_str(&body) {
+            Ok(json) if status.is_success() => Ok(json),
+            _ => Err(self.refusal(status, &body)),
+        }
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        request.send().await.with_context(|| {
             format!(
                 "no answer from {}; is the service up (`make up`), and --url right?",
                 self.base
             )
-        })?;
-        let status = response.status();
-        let body = response.text().await.context("the answer broke off")?;
-        let json: Option<Value> = serde_json::from_str(&body).ok();
-        match json {
-            Some(json) if status.is_success() => Ok(json),
-            Some(json) => Err(anyhow::anyhow!(explain(status.as_u16(), &json))),
-            None => Err(anyhow::anyhow!(
+        })
+    }
+
+    /// An answer that is not what was asked for, as a sentence.
+    fn refusal(&self, status: StatusCode, body: &str) -> anyhow::Error {
+        match serde_json::from_str(body) {
+            Ok(json) => anyhow::anyhow!(explain(status.as_u16(), &json)),
+            Err(_) => anyhow::anyhow!(
                 "{} answered {status} without JSON; is it a Rehead service?",
                 self.base
-            )),
+            ),
         }
     }
 }

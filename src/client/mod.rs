@@ -4,6 +4,9 @@
 /// Requests, and errors as sentences.
 mod api;
 
+/// `rehead export`
+pub mod export;
+
 /// `rehead predict`
 pub mod predict;
 

@@ -45,6 +45,8 @@ pub struct Inference {
     patience: Duration,
     session: AsyncMutex<Option<Session>>,
     fetching: AsyncMutex<()>,
+    /// Held by whoever makes a TorchScript: one child at a time.
+    pub(super) scripting: AsyncMutex<()>,
     next_id: AtomicU64,
 }
 
@@ -77,8 +79,14 @@ impl Inference {
             patience: Duration::from_secs(limits.predict_seconds),
             session: AsyncMutex::new(None),
             fetching: AsyncMutex::new(()),
+            scripting: AsyncMutex::new(()),
             next_id: AtomicU64::new(1),
         }
+    }
+
+    /// The path of `rehead-trainer`.
+    pub(super) fn trainer(&self) -> &Path {
+        &self.trainer
     }
 
     /// A place among those who may wait. Taken before images are received, so that a busy service takes in no bytes.
@@ -245,7 +253,7 @@ impl Inference {
     }
 
     /// The bundle's files on this disk; fetched once, complete or absent.
-    async fn bundle(&self, prefix: &str) -> Result<PathBuf, ApiError> {
+    pub(super) async fn bundle(&self, prefix: &str) -> Result<PathBuf, ApiError> {
         let prefix = prefix.trim_end_matches('/');
         let models = self.scratch.join("models");
         let folder = models.join(prefix.replace('/', "-"));

@@ -35,6 +35,7 @@ mod server;
 mod service;
 mod state;
 mod telemetry;
+mod torchscript;
 mod wait;
 
 pub use auth::NewKey;

@@ -11,6 +11,7 @@ use super::{
     export,
     extract::{ModelName, Params},
     list::{Deleted, List, PageQuery},
+    torchscript,
 };
 use crate::{
     db::{
@@ -221,7 +222,7 @@ pub(super) async fn delete(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ExportQuery {
-    /// `zip`, the default.
+    /// `zip` (the default) or `torchscript`.
     format: Option<ExportFormat>,
 }
 
@@ -230,22 +231,32 @@ pub(super) struct ExportQuery {
 pub(super) enum ExportFormat {
     /// Everything that the model is, not compressed: weights do not shrink.
     Zip,
+    /// One file for `torch.jit.load`: preprocessed images [N, 3, S, S] in, logits [N, classes] out. Made when it is first
+    /// asked for, and checked against the bundle's golden logits.
+    Torchscript,
 }
 
 /// Export a model
 ///
-/// Its bundle: weights under timm's names, configuration, preprocessing, labels, metrics, model card.
+/// Its bundle: weights under timm's names, configuration, preprocessing, labels, metrics, model card. Or, of a fine-tuned
+/// model, TorchScript, which needs none of them.
 #[utoipa::path(get, path = "/v1/models/{id}/export", tag = "models", params(("id" = String, Path), ExportQuery),
-    responses((status = 200, body = Vec<u8>, content_type = "application/zip")))]
+    responses((status = 200, content((Vec<u8> = "application/zip"), (Vec<u8> = "application/octet-stream")))))]
 pub(super) async fn export(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     ModelName(id): ModelName,
     Params(query): Params<ExportQuery>,
 ) -> Result<Response, ApiError> {
-    let ExportQuery {
-        format: None | Some(ExportFormat::Zip),
-    } = query;
     let (model, prefix) = find_ready(&state, tenant, &id).await?;
-    export::zip(state.objects(), &prefix, &model.id).await
+    match query.format.unwrap_or(ExportFormat::Zip) {
+        ExportFormat::Zip => export::zip(state.objects(), &prefix, &model.id).await,
+        ExportFormat::Torchscript if model.kind == ModelKind::Base => {
+            let message = format!(
+                "`{id}` is a base model, which has no head of yours; fine-tune it first, or export it as `zip`"
+            );
+            Err(ApiError::invalid("format", "not_fine_tuned", message))
+        }
+        ExportFormat::Torchscript => torchscript::send(&state, prefix, &model.id).await,
+    }
 }

@@ -12,16 +12,12 @@ use tokio::io::AsyncReadExt;
 
 use super::{Worker, checkpoints::plain_file, hex, relay::Fault};
 use crate::{
-    child::Child,
+    child,
     db::{
         self,
         queue::{Claimed, NewModel},
     },
-    domain::{
-        checkpoint::Metrics,
-        report::Report,
-        work::{Predict, Predicted},
-    },
+    domain::{checkpoint::Metrics, progress::Verified, report::Report},
     objects::ObjectError,
 };
 
@@ -52,7 +48,7 @@ struct HeaderTensor {
 /// Checks the bundle of a finished job folder, stores it, and says what its model is.
 ///
 /// # Errors
-/// A bundle that does not load; a full disk.
+/// A bundle that is not what was trained; a full disk.
 pub(super) async fn keep(
     worker: &Worker,
     claimed: &Claimed,
@@ -115,32 +111,14 @@ pub(super) async fn sweep(worker: &Worker, claimed: &Claimed) -> anyhow::Result<
     Ok(())
 }
 
-/// Loads the bundle in a fresh process, as a prediction will.
+/// Has a fresh process load the bundle from its files, and compare what comes out of it with what came out of the network
+/// that was trained.
 async fn check(worker: &Worker, folder: &Path) -> Result<(), Fault> {
-    let (mut child, mut output) = Child::spawn(&worker.trainer_exe, &[OsStr::new("infer")]).await?;
-    child
-        .send(&Predict {
-            id: 1,
-            bundle: folder.to_owned(),
-            images: Vec::new(),
-        })
-        .await?;
-    let answer =
-        tokio::time::timeout(worker.args.timing.start(), output.receive::<Predicted>()).await;
-    let log = child.log_tail();
-    child.end().await;
-    match answer {
-        Ok(answer) => match answer?.map(|predicted| predicted.outcome) {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(failure)) => Err(Fault::damaged(format!(
-                "the bundle does not load: {}",
-                failure.message
-            ))),
-            None => Err(Fault::damaged(format!(
-                "the process that loads the bundle ended: {log}"
-            ))),
-        },
-        Err(_) => Err(Fault::damaged("the bundle takes too long to load")),
+    let arguments = [OsStr::new("verify"), folder.as_os_str()];
+    match child::answer_of(&worker.trainer_exe, &arguments, worker.args.timing.stall()).await {
+        Ok(Verified::Same { .. }) => Ok(()),
+        Ok(Verified::Failed(failure)) => Err(Fault::Failed(failure)),
+        Err(unanswered) => Err(Fault::Unverified(unanswered)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Worker, cache::CacheError, checkpoints, hex, persist::persist};
 use crate::{
-    child::LineError,
+    child::{LineError, Unanswered},
     db::{
         self,
         events::{Level, NewEvent},
@@ -37,6 +37,12 @@ pub(super) enum Fault {
     Trainer(#[from] std::io::Error),
     #[error("the trainer speaks nonsense: {0}")]
     Line(#[from] LineError),
+    /// A check of the result that came to no end.
+    #[error("the process that checks the result gave no answer: {0}")]
+    Unverified(Unanswered),
+    /// What a child found wrong.
+    #[error("{}", .0.message)]
+    Failed(Failure),
 }
 
 impl Fault {
@@ -44,11 +50,19 @@ impl Fault {
         Self::Damaged(what.into())
     }
 
-    /// How the attempt ends by it; `None` when that is no longer this worker's to say. All may pass by another try.
+    /// How the attempt ends by it; `None` when that is no longer this worker's to say. All may pass by another try, unless
+    /// a child says otherwise.
     pub(super) fn outcome(&self) -> Option<Outcome> {
         let code = match self {
             Self::Lost => return None,
-            Self::Trainer(_) | Self::Line(_) => {
+            Self::Failed(failure) => {
+                return Some(Outcome::Failed {
+                    code: failure.code.clone(),
+                    message: failure.message.clone(),
+                    retryable: failure.retryable,
+                });
+            }
+            Self::Trainer(_) | Self::Line(_) | Self::Unverified(_) => {
                 return Some(Outcome::Crashed {
                     message: self.to_string(),
                 });

@@ -12,6 +12,7 @@ mod cli;
 mod contract;
 mod datasets;
 mod events;
+mod export;
 mod failures;
 mod http_errors;
 mod layers;

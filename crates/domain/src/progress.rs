@@ -93,6 +93,17 @@ pub enum Inspected {
     Failed(Failure),
 }
 
+/// The line of a check (`rehead-trainer verify`, `rehead-trainer script`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Verified {
+    /// The golden logits came out; `error` is the largest difference, as a share of the largest of them.
+    Same {
+        error: f64,
+    },
+    Failed(Failure),
+}
+
 /// How a child process ends, as its exit code.
 pub mod exit {
     /// Finished, accepted, or refused with a reason.

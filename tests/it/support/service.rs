@@ -1,6 +1,9 @@
 //! A whole service for one test: private Postgres, object folder, `rehead serve`, and workers as the test likes.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -124,6 +127,12 @@ impl Service {
 
     /// Starts a worker, with a one-thread trainer where `arguments` do not say otherwise; `name` tells it from the test's other workers.
     pub(crate) fn worker(&self, name: &str, arguments: &[&str]) -> Process {
+        let rehead = Path::new(env!("CARGO_BIN_EXE_rehead"));
+        self.worker_of(rehead, name, arguments)
+    }
+
+    /// As `worker`, with a `rehead` of one's own, and so with the `rehead-trainer` beside it.
+    pub(crate) fn worker_of(&self, rehead: &Path, name: &str, arguments: &[&str]) -> Process {
         let objects = self.objects();
         let work_dir = self.dir.path().join(name);
         let mut all = vec![
@@ -138,7 +147,7 @@ impl Service {
             all.extend(["--threads", "1"]);
         }
         all.extend(arguments);
-        Process::rehead(name, self.dir.path(), &all)
+        Process::start(name, self.dir.path(), rehead, &all)
     }
 
     pub(crate) fn objects(&self) -> PathBuf {

@@ -95,15 +95,20 @@ pub(crate) fn base_model(architecture: &str, folder: &Path) -> Result<PlanModel,
     })
 }
 
-/// What all runs of one test share: a pack of clip art, ResNet-18's weights, a cache.
+/// What all runs of one test share: a pack of clip art, a network's weights, a cache.
 pub(crate) struct Material {
     dir: TempDir,
     base: PlanModel,
 }
 
 impl Material {
-    /// Two categories with `per_class` images each; inputs are 64 pixels wide.
+    /// For ResNet-18.
     pub(crate) fn new(per_class: usize) -> Self {
+        Self::of("resnet18", per_class)
+    }
+
+    /// Two categories with `per_class` images each; inputs are 64 pixels wide.
+    pub(crate) fn of(architecture: &str, per_class: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let archive = dir.path().join("data.zip");
         fs::write(
@@ -121,7 +126,7 @@ impl Material {
         };
         let said = inspect::run(&archive, &limits, 1, dir.path());
         assert_eq!(said, Inspected::Accepted);
-        let mut base = base_model("resnet18", dir.path()).unwrap();
+        let mut base = base_model(architecture, dir.path()).unwrap();
         base.preprocessing.input_size = 64;
         Self { dir, base }
     }

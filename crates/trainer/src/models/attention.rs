@@ -47,7 +47,8 @@ impl Embedding {
         let map = self.patches.forward(images);
         let size = map.size();
         let tokens = map.flatten(2, 3).transpose(1, 2);
-        let class = self.class_token.expand([size[0], -1, -1], false);
+        // By another tensor's shape, not by a number: a traced network must take any N.
+        let class = self.class_token.expand_as(&tokens.narrow(1, 0, 1));
         Tensor::cat(&[class, tokens], 1) + self.positions_for(size[2], size[3])
     }
 
@@ -102,17 +103,17 @@ impl Attention {
     /// Tokens [N, T, width] to tokens.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let size = x.size();
-        let (batch, tokens, width) = (size[0], size[1], size[2]);
+        let (tokens, width) = (size[1], size[2]);
         let side = width / self.heads;
         let qkv = self
             .qkv
             .forward(x)
-            .reshape([batch, tokens, 3, self.heads, side])
+            .reshape([-1, tokens, 3, self.heads, side])
             .permute([2, 0, 3, 1, 4]);
         let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
         let scores = (q * (side as f64).powf(-0.5)).matmul(&k.transpose(-2, -1));
         let mixed = scores.softmax(-1, None::<Kind>).matmul(&v);
-        let joined = mixed.transpose(1, 2).reshape([batch, tokens, width]);
+        let joined = mixed.transpose(1, 2).reshape([-1, tokens, width]);
         self.proj.forward(&joined)
     }
 

@@ -23,6 +23,9 @@ pub enum TrainError {
     /// A checkpoint belongs to other data, weights or choices than the plan's.
     #[error("checkpoint {folder} is of another run: its {what} is not this job's")]
     OtherRun { folder: String, what: &'static str },
+    /// What was exported, loaded again, is not the network that was trained.
+    #[error("{0}")]
+    ExportMismatch(String),
     /// Loss or weights are no longer finite.
     #[error(
         "training diverged at step {step}: the loss is no longer finite; lower `learning_rate`, or set `gradient_clip`"
@@ -55,6 +58,7 @@ impl TrainError {
             Self::Weights(_) => "invalid_weights",
             Self::Checkpoint { .. } => "checkpoint_corrupt",
             Self::OtherRun { .. } => "checkpoint_of_another_run",
+            Self::ExportMismatch(_) => "export_mismatch",
             Self::Diverged { .. } => "diverged",
             Self::OutOfMemory(_) => "out_of_memory",
             Self::Device(_) => "device_unavailable",
@@ -73,6 +77,7 @@ impl TrainError {
             | Self::Data(_)
             | Self::Weights(_)
             | Self::OtherRun { .. }
+            | Self::ExportMismatch(_)
             | Self::Diverged { .. } => false,
             Self::Checkpoint { .. }
             | Self::OutOfMemory(_)

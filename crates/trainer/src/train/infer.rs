@@ -96,7 +96,7 @@ impl Bundle {
                 config.architecture
             ))
         })?;
-        let vs = nn::VarStore::new(Device::Cpu);
+        let mut vs = nn::VarStore::new(Device::Cpu);
         let mut trunk = architecture.build(&vs.root());
         let feature_dim = cut_at(&mut trunk, architecture, &config.rehead.cut)?;
         let recipe = &config.rehead.recipe.head;
@@ -112,12 +112,19 @@ impl Bundle {
         weights::load_strict(&tensors, &saved, &[])
             .map_err(|report| TrainError::Weights(format!("{}: {report}", path.display())))?;
         let preprocessing = read_json(&folder.join(PREPROCESS))?;
+        // Nothing trains here, and tracing takes only tensors that cannot.
+        vs.freeze();
         Ok(Self {
             extractor: Extractor::new(&trunk),
             head,
             temperature,
             preprocessing,
         })
+    }
+
+    /// Width and height of the images it takes.
+    pub fn input_size(&self) -> i64 {
+        i64::from(self.preprocessing.input_size)
     }
 
     /// Logits [N, classes] of images [N, 3, S, S] f32.

@@ -68,6 +68,12 @@ pub mod checkpoint;
 /// The bundle.
 pub mod export;
 
+/// What must come out of a bundle.
+pub mod golden;
+
+/// The same network as TorchScript.
+pub mod torchscript;
+
 /// The inference child.
 pub mod infer;
 

@@ -1,0 +1,257 @@
+//! What a job makes is what it trained, for whoever loads it: a process that did not make it checks that before there is a
+//! model; and TorchScript gives the same logits without any code of ours.
+
+use std::{
+    fs,
+    io::{Cursor, Read as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use nix::sys::signal::Signal;
+use rehead_domain::{
+    progress::{Failure, Verified, exit},
+    recipe::{Head, HeadInit, HeadLayer, Recipe},
+};
+use serde_json::{Value, json};
+use tch::{CModule, Tensor};
+
+use crate::support::{
+    attempts::{QUICK, material, outcomes},
+    service::Service,
+    training::{Material, recipe},
+};
+
+/// What `rehead-trainer` says of a bundle, and its exit code.
+fn trainer(arguments: &[&Path]) -> (Verified, Option<i32>) {
+    let output = Command::new(env!("CARGO_BIN_EXE_rehead-trainer"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let verified = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    (verified, output.status.code())
+}
+
+#[track_caller]
+fn mismatch(arguments: &[&Path]) -> String {
+    let (said, code) = trainer(arguments);
+    let Verified::Failed(Failure {
+        code: word,
+        message,
+        retryable,
+    }) = said
+    else {
+        panic!("{said:?}");
+    };
+    assert_eq!(
+        (word.as_str(), retryable),
+        ("export_mismatch", false),
+        "{message}"
+    );
+    assert_eq!(code, Some(exit::PERMANENT));
+    message
+}
+
+fn trained(material: &Material, name: &str, recipe: Recipe) -> PathBuf {
+    let mut run = material.start(name, &material.plan(recipe));
+    let (said, ended) = run.end();
+    assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
+    run.folder.join("bundle")
+}
+
+#[test]
+fn a_fresh_process_tells_a_damaged_bundle() {
+    let material = Material::new(4);
+    let bundle = trained(&material, "run", recipe());
+    let verify = Path::new("verify");
+    let (said, code) = trainer(&[verify, &bundle]);
+    assert!(
+        matches!(said, Verified::Same { error } if error < 1e-4),
+        "{said:?}"
+    );
+    assert_eq!(code, Some(exit::DONE));
+
+    // One tensor's numbers in another's place: every header and size is as it was.
+    let weights = bundle.join("model.safetensors");
+    let sound = fs::read(&weights).unwrap();
+    let mut tensors = Tensor::read_safetensors(&weights).unwrap();
+    let of = |name: &str| tensors.iter().position(|(known, _)| known == name).unwrap();
+    let (to, from) = (of("layer1.0.conv1.weight"), of("layer1.1.conv1.weight"));
+    tensors[to].1 = tensors[from].1.shallow_clone();
+    Tensor::write_safetensors(&tensors, &weights).unwrap();
+    let message = mismatch(&[verify, &bundle]);
+    assert!(message.contains("other logits"), "{message}");
+
+    fs::write(&weights, &sound[..sound.len() - 1]).unwrap();
+    let message = mismatch(&[verify, &bundle]);
+    assert!(message.contains("does not load"), "{message}");
+
+    fs::write(&weights, &sound).unwrap();
+    assert_eq!(trainer(&[verify, &bundle]).1, Some(exit::DONE));
+    fs::remove_file(bundle.join("golden.safetensors")).unwrap();
+    mismatch(&[verify, &bundle]);
+}
+
+/// A head as deep as any.
+fn deep() -> Head {
+    Head {
+        layers: vec![
+            HeadLayer::Dropout(0.5),
+            HeadLayer::Linear(16),
+            HeadLayer::BatchNorm,
+            HeadLayer::Gelu,
+            HeadLayer::LayerNorm,
+        ],
+        init: HeadInit::Normal,
+    }
+}
+
+/// One network of each family, at a size that is not its own.
+#[test]
+fn torchscript_gives_the_golden_logits_for_any_number_of_images() {
+    let simple = || recipe().head;
+    for (architecture, head) in [
+        ("resnet18", deep()),
+        ("tf_efficientnet_lite0", simple()),
+        ("efficientnet_b0", simple()),
+        ("mobilenetv2_100", simple()),
+        ("mobilenetv3_small_100", simple()),
+        ("squeezenet1_1", simple()),
+        ("convnext_tiny", simple()),
+        ("vit_tiny_patch16_224", deep()),
+    ] {
+        let material = Material::of(architecture, 4);
+        let bundle = trained(&material, "run", Recipe { head, ..recipe() });
+        let script = bundle.join("../model.pt");
+        let (said, code) = trainer(&[Path::new("script"), &bundle, &script]);
+        assert!(
+            matches!(said, Verified::Same { .. }),
+            "{architecture}: {said:?}"
+        );
+        assert_eq!(code, Some(exit::DONE));
+        gives_the_golden_logits(
+            &script,
+            &fs::read(bundle.join("golden.safetensors")).unwrap(),
+        );
+    }
+}
+
+/// Loads a script that we made, as any program with libtorch would. Returns whether it tells two images apart, which
+/// made-up weights need not do.
+fn gives_the_golden_logits(script: &Path, golden: &[u8]) -> bool {
+    let golden = safetensors::SafeTensors::deserialize(golden).unwrap();
+    let tensor = |name: &str| {
+        let view = golden.tensor(name).unwrap();
+        let size: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
+        Tensor::from_data_size(view.data(), &size, tch::Kind::Float)
+    };
+    let (inputs, logits) = (tensor("inputs"), tensor("logits"));
+    let module = CModule::load(script).unwrap();
+    let scale = logits.abs().max().double_value(&[]);
+    assert!(
+        scale > 0.0,
+        "golden logits of nothing but zeros tell nothing"
+    );
+    for count in [1, 3] {
+        let found = module.forward_ts(&[inputs.narrow(0, 0, count)]).unwrap();
+        let error = (&found - logits.narrow(0, 0, count)).abs().max();
+        assert_eq!(found.size(), [count, logits.size()[1]]);
+        assert!(
+            error.double_value(&[]) <= 1e-3 * scale,
+            "{count}: {error:?}"
+        );
+    }
+    // The clip art begins with one picture under two names.
+    let [first, third] = [0, 2].map(|row| {
+        let image = inputs.narrow(0, row, 1);
+        module.forward_ts(&[image]).unwrap()
+    });
+    first != third
+}
+
+/// A copy of the service's executable whose trainer does `prank` before each check of a bundle.
+fn pranked(dir: &Path, prank: &str) -> PathBuf {
+    fs::create_dir_all(dir).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_rehead"), dir.join("rehead")).unwrap();
+    let trainer = dir.join("rehead-trainer");
+    let real = env!("CARGO_BIN_EXE_rehead-trainer");
+    let text =
+        format!("#!/bin/sh\nif [ \"$1\" = verify ]; then\n{prank}\nfi\nexec {real} \"$@\"\n");
+    fs::write(&trainer, text).unwrap();
+    fs::set_permissions(&trainer, fs::Permissions::from_mode(0o755)).unwrap();
+    dir.join("rehead")
+}
+
+/// Zeros over the last weights of a finished bundle, in files that nothing else touched.
+const DAMAGE: &str = "blocks=$(($(stat -c %s \"$2/model.safetensors\") / 4096))
+dd if=/dev/zero of=\"$2/model.safetensors\" bs=4096 count=1 seek=$((blocks - 1)) conv=notrunc 2>/dev/null";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_model_comes_of_a_bundle_that_is_not_what_was_trained() {
+    let service = Service::start().await;
+    let dir = service.dir.path().join("pranked");
+    let damaging = service.worker_of(&pranked(&dir, DAMAGE), "damaging", &QUICK);
+    let file = material(&service).await;
+    let transfer = json!({"hyperparameters": {"n_epochs": 2}});
+    let job = service.ended(&service.job(&file, &transfer).await).await;
+    assert_eq!(job["status"], "failed", "{job}");
+    assert_eq!(job["error"]["code"], "export_mismatch", "{job}");
+    assert_eq!(outcomes(&job), ["failed"], "it is not tried again");
+    let message = job["error"]["message"].as_str().unwrap();
+    assert!(message.contains("other logits"), "{message}");
+    damaging.signal(Signal::SIGTERM);
+
+    // A check that dies is no verdict: the next attempt goes on from the finished checkpoint.
+    let marker = dir.join("died");
+    let dies_once = format!("[ -e {0} ] || {{ : >{0}; kill -9 $$; }}", marker.display());
+    let _dying = service.worker_of(&pranked(&dir.join("dying"), &dies_once), "dying", &QUICK);
+    let job = service.ended(&service.job(&file, &transfer).await).await;
+    assert_eq!(job["status"], "succeeded", "{job}");
+    assert_eq!(outcomes(&job), ["crashed", "succeeded"]);
+    exports(&service, &job).await;
+}
+
+async fn exports(service: &Service, job: &Value) {
+    let model = job["fine_tuned_model"].as_str().unwrap();
+    let path = format!("/v1/models/{model}/export");
+    let bundle = service.get(&path).await;
+    let mut archive = zip::ZipArchive::new(Cursor::new(bundle.body)).unwrap();
+    let mut golden = Vec::new();
+    let mut entry = archive.by_name("golden.safetensors").unwrap();
+    entry.read_to_end(&mut golden).unwrap();
+
+    let script = service.get(&format!("{path}?format=torchscript")).await;
+    assert_eq!(script.status, 200, "{}", script.text());
+    let file = service.dir.path().join("model.pt");
+    fs::write(&file, &script.body).unwrap();
+    assert!(gives_the_golden_logits(&file, &golden));
+
+    // What was made once is kept, also for the command line.
+    let again = service.dir.path().join("again.pt");
+    let said = Command::new(env!("CARGO_BIN_EXE_rehead"))
+        .args([
+            "export",
+            "--url",
+            &service.url,
+            model,
+            "--format",
+            "torchscript",
+            "-o",
+        ])
+        .arg(&again)
+        .output()
+        .unwrap();
+    assert!(
+        said.status.success(),
+        "{}",
+        String::from_utf8_lossy(&said.stderr)
+    );
+    assert_eq!(fs::read(&again).unwrap(), script.body);
+
+    let base = "/v1/models/efficientnet_lite0/export?format=torchscript";
+    service.get(base).await.error(422, "not_fine_tuned");
+    let unknown = format!("{path}?format=onnx");
+    assert!(service.get(&unknown).await.status.is_client_error());
+}
