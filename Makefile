@@ -64,6 +64,8 @@ python-check: build demo-data ## Load an exported model into timm and torch.jit 
 bench: build demo-data ## What bench/README.md lists (brings Python packages, 3 GB)
 	@bench/epochs.sh
 	@bench/features.sh
+	@bench/steps.sh
+	@bench/head.sh
 
 # --- cleaning up
 

@@ -84,6 +84,7 @@ pub struct Child {
     input: Option<ChildStdin>,
     log: Arc<Mutex<VecDeque<String>>>,
     log_reader: Option<JoinHandle<()>>,
+    status: Option<ExitStatus>,
     pid: u32,
 }
 
@@ -135,6 +136,7 @@ impl Child {
             input: Some(input),
             log,
             log_reader: Some(log_reader),
+            status: None,
             pid,
         };
         Ok((
@@ -181,6 +183,7 @@ impl Child {
     /// Only when the system refuses to say.
     pub async fn wait(&mut self) -> io::Result<Exit> {
         let status = self.process.wait().await?;
+        self.status = Some(status);
         if let Some(mut reader) = self.log_reader.take() {
             // The last words matter most; what inherited the pipe must not hold us up.
             let patience = Duration::from_secs(1);
@@ -194,6 +197,23 @@ impl Child {
     /// Whether it has not ended yet.
     pub fn is_running(&mut self) -> bool {
         matches!(self.process.try_wait(), Ok(None))
+    }
+
+    /// Gives the child some time to end by itself, then ends it.
+    pub async fn end_within(&mut self, patience: Duration) {
+        let _ = tokio::time::timeout(patience, self.wait()).await;
+        self.end().await;
+    }
+
+    /// Its exit code, once it was waited for and no signal ended it.
+    pub fn exit_code(&self) -> Option<i32> {
+        self.status?.code()
+    }
+
+    /// The name of the signal that ended it.
+    pub fn exit_signal(&self) -> Option<String> {
+        let number = self.status?.signal()?;
+        Some(signal_name(number))
     }
 
     /// Kills the group and waits for the end.
@@ -313,6 +333,11 @@ async fn keep_log(stderr: ChildStderr, pid: u32, log: Arc<Mutex<VecDeque<String>
     }
 }
 
+fn signal_name(number: i32) -> String {
+    Signal::try_from(number)
+        .map_or_else(|_| number.to_string(), |signal| signal.as_str().to_owned())
+}
+
 fn classify(status: ExitStatus) -> Exit {
     match (status.code(), status.signal()) {
         (Some(exit::DONE), _) => Exit::Done,
@@ -320,7 +345,7 @@ fn classify(status: ExitStatus) -> Exit {
         (Some(exit::YIELDED), _) => Exit::Yielded,
         (Some(code), _) => Exit::Crashed(format!("ended with exit code {code}")),
         (None, Some(number)) => {
-            let name = Signal::try_from(number).map_or("unknown", Signal::as_str);
+            let name = signal_name(number);
             Exit::Crashed(format!("was ended by signal {number} ({name})"))
         }
         (None, None) => Exit::Crashed("ended in an unknown way".to_owned()),

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use rehead::{
-    config::{DatabaseArgs, GcArgs, LogArgs, ServeArgs, StoreArgs, UpArgs, WorkArgs},
+    config::{DatabaseArgs, GcArgs, LogArgs, ServeArgs, StoreArgs, TenantArgs, UpArgs, WorkArgs},
     db, http,
     objects::Objects,
     postgres::{Postgres, StartOptions},
@@ -36,6 +36,20 @@ pub(crate) enum Keys {
         /// Who the key is for; made when new
         #[arg(long)]
         tenant: String,
+    },
+}
+
+/// `rehead tenants`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tenants {
+    /// Print every tenant with its share, its caps and what it has
+    List(DatabaseArgs),
+    /// Change a tenant's share or caps; from the next claim on
+    Set {
+        #[command(flatten)]
+        database: DatabaseArgs,
+        #[command(flatten)]
+        tenant: TenantArgs,
     },
 }
 
@@ -91,6 +105,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         threads: args.threads,
         cache_bytes: args.cache_bytes,
         steps_kept: args.steps_kept,
+        admission: args.admission.clone(),
         timing: args.timing.clone(),
         data: args.data.clone(),
     };
@@ -184,6 +199,44 @@ pub(crate) fn keys(command: Keys) -> anyhow::Result<()> {
         let key = http::NewKey::new();
         db::keys::create(&pool, tenant_id, &tenant, &key.prefix, &key.sha256).await?;
         announce(&key.text);
+        Ok(())
+    })
+}
+
+pub(crate) fn tenants(command: Tenants) -> anyhow::Result<()> {
+    let url = match &command {
+        Tenants::List(database) | Tenants::Set { database, .. } => database.database_url.clone(),
+    };
+    block_on(async |_| {
+        let pool = db::connect(&url, 1)
+            .await
+            .context("cannot reach the database")?;
+        if let Tenants::Set { tenant, .. } = command {
+            let change = db::tenants::Change {
+                weight: tenant.weight,
+                max_running: tenant.max_running,
+                max_queued: tenant.max_queued,
+                paused: tenant.paused,
+            };
+            if !db::tenants::change(&pool, &tenant.name, &change).await? {
+                bail!("there is no tenant `{}`", tenant.name);
+            }
+        }
+        announce("tenant\tweight\trunning\tmax_running\tqueued\tmax_queued\tpaused");
+        for tenant in db::tenants::list(&pool).await? {
+            let db::tenants::Tenant {
+                name,
+                weight,
+                running,
+                max_running,
+                queued,
+                max_queued,
+                paused,
+            } = tenant;
+            announce(&format!(
+                "{name}\t{weight}\t{running}\t{max_running}\t{queued}\t{max_queued}\t{paused}"
+            ));
+        }
         Ok(())
     })
 }

@@ -40,6 +40,32 @@ pub struct GcArgs {
     pub orphan_ms: u64,
 }
 
+/// `rehead tenants set`
+#[derive(Debug, Clone, Args)]
+pub struct TenantArgs {
+    /// The tenant's name
+    pub name: String,
+    /// Share of the workers, against other tenants
+    #[arg(long, value_parser = positive)]
+    pub weight: Option<f32>,
+    /// Jobs that may run at once; 0 stops claims
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub max_running: Option<u32>,
+    /// Jobs that may wait at once
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=1_000_000_000))]
+    pub max_queued: Option<u32>,
+    /// Whether its jobs wait until this is taken back; what runs goes on
+    #[arg(long)]
+    pub paused: Option<bool>,
+}
+
+fn positive(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(weight) if (0.001..=1_000.0).contains(&weight) => Ok(weight),
+        _ => Err("must be a number from 0.001 to 1000".to_owned()),
+    }
+}
+
 /// What is written to standard error, and how.
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
@@ -110,7 +136,7 @@ pub struct WorkArgs {
     /// Device to train on: auto, cpu, cuda:0
     #[arg(long, env = "REHEAD_DEVICE", default_value = "auto")]
     pub device: String,
-    /// Threads of a trainer; 0 takes every core
+    /// Threads of a trainer; 0 divides the cores among the slots
     #[arg(long, env = "REHEAD_THREADS", default_value_t = 0)]
     pub threads: u32,
     /// Bytes that the cache of packs, weights and features may take
@@ -120,9 +146,48 @@ pub struct WorkArgs {
     #[arg(long, env = "REHEAD_STEPS_KEPT", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(2..))]
     pub steps_kept: u64,
     #[command(flatten)]
+    pub admission: AdmissionArgs,
+    #[command(flatten)]
     pub timing: Timing,
     #[command(flatten)]
     pub data: DataLimits,
+}
+
+/// What a worker takes on.
+#[derive(Debug, Clone, Args)]
+pub struct AdmissionArgs {
+    /// Trainings at once; the cores are divided among them
+    #[arg(long, env = "REHEAD_SLOTS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub slots: u32,
+    /// MiB of the device's free memory that are left alone
+    #[arg(long, env = "REHEAD_MEMORY_MARGIN_MB", default_value_t = 256)]
+    pub memory_margin_mb: u32,
+    /// Milliseconds that a job waits for more memory than is free, until smaller ones wait for it
+    #[arg(long, env = "REHEAD_RESERVE_MS", default_value_t = 600_000)]
+    pub reserve_ms: u64,
+    /// Different jobs that fail fast one after the other before this worker is taken for broken
+    #[arg(long, env = "REHEAD_QUARANTINE_AFTER", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    pub quarantine_after: u32,
+    /// Milliseconds that it then claims nothing
+    #[arg(long, env = "REHEAD_QUARANTINE_MS", default_value_t = 600_000)]
+    pub quarantine_ms: u64,
+    /// Milliseconds within which a failure is fast
+    #[arg(long, env = "REHEAD_FAST_FAILURE_MS", default_value_t = 30_000)]
+    pub fast_failure_ms: u64,
+}
+
+impl AdmissionArgs {
+    pub fn reserve(&self) -> Duration {
+        Duration::from_millis(self.reserve_ms)
+    }
+
+    pub fn quarantine(&self) -> Duration {
+        Duration::from_millis(self.quarantine_ms)
+    }
+
+    pub fn fast_failure(&self) -> Duration {
+        Duration::from_millis(self.fast_failure_ms)
+    }
 }
 
 /// Times of the queue. All are measured by the database's clock, but for the self-fence.
@@ -146,9 +211,13 @@ pub struct Timing {
     /// Milliseconds that a trainer gets to say that it is ready
     #[arg(long, env = "REHEAD_START_MS", default_value_t = 120_000)]
     pub start_ms: u64,
-    /// Milliseconds without a word from a running trainer before it is taken for stuck
+    /// Milliseconds in which a running trainer gets no further before it is taken for stuck; 20 times its median step where
+    /// that is longer
     #[arg(long, env = "REHEAD_STALL_MS", default_value_t = 300_000)]
     pub stall_ms: u64,
+    /// Milliseconds without an answer of the database that a trainer goes on, in the hope that its lease still holds then
+    #[arg(long, env = "REHEAD_OUTAGE_MS", default_value_t = 3_600_000)]
+    pub outage_ms: u64,
     /// Milliseconds between two looks for objects that nothing needs
     #[arg(long, env = "REHEAD_SWEEP_MS", default_value_t = 3_600_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     pub sweep_ms: u64,
@@ -184,6 +253,10 @@ impl Timing {
 
     pub fn stall(&self) -> Duration {
         Duration::from_millis(self.stall_ms)
+    }
+
+    pub fn outage(&self) -> Duration {
+        Duration::from_millis(self.outage_ms)
     }
 
     pub fn sweep(&self) -> Duration {
@@ -252,7 +325,7 @@ pub struct UpArgs {
     /// Device to train on: auto, cpu, cuda:0
     #[arg(long, env = "REHEAD_DEVICE", default_value = "auto")]
     pub device: String,
-    /// Threads of a trainer; 0 takes every core
+    /// Threads of a trainer; 0 divides the cores among the slots
     #[arg(long, env = "REHEAD_THREADS", default_value_t = 0)]
     pub threads: u32,
     /// Bytes that the cache of packs, weights and features may take
@@ -263,6 +336,8 @@ pub struct UpArgs {
     pub steps_kept: u64,
     #[command(flatten)]
     pub limits: HttpLimits,
+    #[command(flatten)]
+    pub admission: AdmissionArgs,
     #[command(flatten)]
     pub timing: Timing,
     #[command(flatten)]

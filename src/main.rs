@@ -48,6 +48,9 @@ enum Command {
     /// API keys
     #[command(subcommand)]
     Keys(commands::Keys),
+    /// Tenants: their shares and caps
+    #[command(subcommand)]
+    Tenants(commands::Tenants),
     /// Print openapi.yaml
     Openapi,
     /// Upload data if need be, submit a job, print its id
@@ -56,6 +59,10 @@ enum Command {
     Watch(client::watch::WatchArgs),
     /// Print the evaluation of a job that succeeded
     Report(client::report::ReportArgs),
+    /// Print what runs and what waits, and why it does
+    Jobs(client::jobs::JobsArgs),
+    /// Print who trains
+    Workers(client::workers::WorkersArgs),
     /// Ask a model about images
     Predict(client::predict::PredictArgs),
     /// Bring a model as one file
@@ -80,10 +87,13 @@ fn main() -> ExitCode {
         Command::Migrate(args) => commands::migrate(&args),
         Command::Gc { store, gc } => commands::gc(&store, &gc),
         Command::Keys(keys) => commands::keys(keys),
+        Command::Tenants(tenants) => commands::tenants(tenants),
         Command::Openapi => commands::openapi(),
         Command::Submit(args) => commands::client(client::submit::run(&args)),
         Command::Watch(args) => commands::client(client::watch::run(&args)),
         Command::Report(args) => commands::client(client::report::run(&args)),
+        Command::Jobs(args) => commands::client(client::jobs::run(&args)),
+        Command::Workers(args) => commands::client(client::workers::run(&args)),
         Command::Predict(args) => commands::client(client::predict::run(&args)),
         Command::Export(args) => commands::client(client::export::run(&args)),
         Command::Train { folder } => commands::child("train", Some(&folder)),

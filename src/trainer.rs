@@ -13,7 +13,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use rehead_domain::{
     progress::{Failure, Inspected, Progress, Verified, exit},
-    work::{Assignment, InspectPlan, PLAN},
+    work::{Assignment, InspectPlan, PLAN, SelfTested},
 };
 use rehead_trainer::{
     data,
@@ -55,8 +55,12 @@ enum Command {
     Script { folder: PathBuf, target: PathBuf },
     /// Answers requests to predict, one JSON object a line, until standard input is closed
     Infer,
-    /// Loads what is slow to load, then waits for one line that says what to become
-    Spare,
+    /// Loads what is slow to load, computes something, then waits for one line that says what to become
+    Spare {
+        /// auto, cpu, cuda:0
+        #[arg(long, default_value = "auto")]
+        device: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -82,13 +86,24 @@ fn main() -> ExitCode {
             Ok(()) => exit::DONE,
             Err(error) => failed(&error),
         },
-        Command::Spare => spare(),
+        Command::Spare { device } => spare(&device),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-fn spare() -> i32 {
-    spare::warm();
+fn spare(device: &str) -> i32 {
+    let tested = catch_unwind(AssertUnwindSafe(|| spare::warm(device)))
+        .unwrap_or_else(|payload| Err(TrainError::from_panic(&*payload)));
+    let outcome = tested.map_err(|error| error.failure());
+    let (is_fit, line) = (outcome.is_ok(), SelfTested { outcome });
+    let mut out = io::stdout().lock();
+    let said = serde_json::to_writer(&mut out, &line)
+        .map_err(io::Error::from)
+        .and_then(|()| writeln!(out));
+    drop(out);
+    if said.is_err() || !is_fit {
+        return code_of(true);
+    }
     let mut input = BufReader::new(io::stdin());
     match spare::assignment(&mut input) {
         Ok(Some(Assignment::Train { folder })) => train(&folder, input, false),

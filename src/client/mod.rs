@@ -7,6 +7,9 @@ mod api;
 /// `rehead export`
 pub mod export;
 
+/// `rehead jobs`
+pub mod jobs;
+
 /// `rehead predict`
 pub mod predict;
 
@@ -16,5 +19,11 @@ pub mod report;
 /// `rehead submit`
 pub mod submit;
 
+/// Columns and times for people.
+mod table;
+
 /// `rehead watch`
 pub mod watch;
+
+/// `rehead workers`
+pub mod workers;

@@ -150,6 +150,7 @@ mod tests {
                 class("transportation", None, 2),
             ],
             confusion: vec![vec![2, 2], vec![1, 1]],
+            forgetting: None,
         };
         let expected = "\
 Best checkpoint: step 40, epoch 4; 6 validation samples

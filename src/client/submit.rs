@@ -18,9 +18,12 @@ use crate::config::ClientArgs;
 pub struct SubmitArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// The base model's id
+    /// The base model's id; or a fine-tuned model's or a checkpoint's, to go on from
     #[arg(long)]
     pub model: String,
+    /// When going on: `keep` the model's labels, `extend` them by the file's new ones, or `replace` them
+    #[arg(long)]
+    pub labels: Option<String>,
     /// An archive with a folder per class; it is uploaded first
     #[arg(long, required_unless_present = "file")]
     pub data: Option<PathBuf>,
@@ -115,6 +118,9 @@ fn body(args: &SubmitArgs, file: &str) -> anyhow::Result<Value> {
     if let Some(text) = &args.freeze {
         transfer["freeze"] = freeze(text)?;
     }
+    if let Some(labels) = &args.labels {
+        transfer["labels"] = json!(labels);
+    }
     if let Some(share) = args.dropout {
         transfer["head"] = json!({"layers": [{"dropout": share}]});
     }
@@ -171,7 +177,7 @@ mod tests {
         ));
         let request = request::parse(&body(&args, &file.to_string()).unwrap()).unwrap();
         assert_eq!(request.transfer.freeze, request::Freeze::LastStages(2));
-        assert_eq!(request.transfer.head.layers.len(), 1);
+        assert_eq!(request.transfer.head.layers().len(), 1);
         assert_eq!(request.seed, Some(7));
     }
 

@@ -121,6 +121,8 @@ pub async fn supersede(pool: &PgPool, job: JobId, token: i64) -> sqlx::Result<Ve
         r#"with lease as (select job_id from job_leases where job_id = $1 and token = $2 for update)
         update checkpoints c set state = 'deleting' from lease
         where c.job_id = lease.job_id and c.state = 'committed' and c.id not in (select kept_checkpoints($1))
+            -- What another job is to go on from stays until that one has ended.
+            and not exists (select from jobs live where live.parent_checkpoint = c.id and live.finished_at is null)
         returning c.id, c.job_id, c.token, c.step, c.epoch, c.objects, c.bytes, c.manifest_sha256,
             c.metrics as "metrics: Json<Metrics>", c.best, c.created_at"#,
         job.0,

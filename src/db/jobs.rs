@@ -11,6 +11,7 @@ use super::{
     Page, Slice, convert,
     files::{self, File},
     models,
+    parents::Origin,
     tenants::TenantId,
 };
 use crate::domain::{
@@ -18,8 +19,9 @@ use crate::domain::{
     checkpoint::Metrics,
     id::{CheckpointId, FileId, JobId},
     job::{JobStatus, Phase, result_model},
+    parent::Parent,
     problem::Problem,
-    recipe::{Recipe, Resolved},
+    recipe::{Recipe, Resolved, SPEC_VERSION},
     request::JobRequest,
     resolve::Resolution,
 };
@@ -30,6 +32,7 @@ pub struct NewJob {
     pub id: JobId,
     pub tenant: TenantId,
     pub request: JobRequest,
+    pub origin: Origin,
     /// The request's, or one drawn for it.
     pub seed: u64,
     /// `None` when a file's validation has not ended: the job then waits in `validating_files`.
@@ -79,6 +82,8 @@ pub struct JobError {
     pub message: String,
     /// Where in the request, if there.
     pub param: Option<String>,
+    /// Whether another try would fail the same way.
+    pub permanent: bool,
 }
 
 /// A job.
@@ -87,7 +92,7 @@ pub struct Job {
     pub id: JobId,
     pub status: JobStatus,
     pub phase: Phase,
-    /// The base model's id.
+    /// What it starts from: a base model, a fine-tuned one or a checkpoint.
     pub model: String,
     /// The model it made, once it has.
     pub fine_tuned_model: Option<String>,
@@ -104,11 +109,15 @@ pub struct Job {
     /// Claims so far.
     pub attempts: u32,
     pub failures: u32,
+    pub max_failures: u32,
     pub crashes: u32,
+    pub max_crashes: u32,
     pub preemptions: u32,
     /// Device and threads of the last attempt, once its trainer was ready.
     pub device: Option<String>,
     pub threads: Option<u32>,
+    /// Why another run may not give the same bits.
+    pub best_effort: Option<String>,
     /// Grows at every change: an entity tag.
     pub version: i64,
     /// Number of its last event.
@@ -138,18 +147,11 @@ pub struct Waiting {
     pub seed: u64,
     /// Of the base model; `None` when it is gone.
     pub layers: Option<Layers>,
+    /// What it goes on from, where that is not the base model itself.
+    pub parent: Option<Parent>,
     pub training: Option<File>,
     /// `Some(None)`: asked for, but gone.
     pub validation: Option<Option<File>>,
-}
-
-/// Where a queued job stands.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct QueuePlace {
-    /// From 1.
-    pub position: u64,
-    /// Mean seconds of the last jobs that succeeded, where there are any.
-    pub mean_job_seconds: Option<f64>,
 }
 
 /// Creates a job, or finds the one that its idempotency key made.
@@ -200,11 +202,11 @@ pub async fn by_idempotency_key(
 pub async fn get(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<Option<Job>> {
     let row = sqlx::query_as!(
         JobRow,
-        r#"select id, status, phase, model, fine_tuned_model, seed, request as "request: Json<JobRequest>",
+        r#"select id, status, phase, fine_tuned_model, seed, request as "request: Json<JobRequest>",
             recipe as "recipe: Json<Recipe>", resolved as "resolved: Json<Vec<Resolved>>", step, n_steps, epoch, n_epochs,
             fraction, samples_per_second, metrics as "metrics: Json<Metrics>", best_checkpoint, error_code, error_message,
-            error_param, token, failures, crashes, preemptions, device, threads, version, events, created_at, started_at,
-            cancel_requested_at, stop_requested_at, finished_at
+            error_param, error_permanent, token, failures, max_failures, crashes, max_crashes, preemptions, device, threads,
+            best_effort, version, events, created_at, started_at, cancel_requested_at, stop_requested_at, finished_at
         from jobs where id = $1 and tenant_id = $2"#,
         id.0,
         tenant.0
@@ -222,14 +224,14 @@ pub async fn list(
 ) -> sqlx::Result<Slice<Job>> {
     let rows = sqlx::query_as!(
         JobRow,
-        r#"select id, status, phase, model, fine_tuned_model, seed, request as "request: Json<JobRequest>",
+        r#"select id, status, phase, fine_tuned_model, seed, request as "request: Json<JobRequest>",
             recipe as "recipe: Json<Recipe>", resolved as "resolved: Json<Vec<Resolved>>", step, n_steps, epoch, n_epochs,
             fraction, samples_per_second, metrics as "metrics: Json<Metrics>", best_checkpoint, error_code, error_message,
-            error_param, token, failures, crashes, preemptions, device, threads, version, events, created_at, started_at,
-            cancel_requested_at, stop_requested_at, finished_at
+            error_param, error_permanent, token, failures, max_failures, crashes, max_crashes, preemptions, device, threads,
+            best_effort, version, events, created_at, started_at, cancel_requested_at, stop_requested_at, finished_at
         from jobs
         where tenant_id = $1 and ($2::uuid is null or case when $3 then id < $2 else id > $2 end)
-            and ($4::text is null or status = $4) and ($5::text is null or model = $5)
+            and ($4::text is null or status = $4) and ($5::text is null or request ->> 'model' = $5)
             and ($6::timestamptz is null or created_at > $6) and metadata @> $7
         order by case when $3 then id end desc, case when not $3 then id end limit $8"#,
         tenant.0,
@@ -247,31 +249,6 @@ pub async fn list(
     Ok(Slice::of(jobs?, page.limit))
 }
 
-/// A queued job's place in the line; `None` when it is not queued.
-pub async fn queue_place(
-    pool: &PgPool,
-    tenant: TenantId,
-    id: JobId,
-) -> sqlx::Result<Option<QueuePlace>> {
-    let row = sqlx::query!(
-        r#"select (select count(*) from jobs other where other.status = 'queued'
-                and other.resource_class = j.resource_class and (other.priority, other.seq) <= (j.priority, j.seq)
-            ) as "position!",
-            (select avg(extract(epoch from recent.finished_at - recent.started_at)::double precision) from (
-                select started_at, finished_at from jobs where status = 'succeeded' order by finished_at desc limit 20
-            ) recent) as mean_job_seconds
-        from jobs j where j.id = $1 and j.tenant_id = $2 and j.status = 'queued'"#,
-        id.0,
-        tenant.0
-    )
-    .fetch_optional(pool)
-    .await?;
-    Ok(row.map(|row| QueuePlace {
-        position: convert::to_count(row.position),
-        mean_job_seconds: row.mean_job_seconds,
-    }))
-}
-
 /// How many jobs are in each status, all tenants together: for `/metrics`.
 pub async fn counts(pool: &PgPool) -> sqlx::Result<Vec<(JobStatus, u64)>> {
     let rows = sqlx::query!(r#"select status, count(*) as "count!" from jobs group by status"#)
@@ -287,7 +264,7 @@ pub async fn counts(pool: &PgPool) -> sqlx::Result<Vec<(JobStatus, u64)>> {
 pub async fn to_settle(pool: &PgPool, limit: u32) -> sqlx::Result<Vec<Waiting>> {
     let rows = sqlx::query!(
         r#"select j.id, j.tenant_id, j.model, j.seed, j.training_file, j.validation_file,
-            j.request as "request: Json<JobRequest>"
+            j.request as "request: Json<JobRequest>", j.parent as "parent: Json<Parent>"
         from jobs j
         left join files training on training.id = j.training_file and training.tenant_id = j.tenant_id
         left join files validation on validation.id = j.validation_file and validation.tenant_id = j.tenant_id
@@ -306,6 +283,7 @@ pub async fn to_settle(pool: &PgPool, limit: u32) -> sqlx::Result<Vec<Waiting>> 
             request: row.request.0,
             seed: row.seed.cast_unsigned(),
             layers: models::layers(pool, tenant, &row.model).await?,
+            parent: row.parent.map(|parent| parent.0),
             training: files::get(pool, tenant, FileId(row.training_file)).await?,
             validation: match row.validation_file {
                 Some(file) => Some(files::get(pool, tenant, FileId(file)).await?),
@@ -335,7 +313,7 @@ pub async fn settle(
 
 /// `false` when nothing was inserted: the key is taken, the queue is full, or an input is gone.
 async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
-    let request = &job.request;
+    let (request, origin) = (&job.request, &job.origin);
     let recipe = job
         .resolution
         .as_ref()
@@ -356,18 +334,22 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
     // Inputs are locked against `delete`, which locks them too. The cap may be passed by jobs that come at the same moment.
     let id = sqlx::query_scalar!(
         "with model as (
-            select id from models where tenant_id = $2 and id = $3 and kind = 'base' and status = 'ready' for key share
+            select id from models where tenant_id = $2 and id = $3 and status = 'ready' for key share
+        ), checkpoint as (
+            select id from checkpoints where id = $19 and state = 'committed' for key share
         ), training as (
             select id from files where tenant_id = $2 and id = $4 and purpose = 'fine-tune' for key share
         ), validation as (
             select id from files where tenant_id = $2 and id = $5 and purpose = 'fine-tune' for key share
         ), job as (
             insert into jobs (id, tenant_id, model, training_file, validation_file, status, priority, idempotency_key,
-                body_sha256, result_model, seed, timeout_seconds, metadata, request, recipe, resolved, events)
-            select $1, t.id, model.id, training.id, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                case when $6 = 'queued' then 2 else 1 end
+                body_sha256, result_model, seed, timeout_seconds, metadata, request, recipe, resolved, parent,
+                parent_checkpoint, device_mb, spec_version, events)
+            select $1, t.id, model.id, training.id, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $18, $19,
+                $20, $21, case when $6 = 'queued' then 2 else 1 end
             from tenants t, model, training
-            where t.id = $2 and ($5::uuid is null or exists (select from validation)) and t.max_queued > (
+            where t.id = $2 and ($5::uuid is null or exists (select from validation))
+                and ($19::uuid is null or exists (select from checkpoint)) and t.max_queued > (
                 select count(*) from jobs j where j.tenant_id = t.id and j.status in ('queued', 'validating_files', 'paused'))
             on conflict (tenant_id, idempotency_key) do nothing returning id
         ), event as (
@@ -379,21 +361,25 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
         select id from job",
         job.id.0,
         job.tenant.0,
-        request.model,
+        origin.model,
         request.training_file.0,
         request.validation_file.map(|file| file.0),
         status.as_str(),
         i16::from(request.priority),
         job.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()),
         job.idempotency.as_ref().map(|idempotency| idempotency.body_sha256.as_slice()),
-        result_model(&request.model, request.suffix.as_deref(), job.id),
+        result_model(&origin.base_model, request.suffix.as_deref(), job.id),
         job.seed.cast_signed(),
         convert::from_count(request.timeout_seconds),
         Json(&request.metadata) as Json<&BTreeMap<String, String>>,
         Json(request) as Json<&JobRequest>,
         recipe as Option<Json<&Recipe>>,
         Json(resolved) as Json<&[Resolved]>,
-        waits
+        waits,
+        origin.parent.as_ref().map(Json) as Option<Json<&Parent>>,
+        origin.checkpoint.map(|checkpoint| checkpoint.0),
+        job.resolution.as_ref().map_or(0, |resolution| convert::from_small(resolution.device_mb)),
+        convert::from_small(SPEC_VERSION)
     );
     Ok(id.fetch_optional(pool).await?.is_some())
 }
@@ -401,7 +387,8 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
 async fn settle_queued(pool: &PgPool, id: JobId, resolution: &Resolution) -> sqlx::Result<()> {
     sqlx::query!(
         "with job as (
-            update jobs set status = 'queued', recipe = $2, resolved = $3, run_at = now(), events = events + 2
+            update jobs set status = 'queued', recipe = $2, resolved = $3, device_mb = $4, spec_version = $5, run_at = now(),
+                events = events + 2
             where id = $1 and status = 'validating_files' returning id, events
         )
         insert into job_events (job_id, seq, kind, level, message)
@@ -410,7 +397,9 @@ async fn settle_queued(pool: &PgPool, id: JobId, resolution: &Resolution) -> sql
             as e (seq, kind, message)",
         id.0,
         Json(&resolution.recipe) as Json<&Recipe>,
-        Json(&resolution.resolved) as Json<&Vec<Resolved>>
+        Json(&resolution.resolved) as Json<&Vec<Resolved>>,
+        convert::from_small(resolution.device_mb),
+        convert::from_small(SPEC_VERSION)
     )
     .execute(pool)
     .await?;
@@ -423,7 +412,7 @@ async fn settle_failed(pool: &PgPool, id: JobId, problems: &[Problem]) -> sqlx::
     sqlx::query!(
         "with job as (
             update jobs set status = 'failed', finished_at = now(), error_code = $2, error_message = $3,
-                error_param = nullif($4, ''), events = events + 1
+                error_permanent = true, error_param = nullif($4, ''), events = events + 1
             where id = $1 and status = 'validating_files' returning id, events
         )
         insert into job_events (job_id, seq, kind, level, message, data)
@@ -444,7 +433,6 @@ struct JobRow {
     id: Uuid,
     status: String,
     phase: String,
-    model: String,
     fine_tuned_model: Option<String>,
     seed: i64,
     request: Json<JobRequest>,
@@ -461,12 +449,16 @@ struct JobRow {
     error_code: Option<String>,
     error_message: Option<String>,
     error_param: Option<String>,
+    error_permanent: Option<bool>,
     token: i64,
     failures: i32,
+    max_failures: i32,
     crashes: i32,
+    max_crashes: i32,
     preemptions: i32,
     device: Option<String>,
     threads: Option<i32>,
+    best_effort: Option<String>,
     version: i64,
     events: i64,
     created_at: OffsetDateTime,
@@ -492,12 +484,13 @@ impl TryFrom<JobRow> for Job {
             code,
             message: row.error_message.unwrap_or_default(),
             param: row.error_param,
+            permanent: row.error_permanent.unwrap_or_default(),
         });
         Ok(Self {
             id: JobId(row.id),
             status: convert::status(&row.status)?,
             phase: convert::phase(&row.phase)?,
-            model: row.model,
+            model: row.request.0.model.clone(),
             fine_tuned_model: row.fine_tuned_model,
             seed: row.seed.cast_unsigned(),
             request: row.request.0,
@@ -509,10 +502,13 @@ impl TryFrom<JobRow> for Job {
             error,
             attempts: u32::try_from(row.token).unwrap_or(u32::MAX),
             failures: convert::to_small(row.failures),
+            max_failures: convert::to_small(row.max_failures),
             crashes: convert::to_small(row.crashes),
+            max_crashes: convert::to_small(row.max_crashes),
             preemptions: convert::to_small(row.preemptions),
             device: row.device,
             threads: row.threads.map(convert::to_small),
+            best_effort: row.best_effort,
             version: row.version,
             last_event: convert::to_count(row.events),
             created_at: row.created_at,

@@ -48,12 +48,14 @@ pub struct Model {
     pub preprocessing: Option<Preprocessing>,
     /// There once it is ready.
     pub parameters: Option<u64>,
-    /// Of a base model that is ready; lower-case hex.
+    /// Of one that is ready; lower-case hex.
     pub weights_sha256: Option<String>,
     /// Prefix in the object store, with its last `/`, once it is ready.
     pub objects: Option<String>,
-    /// The base model that a fine-tuned one started from.
+    /// What a fine-tuned one started from: a base model, a fine-tuned one or a checkpoint.
     pub parent: Option<String>,
+    /// The base model at its root.
+    pub base_model: Option<String>,
     /// The job that made it.
     pub job: Option<JobId>,
     /// Of a fine-tuned model, in label order.
@@ -157,7 +159,7 @@ pub async fn get(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<Opti
         ModelRow,
         r#"select m.id, m.kind, m.status, m.architecture, m.modality, m.source_task as "source_task: Json<SourceTask>",
             m.license, m.preprocessing as "preprocessing: Json<Preprocessing>", m.parameters, m.weights_sha256, m.objects,
-            m.parent, m.job_id, m.labels as "labels: Json<Vec<String>>", m.metrics as "metrics: Json<Metrics>",
+            m.parent, m.base_model, m.job_id, m.labels as "labels: Json<Vec<String>>", m.metrics as "metrics: Json<Metrics>",
             m.problems as "problems: Json<Vec<Problem>>", m.created_at
         from models m where m.tenant_id = $1 and m.id = $2"#,
         tenant.0,
@@ -178,7 +180,7 @@ pub async fn list(
         ModelRow,
         r#"select m.id, m.kind, m.status, m.architecture, m.modality, m.source_task as "source_task: Json<SourceTask>",
             m.license, m.preprocessing as "preprocessing: Json<Preprocessing>", m.parameters, m.weights_sha256, m.objects,
-            m.parent, m.job_id, m.labels as "labels: Json<Vec<String>>", m.metrics as "metrics: Json<Metrics>",
+            m.parent, m.base_model, m.job_id, m.labels as "labels: Json<Vec<String>>", m.metrics as "metrics: Json<Metrics>",
             m.problems as "problems: Json<Vec<Problem>>", m.created_at
         from models m left join models cursor on cursor.tenant_id = m.tenant_id and cursor.id = $2
         where m.tenant_id = $1
@@ -450,6 +452,7 @@ struct ModelRow {
     weights_sha256: Option<String>,
     objects: Option<String>,
     parent: Option<String>,
+    base_model: Option<String>,
     job_id: Option<Uuid>,
     labels: Option<Json<Vec<String>>>,
     metrics: Option<Json<Metrics>>,
@@ -485,6 +488,7 @@ impl TryFrom<ModelRow> for Model {
             weights_sha256: row.weights_sha256,
             objects: row.objects,
             parent: row.parent,
+            base_model: row.base_model,
             job: row.job_id.map(JobId),
             labels: row.labels.map(|labels| labels.0),
             metrics: row.metrics.map(|metrics| metrics.0),

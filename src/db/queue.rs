@@ -24,8 +24,9 @@ use crate::domain::{
     checkpoint::Metrics,
     id::{CheckpointId, FileId, JobId, WorkerId},
     job::{JobStatus, Outcome, Phase},
-    progress::Step,
-    recipe::Recipe,
+    parent::Parent,
+    progress::{Step, Usage},
+    recipe::{Recipe, SPEC_VERSION},
     report::Report,
 };
 
@@ -37,8 +38,12 @@ pub const DEFAULT_CLASS: &str = "default";
 pub struct Offer<'a> {
     pub worker: WorkerId,
     pub class: &'a str,
-    /// Free memory of the device, in MiB.
+    /// What a job may take now of the device's memory, in MiB.
     pub device_mb: u32,
+    /// What one job could take if this worker had no other.
+    pub capacity_mb: u32,
+    /// A job that waited so long for more memory than is free is next, where it could fit: smaller ones wait.
+    pub reserve: Duration,
     /// How long the lease holds unless a heartbeat comes.
     pub ttl: Duration,
 }
@@ -51,10 +56,16 @@ pub struct Claimed {
     /// Goes with every write; also the number of the attempt.
     pub token: i64,
     pub recipe: Recipe,
+    /// Samples that run together in training, where memory ran out in an earlier attempt.
+    pub micro_batch: Option<u32>,
     pub timeout_seconds: u64,
+    /// Device memory that it needs, in MiB.
+    pub device_mb: u32,
     /// Seconds that its attempts so far have taken. What it waited or was paused does not count.
     pub elapsed_seconds: f64,
     pub base_model: ClaimedModel,
+    /// What it goes on from, where that is not the base model itself.
+    pub parent: Option<Parent>,
     /// The name its model will have.
     pub result_model: String,
     pub training: Pack,
@@ -102,6 +113,17 @@ pub struct Records {
     /// Device and threads, when the trainer said that it is ready.
     pub device: Option<(String, u32)>,
     pub events: Vec<NewEvent>,
+    pub shrunk: Option<NewBatch>,
+    pub usage: Option<Usage>,
+}
+
+/// Smaller batches, since memory ran out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewBatch {
+    /// Samples that run together in training, where it is about those.
+    pub micro_batch: Option<u32>,
+    /// Why another run may not give the same bits.
+    pub best_effort: String,
 }
 
 /// A checkpoint whose objects are complete.
@@ -130,33 +152,44 @@ pub struct NewModel {
     pub objects: String,
     /// Trainable numbers of trunk and head.
     pub parameters: u64,
+    /// Of its `model.safetensors`, lower-case hex.
+    pub weights_sha256: String,
 }
 
-/// Takes the first job in line: by priority, then the tenant that has had least, then age.
+/// Takes the first job in line: of the tenant that has had least for its weight, by priority, then age. Jobs of newer
+/// versions than this build's are left alone.
 ///
 /// May rarely answer `None` though there is work (its tenant's row was just locked): ask twice before sleeping.
 pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claimed>> {
     let claim = || {
         sqlx::query_as!(
             ClaimRow,
-            r#"with candidate as materialized (
+            r#"with reserved as materialized (
+                select from jobs j join tenants t on t.id = j.tenant_id
+                where j.status = 'queued' and j.resource_class = $1 and j.device_mb > $2 and j.device_mb <= $5
+                    and j.run_at < now() - make_interval(secs => $6) and j.spec_version <= $7
+                    and not t.paused and t.running < t.max_running
+                limit 1
+            ), candidate as materialized (
                 -- One probe of the index for each tenant; then that tenant's row is locked, so that its cap and its turn
                 -- are decided in one place.
                 select t.id as tenant_id, head.id as job_id
                 from tenants t cross join lateral (
-                    select j.id, j.priority from jobs j
+                    select j.id from jobs j
                     where j.tenant_id = t.id and j.status = 'queued' and j.resource_class = $1 and j.device_mb <= $2
-                        and j.run_at <= now()
+                        and j.run_at <= now() and j.spec_version <= $7
                     order by j.priority, j.seq limit 1
                 ) head
-                where not t.paused and t.running < t.max_running
-                order by head.priority, t.vtime, t.id limit 1 for update of t skip locked
+                where not t.paused and t.running < t.max_running and not exists (select from reserved)
+                order by t.vtime, t.id limit 1 for update of t skip locked
             ), job as (
                 update jobs j set status = 'running', phase = 'preparing', fraction = 0, token = j.token + 1,
                     events = j.events + 1, started_at = coalesce(j.started_at, now())
                 from candidate where j.id = candidate.job_id and j.status = 'queued' returning j.*
             ), tenant as (
-                update tenants t set running = t.running + 1, vtime = t.vtime + 1 / t.weight
+                update tenants t set running = t.running + 1, vtime = 1 / t.weight + greatest(t.vtime, (
+                    select min(busy.vtime - 1 / busy.weight) from tenants busy where busy.running > 0 and busy.id <> t.id
+                ))
                 from job where t.id = job.tenant_id
             ), lease as (
                 insert into job_leases (job_id, token, tenant_id, worker_id, expires_at)
@@ -165,8 +198,8 @@ pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claim
                 select c.* from job join checkpoints c on c.job_id = job.id and c.state = 'committed'
                 order by c.step desc, c.token desc limit 1
             ), attempt as (
-                insert into attempts (job_id, token, worker_id, resumed_step)
-                select id, token, $3, (select step from resume) from job
+                insert into attempts (job_id, token, worker_id, host, resumed_step)
+                select id, token, $3, (select host from workers where id = $3), (select step from resume) from job
             ), event as (
                 insert into job_events (job_id, seq, token, kind, level, message, data)
                 select id, events, token, 'started', 'info',
@@ -175,12 +208,15 @@ pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claim
                     jsonb_build_object('attempt', token, 'step', (select step from resume))
                 from job
             )
-            select job.id, job.tenant_id, job.token, job.recipe as "recipe!: Json<Recipe>", job.timeout_seconds,
+            select job.id, job.tenant_id, job.token, job.recipe as "recipe!: Json<Recipe>", job.micro_batch,
+                job.timeout_seconds, job.device_mb,
                 (select coalesce(sum(extract(epoch from ended_at - started_at)), 0)::double precision from attempts
                     where job_id = job.id) as "elapsed_seconds!",
                 job.result_model,
-                model.id as model_id, model.architecture, model.source_task as "source_task: Json<SourceTask>",
-                model.preprocessing as "preprocessing!: Json<Preprocessing>", model.weights_sha256 as "weights_sha256!",
+                coalesce(model.base_model, model.id) as "model_id!", job.parent as "parent: Json<Parent>",
+                model.architecture, model.source_task as "source_task: Json<SourceTask>",
+                model.preprocessing as "preprocessing!: Json<Preprocessing>", coalesce(model.base_weights_sha256, model.weights_sha256)
+                    as "weights_sha256!",
                 job.training_file, training.pack_sha256 as "training_sha256!", training.pack_bytes as "training_bytes!",
                 job.validation_file, validation.pack_sha256 as "validation_sha256?",
                 validation.pack_bytes as "validation_bytes?"
@@ -191,7 +227,10 @@ pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claim
             offer.class,
             convert::from_small(offer.device_mb),
             offer.worker.0,
-            convert::seconds(offer.ttl)
+            convert::seconds(offer.ttl),
+            convert::from_small(offer.capacity_mb),
+            convert::seconds(offer.reserve),
+            convert::from_small(SPEC_VERSION)
         )
         .fetch_optional(pool)
     };
@@ -223,6 +262,26 @@ pub async fn heartbeat(
         .fetch_optional(pool)
     };
     retry(heartbeat).await
+}
+
+/// Notes the most memory that an attempt's trainer took; a later attempt is only claimed where that fits.
+pub async fn measured(pool: &PgPool, job: JobId, token: i64, peak_mb: u32) -> sqlx::Result<()> {
+    let note = || {
+        sqlx::query!(
+            "with lease as (
+                select job_id from job_leases where job_id = $1 and token = $2 for update
+            ), job as (
+                update jobs j set device_mb = greatest(j.device_mb, $3) from lease where j.id = lease.job_id
+            )
+            update attempts a set peak_bytes = greatest(coalesce(a.peak_bytes, 0), $3::bigint << 20) from lease where a.job_id = lease.job_id and a.token = $2",
+            job.0,
+            token,
+            convert::from_small(peak_mb)
+        )
+        .execute(pool)
+    };
+    retry(note).await?;
+    Ok(())
 }
 
 /// Writes what a trainer said. `false`: the lease is lost, nothing was written.
@@ -288,6 +347,16 @@ pub async fn commit_checkpoint(
     Ok(retry(commit).await?.map(CheckpointId))
 }
 
+/// How an attempt's trainer ended, as far as its worker saw.
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    pub exit_code: Option<i32>,
+    /// The signal that ended it, such as `SIGKILL`.
+    pub exit_signal: Option<String>,
+    /// The last lines of its standard error.
+    pub log_tail: Option<String>,
+}
+
 /// Ends an attempt: job, lease, model (exactly when it succeeded) and last event in one statement.
 ///
 /// A success stands against a cancellation that comes late; every other outcome gives way to it. `None`: the lease is
@@ -298,10 +367,10 @@ pub async fn finish(
     token: i64,
     outcome: &Outcome,
     model: Option<&NewModel>,
-    log_tail: Option<&str>,
+    trace: &Trace,
 ) -> sqlx::Result<Option<JobStatus>> {
     let mut ending = Ending {
-        log_tail,
+        trace: Some(trace),
         ..Ending::default()
     };
     match outcome {
@@ -359,10 +428,13 @@ struct ClaimRow {
     tenant_id: i64,
     token: i64,
     recipe: Json<Recipe>,
+    micro_batch: Option<i32>,
     timeout_seconds: i64,
+    device_mb: i32,
     elapsed_seconds: f64,
     result_model: String,
     model_id: String,
+    parent: Option<Json<Parent>>,
     architecture: String,
     source_task: Json<SourceTask>,
     preprocessing: Json<Preprocessing>,
@@ -395,7 +467,9 @@ impl ClaimRow {
             tenant: TenantId(self.tenant_id),
             token: self.token,
             recipe: self.recipe.0,
+            micro_batch: self.micro_batch.map(convert::to_small),
             timeout_seconds: convert::to_count(self.timeout_seconds),
+            device_mb: convert::to_small(self.device_mb),
             elapsed_seconds: self.elapsed_seconds,
             base_model: ClaimedModel {
                 id: self.model_id,
@@ -404,6 +478,7 @@ impl ClaimRow {
                 preprocessing: self.preprocessing.0,
                 weights_sha256: self.weights_sha256,
             },
+            parent: self.parent.map(|parent| parent.0),
             result_model: self.result_model,
             training: pack(
                 self.training_file,
@@ -494,6 +569,7 @@ async fn record_columns(
 ) -> sqlx::Result<bool> {
     let progress = records.progress.as_ref();
     let device = records.device.as_ref();
+    let (shrunk, usage) = (records.shrunk.as_ref(), records.usage);
     let id = sqlx::query_scalar!(
         "with lease as (
             select job_id from job_leases where job_id = $1 and token = $2 for update
@@ -509,11 +585,18 @@ async fn record_columns(
                 device = coalesce($10, j.device),
                 threads = coalesce($11, j.threads),
                 metrics = coalesce($12, j.metrics),
+                micro_batch = coalesce($23, j.micro_batch),
+                best_effort = coalesce($24, j.best_effort),
                 events = j.events + cardinality($13::text[])
             from lease where j.id = lease.job_id returning j.id, j.events
         ), attempt as (
-            update attempts a set device = $10, threads = $11 from job
-            where a.job_id = job.id and a.token = $2 and $10::text is not null
+            update attempts a set device = coalesce($10, a.device), threads = coalesce($11, a.threads),
+                peak_bytes = coalesce($25, a.peak_bytes), prepared_samples = coalesce($26, a.prepared_samples),
+                preparing_seconds = coalesce($27, a.preparing_seconds),
+                trained_samples = coalesce($28, a.trained_samples),
+                training_seconds = coalesce($29, a.training_seconds)
+            from job
+            where a.job_id = job.id and a.token = $2 and ($10::text is not null or $26::bigint is not null)
         ), event as (
             insert into job_events (job_id, seq, token, kind, level, message, data)
             select job.id, job.events - cardinality($13) + e.ordinal, $2, e.kind, e.level, e.message, e.data
@@ -558,7 +641,14 @@ async fn record_columns(
         &columns.losses as &[Option<f64>],
         &columns.rates,
         &columns.speeds,
-        columns.evaluations
+        columns.evaluations,
+        shrunk.and_then(|shrunk| shrunk.micro_batch).map(convert::from_small),
+        shrunk.map(|shrunk| shrunk.best_effort.as_str()),
+        usage.and_then(|usage| usage.peak_bytes).map(convert::from_count),
+        usage.map(|usage| convert::from_count(usage.prepared_samples)),
+        usage.map(|usage| usage.preparing_seconds),
+        usage.map(|usage| convert::from_count(usage.trained_samples)),
+        usage.map(|usage| usage.training_seconds)
     );
     Ok(id.fetch_optional(pool).await?.is_some())
 }
@@ -571,7 +661,7 @@ struct Ending<'a> {
     code: Option<&'a str>,
     message: Option<&'a str>,
     retryable: bool,
-    log_tail: Option<&'a str>,
+    trace: Option<&'a Trace>,
     /// Ends it only if its lease ran out more than this many seconds ago.
     expired_for: Option<f64>,
 }
@@ -584,6 +674,8 @@ async fn end_attempt(
     ending: Ending<'_>,
     model: Option<&NewModel>,
 ) -> sqlx::Result<Option<JobStatus>> {
+    let unseen = Trace::default();
+    let trace = ending.trace.unwrap_or(&unseen);
     let word = sqlx::query_scalar!(
         r#"with lease as (
             delete from job_leases where job_id = $1 and token = $2
@@ -619,6 +711,7 @@ async fn end_attempt(
                         * least(interval '1 hour', interval '5 seconds' * (power(2, least(j.crashes, 20)) - 1))
                     else now() end,
                 error_code = case when verdict.status = 'failed' then coalesce($6, 'worker_crash_loop') end,
+                error_permanent = case when verdict.status = 'failed' then $4 = 'failed' and not $5 end,
                 error_message = case when verdict.status = 'failed' then
                     case when $4 = 'failed' then $7::text
                     else format('%s attempts ended without a result; the last: %s', j.crashes + 1, $7::text) end end,
@@ -629,13 +722,19 @@ async fn end_attempt(
             from verdict where j.id = verdict.id
             returning j.*
         ), attempt as (
-            update attempts a set ended_at = now(), outcome = $4, message = $7, log_tail = $8 from job
-            where a.job_id = job.id and a.token = $2
+            update attempts a set ended_at = now(), outcome = $4, message = $7, log_tail = $8, exit_code = $14,
+                exit_signal = $15,
+                -- Before its trainer was ready, the job's step is that of an earlier attempt.
+                reached_step = case when a.device is not null then job.step end
+            from job where a.job_id = job.id and a.token = $2
         ), model as (
             insert into models (tenant_id, id, kind, status, architecture, modality, source_task, license, preprocessing,
-                layers, parent, job_id, objects, labels, metrics, report, parameters)
+                layers, parent, job_id, objects, labels, metrics, report, parameters, weights_sha256, base_model,
+                base_weights_sha256, recipe)
             select job.tenant_id, job.result_model, 'fine_tuned', 'ready', base.architecture, base.modality,
-                base.source_task, base.license, base.preprocessing, base.layers, base.id, job.id, $9, $10, $11, $12, $13
+                base.source_task, base.license, base.preprocessing, base.layers, coalesce(job.parent ->> 'id', base.id), job.id, $9, $10, $11,
+                $12, $13, $16, coalesce(base.base_model, base.id), coalesce(base.base_weights_sha256, base.weights_sha256),
+                job.recipe
             from job join models base on base.tenant_id = job.tenant_id and base.id = job.model
             where job.status = 'succeeded'
         ), event as (
@@ -652,7 +751,8 @@ async fn end_attempt(
                         else format('attempt %s ended: %s; the job is paused', $2, $7::text) end
                     else case when $4 = 'yielded' then format('attempt %s handed the job back', $2)
                         else format('attempt %s ended: %s; the job is tried again', $2, $7::text) end end,
-                jsonb_strip_nulls(jsonb_build_object('attempt', $2, 'outcome', $4, 'code', coalesce(error_code, $6)))
+                jsonb_strip_nulls(jsonb_build_object('attempt', $2, 'outcome', $4, 'code', coalesce(error_code, $6),
+                    'permanent', error_permanent))
             from job
         )
         select status from job"#,
@@ -663,12 +763,15 @@ async fn end_attempt(
         ending.retryable,
         ending.code,
         ending.message,
-        ending.log_tail,
+        trace.log_tail.as_deref(),
         model.map(|model| model.objects.as_str()),
         model.map(|model| Json(&model.labels)) as Option<Json<&Vec<String>>>,
         model.map(|model| Json(&model.metrics)) as Option<Json<&Metrics>>,
         model.map(|model| Json(&model.report)) as Option<Json<&Report>>,
-        model.map(|model| convert::from_count(model.parameters))
+        model.map(|model| convert::from_count(model.parameters)),
+        trace.exit_code,
+        trace.exit_signal.as_deref(),
+        model.map(|model| model.weights_sha256.as_str())
     );
     let word = word.fetch_optional(pool).await?;
     word.map(|word| convert::status(&word)).transpose()

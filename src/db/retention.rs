@@ -17,6 +17,8 @@ pub enum Deleted {
     /// Its checkpoints are no longer listed; delete their objects, then call `forget_job`.
     Begun,
     NotEnded(JobStatus),
+    /// This job, not ended yet, goes on from one of its checkpoints.
+    InUse(JobId),
     NotFound,
 }
 
@@ -44,19 +46,26 @@ pub async fn begin_to_delete_job(
     tenant: TenantId,
     job: JobId,
 ) -> sqlx::Result<Deleted> {
-    let status = sqlx::query_scalar!(
+    let row = sqlx::query!(
         "with job as (select id, status, finished_at from jobs where id = $1 and tenant_id = $2 for update),
-        checkpoint as (
-            update checkpoints c set state = 'deleting' from job where c.job_id = job.id and job.finished_at is not null
+        live as (
+            select l.id from jobs l join checkpoints c on c.id = l.parent_checkpoint
+            where c.job_id = $1 and l.finished_at is null limit 1
+        ), checkpoint as (
+            update checkpoints c set state = 'deleting' from job
+            where c.job_id = job.id and job.finished_at is not null and not exists (select from live)
         )
-        select status from job",
+        select status, (select id from live) as needed_by from job",
         job.0,
         tenant.0
     );
-    let Some(status) = status.fetch_optional(pool).await? else {
+    let Some(row) = row.fetch_optional(pool).await? else {
         return Ok(Deleted::NotFound);
     };
-    let status = convert::status(&status)?;
+    if let Some(job) = row.needed_by {
+        return Ok(Deleted::InUse(JobId(job)));
+    }
+    let status = convert::status(&row.status)?;
     Ok(if status.is_terminal() {
         Deleted::Begun
     } else {
@@ -92,6 +101,7 @@ pub async fn unowned(pool: &PgPool, units: &[Claimant]) -> sqlx::Result<Vec<Stri
             and not exists (select from checkpoints c where c.objects = unit.prefix)
             and not exists (select from models m where m.objects = unit.prefix)
             and not exists (select from models m where 'models/' || m.weights_sha256 || '/' = unit.prefix)
+            and not exists (select from models m where 'models/' || m.base_weights_sha256 || '/' = unit.prefix)
             and not exists (select from files f where 'files/' || replace(f.id::text, '-', '') || '/' = unit.prefix)"#,
         &prefixes,
         &jobs as &[Option<Uuid>],

@@ -10,6 +10,7 @@ use crate::{
         self, Page,
         files::File,
         models::{ModelKind, ModelStatus},
+        parents::Origin,
         tenants::TenantId,
     },
     domain::{
@@ -17,16 +18,17 @@ use crate::{
         fields,
         file::{FileStatus, Purpose},
         freeze,
-        id::FileId,
+        id::{CheckpointId, FileId},
         problem::{Problem, suggestion},
         request::{self, JobRequest},
-        resolve::{self, Resolution},
+        resolve::{self, Resolution, Start},
     },
 };
 
 /// A request that may become a job.
 pub(super) struct Admitted {
     pub request: JobRequest,
+    pub origin: Origin,
     /// The request's, or one drawn for it.
     pub seed: u64,
     pub layers: Layers,
@@ -51,7 +53,7 @@ pub(super) async fn check(
         .seed
         .unwrap_or_else(|| u64::from(rand::random::<u32>() >> 1));
     let mut problems = Vec::new();
-    let layers = base_model(pool, tenant, &request.model)
+    let start = find_start(pool, tenant, &request.model)
         .await?
         .map_err(|problem| problems.push(problem))
         .ok();
@@ -66,24 +68,30 @@ pub(super) async fn check(
         Some(id) => Some(file("validation_file", id).await?),
         None => None,
     };
-    let resolution = match (&layers, &training, &validation) {
-        (Some(layers), Some(training), None | Some(Some(_))) => settle(
+    let resolution = match (&start, &training, &validation) {
+        (Some((origin, layers)), Some(training), None | Some(Some(_))) => settle(
             &request,
-            layers,
+            Start {
+                layers,
+                parent: origin.parent.as_ref(),
+            },
             training,
             validation.as_ref().and_then(Option::as_ref),
             seed,
         ),
-        (Some(layers), ..) => freeze::trainable(&request.transfer.freeze, layers).map(|_| None),
+        (Some((_, layers)), ..) => {
+            freeze::trainable(&request.transfer.freeze, layers).map(|_| None)
+        }
         (None, ..) => Ok(None),
     };
     let resolution = resolution.unwrap_or_else(|more| {
         problems.extend(more);
         None
     });
-    match (layers, training) {
-        (Some(layers), Some(training)) if problems.is_empty() => Ok(Admitted {
+    match (start, training) {
+        (Some((origin, layers)), Some(training)) if problems.is_empty() => Ok(Admitted {
             request,
+            origin,
             seed,
             layers,
             training,
@@ -97,54 +105,79 @@ pub(super) async fn check(
 /// Settles the request, where all its files are validated.
 fn settle(
     request: &JobRequest,
-    layers: &Layers,
+    start: Start<'_>,
     training: &File,
     validation: Option<&File>,
     seed: u64,
 ) -> Result<Option<Resolution>, Vec<Problem>> {
     match (&training.dataset, validation.map(|file| &file.dataset)) {
-        (Some(training), None) => resolve::resolve(request, layers, training, None, seed).map(Some),
+        (Some(training), None) => resolve::resolve(request, start, training, None, seed).map(Some),
         (Some(training), Some(Some(validation))) => {
-            resolve::resolve(request, layers, training, Some(validation), seed).map(Some)
+            resolve::resolve(request, start, training, Some(validation), seed).map(Some)
         }
         // What can be told without the data is told now.
-        _ => freeze::trainable(&request.transfer.freeze, layers).map(|_| None),
+        _ => freeze::trainable(&request.transfer.freeze, start.layers).map(|_| None),
     }
 }
 
-async fn base_model(
+/// What the request's `model` names, and the layers of its base model.
+async fn find_start(
     pool: &PgPool,
     tenant: TenantId,
     id: &str,
-) -> sqlx::Result<Result<Layers, Problem>> {
+) -> sqlx::Result<Result<(Origin, Layers), Problem>> {
+    if let Ok(checkpoint) = id.parse::<CheckpointId>() {
+        return find_checkpoint(pool, tenant, checkpoint).await;
+    }
     let model = db::models::get(pool, tenant, id).await?;
     let wrong = |code, message: String| Ok(Err(Problem::new("model", code, message)));
     let Some(model) = model else {
         let names = base_model_names(pool, tenant).await?;
         let hint = suggestion(id, names.iter().map(String::as_str));
-        return wrong(
-            "unknown_model",
-            format!("there is no base model `{id}`; {hint}"),
-        );
+        return wrong("unknown_model", format!("there is no model `{id}`; {hint}"));
     };
-    if model.kind == ModelKind::FineTuned {
-        let parent = model.parent.unwrap_or_default();
-        let message = format!(
-            "`{id}` is a fine-tuned model; a job starts from a base model, such as its parent `{parent}`"
-        );
-        return wrong(fields::NOT_AVAILABLE, message);
-    }
     if model.status != ModelStatus::Ready {
         let message =
             format!("model `{id}` is not ready: its weights are being imported, or were refused");
         return wrong("not_ready", message);
     }
+    let origin = match model.kind {
+        ModelKind::Base => Some(Origin::base(id)),
+        ModelKind::FineTuned => db::parents::of_model(pool, tenant, id).await?,
+    };
+    let Some(origin) = origin else {
+        let message = format!(
+            "`{id}` was made by a version that kept too little of it to go on from; go on from a newer one"
+        );
+        return wrong(fields::NOT_AVAILABLE, message);
+    };
     match db::models::layers(pool, tenant, id).await? {
-        Some(layers) => Ok(Ok(layers)),
+        Some(layers) => Ok(Ok((origin, layers))),
         None => wrong(
             "unknown_model",
-            format!("there is no base model `{id}` any more"),
+            format!("there is no model `{id}` any more"),
         ),
+    }
+}
+
+async fn find_checkpoint(
+    pool: &PgPool,
+    tenant: TenantId,
+    id: CheckpointId,
+) -> sqlx::Result<Result<(Origin, Layers), Problem>> {
+    let gone = || {
+        let message = format!(
+            "there is no checkpoint `{id}` to go on from, or the model that its job started from is gone; \
+             `GET /v1/fine_tuning/jobs/ID/checkpoints` lists a job's"
+        );
+        Ok(Err(Problem::new("model", "unknown_model", message)))
+    };
+    let Some(origin) = db::parents::of_checkpoint(pool, tenant, id).await? else {
+        return gone();
+    };
+    match db::models::layers(pool, tenant, &origin.model).await? {
+        Some(layers) => Ok(Ok((origin, layers))),
+        None => gone(),
     }
 }
 

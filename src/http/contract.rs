@@ -23,6 +23,7 @@ use super::{AppState, error::ErrorBody};
         (name = "files", description = "Data sets and weights."),
         (name = "models", description = "Base models and fine-tuned ones."),
         (name = "jobs", description = "Fine-tuning jobs, and what they leave."),
+        (name = "workers", description = "Who trains."),
         (name = "service", description = "For operators and tools.")
     )
 )]

@@ -9,13 +9,13 @@ use utoipa::ToSchema;
 use crate::domain::{
     id::FileId,
     recipe::{BatchNorm, HeadInit, HeadLayer, Metric, Optimizer, Schedule, Task},
-    request::{Auto, ClassWeights, EmaDecay, Freeze},
+    request::{Auto, ClassWeights, EmaDecay, Freeze, LabelRule},
 };
 
 /// A job to create. Everything but `model` and `training_file` has a default.
 #[derive(ToSchema)]
 pub(super) struct JobBody {
-    /// A base model's id.
+    /// A base model's id; or a fine-tuned model's or a checkpoint's, to go on from its trunk and head.
     model: String,
     /// A data set, uploaded with purpose `fine-tune`.
     training_file: FileId,
@@ -72,10 +72,14 @@ pub(super) struct SupervisedHyperparameters {
 pub(super) struct TransferBody {
     task: Option<Auto<Task>>,
     /// `pre_logits` takes away the classifier only; a stage's name everything after that stage, whose output is pooled.
-    cut: Option<String>,
+    /// `auto`: `pre_logits`, or the cut of the model that the job goes on from.
+    cut: Option<Auto<String>>,
     /// What keeps its weights; `all` when left out.
     freeze: Option<Freeze>,
     head: Option<HeadBody>,
+    /// Of a job that goes on: what becomes of the model's labels. `auto` is `keep`; a class of the file that the model does
+    /// not know is then refused by name.
+    labels: Option<Auto<LabelRule>>,
     hyperparameters: Option<HyperparametersBody>,
     early_stopping: Option<EarlyStoppingBody>,
     #[schema(minimum = 1, maximum = 86_400)]
@@ -85,7 +89,8 @@ pub(super) struct TransferBody {
 /// The new layers, before a linear one as wide as there are classes.
 #[derive(ToSchema)]
 pub(super) struct HeadBody {
-    layers: Option<Vec<HeadLayer>>,
+    /// `auto`: none, or those of the model that the job goes on from.
+    layers: Option<Auto<Vec<HeadLayer>>>,
     init: Option<Auto<HeadInit>>,
 }
 

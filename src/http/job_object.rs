@@ -10,21 +10,18 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
-    db::{
-        self,
-        attempts::Attempt,
-        jobs::{Job, QueuePlace},
-        phases::PhaseSpan,
-        tenants::TenantId,
-    },
+    db::{self, attempts::Attempt, jobs::Job, phases::PhaseSpan, places::Place, tenants::TenantId},
     domain::{
         checkpoint::Metrics,
         id::{CheckpointId, FileId, JobId, WorkerId},
-        job::{JobStatus, Phase},
+        job::{JobStatus, Phase, WaitReason},
         recipe::{Recipe, Resolved},
         request::{Auto, Transfer},
     },
 };
+
+/// Of an attempt's log, in the job.
+const LOG_LINES: usize = 20;
 
 /// A fine-tuning job.
 #[derive(Debug, Serialize, ToSchema)]
@@ -83,6 +80,7 @@ pub(super) struct JobObject {
     pub best_checkpoint: Option<CheckpointId>,
     /// Oldest first.
     pub attempts: Vec<AttemptObject>,
+    pub budgets: Budgets,
     /// Why it failed.
     pub error: Option<JobFailure>,
     pub determinism: Determinism,
@@ -102,11 +100,27 @@ pub(super) struct Progress {
     pub eta_seconds: Option<u64>,
 }
 
+/// The place of a job that waits for a worker.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Queue {
     /// From 1.
     pub position: u64,
-    pub estimated_start: Option<i64>,
+    /// Jobs that come first, of all tenants.
+    pub ahead: u64,
+    /// Why it does not run yet.
+    pub reason: WaitReason,
+    /// When a `backoff` ends.
+    pub until: Option<i64>,
+    /// From the durations of the last jobs that succeeded; `null` when there is none, or when it is not the work ahead
+    /// that it waits for.
+    pub estimated_start: Option<EstimatedStart>,
+}
+
+/// If all jobs before it take as long as the median job, and as the longest of ten.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EstimatedStart {
+    pub p50: i64,
+    pub p90: i64,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -156,21 +170,46 @@ impl From<PhaseSpan> for PhaseObject {
     }
 }
 
+/// How its attempts ended, of those that did not end it. One more than the most fails the job.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Budgets {
+    /// By an error that may pass.
+    pub failures: u32,
+    pub max_failures: u32,
+    /// By the death of the trainer or of the worker.
+    pub crashes: u32,
+    pub max_crashes: u32,
+    /// By a worker that was stopped: the state was saved. Without a limit; pauses do not count.
+    pub preemptions: u32,
+}
+
 /// One try by one worker.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AttemptObject {
     /// From 1.
     pub number: i64,
     pub worker: WorkerId,
+    /// Of the worker.
+    pub host: Option<String>,
     pub device: Option<String>,
     pub threads: Option<u32>,
     /// Step of the checkpoint that it went on from.
     pub resumed_step: Option<u64>,
+    /// The last step that its trainer told of, once it has ended.
+    pub reached_step: Option<u64>,
+    /// Most memory that the trainer's process held: there once it has trained, on a CPU.
+    pub peak_bytes: Option<u64>,
     pub started_at: i64,
     pub ended_at: Option<i64>,
     /// `yielded`, `succeeded`, `failed`, `crashed`, `cancelled`, or `lost` when its lease ran out.
     pub outcome: Option<String>,
     pub message: Option<String>,
+    /// Of the trainer, where it ended by itself.
+    pub exit_code: Option<i32>,
+    /// What ended the trainer, such as `SIGKILL`.
+    pub exit_signal: Option<String>,
+    /// The last 20 lines of the trainer's standard error.
+    pub log: Vec<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -180,6 +219,8 @@ pub(super) struct JobFailure {
     pub message: String,
     /// The part of the request that it is about.
     pub param: Option<String>,
+    /// Whether another try would fail the same way: the request or the data must change.
+    pub permanent: bool,
 }
 
 /// What makes a second run give the same bits.
@@ -192,12 +233,14 @@ pub(super) struct Determinism {
     pub threads: Option<u32>,
     /// Whether that holds on this device; unknown before the first attempt.
     pub bitwise: Option<bool>,
+    /// Why it does not hold, where it does not.
+    pub reason: Option<String>,
 }
 
 /// A job with what its object takes from other tables.
 pub(super) struct Seen {
     pub job: Job,
-    pub place: Option<QueuePlace>,
+    pub place: Option<Place>,
 }
 
 impl Seen {
@@ -220,7 +263,7 @@ impl Seen {
     /// The database's.
     pub(super) async fn of(pool: &PgPool, tenant: TenantId, job: Job) -> sqlx::Result<Self> {
         let place = match job.status {
-            JobStatus::Queued => db::jobs::queue_place(pool, tenant, job.id).await?,
+            JobStatus::Queued => db::places::get(pool, tenant, job.id).await?,
             _ => None,
         };
         Ok(Self { job, place })
@@ -229,7 +272,12 @@ impl Seen {
     /// Changes whenever the object does, but for its estimates.
     pub(super) fn etag(&self) -> String {
         match self.place {
-            Some(place) => format!("W/\"{}.{}\"", self.job.version, place.position),
+            Some(place) => format!(
+                "W/\"{}.{}.{}\"",
+                self.job.version,
+                place.ahead,
+                place.reason.as_str()
+            ),
             None => format!("W/\"{}\"", self.job.version),
         }
     }
@@ -256,7 +304,7 @@ impl Seen {
 
 fn object(
     job: Job,
-    place: Option<QueuePlace>,
+    place: Option<Place>,
     attempts: Vec<Attempt>,
     phases: Vec<PhaseSpan>,
     now: OffsetDateTime,
@@ -278,12 +326,7 @@ fn object(
         samples_per_second: job.progress.samples_per_second,
         eta_seconds: eta,
     };
-    let queue = place.map(|place| Queue {
-        position: place.position,
-        estimated_start: place.mean_job_seconds.map(|seconds| {
-            now.unix_timestamp() + (seconds * place.position.saturating_sub(1) as f64) as i64
-        }),
-    });
+    let queue = place.map(|place| queue(place, now));
     let timestamp = |at: Option<OffsetDateTime>| at.map(OffsetDateTime::unix_timestamp);
     JobObject {
         id: job.id,
@@ -324,17 +367,45 @@ fn object(
         metrics: job.metrics,
         best_checkpoint: job.best_checkpoint,
         attempts: attempts.into_iter().map(attempt).collect(),
+        budgets: Budgets {
+            failures: job.failures,
+            max_failures: job.max_failures,
+            crashes: job.crashes,
+            max_crashes: job.max_crashes,
+            preemptions: job.preemptions,
+        },
         error: job.error.map(|error| JobFailure {
             code: error.code,
             message: error.message,
             param: error.param,
+            permanent: error.permanent,
         }),
         determinism: Determinism {
             seed: job.seed,
-            bitwise: job.device.as_deref().map(|device| device == "cpu"),
+            bitwise: job
+                .device
+                .as_deref()
+                .map(|device| device == "cpu" && job.best_effort.is_none()),
+            reason: job.best_effort.or_else(|| {
+                let device = job.device.as_deref().filter(|device| *device != "cpu")?;
+                Some(format!("sums on `{device}` have no fixed order"))
+            }),
             device: job.device,
             threads: job.threads,
         },
+    }
+}
+
+fn queue(place: Place, now: OffsetDateTime) -> Queue {
+    Queue {
+        position: place.ahead + 1,
+        ahead: place.ahead,
+        reason: place.reason,
+        until: place.until.map(OffsetDateTime::unix_timestamp),
+        estimated_start: place.estimate.map(|estimate| EstimatedStart {
+            p50: (now + estimate.p50).unix_timestamp(),
+            p90: (now + estimate.p90).unix_timestamp(),
+        }),
     }
 }
 
@@ -394,12 +465,24 @@ fn attempt(attempt: Attempt) -> AttemptObject {
     AttemptObject {
         number: attempt.number,
         worker: attempt.worker,
+        host: attempt.host,
         device: attempt.device,
         threads: attempt.threads,
         resumed_step: attempt.resumed_step,
+        reached_step: attempt.reached_step,
+        peak_bytes: attempt.peak_bytes,
         started_at: attempt.started_at.unix_timestamp(),
         ended_at: attempt.ended_at.map(OffsetDateTime::unix_timestamp),
         outcome: attempt.outcome,
         message: attempt.message,
+        exit_code: attempt.exit_code,
+        exit_signal: attempt.exit_signal,
+        log: last_lines(attempt.log_tail.as_deref().unwrap_or_default()),
     }
+}
+
+fn last_lines(log: &str) -> Vec<String> {
+    let lines: Vec<&str> = log.lines().collect();
+    let from = lines.len().saturating_sub(LOG_LINES);
+    lines[from..].iter().map(|&line| line.to_owned()).collect()
 }

@@ -59,6 +59,7 @@ pub(super) async fn create(
     }
     let Admitted {
         request,
+        origin,
         seed,
         resolution,
         ..
@@ -67,6 +68,7 @@ pub(super) async fn create(
         id: JobId::new(),
         tenant,
         request,
+        origin,
         seed,
         resolution,
         idempotency,
@@ -161,7 +163,7 @@ pub(super) struct JobListQuery {
     order: Option<Order>,
     /// Only jobs in this status.
     status: Option<JobStatus>,
-    /// Only jobs of this base model.
+    /// Only jobs that start from this model or checkpoint.
     model: Option<String>,
     /// Only jobs made after this, in Unix seconds.
     created_after: Option<i64>,
@@ -360,6 +362,12 @@ pub(super) async fn delete(
             deleted: true,
         })),
         Deletion::NotFound => Err(not_found(id)),
+        Deletion::InUse(job) => Err(ApiError::Conflict {
+            code: "checkpoint_in_use",
+            message: format!(
+                "job `{job}` goes on from one of its checkpoints and has not ended; cancel it or wait for it"
+            ),
+        }),
         Deletion::NotEnded(status) => Err(ApiError::Conflict {
             code: "job_not_ended",
             message: format!(

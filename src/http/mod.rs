@@ -37,6 +37,7 @@ mod state;
 mod telemetry;
 mod torchscript;
 mod wait;
+mod workers;
 
 pub use auth::NewKey;
 pub use contract::openapi;
@@ -68,6 +69,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(results::report))
         .routes(routes!(results::curves))
         .routes(routes!(results::checkpoint_content))
+        .routes(routes!(workers::list))
         .routes(routes!(service::healthz))
         .routes(routes!(service::readyz))
         .routes(routes!(service::metrics))

@@ -47,15 +47,17 @@ pub(super) struct ModelObject {
     /// How an image becomes its input.
     pub input: Option<Preprocessing>,
     pub license: Option<String>,
-    /// The base model that it started from.
+    /// What it started from: a base model, a fine-tuned one or a checkpoint.
     pub parent: Option<String>,
+    /// The base model at its root; it may be gone.
+    pub base_model: Option<String>,
     /// The job that made it.
     pub job: Option<JobId>,
     /// Of the checkpoint it was made from.
     pub metrics: Option<Metrics>,
     /// Class names, in label order.
     pub labels: Option<Vec<String>>,
-    /// Of a base model's weights; lower-case hex.
+    /// Of its `model.safetensors`; lower-case hex.
     pub weights_sha256: Option<String>,
     /// Why an import was refused.
     pub problems: Vec<Problem>,
@@ -93,6 +95,7 @@ impl From<Model> for ModelObject {
             input: model.preprocessing,
             license: model.license,
             parent: model.parent,
+            base_model: model.base_model,
             job: model.job,
             metrics: model.metrics,
             labels: model.labels,

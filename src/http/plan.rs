@@ -17,7 +17,13 @@ use super::{
 };
 use crate::{
     db::{self, files::File, tenants::TenantId},
-    domain::{id::FileId, job_plan::JobPlan, problem::Problem, recipe::Recipe},
+    domain::{
+        estimate::{self, Time},
+        id::FileId,
+        job_plan::JobPlan,
+        problem::Problem,
+        recipe::Recipe,
+    },
 };
 
 /// What a job would be.
@@ -25,7 +31,7 @@ use crate::{
 pub(super) struct PlanObject {
     /// `fine_tuning.job.plan`.
     pub object: &'static str,
-    /// The base model's id.
+    /// What it would start from.
     pub model: String,
     pub training_file: FileId,
     pub validation_file: Option<FileId>,
@@ -37,6 +43,8 @@ pub(super) struct PlanObject {
     pub resolved: BTreeMap<String, Settled>,
     #[serde(flatten)]
     pub sizes: JobPlan,
+    /// How long it will run once it has a worker, by earlier jobs; `null` before there were any of its kind.
+    pub time: Option<Time>,
     /// What validation found in the data sets that can be used all the same.
     pub warnings: Vec<Problem>,
 }
@@ -59,6 +67,7 @@ pub(super) async fn plan(
         training,
         validation,
         resolution,
+        ..
     } = admission::check(state.pool(), tenant, &body).await?;
     let (Some(resolution), Some(training_set)) = (resolution, &training.dataset) else {
         return Err(not_validated(&training, validation.as_ref()));
@@ -68,15 +77,20 @@ pub(super) async fn plan(
     if let Some(file) = &validation {
         warnings.extend(self::warnings(&state, tenant, file.id).await?);
     }
+    let recipe = resolution.recipe;
+    let sizes =
+        JobPlan::of(&recipe, &layers, training_set, validation_set).map_err(ApiError::Invalid)?;
+    let earlier = db::attempts::measured(state.pool(), tenant).await?;
+    let time = estimate::time(&recipe, &layers, sizes.samples, &earlier);
     Ok(axum::Json(PlanObject {
         object: "fine_tuning.job.plan",
         model: request.model,
         training_file: request.training_file,
         validation_file: request.validation_file,
         seed,
-        sizes: JobPlan::of(&resolution.recipe, &layers, training_set, validation_set)
-            .map_err(ApiError::Invalid)?,
-        recipe: resolution.recipe,
+        sizes,
+        time,
+        recipe,
         resolved: settled(resolution.resolved),
         warnings,
     }))

@@ -22,7 +22,7 @@ use crate::{
 const FILE: &str = "model.pt";
 /// Bytes of one piece of the answer.
 const PIECE: usize = 256 << 10;
-/// A base network of 90 million parameters is traced, written, loaded and run in 6 seconds on two cores.
+/// For both processes together: to trace and write, then to load and run.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Answers with the TorchScript of the model whose bundle lies at `prefix` in the store.

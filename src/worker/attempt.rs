@@ -6,18 +6,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Worker, bundle, checkpoints,
+    Taken, Worker, bundle, checkpoints,
     folder::Folder,
     hex, layout,
     lease::{Claim, Lease},
     persist::persist,
     relay::{Fault, Heard, Relay},
+    watchdog::Watchdog,
 };
 use crate::{
     child::{Child, Exit, Output},
     db::{
         self,
-        queue::{Claimed, NewModel},
+        queue::{Claimed, NewModel, Trace},
     },
     domain::{
         job::{JobStatus, Outcome},
@@ -35,23 +36,19 @@ struct Ended {
     model: Option<NewModel>,
 }
 
-/// Runs an attempt to its end. `asked` is the boot time of its claim.
-pub(super) async fn run(
-    worker: &Worker,
-    claimed: &Claimed,
-    asked: Duration,
-    shutdown: &CancellationToken,
-) {
+/// Runs an attempt to its end.
+pub(super) async fn run(worker: &Worker, taken: &Taken, shutdown: &CancellationToken) {
+    let Taken { claimed, asked, .. } = taken;
     let (job, token) = (claimed.job, claimed.token);
     tracing::info!(job.id = %job, attempt.n = token, "attempt started");
     let since = Instant::now();
-    let lease = Lease::hold(worker, Claim::Job { job, token }, asked);
+    let lease = Lease::hold(worker, Claim::Job { job, token }, *asked);
     let mut trainer = None;
     let folder = worker.folders.create(&format!("{}-{token}", hex(job)));
     let status = tokio::select! {
         biased;
         () = lease.lost() => None,
-        status = whole(worker, claimed, &lease, shutdown, folder.as_ref(), &mut trainer) => status,
+        status = whole(worker, taken, &lease, shutdown, folder.as_ref(), &mut trainer) => status,
     };
     if let Some(mut trainer) = trainer {
         trainer.end().await;
@@ -78,12 +75,13 @@ pub(super) async fn run(
 /// Everything that needs the lease. `None`: it is lost.
 async fn whole(
     worker: &Worker,
-    claimed: &Claimed,
+    taken: &Taken,
     lease: &Lease,
     shutdown: &CancellationToken,
     folder: Result<&Folder, &std::io::Error>,
     trainer: &mut Option<Child>,
 ) -> Option<JobStatus> {
+    let (claimed, since) = (&taken.claimed, Instant::now());
     if let Err(error) = checkpoints::sweep(worker, claimed, claimed.token - 1).await {
         tracing::warn!(job.id = %claimed.job, "objects without a row stay: {error:#}");
     }
@@ -95,7 +93,7 @@ async fn whole(
             Fault::Trainer(std::io::Error::new(error.kind(), error.to_string()))
         })?;
         let stops = Stops { shutdown, lease };
-        drive(worker, claimed, stops, folder.path(), trainer).await
+        drive(worker, taken, stops, folder.path(), trainer).await
     };
     let ended = tokio::select! {
         biased;
@@ -109,23 +107,18 @@ async fn whole(
         Ok(ended) => ended,
         Err(fault) => fault.outcome()?.into(),
     };
-    let log_tail = match trainer {
-        Some(trainer) => {
-            trainer.end().await;
-            matches!(outcome, Outcome::Failed { .. } | Outcome::Crashed { .. })
-                .then(|| trainer.log_tail())
-        }
-        None => None,
+    let trace = match trainer {
+        Some(trainer) => trace(trainer).await,
+        None => Trace::default(),
     };
-    match &outcome {
-        Outcome::Failed { code, message, .. } => {
-            tracing::warn!(job.id = %claimed.job, "attempt failed: {code}: {message}")
-        }
-        Outcome::Crashed { message } => {
-            tracing::warn!(job.id = %claimed.job, "trainer crashed: {message}")
-        }
-        _ => {}
-    }
+    log(claimed, &outcome);
+    let outcome = worker.health.judge(
+        &worker.args.admission,
+        claimed.job,
+        outcome,
+        since.elapsed(),
+    );
+    note_memory(worker, taken).await;
     lease.end();
     let write = || {
         db::queue::finish(
@@ -134,7 +127,7 @@ async fn whole(
             claimed.token,
             &outcome,
             model.as_ref(),
-            log_tail.as_deref(),
+            &trace,
         )
     };
     tokio::select! {
@@ -144,6 +137,38 @@ async fn whole(
         }),
         // Whoever stops this process has waited long enough; the lease runs out.
         () = overdue(shutdown, worker.args.timing.grace() + LAST_WORD) => None,
+    }
+}
+
+/// Ends a trainer, where it has not ended, and says how it did.
+async fn trace(trainer: &mut Child) -> Trace {
+    trainer.end().await;
+    Trace {
+        exit_code: trainer.exit_code(),
+        exit_signal: trainer.exit_signal(),
+        log_tail: Some(trainer.log_tail()).filter(|log| !log.is_empty()),
+    }
+}
+
+fn log(claimed: &Claimed, outcome: &Outcome) {
+    match outcome {
+        Outcome::Failed { code, message, .. } => {
+            tracing::warn!(job.id = %claimed.job, "attempt failed: {code}: {message}")
+        }
+        Outcome::Crashed { message } => {
+            tracing::warn!(job.id = %claimed.job, "trainer crashed: {message}")
+        }
+        _ => {}
+    }
+}
+
+/// Writes down the most memory that the trainer took. Only an estimate is the worse without it.
+async fn note_memory(worker: &Worker, taken: &Taken) {
+    let (job, token) = (taken.claimed.job, taken.claimed.token);
+    if let Some(peak_mb) = taken.promised.peak_mb()
+        && let Err(error) = db::queue::measured(&worker.pool, job, token, peak_mb).await
+    {
+        tracing::warn!(job.id = %job, "cannot note what memory was taken: {error}");
     }
 }
 
@@ -198,42 +223,50 @@ fn timed_out(claimed: &Claimed) -> Outcome {
 /// Lays out the folder, runs a trainer in it, and keeps what it makes.
 async fn drive(
     worker: &Worker,
-    claimed: &Claimed,
+    taken: &Taken,
     stops: Stops<'_>,
     folder: &Path,
     trainer: &mut Option<Child>,
 ) -> Result<Ended, Fault> {
+    let claimed = &taken.claimed;
     let resumed = layout::lay_out(worker, claimed, folder).await?;
     if stops.must_let_go() {
         return Ok(Outcome::Yielded.into());
     }
     let (child, mut output) = worker.spare.take().await?;
     let child = trainer.insert(child);
+    taken.promised.bind(child.pid());
     child
         .send(&Assignment::Train {
             folder: folder.to_owned(),
         })
         .await?;
-    let mut relay = Relay::new(worker, claimed, folder, resumed);
-    match converse(worker, &mut relay, child, &mut output, stops).await? {
+    let mut relay = Relay::new(worker, taken, folder, resumed);
+    let ended = match converse(worker, &mut relay, child, &mut output, stops).await? {
         Last::Finished => {
             let model = bundle::keep(worker, claimed, folder).await?;
-            Ok(Ended {
+            Ended {
                 outcome: Outcome::Succeeded,
                 model: Some(model),
-            })
+            }
         }
-        Last::Outcome(outcome) => Ok(outcome.into()),
-    }
+        // It said nothing, and will not.
+        Last::Stalled(outcome) => return Ok(outcome.into()),
+        Last::Outcome(outcome) => outcome.into(),
+    };
+    child.end_within(LAST_WORD).await;
+    Ok(ended)
 }
 
 /// How a conversation ended.
 enum Last {
     Finished,
+    Stalled(Outcome),
+    /// The trainer's word, or its end.
     Outcome(Outcome),
 }
 
-/// Hears a trainer until its last word, or its end, or until it is silent for too long.
+/// Hears a trainer until its last word, or its end, or until it gets no further for too long.
 async fn converse(
     worker: &Worker,
     relay: &mut Relay<'_>,
@@ -241,14 +274,9 @@ async fn converse(
     output: &mut Output,
     stops: Stops<'_>,
 ) -> Result<Last, Fault> {
-    let timing = &worker.args.timing;
+    let mut watchdog = Watchdog::new(&worker.args.timing, Instant::now());
     let (mut asked_to_stop, mut asked_to_finish) = (false, false);
     loop {
-        let patience = if relay.is_ready {
-            timing.stall()
-        } else {
-            timing.start()
-        };
         let line = tokio::select! {
             () = stops.let_go(), if !asked_to_stop => {
                 asked_to_stop = true;
@@ -261,17 +289,21 @@ async fn converse(
                 let _ = child.send(&Order::Finish).await;
                 continue;
             }
-            line = tokio::time::timeout(patience, output.receive::<Progress>()) => line,
+            line = tokio::time::timeout_at(watchdog.deadline(), output.receive::<Progress>()) => line,
         };
         let Ok(line) = line else {
-            return Ok(Last::Outcome(stalled(relay.is_ready, patience)));
+            return Ok(Last::Stalled(watchdog.verdict()));
         };
         let Some(line) = line? else {
             return Ok(Last::Outcome(without_a_word(child, asked_to_stop).await));
         };
-        let was_ready = relay.is_ready;
-        match relay.hear(line).await? {
-            Heard::More if relay.is_ready && !was_ready && !stops.must_let_go() => {
+        let (was_ready, heard_at) = (watchdog.is_ready, Instant::now());
+        watchdog.hear(&line, heard_at);
+        let heard = relay.hear(line).await?;
+        // However long that took: the trainer could not help it.
+        watchdog.forgive(heard_at.elapsed());
+        match heard {
+            Heard::More if watchdog.is_ready && !was_ready && !stops.must_let_go() => {
                 if let Err(error) = worker.spare.warm().await {
                     tracing::warn!("no warm trainer for the next job: {error}");
                 }
@@ -295,20 +327,6 @@ async fn converse(
                 }));
             }
         }
-    }
-}
-
-fn stalled(was_ready: bool, patience: Duration) -> Outcome {
-    let what = if was_ready {
-        "said nothing"
-    } else {
-        "was not ready"
-    };
-    let message = format!("the trainer {what} for {} seconds", patience.as_secs_f64());
-    Outcome::Failed {
-        code: "stalled".to_owned(),
-        message,
-        retryable: true,
     }
 }
 

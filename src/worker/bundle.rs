@@ -65,16 +65,20 @@ pub(super) async fn keep(
         .await
         .map_err(|source| ObjectError::of_file(&folder, source))?;
     let mut files = 0;
+    let mut weights_sha256 = String::new();
     while let Some(entry) = entries
         .next_entry()
         .await
         .map_err(|source| ObjectError::of_file(&folder, source))?
     {
         let name = entry.file_name().to_string_lossy().into_owned();
-        worker
+        let stored = worker
             .objects
             .put_file(&format!("{objects}{name}"), &plain_file(&folder, &name)?)
             .await?;
+        if name == MODEL {
+            weights_sha256 = stored.sha256;
+        }
         files += 1;
         if files > FILES {
             return Err(Fault::damaged(format!(
@@ -88,6 +92,7 @@ pub(super) async fn keep(
         report,
         objects,
         parameters,
+        weights_sha256,
     })
 }
 

@@ -196,14 +196,12 @@ async fn fetch_and_check(
     checkpoint: &Checkpoint,
     target: &Path,
 ) -> Result<(), Fault> {
-    let manifest = target.join(MANIFEST);
-    fetch_object(worker, &checkpoint.objects, MANIFEST, &manifest).await?;
-    let text = read_manifest(&manifest).await?;
-    if hex::encode(Sha256::digest(&text)) != checkpoint.manifest_sha256 {
-        return Err(Fault::damaged("the manifest is not the committed one"));
-    }
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|error| Fault::damaged(error.to_string()))?;
+    let Checkpoint {
+        objects,
+        manifest_sha256,
+        ..
+    } = checkpoint;
+    let manifest = fetch_manifest(worker, objects, manifest_sha256, &target.join(MANIFEST)).await?;
     for (name, entry) in &manifest.files {
         let file = target.join(name);
         fetch_object(worker, &checkpoint.objects, name, &file).await?;
@@ -217,6 +215,24 @@ async fn fetch_and_check(
         }
     }
     Ok(())
+}
+
+/// Fetches the manifest below `objects` (with its last `/`), which must be the committed one.
+///
+/// # Errors
+/// It is gone, or another.
+pub(super) async fn fetch_manifest(
+    worker: &Worker,
+    objects: &str,
+    manifest_sha256: &str,
+    target: &Path,
+) -> Result<Manifest, Fault> {
+    fetch_object(worker, objects, MANIFEST, target).await?;
+    let text = read_manifest(target).await?;
+    if hex::encode(Sha256::digest(&text)) != manifest_sha256 {
+        return Err(Fault::damaged("the manifest is not the committed one"));
+    }
+    serde_json::from_slice(&text).map_err(|error| Fault::damaged(error.to_string()))
 }
 
 async fn fetch_object(

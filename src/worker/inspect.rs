@@ -22,7 +22,7 @@ use crate::{
         file::FileReport,
         problem::Problem,
         progress::{Failure, Inspected},
-        resolve,
+        resolve::{self, Start},
         work::{Imported, InspectPlan},
     },
     objects::ObjectError,
@@ -106,7 +106,9 @@ fn resolve_waiting(waiting: &db::jobs::Waiting) -> Result<resolve::Resolution, V
     };
     match (&waiting.layers, training) {
         (Some(layers), Some(training)) if problems.is_empty() => {
-            resolve::resolve(&waiting.request, layers, training, validation, waiting.seed)
+            let parent = waiting.parent.as_ref();
+            let start = Start { layers, parent };
+            resolve::resolve(&waiting.request, start, training, validation, waiting.seed)
         }
         _ => Err(problems),
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{
     Worker,
     cache::{CacheError, Kind},
-    checkpoints,
+    checkpoints, parent,
     relay::Fault,
 };
 use crate::{
@@ -46,6 +46,7 @@ pub(super) async fn lay_out(
             &weights,
         )
         .await?;
+    let over = parent::fetch(worker, claimed, folder).await?;
     let resumed = checkpoints::fetch_latest(worker, claimed, &folder.join("resume")).await?;
 
     let plan = TrainPlan {
@@ -58,6 +59,7 @@ pub(super) async fn lay_out(
             preprocessing: base.preprocessing.clone(),
             weights,
             weights_sha256: base.weights_sha256.clone(),
+            over,
         },
         fine_tuned_model: claimed.result_model.clone(),
         pack,
@@ -65,6 +67,7 @@ pub(super) async fn lay_out(
         validation_pack,
         validation_pack_sha256: claimed.validation.as_ref().map(|pack| pack.sha256.clone()),
         resume: resumed.map(|_| folder.join("resume")),
+        micro_batch: claimed.micro_batch,
         cache: worker.cache.features(),
         device: worker.args.device.clone(),
         threads: worker.threads,

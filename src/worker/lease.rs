@@ -1,7 +1,9 @@
 //! Keeps a claim alive, on a connection that nothing else uses, and says when it is lost, and what its user asks for.
 //!
-//! The database's clock decides when a lease ends. The clock here only decides when to stop believing in it: after three
-//! quarters of a lease without an answer, so that this side stops first. It counts the time a machine was suspended.
+//! The database's clock decides when a lease ends, and its rows decide who owns it. A database that does not answer has
+//! given the lease to nobody, as far as one can know: the trainer goes on for `outage_ms`, and the first answer says whether
+//! the lease held. Where this worker alone was cut off, its trainer works in vain for that long; its writes carry an old
+//! token and change nothing. The clock here counts the time a machine was suspended.
 
 use std::{sync::Arc, time::Duration};
 
@@ -143,7 +145,7 @@ struct Beats {
 
 impl Beats {
     async fn run(self, asked: Duration) {
-        let fence = self.timing.lease() * 3 / 4;
+        let fence = self.timing.outage().max(self.timing.lease() * 3 / 4);
         let mut last_kept = asked;
         let mut pause = self.timing.heartbeat();
         loop {

@@ -1,7 +1,7 @@
 //! Claims work, holds its lease, runs a child, keeps what the child makes.
 //!
-//! A worker has one slot for training and one for inspections (data sets and base models), so that a long training
-//! holds up no upload. Every write carries the token of its claim; a worker that lost a claim kills its child and writes
+//! A worker has slots for training (one, where it is not told otherwise) and one for inspections (data sets and base
+//! models), so that a long training holds up no upload. Every write carries the token of its claim; a worker that lost a claim kills its child and writes
 //! nothing. In reading order: `attempt` (one try of a job), `inspect`, `lease`, `reaper`,
 //! `sweeper`.
 
@@ -9,12 +9,15 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use sqlx::PgPool;
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{
+    sync::{Mutex, Notify},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::WorkArgs,
-    db,
+    db::{self, workers::State},
     domain::id::{JobId, WorkerId},
     objects::Objects,
 };
@@ -22,22 +25,22 @@ use crate::{
 mod attempt;
 mod bundle;
 mod cache;
+mod capacity;
 mod checkpoints;
 mod folder;
+mod health;
 mod inspect;
 mod layout;
 mod lease;
 mod listen;
+mod parent;
 mod persist;
 mod reaper;
 mod relay;
 mod spare;
 mod sweeper;
+mod watchdog;
 
-/// Connections that carry nothing but heartbeats: one for each slot.
-const HEARTBEAT_CONNECTIONS: u32 = 2;
-/// Device memory that a CPU offers to claims, in MiB: no limit of its own.
-const CPU_DEVICE_MB: u32 = i32::MAX.unsigned_abs();
 /// Claims tried before sleeping: one may find nothing because a row was just locked.
 const CLAIM_TRIES: u32 = 3;
 
@@ -49,11 +52,15 @@ struct Worker {
     objects: Objects,
     trainer_exe: PathBuf,
     args: WorkArgs,
-    /// Of a child; `args.threads`, or every core.
+    /// Of a child; `args.threads`, or a slot's share of the cores.
     threads: u32,
     folders: folder::Folders,
     cache: cache::Cache,
     spare: spare::Spare,
+    health: health::Health,
+    promises: capacity::Promises,
+    /// Held from measuring memory until the claim's trainer has its promise.
+    claiming: Mutex<()>,
     wakes: Wakes,
 }
 
@@ -102,7 +109,9 @@ pub async fn run(
         |worker| async move { sweeper::run(&worker).await },
     ));
     let mut slots = JoinSet::new();
-    slots.spawn(train(Arc::clone(&worker), shutdown.clone()));
+    for _ in 0..worker.args.admission.slots {
+        slots.spawn(train(Arc::clone(&worker), shutdown.clone()));
+    }
     slots.spawn(inspect::run(Arc::clone(&worker), shutdown.clone()));
 
     tokio::select! {
@@ -156,7 +165,8 @@ impl Worker {
             .context("cannot open the folder of job folders")?;
         let cache = cache::Cache::open(&work_dir.join("cache"), args.cache_bytes)
             .context("cannot open the cache")?;
-        let heartbeats = db::connect_beside(&pool, HEARTBEAT_CONNECTIONS)
+        // One for each slot, and one for inspections: they carry nothing but heartbeats.
+        let heartbeats = db::connect_beside(&pool, args.admission.slots + 1)
             .await
             .context("cannot reach the database")?;
         let cores = std::thread::available_parallelism()
@@ -166,11 +176,14 @@ impl Worker {
             pool,
             heartbeats,
             objects,
-            spare: spare::Spare::new(trainer_exe.clone()),
+            spare: spare::Spare::new(trainer_exe.clone(), &args.device, args.timing.start()),
+            health: health::Health::default(),
+            promises: capacity::Promises::default(),
+            claiming: Mutex::default(),
             trainer_exe,
             args: args.clone(),
             threads: if args.threads == 0 {
-                cores
+                (cores / args.admission.slots).max(1)
             } else {
                 args.threads
             },
@@ -187,6 +200,7 @@ impl Worker {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             device: args.device.clone(),
+            slots: args.admission.slots,
         };
         db::workers::register(&worker.pool, &row)
             .await
@@ -202,37 +216,89 @@ impl Worker {
             .mul_f64(rand::random_range(0.5..1.5))
     }
 
-    /// Claims the next job, and says at which boot time it asked.
-    async fn claim(&self) -> sqlx::Result<Option<(db::queue::Claimed, Duration)>> {
+    /// Claims the next job that fits beside what runs, and says at which boot time it asked.
+    async fn claim(&self, device: &str) -> anyhow::Result<Option<Taken>> {
+        let admission = &self.args.admission;
+        let room = self
+            .promises
+            .room(device, admission.memory_margin_mb)
+            .await
+            .context("cannot measure what memory is free")?;
+        db::workers::offer(&self.pool, self.id, room.free_mb, room.capacity_mb).await?;
         let offer = db::queue::Offer {
             worker: self.id,
             class: db::queue::DEFAULT_CLASS,
-            device_mb: CPU_DEVICE_MB,
+            device_mb: room.free_mb,
+            capacity_mb: room.capacity_mb,
+            reserve: admission.reserve(),
             ttl: self.args.timing.lease(),
         };
         for _ in 0..CLAIM_TRIES {
             let asked = lease::since_boot();
             if let Some(claimed) = db::queue::claim(&self.pool, offer).await? {
-                return Ok(Some((claimed, asked)));
+                let promised = self.promises.make(claimed.job, claimed.device_mb);
+                return Ok(Some(Taken {
+                    claimed,
+                    asked,
+                    promised,
+                }));
             }
         }
         Ok(None)
     }
+
+    /// Takes the next job, if this worker may be given any: its device works, and it is not in quarantine.
+    async fn next(&self, shutdown: &CancellationToken) -> anyhow::Result<Option<Taken>> {
+        if self.health.is_quarantined() {
+            let admission = &self.args.admission;
+            let reason = format!(
+                "{} different jobs failed here one after the other, each within {} s; it claims again after {} s, or a restart",
+                admission.quarantine_after,
+                admission.fast_failure().as_secs_f64(),
+                admission.quarantine().as_secs_f64()
+            );
+            self.tell(State::Quarantined, Some(&reason)).await;
+            return Ok(None);
+        }
+        // A worker whose trainer does not work claims nothing, or it would fail every job in the queue in turn.
+        let device = match shutdown.run_until_cancelled(self.spare.ready()).await {
+            None => return Ok(None),
+            Some(Ok(device)) => device,
+            Some(Err(error)) => {
+                self.tell(State::Unfit, Some(&error.to_string())).await;
+                return Ok(None);
+            }
+        };
+        self.tell(State::Active, None).await;
+        // One slot after the other: what one is about to take is not free for the next.
+        let _claiming = self.claiming.lock().await;
+        if shutdown.is_cancelled() {
+            return Ok(None);
+        }
+        self.claim(&device).await
+    }
 }
 
-/// The training slot: one job after the other, each in a trainer of its own.
+/// A claimed job.
+struct Taken {
+    claimed: db::queue::Claimed,
+    /// The boot time at which it was asked for.
+    asked: Duration,
+    /// The memory it may take.
+    promised: capacity::Promised,
+}
+
+/// A training slot: one job after the other, each in a trainer of its own.
 async fn train(worker: Arc<Worker>, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
-        // A worker whose trainer does not start claims nothing, or it would fail every job in the queue in turn.
-        let claimed = match worker.spare.warm().await {
-            Ok(()) => worker.claim().await.map_err(anyhow::Error::from),
-            Err(error) => Err(error.into()),
-        };
-        match claimed {
-            Ok(Some((claimed, asked))) => {
-                let job = claimed.job;
-                attempt::run(&worker, &claimed, asked, &shutdown).await;
-                tracing::debug!(job.id = %job, "slot is free");
+        match worker.next(&shutdown).await {
+            Ok(Some(taken)) => {
+                // One ring may be of several jobs: let another slot look.
+                if worker.args.admission.slots > 1 {
+                    worker.wakes.jobs.notify_one();
+                }
+                attempt::run(&worker, &taken, &shutdown).await;
+                tracing::debug!(job.id = %taken.claimed.job, "slot is free");
                 continue;
             }
             Ok(None) => {}

@@ -12,6 +12,7 @@ use crate::db;
 pub(super) async fn run(worker: &Worker) {
     let timing = &worker.args.timing;
     let mut idle_until = Instant::now() + timing.lease();
+    let mut answered = Instant::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep(timing.reap()) => {}
@@ -22,6 +23,11 @@ pub(super) async fn run(worker: &Worker) {
         }
         let round = async {
             db::workers::beat(&worker.pool, worker.id).await?;
+            // The database was away, though no call failed: each waited for it.
+            if answered.elapsed() > timing.reap() + timing.lease() / 3 {
+                idle_until = Instant::now() + timing.lease();
+            }
+            answered = Instant::now();
             if Instant::now() >= idle_until {
                 reap(worker).await
             } else {

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{Worker, cache::CacheError, checkpoints, hex, persist::persist};
+use super::{
+    Taken, Worker, cache::CacheError, capacity::Promised, checkpoints, hex, persist::persist,
+};
 use crate::{
     child::{LineError, Unanswered},
     db::{
@@ -10,11 +12,12 @@ use crate::{
         events::{Level, NewEvent},
         jobs::JobProgress,
         metrics::Evaluation,
-        queue::{Claimed, NewCheckpoint, Records},
+        queue::{Claimed, NewBatch, NewCheckpoint, Records},
     },
     domain::{
         job::Outcome,
-        progress::{Failure, Progress, Step},
+        progress::{Failure, Progress, Shrunk, Step},
+        recipe::Recipe,
     },
     objects::ObjectError,
 };
@@ -106,17 +109,17 @@ pub(super) enum Heard {
 pub(super) struct Relay<'a> {
     worker: &'a Worker,
     claimed: &'a Claimed,
+    promised: &'a Promised,
     /// The job folder.
     folder: &'a Path,
     progress: JobProgress,
-    pub(super) is_ready: bool,
 }
 
 impl<'a> Relay<'a> {
     /// `resumed` is the step that the trainer goes on from.
     pub(super) fn new(
         worker: &'a Worker,
-        claimed: &'a Claimed,
+        taken: &'a Taken,
         folder: &'a Path,
         resumed: Option<u64>,
     ) -> Self {
@@ -126,10 +129,10 @@ impl<'a> Relay<'a> {
         };
         Self {
             worker,
-            claimed,
+            claimed: &taken.claimed,
+            promised: &taken.promised,
             folder,
             progress,
-            is_ready: false,
         }
     }
 
@@ -138,12 +141,12 @@ impl<'a> Relay<'a> {
     /// # Errors
     /// `Lost`; a checkpoint that cannot be stored.
     pub(super) async fn hear(&mut self, line: Progress) -> Result<Heard, Fault> {
+        self.promised.look();
         let mut records = Records::default();
         match line {
             Progress::Ready {
                 device, threads, ..
             } => {
-                self.is_ready = true;
                 records.device = Some((device, threads));
                 records.events.extend(set_back(
                     self.claimed.resume.as_ref().map(|from| from.step),
@@ -179,6 +182,12 @@ impl<'a> Relay<'a> {
                 }
                 records.steps = thinned(steps, n_steps, self.worker.args.steps_kept);
             }
+            Progress::Shrunk { what, batch_size } => {
+                let (shrunk, event) = shrunk(what, batch_size, &self.claimed.recipe);
+                records.shrunk = Some(shrunk);
+                records.events.push(event);
+            }
+            Progress::Used(usage) => records.usage = Some(usage),
             Progress::Evaluated { metrics, best } => {
                 records.evaluations.push(Evaluation { metrics, best })
             }
@@ -281,6 +290,33 @@ fn thinned(mut steps: Vec<Step>, n_steps: u64, kept: u64) -> Vec<Step> {
     let every = n_steps.div_ceil(kept).max(1);
     steps.retain(|step| step.step % every == 0 || step.step == n_steps);
     steps
+}
+
+/// What memory that ran out changes for the job, and what its user is told.
+fn shrunk(what: Shrunk, batch_size: u32, recipe: &Recipe) -> (NewBatch, NewEvent) {
+    let by_rounding = "numbers change by rounding only";
+    let (what, micro_batch, changes) = match what {
+        Shrunk::Training if recipe.depends_on_batches() => (
+            "training",
+            Some(batch_size),
+            "a step keeps its samples, but BatchNorm's statistics and dropout's masks are those of smaller batches",
+        ),
+        Shrunk::Training => ("training", Some(batch_size), by_rounding),
+        Shrunk::Evaluation => ("evaluation", None, by_rounding),
+        Shrunk::Features => ("the frozen trunk", None, by_rounding),
+    };
+    let message =
+        format!("memory ran out: {what} now runs {batch_size} samples at a time; {changes}");
+    let event = NewEvent {
+        level: Level::Warn,
+        data: serde_json::json!({ "batch_size": batch_size }),
+        message: message.clone(),
+    };
+    let shrunk = NewBatch {
+        micro_batch,
+        best_effort: message,
+    };
+    (shrunk, event)
 }
 
 /// 0 to 1, also of nonsense.

@@ -31,7 +31,10 @@ const FREEZE_MS: std::ops::Range<u64> = 200..4_000;
 const ALIVE: usize = 8;
 /// After the last signal, with all workers up: a job that has not ended by then is stuck.
 const SETTLE: Duration = Duration::from_secs(600);
-const TIMES: [&str; 12] = [
+const TIMES: [&str; 14] = [
+    // It is the storm that makes jobs fail, not the workers.
+    "--quarantine-after",
+    "1000",
     "--lease-ms",
     "2000",
     "--heartbeat-ms",

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::support::service::Service;
 
 /// A validated data set of two classes, and a job that waits on a base model: rows as a worker would have left them.
-async fn queued_job(service: &Service) -> Value {
+pub(crate) async fn queued_job(service: &Service) -> Value {
     let pool = service.pool().await;
     let file = service
         .upload("data.zip", "fine-tune", vec![1, 2, 3])
@@ -241,7 +241,9 @@ async fn a_wait_ends_when_the_job_changes() {
         let offer = rehead::db::queue::Offer {
             worker: WorkerId::new(),
             class: rehead::db::queue::DEFAULT_CLASS,
-            device_mb: 0,
+            device_mb: i32::MAX.unsigned_abs(),
+            capacity_mb: i32::MAX.unsigned_abs(),
+            reserve: Duration::from_secs(600),
             ttl: Duration::from_secs(60),
         };
         rehead::db::queue::claim(&pool, offer)
@@ -266,9 +268,16 @@ async fn a_wait_ends_when_the_job_changes() {
             message: "at step 3".to_owned(),
             retryable: false,
         };
-        rehead::db::queue::finish(&pool, claimed.job, claimed.token, &outcome, None, None)
-            .await
-            .unwrap()
+        rehead::db::queue::finish(
+            &pool,
+            claimed.job,
+            claimed.token,
+            &outcome,
+            None,
+            &rehead::db::queue::Trace::default(),
+        )
+        .await
+        .unwrap()
     };
     let terminal = format!("{path}?wait=30&until=terminal");
     let (seen, _) = tokio::join!(service.get(&terminal), end);
@@ -351,7 +360,7 @@ async fn the_same_idempotency_key_makes_one_job() {
 
 #[tokio::test]
 async fn streams_are_counted_and_end_with_the_service() {
-    let service = Service::start_with(&["--max-streams", "1"]).await;
+    let mut service = Service::start_with(&["--max-streams", "1"]).await;
     let job = queued_job(&service).await;
     let path = format!(
         "/v1/fine_tuning/jobs/{}/events",
@@ -379,8 +388,7 @@ async fn streams_are_counted_and_end_with_the_service() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     // A stop does not wait for followers.
-    let Service { mut server, .. } = service;
-    server.signal(nix::sys::signal::Signal::SIGTERM);
-    assert!(server.wait(Duration::from_secs(5)).success());
+    service.server.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(service.server.wait(Duration::from_secs(5)).success());
     drop(again);
 }

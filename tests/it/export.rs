@@ -108,15 +108,13 @@ fn deep() -> Head {
     }
 }
 
-/// One network of each family, at a size that is not its own.
+/// Networks that have every operation between them, at a size that is not their own.
 #[test]
 fn torchscript_gives_the_golden_logits_for_any_number_of_images() {
     let simple = || recipe().head;
     for (architecture, head) in [
         ("resnet18", deep()),
         ("tf_efficientnet_lite0", simple()),
-        ("efficientnet_b0", simple()),
-        ("mobilenetv2_100", simple()),
         ("mobilenetv3_small_100", simple()),
         ("squeezenet1_1", simple()),
         ("convnext_tiny", simple()),

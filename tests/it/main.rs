@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod bulk;
 mod chaos;
 mod cli;
 mod contract;
@@ -14,9 +15,11 @@ mod datasets;
 mod events;
 mod export;
 mod failures;
+mod go_on;
 mod http_errors;
 mod layers;
 mod main_job;
+mod memory;
 mod parity;
 mod plan;
 mod postgres;
@@ -29,6 +32,5 @@ mod storage_full;
 mod support;
 mod train_parity;
 mod traps;
+mod waiting;
 mod weights;
-mod worker_killed;
-mod zombie;

@@ -45,6 +45,7 @@ async fn a_plan_is_what_the_job_then_does() {
     let trained = u64::try_from(last_stage + 3 * 1281).unwrap();
     let frozen = u64::try_from(trunk - last_stage).unwrap();
     assert_eq!(plan["tensor_bytes"], 4 * (frozen + 5 * trained), "{plan}");
+    assert_eq!(plan["time"], Value::Null, "nothing was measured yet");
 
     let deep =
         json!({"cut": "blocks.6", "head": {"layers": [{"linear": 16}, {"batch_norm": true}]}});
@@ -59,6 +60,20 @@ async fn a_plan_is_what_the_job_then_does() {
     assert_eq!(job["status"], "succeeded", "{job}");
     assert_eq!(job["progress"]["n_steps"], plan["n_steps"]);
     assert_eq!(job["progress"]["step"], plan["n_steps"]);
+
+    let estimate = plan["memory"]["peak_bytes"].as_u64().unwrap() as f64;
+    let measured = job["attempts"][0]["peak_bytes"].as_u64().unwrap() as f64;
+    println!("peak memory: {estimate} estimated, {measured} measured");
+    assert!(
+        (0.5..2.0).contains(&(estimate / measured)),
+        "{estimate} {measured}"
+    );
+    let asked = std::time::Instant::now();
+    let again = service.post(PLAN, &body).await.ok();
+    assert!(asked.elapsed().as_secs_f64() < 1.0, "{:?}", asked.elapsed());
+    assert_eq!(again["time"]["measured_on"], 1);
+    let seconds = again["time"]["seconds"].as_f64().unwrap();
+    assert!(seconds > 0.1 && seconds < 300.0, "{seconds}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

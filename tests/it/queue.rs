@@ -13,8 +13,8 @@ use rehead::{
         events, files,
         jobs::{self, Created, Filter, JobProgress},
         metrics::{self, Evaluation},
-        models,
-        queue::{self, Claimed, Records},
+        models, places,
+        queue::{self, Claimed, Records, Trace},
     },
     domain::{
         file::Purpose,
@@ -78,14 +78,8 @@ async fn a_job_runs_to_its_model() {
         (created.status, created.seed, created.attempts),
         (JobStatus::Queued, u64::MAX - 7, 0)
     );
-    assert_eq!(
-        jobs::queue_place(pool, queue.tenant, job)
-            .await
-            .unwrap()
-            .unwrap()
-            .position,
-        1
-    );
+    let place = places::get(pool, queue.tenant, job).await.unwrap().unwrap();
+    assert_eq!(place.ahead, 0);
 
     let claimed = queue.claim().await.unwrap();
     assert_eq!((claimed.job, claimed.token), (job, 1));
@@ -102,6 +96,8 @@ async fn a_job_runs_to_its_model() {
         samples_per_second: 9.0,
     };
     let records = Records {
+        shrunk: None,
+        usage: None,
         phase: Some(Phase::Training),
         progress: Some(JobProgress {
             step: 2,
@@ -141,7 +137,7 @@ async fn a_job_runs_to_its_model() {
         1,
         &Outcome::Succeeded,
         Some(&new_model(&claimed)),
-        None,
+        &Trace::default(),
     )
     .await
     .unwrap();
@@ -207,16 +203,23 @@ async fn a_success_without_a_model_is_refused_by_the_database() {
     let job = queue.job().await;
     queue.claim().await.unwrap();
     assert!(
-        queue::finish(queue.pool(), job, 1, &Outcome::Succeeded, None, None)
-            .await
-            .is_err()
+        queue::finish(
+            queue.pool(),
+            job,
+            1,
+            &Outcome::Succeeded,
+            None,
+            &Trace::default()
+        )
+        .await
+        .is_err()
     );
     assert_eq!(status(&queue, job).await, JobStatus::Running);
     invariants(queue.pool()).await;
 }
 
 #[tokio::test]
-async fn claims_go_by_priority_then_by_turn_then_by_age() {
+async fn claims_go_by_turn_then_by_priority_then_by_age() {
     let queue = Queue::start().await;
     let (other, file) = queue.tenant("other").await;
     let late = queue.job_of(queue.tenant, queue.file, 4).await;
@@ -228,8 +231,8 @@ async fn claims_go_by_priority_then_by_turn_then_by_age() {
     while let Some(claimed) = queue.claim().await {
         order.push(claimed.job);
     }
-    // The urgent one was `other`'s turn; a tie goes to the older tenant.
-    assert_eq!(order, [urgent, first, second, others, late]);
+    // A tie of turns goes to the older tenant.
+    assert_eq!(order, [first, urgent, second, others, late]);
     invariants(queue.pool()).await;
 }
 
@@ -323,9 +326,16 @@ async fn a_worker_that_lost_its_lease_writes_nothing() {
     );
     for outcome in outcomes {
         let model = (outcome == Outcome::Succeeded).then(|| new_model(&zombie));
-        let ended = queue::finish(pool, job, zombie.token, &outcome, model.as_ref(), None)
-            .await
-            .unwrap();
+        let ended = queue::finish(
+            pool,
+            job,
+            zombie.token,
+            &outcome,
+            model.as_ref(),
+            &Trace::default(),
+        )
+        .await
+        .unwrap();
         assert_eq!(ended, None);
     }
     assert!(
@@ -382,7 +392,7 @@ async fn an_attempt_goes_on_from_the_last_good_checkpoint() {
     assert_eq!(gone, [1, 3]);
     checkpoints::forget(pool, ids[0]).await.unwrap();
     assert_eq!(
-        queue::finish(pool, job, 1, &Outcome::Yielded, None, None)
+        queue::finish(pool, job, 1, &Outcome::Yielded, None, &Trace::default())
             .await
             .unwrap(),
         Some(JobStatus::Queued)
@@ -438,7 +448,7 @@ async fn budgets_end_a_job_that_fails_or_crashes_again_and_again() {
             claimed.token,
             &retryable("no memory"),
             None,
-            Some("log"),
+            &Trace::default(),
         )
         .await;
         let expected = if attempt < 4 {
@@ -478,9 +488,16 @@ async fn budgets_end_a_job_that_fails_or_crashes_again_and_again() {
             let crashed = Outcome::Crashed {
                 message: "killed by signal 9".to_owned(),
             };
-            let ended = queue::finish(pool, crashing, claimed.token, &crashed, None, None)
-                .await
-                .unwrap();
+            let ended = queue::finish(
+                pool,
+                crashing,
+                claimed.token,
+                &crashed,
+                None,
+                &Trace::default(),
+            )
+            .await
+            .unwrap();
             assert_eq!(ended, Some(expected));
         }
     }
@@ -501,38 +518,13 @@ async fn budgets_end_a_job_that_fails_or_crashes_again_and_again() {
         retryable: false,
     };
     assert_eq!(
-        queue::finish(pool, wrong, 1, &permanent, None, None)
+        queue::finish(pool, wrong, 1, &permanent, None, &Trace::default())
             .await
             .unwrap(),
         Some(JobStatus::Failed)
     );
     assert_eq!(queue::reap(pool, AT_ONCE).await.unwrap(), None);
     invariants(pool).await;
-}
-
-#[tokio::test]
-async fn a_lease_that_is_kept_is_never_reaped() {
-    let queue = Queue::start().await;
-    let pool = queue.pool();
-    let job = queue.job().await;
-    let ttl = Duration::from_millis(200);
-    let claimed = claim(pool, queue.worker, ttl).await.unwrap();
-    for _ in 0..20 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        assert!(
-            queue::heartbeat(pool, job, claimed.token, ttl)
-                .await
-                .unwrap()
-                .is_some()
-        );
-        assert_eq!(queue::reap(pool, AT_ONCE).await.unwrap(), None);
-    }
-    tokio::time::sleep(ttl * 2).await;
-    assert_eq!(queue::reap(pool, HOUR).await.unwrap(), None);
-    assert_eq!(
-        queue::reap(pool, AT_ONCE).await.unwrap(),
-        Some((job, JobStatus::Queued))
-    );
 }
 
 #[tokio::test]
@@ -588,7 +580,7 @@ async fn a_job_is_cancelled_wherever_it_is() {
             .unwrap()
             .unwrap();
         assert!(seen.cancel_requested);
-        let ended = queue::finish(pool, running, 1, &outcome, None, None)
+        let ended = queue::finish(pool, running, 1, &outcome, None, &Trace::default())
             .await
             .unwrap();
         assert_eq!(ended, Some(JobStatus::Cancelled), "{outcome:?}");
@@ -624,7 +616,7 @@ async fn a_job_is_cancelled_wherever_it_is() {
         1,
         &Outcome::Succeeded,
         Some(&new_model(&claimed)),
-        None,
+        &Trace::default(),
     )
     .await
     .unwrap();
@@ -1114,10 +1106,17 @@ async fn storm(pool: &PgPool, dice: u64, ends: &AtomicU64) {
         // Vanishes.
         _ => return,
     };
-    if queue::finish(pool, job, token, &outcome, model.as_ref(), None)
-        .await
-        .unwrap()
-        .is_some()
+    if queue::finish(
+        pool,
+        job,
+        token,
+        &outcome,
+        model.as_ref(),
+        &Trace::default(),
+    )
+    .await
+    .unwrap()
+    .is_some()
     {
         ends.fetch_add(1, Ordering::Relaxed);
     }

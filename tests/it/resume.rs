@@ -5,7 +5,9 @@ use std::fs;
 use rehead_domain::{
     augmentation::{Augmentation, ColorJitter, RandAugment, RandomResizedCrop},
     progress::{Failure, Progress, exit},
-    recipe::{BatchNorm, FreezePhase, Head, HeadInit, HeadLayer, Optimizer, Recipe, Schedule},
+    recipe::{
+        BatchNorm, FreezePhase, Head, HeadInit, HeadLayer, Optimizer, Precision, Recipe, Schedule,
+    },
     work::TrainPlan,
 };
 
@@ -125,6 +127,14 @@ fn sgd_goes_on_exactly() {
 #[test]
 fn adamw_goes_on_exactly() {
     same_after_a_stop_and_a_kill(&eventful(Optimizer::Adamw));
+}
+
+#[test]
+fn bfloat16_goes_on_exactly() {
+    same_after_a_stop_and_a_kill(&Recipe {
+        precision: Precision::Bfloat16,
+        ..eventful(Optimizer::Adamw)
+    });
 }
 
 /// The head of a resumed run comes from its checkpoint, not from the probe. Training at these rates does not better the

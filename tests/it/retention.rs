@@ -119,10 +119,17 @@ async fn orphans_go_after_their_grace_and_a_live_attempts_objects_never() {
         .unwrap()
         .unwrap();
     let model = new_model(&claimed);
-    queue::finish(pool, job, token, &Outcome::Succeeded, Some(&model), None)
-        .await
-        .unwrap()
-        .unwrap();
+    queue::finish(
+        pool,
+        job,
+        token,
+        &Outcome::Succeeded,
+        Some(&model),
+        &queue::Trace::default(),
+    )
+    .await
+    .unwrap()
+    .unwrap();
     store.sweep(&queue, Duration::ZERO).await;
     assert!(underway.iter().all(|prefix| store.has(prefix)));
     assert_eq!(store.look(&queue, Duration::ZERO).await, []);

@@ -9,7 +9,7 @@ use rehead::{
         events, files,
         jobs::{self, Created, Job},
         phases,
-        queue::{self, Claimed},
+        queue::{self, Claimed, Trace},
     },
     domain::{
         file::Purpose,
@@ -77,10 +77,17 @@ async fn asked_twice(queue: &Queue, job: JobId, control: Control) -> JobStatus {
 async fn end(queue: &Queue, claimed: &Claimed, outcome: &Outcome) -> JobStatus {
     let model = (*outcome == Outcome::Succeeded).then(|| new_model(claimed));
     let (job, token) = (claimed.job, claimed.token);
-    queue::finish(queue.pool(), job, token, outcome, model.as_ref(), None)
-        .await
-        .unwrap()
-        .unwrap()
+    queue::finish(
+        queue.pool(),
+        job,
+        token,
+        outcome,
+        model.as_ref(),
+        &Trace::default(),
+    )
+    .await
+    .unwrap()
+    .unwrap()
 }
 
 async fn save(queue: &Queue, claimed: &Claimed, step: u64) {

@@ -1,36 +1,11 @@
 //! A full disk ends what cannot be written with a name and a sentence, keeps what was there, and holds up nothing else.
 
-use std::{path::Path, process::Command};
-
 use crate::support::{
     attempts::{long_job, material},
     data::files_below,
     service::Service,
+    tmpfs::Tmpfs,
 };
-
-/// A small file system of its own; gone when dropped.
-struct Tmpfs<'a>(&'a Path);
-
-impl<'a> Tmpfs<'a> {
-    /// `None` where this user may not mount.
-    fn mount(path: &'a Path, megabytes: u32) -> Option<Self> {
-        std::fs::create_dir_all(path).unwrap();
-        let size = format!("size={megabytes}m");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(path)
-            .status();
-        mounted
-            .is_ok_and(|status| status.success())
-            .then_some(Self(path))
-    }
-}
-
-impl Drop for Tmpfs<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_does_not_fit_leaves_nothing() {
@@ -52,6 +27,8 @@ async fn an_upload_that_does_not_fit_leaves_nothing() {
         .upload("small.zip", "fine-tune", vec![7; 1 << 20])
         .await
         .ok();
+    // Before its objects go with the file system.
+    drop(service);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,6 +48,20 @@ pub struct Layers {
     pub stages: Vec<Stage>,
     /// Every tensor of the trunk, in forward order.
     pub tensors: Vec<LayerTensor>,
+    /// What one sample costs in each stage, at the model's own input size; empty where it was not measured.
+    #[serde(default)]
+    pub costs: Vec<StageCost>,
+}
+
+/// What one sample costs in a stage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StageCost {
+    /// Multiplications of its forward pass, each with an addition.
+    pub macs: u64,
+    /// Numbers that training keeps for the gradient.
+    pub kept: u64,
+    /// Numbers that go into and come out of the largest operation.
+    pub largest: u64,
 }
 
 /// A named part of a trunk.

@@ -39,5 +39,6 @@ pub fn left(cut: &str, layers: &Layers) -> Result<Layers, Vec<Problem>> {
         feature_dim: layers.stages[last].channels,
         stages,
         tensors,
+        costs: layers.costs.iter().take(last + 1).copied().collect(),
     })
 }

@@ -270,6 +270,7 @@ pub(super) mod tests {
             });
         }
         Layers {
+            costs: Vec::new(),
             feature_dim: 8,
             stages,
             tensors,

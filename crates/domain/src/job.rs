@@ -141,6 +141,38 @@ pub enum Control {
     Stop,
 }
 
+/// Why a queued job does not run: the first of these that holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitReason {
+    /// Its tenant's jobs are held back.
+    TenantPaused,
+    /// It waits after an attempt that failed or crashed, until the time beside this.
+    Backoff,
+    /// No worker was heard of lately.
+    NoWorker,
+    /// As many jobs of its tenant run as may.
+    TenantAtCap,
+    /// Every worker has a job.
+    SlotsBusy,
+    /// Nothing is in its way: a worker takes it, or one of those ahead, in a moment.
+    Starting,
+}
+
+impl WaitReason {
+    /// The word in SQL and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TenantPaused => "tenant_paused",
+            Self::Backoff => "backoff",
+            Self::NoWorker => "no_worker",
+            Self::TenantAtCap => "tenant_at_cap",
+            Self::SlotsBusy => "slots_busy",
+            Self::Starting => "starting",
+        }
+    }
+}
+
 /// How an attempt ended, from the worker's side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::{
     base_model::Layers,
     cut,
+    estimate::{self, Memory},
     file::{Dataset, SplitSizes},
     problem::Problem,
     recipe::{HeadLayer, Optimizer, Recipe, steps_per_epoch},
@@ -15,6 +16,9 @@ use super::{
 
 /// Bytes of one number: weights and their states are f32.
 const NUMBER_BYTES: u64 = 4;
+
+/// Of a trainer's process before it holds a tensor of its job, in MiB: libtorch, its threads, decoded images.
+const PROCESS_MB: u64 = 350;
 
 /// Sizes that follow from a recipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -30,6 +34,8 @@ pub struct JobPlan {
     /// Of weights, gradients, the optimizer's state, the best weights so far and their running averages. Activations come on
     /// top: they grow with the batch and the input.
     pub tensor_bytes: u64,
+    /// Most memory at one time, estimated; `null` for a base model that was imported before its costs were measured.
+    pub memory: Option<Memory>,
 }
 
 /// From features to classes.
@@ -76,7 +82,11 @@ impl JobPlan {
         let steps_per_epoch = steps_per_epoch(samples.train, step_size);
         let head = HeadShape {
             inputs: u64::from(left.feature_dim),
-            outputs: training.classes.len() as u64,
+            outputs: recipe
+                .inherited
+                .as_ref()
+                .map_or(training.classes.len(), |inherited| inherited.labels.len())
+                as u64,
         };
         let parameters = count(recipe, &left, head);
         Ok(Self {
@@ -86,7 +96,17 @@ impl JobPlan {
             head,
             parameters,
             tensor_bytes: tensor_bytes(parameters, recipe),
+            memory: estimate::memory(recipe, &left, parameters, tensor_bytes(parameters, recipe)),
         })
+    }
+}
+
+impl JobPlan {
+    /// Device memory that a trainer needs for it, in MiB, before anything was measured. Too low rather than too high where
+    /// activations outweigh tensors: an attempt's measured peak corrects it.
+    pub fn device_mb(&self) -> u32 {
+        let mb = PROCESS_MB + self.tensor_bytes.div_ceil(1 << 20);
+        u32::try_from(mb).unwrap_or(u32::MAX)
     }
 }
 

@@ -31,6 +31,14 @@ pub enum Progress {
         n_epochs: u32,
         steps: Vec<Step>,
     },
+    /// Memory ran out; from here on fewer samples run together, and the same work is done again that way.
+    Shrunk {
+        what: Shrunk,
+        /// Samples that run together now.
+        batch_size: u32,
+    },
+    /// What the run cost, said once before `Finished`.
+    Used(Usage),
     Evaluated {
         metrics: Metrics,
         best: bool,
@@ -55,6 +63,31 @@ pub enum Progress {
         stopped_early: bool,
     },
     Failed(Failure),
+}
+
+/// Time and memory of a run that began at its plan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Most memory that the process held, on a CPU; `null` elsewhere.
+    pub peak_bytes: Option<u64>,
+    /// Samples that were decoded, and run through a frozen trunk; what was found in the cache is not among them.
+    pub prepared_samples: u64,
+    pub preparing_seconds: f64,
+    /// Samples of optimizer steps.
+    pub trained_samples: u64,
+    /// With evaluations and checkpoints.
+    pub training_seconds: f64,
+}
+
+/// Whose batches a trainer made smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shrunk {
+    /// Of the samples of an optimizer step, which stay as many: more batches add up to it.
+    Training,
+    Evaluation,
+    /// Of a frozen trunk, whose features are kept.
+    Features,
 }
 
 /// One optimizer step.

@@ -5,6 +5,10 @@ use utoipa::ToSchema;
 
 use super::augmentation::Augmentation;
 
+/// Version of what a recipe means. To be raised with every change that an older trainer would get wrong, a new field among
+/// them: workers leave jobs of newer versions alone.
+pub const SPEC_VERSION: u32 = 1;
+
 /// What the trainer is told to do. Two trainers with the same recipe, weights and data do the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Recipe {
@@ -16,6 +20,9 @@ pub struct Recipe {
     /// What trains instead of `trainable` from later epochs on, in order; empty without a freeze schedule.
     pub later_phases: Vec<FreezePhase>,
     pub head: Head,
+    /// What is taken over from a fine-tuned model or a checkpoint; `null` where training starts from a base model.
+    #[serde(default)]
+    pub inherited: Option<Inherited>,
     pub n_epochs: u32,
     /// Samples that run through the network together.
     pub batch_size: u32,
@@ -54,6 +61,7 @@ pub struct Recipe {
     /// none.
     pub ema_decay: Option<f64>,
     pub batch_norm: BatchNorm,
+    pub precision: Precision,
     pub early_stopping: EarlyStopping,
     pub checkpoint_every_seconds: u32,
     pub seed: u64,
@@ -73,6 +81,13 @@ impl Recipe {
             .chain(later.map(|phase| phase.trainable.as_slice()))
     }
 
+    /// Whether a step in several batches is, beyond rounding, another one than in one batch.
+    pub fn depends_on_batches(&self) -> bool {
+        let mut layers = self.head.layers.iter();
+        self.batch_norm == BatchNorm::Update
+            || layers.any(|layer| matches!(layer, HeadLayer::Dropout(_) | HeadLayer::BatchNorm))
+    }
+
     /// Whether training by either gives the same numbers. How often it is saved does not matter.
     pub fn is_same_training(&self, other: &Self) -> bool {
         let saved_as = Self {
@@ -88,6 +103,27 @@ impl Recipe {
 pub fn steps_per_epoch(samples: u64, batch_size: u64) -> u64 {
     let lone = samples % batch_size == 1 && samples > batch_size;
     samples.div_ceil(batch_size) - u64::from(lone)
+}
+
+/// What a job that goes on takes over from its parent besides the trunk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Inherited {
+    /// The result's classes in label order: the parent's, which keep their numbers, then new ones.
+    pub labels: Vec<String>,
+    /// How many of them the parent's head knows; 0 where the head is new.
+    pub known: u32,
+}
+
+impl Inherited {
+    /// Whether the parent's head goes on.
+    pub fn keeps_head(&self) -> bool {
+        self.known > 0
+    }
+
+    /// Whether the head goes on with new rows.
+    pub fn grows(&self) -> bool {
+        self.keeps_head() && (self.known as usize) < self.labels.len()
+    }
 }
 
 /// A part of a training in which the same parameters train.
@@ -153,9 +189,10 @@ pub enum HeadLayer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HeadInit {
-    /// Weights and bias 0 (BiT's `zero_head`): the first loss is exactly ln(classes).
+    /// Weights and bias 0 (BiT's `zero_head`): the first loss is exactly ln(classes). New rows of a head that goes on begin
+    /// at the mean of its old ones.
     Zero,
-    /// Weights from N(0, 0.01), bias 0.
+    /// Weights from N(0, 0.01), bias 0; around that mean in a head that goes on.
     Normal,
     /// The best linear classifier on the base model's features, by convex optimisation (LP-FT, Kumar et al. 2022).
     Probe,
@@ -193,6 +230,17 @@ pub enum Schedule {
 pub enum BatchNorm {
     Frozen,
     Update,
+}
+
+/// In which numbers the trunk's trained part computes. Weights, normalisations, head, loss, gradients and optimizer are
+/// float32 either way, and so are the frozen part and every evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    Float32,
+    /// Has float32's range, so that no loss is scaled, and three significant digits. Faster only where the device computes in
+    /// it; slower elsewhere.
+    Bfloat16,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

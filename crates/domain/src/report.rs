@@ -23,6 +23,31 @@ pub struct Report {
     pub classes: Vec<ClassReport>,
     /// `confusion[true label][predicted label]`, counts.
     pub confusion: Vec<Vec<u64>>,
+    /// Of a job that went on from a model with its head: what became of the classes that it knew. `null` for other jobs.
+    #[serde(default)]
+    pub forgetting: Option<Forgetting>,
+}
+
+/// How the classes that a model knew fare before the first step of a training that went on from it, and after the last. On
+/// this data's validation split, samples of those classes alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Forgetting {
+    pub samples: u64,
+    /// `null` where the split has no sample of them.
+    pub accuracy_before: Option<f64>,
+    pub accuracy_after: Option<f64>,
+    /// In label order. A class without a sample has no recall to compare: what it lost cannot be told from this data.
+    pub classes: Vec<KnownClass>,
+}
+
+/// A class that the model knew.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct KnownClass {
+    pub name: String,
+    /// Samples of this class.
+    pub support: u64,
+    pub recall_before: Option<f64>,
+    pub recall_after: Option<f64>,
 }
 
 /// One class's row. A share is `null` where it would divide by zero.

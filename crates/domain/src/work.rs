@@ -21,6 +21,12 @@ pub enum Assignment {
     Inspect { folder: PathBuf },
 }
 
+/// The first line of a warm spare trainer: the device that it computed on, or why it cannot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelfTested {
+    pub outcome: Result<String, super::progress::Failure>,
+}
+
 /// A line on the standard input of a trainer that runs. Closing the input asks it to save its state and stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stop", rename_all = "snake_case")]
@@ -49,6 +55,9 @@ pub struct TrainPlan {
     pub validation_pack_sha256: Option<String>,
     /// The checkpoint folder to go on from.
     pub resume: Option<PathBuf>,
+    /// Samples that run through the network together in training, where the recipe's `batch_size` was found to be too many.
+    #[serde(default)]
+    pub micro_batch: Option<u32>,
     /// A folder shared with other jobs, for features; entries are named by content.
     pub cache: PathBuf,
     /// `auto` (a GPU where there is one), `cpu` or `cuda:0`.
@@ -68,6 +77,19 @@ pub struct PlanModel {
     pub weights: PathBuf,
     /// Lower-case hex.
     pub weights_sha256: String,
+    /// What lies over these weights, lowest first, where the job goes on from a model or a checkpoint; otherwise empty.
+    #[serde(default)]
+    pub over: Vec<PlanWeights>,
+}
+
+/// Weights of a model or a checkpoint that a job goes on from: safetensors with timm's names, the head's among them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanWeights {
+    pub weights: PathBuf,
+    /// Lower-case hex.
+    pub sha256: String,
+    /// Whether every tensor of the network is there, or only those that training changed.
+    pub whole: bool,
 }
 
 /// The plan of `rehead inspect FOLDER`.

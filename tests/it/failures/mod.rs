@@ -1,6 +1,19 @@
 //! What goes wrong in queues elsewhere, done on purpose to real processes. Names begin with the failure's number in
 //! docs/failures.md, where there is one.
 
+mod admission;
+mod budgets;
 mod cancel;
+mod disk;
+mod fairness;
+mod killed;
+mod leases;
+mod notify;
+mod outage;
 mod pause;
+mod saves;
+mod shutdown;
 mod stop;
+mod table;
+mod watchdog;
+mod zombie;

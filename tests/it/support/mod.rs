@@ -8,4 +8,5 @@ pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod queue;
 pub(crate) mod service;
+pub(crate) mod tmpfs;
 pub(crate) mod training;

@@ -7,11 +7,20 @@ use std::{
     process::Command,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use rehead::{
     db,
     postgres::{Postgres, StartOptions},
 };
-use sqlx::PgPool;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use super::process::descendants;
 
 /// Starts an empty server in `dir/postgres`. To be called on the test's own thread: it ends with the server.
 pub(crate) fn start(dir: &Path) -> Postgres {
@@ -58,11 +67,22 @@ fn template() -> std::path::PathBuf {
     folder.join("data")
 }
 
+/// Kills a server and the processes of all its connections.
+pub(crate) fn kill_server(postgres: &Postgres) {
+    let postmaster = postgres.pid().cast_signed();
+    let mut all = descendants(postmaster);
+    all.insert(0, postmaster);
+    for pid in all {
+        // Some end by themselves when the postmaster does.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
 /// A migrated database, in a folder of its own. Both end when dropped.
 pub(crate) struct Database {
     pub(crate) pool: PgPool,
-    _postgres: Postgres,
-    _dir: tempfile::TempDir,
+    postgres: Option<Postgres>,
+    dir: tempfile::TempDir,
 }
 
 impl Database {
@@ -76,10 +96,94 @@ impl Database {
         db::migrate(&pool).await.unwrap();
         Self {
             pool,
-            _postgres: postgres,
-            _dir: dir,
+            postgres: Some(postgres),
+            dir,
         }
     }
+
+    /// Kills the server and the processes of all its connections.
+    pub(crate) fn kill(&self) {
+        kill_server(self.postgres.as_ref().unwrap());
+    }
+
+    /// Starts it again on the same data, under the same URL.
+    pub(crate) fn restart(&mut self) {
+        // The old one must be gone, not only dead, or the new one takes it for alive.
+        self.postgres = None;
+        self.postgres = Some(start(self.dir.path()));
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        check_at_end(self.pool.connect_options().as_ref().clone(), None);
+    }
+}
+
+/// Asserts at the end of a test what holds at every moment, unless the test has failed already. `objects` is the folder of
+/// the object store, where the test has one.
+pub(crate) fn check_at_end(options: PgConnectOptions, objects: Option<&Path>) {
+    if std::thread::panicking() {
+        return;
+    }
+    let check = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(async {
+            let pool = PgPoolOptions::new()
+                .max_connections(1)
+                .connect_with(options)
+                .await;
+            let pool = pool.expect("the database is there at the end of the test");
+            invariants(&pool).await;
+            if let Some(objects) = objects {
+                rows_have_their_objects(&pool, objects).await;
+            }
+        });
+    };
+    // The test's own runtime, of either kind, may be the one that drops.
+    let checked = std::thread::scope(|scope| scope.spawn(check).join());
+    if let Err(payload) = checked {
+        std::panic::resume_unwind(payload);
+    }
+}
+
+/// No row names an object that is not complete.
+async fn rows_have_their_objects(pool: &PgPool, objects: &Path) {
+    let queries = [
+        "select objects || 'manifest.json' from checkpoints where state = 'committed'",
+        "select 'files/' || replace(id::text, '-', '') || '/content' from files",
+        "select objects || 'model.safetensors' from models where kind = 'fine_tuned'",
+    ];
+    for query in queries {
+        let named = || sqlx::query_scalar::<_, String>(query).fetch_all(pool);
+        let mut missing: Vec<String> = named().await.unwrap();
+        missing.retain(|key| !objects.join(key).is_file());
+        // A worker that still runs may have deleted row and object since.
+        let still = named().await.unwrap();
+        missing.retain(|key| still.contains(key));
+        assert!(
+            missing.is_empty(),
+            "rows name objects that are not there: {missing:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_test_that_leaves_broken_rows_fails() {
+    let database = Database::start().await;
+    sqlx::query("update tenants set running = 1")
+        .execute(&database.pool)
+        .await
+        .unwrap();
+    let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(database)));
+    let payload = dropped.expect_err("the end of the test did not look");
+    let message = payload.downcast_ref::<String>().unwrap();
+    assert!(
+        message.contains("a tenant's running jobs are its leases"),
+        "{message}"
+    );
 }
 
 /// Asserts what holds at every moment, whoever was killed: each is a query for rows that break it.

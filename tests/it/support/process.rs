@@ -125,6 +125,24 @@ pub(crate) fn eventually<T>(limit: Duration, what: &str, mut ask: impl FnMut() -
     }
 }
 
+/// Resident memory now, in bytes.
+pub(crate) fn resident_memory(pid: i32) -> u64 {
+    let size = status_field(pid, "VmRSS:").unwrap();
+    let kib: u64 = size.trim_end_matches(" kB").trim().parse().unwrap();
+    kib << 10
+}
+
+/// Lets a process have at most so many bytes of memory beyond what it has now.
+pub(crate) fn limit_memory(pid: i32, more: u64) {
+    let size = status_field(pid, "VmSize:").unwrap();
+    let kib: u64 = size.trim_end_matches(" kB").trim().parse().unwrap();
+    let limited = Command::new("prlimit")
+        .arg(format!("--pid={pid}"))
+        .arg(format!("--as={}", (kib << 10) + more))
+        .status();
+    assert!(limited.unwrap().success());
+}
+
 /// Whether a process runs (a zombie does not).
 pub(crate) fn is_alive(pid: i32) -> bool {
     status_field(pid, "State:")

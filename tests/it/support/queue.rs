@@ -7,6 +7,7 @@ use rehead::{
         files::{self, NewFile},
         jobs::{self, Created, Idempotency, NewJob},
         models::{self, NewBaseModel},
+        parents::Origin,
         queue::{self, Claimed, DEFAULT_CLASS, NewCheckpoint, NewModel, Offer},
         tenants::{self, TenantId},
     },
@@ -17,8 +18,8 @@ use rehead::{
         id::{FileId, JobId, WorkerId},
         problem::Problem,
         recipe::{
-            BatchNorm, EarlyStopping, Head, HeadInit, HeadLayer, Metric, Optimizer, Recipe,
-            Schedule, Task,
+            BatchNorm, EarlyStopping, Head, HeadInit, HeadLayer, Metric, Optimizer, Precision,
+            Recipe, Schedule, Task,
         },
         report::Report,
         request::{
@@ -147,6 +148,7 @@ impl Queue {
             id: JobId::new(),
             tenant: self.tenant,
             request: request(self.file),
+            origin: Origin::base("net"),
             seed: u64::MAX - 7,
             resolution: Some(resolution()),
             idempotency: None,
@@ -188,6 +190,8 @@ pub(crate) async fn claim(pool: &PgPool, worker: WorkerId, ttl: Duration) -> Opt
         worker,
         class: DEFAULT_CLASS,
         device_mb: 1_000,
+        capacity_mb: 1_000,
+        reserve: HOUR,
         ttl,
     };
     queue::claim(pool, offer).await.unwrap()
@@ -213,12 +217,13 @@ pub(crate) fn request(training_file: FileId) -> JobRequest {
         transfer: Transfer {
             augmentation: Auto::Auto,
             task: Auto::Auto,
-            cut: "pre_logits".to_owned(),
+            cut: Auto::Auto,
             freeze: Freeze::All,
             head: RequestedHead {
-                layers: vec![HeadLayer::Dropout(0.2)],
+                layers: Auto::Value(vec![HeadLayer::Dropout(0.2)]),
                 init: Auto::Auto,
             },
+            labels: Auto::Auto,
             hyperparameters: Hyperparameters::default(),
             early_stopping: RequestedEarlyStopping {
                 patience: Auto::Auto,
@@ -240,6 +245,7 @@ pub(crate) fn resolution() -> Resolution {
             layers: vec![HeadLayer::Dropout(0.2)],
             init: HeadInit::Zero,
         },
+        inherited: None,
         n_epochs: 3,
         batch_size: 32,
         accumulate: 1,
@@ -259,6 +265,7 @@ pub(crate) fn resolution() -> Resolution {
         gradient_clip: None,
         ema_decay: None,
         batch_norm: BatchNorm::Frozen,
+        precision: Precision::Float32,
         early_stopping: EarlyStopping {
             patience: None,
             metric: Metric::ValidAccuracy,
@@ -270,6 +277,7 @@ pub(crate) fn resolution() -> Resolution {
     Resolution {
         recipe,
         resolved: Vec::new(),
+        device_mb: 0,
     }
 }
 
@@ -323,6 +331,7 @@ pub(crate) fn imported() -> Imported {
     Imported {
         architecture: "resnet18".to_owned(),
         layers: Layers {
+            costs: Vec::new(),
             feature_dim: 512,
             stages: Vec::new(),
             tensors: Vec::new(),
@@ -381,6 +390,7 @@ pub(crate) fn new_model(claimed: &Claimed) -> NewModel {
         log_loss: 0.6,
         classes: Vec::new(),
         confusion: Vec::new(),
+        forgetting: None,
     };
     NewModel {
         labels: vec!["cats".to_owned(), "dogs".to_owned()],
@@ -388,5 +398,6 @@ pub(crate) fn new_model(claimed: &Claimed) -> NewModel {
         report,
         objects: format!("bundles/{}/{}/", claimed.job.0.simple(), claimed.token),
         parameters: 11_001_000,
+        weights_sha256: "ab".repeat(32),
     }
 }

@@ -5,18 +5,11 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{
-    data, openapi, postgres,
-    process::{Process, descendants},
-};
+use super::{data, openapi, postgres, process::Process};
 
 /// Ended with everything it started when dropped. The order of the fields is the order of their ends.
 pub(crate) struct Service {
@@ -73,6 +66,12 @@ impl Answer {
     }
 }
 
+impl Drop for Service {
+    fn drop(&mut self) {
+        postgres::check_at_end(self.database_url.parse().unwrap(), Some(&self.objects()));
+    }
+}
+
 impl Service {
     /// A service without a worker.
     pub(crate) async fn start() -> Self {
@@ -125,7 +124,7 @@ impl Service {
         }
     }
 
-    /// Starts a worker, with a one-thread trainer where `arguments` do not say otherwise; `name` tells it from the test's other workers.
+    /// Starts a worker, with a one-thread trainer and a quick poll where `arguments` do not say otherwise; `name` tells it from the test's other workers.
     pub(crate) fn worker(&self, name: &str, arguments: &[&str]) -> Process {
         let rehead = Path::new(env!("CARGO_BIN_EXE_rehead"));
         self.worker_of(rehead, name, arguments)
@@ -142,7 +141,10 @@ impl Service {
             "--objects",
             objects.to_str().unwrap(),
         ];
-        all.extend(["--work-dir", work_dir.to_str().unwrap(), "--poll-ms", "200"]);
+        all.extend(["--work-dir", work_dir.to_str().unwrap()]);
+        if !arguments.contains(&"--poll-ms") {
+            all.extend(["--poll-ms", "200"]);
+        }
         if !arguments.contains(&"--threads") {
             all.extend(["--threads", "1"]);
         }
@@ -156,13 +158,7 @@ impl Service {
 
     /// Kills Postgres and the processes of all its connections.
     pub(crate) fn kill_postgres(&self) {
-        let postmaster = self.postgres.as_ref().unwrap().pid().cast_signed();
-        let mut all = descendants(postmaster);
-        all.insert(0, postmaster);
-        for pid in all {
-            // Some end by themselves when the postmaster does.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+        postgres::kill_server(self.postgres.as_ref().unwrap());
     }
 
     /// Starts Postgres again on the same data, under the same URL.

@@ -12,7 +12,10 @@ use rehead_domain::{
     base_model::SourceTask,
     id::JobId,
     progress::{Inspected, Progress},
-    recipe::{BatchNorm, EarlyStopping, Head, HeadInit, Metric, Optimizer, Recipe, Schedule, Task},
+    recipe::{
+        BatchNorm, EarlyStopping, Head, HeadInit, Metric, Optimizer, Precision, Recipe, Schedule,
+        Task,
+    },
     work::{DatasetLimits, PLAN, PlanModel, TrainPlan},
 };
 use rehead_trainer::{data::inspect, models::registry};
@@ -32,6 +35,7 @@ pub(crate) fn recipe() -> Recipe {
             layers: Vec::new(),
             init: HeadInit::Zero,
         },
+        inherited: None,
         n_epochs: 1,
         batch_size: 8,
         accumulate: 1,
@@ -51,6 +55,7 @@ pub(crate) fn recipe() -> Recipe {
         gradient_clip: None,
         ema_decay: None,
         batch_norm: BatchNorm::Frozen,
+        precision: Precision::Float32,
         early_stopping: EarlyStopping {
             patience: None,
             metric: Metric::ValidLoss,
@@ -92,6 +97,7 @@ pub(crate) fn base_model(architecture: &str, folder: &Path) -> Result<PlanModel,
         preprocessing: architecture.preprocessing.clone(),
         weights,
         weights_sha256: "0".repeat(64),
+        over: Vec::new(),
     })
 }
 
@@ -107,15 +113,25 @@ impl Material {
         Self::of("resnet18", per_class)
     }
 
-    /// Two categories with `per_class` images each; inputs are 64 pixels wide.
+    /// Two categories.
     pub(crate) fn of(architecture: &str, per_class: usize) -> Self {
+        Self::with(architecture, &["animals", "food"], per_class)
+    }
+
+    /// The same with inputs of `side` pixels.
+    pub(crate) fn sized(architecture: &str, per_class: usize, side: u32) -> Self {
+        Self::made(architecture, &["animals", "food"], per_class, side)
+    }
+
+    /// These categories with `per_class` images each; inputs are 64 pixels wide.
+    pub(crate) fn with(architecture: &str, classes: &[&str], per_class: usize) -> Self {
+        Self::made(architecture, classes, per_class, 64)
+    }
+
+    fn made(architecture: &str, classes: &[&str], per_class: usize, side: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let archive = dir.path().join("data.zip");
-        fs::write(
-            &archive,
-            data::clipart_subset(&["animals", "food"], per_class),
-        )
-        .unwrap();
+        fs::write(&archive, data::clipart_subset(classes, per_class)).unwrap();
         let limits = DatasetLimits {
             entries: 1_000,
             unpacked_bytes: 1 << 30,
@@ -127,7 +143,7 @@ impl Material {
         let said = inspect::run(&archive, &limits, 1, dir.path());
         assert_eq!(said, Inspected::Accepted);
         let mut base = base_model(architecture, dir.path()).unwrap();
-        base.preprocessing.input_size = 64;
+        base.preprocessing.input_size = side;
         Self { dir, base }
     }
 
@@ -143,6 +159,7 @@ impl Material {
             validation_pack: None,
             validation_pack_sha256: None,
             resume: None,
+            micro_batch: None,
             cache: self.dir.path().join("cache"),
             device: "cpu".to_owned(),
             threads: 1,
@@ -202,6 +219,10 @@ impl Trainer {
     /// Closes its standard input: "save and stop".
     pub(crate) fn ask_to_stop(&mut self) {
         self.input = None;
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id() as i32
     }
 
     pub(crate) fn kill(&mut self) {

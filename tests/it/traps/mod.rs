@@ -2,11 +2,14 @@
 
 mod batches;
 mod best;
+mod caches;
 mod failures;
 mod freezing;
 mod head;
 mod losses;
 mod options;
+mod parents;
+mod precision;
 mod rates;
 mod views;
 

@@ -14,13 +14,23 @@ use crate::{
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RequestedHead {
-    pub layers: Vec<HeadLayer>,
+    pub layers: Auto<Vec<HeadLayer>>,
     pub init: Auto<HeadInit>,
+}
+
+impl RequestedHead {
+    /// The layers before the last linear one; none while that is not settled.
+    pub fn layers(&self) -> &[HeadLayer] {
+        match &self.layers {
+            Auto::Value(layers) => layers,
+            Auto::Auto => &[],
+        }
+    }
 }
 
 pub(super) fn head(fields: Fields<'_>) -> RequestedHead {
     let head = RequestedHead {
-        layers: fields.optional("layers", head_layers).unwrap_or_default(),
+        layers: fields.auto("layers", head_layers),
         init: fields.auto("init", word(&["zero", "normal", "probe"])),
     };
     fields.finish();

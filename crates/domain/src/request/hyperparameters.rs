@@ -6,14 +6,14 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Auto;
 use crate::{
     fields::{Fields, OUT_OF_RANGE, Read, integer, number, word},
     limits,
-    recipe::{BatchNorm, Optimizer, Schedule},
+    recipe::{BatchNorm, Optimizer, Precision, Schedule},
 };
 
 /// What a learning rate may be multiplied by.
@@ -43,6 +43,7 @@ pub struct Hyperparameters {
     /// `none`, or the share that the average keeps.
     pub ema_decay: Auto<EmaDecay>,
     pub batch_norm: Auto<BatchNorm>,
+    pub precision: Auto<Precision>,
 }
 
 /// How much each class counts in the loss.
@@ -113,8 +114,8 @@ pub(super) fn hyperparameters(fields: Fields<'_>) -> Hyperparameters {
         gradient_clip: fields.auto("gradient_clip", number(1e-6..=1e6)),
         ema_decay: fields.auto("ema_decay", ema_decay),
         batch_norm: fields.auto("batch_norm", word(&["frozen", "update"])),
+        precision: fields.auto("precision", word(&["float32", "bfloat16"])),
     };
-    fields.neutral("precision", &[json!("auto"), json!("float32")]);
     fields.finish();
     hyperparameters
 }

@@ -17,7 +17,7 @@ pub use self::{
     freeze::{Freeze, ScheduledFreeze},
     head::RequestedHead,
     hyperparameters::{ClassWeightRule, ClassWeights, EmaDecay, EmaOff, Hyperparameters},
-    transfer::{RequestedEarlyStopping, Transfer},
+    transfer::{LabelRule, RequestedEarlyStopping, Transfer},
 };
 use self::{hyperparameters::openai_hyperparameters, transfer::transfer};
 use crate::{
@@ -46,7 +46,7 @@ pub enum Auto<T> {
 /// A fine-tuning job as asked for; what is left out is its default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobRequest {
-    /// A base model's id.
+    /// A base model's id; or a fine-tuned model's or a checkpoint's, to go on from.
     pub model: String,
     /// A data set, uploaded with purpose `fine-tune`.
     pub training_file: FileId,

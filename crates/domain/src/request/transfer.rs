@@ -21,13 +21,28 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Transfer {
     pub task: Auto<Task>,
-    pub cut: String,
+    pub cut: Auto<String>,
     pub freeze: Freeze,
     pub head: RequestedHead,
+    /// What becomes of the labels of the model that the job goes on from.
+    #[serde(default)]
+    pub labels: Auto<LabelRule>,
     pub hyperparameters: Hyperparameters,
     pub augmentation: Auto<RequestedAugmentation>,
     pub early_stopping: RequestedEarlyStopping,
     pub checkpoint_every_seconds: u64,
+}
+
+/// What becomes of the labels of the model that a job goes on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LabelRule {
+    /// They stay; the file may have fewer.
+    Keep,
+    /// They keep their numbers, and the file's new ones follow: the head grows.
+    Extend,
+    /// The file's classes take their place, on a new head.
+    Replace,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -41,9 +56,10 @@ impl Default for Transfer {
     fn default() -> Self {
         Self {
             task: Auto::Auto,
-            cut: "pre_logits".to_owned(),
+            cut: Auto::Auto,
             freeze: Freeze::All,
             head: RequestedHead::default(),
+            labels: Auto::Auto,
             hyperparameters: Hyperparameters::default(),
             augmentation: Auto::Auto,
             early_stopping: RequestedEarlyStopping::default(),
@@ -56,13 +72,12 @@ pub(super) fn transfer(fields: Fields<'_>) -> Transfer {
     let defaults = Transfer::default();
     let transfer = Transfer {
         task: fields.auto("task", word(&["single_label_classification"])),
-        cut: fields
-            .optional("cut", text(limits::STAGE_CHARACTERS))
-            .unwrap_or(defaults.cut),
+        cut: fields.auto("cut", text(limits::STAGE_CHARACTERS)),
         freeze: fields
             .optional("freeze", freeze::freeze)
             .unwrap_or(defaults.freeze),
         head: fields.object("head").map_or(defaults.head, head::head),
+        labels: fields.auto("labels", word(&["keep", "extend", "replace"])),
         hyperparameters: fields
             .object("hyperparameters")
             .map(hyperparameters::hyperparameters)

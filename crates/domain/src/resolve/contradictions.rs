@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     problem::Problem,
-    recipe::{BatchNorm, HeadInit, HeadLayer, Schedule, is_linear_head},
+    recipe::{BatchNorm, HeadInit, HeadLayer, Precision, Schedule, is_linear_head},
     request::{Auto, CONTRADICTION, JobRequest},
 };
 
@@ -19,7 +19,7 @@ pub(super) fn contradictions(
     let asked = &request.transfer.hyperparameters;
     let mut problems = Vec::new();
     let head = &request.transfer.head;
-    if head.init == Auto::Value(HeadInit::Probe) && !is_linear_head(&head.layers) {
+    if head.init == Auto::Value(HeadInit::Probe) && !is_linear_head(head.layers()) {
         let message = "a probe is one linear layer on the features; leave `init` out, or all head layers but dropout";
         problems.push(Problem::new(
             "method.transfer.head.init",
@@ -57,7 +57,13 @@ pub(super) fn contradictions(
             contradiction("accumulate", BATCH_TOO_LARGE, message);
         }
     }
-    if batch_size == 1 && request.transfer.head.layers.contains(&HeadLayer::BatchNorm) {
+    if batch_size == 1
+        && request
+            .transfer
+            .head
+            .layers()
+            .contains(&HeadLayer::BatchNorm)
+    {
         let message = "a batch of one sample has no statistics for the head's batch_norm; give a batch_size of at least 2";
         contradiction("batch_size", CONTRADICTION, message.to_owned());
     }
@@ -78,6 +84,10 @@ pub(super) fn contradictions(
     if trunk_is_frozen && asked.backbone_learning_rate != Auto::Auto {
         let message = "backbone_learning_rate has no effect while the whole trunk is frozen; leave it out or freeze less";
         contradiction("backbone_learning_rate", CONTRADICTION, message.to_owned());
+    }
+    if trunk_is_frozen && asked.precision == Auto::Value(Precision::Bfloat16) {
+        let message = "bfloat16 is for the part of the trunk that trains, and the whole trunk is frozen; leave precision out or freeze less";
+        contradiction("precision", CONTRADICTION, message.to_owned());
     }
     if trunk_is_frozen && asked.batch_norm == Auto::Value(BatchNorm::Update) {
         let message = "a frozen trunk never updates BatchNorm; leave batch_norm out or freeze less";

@@ -4,16 +4,20 @@
 mod augmentation;
 mod contradictions;
 mod defaults;
+mod form;
 mod settle;
 
 use self::contradictions::{contradictions, late_phases};
+use self::form::form;
 use self::settle::settle;
 use crate::{
     base_model::Layers,
-    class_weights, cut,
+    class_weights,
     fields::NOT_AVAILABLE,
     file::Dataset,
     freeze,
+    job_plan::JobPlan,
+    parent::Parent,
     problem::{Code, Problem, suggestion},
     recipe::{Recipe, Resolved, Task},
     request::JobRequest,
@@ -25,30 +29,55 @@ pub const EMPTY_SPLIT: Code = "empty_split";
 /// A class of the validation file that the training file does not have.
 pub const UNKNOWN_CLASS: Code = "unknown_class";
 
+/// A class of the training file that the model which a job goes on from does not know.
+pub const NEW_CLASS: Code = "new_class";
+
 /// More samples in a batch than there are.
 pub const BATCH_TOO_LARGE: Code = "batch_too_large";
+
+/// Where training starts.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// Of the base model.
+    pub layers: &'a Layers,
+    /// The model or checkpoint that the job goes on from, where it is not the base model itself.
+    pub parent: Option<&'a Parent>,
+}
 
 /// A recipe and how its `"auto"`s were settled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolution {
     pub recipe: Recipe,
     pub resolved: Vec<Resolved>,
+    /// Device memory that it needs, in MiB, as estimated.
+    pub device_mb: u32,
 }
 
 /// Settles a request. `seed` is the request's, or one drawn for it.
 ///
 /// # Errors
-/// Everything in the request that this base model or these data cannot do.
+/// Everything in the request that this model or these data cannot do.
 pub fn resolve(
     request: &JobRequest,
-    layers: &Layers,
+    start: Start<'_>,
     training: &Dataset,
     validation: Option<&Dataset>,
     seed: u64,
 ) -> Result<Resolution, Vec<Problem>> {
-    let mut problems = data_problems(training, validation);
+    let form = form(&request.transfer, start, training);
+    let labels = form.as_ref().map_or_else(
+        |_| form::every_class(start, training),
+        |form| form.labels(training),
+    );
+    let mut problems = data_problems(training, validation, &labels);
     let mut noted = |found: Vec<Problem>| problems.extend(found);
-    let left = cut::left(&request.transfer.cut, layers);
+    let form = form.map_err(&mut noted).ok();
+    // What is settled of the form is asked for from here on.
+    let request = &form
+        .as_ref()
+        .map_or_else(|| request.clone(), |form| form.fill(request));
+    let layers = start.layers;
+    let left = form::left(&request.transfer, start);
     let phases = left.and_then(|left| freeze::phases(&request.transfer.freeze, layers, &left));
     let phases = phases.unwrap_or_else(|found| {
         noted(found);
@@ -68,10 +97,18 @@ pub fn resolve(
     noted(contradictions(request, trunk_is_frozen, samples));
     noted(augmentation::contradictions(request, &phases));
     noted(late_phases(request, &phases));
-    if !problems.is_empty() {
+    let Some(form) = form.filter(|_| problems.is_empty()) else {
         return Err(problems);
-    }
-    Ok(settle(request, phases, class_weights, samples, seed))
+    };
+    let class_weights = class_weights.map(|weights| form.by_label(training, &weights));
+    let (recipe, mut resolved) = settle(request, &form, phases, class_weights, samples, seed);
+    resolved.extend(form.resolved);
+    let plan = JobPlan::of(&recipe, layers, training, validation)?;
+    Ok(Resolution {
+        device_mb: plan.device_mb(),
+        recipe,
+        resolved,
+    })
 }
 
 /// Samples that train: with a validation file of its own, the training file's validation split trains too.
@@ -79,7 +116,12 @@ fn training_samples(training: &Dataset, validation: Option<&Dataset>) -> u64 {
     training.splits.train + validation.map_or(0, |_| training.splits.validation)
 }
 
-fn data_problems(training: &Dataset, validation: Option<&Dataset>) -> Vec<Problem> {
+/// `labels` are the result's.
+fn data_problems(
+    training: &Dataset,
+    validation: Option<&Dataset>,
+    labels: &[String],
+) -> Vec<Problem> {
     let mut problems = Vec::new();
     if training.task != Task::SingleLabelClassification {
         let message = format!(
@@ -102,7 +144,7 @@ fn data_problems(training: &Dataset, validation: Option<&Dataset>) -> Vec<Proble
         }
         return problems;
     };
-    let known = training.classes.iter().map(|class| class.name.as_str());
+    let known = labels.iter().map(String::as_str);
     for class in &validation.classes {
         if !known.clone().any(|name| name == class.name) {
             let message = format!(

@@ -4,24 +4,26 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Resolution, augmentation,
+    augmentation,
     defaults::{batch_norm, default_batch_size, default_epochs, head_rate, mixup},
+    form::Form,
 };
 use crate::{
     recipe::{
-        EarlyStopping, FreezePhase, Head, HeadInit, Metric, Optimizer, Recipe, Resolved, Schedule,
-        Task,
+        EarlyStopping, FreezePhase, Head, HeadInit, Metric, Optimizer, Precision, Recipe, Resolved,
+        Schedule, Task,
     },
     request::{Auto, ClassWeightRule, ClassWeights, EmaDecay, EmaOff, JobRequest},
 };
 
 pub(super) fn settle(
     request: &JobRequest,
+    form: &Form,
     mut phases: Vec<(u64, Vec<String>)>,
     class_weights: Option<Vec<f64>>,
     samples: u64,
     seed: u64,
-) -> Resolution {
+) -> (Recipe, Vec<Resolved>) {
     let head_only = phases.iter().all(|(_, trainable)| trainable.is_empty());
     let frozen_epochs = augmentation::frozen_epochs(&phases, u64::MAX);
     let last_phase = phases.last().map_or(0, |(at_epoch, _)| *at_epoch);
@@ -40,7 +42,11 @@ pub(super) fn settle(
         "head.init",
         request.transfer.head.init,
         HeadInit::Zero,
-        "the first loss is then ln(classes), whatever the features",
+        if form.keeps_head() {
+            "the head goes on; what it lacks begins at the mean of its rows, so that no prediction changes at first"
+        } else {
+            "the first loss is then ln(classes), whatever the features"
+        },
     );
     let (epochs, why) = if last_phase > 0 {
         (
@@ -176,6 +182,12 @@ pub(super) fn settle(
     );
     let (norm, why) = batch_norm(head_only, batch_size);
     let batch_norm = autos.settle("hyperparameters.batch_norm", asked.batch_norm, norm, why);
+    let precision = autos.settle(
+        "hyperparameters.precision",
+        asked.precision,
+        Precision::Float32,
+        "the same numbers on every device, and the faster ones where bfloat16 is not built in",
+    );
     let patience = autos.settle(
         "early_stopping.patience",
         optional(stopping.patience),
@@ -191,7 +203,7 @@ pub(super) fn settle(
 
     let recipe = Recipe {
         task,
-        cut: request.transfer.cut.clone(),
+        cut: form.cut.clone(),
         trainable: phases
             .pop()
             .map(|(_, trainable)| trainable)
@@ -204,9 +216,10 @@ pub(super) fn settle(
             })
             .collect(),
         head: Head {
-            layers: request.transfer.head.layers.clone(),
+            layers: form.head.clone(),
             init,
         },
+        inherited: form.inherited.clone(),
         n_epochs: narrow(n_epochs),
         batch_size: narrow(batch_size),
         accumulate: narrow(accumulate),
@@ -229,6 +242,7 @@ pub(super) fn settle(
             EmaDecay::Decay(decay) => Some(decay),
         },
         batch_norm,
+        precision,
         early_stopping: EarlyStopping {
             patience: patience.map(narrow),
             metric,
@@ -237,10 +251,7 @@ pub(super) fn settle(
         checkpoint_every_seconds: narrow(request.transfer.checkpoint_every_seconds),
         seed,
     };
-    Resolution {
-        recipe,
-        resolved: autos.0,
-    }
+    (recipe, autos.0)
 }
 
 /// The settled `"auto"`s, in the order they were settled.

@@ -32,6 +32,14 @@ fn dataset(classes: &[&str], train: u64, validation: u64) -> Dataset {
     }
 }
 
+/// Training starts from the base model.
+fn base(layers: &Layers) -> Start<'_> {
+    Start {
+        layers,
+        parent: None,
+    }
+}
+
 fn request(transfer: serde_json::Value) -> JobRequest {
     let file = crate::id::FileId::new();
     parse(&json!({"model": "m", "training_file": file, "method": {"type": "transfer", "transfer": transfer}})).unwrap()
@@ -42,7 +50,14 @@ fn every_auto_is_settled_with_a_reason_and_nothing_else_is() {
     let asked = request(
         json!({"hyperparameters": {"n_epochs": 3, "learning_rate": 0.5, "learning_rate_multiplier": 2}}),
     );
-    let resolution = resolve(&asked, &layers(), &dataset(&["a", "b"], 40, 10), None, 7).unwrap();
+    let resolution = resolve(
+        &asked,
+        base(&layers()),
+        &dataset(&["a", "b"], 40, 10),
+        None,
+        7,
+    )
+    .unwrap();
     assert_eq!(resolution.recipe.n_epochs, 3);
     assert_eq!(resolution.recipe.learning_rate, 1.0);
     assert_eq!(resolution.recipe.seed, 7);
@@ -67,7 +82,14 @@ fn every_auto_is_settled_with_a_reason_and_nothing_else_is() {
 fn all_that_cannot_be_done_is_said_at_once() {
     let asked =
         request(json!({"freeze": {"blocks": ["layr1"]}, "hyperparameters": {"batch_size": 81}}));
-    let problems = resolve(&asked, &layers(), &dataset(&["a", "b"], 40, 0), None, 7).unwrap_err();
+    let problems = resolve(
+        &asked,
+        base(&layers()),
+        &dataset(&["a", "b"], 40, 0),
+        None,
+        7,
+    )
+    .unwrap_err();
     let codes: Vec<&str> = problems
         .iter()
         .map(|problem| problem.code.as_str())
@@ -79,10 +101,10 @@ fn all_that_cannot_be_done_is_said_at_once() {
 fn a_batch_may_hold_all_samples_but_not_one_more() {
     let data = dataset(&["a", "b"], 40, 10);
     let asked = |n: u64| request(json!({"hyperparameters": {"batch_size": n}}));
-    assert!(resolve(&asked(80), &layers(), &data, None, 7).is_ok());
-    assert!(resolve(&asked(81), &layers(), &data, None, 7).is_err());
+    assert!(resolve(&asked(80), base(&layers()), &data, None, 7).is_ok());
+    assert!(resolve(&asked(81), base(&layers()), &data, None, 7).is_err());
     // A validation file of its own frees the training file's validation split to train.
-    assert!(resolve(&asked(81), &layers(), &data, Some(&data), 7).is_ok());
+    assert!(resolve(&asked(81), base(&layers()), &data, Some(&data), 7).is_ok());
 }
 
 #[test]
@@ -93,7 +115,7 @@ fn a_probe_starts_a_linear_head_only() {
         (json!([{"linear": 8}]), false),
     ] {
         let asked = request(json!({"head": {"layers": head, "init": "probe"}}));
-        let problems = resolve(&asked, &layers(), &data, None, 7)
+        let problems = resolve(&asked, base(&layers()), &data, None, 7)
             .err()
             .unwrap_or_default();
         assert_eq!(problems.is_empty(), fits, "{problems:?}");
@@ -106,15 +128,16 @@ fn options_without_effect_are_refused() {
     for option in [
         json!({"backbone_learning_rate": 1e-4}),
         json!({"batch_norm": "update"}),
+        json!({"precision": "bfloat16"}),
         json!({"cutmix": 1.0}),
     ] {
         let frozen = request(json!({"hyperparameters": option}));
         assert_eq!(
-            resolve(&frozen, &layers(), &data, None, 7).unwrap_err()[0].code,
+            resolve(&frozen, base(&layers()), &data, None, 7).unwrap_err()[0].code,
             CONTRADICTION
         );
         let thawed = request(json!({"freeze": "none", "hyperparameters": option}));
-        assert!(resolve(&thawed, &layers(), &data, None, 7).is_ok());
+        assert!(resolve(&thawed, base(&layers()), &data, None, 7).is_ok());
     }
 }
 
@@ -122,9 +145,9 @@ fn options_without_effect_are_refused() {
 fn accumulation_takes_no_more_batches_than_there_are() {
     let data = dataset(&["a", "b"], 40, 10);
     let asked = |n: u64| request(json!({"hyperparameters": {"batch_size": 16, "accumulate": n}}));
-    let most = resolve(&asked(5), &layers(), &data, None, 7).unwrap();
+    let most = resolve(&asked(5), base(&layers()), &data, None, 7).unwrap();
     assert_eq!(most.recipe.accumulate, 5);
-    let problems = resolve(&asked(6), &layers(), &data, None, 7).unwrap_err();
+    let problems = resolve(&asked(6), base(&layers()), &data, None, 7).unwrap_err();
     assert_eq!(problems[0].code, BATCH_TOO_LARGE);
 }
 
@@ -134,7 +157,7 @@ fn a_freeze_schedule_becomes_phases_that_begin_before_the_end() {
     let asked = |n_epochs: serde_json::Value, block: &str| {
         let schedule = json!([{"at_epoch": 0, "freeze": "all"}, {"at_epoch": 3, "freeze": {"blocks": [block]}}]);
         let transfer = json!({"freeze": {"schedule": schedule}, "hyperparameters": {"n_epochs": n_epochs, "layer_decay": 0.5}});
-        resolve(&request(transfer), &layers(), &data, None, 7)
+        resolve(&request(transfer), base(&layers()), &data, None, 7)
     };
     let recipe = asked(json!(4), "stem").unwrap().recipe;
     assert!(recipe.trainable.is_empty() && recipe.backbone_learning_rate > 0.0);
@@ -158,8 +181,8 @@ fn a_batch_of_one_has_no_statistics() {
             json!({"head": {"layers": [{"batch_norm": true}]}, "hyperparameters": {"batch_size": n}}),
         )
     };
-    assert!(resolve(&asked(2), &layers(), &data, None, 7).is_ok());
-    let problems = resolve(&asked(1), &layers(), &data, None, 7).unwrap_err();
+    assert!(resolve(&asked(2), base(&layers()), &data, None, 7).is_ok());
+    let problems = resolve(&asked(1), base(&layers()), &data, None, 7).unwrap_err();
     assert_eq!(problems[0].code, CONTRADICTION);
 }
 
@@ -171,9 +194,9 @@ fn one_cycle_warms_up_by_itself() {
             json!({"freeze": "none", "hyperparameters": {"schedule": "one_cycle", "warmup_fraction": warmup}}),
         )
     };
-    let settled = resolve(&asked(json!("auto")), &layers(), &data, None, 7).unwrap();
+    let settled = resolve(&asked(json!("auto")), base(&layers()), &data, None, 7).unwrap();
     assert_eq!(settled.recipe.warmup_fraction, 0.0);
-    let problems = resolve(&asked(json!(0.1)), &layers(), &data, None, 7).unwrap_err();
+    let problems = resolve(&asked(json!(0.1)), base(&layers()), &data, None, 7).unwrap_err();
     assert_eq!(problems[0].code, CONTRADICTION);
 }
 
@@ -181,7 +204,7 @@ fn one_cycle_warms_up_by_itself() {
 fn what_is_cut_away_neither_trains_nor_counts() {
     let data = dataset(&["a", "b"], 40, 10);
     let settled =
-        |transfer: serde_json::Value| resolve(&request(transfer), &layers(), &data, None, 7);
+        |transfer: serde_json::Value| resolve(&request(transfer), base(&layers()), &data, None, 7);
     let recipe = settled(json!({"cut": "layer1", "freeze": {"last_stages": 1}}))
         .unwrap()
         .recipe;
@@ -221,15 +244,15 @@ fn what_is_cut_away_neither_trains_nor_counts() {
 fn options_without_effect_on_a_frozen_trunk_say_so() {
     let data = dataset(&["a", "b"], 40, 10);
     let asked = |share: f64| request(json!({"hyperparameters": {"layer_decay": share}}));
-    assert!(resolve(&asked(1.0), &layers(), &data, None, 7).is_ok());
-    assert!(resolve(&asked(0.9), &layers(), &data, None, 7).is_err());
+    assert!(resolve(&asked(1.0), base(&layers()), &data, None, 7).is_ok());
+    assert!(resolve(&asked(0.9), base(&layers()), &data, None, 7).is_err());
 }
 
 #[test]
 fn a_validation_file_has_no_classes_of_its_own() {
     let problems = resolve(
         &request(json!({})),
-        &layers(),
+        base(&layers()),
         &dataset(&["cats", "dogs"], 40, 10),
         Some(&dataset(&["cats", "dog"], 40, 10)),
         7,
@@ -245,7 +268,7 @@ fn a_validation_file_has_no_classes_of_its_own() {
 fn pictures_are_altered_where_the_trunk_trains() {
     let asked = |transfer: serde_json::Value, samples: u64| {
         let data = dataset(&["a", "b"], samples / 2, 10);
-        resolve(&request(transfer), &layers(), &data, None, 7)
+        resolve(&request(transfer), base(&layers()), &data, None, 7)
             .unwrap()
             .recipe
     };
@@ -271,7 +294,7 @@ fn a_frozen_trunk_sees_several_views_or_none() {
     let data = dataset(&["a", "b"], 40, 10);
     let asked = |freeze: serde_json::Value, augmentation: serde_json::Value| {
         let transfer = json!({"freeze": freeze, "augmentation": augmentation, "hyperparameters": {"n_epochs": 6}});
-        resolve(&request(transfer), &layers(), &data, None, 7)
+        resolve(&request(transfer), base(&layers()), &data, None, 7)
     };
     let views = |freeze, views| {
         let augmentation = json!({"horizontal_flip": 0.5, "views": views});
@@ -307,4 +330,104 @@ fn a_frozen_trunk_sees_several_views_or_none() {
         let path = format!("method.transfer.augmentation{place}");
         assert_eq!((problems.len(), &problems[0].path), (1, &path));
     }
+}
+
+fn parent() -> Parent {
+    Parent {
+        id: "ft:m::1".to_owned(),
+        task: crate::recipe::Task::SingleLabelClassification,
+        cut: "pre_logits".to_owned(),
+        head: Vec::new(),
+        labels: ["plants", "food"].map(str::to_owned).into(),
+        weights: Vec::new(),
+    }
+}
+
+/// The labels of a job that goes on with these classes in its file, or the first problem.
+fn goes_on(transfer: serde_json::Value, classes: &[&str]) -> Result<Recipe, Problem> {
+    let (layers, parent) = (layers(), parent());
+    let start = Start {
+        layers: &layers,
+        parent: Some(&parent),
+    };
+    let resolution = resolve(
+        &request(transfer),
+        start,
+        &dataset(classes, 40, 10),
+        None,
+        7,
+    );
+    resolution
+        .map(|resolution| resolution.recipe)
+        .map_err(|problems| problems[0].clone())
+}
+
+#[test]
+fn a_job_that_goes_on_never_renumbers_a_class() {
+    let labels = |transfer, classes: &[&str]| {
+        let inherited = goes_on(transfer, classes).unwrap().inherited.unwrap();
+        (inherited.labels.join(" "), inherited.known)
+    };
+    assert_eq!(
+        labels(json!({}), &["food", "plants"]),
+        ("plants food".into(), 2)
+    );
+    assert_eq!(labels(json!({}), &["food"]), ("plants food".into(), 2));
+    let extend = || json!({"labels": "extend"});
+    assert_eq!(
+        labels(extend(), &["animals", "food"]),
+        ("plants food animals".into(), 2)
+    );
+    let replace = || json!({"labels": "replace"});
+    assert_eq!(
+        labels(replace(), &["animals", "food"]),
+        ("animals food".into(), 0)
+    );
+}
+
+#[test]
+fn a_class_that_is_new_is_named_and_never_taken_in_silence() {
+    for transfer in [json!({}), json!({"labels": "keep"})] {
+        let problem = goes_on(transfer, &["food", "plant"]).unwrap_err();
+        assert_eq!(problem.code, NEW_CLASS);
+        assert!(problem.message.contains("`plant`"), "{problem:?}");
+        assert!(
+            problem.message.contains("did you mean `plants`"),
+            "{problem:?}"
+        );
+        assert!(problem.message.contains("extend"), "{problem:?}");
+    }
+    let nothing_new = goes_on(json!({"labels": "extend"}), &["food"]).unwrap_err();
+    assert_eq!(nothing_new.code, CONTRADICTION);
+}
+
+#[test]
+fn what_needs_a_new_head_is_refused_unless_one_is_asked_for() {
+    let classes = ["food", "plants"];
+    for transfer in [
+        json!({"cut": "layer1"}),
+        json!({"head": {"layers": [{"dropout": 0.5}]}}),
+        json!({"head": {"init": "normal"}}),
+        json!({"head": {"init": "probe"}}),
+    ] {
+        let problem = goes_on(transfer.clone(), &classes).unwrap_err();
+        assert_eq!(problem.code, CONTRADICTION, "{transfer}");
+        assert!(problem.message.contains("replace"), "{problem:?}");
+        let mut replaced = transfer;
+        replaced["labels"] = json!("replace");
+        assert!(goes_on(replaced.clone(), &classes).is_ok(), "{replaced}");
+    }
+    let normal = json!({"labels": "extend", "head": {"init": "normal"}});
+    assert!(goes_on(normal, &["animals", "food"]).is_ok());
+    let base_model = request(json!({"labels": "keep"}));
+    let data = dataset(&classes, 40, 10);
+    let problems = resolve(&base_model, base(&layers()), &data, None, 7).unwrap_err();
+    assert_eq!(problems[0].code, CONTRADICTION);
+}
+
+#[test]
+fn class_weights_follow_the_labels_not_the_file() {
+    let weights = json!({"hyperparameters": {"class_weights": {"food": 3.0}}});
+    let recipe = goes_on(weights, &["food"]).unwrap();
+    assert_eq!(recipe.class_weights, Some(vec![1.0, 3.0]));
 }

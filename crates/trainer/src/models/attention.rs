@@ -47,9 +47,11 @@ impl Embedding {
         let map = self.patches.forward(images);
         let size = map.size();
         let tokens = map.flatten(2, 3).transpose(1, 2);
+        let kind = tokens.kind();
         // By another tensor's shape, not by a number: a traced network must take any N.
-        let class = self.class_token.expand_as(&tokens.narrow(1, 0, 1));
-        Tensor::cat(&[class, tokens], 1) + self.positions_for(size[2], size[3])
+        let class = self.class_token.to_kind(kind);
+        let class = class.expand_as(&tokens.narrow(1, 0, 1));
+        Tensor::cat(&[class, tokens], 1) + self.positions_for(size[2], size[3]).to_kind(kind)
     }
 
     /// The positions of a grid of another size: resampled bicubically with antialiasing, as timm does; the class token's
@@ -112,7 +114,8 @@ impl Attention {
             .permute([2, 0, 3, 1, 4]);
         let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
         let scores = (q * (side as f64).powf(-0.5)).matmul(&k.transpose(-2, -1));
-        let mixed = scores.softmax(-1, None::<Kind>).matmul(&v);
+        let shares = scores.softmax(-1, Kind::Float).to_kind(x.kind());
+        let mixed = shares.matmul(&v);
         let joined = mixed.transpose(1, 2).reshape([-1, tokens, width]);
         self.proj.forward(&joined)
     }

@@ -1,7 +1,7 @@
 //! Operations over the channels of each place alone. Channels are the second dimension of maps [N, C, h, w] and the last
 //! of tokens [N, T, C].
 
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 use super::ops::{Activation, at};
 
@@ -56,13 +56,14 @@ impl LayerNorm {
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
         over_channels(x, |x| {
-            x.layer_norm(
+            let normal = x.to_kind(Kind::Float).layer_norm(
                 self.weight.size(),
                 Some(&self.weight),
                 Some(&self.bias),
                 self.eps,
                 false,
-            )
+            );
+            normal.to_kind(x.kind())
         })
     }
 
@@ -104,8 +105,8 @@ impl Linear {
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
         over_channels(x, |x| {
-            self.activation
-                .apply(x.linear(&self.weight, Some(&self.bias)))
+            let (weight, bias) = (self.weight.to_kind(x.kind()), self.bias.to_kind(x.kind()));
+            self.activation.apply(x.linear(&weight, Some(&bias)))
         })
     }
 
@@ -135,7 +136,7 @@ impl LayerScale {
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        over_channels(x, |x| x * &self.gamma)
+        over_channels(x, |x| x * self.gamma.to_kind(x.kind()))
     }
 
     pub(super) fn visit(&self, tell: &mut dyn FnMut(String, &Tensor, bool)) {

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::{
-    pth, registry,
+    cost, pth, registry,
     registry::Architecture,
     weights::{self, Tensors, WeightsError},
 };
@@ -68,10 +68,16 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Inspected> {
         ("format".to_owned(), "pt".to_owned()),
     ]);
     weights::write_safetensors(&folder.join(MODEL), &named, &metadata)?;
-    let layers = registry::layers(architecture);
+    let mut layers = registry::layers(architecture);
     let head = classes.map_or(0, |classes| {
         u64::from(classes) * (u64::from(architecture.feature_dim) + 1)
     });
+    let preprocessing = plan
+        .preprocessing
+        .unwrap_or(&architecture.preprocessing)
+        .clone();
+    let vs = nn::VarStore::new(Device::Cpu);
+    layers.costs = cost::of_stages(&architecture.build(&vs.root()), preprocessing.input_size);
     let imported = Imported {
         architecture: architecture.name.to_owned(),
         parameters: layers
@@ -81,10 +87,7 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Inspected> {
             .sum::<u64>()
             + head,
         layers,
-        preprocessing: plan
-            .preprocessing
-            .unwrap_or(&architecture.preprocessing)
-            .clone(),
+        preprocessing,
         classes,
     };
     let (path, partial) = (folder.join(IMPORTED), folder.join("imported.partial"));

@@ -39,4 +39,7 @@ pub mod import;
 
 pub mod fast;
 
+/// What a sample costs, stage by stage.
+pub mod cost;
+
 pub use registry::layers;

@@ -191,10 +191,14 @@ impl Conv {
             padding,
             ..
         } = self.shape;
+        // No copy where the kinds are equal; otherwise gradients reach the weights through the cast.
+        let kind = x.kind();
+        let weight = self.weight.to_kind(kind);
+        let bias = self.bias.as_ref().map(|bias| bias.to_kind(kind));
         let convolve = |x: &Tensor, pad: i64| {
             x.conv2d(
-                &self.weight,
-                self.bias.as_ref(),
+                &weight,
+                bias.as_ref(),
                 [stride, stride],
                 [pad, pad],
                 [1, 1],

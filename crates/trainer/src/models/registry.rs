@@ -159,6 +159,7 @@ pub fn layers(architecture: &Architecture) -> Layers {
         })
         .collect();
     Layers {
+        costs: Vec::new(),
         feature_dim: architecture.feature_dim,
         stages,
         tensors,

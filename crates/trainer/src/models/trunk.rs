@@ -2,7 +2,7 @@
 //! them. All image networks here are such lists: one `forward`, one walk over the tensors and one folding of BatchNorm
 //! serve every architecture.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::ops::{Activation, Norm, Op};
 
@@ -46,7 +46,7 @@ pub struct TrunkTensor {
 }
 
 impl Trunk {
-    /// The pooled features [N, feature_dim] of `x`, which is what enters stage `from_stage`: images [N, 3, H, W] for 0,
+    /// The pooled features [N, feature_dim], f32, of `x`, in whose numbers all stages compute, and which is what enters stage `from_stage`: images [N, 3, H, W] for 0,
     /// or what `forward_until` returned for that stage.
     ///
     /// With `Norm::Batch`, each BatchNorm whose own weight trains (`requires_grad`) uses the batch's statistics and
@@ -55,7 +55,7 @@ impl Trunk {
         let map = self.stages[from_stage..]
             .iter()
             .fold(x.shallow_clone(), |x, stage| stage.forward(&x, norm));
-        pool(&map)
+        pool(&map.to_kind(Kind::Float))
     }
 
     /// What enters stage `stage`, with every BatchNorm on its running statistics: the output [N, C, h, w] of the stages

@@ -101,6 +101,9 @@ pub struct Identity {
     pub job: JobId,
     pub architecture: String,
     pub base_weights_sha256: String,
+    /// Of the weights that the run went on from, lowest first.
+    #[serde(default)]
+    pub parents_sha256: Vec<String>,
     pub pack_sha256: String,
     pub validation_pack_sha256: Option<String>,
     /// In label order.
@@ -119,6 +122,10 @@ impl Identity {
             (
                 self.base_weights_sha256 == other.base_weights_sha256,
                 "base weights",
+            ),
+            (
+                self.parents_sha256 == other.parents_sha256,
+                "parent (the model or checkpoint that it goes on from)",
             ),
             (self.pack_sha256 == other.pack_sha256, "training data"),
             (
@@ -156,6 +163,12 @@ pub struct Counters {
     /// The metric value that the next improvement is measured from.
     pub gain_from: Option<Exact>,
     pub evaluations_without_gain: u32,
+    /// Samples that run together in training, since memory ran out with the recipe's `batch_size`.
+    #[serde(default)]
+    pub micro_batch: Option<u32>,
+    /// Right answers for each label on the validation split before the first step, where that was evaluated.
+    #[serde(default)]
+    pub right_at_start: Vec<u64>,
 }
 
 impl Counters {
@@ -170,6 +183,8 @@ impl Counters {
             best: None,
             gain_from: None,
             evaluations_without_gain: 0,
+            micro_batch: None,
+            right_at_start: Vec::new(),
         }
     }
 

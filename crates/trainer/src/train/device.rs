@@ -46,6 +46,19 @@ pub fn name(device: Device) -> String {
     }
 }
 
+/// The most memory that this process has held, in bytes, when `device` is the CPU. libtorch's C API does not tell CUDA's.
+pub fn peak_bytes(device: Device) -> Option<u64> {
+    if device != Device::Cpu {
+        return None;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
 /// Loads `libtorch_cuda.so` where it is installed beside libtorch. Its hooks register only when this comes before the
 /// first question to CUDA.
 pub fn load_cuda() {

@@ -31,7 +31,10 @@ pub enum TrainError {
         "training diverged at step {step}: the loss is no longer finite; lower `learning_rate`, or set `gradient_clip`"
     )]
     Diverged { step: u64 },
-    #[error("out of memory: {0}; lower `batch_size`, or freeze more of the trunk")]
+    /// Even the smallest batch is too much.
+    #[error(
+        "out of memory, even for the smallest batch: {0}; freeze more of the trunk, or take a smaller base model"
+    )]
     OutOfMemory(String),
     /// The device is not there.
     #[error("{0}")]
@@ -107,7 +110,12 @@ impl TrainError {
     fn from_torch(text: &str) -> Self {
         let first = text.lines().next().unwrap_or_default();
         let lower = text.to_lowercase();
-        if lower.contains("out of memory") || lower.contains("can't allocate memory") {
+        let says = |words: &str| lower.contains(words);
+        // oneDNN does not say why; once an operation has its descriptor, memory is what it can still lack.
+        let primitive = (says("could not create a primitive") && !says("primitive descriptor"))
+            || says("could not execute a primitive");
+        let memory = ["out of memory", "can't allocate memory", "bad_alloc"];
+        if primitive || memory.into_iter().any(says) {
             Self::OutOfMemory(first.to_owned())
         } else {
             Self::Torch(first.to_owned())
@@ -133,6 +141,10 @@ mod tests {
             TrainError::from_torch("CUDA out of memory. Tried").code(),
             "out_of_memory"
         );
+        let primitive = "called `Result::unwrap()`: Torch(\"could not create a primitive\")";
+        assert_eq!(TrainError::from_torch(primitive).code(), "out_of_memory");
+        let unknown = "could not create a primitive descriptor for a convolution";
+        assert_eq!(TrainError::from_torch(unknown).code(), "torch_error");
         assert_eq!(
             TrainError::from_torch("shape mismatch\nat frame 0").to_string(),
             "torch: shape mismatch"

@@ -49,6 +49,10 @@ pub fn end_epoch(
             step: counters.step,
         });
     }
+    if counters.step == 0 {
+        let labels = 0..samples.classes.len();
+        counters.right_at_start = labels.map(|label| tally.confusion[label][label]).collect();
+    }
     let trained = counters.epoch_samples;
     let train_loss = (trained > 0).then(|| counters.epoch_loss.0 / trained as f64);
     (counters.epoch_loss, counters.epoch_samples) = (Exact(0.0), 0);

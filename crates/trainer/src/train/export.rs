@@ -22,7 +22,7 @@ use crate::{
         checkpoint::Metrics,
         cut::PRE_LOGITS,
         recipe::{Recipe, is_linear_head},
-        report::Report,
+        report::{Forgetting, Report},
         work::TrainPlan,
     },
     models::weights,
@@ -186,6 +186,7 @@ fn config(export: &Export) -> Value {
             "model": plan.fine_tuned_model,
             "base_model": plan.base_model.id,
             "base_weights_sha256": plan.base_model.weights_sha256,
+            "parents_sha256": plan.base_model.over.iter().map(|over| &over.sha256).collect::<Vec<_>>(),
             "data_sha256": plan.pack_sha256,
             "cut": plan.recipe.cut,
             "temperature": calibration.temperature,
@@ -246,6 +247,9 @@ fn card(export: &Export) -> String {
             class.support
         );
     }
+    if let Some(forgetting) = &report.forgetting {
+        card.push_str(&known_before(forgetting));
+    }
     let Calibration {
         temperature,
         log_loss_before,
@@ -274,6 +278,27 @@ fn card(export: &Export) -> String {
         plan.base_model.architecture,
     );
     card
+}
+
+/// What became of the classes that the model knew which this one went on from.
+fn known_before(forgetting: &Forgetting) -> String {
+    let percent = |share: Option<f64>| {
+        share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
+    };
+    let mut text = format!(
+        "\nIt went on from a model that knew {} of these classes. On the {} validation samples of those, accuracy was {} before \
+         and is {} after:\n\n| class | recall before | recall after | samples |\n|---|---|---|---|\n",
+        forgetting.classes.len(),
+        forgetting.samples,
+        percent(forgetting.accuracy_before),
+        percent(forgetting.accuracy_after),
+    );
+    for class in &forgetting.classes {
+        let name = class.name.replace('|', "\\|").replace(['\n', '\r'], " ");
+        let (before, after) = (percent(class.recall_before), percent(class.recall_after));
+        let _ = writeln!(text, "| {name} | {before} | {after} | {} |", class.support);
+    }
+    text
 }
 
 /// How to use a model that is not one of timm's: cut earlier, or with more layers in its head.

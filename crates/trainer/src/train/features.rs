@@ -8,13 +8,17 @@ use tch::{Device, Kind, Tensor};
 use super::{
     error::TrainError,
     inputs::{CacheKey, Meter, View, mark_used},
+    memory,
     network::Network,
     protocol::Stop,
     samples::Source,
 };
 use crate::{
     data::batch,
-    domain::work::TrainPlan,
+    domain::{
+        progress::{Progress, Shrunk},
+        work::TrainPlan,
+    },
     models::{
         fast,
         weights::{self, WeightsError},
@@ -25,16 +29,19 @@ use crate::{
 const VERSION: u32 = 1;
 /// Samples of one file.
 pub(super) const SHARD: usize = 1024;
-/// Samples that run through the trunk together; it divides `SHARD`. Batches are always the same samples, so that a
-/// feature is the same to the last bit whoever computes it.
+/// Samples that run through the trunk together, unless memory runs out; a power of two, so that all smaller ones divide
+/// `SHARD` too. Batches are always the same samples, so that a feature is the same to the last bit whoever computes it:
+/// hence features of smaller batches have another key.
 pub(super) const BATCH: usize = 32;
 /// The tensor's name in a file.
 const NAME: &str = "features";
 
-/// Features [samples, feature_dim] of a whole pack, f32 on the CPU. `None` when a stop was asked for.
+/// Features [samples, feature_dim] of a whole pack, f32 on the CPU. `None` when a stop was asked for. When memory runs
+/// out, all over again in batches of half the size.
 ///
 /// # Errors
-/// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written.
+/// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written, `OutOfMemory` when one image at a
+/// time is too much.
 pub fn of_pack(
     plan: &TrainPlan,
     source: &Source,
@@ -43,8 +50,31 @@ pub fn of_pack(
     stop: &Stop,
     meter: &mut Meter,
 ) -> Result<Option<Tensor>, TrainError> {
+    let mut size = BATCH;
+    loop {
+        let work = || in_batches_of(size, plan, source, network, device, stop, meter);
+        match (memory::guarded(work), memory::smaller(size, 1)) {
+            (Err(TrainError::OutOfMemory(_)), Some(half)) => size = half,
+            (done, _) => return done,
+        }
+        meter.begin_again(&Progress::Shrunk {
+            what: Shrunk::Features,
+            batch_size: size as u32,
+        });
+    }
+}
+
+fn in_batches_of(
+    size: usize,
+    plan: &TrainPlan,
+    source: &Source,
+    network: &Network,
+    device: Device,
+    stop: &Stop,
+    meter: &mut Meter,
+) -> Result<Option<Tensor>, TrainError> {
     let base = &plan.base_model;
-    let key = key(plan, source, network, device, None);
+    let key = key(plan, source, network, device, (size, None));
     let samples: Vec<usize> = (0..source.pack.len()).collect();
     let mut parts = Vec::new();
     for (number, shard) in samples.chunks(SHARD).enumerate() {
@@ -59,7 +89,7 @@ pub fn of_pack(
             continue;
         }
         let mut rows = Vec::new();
-        for chunk in shard.chunks(BATCH) {
+        for chunk in shard.chunks(size) {
             if stop.requested() {
                 return Ok(None);
             }
@@ -81,13 +111,13 @@ pub fn of_pack(
     Ok(Some(Tensor::cat(&parts, 0)))
 }
 
-/// What features of a pack are named by; `view` where they are not of what the evaluation sees.
+/// What features of a pack are named by: `size` samples ran together; `view` where they are not of what the evaluation sees.
 pub(super) fn key(
     plan: &TrainPlan,
     source: &Source,
     network: &Network,
     device: Device,
-    view: Option<View<'_>>,
+    (size, view): (usize, Option<View<'_>>),
 ) -> String {
     let device_kind = if device == Device::Cpu { "cpu" } else { "cuda" };
     let base = &plan.base_model;
@@ -97,11 +127,12 @@ pub(super) fn key(
         pack_sha256: &source.sha256,
         preprocessing: &base.preprocessing,
         trunk: Some((
-            &base.weights_sha256,
+            &network.trunk_sha256,
             network.architecture.name,
             &plan.recipe.cut,
             device_kind,
             plan.threads,
+            size,
         )),
         view,
     };

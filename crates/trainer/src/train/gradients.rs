@@ -5,13 +5,17 @@ use tch::{Device, Tensor};
 use super::{
     error::TrainError,
     inputs::{Batch, Inputs},
-    loss,
+    loss, memory,
     mix::Mixing,
     network::Network,
     optimizer,
     order::Batches,
+    protocol::Reporter,
 };
-use crate::domain::recipe::Recipe;
+use crate::domain::{
+    progress::{Progress, Shrunk},
+    recipe::Recipe,
+};
 
 /// The samples of one optimizer step.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +30,10 @@ pub struct Window<'a> {
 /// What a step's loss is made of besides the logits.
 #[derive(Debug)]
 pub struct Criterion {
+    /// The recipe's, or less since memory ran out.
     batch_size: usize,
-    accumulate: u64,
+    /// Samples of a whole step.
+    step_size: usize,
     smoothing: f64,
     mixing: Mixing,
     /// i64 [samples] on the device.
@@ -45,7 +51,7 @@ impl Criterion {
         let weight = |&label: &usize| weights.map_or(1.0, |weights| weights[label]);
         Self {
             batch_size: recipe.batch_size as usize,
-            accumulate: u64::from(recipe.accumulate),
+            step_size: recipe.batch_size as usize * recipe.accumulate as usize,
             smoothing: recipe.label_smoothing,
             mixing: Mixing::new(recipe),
             labels: indices(labels, device),
@@ -54,6 +60,49 @@ impl Criterion {
                 Tensor::from_slice(&weights).to_device(device)
             }),
             sample_weights: labels.iter().map(weight).collect(),
+        }
+    }
+
+    /// Samples that run through the network together.
+    pub fn batch_size(&self) -> u32 {
+        u32::try_from(self.batch_size).unwrap_or(u32::MAX)
+    }
+
+    /// Lets at most `samples` run together from here on.
+    pub fn limit(&mut self, samples: u32) {
+        self.batch_size = self.batch_size.min(samples.max(1) as usize);
+    }
+
+    /// As `gradients`; when memory runs out, again in batches of half the size, for this step and all that follow. Nothing
+    /// of what failed stays: neither do BatchNorm's running statistics.
+    ///
+    /// # Errors
+    /// As `gradients`; `OutOfMemory` when the smallest batch is too much.
+    pub fn gradients_that_fit(
+        &mut self,
+        network: &mut Network,
+        inputs: &Inputs,
+        window: Window<'_>,
+        say: &mut Reporter,
+    ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+        let statistics = network.statistics();
+        // Of one sample alone there are no statistics.
+        let least = if statistics.is_some() { 2 } else { 1 };
+        loop {
+            let tried = memory::guarded(|| self.gradients(network, inputs, window));
+            let smaller = memory::smaller(self.batch_size.min(window.members.len()), least);
+            let (Err(TrainError::OutOfMemory(_)), Some(smaller)) = (&tried, smaller) else {
+                return tried;
+            };
+            drop(tried);
+            self.batch_size = smaller;
+            if let Some(statistics) = &statistics {
+                network.put_back(statistics);
+            }
+            say.say(&Progress::Shrunk {
+                what: Shrunk::Training,
+                batch_size: self.batch_size(),
+            });
         }
     }
 
@@ -76,6 +125,7 @@ impl Criterion {
         let total = self.weight(members);
         let side = inputs.mixed_side(network);
         let mix = self.mixing.draw(window.step, members.len(), side);
+        let most = self.step_size.div_ceil(self.batch_size) as u64;
         let mut sums: Option<(Tensor, Vec<Tensor>)> = None;
         for number in 1..=batches.per_epoch() {
             let places = batches.locate(number).1;
@@ -90,7 +140,7 @@ impl Criterion {
                 mixed: mix.as_ref().zip(partners.as_deref()),
             };
             let features = inputs.features_train(network, batch)?;
-            let key = (window.step - 1) * self.accumulate + number;
+            let key = (window.step - 1) * most + number;
             let logits = network.logits_train(&features, key);
             let loss = match batch.mixed {
                 None => self.loss(&logits, samples, total),

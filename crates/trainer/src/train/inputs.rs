@@ -2,6 +2,7 @@
 //! decoded, and no frozen trunk is run, once per epoch.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use tch::{Device, Tensor};
 
 use super::{
     error::TrainError,
-    features,
+    features, memory,
     mix::Mix,
     network::Network,
     pixels::{self, Form, Pixels},
@@ -27,11 +28,15 @@ use crate::{
     },
 };
 
-/// Samples of one evaluation batch. Part of what an evaluation is to the last bit.
+/// Samples of one evaluation batch, unless memory runs out. Part of what an evaluation is to the last bit.
 const EVALUATION_PIXELS: usize = 32;
 const EVALUATION_FEATURES: usize = 4096;
 
 /// The prepared samples of a run, by sample number.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a run has one, and never moves it"
+)]
 #[derive(Debug)]
 pub enum Inputs {
     Features(Features),
@@ -39,10 +44,12 @@ pub enum Inputs {
         /// What the evaluation sees of each source in turn.
         sources: Vec<Pixels>,
         /// How training alters the first source's pictures, and the whole ones where it crops from them.
-        views: Option<(Views, Option<Pixels>)>,
+        views: Option<Box<(Views, Option<Pixels>)>>,
         preprocessing: Preprocessing,
         device: Device,
         threads: usize,
+        /// Samples of one evaluation batch.
+        evaluation: Cell<usize>,
     },
 }
 
@@ -103,8 +110,8 @@ pub struct CacheKey<'a> {
     pub version: u32,
     pub pack_sha256: &'a str,
     pub preprocessing: &'a Preprocessing,
-    /// Weights, architecture, cut, device kind and threads, where a trunk ran.
-    pub trunk: Option<(&'a str, &'a str, &'a str, &'a str, u32)>,
+    /// Weights, architecture, cut, device kind, threads and samples of a batch, where a trunk ran.
+    pub trunk: Option<(&'a str, &'a str, &'a str, &'a str, u32, usize)>,
     /// Where training samples were altered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub view: Option<View<'a>>,
@@ -154,6 +161,12 @@ impl<'a> Meter<'a> {
         }
     }
 
+    /// Takes back what was counted, for a preparation that begins again.
+    pub fn begin_again(&mut self, progress: &Progress) {
+        self.say.say(progress);
+        (self.done, self.computed) = (0, 0);
+    }
+
     pub fn found(&mut self, samples: usize) {
         self.done += samples as u64;
     }
@@ -161,6 +174,7 @@ impl<'a> Meter<'a> {
     pub fn computed(&mut self, samples: usize) {
         self.done += samples as u64;
         self.computed += samples as u64;
+        self.say.usage.prepared_samples += samples as u64;
         if self.said.elapsed() >= Duration::from_millis(250) || self.done == self.total {
             let samples_per_second =
                 self.computed as f64 / self.started.elapsed().as_secs_f64().max(1e-6);
@@ -274,10 +288,11 @@ impl Inputs {
         }
         Ok(Some(Self::Pixels {
             sources,
-            views,
+            views: views.map(Box::new),
             preprocessing: plan.base_model.preprocessing.clone(),
             device,
             threads: plan.threads as usize,
+            evaluation: Cell::new(EVALUATION_PIXELS),
         }))
     }
 
@@ -344,11 +359,12 @@ impl Inputs {
             }
             Self::Pixels {
                 sources,
-                views: Some((views, whole)),
+                views: Some(views),
                 preprocessing,
                 device,
                 ..
             } => {
+                let (views, whole) = views.as_ref();
                 let pixels = whole.as_ref().unwrap_or(&sources[0]);
                 let images = views.images(pixels, samples, epoch)?;
                 batch::normalize(&images, preprocessing, *device)
@@ -362,24 +378,19 @@ impl Inputs {
         }
     }
 
-    /// Logits [N, classes] of these samples in evaluation, f32 on the host, in batches of a fixed size.
+    /// Logits [N, classes] of these samples in evaluation, f32 on the host, in batches of a fixed size: less only since
+    /// memory ran out.
     ///
     /// # Errors
-    /// `Io` when the cache cannot be read.
+    /// `Io` when the cache cannot be read, `OutOfMemory`.
     pub fn logits(&self, network: &Network, samples: &[usize]) -> Result<Vec<f32>, TrainError> {
-        let size = if matches!(self, Self::Features(_)) {
-            EVALUATION_FEATURES
-        } else {
-            EVALUATION_PIXELS
-        };
-        let mut parts = Vec::new();
-        for chunk in samples.chunks(size) {
+        let parts = self.evaluate(samples, |chunk| {
             let features = match self {
                 Self::Features(features) => select(&features.table, chunk),
                 Self::Pixels { .. } => network.features(&self.images(chunk)?),
             };
-            parts.push(network.logits(&features));
-        }
+            Ok(network.logits(&features))
+        })?;
         let all = Tensor::cat(&parts, 0)
             .to_device(Device::Cpu)
             .contiguous()
@@ -401,14 +412,41 @@ impl Inputs {
         if let Self::Features(features) = self {
             return Ok(Some(select(&features.table, samples)));
         }
-        let mut parts = Vec::new();
-        for chunk in samples.chunks(EVALUATION_PIXELS) {
+        let parts = self.evaluate(samples, |chunk| {
             if stop.requested() {
                 return Ok(None);
             }
-            parts.push(network.features(&self.images(chunk)?));
+            Ok(Some(network.features(&self.images(chunk)?)))
+        })?;
+        let parts: Option<Vec<Tensor>> = parts.into_iter().collect();
+        Ok(parts.map(|parts| Tensor::cat(&parts, 0)))
+    }
+
+    /// Runs `work` over evaluation batches of these samples.
+    fn evaluate<T>(
+        &self,
+        samples: &[usize],
+        work: impl FnMut(&[usize]) -> Result<T, TrainError>,
+    ) -> Result<Vec<T>, TrainError> {
+        let mut size = match self {
+            Self::Features(_) => EVALUATION_FEATURES,
+            Self::Pixels { evaluation, .. } => evaluation.get(),
+        };
+        let parts = memory::in_batches(samples, &mut size, work);
+        if let Self::Pixels { evaluation, .. } = self {
+            evaluation.set(size);
         }
-        Ok(Some(Tensor::cat(&parts, 0)))
+        parts
+    }
+
+    /// Samples of one evaluation batch, where memory ran out with the usual number.
+    pub fn shrunk_evaluation(&self) -> Option<u32> {
+        match self {
+            Self::Pixels { evaluation, .. } if evaluation.get() < EVALUATION_PIXELS => {
+                Some(evaluation.get() as u32)
+            }
+            _ => None,
+        }
     }
 
     /// Images [N, 3, S, S] f32 on the device.

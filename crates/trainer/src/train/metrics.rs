@@ -120,6 +120,7 @@ impl Tally {
             log_loss: self.log_loss,
             classes: names.iter().enumerate().map(class).collect(),
             confusion: self.confusion.clone(),
+            forgetting: None,
         }
     }
 }

@@ -11,6 +11,9 @@ pub mod samples;
 /// Trunk and head; what trains and what does not.
 pub mod network;
 
+/// Going on from a finished model or a checkpoint.
+pub mod parent;
+
 /// Features or pixels, made once.
 pub mod inputs;
 
@@ -31,6 +34,9 @@ pub mod loss;
 
 /// Mixup and CutMix.
 pub mod mix;
+
+/// Smaller batches when memory runs out.
+pub mod memory;
 
 /// Loss and gradients of a step.
 pub mod gradients;
@@ -55,6 +61,9 @@ pub mod calibration;
 
 /// How the network does on some samples.
 pub mod evaluation;
+
+/// Known classes, before and after.
+pub mod forgetting;
 
 /// The best evaluation, and early stopping.
 pub mod selection;
@@ -104,6 +113,7 @@ fn test_recipe() -> crate::domain::recipe::Recipe {
             layers: Vec::new(),
             init: HeadInit::Zero,
         },
+        inherited: None,
         n_epochs: 1,
         batch_size: 8,
         accumulate: 1,
@@ -123,6 +133,7 @@ fn test_recipe() -> crate::domain::recipe::Recipe {
         gradient_clip: None,
         ema_decay: None,
         batch_norm: BatchNorm::Frozen,
+        precision: Precision::Float32,
         early_stopping: EarlyStopping {
             patience: None,
             metric: Metric::ValidAccuracy,

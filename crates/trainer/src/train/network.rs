@@ -3,17 +3,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use tch::{Device, Tensor, nn};
+use tch::{Device, Kind, Tensor, nn};
 
 use super::{
     error::TrainError,
     optimizer::{Group, Optimizer, Parameter},
     order::{Stream, key},
+    parent,
 };
 use crate::{
     domain::{
         cut::PRE_LOGITS,
-        recipe::{BatchNorm, Recipe},
+        recipe::{BatchNorm, Precision, Recipe},
         work::PlanModel,
     },
     models::{
@@ -31,6 +32,8 @@ pub struct Network {
     pub architecture: &'static Architecture,
     /// Width of the features.
     pub feature_dim: i64,
+    /// What the trunk was when it was loaded, for the cache: hashes of the files that decide its numbers.
+    pub trunk_sha256: String,
     /// What trains: the trunk's part in forward order, then the head. Names are timm's.
     pub parameters: Vec<Parameter>,
     trunk: Trunk,
@@ -39,17 +42,20 @@ pub struct Network {
     frozen: Extractor,
     frozen_stages: usize,
     /// Whether no parameter of the trunk has trained in any phase so far.
-    has_base_trunk: bool,
+    has_loaded_trunk: bool,
     /// Later phases of the freeze schedule that were entered.
     phase: usize,
     norm: Norm,
+    /// Of what the trained part computes in.
+    kind: Kind,
     /// All that training changes in any phase.
     changing: Vec<(String, Tensor)>,
     seed: u64,
 }
 
 impl Network {
-    /// Loads the base model, strictly, without its head; cuts it; gives it a new head.
+    /// Loads the base model, strictly, without its head; cuts it; gives it a new head. A job that goes on then loads its
+    /// parent's weights, strictly, into the trunk and, where the head is kept, into the head.
     ///
     /// # Errors
     /// `Plan` for an architecture, cut or parameter that does not exist, `Weights` for a file that does not fit.
@@ -76,6 +82,8 @@ impl Network {
             seed,
         );
 
+        let trunk_sha256 = parent::load(base, recipe, &trunk, &head, architecture.classifier)?;
+
         let norm = match recipe.batch_norm {
             BatchNorm::Frozen => Norm::Running,
             BatchNorm::Update => Norm::Batch,
@@ -83,15 +91,20 @@ impl Network {
         let mut network = Self {
             architecture,
             feature_dim,
+            trunk_sha256,
             parameters: Vec::new(),
             changing: changing(&trunk, &head, architecture.classifier, recipe, norm)?,
             frozen: Extractor::prefix(&trunk, 0),
             frozen_stages: 0,
-            has_base_trunk: true,
+            has_loaded_trunk: true,
             phase: 0,
             trunk,
             head,
             norm,
+            kind: match recipe.precision {
+                Precision::Float32 => Kind::Float,
+                Precision::Bfloat16 => Kind::BFloat16,
+            },
             seed: recipe.seed,
         };
         network.train_only(&recipe.trainable)?;
@@ -114,7 +127,7 @@ impl Network {
             Some(first) => self.trunk.stages.len() - 1 - depths[first.stage.as_str()] as usize,
             None => self.trunk.stages.len(),
         };
-        self.has_base_trunk &= trained.is_empty();
+        self.has_loaded_trunk &= trained.is_empty();
         let backbone = tensors
             .iter()
             .filter(|tensor| trained.contains(tensor.name.as_str()))
@@ -161,9 +174,9 @@ impl Network {
         Ok(!to_enter.is_empty())
     }
 
-    /// Whether features of samples are the base model's, and stay so while this phase lasts.
+    /// Whether features of samples are those of the trunk as it was loaded, and stay so while this phase lasts.
     pub fn has_fixed_features(&self) -> bool {
-        self.has_base_trunk && self.is_trunk_frozen()
+        self.has_loaded_trunk && self.is_trunk_frozen()
     }
 
     /// Whether nothing but the head trains: features are then the same in every epoch.
@@ -175,6 +188,7 @@ impl Network {
     /// where the recipe says so.
     pub fn features_train(&self, images: &Tensor) -> Tensor {
         let input = tch::no_grad(|| self.enter(images));
+        let input = input.to_kind(self.kind);
         self.trunk.forward(&input, self.frozen_stages, self.norm)
     }
 
@@ -225,6 +239,31 @@ impl Network {
             .iter()
             .map(|(name, tensor)| (name.clone(), tensor.detach()))
             .collect()
+    }
+
+    /// A copy of the running statistics that a step in training changes, end to end; `None` where there are none.
+    pub fn statistics(&self) -> Option<Tensor> {
+        let parts: Vec<Tensor> = self.running().map(|part| part.view(-1)).collect();
+        (!parts.is_empty()).then(|| tch::no_grad(|| Tensor::cat(&parts, 0)))
+    }
+
+    /// Takes over what `statistics` gave.
+    pub fn put_back(&mut self, statistics: &Tensor) {
+        let _no_grad = tch::no_grad_guard();
+        let mut start = 0;
+        for mut part in self.running() {
+            let length = part.numel() as i64;
+            part.copy_(&statistics.narrow(0, start, length).view(&part.size()[..]));
+            start += length;
+        }
+    }
+
+    fn running(&self) -> impl Iterator<Item = Tensor> {
+        let running =
+            |name: &str| name.ends_with(".running_mean") || name.ends_with(".running_var");
+        let all = self.changing.iter();
+        all.filter(move |(name, _)| running(name))
+            .map(|(_, tensor)| tensor.shallow_clone())
     }
 
     /// Takes over what `changing` gave, strictly.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::domain::{
-    progress::{Progress, Step},
+    progress::{Progress, Step, Usage},
     work::Order,
 };
 
@@ -79,6 +79,8 @@ pub struct Reporter {
     stop: Stop,
     steps: Vec<Step>,
     said_steps: Instant,
+    /// What the run has cost so far.
+    pub usage: Usage,
 }
 
 /// The least time between two lines of steps.
@@ -91,6 +93,7 @@ impl Reporter {
             stop,
             steps: Vec::new(),
             said_steps: Instant::now(),
+            usage: Usage::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A training run from plan to bundle, in the order in which it happens.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Instant};
 
 use super::{
     calibration::{self, Calibration},
@@ -9,6 +9,7 @@ use super::{
     error::TrainError,
     evaluation,
     export::{self, Export},
+    forgetting,
     gradients::{Criterion, Window},
     inputs::Inputs,
     losses::Losses,
@@ -26,7 +27,7 @@ use crate::domain::{
     checkpoint::Metrics,
     file::Split,
     job::Phase,
-    progress::Progress,
+    progress::{Progress, Shrunk},
     recipe::HeadInit,
     work::{PLAN, TrainPlan},
 };
@@ -63,7 +64,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     let batches = Batches::new(samples.train.len(), step_size);
     let n_steps = batches.per_epoch() * u64::from(recipe.n_epochs);
     let mut optimizer = Optimizer::new(recipe, &network.parameters);
-    let criterion = Criterion::new(recipe, &samples.labels, device);
+    let mut criterion = Criterion::new(recipe, &samples.labels, device);
     let mut saver = Saver::new(folder, identity(&plan, &samples));
     let mut counters = match &plan.resume {
         Some(checkpoint) => {
@@ -80,20 +81,34 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         }
         None => Counters::start(),
     };
+    for known in [counters.micro_batch, plan.micro_batch]
+        .into_iter()
+        .flatten()
+    {
+        criterion.limit(known);
+    }
 
     // Features, or pixels.
     say.say(&Progress::Phase {
         phase: Phase::CachingFeatures,
     });
+    let since = Instant::now();
     let Some(mut inputs) = Inputs::prepare(&plan, &samples, &network, device, stop, say)? else {
         return Ok(stopped(counters.step, say));
     };
-    if plan.resume.is_none() && recipe.head.init == HeadInit::Probe {
+    let keeps_head = recipe
+        .inherited
+        .as_ref()
+        .is_some_and(|inherited| inherited.keeps_head());
+    let probes = recipe.head.init == HeadInit::Probe;
+    if plan.resume.is_none() && probes {
         let features = |members: &[usize]| inputs.features(&network, members, stop);
         let Some(probe) = probe::fit(features, &samples, &|| stop.requested())? else {
             return Ok(stopped(0, say));
         };
         network.start_head(&probe.weight, &probe.bias);
+    }
+    if plan.resume.is_none() && (probes || keeps_head) {
         // A candidate like any epoch's end: training can only improve on it.
         let metrics = evaluation::end_epoch(&mut counters, &inputs, &network, &samples)?;
         let best = selection::judge(&mut counters, metrics, &recipe.early_stopping);
@@ -101,12 +116,16 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         say.say(&Progress::Evaluated { metrics, best });
     }
 
+    say.usage.preparing_seconds = since.elapsed().as_secs_f64();
+
     // Loop.
+    let since = Instant::now();
     say.say(&Progress::Phase {
         phase: Phase::Training,
     });
     let mut losses = Losses::new(n_steps, recipe.n_epochs);
     let mut order = Vec::new();
+    let mut told = None;
     while counters.is_training(n_steps) {
         let step = counters.step + 1;
         let (epoch, places) = batches.locate(step);
@@ -132,13 +151,16 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
             step,
             epoch,
         };
-        let (loss, gradients) = criterion.gradients(&network, &inputs, window)?;
+        let (loss, gradients) = criterion.gradients_that_fit(&mut network, &inputs, window, say)?;
+        counters.micro_batch =
+            Some(criterion.batch_size()).filter(|&size| size < recipe.batch_size);
         let rates = Rates {
             warmup: schedule::warmup_steps(recipe.warmup_fraction, n_steps),
             ..Rates::at(recipe, schedule::factor(recipe, step, n_steps))
         };
         optimizer.step(&mut network.parameters, gradients, step, rates);
         losses.push(&loss, step, epoch, batch.len(), rates.head);
+        say.usage.trained_samples += batch.len() as u64;
         (counters.step, counters.epoch) = (step, epoch);
 
         // Asked once a step: what is saved below must be what was fetched here.
@@ -155,6 +177,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
             order.clear();
             optimizer.swap_averages(&mut network.parameters);
             let metrics = evaluation::end_epoch(&mut counters, &inputs, &network, &samples)?;
+            tell_shrunk(&inputs, &mut told, say);
             let best = selection::judge(&mut counters, metrics, &recipe.early_stopping);
             if best {
                 saver.keep_best(&network);
@@ -173,6 +196,8 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
             }
         }
     }
+
+    say.usage.training_seconds = since.elapsed().as_secs_f64();
 
     // Best.
     if !counters.finished {
@@ -199,12 +224,22 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     // Fitted on the split that chose the checkpoint, never on the test split.
     let validation = evaluation::score(&inputs, &network, &samples, &samples.validation)?;
     let temperature = calibration::fit(&validation);
+    let forgetting = recipe
+        .inherited
+        .as_ref()
+        .filter(|inherited| inherited.keeps_head())
+        .map(|inherited| {
+            let after = Tally::of(&validation);
+            forgetting::measure(inherited, &samples, &counters.right_at_start, &after)
+        });
     let scored = match split {
         Split::Validation => validation,
         _ => evaluation::score(&inputs, &network, &samples, members)?,
     };
+    tell_shrunk(&inputs, &mut told, say);
     let calibration = Calibration::measure(&scored, temperature);
-    let report = Tally::of(&scored).report(&samples.classes, occasion);
+    let mut report = Tally::of(&scored).report(&samples.classes, occasion);
+    report.forgetting = forgetting;
     let text = serde_json::to_vec_pretty(&report).expect("a report is plain data: this is a bug");
     fs::write(folder.join(REPORT), text).map_err(TrainError::io("cannot write the report"))?;
 
@@ -225,12 +260,24 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
             device,
         },
     )?;
+    say.usage.peak_bytes = device::peak_bytes(device);
+    say.say(&Progress::Used(say.usage));
     let stopped_early = counters.stopped_early;
     say.say(&Progress::Finished {
         best_step: best.step,
         stopped_early,
     });
     Ok(Ending::Finished)
+}
+
+/// Says it when evaluation runs fewer samples together than it was `told`.
+fn tell_shrunk(inputs: &Inputs, told: &mut Option<u32>, say: &mut Reporter) {
+    let shrunk = inputs.shrunk_evaluation();
+    if let Some(batch_size) = shrunk.filter(|_| shrunk != *told) {
+        let what = Shrunk::Evaluation;
+        say.say(&Progress::Shrunk { what, batch_size });
+        *told = shrunk;
+    }
 }
 
 fn read_plan(folder: &Path) -> Result<TrainPlan, TrainError> {
@@ -246,6 +293,12 @@ fn identity(plan: &TrainPlan, samples: &Samples) -> Identity {
         job: plan.job,
         architecture: plan.base_model.architecture.clone(),
         base_weights_sha256: plan.base_model.weights_sha256.clone(),
+        parents_sha256: plan
+            .base_model
+            .over
+            .iter()
+            .map(|over| over.sha256.clone())
+            .collect(),
         pack_sha256: plan.pack_sha256.clone(),
         validation_pack_sha256: plan.validation_pack_sha256.clone(),
         labels: samples.classes.clone(),

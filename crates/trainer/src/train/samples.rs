@@ -17,7 +17,7 @@ pub struct Source {
 #[derive(Debug)]
 pub struct Samples {
     pub sources: Vec<Source>,
-    /// In label order: the training pack's.
+    /// In label order: the training pack's, or those that the job goes on with.
     pub classes: Vec<String>,
     /// Of every sample.
     pub labels: Vec<usize>,
@@ -31,13 +31,18 @@ impl Samples {
     /// had put aside to validate trains too.
     ///
     /// # Errors
-    /// `Data` for a pack that cannot be read, an empty split, or a validation class that the training pack lacks.
+    /// `Data` for a pack that cannot be read, an empty split, or a class without a label.
     pub fn open(plan: &TrainPlan) -> Result<Self, TrainError> {
         let unreadable = |error: crate::data::pack::PackError| TrainError::Data(error.to_string());
         let pack = Pack::open(&plan.pack).map_err(unreadable)?;
+        let classes = match &plan.recipe.inherited {
+            Some(inherited) => inherited.labels.clone(),
+            None => pack.classes().to_vec(),
+        };
+        let places = places(&pack, &classes, "training")?;
         let mut samples = Self {
-            classes: pack.classes().to_vec(),
-            labels: classes_of(&pack)?,
+            classes,
+            labels: labels_of(&pack, &places)?,
             train: pack.samples_of(Split::Train),
             validation: pack.samples_of(Split::Validation),
             test: pack.samples_of(Split::Test),
@@ -64,21 +69,11 @@ impl Samples {
     }
 
     fn add_validation(&mut self, source: Source) -> Result<(), TrainError> {
-        let mut labels = Vec::with_capacity(source.pack.classes().len());
-        for class in source.pack.classes() {
-            let label = self.classes.iter().position(|known| known == class);
-            labels.push(label.ok_or_else(|| {
-                TrainError::Data(format!(
-                    "the validation file has a class `{class}` that the training file lacks"
-                ))
-            })?);
-        }
+        let places = places(&source.pack, &self.classes, "validation")?;
         self.train.append(&mut self.validation);
         self.train.sort_unstable();
         let first = self.labels.len();
-        let classes = classes_of(&source.pack)?;
-        self.labels
-            .extend(classes.into_iter().map(|class| labels[class]));
+        self.labels.extend(labels_of(&source.pack, &places)?);
         self.validation = (first..self.labels.len()).collect();
         self.sources.push(source);
         Ok(())
@@ -107,12 +102,26 @@ impl Samples {
     }
 }
 
-fn classes_of(pack: &Pack) -> Result<Vec<usize>, TrainError> {
-    let class = |sample| match pack.target(sample) {
-        Target::Class(class) => Ok(class),
+/// Each sample's label; `places` are those of the pack's classes.
+fn labels_of(pack: &Pack, places: &[usize]) -> Result<Vec<usize>, TrainError> {
+    let label = |sample| match pack.target(sample) {
+        Target::Class(class) => Ok(places[class]),
         _ => Err(TrainError::Data(
             "the data are not for single-label classification".to_owned(),
         )),
     };
-    (0..pack.len()).map(class).collect()
+    (0..pack.len()).map(label).collect()
+}
+
+/// The label of each of a pack's classes, by name.
+fn places(pack: &Pack, classes: &[String], file: &str) -> Result<Vec<usize>, TrainError> {
+    let place = |class: &String| {
+        let place = classes.iter().position(|known| known == class);
+        place.ok_or_else(|| {
+            TrainError::Data(format!(
+                "the {file} file has a class `{class}` that is none of the labels"
+            ))
+        })
+    };
+    pack.classes().iter().map(place).collect()
 }

@@ -216,7 +216,7 @@ impl Saver {
         let contents = if network.changes_wholly() {
             "the whole network"
         } else {
-            "trained tensors only; all others are those of the base weights"
+            "trained tensors only; all others are those of the weights that training started from"
         };
         let labels =
             serde_json::to_string(&self.identity.labels).expect("labels are text: this is a bug");
@@ -227,6 +227,7 @@ impl Saver {
                 "base_weights_sha256",
                 self.identity.base_weights_sha256.clone(),
             ),
+            ("parents_sha256", self.identity.parents_sha256.join(" ")),
             ("contents", contents.to_owned()),
             ("labels", labels),
             ("step", counters.step.to_string()),

@@ -2,24 +2,38 @@
 
 use std::io::BufRead;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{device, error::TrainError};
 use crate::domain::work::Assignment;
 
-/// Makes libtorch do what it does once a process: load CUDA's half, initialise oneDNN, start its threads.
-pub fn warm() {
-    device::load_cuda();
-    let _no_grad = tch::no_grad_guard();
-    let image = Tensor::zeros([1, 3, 8, 8], (Kind::Float, Device::Cpu));
-    let weight = Tensor::zeros([4, 3, 3, 3], (Kind::Float, Device::Cpu));
+/// Makes libtorch do what it does once a process (load CUDA's half, initialise oneDNN, start its threads) by computing
+/// something whose result is known. Answers the device's name.
+///
+/// # Errors
+/// `Device` when it is not there, or computes something else.
+pub fn warm(name: &str) -> Result<String, TrainError> {
+    let device = device::open(name)?;
+    // Two images of ones under kernels of ones: 27 at the middle, 12 at a corner, 18 at an edge.
+    let images = Tensor::ones([2, 3, 8, 8], (Kind::Float, device));
+    let kernels = Tensor::ones([4, 3, 3, 3], (Kind::Float, device)).set_requires_grad(true);
     let no_bias: Option<Tensor> = None;
-    let _ = image
-        .conv2d(&weight, no_bias, [1, 1], [1, 1], [1, 1], 1)
-        .mean(Kind::Float)
-        .double_value(&[]);
-    if tch::Cuda::is_available() {
-        let _ = Tensor::zeros([1], (Kind::Float, Device::Cuda(0)));
+    let maps = images.f_conv2d(&kernels, no_bias, [1, 1], [1, 1], [1, 1], 1)?;
+    let sum = maps.f_sum(Kind::Float)?;
+    sum.f_backward()?;
+    // Each kernel sees 2 x 3 x 22 x 22 ones: along a side, 6 places of width 3 and 2 of width 2.
+    let expected_sum = f64::from(2 * 4 * 3 * 22 * 22);
+    // A kernel's middle lies on every place of both images.
+    let expected_slope = f64::from(2 * 8 * 8);
+    let slope = kernels.grad().f_double_value(&[0, 0, 1, 1])?;
+    let sum = sum.f_double_value(&[])?;
+    if (sum, slope) == (expected_sum, expected_slope) {
+        Ok(device::name(device))
+    } else {
+        Err(TrainError::Device(format!(
+            "device `{}` computes {sum} and {slope} where {expected_sum} and {expected_slope} are right",
+            device::name(device)
+        )))
     }
 }
 

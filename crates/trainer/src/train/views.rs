@@ -155,7 +155,13 @@ impl Views {
             validates_elsewhere: plan.validation_pack.is_some(),
         };
         let source = &frozen.samples.sources[0];
-        features::key(plan, source, frozen.network, frozen.device, Some(view))
+        features::key(
+            plan,
+            source,
+            frozen.network,
+            frozen.device,
+            (BATCH, Some(view)),
+        )
     }
 
     /// Features [N, feature_dim] of training samples as each of these epochs sees them.

@@ -4,16 +4,13 @@
 //! The decoders are safe Rust, but panics and large allocations on crafted files have been found in all of them: the
 //! pixel limit is checked before anything is allocated, panics are caught, text chunks are never asked for.
 
+mod resize;
+
 use std::{
-    cell::RefCell,
     io::Cursor,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{Image, ImageRef},
-};
 use image::{
     DynamicImage, ImageDecoder, ImageError, ImageFormat, Limits, RgbImage,
     codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, webp::WebPDecoder},
@@ -22,11 +19,10 @@ use image::{
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::JpegDecoder;
 
+pub use self::resize::{Part, Picture, preprocess, shrink, shrunk_size};
+pub(super) use self::resize::{preprocess_into, resize_part};
 use super::codes;
-use crate::domain::{
-    base_model::{Interpolation, Preprocessing},
-    problem::Code,
-};
+use crate::domain::problem::Code;
 
 /// Bytes a decoder may allocate beside its pixels: colour profiles, tables, text that is skipped.
 const DECODER_BYTES: u64 = 64 << 20;
@@ -40,33 +36,6 @@ pub struct Rgb8 {
     pub height: u32,
     /// `height * width * 3` bytes, row by row.
     pub pixels: Vec<u8>,
-}
-
-/// An `Rgb8` whose pixels lie elsewhere.
-#[derive(Debug, Clone, Copy)]
-pub struct Picture<'a> {
-    pub width: u32,
-    pub height: u32,
-    pub pixels: &'a [u8],
-}
-
-impl Rgb8 {
-    pub fn picture(&self) -> Picture<'_> {
-        Picture {
-            width: self.width,
-            height: self.height,
-            pixels: &self.pixels,
-        }
-    }
-}
-
-/// A part of a picture in its pixels, which it may cut through.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Part {
-    pub left: f64,
-    pub top: f64,
-    pub width: f64,
-    pub height: f64,
 }
 
 /// Why bytes are not an image.
@@ -281,125 +250,6 @@ fn upright(
         height: image.height(),
         pixels: image.into_rgb8().into_raw(),
     })
-}
-
-/// Resizes and crops as timm does at evaluation: `input_size * input_size * 3` bytes, row by row.
-pub fn preprocess(image: &Rgb8, preprocessing: &Preprocessing) -> Vec<u8> {
-    let side = preprocessing.input_size as usize;
-    let mut square = vec![0; side * side * 3];
-    preprocess_into(image.picture(), preprocessing, &mut square);
-    square
-}
-
-/// As `preprocess`, into a slice of just that size.
-///
-/// timm's `transforms_imagenet_eval`: the shorter side becomes `floor(input_size / crop_fraction)`, the longer one
-/// keeps the shape, rounded down; the crop's corner is at half the rest, rounded to even (torchvision's `Resize` and
-/// `CenterCrop`). Only what the crop shows is computed.
-pub(super) fn preprocess_into(
-    image: Picture<'_>,
-    preprocessing: &Preprocessing,
-    square: &mut [u8],
-) {
-    let side = preprocessing.input_size;
-    let short = (f64::from(side) / preprocessing.crop_fraction)
-        .floor()
-        .max(f64::from(side));
-    let (width, height) = (f64::from(image.width), f64::from(image.height));
-    let (resized_width, resized_height) = if width <= height {
-        (short, (short * height / width).floor())
-    } else {
-        ((short * width / height).floor(), short)
-    };
-    // The part of the image that the crop shows, in its own pixels.
-    let shown = |full: f64, resized: f64| {
-        let scale = full / resized;
-        let start = ((resized - f64::from(side)) / 2.0).round_ties_even() * scale;
-        (start, (f64::from(side) * scale).min(full - start))
-    };
-    let (left, shown_width) = shown(width, resized_width);
-    let (top, shown_height) = shown(height, resized_height);
-    let part = Part {
-        left,
-        top,
-        width: shown_width,
-        height: shown_height,
-    };
-    resize_part(
-        image,
-        part,
-        preprocessing.interpolation,
-        (side, side, square),
-    );
-}
-
-/// Resizes a part of a picture into a slice of `width * height * 3` bytes, antialiased.
-pub(super) fn resize_part(
-    picture: Picture<'_>,
-    part: Part,
-    interpolation: Interpolation,
-    (width, height, into): (u32, u32, &mut [u8]),
-) {
-    thread_local! {
-        static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
-    }
-    let filter = match interpolation {
-        Interpolation::Bilinear => FilterType::Bilinear,
-        // Pillow's bicubic has a = -0.5: Catmull and Rom's.
-        Interpolation::Bicubic => FilterType::CatmullRom,
-    };
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(filter))
-        .crop(part.left, part.top, part.width, part.height);
-    let source = ImageRef::new(
-        picture.width,
-        picture.height,
-        picture.pixels,
-        PixelType::U8x3,
-    );
-    let source = source.expect("an image has three bytes a pixel: this is a bug");
-    let target = Image::from_slice_u8(width, height, into, PixelType::U8x3);
-    let mut target = target.expect("the target has three bytes a pixel: this is a bug");
-    RESIZER.with_borrow_mut(|resizer| {
-        resizer
-            .resize(&source, &mut target, &options)
-            .expect("the part lies inside the image: this is a bug");
-    });
-}
-
-/// A whole picture in another size, row by row.
-pub fn shrink(image: &Rgb8, (width, height): (u32, u32), interpolation: Interpolation) -> Vec<u8> {
-    if (width, height) == (image.width, image.height) {
-        return image.pixels.clone();
-    }
-    let mut shrunk = vec![0; width as usize * height as usize * 3];
-    let whole = Part {
-        left: 0.0,
-        top: 0.0,
-        width: f64::from(image.width),
-        height: f64::from(image.height),
-    };
-    resize_part(
-        image.picture(),
-        whole,
-        interpolation,
-        (width, height, &mut shrunk),
-    );
-    shrunk
-}
-
-/// Width and height of a picture whose shorter side is at most `short`; where it is more than four times as long as wide,
-/// it has as many pixels as if it were not. No picture is enlarged.
-pub fn shrunk_size(width: u32, height: u32, short: u32) -> (u32, u32) {
-    let (full_width, full_height, short) = (f64::from(width), f64::from(height), f64::from(short));
-    let by_side = short / full_width.min(full_height);
-    let by_pixels = 2.0 * short / (full_width * full_height).sqrt();
-    let scale = by_side.min(by_pixels);
-    if scale >= 1.0 {
-        return (width, height);
-    }
-    let scaled = |side: f64| ((side * scale).round() as u32).max(1);
-    (scaled(full_width), scaled(full_height))
 }
 
 #[cfg(test)]

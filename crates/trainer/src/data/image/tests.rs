@@ -4,6 +4,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 
 use super::*;
+use crate::domain::base_model::{Interpolation, Preprocessing};
 
 /// What Pillow made of the fixtures (`tests/python/record_pillow.py`).
 #[derive(Deserialize)]

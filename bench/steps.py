@@ -1,0 +1,50 @@
+"""The same loop as crates/trainer/examples/steps.rs in eager PyTorch with timm.
+Usage: steps.py ARCHITECTURE SIDE BATCH THREADS STEPS [bfloat16]"""
+
+import sys
+import time
+
+import timm
+import torch
+
+CLASSES = 10
+architecture = sys.argv[1]
+side, size, threads, steps = (int(argument) for argument in sys.argv[2:6])
+half = sys.argv[6:] == ["bfloat16"]
+torch.set_num_threads(threads)
+network = timm.create_model(architecture, num_classes=CLASSES).train()
+head = list(network.get_classifier().parameters())
+trunk = [one for one in network.parameters() if all(one is not other for other in head)]
+matrices = [one for one in trunk if one.dim() >= 2]
+vectors = [one for one in trunk if one.dim() < 2]
+optimizer = torch.optim.AdamW(
+    [
+        {"params": matrices, "lr": 1e-4, "weight_decay": 0.01},
+        {"params": vectors, "lr": 1e-4, "weight_decay": 0.0},
+        {"params": head, "lr": 1e-3, "weight_decay": 0.01},
+    ]
+)
+config = timm.data.resolve_model_data_config(network)
+mean = torch.tensor(config["mean"]).view(1, 3, 1, 1)
+std = torch.tensor(config["std"]).view(1, 3, 1, 1)
+pixels = torch.randint(256, (size, 3, side, side), dtype=torch.uint8)
+labels = torch.randint(CLASSES, (size,))
+
+
+def step():
+    images = (pixels.float() / 255 - mean) / std
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        logits = network(images)
+    loss = torch.nn.functional.cross_entropy(logits.float(), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+
+
+step()
+step()
+start = time.perf_counter()
+for _ in range(steps):
+    step()
+print(f"{steps * size / (time.perf_counter() - start):.2f}")

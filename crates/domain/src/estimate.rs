@@ -1,0 +1,312 @@
+//! What a job will take, from what its network costs: memory by adding up what is held at once, time by what earlier jobs
+//! of this installation took.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    base_model::{Layers, StageCost},
+    cut,
+    file::SplitSizes,
+    job_plan::ParameterCounts,
+    progress::Usage,
+    recipe::{Optimizer, Precision, Recipe},
+};
+
+const NUMBER_BYTES: u64 = 4;
+/// Resident memory of a trainer that has torch loaded (112 MiB) and has run its first operations, which load their kernels.
+const PROCESS_BYTES: u64 = 200 << 20;
+/// Samples that run together outside training: `train::inputs` and `train::features`.
+const EVALUATION_BATCH: u64 = 32;
+
+/// Most memory that a trainer will hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Memory {
+    pub peak_bytes: u64,
+    /// Of it, what the largest batch holds: inputs, activations that wait for their gradient, and what an operation needs.
+    pub activation_bytes: u64,
+    /// Of it, the process with torch loaded.
+    pub process_bytes: u64,
+}
+
+/// How long a job will run, once it has a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct Time {
+    pub seconds: f64,
+    /// Jobs of this installation that it is measured on.
+    pub measured_on: u64,
+}
+
+/// An earlier job: what it did, and what it took.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    pub recipe: Recipe,
+    pub layers: Layers,
+    pub usage: Usage,
+}
+
+/// The part of a network that is left under a cut, as one sample costs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Costs {
+    /// Before the first stage in which something trains in any phase.
+    frozen: StageCost,
+    /// From there on.
+    trained: StageCost,
+    is_frozen: bool,
+}
+
+impl Costs {
+    /// `None` for a base model that was imported before its costs were measured.
+    fn of(recipe: &Recipe, layers: &Layers) -> Option<Self> {
+        let layers = &cut::left(&recipe.cut, layers).ok()?;
+        let costs = layers.costs.get(..layers.stages.len())?;
+        let trains = |name: &str| {
+            let of_stage = |trained: &String| {
+                let place = layers.tensors.iter().find(|tensor| tensor.name == *trained);
+                place.is_some_and(|tensor| tensor.stage == name)
+            };
+            recipe.phases().flatten().any(of_stage)
+        };
+        let first = layers.stage_names().position(trains);
+        let first = first.unwrap_or(layers.stages.len());
+        let sum = |costs: &[StageCost]| {
+            let all = costs.iter();
+            all.fold(StageCost::default(), |sum, cost| StageCost {
+                macs: sum.macs + cost.macs,
+                kept: sum.kept + cost.kept,
+                largest: sum.largest.max(cost.largest),
+            })
+        };
+        Some(Self {
+            frozen: sum(&costs[..first]),
+            trained: sum(&costs[first..]),
+            is_frozen: first == layers.stages.len(),
+        })
+    }
+
+    /// Multiplications of a sample in an optimizer step; backward takes twice the forward's.
+    fn step_macs(&self) -> f64 {
+        if self.is_frozen {
+            return 0.0;
+        }
+        (self.frozen.macs + 3 * self.trained.macs) as f64
+    }
+}
+
+/// `None` for a base model that was imported before its costs were measured.
+pub fn memory(
+    recipe: &Recipe,
+    layers: &Layers,
+    parameters: ParameterCounts,
+    tensor_bytes: u64,
+) -> Option<Memory> {
+    let costs = Costs::of(recipe, layers)?;
+    let trained = parameters.trainable + parameters.head;
+    let all = parameters.frozen + trained;
+    let batch = u64::from(recipe.batch_size);
+    let kept = match recipe.precision {
+        Precision::Float32 => costs.trained.kept,
+        Precision::Bfloat16 => costs.trained.kept / 2,
+    };
+    let largest = costs.frozen.largest.max(costs.trained.largest);
+    let training = if costs.is_frozen {
+        0
+    } else {
+        batch * (kept + largest)
+    };
+    let activation_bytes = NUMBER_BYTES * training.max(EVALUATION_BATCH * largest);
+    // The frozen part is copied for computing only; a checkpoint is copied before it is written, and a bundle is read back.
+    let copied = NUMBER_BYTES * parameters.frozen;
+    let moments = match recipe.optimizer {
+        Optimizer::Sgd | Optimizer::Nesterov => 1,
+        Optimizer::Adamw => 2,
+    };
+    let saving = NUMBER_BYTES * trained * (1 + moments);
+    let reading = NUMBER_BYTES * 2 * all;
+    let peak_bytes =
+        PROCESS_BYTES + tensor_bytes + copied + activation_bytes.max(saving).max(reading);
+    Some(Memory {
+        peak_bytes,
+        activation_bytes,
+        process_bytes: PROCESS_BYTES,
+    })
+}
+
+/// From what a sample took in earlier jobs of the same kind (the trunk frozen, or not), by the multiplications of each;
+/// `None` where there was none, or where the base model's costs are not known.
+pub fn time(
+    recipe: &Recipe,
+    layers: &Layers,
+    samples: SplitSizes,
+    earlier: &[Measured],
+) -> Option<Time> {
+    let costs = Costs::of(recipe, layers)?;
+    let mut sums = Sums::default();
+    for one in earlier {
+        let known = Costs::of(&one.recipe, &one.layers);
+        if let Some(known) = known.filter(|known| known.is_frozen == costs.is_frozen) {
+            sums.add(&known, &one.usage);
+        }
+    }
+    let all = (samples.train + samples.validation + samples.test) as f64;
+    let trained = (samples.train * u64::from(recipe.n_epochs)) as f64;
+    let seconds = if costs.is_frozen {
+        let preparing = all * costs.frozen.macs as f64 * sums.seconds_per_prepared_mac()?;
+        preparing + trained * sums.seconds_per_trained_sample()?
+    } else {
+        trained * costs.step_macs() * sums.seconds_per_trained_mac()?
+    };
+    Some(Time {
+        seconds,
+        measured_on: sums.jobs,
+    })
+}
+
+/// What earlier jobs took together.
+#[derive(Debug, Default)]
+struct Sums {
+    jobs: u64,
+    preparing_seconds: f64,
+    prepared_macs: f64,
+    training_seconds: f64,
+    trained_samples: f64,
+    trained_macs: f64,
+}
+
+impl Sums {
+    fn add(&mut self, costs: &Costs, usage: &Usage) {
+        self.jobs += 1;
+        // What was found in the cache took no time, and says nothing of the time that it would have taken.
+        if usage.prepared_samples > 0 {
+            self.preparing_seconds += usage.preparing_seconds;
+            self.prepared_macs += usage.prepared_samples as f64 * costs.frozen.macs as f64;
+        }
+        self.training_seconds += usage.training_seconds;
+        self.trained_samples += usage.trained_samples as f64;
+        self.trained_macs += usage.trained_samples as f64 * costs.step_macs();
+    }
+
+    fn seconds_per_prepared_mac(&self) -> Option<f64> {
+        (self.prepared_macs > 0.0).then(|| self.preparing_seconds / self.prepared_macs)
+    }
+
+    fn seconds_per_trained_sample(&self) -> Option<f64> {
+        (self.trained_samples > 0.0).then(|| self.training_seconds / self.trained_samples)
+    }
+
+    fn seconds_per_trained_mac(&self) -> Option<f64> {
+        (self.trained_macs > 0.0).then(|| self.training_seconds / self.trained_macs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        file::Dataset,
+        freeze::tests::layers,
+        id::FileId,
+        recipe::Task,
+        request::parse,
+        resolve::{Start, resolve},
+    };
+
+    const COUNTS: ParameterCounts = ParameterCounts {
+        frozen: 0,
+        trainable: 1_000,
+        head: 10,
+    };
+    const SAMPLES: SplitSizes = SplitSizes {
+        train: 80,
+        validation: 10,
+        test: 10,
+    };
+
+    fn known() -> Layers {
+        let mut layers = layers();
+        let cost = |stage: u64| StageCost {
+            macs: 1_000_000 * stage,
+            kept: 1_000_000,
+            largest: 10_000,
+        };
+        layers.costs = (1..=layers.stages.len() as u64).map(cost).collect();
+        layers
+    }
+
+    fn auto() -> Recipe {
+        let asked = json!({"model": "m", "training_file": FileId::new()});
+        let data = Dataset {
+            modality: "image".into(),
+            task: Task::SingleLabelClassification,
+            target: None,
+            classes: Vec::new(),
+            samples: 100,
+            splits: SAMPLES,
+            split_by: "hash".into(),
+            unusable: 0,
+            duplicates: 0,
+        };
+        let asked = parse(&asked).unwrap();
+        let layers = layers();
+        let start = Start {
+            layers: &layers,
+            parent: None,
+        };
+        resolve(&asked, start, &data, None, 7).unwrap().recipe
+    }
+
+    fn recipe(trainable: &[&str]) -> Recipe {
+        let trainable = trainable.iter().map(|name| (*name).to_owned()).collect();
+        Recipe {
+            trainable,
+            batch_size: 8,
+            n_epochs: 2,
+            ..auto()
+        }
+    }
+
+    #[test]
+    fn memory_grows_with_the_batch_and_with_what_trains() {
+        let layers = known();
+        let names: Vec<&str> = layers.parameters().map(|one| one.name.as_str()).collect();
+        let peak = |recipe: &Recipe| memory(recipe, &layers, COUNTS, 4_000).unwrap().peak_bytes;
+        let (all, last) = (recipe(&names), recipe(&names[names.len() - 1..]));
+        let larger = Recipe {
+            batch_size: 16,
+            ..all.clone()
+        };
+        let half = Recipe {
+            precision: Precision::Bfloat16,
+            ..all.clone()
+        };
+        assert!(peak(&larger) > peak(&all) && peak(&all) > peak(&last));
+        assert!(peak(&half) < peak(&all) && peak(&last) > peak(&recipe(&[])));
+        assert_eq!(
+            memory(&all, &crate::freeze::tests::layers(), COUNTS, 4_000),
+            None
+        );
+    }
+
+    #[test]
+    fn time_is_that_of_earlier_jobs_of_the_same_kind() {
+        let layers = known();
+        let first = layers.parameters().next().unwrap().name.clone();
+        let all = recipe(&[&first]);
+        let earlier = Measured {
+            recipe: all.clone(),
+            layers: layers.clone(),
+            usage: Usage {
+                trained_samples: 320,
+                training_seconds: 10.0,
+                ..Usage::default()
+            },
+        };
+        assert_eq!(time(&all, &layers, SAMPLES, &[]), None);
+        let found = time(&all, &layers, SAMPLES, std::slice::from_ref(&earlier)).unwrap();
+        assert!((found.seconds - 5.0).abs() < 1e-9 && found.measured_on == 1);
+        // A frozen trunk takes another time, and nothing was measured of it.
+        assert_eq!(time(&recipe(&[]), &layers, SAMPLES, &[earlier]), None);
+    }
+}

@@ -1,0 +1,80 @@
+//! Steps of a full fine-tune, images per second, beside `bench/steps.py`.
+//! Usage: steps ARCHITECTURE SIDE BATCH THREADS STEPS [bfloat16]
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a measurement's result is what it prints"
+)]
+
+use std::time::Instant;
+
+use rehead_domain::{base_model::SourceTask, recipe::Recipe, work::PlanModel};
+use rehead_trainer::{
+    data::batch,
+    models::{registry, weights},
+    train::{
+        loss,
+        network::Network,
+        optimizer::{self, Optimizer, Rates},
+    },
+};
+use tch::{Device, Kind, Tensor, nn};
+
+const CLASSES: i64 = 10;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |place: usize| -> i64 { arguments[place].parse().unwrap() };
+    let (side, size, threads, steps) = (number(1), number(2), number(3), number(4));
+    tch::set_num_threads(threads as i32);
+    let folder = tempfile::tempdir().unwrap();
+    let architecture = registry::find(&arguments[0]).unwrap();
+    let vs = nn::VarStore::new(Device::Cpu);
+    let trunk = architecture.build(&vs.root());
+    let path = folder.path().join("weights.safetensors");
+    weights::write_safetensors(&path, &trunk.named(), &Default::default()).unwrap();
+    let base = PlanModel {
+        id: architecture.name.to_owned(),
+        architecture: architecture.name.to_owned(),
+        source_task: SourceTask {
+            name: "none".to_owned(),
+            classes: None,
+            dataset: None,
+        },
+        preprocessing: architecture.preprocessing.clone(),
+        weights: path,
+        weights_sha256: String::new(),
+        over: Vec::new(),
+    };
+    let names = trunk.tensors().into_iter().filter(|one| one.trainable);
+    let recipe: Recipe = serde_json::from_value(serde_json::json!({
+        "task": "single_label_classification", "cut": "pre_logits",
+        "trainable": names.map(|one| one.name).collect::<Vec<_>>(), "later_phases": [],
+        "head": {"layers": [], "init": "zero"}, "n_epochs": 1, "batch_size": size, "accumulate": 1,
+        "optimizer": "adamw", "learning_rate": 1e-3, "backbone_learning_rate": 1e-4, "layer_decay": 1.0,
+        "weight_decay": 0.01, "schedule": "constant", "warmup_fraction": 0.0, "label_smoothing": 0.0,
+        "mixup": 0.0, "cutmix": 0.0, "class_weights": null, "gradient_clip": 1.0, "ema_decay": null,
+        "batch_norm": "update", "precision": arguments.get(5).map_or("float32", String::as_str),
+        "early_stopping": {"patience": null, "metric": "valid_loss", "min_delta": 0.0},
+        "checkpoint_every_seconds": 3600, "seed": 1,
+    }))
+    .unwrap();
+    let mut network = Network::build(&base, &recipe, CLASSES as usize, Device::Cpu).unwrap();
+    let mut optimizer = Optimizer::new(&recipe, &network.parameters);
+    let pixels = Tensor::randint(256, [size, side, side, 3], (Kind::Uint8, Device::Cpu));
+    let labels = Tensor::randint(CLASSES, [size], (Kind::Int64, Device::Cpu));
+    let mut step = |number: u64| {
+        let images = batch::normalize(&pixels, &base.preprocessing, Device::Cpu);
+        let logits = network.logits_train(&network.features_train(&images), number);
+        let loss = loss::cross_entropy(&logits, &labels, None, 0.0);
+        let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
+        let rates = Rates::at(&recipe, 1.0);
+        optimizer.step(&mut network.parameters, gradients, number, rates);
+    };
+    (1..=2).for_each(&mut step);
+    let start = Instant::now();
+    (3..3 + steps as u64).for_each(&mut step);
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{:.2}", (steps * size) as f64 / seconds);
+}

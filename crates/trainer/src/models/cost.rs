@@ -1,0 +1,141 @@
+//! What a sample costs in each stage of a trunk, found by running one image through it: multiplications, and numbers that
+//! stay in memory for the gradient. What stays is counted by each operation's rule, which is autograd's, but for small
+//! tensors such as a normalisation's statistics.
+
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    ops::{Activation, Conv, Norm, Op},
+    trunk::{Block, Trunk},
+};
+use crate::domain::base_model::StageCost;
+
+/// The costs of a trunk's stages, in order, for inputs [1, 3, `side`, `side`].
+pub fn of_stages(trunk: &Trunk, side: u32) -> Vec<StageCost> {
+    let _no_grad = tch::no_grad_guard();
+    let side = i64::from(side);
+    let mut x = Tensor::zeros([1, 3, side, side], (Kind::Float, Device::Cpu));
+    let stages = trunk.stages.iter();
+    stages
+        .map(|stage| {
+            let mut cost = StageCost::default();
+            for block in &stage.blocks {
+                x = of_block(block, &x, &mut cost);
+            }
+            cost
+        })
+        .collect()
+}
+
+fn of_block(block: &Block, x: &Tensor, cost: &mut StageCost) -> Tensor {
+    let body = of_ops(&block.body, x, cost);
+    let sum = match &block.shortcut {
+        Some(ops) => {
+            cost.kept += numbers(&body);
+            body + of_ops(ops, x, cost)
+        }
+        None => body,
+    };
+    cost.kept += again(block.activation) * numbers(&sum);
+    block.activation.apply(sum)
+}
+
+fn of_ops(ops: &[Op], x: &Tensor, cost: &mut StageCost) -> Tensor {
+    let first = x.shallow_clone();
+    ops.iter().fold(first, |x, op| of_op(op, &x, cost))
+}
+
+fn of_op(op: &Op, x: &Tensor, cost: &mut StageCost) -> Tensor {
+    if let Op::Residual(ops) = op {
+        let sum = x + of_ops(ops, x, cost);
+        cost.kept += numbers(&sum);
+        return sum;
+    }
+    let out = op.forward(x, Norm::Running);
+    let (inputs, outputs) = (numbers(x), numbers(&out));
+    cost.largest = cost.largest.max(inputs + outputs);
+    let (macs, kept) = match op {
+        // What BatchNorm reads, and what the next operation reads.
+        Op::ConvNorm(op) => (
+            of_conv(&op.conv, outputs),
+            (2 + again(op.activation)) * outputs,
+        ),
+        Op::Conv { conv, activation } => {
+            (of_conv(conv, outputs), (1 + again(*activation)) * outputs)
+        }
+        Op::Linear(op) => {
+            let width = op.weight.size()[1].unsigned_abs();
+            (outputs * width, (1 + again(op.activation)) * outputs)
+        }
+        Op::Attention(op) => {
+            let (tokens, width) = (x.size()[1].unsigned_abs(), x.size()[2].unsigned_abs());
+            let scores = tokens * tokens;
+            // Queries, keys and values, once as they are made and once in the order of heads; scores as shares; what is
+            // mixed, in both orders; the output.
+            (
+                4 * inputs * width + 2 * scores * width,
+                9 * inputs + op.heads.unsigned_abs() * scores,
+            )
+        }
+        Op::SqueezeExcite(op) => {
+            let inner = numbers(&op.reduce.weight) + numbers(&op.expand.weight);
+            (inner, outputs)
+        }
+        Op::Fire(op) => {
+            let places = outputs / (2 * op.expand1.weight.size()[0].unsigned_abs());
+            let weights = numbers(&op.squeeze.weight)
+                + numbers(&op.expand1.weight)
+                + numbers(&op.expand3.weight);
+            (places * weights, 2 * outputs + outputs / 4)
+        }
+        Op::Embedding(op) => (of_conv(&op.patches, outputs), 2 * outputs),
+        // Values, and where they came from, as 64-bit integers.
+        Op::MaxPool | Op::MaxPoolCeil => (0, 3 * outputs),
+        _ => (0, outputs),
+    };
+    cost.macs += macs;
+    cost.kept += kept;
+    out
+}
+
+fn of_conv(conv: &Conv, outputs: u64) -> u64 {
+    let filter = numbers(&conv.weight) / conv.weight.size()[0].unsigned_abs();
+    outputs * filter
+}
+
+/// Copies of its size that an activation keeps besides its output: those that work in place keep none.
+fn again(activation: Activation) -> u64 {
+    match activation {
+        Activation::None | Activation::Relu | Activation::Relu6 => 0,
+        Activation::Silu | Activation::HardSwish | Activation::Gelu => 1,
+    }
+}
+
+fn numbers(tensor: &Tensor) -> u64 {
+    tensor.numel() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::nn;
+
+    use super::*;
+    use crate::models::registry;
+
+    /// Multiply-adds at 224 pixels, in 10^9, as their authors give them, within rounding and the classifier's share.
+    #[test]
+    fn multiplications_are_the_published_ones() {
+        for (name, published) in [
+            ("resnet18", 1.82),
+            ("tf_efficientnet_lite0", 0.40),
+            ("vit_tiny_patch16_224", 1.26),
+        ] {
+            let vs = nn::VarStore::new(Device::Cpu);
+            let trunk = registry::find(name).unwrap().build(&vs.root());
+            let costs = of_stages(&trunk, 224);
+            assert_eq!(costs.len(), trunk.stages.len());
+            let macs = costs.iter().map(|cost| cost.macs).sum::<u64>() as f64 / 1e9;
+            assert!((macs / published - 1.0).abs() < 0.05, "{name}: {macs}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! `rehead jobs`: what runs and what waits, and why it does.
+
+use clap::Args;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::{
+    api::{self, Api},
+    table::{render, span},
+};
+use crate::{config::ClientArgs, domain::job::JobStatus};
+
+/// In which order they are shown.
+const SHOWN: [JobStatus; 5] = [
+    JobStatus::Running,
+    JobStatus::Pausing,
+    JobStatus::Queued,
+    JobStatus::ValidatingFiles,
+    JobStatus::Paused,
+];
+
+/// `rehead jobs`
+#[derive(Debug, Args)]
+pub struct JobsArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// Print the jobs as a JSON list
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints the jobs that have not ended, oldest first in each state.
+///
+/// # Errors
+/// What the service says.
+pub async fn run(args: &JobsArgs) -> anyhow::Result<()> {
+    let api = Api::new(&args.client);
+    let mut jobs = Vec::new();
+    for status in SHOWN {
+        jobs.extend(of_status(&api, status).await?);
+    }
+    if args.json {
+        return api::print(&serde_json::to_string_pretty(&jobs)?);
+    }
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let rows: Vec<Vec<String>> = jobs.iter().map(|job| row(job, now)).collect();
+    api::print(&render(
+        &[
+            "ID", "STATUS", "MODEL", "AGE", "PROGRESS", "ATTEMPT", "WORKER", "WHY",
+        ],
+        &rows,
+    ))
+}
+
+async fn of_status(api: &Api, status: JobStatus) -> anyhow::Result<Vec<Value>> {
+    let mut jobs = Vec::new();
+    let mut after = String::new();
+    loop {
+        let path = format!(
+            "/v1/fine_tuning/jobs?status={}&order=asc&limit=100{after}",
+            status.as_str()
+        );
+        let mut page = api.get(&path).await?;
+        let Value::Array(data) = page["data"].take() else {
+            anyhow::bail!("the service answered without a list of jobs");
+        };
+        jobs.extend(data);
+        match page["last_id"].as_str() {
+            Some(last) if page["has_more"] == true => after = format!("&after={last}"),
+            _ => return Ok(jobs),
+        }
+    }
+}
+
+fn row(job: &Value, now: i64) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let last = job["attempts"]
+        .as_array()
+        .and_then(|attempts| attempts.last());
+    let runs = job["attempts"].as_array().map_or(0, Vec::len);
+    let holds = last.filter(|attempt| attempt["ended_at"].is_null());
+    vec![
+        text(&job["id"]),
+        text(&job["status"]),
+        text(&job["model"]),
+        span(now - job["created_at"].as_i64().unwrap_or(now)),
+        progress(job),
+        if runs == 0 {
+            String::new()
+        } else {
+            runs.to_string()
+        },
+        holds
+            .map(|attempt| text(&attempt["host"]))
+            .unwrap_or_default(),
+        why(job, now),
+    ]
+}
+
+fn progress(job: &Value) -> String {
+    let progress = &job["progress"];
+    let phase = job["phase"].as_str().unwrap_or_default().replace('_', " ");
+    let share = progress["fraction"].as_f64().unwrap_or(0.0) * 100.0;
+    match (
+        job["status"].as_str(),
+        progress["step"].as_u64(),
+        progress["n_steps"].as_u64(),
+    ) {
+        (Some("running" | "pausing"), ..) => format!("{phase} {share:.0} %"),
+        (_, Some(step), Some(steps)) if step > 0 => format!("step {step}/{steps}"),
+        _ => String::new(),
+    }
+}
+
+/// Why it does not run, or not for long.
+fn why(job: &Value, now: i64) -> String {
+    if !job["cancel_requested_at"].is_null() {
+        return "being cancelled".to_owned();
+    }
+    let queue = &job["queue"];
+    let Some(reason) = queue["reason"].as_str() else {
+        return if job["stop_requested_at"].is_null() {
+            String::new()
+        } else {
+            "being stopped".to_owned()
+        };
+    };
+    let mut why = match reason {
+        "tenant_paused" => "its tenant's jobs are held back".to_owned(),
+        "backoff" => {
+            let left = queue["until"].as_i64().unwrap_or(now) - now;
+            format!("tried again in {}", span(left))
+        }
+        "no_worker" => "no worker is there".to_owned(),
+        "tenant_at_cap" => "as many of its tenant's jobs run as may".to_owned(),
+        "slots_busy" => "every worker is busy".to_owned(),
+        "starting" => "about to start".to_owned(),
+        other => other.replace('_', " "),
+    };
+    if let Some(ahead) = queue["ahead"].as_u64().filter(|&ahead| ahead > 0) {
+        why.push_str(&format!(", {ahead} ahead"));
+    }
+    if let Some(start) = queue["estimated_start"]["p50"].as_i64() {
+        why.push_str(&format!(", in about {}", span(start - now)));
+    }
+    why
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_row_says_what_holds_a_job_up() {
+        let mut job = json!({
+            "id": "ftjob-1", "status": "queued", "model": "lite0", "created_at": 0, "phase": "waiting",
+            "progress": {"fraction": 0.0, "step": 4, "n_steps": 8},
+            "attempts": [{"host": "a", "ended_at": 5}], "cancel_requested_at": null, "stop_requested_at": null,
+            "queue": {"ahead": 2, "reason": "slots_busy", "until": null, "estimated_start": {"p50": 400, "p90": 900}},
+        });
+        let expected = [
+            "ftjob-1",
+            "queued",
+            "lite0",
+            "100 s",
+            "step 4/8",
+            "1",
+            "",
+            "every worker is busy, 2 ahead, in about 5 min",
+        ];
+        assert_eq!(row(&job, 100), expected);
+        job["queue"] =
+            json!({"ahead": 0, "reason": "backoff", "until": 107, "estimated_start": null});
+        assert_eq!(why(&job, 100), "tried again in 7 s");
+        job["status"] = json!("running");
+        job["phase"] = json!("caching_features");
+        job["progress"]["fraction"] = json!(0.43);
+        job["attempts"][0]["ended_at"] = Value::Null;
+        job["queue"] = Value::Null;
+        assert_eq!(row(&job, 100)[4..], ["caching features 43 %", "1", "a", ""]);
+    }
+}

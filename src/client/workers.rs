@@ -1,0 +1,89 @@
+//! `rehead workers`: who trains.
+
+use clap::Args;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::{
+    api::{self, Api},
+    table::{render, span},
+};
+use crate::config::ClientArgs;
+
+/// `rehead workers`
+#[derive(Debug, Args)]
+pub struct WorkersArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// Print the workers as a JSON list
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints the workers of the last day, the newest first.
+///
+/// # Errors
+/// What the service says.
+pub async fn run(args: &WorkersArgs) -> anyhow::Result<()> {
+    let answer = Api::new(&args.client).get("/v1/workers").await?;
+    let workers = answer["data"].as_array().cloned().unwrap_or_default();
+    if args.json {
+        return api::print(&serde_json::to_string_pretty(&workers)?);
+    }
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let rows: Vec<Vec<String>> = workers.iter().map(|worker| row(worker, now)).collect();
+    api::print(&render(
+        &["HOST", "DEVICE", "STATE", "SINCE", "SEEN", "SLOTS", "JOB"],
+        &rows,
+    ))
+}
+
+fn row(worker: &Value, now: i64) -> Vec<String> {
+    let text = |name: &str| worker[name].as_str().unwrap_or_default().to_owned();
+    let ago = |name: &str| span(now - worker[name].as_i64().unwrap_or(now));
+    let number = |name: &str| worker[name].as_u64().unwrap_or(0);
+    let mut jobs: Vec<String> = worker["jobs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|job| job.as_str().map(str::to_owned))
+        .collect();
+    let others = number("busy").saturating_sub(jobs.len() as u64);
+    if others > 0 {
+        jobs.push(format!("{others} of others"));
+    }
+    vec![
+        text("host"),
+        text("device"),
+        text("state"),
+        ago("started_at"),
+        format!("{} ago", ago("last_seen_at")),
+        format!("{}/{}", number("busy"), number("slots")),
+        jobs.join(", "),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_row_names_own_jobs_and_counts_others() {
+        let worker = json!({
+            "host": "a", "device": "cpu", "state": "active", "started_at": 0, "last_seen_at": 297, "slots": 2, "busy": 2,
+            "jobs": ["ftjob-1"],
+        });
+        let expected = [
+            "a",
+            "cpu",
+            "active",
+            "5 min",
+            "3 s ago",
+            "2/2",
+            "ftjob-1, 1 of others",
+        ];
+        assert_eq!(row(&worker, 300), expected);
+    }
+}

@@ -1,0 +1,231 @@
+//! Where a queued job stands, why it does not run, and when it may: as claims would see it now.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use time::OffsetDateTime;
+
+use super::{convert, tenants::TenantId, workers::SILENT};
+use crate::domain::{id::JobId, job::WaitReason};
+
+/// Succeeded jobs that an estimate is made of, the last ones.
+const MEASURED: i64 = 50;
+
+/// The place of a queued job.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
+    /// Jobs that would be claimed before it, of all tenants.
+    pub ahead: u64,
+    pub reason: WaitReason,
+    /// Of a backoff.
+    pub until: Option<OffsetDateTime>,
+    /// Until it starts; `None` where nothing was measured, or nothing can be told.
+    pub estimate: Option<Estimate>,
+}
+
+/// From the attempts of the last jobs that succeeded: were all jobs as long as the median one, and as one in ten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    pub p50: Duration,
+    pub p90: Duration,
+}
+
+/// What Postgres counts.
+struct Row {
+    ahead: i64,
+    run_at: OffsetDateTime,
+    now: OffsetDateTime,
+    tenant_paused: bool,
+    at_cap: bool,
+    slots: i64,
+    busy: i64,
+    /// Median, and ninth tenth; of jobs, in seconds.
+    durations: Option<Vec<f64>>,
+    /// What is left of running jobs, were they as long. 0 where nothing was measured.
+    left: Vec<f64>,
+}
+
+/// A queued job's place; `None` when it is not queued.
+pub async fn get(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<Option<Place>> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"with job as (
+            select * from jobs where id = $1 and tenant_id = $2 and status = 'queued'
+        ), measured as (
+            select percentile_cont(array[0.5, 0.9]) within group (order by (
+                select sum(extract(epoch from a.ended_at - a.started_at)) from attempts a where a.job_id = recent.id
+            )) as durations
+            from (select id from jobs where status = 'succeeded' order by finished_at desc limit $3) recent
+        ), running as (
+            select count(*) as busy, array[
+                coalesce(sum(greatest(measured.durations[1] - held.seconds, 0)), 0),
+                coalesce(sum(greatest(measured.durations[2] - held.seconds, 0)), 0)]::double precision[] as remaining
+            from measured, (
+                select extract(epoch from now() - a.started_at) as seconds
+                from job_leases l join attempts a on a.job_id = l.job_id and a.token = l.token
+            ) held
+        )
+        select (select count(*) from jobs other join tenants owner on owner.id = other.tenant_id
+                where other.status = 'queued' and other.resource_class = job.resource_class and other.run_at <= now()
+                    and not owner.paused and (other.priority, other.seq) < (job.priority, job.seq)) as "ahead!",
+            job.run_at, now() as "now!", t.paused as tenant_paused, t.running >= t.max_running as "at_cap!",
+            (select coalesce(sum(slots), 0) from workers
+                where state = 'active' and last_seen_at > now() - make_interval(secs => $4)) as "slots!",
+            running.busy as "busy!", measured.durations as "durations: Vec<f64>", running.remaining as "left!: Vec<f64>"
+        from job join tenants t on t.id = job.tenant_id, measured, running"#,
+        id.0,
+        tenant.0,
+        MEASURED,
+        convert::seconds(SILENT)
+    );
+    Ok(row.fetch_optional(pool).await?.map(|row| row.place()))
+}
+
+impl Row {
+    fn place(&self) -> Place {
+        let reason = self.reason();
+        Place {
+            ahead: convert::to_count(self.ahead),
+            reason,
+            until: (reason == WaitReason::Backoff).then_some(self.run_at),
+            estimate: self.estimate(reason),
+        }
+    }
+
+    fn reason(&self) -> WaitReason {
+        if self.tenant_paused {
+            WaitReason::TenantPaused
+        } else if self.run_at > self.now {
+            WaitReason::Backoff
+        } else if self.slots == 0 {
+            WaitReason::NoWorker
+        } else if self.at_cap {
+            WaitReason::TenantAtCap
+        } else if self.busy >= self.slots {
+            WaitReason::SlotsBusy
+        } else {
+            WaitReason::Starting
+        }
+    }
+
+    /// The work before it, spread over the slots. Nothing is said where somebody else decides, or nothing was measured.
+    fn estimate(&self, reason: WaitReason) -> Option<Estimate> {
+        let tells = matches!(
+            reason,
+            WaitReason::SlotsBusy | WaitReason::Starting | WaitReason::Backoff
+        );
+        let durations = self
+            .durations
+            .as_ref()
+            .filter(|_| tells && self.slots > 0)?;
+        let backoff = (self.run_at - self.now).as_seconds_f64().max(0.0);
+        let wait = |quantile: usize| {
+            let free = self.busy + self.ahead < self.slots;
+            let work = self.left.get(quantile)? + self.ahead as f64 * durations.get(quantile)?;
+            let seconds = if free { 0.0 } else { work / self.slots as f64 };
+            Duration::try_from_secs_f64(seconds.max(backoff)).ok()
+        };
+        Some(Estimate {
+            p50: wait(0)?,
+            p90: wait(1)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> Row {
+        Row {
+            ahead: 3,
+            run_at: OffsetDateTime::UNIX_EPOCH,
+            now: OffsetDateTime::UNIX_EPOCH,
+            tenant_paused: false,
+            at_cap: false,
+            slots: 2,
+            busy: 2,
+            durations: Some(vec![10.0, 20.0]),
+            left: vec![4.0, 24.0],
+        }
+    }
+
+    #[test]
+    fn the_first_thing_in_the_way_is_named() {
+        let reasons = [
+            (row(), WaitReason::SlotsBusy),
+            (Row { busy: 1, ..row() }, WaitReason::Starting),
+            (
+                Row {
+                    at_cap: true,
+                    ..row()
+                },
+                WaitReason::TenantAtCap,
+            ),
+            (
+                Row {
+                    at_cap: true,
+                    slots: 0,
+                    ..row()
+                },
+                WaitReason::NoWorker,
+            ),
+            (
+                Row {
+                    tenant_paused: true,
+                    slots: 0,
+                    ..row()
+                },
+                WaitReason::TenantPaused,
+            ),
+        ];
+        for (row, reason) in reasons {
+            assert_eq!(row.reason(), reason);
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
+        let later = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(60);
+        let place = Row {
+            run_at: later,
+            ..row()
+        }
+        .place();
+        assert_eq!(
+            (place.reason, place.until),
+            (WaitReason::Backoff, Some(later))
+        );
+        assert_eq!(place.estimate.unwrap().p50, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn an_estimate_is_the_work_ahead_over_the_slots_or_nothing() {
+        let seconds = |row: Row| {
+            let estimate = row.place().estimate?;
+            Some((estimate.p50.as_secs(), estimate.p90.as_secs()))
+        };
+        assert_eq!(seconds(row()), Some((17, 42)));
+        assert_eq!(
+            seconds(Row {
+                ahead: 0,
+                busy: 1,
+                ..row()
+            }),
+            Some((0, 0))
+        );
+        assert_eq!(
+            seconds(Row {
+                durations: None,
+                left: vec![0.0, 0.0],
+                ..row()
+            }),
+            None
+        );
+        assert_eq!(seconds(Row { slots: 0, ..row() }), None);
+        assert_eq!(
+            seconds(Row {
+                at_cap: true,
+                ..row()
+            }),
+            None
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! `/v1/workers`: who trains, and whether anybody does.
+
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{AppState, auth::Tenant, error::ApiError, list::List};
+use crate::{
+    db::{self, workers::Worker},
+    domain::id::{JobId, WorkerId},
+};
+
+/// A worker process. One that is started again is another.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Worker)]
+pub(super) struct WorkerObject {
+    pub id: WorkerId,
+    /// `worker`.
+    pub object: &'static str,
+    pub host: String,
+    pub version: String,
+    /// As it was asked for: `auto`, `cpu` or `cuda:0`.
+    pub device: String,
+    /// `active`; `draining`: it takes nothing more; `stopped`; `lost`: it was not heard of for a minute.
+    pub state: String,
+    /// Unix seconds, as all times here.
+    pub started_at: i64,
+    pub last_seen_at: i64,
+    /// Jobs that it runs at once.
+    pub slots: u32,
+    /// Jobs that it has now.
+    pub busy: u32,
+    /// Those of them that are yours.
+    pub jobs: Vec<JobId>,
+}
+
+impl From<Worker> for WorkerObject {
+    fn from(worker: Worker) -> Self {
+        Self {
+            id: worker.id,
+            object: "worker",
+            host: worker.host,
+            version: worker.version,
+            device: worker.device,
+            state: worker.state,
+            started_at: worker.started_at.unix_timestamp(),
+            last_seen_at: worker.last_seen_at.unix_timestamp(),
+            slots: worker.slots,
+            busy: worker.busy,
+            jobs: worker.jobs,
+        }
+    }
+}
+
+/// List workers
+///
+/// Those of the last day, the newest first, 500 at most.
+#[utoipa::path(get, path = "/v1/workers", tag = "workers", responses((status = 200, body = List<WorkerObject>)))]
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+) -> Result<axum::Json<List<WorkerObject>>, ApiError> {
+    let workers = db::workers::list(state.pool(), tenant).await?;
+    let data = workers.into_iter().map(WorkerObject::from).collect();
+    Ok(axum::Json(List::new(
+        data,
+        false,
+        |worker: &WorkerObject| worker.id.to_string(),
+    )))
+}

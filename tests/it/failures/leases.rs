@@ -1,0 +1,134 @@
+//! Leases on a real Postgres: kept ones are never taken, and of all who would end an attempt exactly one does.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use rehead::{
+    db::queue::{self, Trace},
+    domain::{
+        id::WorkerId,
+        job::{JobStatus, Outcome},
+    },
+};
+
+use crate::support::{
+    postgres::invariants,
+    queue::{Queue, claim, new_model},
+};
+
+const AT_ONCE: Duration = Duration::ZERO;
+/// Races of one end of an attempt against another.
+const RACES: u64 = 10_000;
+
+#[tokio::test]
+async fn f04_a_lease_that_is_kept_for_ten_of_its_times_is_never_reaped() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let job = queue.job().await;
+    let ttl = Duration::from_millis(300);
+    let claimed = claim(pool, queue.worker, ttl).await.unwrap();
+    let until = Instant::now() + ttl * 10;
+    while Instant::now() < until {
+        tokio::time::sleep(ttl / 6).await;
+        let kept = queue::heartbeat(pool, job, claimed.token, ttl)
+            .await
+            .unwrap();
+        assert!(kept.is_some());
+        assert_eq!(queue::reap(pool, AT_ONCE).await.unwrap(), None);
+    }
+    tokio::time::sleep(ttl * 2).await;
+    assert_eq!(
+        queue::reap(pool, Duration::from_secs(3_600)).await.unwrap(),
+        None
+    );
+    let reaped = queue::reap(pool, AT_ONCE).await.unwrap();
+    assert_eq!(reaped, Some((job, JobStatus::Queued)));
+}
+
+/// Each lane claims with a lease that is dead at birth, then ends the attempt while a reaper ends it too: of both exactly
+/// one finds the lease. Lanes reap each other's attempts as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn f02_f03_a_finish_and_a_reaper_at_once_end_an_attempt_once() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    // No job runs out of lives, and none waits after a loss.
+    sqlx::query("alter table jobs alter max_crashes set default 1000000")
+        .execute(pool)
+        .await
+        .unwrap();
+    sqlx::query("update tenants set max_running = 100, max_queued = 100000")
+        .execute(pool)
+        .await
+        .unwrap();
+    for _ in 0..150 {
+        queue.job().await;
+    }
+    let (races, finished, reaped) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let lane = || async {
+        while races.fetch_add(1, Ordering::Relaxed) < RACES {
+            let Some(claimed) = claim(pool, WorkerId::new(), AT_ONCE).await else {
+                sqlx::query(
+                    "update jobs set run_at = now() where status = 'queued' and run_at > now()",
+                )
+                .execute(pool)
+                .await
+                .unwrap();
+                continue;
+            };
+            // Most ends put the job back, so that it can be raced for again.
+            let succeed = claimed.token % 100 == 99;
+            let (outcome, model) = if succeed {
+                (Outcome::Succeeded, Some(new_model(&claimed)))
+            } else {
+                (Outcome::Yielded, None)
+            };
+            let trace = Trace::default();
+            let finish = queue::finish(
+                pool,
+                claimed.job,
+                claimed.token,
+                &outcome,
+                model.as_ref(),
+                &trace,
+            );
+            let (ended, lost) = tokio::join!(finish, queue::reap(pool, AT_ONCE));
+            finished.fetch_add(u64::from(ended.unwrap().is_some()), Ordering::Relaxed);
+            reaped.fetch_add(u64::from(lost.unwrap().is_some()), Ordering::Relaxed);
+        }
+    };
+    let since = Instant::now();
+    futures_util::future::join_all((0..8).map(|_| lane())).await;
+    let took = since.elapsed();
+    while queue::reap(pool, AT_ONCE).await.unwrap().is_some() {
+        reaped.fetch_add(1, Ordering::Relaxed);
+    }
+    let (finished, reaped) = (finished.into_inner(), reaped.into_inner());
+    println!("{finished} attempts finished, {reaped} reaped, in {took:?}");
+    let attempts: i64 = sqlx::query_scalar("select count(*) from attempts")
+        .fetch_one(pool)
+        .await
+        .unwrap();
+    assert_eq!(finished + reaped, attempts.unsigned_abs());
+    assert!(
+        finished > RACES / 20 && reaped > RACES / 20,
+        "one side always won"
+    );
+    let succeeded: i64 =
+        sqlx::query_scalar("select count(*) from models where kind = 'fine_tuned'")
+            .fetch_one(pool)
+            .await
+            .unwrap();
+    assert!(succeeded > 10, "{succeeded} jobs succeeded");
+    // Each job is what its last attempt made of it.
+    let wrong: Vec<String> = sqlx::query_scalar(
+        "select j.id::text from jobs j join attempts a on a.job_id = j.id and a.token = j.token
+        where (j.status = 'succeeded') <> (a.outcome = 'succeeded')",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    invariants(pool).await;
+}

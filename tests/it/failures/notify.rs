@@ -1,0 +1,117 @@
+//! NOTIFY takes a lock that all committers share, so only what somebody waits for is notified: work to claim, wishes of a
+//! job's user, and events. Heartbeats, steps and progress are not.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use rehead::{
+    db::{
+        self, channel,
+        jobs::JobProgress,
+        queue::{self, Records},
+        workers::{self, NewWorker},
+    },
+    domain::{job::Phase, progress::Step},
+};
+use sqlx::postgres::PgListener;
+
+use crate::support::queue::{HOUR, Queue};
+
+const CHANNELS: [&str; 5] = [
+    channel::WORK,
+    channel::JOB,
+    channel::CONTROL,
+    channel::FILE,
+    channel::MODEL,
+];
+
+async fn heard(listener: &mut PgListener) -> BTreeSet<String> {
+    let mut heard = BTreeSet::new();
+    while let Ok(notification) =
+        tokio::time::timeout(Duration::from_millis(300), listener.recv()).await
+    {
+        heard.insert(notification.unwrap().channel().to_owned());
+    }
+    heard
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f14_heartbeats_steps_and_progress_notify_nobody() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let mut listener = db::listen(pool, &CHANNELS).await.unwrap();
+    let channels = |names: &[&str]| -> BTreeSet<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    };
+
+    let job = queue.job().await;
+    assert_eq!(
+        heard(&mut listener).await,
+        channels(&[channel::WORK, channel::JOB]),
+        "a job came"
+    );
+    let claimed = queue.claim().await.unwrap();
+    assert_eq!(
+        heard(&mut listener).await,
+        channels(&[channel::JOB]),
+        "an event: it started"
+    );
+
+    let worker = NewWorker {
+        id: queue.worker,
+        host: "here".to_owned(),
+        pid: 1,
+        version: "1".to_owned(),
+        device: "cpu".to_owned(),
+        slots: 1,
+    };
+    workers::register(pool, &worker).await.unwrap();
+    for step in 1..=20 {
+        let steps = vec![Step {
+            step,
+            epoch: 1,
+            train_loss: Some(0.5),
+            learning_rate: 0.1,
+            samples_per_second: 9.0,
+        }];
+        let progress = Some(JobProgress {
+            step,
+            ..JobProgress::default()
+        });
+        let records = Records {
+            progress,
+            steps,
+            device: Some(("cpu".to_owned(), 1)),
+            ..Records::default()
+        };
+        assert!(
+            queue::record(pool, job, claimed.token, &records)
+                .await
+                .unwrap()
+        );
+        let kept = queue::heartbeat(pool, job, claimed.token, HOUR).await;
+        assert!(kept.unwrap().is_some());
+        workers::beat(pool, queue.worker).await.unwrap();
+    }
+    assert_eq!(heard(&mut listener).await, channels(&[]));
+
+    let records = Records {
+        phase: Some(Phase::Training),
+        ..Records::default()
+    };
+    queue::record(pool, job, claimed.token, &records)
+        .await
+        .unwrap();
+    assert_eq!(
+        heard(&mut listener).await,
+        channels(&[channel::JOB]),
+        "a phase is an event"
+    );
+    let triggers: Vec<String> = sqlx::query_scalar(
+        "select distinct tgrelid::regclass::text from pg_trigger where not tgisinternal
+        and tgrelid::regclass::text in ('job_steps', 'job_evaluations', 'job_leases', 'workers', 'checkpoints')",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    assert_eq!(triggers, Vec::<String>::new());
+}

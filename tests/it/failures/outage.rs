@@ -1,0 +1,243 @@
+//! Postgres and the way to it fail while jobs run: nothing is stolen from a worker that lives, nothing is run twice, and
+//! nothing stays behind.
+
+use std::time::{Duration, Instant};
+
+use rehead::{
+    db::queue::{self, Trace},
+    domain::{id::WorkerId, job::Outcome},
+};
+use serde_json::Value;
+use sqlx::PgPool;
+
+use crate::support::{
+    attempts::{QUICK, long_job, material, outcomes},
+    postgres::invariants,
+    process::Process,
+    queue::{HOUR, Queue, claim, new_model},
+    service::Service,
+};
+
+/// Ends all connections but the asker's; says how many.
+async fn terminate(pool: &PgPool, which: &str) -> i64 {
+    let query = format!(
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity
+        where pid <> pg_backend_pid() and backend_type = 'client backend' and {which}"
+    );
+    sqlx::query_scalar(sqlx::AssertSqlSafe(query))
+        .fetch_one(pool)
+        .await
+        .unwrap()
+}
+
+async fn one_connection(service: &Service) -> PgPool {
+    rehead::db::connect(&service.database_url, 1).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f12_connections_that_end_every_second_end_no_attempt() {
+    let service = Service::start().await;
+    let worker = service.worker("worker", &QUICK);
+    let file = material(&service).await;
+    let job = long_job(&service, &file, 60).await;
+    service.has_checkpoint(&job).await;
+    let pool = one_connection(&service).await;
+    let mut ended = 0;
+    for _ in 0..8 {
+        ended += terminate(&pool, "true").await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let done = service.ended(&job).await;
+    assert_eq!(outcomes(&done), ["succeeded"], "{}", worker.log());
+    assert_eq!(done["attempts"][0]["number"], 1, "{done}");
+    println!("{ended} connections ended under one attempt");
+    assert!(ended >= 16, "only {ended}");
+    invariants(&pool).await;
+}
+
+/// Waits until the job has a first attempt, and says how long that took.
+async fn picked_up(service: &Service, job: &Value) -> Duration {
+    let asked = Instant::now();
+    service.runs_attempt(job, 1).await;
+    asked.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f13_a_lost_notification_is_made_good_by_the_poll_and_by_the_reconnect() {
+    let service = Service::start().await;
+    let quick = service.worker("quick", &QUICK);
+    let file = material(&service).await;
+    let pool = one_connection(&service).await;
+    sqlx::query("alter table jobs disable trigger notify_job_insert")
+        .execute(&pool)
+        .await
+        .unwrap();
+    assert!(terminate(&pool, "query ilike 'listen%'").await >= 1);
+    let job = long_job(&service, &file, 1).await;
+    let polled = picked_up(&service, &job).await;
+    assert!(polled < Duration::from_secs(5), "{polled:?}");
+    service.ended(&job).await;
+    drop(quick);
+
+    // One that polls every ten minutes hears nothing, until its listener has been away.
+    let mut arguments = QUICK.to_vec();
+    arguments.extend(["--poll-ms", "600000"]);
+    let mut lazy = service.worker("lazy", &arguments);
+    lazy.wait_for("worker started");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let job = long_job(&service, &file, 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let waiting = service.get(&service.path(&job)).await.ok();
+    assert_eq!(waiting["status"], "queued", "{waiting}");
+    assert!(terminate(&pool, "query ilike 'listen%'").await >= 1);
+    let heard = picked_up(&service, &job).await;
+    assert!(heard < Duration::from_secs(10), "{heard:?}");
+    println!("picked up by the poll after {polled:?}, by the reconnect after {heard:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f15_a_postgres_that_dies_while_dead_leases_are_reaped_strands_nothing() {
+    const JOBS: usize = 60;
+    let mut queue = Queue::start().await;
+    sqlx::query("update tenants set max_running = 1000")
+        .execute(queue.pool())
+        .await
+        .unwrap();
+    let mut jobs = Vec::new();
+    for _ in 0..JOBS {
+        jobs.push(queue.job().await);
+        let lease = Duration::from_millis(1);
+        assert!(claim(queue.pool(), WorkerId::new(), lease).await.is_some());
+    }
+    let mut reaped = 0;
+    for _ in 0..4 {
+        let pool = queue.pool().clone();
+        let reaping = tokio::spawn(async move {
+            let mut reaped = 0;
+            // Ends with the connection, or when nothing is left.
+            while let Ok(Some(_)) = queue::reap(&pool, Duration::ZERO).await {
+                reaped += 1;
+            }
+            reaped
+        });
+        tokio::time::sleep(Duration::from_millis(rand::random_range(5..60))).await;
+        queue.database.kill();
+        reaped += reaping.await.unwrap();
+        queue.database.restart();
+        invariants(queue.pool()).await;
+    }
+    println!("{reaped} of {JOBS} dead leases were reaped before or between four deaths");
+    while queue::reap(queue.pool(), Duration::ZERO)
+        .await
+        .unwrap()
+        .is_some()
+    {}
+    sqlx::query("update jobs set run_at = now() where finished_at is null")
+        .execute(queue.pool())
+        .await
+        .unwrap();
+    while let Some(claimed) = claim(queue.pool(), WorkerId::new(), HOUR).await {
+        let model = new_model(&claimed);
+        let (job, token) = (claimed.job, claimed.token);
+        let trace = Trace::default();
+        let done = queue::finish(
+            queue.pool(),
+            job,
+            token,
+            &Outcome::Succeeded,
+            Some(&model),
+            &trace,
+        );
+        done.await.unwrap().unwrap();
+    }
+    let ended: i64 = sqlx::query_scalar("select count(*) from jobs where status = 'succeeded'")
+        .fetch_one(queue.pool())
+        .await
+        .unwrap();
+    assert_eq!(ended, JOBS as i64);
+    invariants(queue.pool()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f16_an_outage_of_three_leases_leaves_the_attempt_where_it_was() {
+    let mut service = Service::start().await;
+    let quick = [
+        "--lease-ms",
+        "1500",
+        "--heartbeat-ms",
+        "300",
+        "--reap-ms",
+        "200",
+    ];
+    let first = service.worker("first", &quick);
+    let file = material(&service).await;
+    let job = long_job(&service, &file, 60).await;
+    service.has_checkpoint(&job).await;
+    // It would take the job as soon as it may.
+    let mut second = service.worker("second", &quick);
+    second.wait_for("worker started");
+    let trainers = first.descendants();
+
+    service.kill_postgres();
+    tokio::time::sleep(Duration::from_millis(4_500)).await;
+    service.restart_postgres();
+    let ended = service.ended(&job).await;
+    assert_eq!(
+        outcomes(&ended),
+        ["succeeded"],
+        "{}\n{}",
+        first.log(),
+        second.log()
+    );
+    assert!(!trainers.is_empty());
+    invariants(&service.pool().await).await;
+}
+
+/// A worker whose clocks (those that a process can have of its own) are an hour ahead.
+fn worker_ahead(service: &Service, arguments: &[&str]) -> Option<Process> {
+    let ahead = ["--time", "--boottime", "3600", "--monotonic", "3600"];
+    let may = std::process::Command::new("unshare")
+        .args(ahead)
+        .arg("true")
+        .status();
+    if !may.is_ok_and(|status| status.success()) {
+        return None;
+    }
+    let (objects, work_dir) = (service.objects(), service.dir.path().join("ahead"));
+    let mut all = ahead.to_vec();
+    all.extend([env!("CARGO_BIN_EXE_rehead"), "work"]);
+    all.extend(["--database-url", &service.database_url]);
+    all.extend(["--objects", objects.to_str().unwrap()]);
+    all.extend(["--work-dir", work_dir.to_str().unwrap()]);
+    all.extend(["--poll-ms", "200", "--threads", "1"]);
+    all.extend(arguments);
+    let executable = std::path::Path::new("unshare");
+    Some(Process::start(
+        "ahead",
+        service.dir.path(),
+        executable,
+        &all,
+    ))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f31_a_worker_whose_clock_is_ahead_steals_nothing() {
+    let service = Service::start().await;
+    let first = service.worker("first", &QUICK);
+    let file = material(&service).await;
+    let job = long_job(&service, &file, 40).await;
+    service.has_checkpoint(&job).await;
+    let Some(mut ahead) = worker_ahead(&service, &QUICK) else {
+        eprintln!("not run: this user may not make a namespace");
+        return;
+    };
+    ahead.wait_for("worker started");
+    let ended = service.ended(&job).await;
+    assert_eq!(outcomes(&ended), ["succeeded"], "{}", ahead.log());
+    // And it keeps its own leases.
+    drop(first);
+    let job = long_job(&service, &file, 2).await;
+    let ended = service.ended(&job).await;
+    assert_eq!(outcomes(&ended), ["succeeded"], "{}", ahead.log());
+    invariants(&service.pool().await).await;
+}

@@ -1,0 +1,93 @@
+//! A trainer that lives and gets nowhere: the worker's heartbeats keep its lease, the watchdog ends its attempt.
+
+use std::time::{Duration, Instant};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::support::{
+    attempts::{QUICK, long_job, material, outcomes},
+    postgres::invariants,
+    process::{Process, eventually},
+    service::Service,
+};
+
+/// Stops every child of a worker that lives now, its trainers, the idle one with them; gives their ids.
+fn freeze_children(worker: &Process) -> Vec<i32> {
+    let children = eventually(Duration::from_secs(30), "child", || {
+        let children = worker.descendants();
+        (!children.is_empty()).then_some(children)
+    });
+    for &pid in &children {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGSTOP);
+    }
+    children
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f19_a_trainer_that_never_says_ready_is_ended_within_the_start_time() {
+    let service = Service::start().await;
+    let mut arguments = QUICK.to_vec();
+    arguments.extend(["--start-ms", "6000"]);
+    let mut worker = service.worker("worker", &arguments);
+    let file = material(&service).await;
+    worker.wait_for("this worker is active");
+    // The idle trainer, which the next job gets.
+    freeze_children(&worker);
+    let asked = Instant::now();
+    let job = long_job(&service, &file, 2).await;
+    let failed = service
+        .until(&service.path(&job), "an ended attempt", |job| {
+            job["attempts"][0]["outcome"].is_string()
+        })
+        .await;
+    assert_eq!(failed["attempts"][0]["outcome"], "failed", "{failed}");
+    let message = failed["attempts"][0]["message"].as_str().unwrap();
+    assert!(message.contains("was not ready within 6"), "{message}");
+    assert!(
+        asked.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        asked.elapsed()
+    );
+    let ended = service.ended(&job).await;
+    assert_eq!(outcomes(&ended), ["failed", "succeeded"], "{ended}");
+    invariants(&service.pool().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f20_a_trainer_that_makes_no_step_is_ended_as_stalled_and_the_job_goes_on() {
+    let service = Service::start().await;
+    let mut arguments = QUICK.to_vec();
+    arguments.extend(["--stall-ms", "4000"]);
+    let worker = service.worker("worker", &arguments);
+    let file = material(&service).await;
+    let job = long_job(&service, &file, 12).await;
+    service.has_checkpoint(&job).await;
+    let children = freeze_children(&worker);
+    let frozen = Instant::now();
+    let failed = service
+        .until(&service.path(&job), "an ended attempt", |job| {
+            job["attempts"][0]["outcome"].is_string()
+        })
+        .await;
+    let attempt = &failed["attempts"][0];
+    assert_eq!(attempt["outcome"], "failed", "{failed}");
+    let message = attempt["message"].as_str().unwrap();
+    assert!(message.contains("got no further for"), "{message}");
+    println!("stalled after {:?}: {message}", frozen.elapsed());
+    // The idle one could not help it.
+    for pid in children {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+    }
+    // The lease was never in doubt: its heartbeats went on all the time.
+    assert!(!worker.log().contains("lease"), "{}", worker.log());
+    let ended = service.ended(&job).await;
+    assert_eq!(outcomes(&ended), ["failed", "succeeded"], "{ended}");
+    assert!(
+        ended["attempts"][1]["resumed_step"].as_u64() > Some(0),
+        "{ended}"
+    );
+    invariants(&service.pool().await).await;
+}

@@ -1,0 +1,387 @@
+//! A job that goes on from a model or a checkpoint: it begins where that ended, renumbers no class, and says what it did to
+//! the classes that were known.
+
+use std::path::Path;
+
+use rehead_domain::{
+    checkpoint::Metrics,
+    progress::{Progress, exit},
+    recipe::{BatchNorm, Inherited, Recipe},
+    report::Report,
+    work::{PlanWeights, TrainPlan},
+};
+use rehead_trainer::train::checkpoint::hash_file;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{
+    data::{clipart_subset, demo},
+    service::Service,
+    training::{Material, Trainer, parameters, recipe},
+};
+
+fn over(weights: &Path, whole: bool) -> PlanWeights {
+    PlanWeights {
+        weights: weights.to_owned(),
+        sha256: hash_file(weights).unwrap().1,
+        whole,
+    }
+}
+
+/// Trains the last block and the head, with running statistics that move.
+fn partly() -> Recipe {
+    Recipe {
+        trainable: parameters("resnet18", &["layer4.1."]),
+        batch_norm: BatchNorm::Update,
+        n_epochs: 3,
+        ..recipe()
+    }
+}
+
+fn inherits(labels: &[&str], known: u32) -> Option<Inherited> {
+    let labels = labels.iter().map(|&label| label.to_owned()).collect();
+    Some(Inherited { labels, known })
+}
+
+fn ends(run: &mut Trainer) -> Vec<Progress> {
+    let (said, ended) = run.end();
+    assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
+    said
+}
+
+fn evaluations(said: &[Progress]) -> Vec<Metrics> {
+    let metrics = |line: &Progress| match line {
+        Progress::Evaluated { metrics, .. } => Some(*metrics),
+        _ => None,
+    };
+    said.iter().filter_map(metrics).collect()
+}
+
+fn report(run: &Trainer) -> Report {
+    let text = std::fs::read(run.folder.join("report.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+/// Of equal trunks and heads, whichever path computed them.
+#[track_caller]
+fn same(one: Metrics, other: Metrics) {
+    assert_eq!(one.valid_accuracy, other.valid_accuracy);
+    let difference = (one.valid_loss - other.valid_loss).abs();
+    assert!(
+        difference < 1e-4 * other.valid_loss.max(1e-3),
+        "{one:?} {other:?}"
+    );
+}
+
+#[test]
+fn each_of_a_chain_begins_where_the_one_before_ended_and_resumes_exactly() {
+    let material = Material::new(20);
+    let mut first = material.start("first", &material.plan(partly()));
+    let said = ends(&mut first);
+    let best = *evaluations(&said)
+        .iter()
+        .min_by(|a, b| a.valid_loss.total_cmp(&b.valid_loss))
+        .unwrap();
+
+    // From a model: a whole network over the base model's.
+    let going_on = Recipe {
+        inherited: inherits(&["animals", "food"], 2),
+        checkpoint_every_seconds: 0,
+        ..partly()
+    };
+    let mut plan = material.plan(going_on);
+    plan.base_model.over = vec![over(&first.folder.join("bundle/model.safetensors"), true)];
+    let mut second = material.start("second", &plan);
+    let said = ends(&mut second);
+    same(evaluations(&said)[0], best);
+    assert_eq!(evaluations(&said)[0].step, 0);
+    let ended = report(&second);
+    assert!(
+        ended.log_loss <= report(&first).log_loss,
+        "it only improves on its start"
+    );
+    let known = ended.forgetting.unwrap();
+    assert_eq!(known.accuracy_before, Some(best.valid_accuracy));
+    goes_on_exactly_after_a_kill(&material, &plan, &second);
+
+    // From a checkpoint of that: what it trained, over that network.
+    let checkpoint = second.newest_checkpoint().join("model.safetensors");
+    let mut chained = plan.clone();
+    chained.base_model.over.push(over(&checkpoint, false));
+    let mut third = material.start("third", &chained);
+    let said = ends(&mut third);
+    let finished = evaluations(&said)[0];
+    assert_eq!(finished.valid_accuracy, ended.accuracy);
+    assert!((finished.valid_loss - ended.log_loss).abs() < 1e-4 * ended.log_loss.max(1e-3));
+}
+
+fn goes_on_exactly_after_a_kill(material: &Material, plan: &TrainPlan, straight: &Trainer) {
+    let mut killed = material.start("killed", plan);
+    killed.until(|said| matches!(said, Progress::Saved { step, .. } if *step >= 3));
+    killed.kill();
+    let mut resumed = plan.clone();
+    resumed.resume = Some(killed.newest_checkpoint());
+    let mut run = material.start("resumed", &resumed);
+    let said = ends(&mut run);
+    assert!(
+        evaluations(&said).iter().all(|metrics| metrics.step > 0),
+        "{said:?}"
+    );
+    assert_eq!(run.result(), straight.result());
+
+    // The parent is part of what a checkpoint is of.
+    resumed.base_model.over[0].sha256 = "6".repeat(64);
+    let (said, ended) = material.start("other-parent", &resumed).end();
+    let Some(Progress::Failed(failure)) = said.last() else {
+        panic!("{said:?}");
+    };
+    assert_eq!(failure.code, "checkpoint_of_another_run");
+    assert!(failure.message.contains("parent"), "{failure:?}");
+    assert_eq!(ended.code(), Some(exit::PERMANENT));
+}
+
+#[test]
+fn a_head_grows_and_says_what_it_forgot() {
+    let two = Material::with("resnet18", &["food", "plants"], 20);
+    let frozen = Recipe {
+        n_epochs: 20,
+        learning_rate: 0.1,
+        ..recipe()
+    };
+    let mut first = two.start("first", &two.plan(frozen.clone()));
+    ends(&mut first);
+
+    let three = Material::with("resnet18", &["animals", "food", "plants"], 20);
+    let labels = ["food", "plants", "animals"];
+    let mut plan = three.plan(Recipe {
+        inherited: inherits(&labels, 2),
+        ..frozen
+    });
+    plan.base_model.over = vec![over(&first.folder.join("bundle/model.safetensors"), true)];
+    let mut grown = three.start("grown", &plan);
+    let said = ends(&mut grown);
+    let text = std::fs::read(grown.folder.join("bundle/labels.json")).unwrap();
+    assert_eq!(
+        serde_json::from_slice::<Value>(&text).unwrap(),
+        json!(labels)
+    );
+
+    let report = report(&grown);
+    let known = report.forgetting.unwrap();
+    let names: Vec<&str> = known
+        .classes
+        .iter()
+        .map(|class| class.name.as_str())
+        .collect();
+    assert_eq!(names, ["food", "plants"]);
+    let supports = [0, 1].map(|label| report.confusion[label].iter().sum::<u64>());
+    assert_eq!(known.samples, supports[0] + supports[1]);
+    // Before the first step nothing is taken for the new class.
+    let start = evaluations(&said)[0];
+    let right = start.valid_accuracy * report.samples as f64;
+    let before = known.accuracy_before.unwrap() * known.samples as f64;
+    assert!((right - before).abs() < 1e-9, "{start:?} {known:?}");
+    let after = (report.confusion[0][0] + report.confusion[1][1]) as f64 / known.samples as f64;
+    assert_eq!(known.accuracy_after, Some(after));
+    assert!(
+        report.log_loss < start.valid_loss,
+        "it learned nothing of the new class"
+    );
+    let card = std::fs::read_to_string(grown.folder.join("bundle/README.md")).unwrap();
+    assert!(card.contains("knew 2 of these classes"), "{card}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_goes_on_from_models_and_checkpoints() {
+    let service = Service::start().await;
+    let worker = service.worker("worker", &[]);
+    service.lite0().await;
+    let two = service
+        .dataset(clipart_subset(&["animals", "food"], 12))
+        .await;
+    let quick =
+        json!({"hyperparameters": {"n_epochs": 4}, "early_stopping": {"metric": "valid_loss"}});
+    let first = service.ended(&service.job(&two, &quick).await).await;
+    assert_eq!(first["status"], "succeeded", "{first}");
+    let model = first["fine_tuned_model"].as_str().unwrap().to_owned();
+
+    // A class by another name is refused, by name; nothing that the head cannot follow is taken in silence.
+    let renamed = clipart_subset(&["animals", "food"], 8);
+    let renamed = service.dataset(rename(&renamed, "animals", "animal")).await;
+    for path in ["/v1/fine_tuning/jobs", "/v1/fine_tuning/jobs/plan"] {
+        let refused = service.post(path, &body(&model, &renamed, &quick)).await;
+        let error = refused.error(422, "new_class");
+        assert!(
+            error.contains("`animal`") && error.contains("did you mean `animals`"),
+            "{error}"
+        );
+    }
+    let mut cut = quick.clone();
+    cut["cut"] = json!("blocks.3");
+    let refused = service
+        .post("/v1/fine_tuning/jobs", &body(&model, &two, &cut))
+        .await;
+    refused.error(422, "contradiction");
+    let gone = body("ft:efficientnet_lite0::00000000", &two, &quick);
+    service
+        .post("/v1/fine_tuning/jobs", &gone)
+        .await
+        .error(422, "unknown_model");
+
+    let planned = service
+        .post("/v1/fine_tuning/jobs/plan", &body(&model, &two, &quick))
+        .await
+        .ok();
+    assert_eq!(
+        planned["recipe"]["inherited"],
+        json!({"labels": ["animals", "food"], "known": 2})
+    );
+
+    // It starts at its parent's numbers; the parent stays while the job lives.
+    let second = service
+        .post("/v1/fine_tuning/jobs", &body(&model, &two, &quick))
+        .await
+        .ok();
+    assert_eq!(second["model"], model.as_str());
+    service
+        .delete(&format!("/v1/models/{model}"))
+        .await
+        .error(409, "model_in_use");
+    let second = service.ended(&second).await;
+    assert_eq!(second["status"], "succeeded", "{second}\n{}", worker.log());
+    let start = &metrics(&service, &second).await["evaluations"][0];
+    assert_eq!(start["step"], 0);
+    assert_eq!(start["valid_accuracy"], first["metrics"]["valid_accuracy"]);
+    let made = model_of(&service, &second).await;
+    assert_eq!(
+        (&made["parent"], &made["base_model"]),
+        (&json!(model), &json!("efficientnet_lite0"))
+    );
+
+    // Fewer classes: the model knows the other one still.
+    let checkpoints = format!(
+        "/v1/fine_tuning/jobs/{}/checkpoints",
+        second["id"].as_str().unwrap()
+    );
+    let checkpoint = service.get(&checkpoints).await.ok()["data"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let split = service
+        .dataset(clipart_subset(&["food", "animals", "plants"], 12))
+        .await;
+    let mut extended = quick.clone();
+    extended["labels"] = json!("extend");
+    let third = service
+        .post(
+            "/v1/fine_tuning/jobs",
+            &body(&checkpoint, &split, &extended),
+        )
+        .await
+        .ok();
+    let third = service.ended(&third).await;
+    assert_eq!(third["status"], "succeeded", "{third}\n{}", worker.log());
+    let made = model_of(&service, &third).await;
+    assert_eq!(made["labels"], json!(["animals", "food", "plants"]));
+    assert_eq!(made["parent"], checkpoint.as_str());
+    let id = third["id"].as_str().unwrap();
+    let report = service
+        .get(&format!("/v1/fine_tuning/jobs/{id}/report"))
+        .await
+        .ok();
+    assert!(
+        report["forgetting"]["samples"].as_u64().unwrap() > 0,
+        "{report}"
+    );
+    assert!(
+        report["forgetting"]["accuracy_before"].as_f64().unwrap() > 0.5,
+        "{report}"
+    );
+
+    // One class of three, in a file that is not validated yet when the job is made.
+    let food = service
+        .upload(
+            "food.zip",
+            "fine-tune",
+            clipart_subset(&["food", "plants"], 8),
+        )
+        .await
+        .ok();
+    let name = made["id"].as_str().unwrap().to_owned();
+    let fourth = service
+        .post("/v1/fine_tuning/jobs", &body(&name, &food, &quick))
+        .await
+        .ok();
+    let fourth = service.ended(&fourth).await;
+    assert_eq!(fourth["status"], "succeeded", "{fourth}\n{}", worker.log());
+    let made = model_of(&service, &fourth).await;
+    assert_eq!(made["labels"], json!(["animals", "food", "plants"]));
+    predicts_and_exports(&service, made["id"].as_str().unwrap()).await;
+    assert!(
+        service
+            .delete(&format!("/v1/models/{model}"))
+            .await
+            .status
+            .is_success()
+    );
+}
+
+fn body(model: &str, file: &Value, transfer: &Value) -> Value {
+    json!({
+        "model": model, "training_file": file["id"], "seed": 7,
+        "method": {"type": "transfer", "transfer": transfer},
+    })
+}
+
+async fn metrics(service: &Service, job: &Value) -> Value {
+    let path = format!(
+        "/v1/fine_tuning/jobs/{}/metrics",
+        job["id"].as_str().unwrap()
+    );
+    service.get(&path).await.ok()
+}
+
+async fn model_of(service: &Service, job: &Value) -> Value {
+    let model = job["fine_tuned_model"].as_str().unwrap();
+    service.get(&format!("/v1/models/{model}")).await.ok()
+}
+
+async fn predicts_and_exports(service: &Service, model: &str) {
+    let image = std::fs::read(demo().join("unseen/food.png")).unwrap();
+    let part = reqwest::multipart::Part::bytes(image).file_name("picture.png");
+    let form = reqwest::multipart::Form::new().part("image", part);
+    let path = format!("/v1/models/{model}/predict");
+    let answer = service
+        .send(Method::POST, &path, |request| request.multipart(form))
+        .await
+        .ok();
+    assert_eq!(
+        answer["data"][0]["probabilities"]
+            .as_object()
+            .unwrap()
+            .len(),
+        3,
+        "{answer}"
+    );
+    let exported = service
+        .get(&format!("/v1/models/{model}/export?format=torchscript"))
+        .await;
+    assert_eq!(exported.status, 200, "{}", exported.text());
+}
+
+/// The same archive with one folder by another name.
+fn rename(archive: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(archive)).unwrap();
+    let mut entries = Vec::new();
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).unwrap();
+        let name = entry
+            .name()
+            .unwrap()
+            .replace(&format!("{from}/"), &format!("{to}/"));
+        let mut bytes = Vec::new();
+        std::io::copy(&mut entry, &mut bytes).unwrap();
+        entries.push((name, bytes));
+    }
+    crate::support::data::zip(&entries)
+}

@@ -1,0 +1,169 @@
+//! A trainer that runs out of memory goes on in smaller batches, and says so; what it will need is estimated.
+
+use std::{fs, thread::sleep, time::Duration};
+
+use rehead_domain::{
+    file::{Dataset, SplitSizes},
+    job::Phase,
+    job_plan::JobPlan,
+    progress::{Progress, Shrunk},
+    recipe::{BatchNorm, Recipe, Task},
+};
+use rehead_trainer::models::{cost, registry};
+use serde_json::json;
+use tch::{Device, nn};
+
+use crate::support::{
+    data::clipart_subset,
+    process::{Process, eventually, limit_memory, resident_memory},
+    service::Service,
+    training::{Material, Trainer, parameters, recipe},
+};
+
+const MIB: u64 = 1 << 20;
+
+/// Runs to its end with `bytes` more than it holds before its data are decoded.
+fn limited(mut run: Trainer, bytes: u64) -> (Vec<Progress>, Option<i32>) {
+    let preparing = Progress::Phase {
+        phase: Phase::CachingFeatures,
+    };
+    run.until(|said| *said == preparing);
+    limit_memory(run.pid(), bytes);
+    let (said, ended) = run.end();
+    (said, ended.code())
+}
+
+/// The batch sizes that a run came down to, in order.
+fn shrunk(said: &[Progress]) -> Vec<u32> {
+    let sizes = said.iter().filter_map(|said| match said {
+        Progress::Shrunk {
+            what: Shrunk::Training,
+            batch_size,
+        } => Some(*batch_size),
+        _ => None,
+    });
+    sizes.collect()
+}
+
+#[test]
+fn too_little_memory_for_one_sample_is_an_error_with_a_code() {
+    let material = Material::new(20);
+    let whole = Recipe {
+        trainable: parameters("resnet18", &["conv1", "bn1", "layer"]),
+        batch_size: 8,
+        ..recipe()
+    };
+    // Not even the gradients fit: 45 MB, whatever the batch.
+    let (said, code) = limited(material.start("hopeless", &material.plan(whole)), 24 * MIB);
+    assert_eq!(shrunk(&said), [4, 2, 1], "{said:?}");
+    let Some(Progress::Failed(failure)) = said.last() else {
+        panic!("{said:?}");
+    };
+    assert_eq!((failure.code.as_str(), code), ("out_of_memory", Some(1)));
+    assert!(failure.message.contains("freeze more"), "{failure:?}");
+}
+
+/// What a plan says of the memory above that of an idle trainer.
+fn estimated(architecture: &str, recipe: &Recipe, side: u32) -> u64 {
+    let architecture = registry::find(architecture).unwrap();
+    let vs = nn::VarStore::new(Device::Cpu);
+    let mut layers = registry::layers(architecture);
+    layers.costs = cost::of_stages(&architecture.build(&vs.root()), side);
+    let dataset = Dataset {
+        modality: "image".into(),
+        task: Task::SingleLabelClassification,
+        target: None,
+        classes: Vec::new(),
+        samples: 160,
+        splits: SplitSizes {
+            train: 128,
+            validation: 16,
+            test: 16,
+        },
+        split_by: "hash".into(),
+        unusable: 0,
+        duplicates: 0,
+    };
+    let plan = JobPlan::of(recipe, &layers, &dataset, None).unwrap();
+    let memory = plan.memory.unwrap();
+    memory.peak_bytes - memory.process_bytes
+}
+
+#[test]
+fn estimates_of_memory_are_within_a_factor_of_two() {
+    for architecture in ["resnet18", "tf_efficientnet_lite0", "vit_tiny_patch16_224"] {
+        let material = Material::sized(architecture, 50, 96);
+        for batch_size in [16, 64] {
+            let recipe = Recipe {
+                trainable: parameters(architecture, &[""]),
+                batch_size,
+                batch_norm: BatchNorm::Update,
+                ..recipe()
+            };
+            let estimated = estimated(architecture, &recipe, 96) >> 20;
+            let mut run = material.start(&format!("by-{batch_size}"), &material.plan(recipe));
+            run.until(|said| matches!(said, Progress::Ready { .. }));
+            let before = resident_memory(run.pid());
+            let used = run.until(|said| matches!(said, Progress::Used(_)));
+            let Progress::Used(usage) = used else {
+                unreachable!();
+            };
+            let grown = (usage.peak_bytes.unwrap() - before) >> 20;
+            println!(
+                "{architecture} by {batch_size}: {estimated} MiB estimated, {grown} MiB measured, {} MiB idle",
+                before >> 20
+            );
+            let ratio = estimated as f64 / grown as f64;
+            assert!(
+                (0.5..2.0).contains(&ratio),
+                "{architecture} by {batch_size}: {estimated} of {grown} MiB"
+            );
+        }
+    }
+}
+
+/// The worker's trainer that waits for a job, once it has loaded torch.
+fn idle_trainer(worker: &Process) -> i32 {
+    let waits = |pid: &i32| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.contains("rehead-trainer") && line.contains("spare")
+    };
+    eventually(Duration::from_secs(60), "idle trainer", || {
+        let pid = worker.descendants().into_iter().find(waits)?;
+        let before = resident_memory(pid);
+        sleep(Duration::from_secs(1));
+        (before > 100 * MIB && resident_memory(pid) == before).then_some(pid)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_says_what_scarce_memory_made_of_it() {
+    let service = Service::start().await;
+    let worker = service.worker("worker", &[]);
+    service.lite0().await;
+    let file = service
+        .dataset(clipart_subset(&["animals", "food"], 12))
+        .await;
+    limit_memory(idle_trainer(&worker), 700 * MIB);
+    let job = service
+        .job(
+            &file,
+            &json!({"freeze": "none", "hyperparameters": {"n_epochs": 1, "batch_size": 16}}),
+        )
+        .await;
+    let job = service.ended(&job).await;
+    assert_eq!(job["status"], "succeeded", "{job}");
+    assert_eq!(job["determinism"]["bitwise"], false, "{job}");
+    let reason = job["determinism"]["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("memory ran out: training now runs"),
+        "{reason}"
+    );
+    let events = service
+        .get(&format!("{}/events?limit=100", service.path(&job)))
+        .await
+        .ok();
+    let told = events["data"].as_array().unwrap().iter();
+    let told = told.filter(|event| event["message"] == *reason && event["level"] == "warn");
+    assert_eq!(told.count(), 1, "{events}");
+}

@@ -1,0 +1,222 @@
+//! What users see of the queue: why a job waits, for how long about, and who works.
+
+use std::{process::Command, time::Duration};
+
+use rehead::{
+    db::{
+        controls,
+        places::{self, Place},
+        queue::{self, Trace},
+        workers::{self, NewWorker},
+    },
+    domain::{
+        id::{JobId, WorkerId},
+        job::{Control, Outcome, WaitReason},
+    },
+};
+use serde_json::Value;
+
+use crate::{
+    events::queued_job,
+    support::{
+        queue::{HOUR, Queue, claim, new_model},
+        service::Service,
+    },
+};
+
+async fn register(queue: &Queue, host: &str) -> WorkerId {
+    let id = WorkerId::new();
+    let worker = NewWorker {
+        id,
+        host: host.to_owned(),
+        pid: 1,
+        version: "0.0.0".to_owned(),
+        device: "cpu".to_owned(),
+        slots: 1,
+    };
+    workers::register(queue.pool(), &worker).await.unwrap();
+    id
+}
+
+async fn place(queue: &Queue, job: JobId) -> Place {
+    places::get(queue.pool(), queue.tenant, job)
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+async fn run(queue: &Queue, statement: &'static str) {
+    sqlx::query(statement).execute(queue.pool()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_waiting_job_says_why_and_for_how_long() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let (first, second) = (queue.job().await, queue.job().await);
+    let seen = place(&queue, second).await;
+    assert_eq!(
+        (seen.ahead, seen.reason, seen.estimate),
+        (1, WaitReason::NoWorker, None)
+    );
+
+    let worker = register(&queue, "a").await;
+    assert_eq!(place(&queue, first).await.reason, WaitReason::Starting);
+    let claimed = claim(pool, worker, HOUR).await.unwrap();
+    assert_eq!(claimed.job, first);
+    let seen = place(&queue, second).await;
+    // Nothing was measured: nothing is claimed to be known.
+    assert_eq!(
+        (seen.ahead, seen.reason, seen.estimate),
+        (0, WaitReason::SlotsBusy, None)
+    );
+    assert!(
+        places::get(pool, queue.tenant, first)
+            .await
+            .unwrap()
+            .is_none()
+    );
+
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let model = new_model(&claimed);
+    queue::finish(
+        pool,
+        first,
+        1,
+        &Outcome::Succeeded,
+        Some(&model),
+        &Trace::default(),
+    )
+    .await
+    .unwrap();
+    let third = queue.job().await;
+    claim(pool, worker, HOUR).await.unwrap();
+    let fourth = queue.job().await;
+    let estimate = place(&queue, fourth).await.estimate.unwrap();
+    // What is left of the second job, and the third.
+    assert!(
+        (0.3..5.0).contains(&estimate.p50.as_secs_f64()) && estimate.p90 >= estimate.p50,
+        "{estimate:?}"
+    );
+    assert!(place(&queue, third).await.estimate.unwrap().p50 < estimate.p50);
+
+    register(&queue, "b").await;
+    assert_eq!(place(&queue, third).await.reason, WaitReason::Starting);
+    run(&queue, "update tenants set max_running = 1").await;
+    let seen = place(&queue, third).await;
+    assert_eq!(
+        (seen.reason, seen.estimate),
+        (WaitReason::TenantAtCap, None)
+    );
+    run(
+        &queue,
+        "update jobs set run_at = now() + interval '1 minute' where status = 'queued'",
+    )
+    .await;
+    let seen = place(&queue, third).await;
+    assert_eq!(seen.reason, WaitReason::Backoff);
+    assert!(seen.until.is_some() && seen.estimate.unwrap().p50 > Duration::from_secs(50));
+    run(&queue, "update tenants set paused = true").await;
+    assert_eq!(place(&queue, third).await.reason, WaitReason::TenantPaused);
+    run(
+        &queue,
+        "update workers set last_seen_at = now() - interval '2 minutes'",
+    )
+    .await;
+    run(&queue, "update tenants set paused = false").await;
+    run(
+        &queue,
+        "update jobs set run_at = now() where status = 'queued'",
+    )
+    .await;
+    assert_eq!(place(&queue, third).await.reason, WaitReason::NoWorker);
+    controls::ask(pool, queue.tenant, third, Control::Pause)
+        .await
+        .unwrap();
+    assert!(
+        places::get(pool, queue.tenant, third)
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn workers_are_seen_with_own_jobs_only() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let (other, _) = queue.tenant("other").await;
+    let job = queue.job().await;
+    let (busy, idle) = (register(&queue, "a").await, register(&queue, "b").await);
+    claim(pool, busy, HOUR).await.unwrap();
+    workers::drain(pool, idle).await.unwrap();
+    let seen = workers::list(pool, queue.tenant).await.unwrap();
+    let one = |id| seen.iter().find(|worker| worker.id == id).unwrap();
+    assert_eq!(
+        (one(busy).busy, one(busy).slots, &one(busy).jobs),
+        (1, 1, &vec![job])
+    );
+    assert_eq!((one(idle).busy, one(idle).state.as_str()), (0, "draining"));
+    run(
+        &queue,
+        "update workers set last_seen_at = now() - interval '2 minutes'",
+    )
+    .await;
+    let seen = workers::list(pool, other).await.unwrap();
+    assert!(
+        seen.iter()
+            .all(|worker| worker.jobs.is_empty() && worker.state == "lost")
+    );
+    assert_eq!(seen.iter().map(|worker| worker.busy).sum::<u32>(), 1);
+    workers::stop(pool, idle).await.unwrap();
+    let seen = workers::list(pool, other).await.unwrap();
+    assert!(
+        seen.iter()
+            .any(|worker| worker.id == idle && worker.state == "stopped")
+    );
+}
+
+fn said(service: &Service, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rehead"));
+    command.args(arguments).args(["--url", &service.url]);
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_shows_jobs_and_workers() {
+    let service = Service::start().await;
+    let job = queued_job(&service).await;
+    let id = job["id"].as_str().unwrap();
+    assert_eq!(job["queue"]["reason"], "no_worker");
+    let shown = said(&service, &["jobs"]);
+    let row = shown
+        .lines()
+        .find(|line| line.starts_with(id))
+        .unwrap_or_else(|| panic!("{shown}"));
+    assert!(
+        row.contains("queued") && row.contains("net") && row.contains("no worker is there"),
+        "{shown}"
+    );
+    assert_eq!(said(&service, &["workers"]).lines().count(), 1);
+
+    // A worker without a folder of base weights would only fail: its presence is enough.
+    service.ask(&job, "pause").await.ok();
+    let mut worker = service.worker("worker", &[]);
+    worker.wait_for("worker started");
+    let workers: Vec<Value> =
+        serde_json::from_str(&said(&service, &["workers", "--json"])).unwrap();
+    assert_eq!(
+        (workers.len(), &workers[0]["state"], &workers[0]["slots"]),
+        (1, &"active".into(), &1.into())
+    );
+    let listed = service.get("/v1/workers").await.ok();
+    assert_eq!(listed["data"][0]["id"], workers[0]["id"]);
+    let jobs: Vec<Value> = serde_json::from_str(&said(&service, &["jobs", "--json"])).unwrap();
+    assert_eq!((jobs.len(), &jobs[0]["status"]), (1, &"paused".into()));
+}
