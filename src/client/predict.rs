@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use reqwest::multipart::Form;
+use serde_json::Value;
 
 use super::api::{self, Api};
 use crate::config::ClientArgs;
@@ -22,7 +23,7 @@ pub struct PredictArgs {
     pub images: Vec<PathBuf>,
 }
 
-/// Prints file, label and probability, separated by tabs.
+/// Prints file, label and probability, separated by tabs; all labels with theirs, or the number, as the model's task is.
 ///
 /// # Errors
 /// What the service says: no such model, too many images, or one that cannot be read.
@@ -37,9 +38,41 @@ pub async fn run(args: &PredictArgs) -> anyhow::Result<()> {
         .as_array()
         .context("the answer has no `data`")?;
     for (image, prediction) in args.images.iter().zip(predictions) {
-        let label = prediction["label"].as_str().unwrap_or("?");
-        let probability = prediction["probability"].as_f64().unwrap_or(f64::NAN);
-        api::print(&format!("{}\t{label}\t{probability:.3}", image.display()))?;
+        api::print(&format!("{}\t{}", image.display(), describe(prediction)))?;
     }
     Ok(())
+}
+
+fn describe(prediction: &Value) -> String {
+    if let Some(value) = prediction["value"].as_f64() {
+        return value.to_string();
+    }
+    let share = |share: &Value| format!("{:.3}", share.as_f64().unwrap_or(f64::NAN));
+    if let Some(labels) = prediction["labels"].as_array() {
+        let labels = labels.iter().filter_map(Value::as_str);
+        let each = labels.map(|label| {
+            let probability = share(&prediction["probabilities"][label]);
+            format!("{label}\t{probability}")
+        });
+        return each.collect::<Vec<_>>().join("\t");
+    }
+    let label = prediction["label"].as_str().unwrap_or("?");
+    format!("{label}\t{}", share(&prediction["probability"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_task_has_its_line() {
+        let one = json!({"label": "cat", "probability": 0.9});
+        assert_eq!(describe(&one), "cat\t0.900");
+        let several = json!({"labels": ["cat", "dog"], "probabilities": {"cat": 0.9, "dog": 0.5, "owl": 0.1}});
+        assert_eq!(describe(&several), "cat\t0.900\tdog\t0.500");
+        assert_eq!(describe(&json!({"labels": [], "probabilities": {}})), "");
+        assert_eq!(describe(&json!({"value": -2.5})), "-2.5");
+    }
 }

@@ -6,7 +6,10 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::api::{self, Api};
-use crate::{config::ClientArgs, domain::report::Report};
+use crate::{
+    config::ClientArgs,
+    domain::report::{MultiLabelScores, RegressionScores, Report, Scores, SingleLabelScores},
+};
 
 /// Characters of a class name in a column's head.
 const HEAD_CHARACTERS: usize = 10;
@@ -37,7 +40,6 @@ pub async fn run(args: &ReportArgs) -> anyhow::Result<()> {
 fn render(report: &Report) -> String {
     let split = serde_json::to_value(report.split).unwrap_or_default();
     let mut text = String::new();
-    let [low, high] = report.accuracy_interval;
     let _ = writeln!(
         text,
         "Best checkpoint: step {}, epoch {}; {} {} samples\n",
@@ -46,53 +48,131 @@ fn render(report: &Report) -> String {
         report.samples,
         split.as_str().unwrap_or_default()
     );
-    let _ = writeln!(
+    let _ = match &report.scores {
+        Scores::SingleLabelClassification(scores) => single_label(&mut text, scores),
+        Scores::MultiLabelClassification(scores) => multi_label(&mut text, scores),
+        Scores::Regression(scores) => regression(&mut text, scores),
+    };
+    text
+}
+
+fn single_label(text: &mut String, scores: &SingleLabelScores) -> std::fmt::Result {
+    let [low, high] = scores.accuracy_interval;
+    writeln!(
         text,
         "accuracy            {:.3}   95 % interval {low:.3} to {high:.3}",
-        report.accuracy
-    );
-    let _ = writeln!(
+        scores.accuracy
+    )?;
+    writeln!(
         text,
         "majority baseline   {:.3}   always answering the commonest class",
-        report.majority_baseline
-    );
-    let _ = writeln!(text, "balanced accuracy   {:.3}", report.balanced_accuracy);
-    let _ = writeln!(text, "macro F1            {:.3}", report.macro_f1);
-    let _ = writeln!(text, "log loss            {:.3}   nats\n", report.log_loss);
-
-    let width = report
-        .classes
-        .iter()
-        .map(|class| class.name.chars().count())
-        .max()
-        .unwrap_or(0)
-        .clamp(5, 32);
-    let _ = writeln!(
+        scores.majority_baseline
+    )?;
+    writeln!(text, "balanced accuracy   {:.3}", scores.balanced_accuracy)?;
+    writeln!(text, "macro F1            {:.3}", scores.macro_f1)?;
+    writeln!(text, "ROC-AUC             {}", share(scores.roc_auc))?;
+    writeln!(text, "log loss            {:.3}   nats\n", scores.log_loss)?;
+    let width = width(scores.classes.iter().map(|class| class.name.as_str()));
+    writeln!(
         text,
         "{:width$}  precision  recall     F1  support",
         "class"
-    );
-    for class in &report.classes {
-        let name: String = class.name.chars().take(width).collect();
-        let _ = writeln!(
+    )?;
+    for class in &scores.classes {
+        writeln!(
             text,
-            "{name:width$}  {:>9}  {:>6}  {:>5}  {:>7}",
+            "{}  {:>9}  {:>6}  {:>5}  {:>7}",
+            cell(&class.name, width),
             share(class.precision),
             share(class.recall),
             share(class.f1),
             class.support
-        );
+        )?;
     }
-    if report.classes.len() <= MATRIX_CLASSES {
-        let _ = writeln!(text, "\n{:width$}  predicted", "true");
-        confusion(&mut text, report, width);
+    match &scores.confusion {
+        Some(counts) if scores.classes.len() <= MATRIX_CLASSES => {
+            writeln!(text, "\n{:width$}  predicted", "true")?;
+            confusion(text, scores, counts, width);
+            Ok(())
+        }
+        _ => Ok(()),
     }
-    text
 }
 
-fn confusion(text: &mut String, report: &Report, width: usize) {
+fn multi_label(text: &mut String, scores: &MultiLabelScores) -> std::fmt::Result {
+    let average = share(scores.mean_average_precision);
+    writeln!(text, "mean average precision  {average}")?;
+    writeln!(text, "ROC-AUC                 {}", share(scores.roc_auc))?;
+    writeln!(text, "micro F1                {}", share(scores.micro_f1))?;
+    writeln!(text, "macro F1                {}", share(scores.macro_f1))?;
+    writeln!(
+        text,
+        "subset accuracy         {:.3}   all labels right",
+        scores.subset_accuracy
+    )?;
+    writeln!(
+        text,
+        "log loss                {:.3}   nats\n",
+        scores.log_loss
+    )?;
+    let width = width(scores.classes.iter().map(|class| class.name.as_str()));
+    writeln!(
+        text,
+        "{:width$}  precision  recall     F1  threshold  ROC-AUC     AP  support",
+        "label"
+    )?;
+    for class in &scores.classes {
+        writeln!(
+            text,
+            "{}  {:>9}  {:>6}  {:>5}  {:>9.3}  {:>7}  {:>5}  {:>7}",
+            cell(&class.name, width),
+            share(class.precision),
+            share(class.recall),
+            share(class.f1),
+            class.threshold,
+            share(class.roc_auc),
+            share(class.average_precision),
+            class.support
+        )?;
+    }
+    Ok(())
+}
+
+fn regression(text: &mut String, scores: &RegressionScores) -> std::fmt::Result {
+    let interval = scores.mae_interval.map_or_else(String::new, |[low, high]| {
+        format!("   95 % interval {low:.4} to {high:.4}")
+    });
+    let baseline = scores.baseline;
+    writeln!(text, "R2              {}", share(scores.r2))?;
+    writeln!(text, "MAE             {:.4}{interval}", scores.mae)?;
+    writeln!(text, "RMSE            {:.4}", scores.rmse)?;
+    writeln!(
+        text,
+        "mean baseline   MAE {:.4}, RMSE {:.4}: always answering the training mean",
+        baseline.mae, baseline.rmse
+    )?;
+    let target = scores.target;
+    writeln!(
+        text,
+        "true numbers    {:.4} to {:.4}, mean {:.4}, deviation {:.4}",
+        target.min, target.max, target.mean, target.std
+    )
+}
+
+/// Of the column of names.
+fn width<'a>(names: impl Iterator<Item = &'a str>) -> usize {
+    let longest = names.map(|name| name.chars().count()).max();
+    longest.unwrap_or(0).clamp(5, 32)
+}
+
+fn cell(name: &str, width: usize) -> String {
+    let name: String = name.chars().take(width).collect();
+    format!("{name:width$}")
+}
+
+fn confusion(text: &mut String, scores: &SingleLabelScores, counts: &[Vec<u64>], width: usize) {
     let head = |name: &str| name.chars().take(HEAD_CHARACTERS).collect::<String>();
-    let heads: Vec<String> = report
+    let heads: Vec<String> = scores
         .classes
         .iter()
         .map(|class| head(&class.name))
@@ -106,7 +186,7 @@ fn confusion(text: &mut String, report: &Report, width: usize) {
         let _ = write!(text, "  {head:>column$}");
     }
     let _ = writeln!(text);
-    for (class, counts) in report.classes.iter().zip(&report.confusion) {
+    for (class, counts) in scores.classes.iter().zip(counts) {
         let name: String = class.name.chars().take(width).collect();
         let _ = write!(text, "{name:width$}");
         for (count, column) in counts.iter().zip(&columns) {
@@ -132,6 +212,7 @@ mod tests {
             precision,
             recall: Some(0.5),
             f1: None,
+            roc_auc: None,
             support,
         };
         let report = Report {
@@ -139,18 +220,22 @@ mod tests {
             samples: 6,
             step: 40,
             epoch: 4,
-            accuracy: 0.5,
-            accuracy_interval: [0.1881, 0.8119],
-            majority_baseline: 0.25,
-            balanced_accuracy: 0.5,
-            macro_f1: 0.4,
-            log_loss: 1.1,
-            classes: vec![
-                class("cats", Some(1.0), 4),
-                class("transportation", None, 2),
-            ],
-            confusion: vec![vec![2, 2], vec![1, 1]],
-            forgetting: None,
+            scores: Scores::SingleLabelClassification(SingleLabelScores {
+                accuracy: 0.5,
+                accuracy_interval: [0.1881, 0.8119],
+                majority_baseline: 0.25,
+                balanced_accuracy: 0.5,
+                macro_f1: 0.4,
+                roc_auc: None,
+                log_loss: 1.1,
+                calibration: None,
+                classes: vec![
+                    class("cats", Some(1.0), 4),
+                    class("transportation", None, 2),
+                ],
+                confusion: Some(vec![vec![2, 2], vec![1, 1]]),
+                forgetting: None,
+            }),
         };
         let expected = "\
 Best checkpoint: step 40, epoch 4; 6 validation samples
@@ -159,6 +244,7 @@ accuracy            0.500   95 % interval 0.188 to 0.812
 majority baseline   0.250   always answering the commonest class
 balanced accuracy   0.500
 macro F1            0.400
+ROC-AUC             -
 log loss            1.100   nats
 
 class           precision  recall     F1  support

@@ -115,8 +115,16 @@ fn describe(job: &Value) -> String {
     {
         parts.push(format!("epoch {epoch}/{epochs}"));
     }
-    if let Some(accuracy) = job["metrics"]["valid_accuracy"].as_f64() {
-        parts.push(format!("best accuracy {accuracy:.3}"));
+    let of_tasks = [
+        ("valid_accuracy", "accuracy"),
+        ("valid_mean_average_precision", "mean average precision"),
+        ("valid_rmse", "RMSE"),
+    ];
+    let measured = of_tasks
+        .iter()
+        .find_map(|(metric, name)| Some((name, job["metrics"][metric].as_f64()?)));
+    if let Some((name, value)) = measured {
+        parts.push(format!("best {name} {value:.3}"));
     }
     parts.join(", ")
 }

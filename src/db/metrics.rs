@@ -49,7 +49,8 @@ pub async fn evaluations_after(
     step: Option<u64>,
 ) -> sqlx::Result<Vec<Evaluation>> {
     let rows = sqlx::query!(
-        "select e.step, e.epoch, e.train_loss, e.valid_loss, e.valid_accuracy, e.valid_balanced_accuracy, e.best
+        "select e.step, e.epoch, e.train_loss, e.valid_loss, e.valid_accuracy, e.valid_balanced_accuracy,
+            e.valid_macro_f1, e.valid_micro_f1, e.valid_mean_average_precision, e.valid_r2, e.valid_mae, e.valid_rmse, e.best
         from job_evaluations e join jobs j on j.id = e.job_id
         where e.job_id = $1 and j.tenant_id = $2 and e.step > $3 order by e.step",
         job.0,
@@ -66,6 +67,12 @@ pub async fn evaluations_after(
             valid_loss: row.valid_loss,
             valid_accuracy: row.valid_accuracy,
             valid_balanced_accuracy: row.valid_balanced_accuracy,
+            valid_macro_f1: row.valid_macro_f1,
+            valid_micro_f1: row.valid_micro_f1,
+            valid_mean_average_precision: row.valid_mean_average_precision,
+            valid_r2: row.valid_r2,
+            valid_mae: row.valid_mae,
+            valid_rmse: row.valid_rmse,
         },
         best: row.best,
     });

@@ -307,8 +307,9 @@ pub async fn commit_checkpoint(
     let message = match &checkpoint.metrics {
         Some(metrics) if checkpoint.best => {
             format!(
-                "step {} saved: the best so far, validation accuracy {:.4}",
-                checkpoint.step, metrics.valid_accuracy
+                "step {} saved: the best so far, {}",
+                checkpoint.step,
+                metrics.headline()
             )
         }
         _ => format!("step {} saved", checkpoint.step),
@@ -525,10 +526,8 @@ impl Columns {
             if *best {
                 columns.best = Some(*metrics);
             }
-            let (epoch, accuracy, loss) =
-                (metrics.epoch, metrics.valid_accuracy, metrics.valid_loss);
-            let message =
-                format!("epoch {epoch}: validation accuracy {accuracy:.4}, loss {loss:.4}");
+            let (epoch, headline, loss) = (metrics.epoch, metrics.headline(), metrics.valid_loss);
+            let message = format!("epoch {epoch}: {headline}, loss {loss:.4}");
             columns.event("evaluated", "info", message, row);
         }
         columns.evaluations = Value::Array(evaluations);
@@ -611,13 +610,20 @@ async fn record_columns(
                 learning_rate = excluded.learning_rate, samples_per_second = excluded.samples_per_second
         ), evaluation as (
             insert into job_evaluations (job_id, step, epoch, train_loss, valid_loss, valid_accuracy,
-                valid_balanced_accuracy, best)
+                valid_balanced_accuracy, valid_macro_f1, valid_micro_f1, valid_mean_average_precision, valid_r2, valid_mae,
+                valid_rmse, best)
             select distinct on (e.step) job.id, e.* from job, jsonb_to_recordset($22) as e (step bigint, epoch int,
                 train_loss double precision, valid_loss double precision, valid_accuracy double precision,
-                valid_balanced_accuracy double precision, best boolean)
+                valid_balanced_accuracy double precision, valid_macro_f1 double precision,
+                valid_micro_f1 double precision, valid_mean_average_precision double precision,
+                valid_r2 double precision, valid_mae double precision, valid_rmse double precision, best boolean)
             on conflict (job_id, step) do update set epoch = excluded.epoch, train_loss = excluded.train_loss,
                 valid_loss = excluded.valid_loss, valid_accuracy = excluded.valid_accuracy,
-                valid_balanced_accuracy = excluded.valid_balanced_accuracy, best = excluded.best
+                valid_balanced_accuracy = excluded.valid_balanced_accuracy,
+                valid_macro_f1 = excluded.valid_macro_f1, valid_micro_f1 = excluded.valid_micro_f1,
+                valid_mean_average_precision = excluded.valid_mean_average_precision,
+                valid_r2 = excluded.valid_r2, valid_mae = excluded.valid_mae, valid_rmse = excluded.valid_rmse,
+                best = excluded.best
         )
         select id from job",
         job.0,

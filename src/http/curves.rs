@@ -1,10 +1,10 @@
-//! A job's learning curves as an SVG picture: losses above, accuracies below, one shared step axis. Written by hand: two
+//! A job's learning curves as an SVG picture: losses above, the metrics of its task below, one shared step axis. Written by hand: two
 //! panels of lines need no plotting library. Light background and own fonts sizes, so that it reads the same in a
 //! README, a browser and a rasteriser.
 
 use std::fmt::Write as _;
 
-use crate::domain::checkpoint::Metrics;
+use crate::domain::{checkpoint::Metrics, recipe::Metric};
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 620.0;
@@ -58,11 +58,11 @@ impl Panel {
 
 /// The picture, a complete SVG document.
 pub(super) fn svg(curves: &Curves<'_>) -> String {
-    let evaluated = |value: fn(&Metrics) -> f64| -> Vec<(f64, f64)> {
+    let evaluated = |metric: Metric| -> Vec<(f64, f64)> {
         curves
             .evaluations
             .iter()
-            .map(|metrics| (metrics.step as f64, value(metrics)))
+            .filter_map(|metrics| Some((metrics.step as f64, metrics.get(metric)?)))
             .filter(|(_, value)| value.is_finite())
             .collect()
     };
@@ -76,27 +76,65 @@ pub(super) fn svg(curves: &Curves<'_>) -> String {
         Line {
             name: "validation loss",
             colour: VALID,
-            points: evaluated(|m| m.valid_loss),
+            points: evaluated(Metric::ValidLoss),
             dots: true,
         },
     ];
-    let accuracies = [
+    let has = |metric| {
+        curves
+            .evaluations
+            .iter()
+            .any(|metrics| metrics.get(metric).is_some())
+    };
+    let (label, names) = if has(Metric::ValidMeanAveragePrecision) {
+        (
+            "precision, F1",
+            [
+                (Metric::ValidMeanAveragePrecision, "mean average precision"),
+                (Metric::ValidMacroF1, "macro F1"),
+            ],
+        )
+    } else if has(Metric::ValidRmse) {
+        (
+            "error",
+            [
+                (Metric::ValidRmse, "validation RMSE"),
+                (Metric::ValidMae, "validation MAE"),
+            ],
+        )
+    } else {
+        (
+            "accuracy",
+            [
+                (Metric::ValidAccuracy, "validation accuracy"),
+                (Metric::ValidBalancedAccuracy, "balanced accuracy"),
+            ],
+        )
+    };
+    let [first, second] = names.map(|(metric, name)| (name, evaluated(metric)));
+    let of_task = [
         Line {
-            name: "validation accuracy",
+            name: first.0,
             colour: ACCURACY,
-            points: evaluated(|m| m.valid_accuracy),
+            points: first.1,
             dots: true,
         },
         Line {
-            name: "balanced accuracy",
+            name: second.0,
             colour: BALANCED,
-            points: evaluated(|m| m.valid_balanced_accuracy),
+            points: second.1,
             dots: false,
         },
     ];
+    let top = if label == "error" {
+        let points = of_task.iter().flat_map(|line| &line.points);
+        ticks(points.map(|point| point.1).fold(1e-9, f64::max), 5).1
+    } else {
+        1.0
+    };
     let last = losses
         .iter()
-        .chain(&accuracies)
+        .chain(&of_task)
         .flat_map(|line| &line.points)
         .map(|point| point.0)
         .fold(1.0, f64::max);
@@ -115,7 +153,7 @@ pub(super) fn svg(curves: &Curves<'_>) -> String {
     };
     let lower = Panel {
         x: steps,
-        y: (0.0, 1.0),
+        y: (0.0, top),
         top: 374.0,
         bottom: 566.0,
     };
@@ -126,8 +164,8 @@ pub(super) fn svg(curves: &Curves<'_>) -> String {
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" font-family="DejaVu Sans, Helvetica, Arial, sans-serif" font-size="13" fill="#22272e"><rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/><text x="{LEFT}" y="30" font-size="17" font-weight="bold">{}</text>"##,
         escape(curves.title)
     );
-    panel(&mut out, &upper, "loss (nats)", &losses, curves.best_step);
-    panel(&mut out, &lower, "accuracy", &accuracies, curves.best_step);
+    panel(&mut out, &upper, "loss", &losses, curves.best_step);
+    panel(&mut out, &lower, label, &of_task, curves.best_step);
     let _ = write!(
         out,
         r#"<text x="{:.1}" y="{:.1}" text-anchor="middle">optimizer step</text></svg>"#,

@@ -57,16 +57,27 @@ pub(super) struct Predictions {
     data: Vec<Prediction>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+/// What a model makes of one image; what its task has no such thing as is absent.
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct Prediction {
     /// Place of the image in the request, from 0.
     index: usize,
-    /// The likeliest class.
-    label: String,
-    probability: f64,
+    /// The likeliest class, of one class a sample.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
+    /// Of that class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probability: Option<f64>,
+    /// Labels whose probabilities reach their thresholds, of several labels a sample; in label order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<Vec<String>>,
     /// Of every class, in label order.
-    #[schema(value_type = std::collections::BTreeMap<String, f64>)]
-    probabilities: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, f64>>)]
+    probabilities: Option<Map<String, Value>>,
+    /// The predicted number, of a regression.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<f64>,
 }
 
 /// Predict with a fine-tuned model
@@ -224,7 +235,19 @@ fn answer(model: Model, outcomes: Vec<ImageOutcome>) -> Result<Predictions, ApiE
                 ));
             }
             ImageOutcome::Probabilities(probabilities) => {
-                data.push(prediction(index, &labels, &probabilities)?)
+                data.push(likeliest(index, &labels, &probabilities)?);
+            }
+            ImageOutcome::Labels {
+                probabilities,
+                chosen,
+            } => data.push(chosen_labels(index, &labels, &probabilities, &chosen)?),
+            ImageOutcome::Value(value) if value.is_finite() => data.push(Prediction {
+                index,
+                value: Some(value),
+                ..Prediction::default()
+            }),
+            ImageOutcome::Value(value) => {
+                return Err(anyhow::anyhow!("the model answered {value}").into());
             }
         }
     }
@@ -238,18 +261,12 @@ fn answer(model: Model, outcomes: Vec<ImageOutcome>) -> Result<Predictions, ApiE
     })
 }
 
-fn prediction(
+fn likeliest(
     index: usize,
     labels: &[String],
     probabilities: &[f32],
 ) -> Result<Prediction, ApiError> {
-    if labels.len() != probabilities.len() || !probabilities.iter().all(|p| p.is_finite()) {
-        let (got, classes) = (probabilities.len(), labels.len());
-        return Err(anyhow::anyhow!(
-            "the model answered {got} numbers, not all sound, for {classes} classes"
-        )
-        .into());
-    }
+    let named = named(labels, probabilities)?;
     let best = probabilities
         .iter()
         .enumerate()
@@ -257,13 +274,41 @@ fn prediction(
     let Some((best, &probability)) = best else {
         return Err(anyhow::anyhow!("the model has no classes").into());
     };
-    let pairs = labels.iter().zip(probabilities);
     Ok(Prediction {
         index,
-        label: labels[best].clone(),
-        probability: f64::from(probability),
-        probabilities: pairs
-            .map(|(label, &p)| (label.clone(), f64::from(p).into()))
-            .collect(),
+        label: Some(labels[best].clone()),
+        probability: Some(f64::from(probability)),
+        probabilities: Some(named),
+        ..Prediction::default()
     })
+}
+
+fn chosen_labels(
+    index: usize,
+    labels: &[String],
+    probabilities: &[f32],
+    chosen: &[usize],
+) -> Result<Prediction, ApiError> {
+    let named = named(labels, probabilities)?;
+    let chosen = chosen.iter().filter_map(|&label| labels.get(label));
+    Ok(Prediction {
+        index,
+        labels: Some(chosen.cloned().collect()),
+        probabilities: Some(named),
+        ..Prediction::default()
+    })
+}
+
+fn named(labels: &[String], probabilities: &[f32]) -> Result<Map<String, Value>, ApiError> {
+    if labels.len() != probabilities.len() || !probabilities.iter().all(|p| p.is_finite()) {
+        let (got, classes) = (probabilities.len(), labels.len());
+        return Err(anyhow::anyhow!(
+            "the model answered {got} numbers, not all sound, for {classes} classes"
+        )
+        .into());
+    }
+    let pairs = labels.iter().zip(probabilities);
+    Ok(pairs
+        .map(|(label, &p)| (label.clone(), f64::from(p).into()))
+        .collect())
 }

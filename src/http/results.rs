@@ -1,5 +1,7 @@
 //! What a job's training measured and kept: columns, checkpoints, report, curves.
 
+use std::collections::BTreeMap;
+
 use axum::{
     extract::State,
     http::{HeaderMap, HeaderValue, header},
@@ -25,6 +27,7 @@ use crate::{
         checkpoint::Metrics,
         id::{CheckpointId, JobId},
         progress::Step,
+        recipe::Metric,
         report::Report,
     },
 };
@@ -135,13 +138,23 @@ pub(super) struct CheckpointObject {
     pub bytes: u64,
 }
 
+/// What was measured at a checkpoint's step; what the task has no such thing as is absent.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CheckpointMetrics {
     pub step: u64,
     pub train_loss: Option<f64>,
     pub valid_loss: Option<f64>,
-    pub valid_accuracy: Option<f64>,
-    pub valid_balanced_accuracy: Option<f64>,
+    /// `valid_accuracy`, `valid_balanced_accuracy`, and whatever else the job's evaluations have.
+    #[serde(flatten)]
+    pub others: BTreeMap<&'static str, f64>,
+}
+
+fn others(metrics: &Metrics) -> BTreeMap<&'static str, f64> {
+    let all = Metric::ALL
+        .into_iter()
+        .filter(|metric| *metric != Metric::ValidLoss);
+    all.filter_map(|metric| Some((metric.as_str(), metrics.get(metric)?)))
+        .collect()
 }
 
 impl From<Checkpoint> for CheckpointObject {
@@ -159,8 +172,7 @@ impl From<Checkpoint> for CheckpointObject {
                 step: checkpoint.step,
                 train_loss: metrics.and_then(|metrics| metrics.train_loss),
                 valid_loss: metrics.map(|metrics| metrics.valid_loss),
-                valid_accuracy: metrics.map(|metrics| metrics.valid_accuracy),
-                valid_balanced_accuracy: metrics.map(|metrics| metrics.valid_balanced_accuracy),
+                others: metrics.as_ref().map(others).unwrap_or_default(),
             },
             best: checkpoint.best,
             bytes: checkpoint.bytes,

@@ -7,7 +7,7 @@ use rehead_domain::{
     checkpoint::Metrics,
     progress::{Progress, exit},
     recipe::{BatchNorm, Inherited, Recipe},
-    report::Report,
+    report::{Report, Scores, SingleLabelScores},
     work::{PlanWeights, TrainPlan},
 };
 use rehead_trainer::train::checkpoint::hash_file;
@@ -57,9 +57,14 @@ fn evaluations(said: &[Progress]) -> Vec<Metrics> {
     said.iter().filter_map(metrics).collect()
 }
 
-fn report(run: &Trainer) -> Report {
+/// Samples that were reported on, and how the model did.
+fn report(run: &Trainer) -> (u64, SingleLabelScores) {
     let text = std::fs::read(run.folder.join("report.json")).unwrap();
-    serde_json::from_slice(&text).unwrap()
+    let report: Report = serde_json::from_slice(&text).unwrap();
+    match report.scores {
+        Scores::SingleLabelClassification(scores) => (report.samples, scores),
+        other => panic!("another task: {other:?}"),
+    }
 }
 
 /// Of equal trunks and heads, whichever path computed them.
@@ -95,13 +100,13 @@ fn each_of_a_chain_begins_where_the_one_before_ended_and_resumes_exactly() {
     let said = ends(&mut second);
     same(evaluations(&said)[0], best);
     assert_eq!(evaluations(&said)[0].step, 0);
-    let ended = report(&second);
+    let (_, ended) = report(&second);
     assert!(
-        ended.log_loss <= report(&first).log_loss,
+        ended.log_loss <= report(&first).1.log_loss,
         "it only improves on its start"
     );
     let known = ended.forgetting.unwrap();
-    assert_eq!(known.accuracy_before, Some(best.valid_accuracy));
+    assert_eq!(known.accuracy_before, best.valid_accuracy);
     goes_on_exactly_after_a_kill(&material, &plan, &second);
 
     // From a checkpoint of that: what it trained, over that network.
@@ -111,7 +116,7 @@ fn each_of_a_chain_begins_where_the_one_before_ended_and_resumes_exactly() {
     let mut third = material.start("third", &chained);
     let said = ends(&mut third);
     let finished = evaluations(&said)[0];
-    assert_eq!(finished.valid_accuracy, ended.accuracy);
+    assert_eq!(finished.valid_accuracy, Some(ended.accuracy));
     assert!((finished.valid_loss - ended.log_loss).abs() < 1e-4 * ended.log_loss.max(1e-3));
 }
 
@@ -166,22 +171,22 @@ fn a_head_grows_and_says_what_it_forgot() {
         json!(labels)
     );
 
-    let report = report(&grown);
-    let known = report.forgetting.unwrap();
+    let (samples, report) = report(&grown);
+    let (known, confusion) = (report.forgetting.unwrap(), report.confusion.unwrap());
     let names: Vec<&str> = known
         .classes
         .iter()
         .map(|class| class.name.as_str())
         .collect();
     assert_eq!(names, ["food", "plants"]);
-    let supports = [0, 1].map(|label| report.confusion[label].iter().sum::<u64>());
+    let supports = [0, 1].map(|label| confusion[label].iter().sum::<u64>());
     assert_eq!(known.samples, supports[0] + supports[1]);
     // Before the first step nothing is taken for the new class.
     let start = evaluations(&said)[0];
-    let right = start.valid_accuracy * report.samples as f64;
+    let right = start.valid_accuracy.unwrap() * samples as f64;
     let before = known.accuracy_before.unwrap() * known.samples as f64;
     assert!((right - before).abs() < 1e-9, "{start:?} {known:?}");
-    let after = (report.confusion[0][0] + report.confusion[1][1]) as f64 / known.samples as f64;
+    let after = (confusion[0][0] + confusion[1][1]) as f64 / known.samples as f64;
     assert_eq!(known.accuracy_after, Some(after));
     assert!(
         report.log_loss < start.valid_loss,

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::recipe::Metric;
+
 /// The files of a checkpoint folder. `manifest.json` is written last and holds this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -21,15 +23,85 @@ pub struct ManifestEntry {
     pub sha256: String,
 }
 
-/// What an evaluation on the validation split measured; losses in nats, shares from 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+/// What an evaluation on the validation split measured; shares are from 0 to 1. What the task has no such thing as is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Metrics {
     pub step: u64,
     pub epoch: u32,
     /// Mean over the samples of the epoch, with hard labels' smoothing as trained. `null` before the first step.
     pub train_loss: Option<f64>,
+    /// As trained, but without smoothing, mixing and weights: in nats, or in squared deviations of the training split.
     pub valid_loss: f64,
-    pub valid_accuracy: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_accuracy: Option<f64>,
     /// Mean recall over the classes that the validation split holds.
-    pub valid_balanced_accuracy: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_balanced_accuracy: Option<f64>,
+    /// Mean F1 over the classes that the validation split holds or that were predicted; of several labels a sample, those
+    /// with a probability of one half or more are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_macro_f1: Option<f64>,
+    /// F1 over all labels of all samples, at one half.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_micro_f1: Option<f64>,
+    /// Mean average precision over the classes that the validation split holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_mean_average_precision: Option<f64>,
+    /// Share of the variance that is explained; absent where the numbers of the validation split are all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_r2: Option<f64>,
+    /// Mean absolute error, in the target's unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_mae: Option<f64>,
+    /// Root mean square error, in the target's unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_rmse: Option<f64>,
+}
+
+impl Metrics {
+    pub fn get(&self, metric: Metric) -> Option<f64> {
+        match metric {
+            Metric::ValidLoss => Some(self.valid_loss),
+            Metric::ValidAccuracy => self.valid_accuracy,
+            Metric::ValidBalancedAccuracy => self.valid_balanced_accuracy,
+            Metric::ValidMacroF1 => self.valid_macro_f1,
+            Metric::ValidMicroF1 => self.valid_micro_f1,
+            Metric::ValidMeanAveragePrecision => self.valid_mean_average_precision,
+            Metric::ValidR2 => self.valid_r2,
+            Metric::ValidMae => self.valid_mae,
+            Metric::ValidRmse => self.valid_rmse,
+        }
+    }
+
+    pub fn set(&mut self, metric: Metric, value: f64) {
+        let place = match metric {
+            Metric::ValidLoss => {
+                self.valid_loss = value;
+                return;
+            }
+            Metric::ValidAccuracy => &mut self.valid_accuracy,
+            Metric::ValidBalancedAccuracy => &mut self.valid_balanced_accuracy,
+            Metric::ValidMacroF1 => &mut self.valid_macro_f1,
+            Metric::ValidMicroF1 => &mut self.valid_micro_f1,
+            Metric::ValidMeanAveragePrecision => &mut self.valid_mean_average_precision,
+            Metric::ValidR2 => &mut self.valid_r2,
+            Metric::ValidMae => &mut self.valid_mae,
+            Metric::ValidRmse => &mut self.valid_rmse,
+        };
+        *place = Some(value);
+    }
+
+    /// What people look at first, in words: `validation accuracy 0.8125`.
+    pub fn headline(&self) -> String {
+        let of_tasks = [
+            (self.valid_accuracy, "accuracy"),
+            (self.valid_mean_average_precision, "mean average precision"),
+            (self.valid_rmse, "RMSE"),
+        ];
+        let found = of_tasks
+            .into_iter()
+            .find_map(|(value, name)| Some((value?, name)));
+        let (value, name) = found.unwrap_or((self.valid_loss, "loss"));
+        format!("validation {name} {value:.4}")
+    }
 }

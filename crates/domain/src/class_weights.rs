@@ -3,6 +3,7 @@
 use super::{
     file::Dataset,
     problem::{Problem, suggestion},
+    recipe::Task,
     request::{Auto, ClassWeightRule, ClassWeights},
     resolve::UNKNOWN_CLASS,
 };
@@ -10,7 +11,8 @@ use super::{
 /// A weight for each class of `training`, in label order; `None` weighs all alike.
 ///
 /// `balanced` is `n / (k n_c)` for n training samples, k classes and `n_c` samples of class c (scikit-learn's rule); a class
-/// without a training sample weighs 1. With a validation file of its own (`validation_trains`), the training file's
+/// without a training sample weighs 1. With several labels a sample, it is `(n - n_c) / n_c`: those who have a label weigh
+/// together as much as those who have not; 1 where there are none of either. With a validation file of its own (`validation_trains`), the training file's
 /// validation split trains too.
 ///
 /// # Errors
@@ -35,7 +37,17 @@ pub fn resolve(
                         }
                 })
                 .collect();
-            Ok(Some(balanced(&counts)))
+            let samples = training.splits.train
+                + if validation_trains {
+                    training.splits.validation
+                } else {
+                    0
+                };
+            Ok(match training.task {
+                Task::SingleLabelClassification => Some(balanced(&counts)),
+                Task::MultiLabelClassification => Some(positives(&counts, samples)),
+                Task::Regression => None,
+            })
         }
         Auto::Value(ClassWeights::Given(given)) => {
             let known = training.classes.iter().map(|class| class.name.as_str());
@@ -69,13 +81,19 @@ fn balanced(counts: &[u64]) -> Vec<f64> {
     counts.iter().map(weight).collect()
 }
 
+fn positives(counts: &[u64], samples: u64) -> Vec<f64> {
+    let weight = |&count: &u64| match samples.saturating_sub(count) {
+        0 => 1.0,
+        _ if count == 0 => 1.0,
+        without => without as f64 / count as f64,
+    };
+    counts.iter().map(weight).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        file::{Class, SplitSizes},
-        recipe::Task,
-    };
+    use crate::file::{Class, SplitSizes};
 
     fn dataset() -> Dataset {
         let class = |name: &str, train, validation| Class {
@@ -112,6 +130,12 @@ mod tests {
         assert_eq!(weights(false), [40.0 / 90.0, 40.0 / 30.0, 1.0]);
         assert_eq!(weights(true), [60.0 / 90.0, 60.0 / 90.0, 1.0]);
         assert_eq!(resolve(&Auto::Auto, &dataset(), false), Ok(None));
+        let several = Dataset {
+            task: Task::MultiLabelClassification,
+            ..dataset()
+        };
+        let weights = resolve(&balanced, &several, false).unwrap().unwrap();
+        assert_eq!(weights, [10.0 / 30.0, 30.0 / 10.0, 1.0]);
     }
 
     #[test]

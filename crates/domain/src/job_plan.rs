@@ -43,7 +43,7 @@ pub struct JobPlan {
 pub struct HeadShape {
     /// Width of the trunk's features.
     pub inputs: u64,
-    /// Classes.
+    /// Classes; 1 in regression.
     pub outputs: u64,
 }
 
@@ -82,11 +82,10 @@ impl JobPlan {
         let steps_per_epoch = steps_per_epoch(samples.train, step_size);
         let head = HeadShape {
             inputs: u64::from(left.feature_dim),
-            outputs: recipe
-                .inherited
-                .as_ref()
-                .map_or(training.classes.len(), |inherited| inherited.labels.len())
-                as u64,
+            outputs: recipe.inherited.as_ref().map_or_else(
+                || training.outputs(),
+                |inherited| inherited.labels.len() as u64,
+            ),
         };
         let parameters = count(recipe, &left, head);
         Ok(Self {

@@ -60,6 +60,8 @@ pub const REGEX_CHARACTERS: usize = 1_024;
 pub const LABEL_CHARACTERS: usize = 255;
 /// Classes of one data set.
 pub const CLASSES: usize = 10_000;
+/// Classes of a report that has a confusion matrix.
+pub const CONFUSION_CLASSES: usize = 1_000;
 /// Labels of one sample.
 pub const LABELS: usize = 1_000;
 /// A number to be predicted.

@@ -40,6 +40,7 @@ pub struct Recipe {
     pub schedule: Schedule,
     /// Share of all steps in which the rate rises linearly from 0.
     pub warmup_fraction: f64,
+    pub loss: Loss,
     /// Mass taken from the true class and spread over all (Szegedy et al. 2016).
     pub label_smoothing: f64,
     /// How training pictures are altered; `null` shows them as the evaluation does.
@@ -53,7 +54,8 @@ pub struct Recipe {
     /// Beta's parameter for images into which a part of another is pasted while some of the trunk trains (Yun et al. 2019); 0
     /// pastes none.
     pub cutmix: f64,
-    /// What a sample's loss is multiplied by, for each class in label order; `null` weighs all alike.
+    /// What a sample's loss is multiplied by, for each class in label order; with several labels a sample, what the part of
+    /// those who have the label is. `null` weighs all alike.
     pub class_weights: Option<Vec<f64>>,
     /// Largest global norm of the gradient over what trains; `null` leaves it alone.
     pub gradient_clip: Option<f64>,
@@ -253,12 +255,100 @@ pub struct EarlyStopping {
 }
 
 /// What chooses the best checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     ValidAccuracy,
     ValidBalancedAccuracy,
     ValidLoss,
+    ValidMacroF1,
+    ValidMicroF1,
+    ValidMeanAveragePrecision,
+    ValidR2,
+    ValidMae,
+    ValidRmse,
+}
+
+impl Metric {
+    pub const ALL: [Self; 9] = [
+        Self::ValidLoss,
+        Self::ValidAccuracy,
+        Self::ValidBalancedAccuracy,
+        Self::ValidMacroF1,
+        Self::ValidMicroF1,
+        Self::ValidMeanAveragePrecision,
+        Self::ValidR2,
+        Self::ValidMae,
+        Self::ValidRmse,
+    ];
+
+    /// The word that requests and answers use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ValidLoss => "valid_loss",
+            Self::ValidAccuracy => "valid_accuracy",
+            Self::ValidBalancedAccuracy => "valid_balanced_accuracy",
+            Self::ValidMacroF1 => "valid_macro_f1",
+            Self::ValidMicroF1 => "valid_micro_f1",
+            Self::ValidMeanAveragePrecision => "valid_mean_average_precision",
+            Self::ValidR2 => "valid_r2",
+            Self::ValidMae => "valid_mae",
+            Self::ValidRmse => "valid_rmse",
+        }
+    }
+
+    /// Whether an evaluation of this task measures it.
+    pub fn is_of(self, task: Task) -> bool {
+        use Task::{
+            MultiLabelClassification as Multi, Regression, SingleLabelClassification as Single,
+        };
+        match self {
+            Self::ValidLoss => true,
+            Self::ValidAccuracy | Self::ValidBalancedAccuracy => task == Single,
+            Self::ValidMacroF1 => matches!(task, Single | Multi),
+            Self::ValidMicroF1 | Self::ValidMeanAveragePrecision => task == Multi,
+            Self::ValidR2 | Self::ValidMae | Self::ValidRmse => task == Regression,
+        }
+    }
+
+    pub fn is_higher_better(self) -> bool {
+        !matches!(self, Self::ValidLoss | Self::ValidMae | Self::ValidRmse)
+    }
+}
+
+/// What training makes small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// Of one class a sample, in nats.
+    CrossEntropy,
+    /// Of each label by itself, mean over the classes, in nats.
+    BinaryCrossEntropy,
+    /// The square of the error, in standard deviations of the training split.
+    Mse,
+    /// Half the square of an error below one standard deviation of the training split, a straight line beyond (Huber 1964).
+    Huber,
+}
+
+impl Loss {
+    /// The losses of a task; the first is the default.
+    pub fn of(task: Task) -> &'static [Self] {
+        match task {
+            Task::SingleLabelClassification => &[Self::CrossEntropy],
+            Task::MultiLabelClassification => &[Self::BinaryCrossEntropy],
+            Task::Regression => &[Self::Mse, Self::Huber],
+        }
+    }
+
+    /// The word that requests use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CrossEntropy => "cross_entropy",
+            Self::BinaryCrossEntropy => "binary_cross_entropy",
+            Self::Mse => "mse",
+            Self::Huber => "huber",
+        }
+    }
 }
 
 /// How one `"auto"` was settled.

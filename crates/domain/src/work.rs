@@ -166,6 +166,14 @@ pub struct Predicted {
 pub enum ImageOutcome {
     /// Probability of each class, in label order; they sum to 1.
     Probabilities(Vec<f32>),
+    /// Probability of each label by itself, in label order, and those that reach their thresholds.
+    Labels {
+        probabilities: Vec<f32>,
+        /// Ascending.
+        chosen: Vec<usize>,
+    },
+    /// The predicted number, in the target's unit.
+    Value(f64),
     /// The image cannot be read, and why.
     Unreadable(String),
 }

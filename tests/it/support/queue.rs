@@ -18,10 +18,10 @@ use rehead::{
         id::{FileId, JobId, WorkerId},
         problem::Problem,
         recipe::{
-            BatchNorm, EarlyStopping, Head, HeadInit, HeadLayer, Metric, Optimizer, Precision,
-            Recipe, Schedule, Task,
+            BatchNorm, EarlyStopping, Head, HeadInit, HeadLayer, Loss, Metric, Optimizer,
+            Precision, Recipe, Schedule, Task,
         },
-        report::Report,
+        report::{Report, Scores, SingleLabelScores},
         request::{
             Auto, Freeze, Hyperparameters, JobRequest, RequestedEarlyStopping, RequestedHead,
             Transfer,
@@ -256,6 +256,7 @@ pub(crate) fn resolution() -> Resolution {
         weight_decay: 0.01,
         schedule: Schedule::Cosine,
         warmup_fraction: 0.1,
+        loss: Loss::CrossEntropy,
         label_smoothing: 0.0,
         augmentation: None,
         augmented_views: 0,
@@ -355,8 +356,9 @@ pub(crate) fn metrics(step: u64) -> Metrics {
         epoch,
         train_loss: Some(0.5),
         valid_loss: 0.6,
-        valid_accuracy: 0.75,
-        valid_balanced_accuracy: 0.7,
+        valid_accuracy: Some(0.75),
+        valid_balanced_accuracy: Some(0.7),
+        ..Metrics::default()
     }
 }
 
@@ -382,15 +384,19 @@ pub(crate) fn new_model(claimed: &Claimed) -> NewModel {
         samples: 4,
         step: 3,
         epoch: 3,
-        accuracy: 0.75,
-        accuracy_interval: [0.3, 0.95],
-        majority_baseline: 0.5,
-        balanced_accuracy: 0.75,
-        macro_f1: 0.73,
-        log_loss: 0.6,
-        classes: Vec::new(),
-        confusion: Vec::new(),
-        forgetting: None,
+        scores: Scores::SingleLabelClassification(SingleLabelScores {
+            accuracy: 0.75,
+            accuracy_interval: [0.3, 0.95],
+            majority_baseline: 0.5,
+            balanced_accuracy: 0.75,
+            macro_f1: 0.73,
+            roc_auc: None,
+            log_loss: 0.6,
+            calibration: None,
+            classes: Vec::new(),
+            confusion: None,
+            forgetting: None,
+        }),
     };
     NewModel {
         labels: vec!["cats".to_owned(), "dogs".to_owned()],

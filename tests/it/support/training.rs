@@ -13,8 +13,8 @@ use rehead_domain::{
     id::JobId,
     progress::{Inspected, Progress},
     recipe::{
-        BatchNorm, EarlyStopping, Head, HeadInit, Metric, Optimizer, Precision, Recipe, Schedule,
-        Task,
+        BatchNorm, EarlyStopping, Head, HeadInit, Loss, Metric, Optimizer, Precision, Recipe,
+        Schedule, Task,
     },
     work::{DatasetLimits, PLAN, PlanModel, TrainPlan},
 };
@@ -46,6 +46,7 @@ pub(crate) fn recipe() -> Recipe {
         weight_decay: 0.0,
         schedule: Schedule::Constant,
         warmup_fraction: 0.0,
+        loss: Loss::CrossEntropy,
         label_smoothing: 0.0,
         augmentation: None,
         augmented_views: 0,
@@ -120,18 +121,27 @@ impl Material {
 
     /// The same with inputs of `side` pixels.
     pub(crate) fn sized(architecture: &str, per_class: usize, side: u32) -> Self {
-        Self::made(architecture, &["animals", "food"], per_class, side)
+        Self::made(
+            architecture,
+            &data::clipart_subset(&["animals", "food"], per_class),
+            side,
+        )
     }
 
     /// These categories with `per_class` images each; inputs are 64 pixels wide.
     pub(crate) fn with(architecture: &str, classes: &[&str], per_class: usize) -> Self {
-        Self::made(architecture, classes, per_class, 64)
+        Self::of_archive(architecture, &data::clipart_subset(classes, per_class))
     }
 
-    fn made(architecture: &str, classes: &[&str], per_class: usize, side: u32) -> Self {
+    /// Any archive.
+    pub(crate) fn of_archive(architecture: &str, bytes: &[u8]) -> Self {
+        Self::made(architecture, bytes, 64)
+    }
+
+    fn made(architecture: &str, bytes: &[u8], side: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let archive = dir.path().join("data.zip");
-        fs::write(&archive, data::clipart_subset(classes, per_class)).unwrap();
+        fs::write(&archive, bytes).unwrap();
         let limits = DatasetLimits {
             entries: 1_000,
             unpacked_bytes: 1 << 30,

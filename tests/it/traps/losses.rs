@@ -1,15 +1,10 @@
 //! Losses in closed form, and what they are taken of.
 
 use rehead_domain::recipe::{BatchNorm, Head, HeadInit, HeadLayer, Recipe};
-use rehead_trainer::train::{
-    gradients::{Criterion, Window},
-    inputs::Inputs,
-    loss,
-    mix::Mixing,
-};
-use tch::{Device, Kind as Number, Tensor};
+use rehead_trainer::train::{gradients::Window, inputs::Inputs, loss, mix::Mixing};
+use tch::{Kind as Number, Tensor};
 
-use super::{CLASSES, build, evaluations, layer4};
+use super::{CLASSES, build, criterion, evaluations, layer4};
 use crate::support::{
     numbers,
     training::{Material, recipe},
@@ -77,7 +72,7 @@ fn trap_31_mixed_labels_are_the_closed_form() {
         step: 3,
         epoch: 1,
     };
-    let criterion = Criterion::new(&recipe, &labels, Device::Cpu);
+    let criterion = criterion(&recipe, &labels);
     let inputs = Inputs::Features(features.into());
     let (found, _) = criterion.gradients(&network, &inputs, window).unwrap();
     let found = found.double_value(&[]);

@@ -3,6 +3,7 @@
 mod batches;
 mod best;
 mod caches;
+mod data;
 mod failures;
 mod freezing;
 mod head;
@@ -24,7 +25,9 @@ use rehead_trainer::train::{
     inputs::Inputs,
     loss,
     network::Network,
+    objective::Objective,
     optimizer::{self, Optimizer, Rates},
+    samples::{Scale, Targets},
     schedule,
 };
 use tch::{Device, Tensor};
@@ -37,6 +40,17 @@ use crate::support::{
 const CLASSES: usize = 3;
 
 const SAMPLES: usize = 32;
+
+/// Of samples with these labels.
+fn criterion(recipe: &Recipe, labels: &[usize]) -> Criterion {
+    let scale = Scale {
+        mean: 0.0,
+        std: 1.0,
+    };
+    let targets = Targets::Class(labels.to_vec());
+    let objective = Objective::of(recipe, (&targets, CLASSES, scale), Device::Cpu);
+    Criterion::new(recipe, objective)
+}
 
 fn build(recipe: &Recipe) -> Network {
     tch::set_num_threads(1);
@@ -84,7 +98,7 @@ fn train_head(recipe: &Recipe, steps: u64) -> BTreeMap<String, Tensor> {
     let mut optimizer = Optimizer::new(recipe, &network.parameters);
     let features = numbers::images("features", &[SAMPLES as i64, network.feature_dim]);
     let labels: Vec<usize> = (0..SAMPLES).map(|i| (i * i) % CLASSES).collect();
-    let criterion = Criterion::new(recipe, &labels, Device::Cpu);
+    let criterion = criterion(recipe, &labels);
     let inputs = Inputs::Features(features.into());
     let members: Vec<usize> = (0..SAMPLES).collect();
     let size = (recipe.batch_size * recipe.accumulate) as usize;

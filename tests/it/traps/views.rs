@@ -13,6 +13,7 @@ use rehead_trainer::{
         gradients::{Criterion, Window},
         inputs::{Batch, Inputs, Meter},
         network::Network,
+        objective::Objective,
         pixels::{self, Form, Pixels},
         protocol::{Reporter, Stop},
         samples::Samples,
@@ -139,7 +140,7 @@ fn trap_6_every_change_of_pictures_reaches_training() {
             step: 1,
             epoch,
         };
-        let criterion = Criterion::new(&recipe, &run.samples.labels, Device::Cpu);
+        let criterion = Criterion::new(&recipe, Objective::new(&recipe, &run.samples, Device::Cpu));
         let (_, gradients) = criterion
             .gradients(&run.network, &run.inputs, window)
             .unwrap();

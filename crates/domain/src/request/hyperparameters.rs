@@ -13,7 +13,7 @@ use super::Auto;
 use crate::{
     fields::{Fields, OUT_OF_RANGE, Read, integer, number, word},
     limits,
-    recipe::{BatchNorm, Optimizer, Precision, Schedule},
+    recipe::{BatchNorm, Loss, Optimizer, Precision, Schedule},
 };
 
 /// What a learning rate may be multiplied by.
@@ -35,6 +35,7 @@ pub struct Hyperparameters {
     pub warmup_fraction: Auto<f64>,
     pub layer_decay: Auto<f64>,
     pub accumulate: Auto<u64>,
+    pub loss: Auto<Loss>,
     pub label_smoothing: Auto<f64>,
     pub mixup: Auto<f64>,
     pub cutmix: Auto<f64>,
@@ -107,6 +108,10 @@ pub(super) fn hyperparameters(fields: Fields<'_>) -> Hyperparameters {
         warmup_fraction: fields.auto("warmup_fraction", number(0.0..=1.0)),
         layer_decay: fields.auto("layer_decay", number(ABOVE_ZERO)),
         accumulate: fields.auto("accumulate", integer(limits::ACCUMULATE)),
+        loss: fields.auto(
+            "loss",
+            word(&["cross_entropy", "binary_cross_entropy", "mse", "huber"]),
+        ),
         label_smoothing: fields.auto("label_smoothing", number(0.0..1.0)),
         mixup: fields.auto("mixup", number(limits::MIX_ALPHA)),
         cutmix: fields.auto("cutmix", number(limits::MIX_ALPHA)),

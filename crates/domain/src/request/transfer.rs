@@ -71,7 +71,14 @@ impl Default for Transfer {
 pub(super) fn transfer(fields: Fields<'_>) -> Transfer {
     let defaults = Transfer::default();
     let transfer = Transfer {
-        task: fields.auto("task", word(&["single_label_classification"])),
+        task: fields.auto(
+            "task",
+            word(&[
+                "single_label_classification",
+                "multi_label_classification",
+                "regression",
+            ]),
+        ),
         cut: fields.auto("cut", text(limits::STAGE_CHARACTERS)),
         freeze: fields
             .optional("freeze", freeze::freeze)
@@ -99,13 +106,23 @@ pub(super) fn transfer(fields: Fields<'_>) -> Transfer {
     transfer
 }
 
+/// As `Metric` has them.
+const METRICS: [&str; 9] = [
+    "valid_loss",
+    "valid_accuracy",
+    "valid_balanced_accuracy",
+    "valid_macro_f1",
+    "valid_micro_f1",
+    "valid_mean_average_precision",
+    "valid_r2",
+    "valid_mae",
+    "valid_rmse",
+];
+
 fn early_stopping(fields: Fields<'_>) -> RequestedEarlyStopping {
     let early_stopping = RequestedEarlyStopping {
         patience: fields.auto("patience", integer(limits::PATIENCE)),
-        metric: fields.auto(
-            "metric",
-            word(&["valid_accuracy", "valid_balanced_accuracy", "valid_loss"]),
-        ),
+        metric: fields.auto("metric", word(&METRICS)),
         min_delta: fields
             .optional("min_delta", number(0.0..=1e6))
             .unwrap_or(0.0),

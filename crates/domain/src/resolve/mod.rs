@@ -6,20 +6,21 @@ mod contradictions;
 mod defaults;
 mod form;
 mod settle;
+mod tasks;
 
 use self::contradictions::{contradictions, late_phases};
 use self::form::form;
-use self::settle::settle;
+use self::settle::{Told, settle};
+use self::tasks::{data_tasks, other_tasks};
 use crate::{
     base_model::Layers,
     class_weights,
-    fields::NOT_AVAILABLE,
     file::Dataset,
     freeze,
     job_plan::JobPlan,
     parent::Parent,
     problem::{Code, Problem, suggestion},
-    recipe::{Recipe, Resolved, Task},
+    recipe::{Recipe, Resolved},
     request::JobRequest,
 };
 
@@ -34,6 +35,9 @@ pub const NEW_CLASS: Code = "new_class";
 
 /// More samples in a batch than there are.
 pub const BATCH_TOO_LARGE: Code = "batch_too_large";
+
+/// The data are for another task than the request, or the other file, says.
+pub const TASK_MISMATCH: Code = "task_mismatch";
 
 /// Where training starts.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +75,8 @@ pub fn resolve(
     );
     let mut problems = data_problems(training, validation, &labels);
     let mut noted = |found: Vec<Problem>| problems.extend(found);
+    noted(data_tasks(request, training, validation));
+    noted(other_tasks(request, training.task));
     let form = form.map_err(&mut noted).ok();
     // What is settled of the form is asked for from here on.
     let request = &form
@@ -101,7 +107,12 @@ pub fn resolve(
         return Err(problems);
     };
     let class_weights = class_weights.map(|weights| form.by_label(training, &weights));
-    let (recipe, mut resolved) = settle(request, &form, phases, class_weights, samples, seed);
+    let told = Told {
+        task: training.task,
+        samples,
+        class_weights,
+    };
+    let (recipe, mut resolved) = settle(request, &form, phases, told, seed);
     resolved.extend(form.resolved);
     let plan = JobPlan::of(&recipe, layers, training, validation)?;
     Ok(Resolution {
@@ -123,13 +134,6 @@ fn data_problems(
     labels: &[String],
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if training.task != Task::SingleLabelClassification {
-        let message = format!(
-            "the training file is for `{}`, which is not available in this version",
-            training.task.as_str()
-        );
-        problems.push(Problem::new("training_file", NOT_AVAILABLE, message));
-    }
     if training_samples(training, validation) == 0 {
         problems.push(Problem::new(
             "training_file",

@@ -10,20 +10,32 @@ use super::{
 };
 use crate::{
     recipe::{
-        EarlyStopping, FreezePhase, Head, HeadInit, Metric, Optimizer, Precision, Recipe, Resolved,
-        Schedule, Task,
+        EarlyStopping, FreezePhase, Head, HeadInit, Loss, Metric, Optimizer, Precision, Recipe,
+        Resolved, Schedule, Task,
     },
     request::{Auto, ClassWeightRule, ClassWeights, EmaDecay, EmaOff, JobRequest},
 };
+
+/// What the data say.
+pub(super) struct Told {
+    pub(super) task: Task,
+    /// Samples that train.
+    pub(super) samples: u64,
+    pub(super) class_weights: Option<Vec<f64>>,
+}
 
 pub(super) fn settle(
     request: &JobRequest,
     form: &Form,
     mut phases: Vec<(u64, Vec<String>)>,
-    class_weights: Option<Vec<f64>>,
-    samples: u64,
+    told: Told,
     seed: u64,
 ) -> (Recipe, Vec<Resolved>) {
+    let Told {
+        task,
+        samples,
+        class_weights,
+    } = told;
     let head_only = phases.iter().all(|(_, trainable)| trainable.is_empty());
     let frozen_epochs = augmentation::frozen_epochs(&phases, u64::MAX);
     let last_phase = phases.last().map_or(0, |(at_epoch, _)| *at_epoch);
@@ -35,17 +47,26 @@ pub(super) fn settle(
     let task = autos.settle(
         "task",
         request.transfer.task,
-        Task::SingleLabelClassification,
-        "a folder per class",
+        task,
+        match task {
+            Task::SingleLabelClassification => "each sample has one class",
+            Task::MultiLabelClassification => "samples have lists of labels",
+            Task::Regression => "samples have numbers",
+        },
     );
     let init = autos.settle(
         "head.init",
         request.transfer.head.init,
         HeadInit::Zero,
-        if form.keeps_head() {
-            "the head goes on; what it lacks begins at the mean of its rows, so that no prediction changes at first"
-        } else {
-            "the first loss is then ln(classes), whatever the features"
+        match task {
+            Task::SingleLabelClassification if form.keeps_head() => {
+                "the head goes on; what it lacks begins at the mean of its rows, so that no prediction changes at first"
+            }
+            Task::SingleLabelClassification => {
+                "the first loss is then ln(classes), whatever the features"
+            }
+            Task::MultiLabelClassification => "each label then begins at one chance in two",
+            Task::Regression => "training then begins at the mean of its numbers",
         },
     );
     let (epochs, why) = if last_phase > 0 {
@@ -137,6 +158,16 @@ pub(super) fn settle(
         warmup,
         why,
     );
+    let loss = autos.settle(
+        "hyperparameters.loss",
+        asked.loss,
+        Loss::of(task)[0],
+        match task {
+            Task::SingleLabelClassification => "the likelihood of one class a sample",
+            Task::MultiLabelClassification => "the likelihood of each label by itself",
+            Task::Regression => "the mean is what R2 and RMSE ask for",
+        },
+    );
     let label_smoothing = autos.settle(
         "hyperparameters.label_smoothing",
         asked.label_smoothing,
@@ -149,7 +180,10 @@ pub(super) fn settle(
         (frozen_epochs.min(n_epochs), samples),
         &mut autos,
     );
-    let (alpha, why) = mixup(head_only, samples);
+    let (alpha, why) = match task {
+        Task::Regression => (0.0, "it mixes classes, not numbers"),
+        _ => mixup(head_only, samples),
+    };
     let mixup = autos.settle("hyperparameters.mixup", asked.mixup, alpha, why);
     let cutmix = autos.settle(
         "hyperparameters.cutmix",
@@ -197,8 +231,18 @@ pub(super) fn settle(
     let metric = autos.settle(
         "early_stopping.metric",
         stopping.metric,
-        Metric::ValidAccuracy,
-        "what a user of the model sees; ties go to the lower loss",
+        match task {
+            Task::SingleLabelClassification => Metric::ValidAccuracy,
+            Task::MultiLabelClassification => Metric::ValidMeanAveragePrecision,
+            Task::Regression => Metric::ValidRmse,
+        },
+        match task {
+            Task::SingleLabelClassification => {
+                "what a user of the model sees; ties go to the lower loss"
+            }
+            Task::MultiLabelClassification => "needs no thresholds, which are chosen afterwards",
+            Task::Regression => "the error in the unit of the numbers",
+        },
     );
 
     let recipe = Recipe {
@@ -230,6 +274,7 @@ pub(super) fn settle(
         weight_decay,
         schedule,
         warmup_fraction,
+        loss,
         label_smoothing,
         augmentation,
         augmented_views: narrow(views),

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     file::{Class, SplitSizes},
     freeze::tests::layers,
+    recipe::Task,
     request::{CONTRADICTION, parse},
 };
 

@@ -1,9 +1,8 @@
 //! Temperature scaling (Guo, Pleiss, Sun & Weinberger 2017): one number that makes probabilities as sure as they are right.
 //! Plain arithmetic in f64 on the host.
 
-use serde::Serialize;
-
-use super::metrics::{Scored, argmax};
+use super::metrics::single::{SingleLabel, argmax};
+use crate::domain::report::Calibration;
 
 /// The lowest and highest temperature: a split that is all right, or all wrong, has no minimum of its own.
 pub const TEMPERATURES: [f64; 2] = [0.05, 20.0];
@@ -12,34 +11,20 @@ const BINS: usize = 15;
 /// Steps of the search; each leaves 0.618 of the interval of log T, which ends below 1e-9.
 const STEPS: usize = 48;
 
-/// What dividing logits by `temperature` does to the probabilities of a split.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Calibration {
-    pub temperature: f64,
-    /// Mean negative log-likelihood, in nats.
-    pub log_loss_before: f64,
-    pub log_loss_after: f64,
-    /// Expected calibration error over 15 bins of equal width, 0 to 1 (Naeini, Cooper & Hauskrecht 2015).
-    pub ece_before: f64,
-    pub ece_after: f64,
-}
-
-impl Calibration {
-    /// How `temperature` does on `scored`. On the split that it was fitted on, this flatters it a little.
-    pub fn measure(scored: &Scored, temperature: f64) -> Self {
-        Self {
-            temperature,
-            log_loss_before: log_loss(scored, 1.0),
-            log_loss_after: log_loss(scored, temperature),
-            ece_before: calibration_error(scored, 1.0),
-            ece_after: calibration_error(scored, temperature),
-        }
+/// How `temperature` does on `scored`. On the split that it was fitted on, this flatters it a little.
+pub fn measure(scored: &SingleLabel, temperature: f64) -> Calibration {
+    Calibration {
+        temperature,
+        log_loss_before: log_loss(scored, 1.0),
+        log_loss_after: log_loss(scored, temperature),
+        ece_before: calibration_error(scored, 1.0),
+        ece_after: calibration_error(scored, temperature),
     }
 }
 
 /// The temperature within `TEMPERATURES` of the least negative log-likelihood, by golden-section search over its logarithm
 /// (Kiefer 1953): the loss is convex in 1/T, and so has one valley in log T. 1 over no samples.
-pub fn fit(scored: &Scored) -> f64 {
+pub fn fit(scored: &SingleLabel) -> f64 {
     if scored.labels.is_empty() {
         return 1.0;
     }
@@ -63,7 +48,7 @@ pub fn fit(scored: &Scored) -> f64 {
     f64::midpoint(low, high).exp().clamp(lowest, highest)
 }
 
-fn log_loss(scored: &Scored, temperature: f64) -> f64 {
+fn log_loss(scored: &SingleLabel, temperature: f64) -> f64 {
     let rows = scored.logits.chunks_exact(scored.classes);
     let losses = rows.zip(&scored.labels).map(|(row, &label)| {
         let top = f64::from(row[argmax(row)]);
@@ -75,7 +60,7 @@ fn log_loss(scored: &Scored, temperature: f64) -> f64 {
 }
 
 /// Mean distance of confidence and accuracy over the bins, weighted by their samples; `NaN` over no samples.
-fn calibration_error(scored: &Scored, temperature: f64) -> f64 {
+fn calibration_error(scored: &SingleLabel, temperature: f64) -> f64 {
     let mut gaps = [0.0; BINS];
     let rows = scored.logits.chunks_exact(scored.classes);
     for (row, &label) in rows.zip(&scored.labels) {
@@ -95,7 +80,7 @@ mod tests {
     use crate::train::order::permutation;
 
     /// 20,000 rows of 3 logits whose labels follow softmax(logits / `temperature`).
-    fn drawn(temperature: f64) -> Scored {
+    fn drawn(temperature: f64) -> SingleLabel {
         const SAMPLES: usize = 20_000;
         let uniform = |epoch: u32| {
             let places = permutation(7, epoch, SAMPLES);
@@ -103,7 +88,7 @@ mod tests {
                 .into_iter()
                 .map(|place| (place as f64 + 0.5) / SAMPLES as f64)
         };
-        let mut scored = Scored {
+        let mut scored = SingleLabel {
             logits: Vec::new(),
             labels: Vec::new(),
             classes: 3,
@@ -128,7 +113,7 @@ mod tests {
         let scored = drawn(2.5);
         let temperature = fit(&scored);
         assert!((temperature - 2.5).abs() < 0.1, "{temperature}");
-        let found = Calibration::measure(&scored, temperature);
+        let found = measure(&scored, temperature);
         assert!(
             found.ece_before > 0.1 && found.ece_after < 0.02,
             "{found:?}"
@@ -144,14 +129,14 @@ mod tests {
 
     #[test]
     fn a_split_without_a_minimum_ends_at_a_limit() {
-        let scored = |label| Scored {
+        let scored = |label| SingleLabel {
             logits: vec![2.0, 0.0],
             labels: vec![label],
             classes: 2,
         };
         assert!((fit(&scored(0)) - TEMPERATURES[0]).abs() < 1e-6);
         assert!((fit(&scored(1)) - TEMPERATURES[1]).abs() < 1e-6);
-        let none = Scored {
+        let none = SingleLabel {
             logits: Vec::new(),
             labels: Vec::new(),
             classes: 2,

@@ -20,7 +20,7 @@ use crate::{
         base_model::Preprocessing,
         checkpoint::{Manifest, ManifestEntry, Metrics},
         id::JobId,
-        recipe::Recipe,
+        recipe::{Metric, Recipe},
     },
     models::weights::{self, WeightsError},
 };
@@ -58,39 +58,42 @@ impl<'de> Deserialize<'de> for Exact {
 }
 
 /// `Metrics`, to the bit.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExactMetrics {
     step: u64,
     epoch: u32,
     train_loss: Option<Exact>,
-    valid_loss: Exact,
-    valid_accuracy: Exact,
-    valid_balanced_accuracy: Exact,
+    /// All that was measured on the validation split.
+    #[serde(flatten)]
+    measured: BTreeMap<Metric, Exact>,
 }
 
 impl From<Metrics> for ExactMetrics {
     fn from(metrics: Metrics) -> Self {
+        let all = Metric::ALL.into_iter();
         Self {
             step: metrics.step,
             epoch: metrics.epoch,
             train_loss: metrics.train_loss.map(Exact),
-            valid_loss: Exact(metrics.valid_loss),
-            valid_accuracy: Exact(metrics.valid_accuracy),
-            valid_balanced_accuracy: Exact(metrics.valid_balanced_accuracy),
+            measured: all
+                .filter_map(|metric| Some((metric, Exact(metrics.get(metric)?))))
+                .collect(),
         }
     }
 }
 
-impl From<ExactMetrics> for Metrics {
-    fn from(exact: ExactMetrics) -> Self {
-        Self {
+impl From<&ExactMetrics> for Metrics {
+    fn from(exact: &ExactMetrics) -> Self {
+        let mut metrics = Self {
             step: exact.step,
             epoch: exact.epoch,
             train_loss: exact.train_loss.map(|Exact(loss)| loss),
-            valid_loss: exact.valid_loss.0,
-            valid_accuracy: exact.valid_accuracy.0,
-            valid_balanced_accuracy: exact.valid_balanced_accuracy.0,
+            ..Self::default()
+        };
+        for (&metric, &Exact(value)) in &exact.measured {
+            metrics.set(metric, value);
         }
+        metrics
     }
 }
 
@@ -396,5 +399,20 @@ mod tests {
             let back: Exact = serde_json::from_str(&text).unwrap();
             assert_eq!(back.0.to_bits(), value.to_bits(), "{text}");
         }
+    }
+
+    #[test]
+    fn metrics_of_every_task_come_back() {
+        let mut metrics = Metrics {
+            step: 3,
+            epoch: 2,
+            train_loss: Some(0.1 + 0.2),
+            valid_loss: 1.0 / 3.0,
+            ..Metrics::default()
+        };
+        metrics.set(Metric::ValidRmse, 0.1);
+        let text = serde_json::to_string(&ExactMetrics::from(metrics)).unwrap();
+        let back: ExactMetrics = serde_json::from_str(&text).unwrap();
+        assert_eq!(Metrics::from(&back), metrics, "{text}");
     }
 }

@@ -4,32 +4,48 @@ use super::{
     checkpoint::{Counters, Exact},
     error::TrainError,
     inputs::Inputs,
-    metrics::{Scored, Tally},
+    metrics::{MultiLabel, Regression, Scored, SingleLabel},
     network::Network,
-    samples::Samples,
+    samples::{Samples, Targets},
 };
-use crate::domain::checkpoint::Metrics;
+use crate::domain::{checkpoint::Metrics, recipe::Recipe};
 
-/// Logits of the samples `members` beside their labels.
+/// What the network says of the samples `members`, in their order, beside their targets.
 ///
 /// # Errors
 /// `Io` when the cache cannot be read.
 pub fn score(
     inputs: &Inputs,
     network: &Network,
-    samples: &Samples,
+    (samples, recipe): (&Samples, &Recipe),
     members: &[usize],
 ) -> Result<Scored, TrainError> {
     let logits = inputs.logits(network, members)?;
-    let labels = members
-        .iter()
-        .map(|&sample| samples.labels[sample])
-        .collect();
     let classes = samples.classes.len();
-    Ok(Scored {
-        logits,
-        labels,
-        classes,
+    Ok(match &samples.targets {
+        Targets::Class(labels) => Scored::SingleLabel(SingleLabel {
+            logits,
+            labels: members.iter().map(|&sample| labels[sample]).collect(),
+            classes,
+        }),
+        Targets::Classes(labels) => Scored::MultiLabel(MultiLabel {
+            logits,
+            labels: members
+                .iter()
+                .map(|&sample| labels[sample].clone())
+                .collect(),
+            classes,
+        }),
+        Targets::Value(values) => {
+            let scale = samples.scale();
+            let unit = |output: f32| f64::from(output) * scale.std + scale.mean;
+            Scored::Regression(Regression {
+                predictions: logits.into_iter().map(unit).collect(),
+                values: members.iter().map(|&sample| values[sample]).collect(),
+                std: scale.std,
+                loss: recipe.loss,
+            })
+        }
     })
 }
 
@@ -41,27 +57,25 @@ pub fn end_epoch(
     counters: &mut Counters,
     inputs: &Inputs,
     network: &Network,
-    samples: &Samples,
+    data: (&Samples, &Recipe),
 ) -> Result<Metrics, TrainError> {
-    let tally = Tally::of(&score(inputs, network, samples, &samples.validation)?);
-    if !tally.log_loss.is_finite() {
+    let trained = counters.epoch_samples;
+    let mut metrics = Metrics {
+        step: counters.step,
+        epoch: counters.epoch,
+        train_loss: (trained > 0).then(|| counters.epoch_loss.0 / trained as f64),
+        ..Metrics::default()
+    };
+    let scored = score(inputs, network, data, &data.0.validation)?;
+    scored.measure(&mut metrics);
+    if !metrics.valid_loss.is_finite() {
         return Err(TrainError::Diverged {
             step: counters.step,
         });
     }
-    if counters.step == 0 {
-        let labels = 0..samples.classes.len();
-        counters.right_at_start = labels.map(|label| tally.confusion[label][label]).collect();
+    if let (0, Scored::SingleLabel(scored)) = (counters.step, &scored) {
+        counters.right_at_start = scored.right_and_support().0;
     }
-    let trained = counters.epoch_samples;
-    let train_loss = (trained > 0).then(|| counters.epoch_loss.0 / trained as f64);
     (counters.epoch_loss, counters.epoch_samples) = (Exact(0.0), 0);
-    Ok(Metrics {
-        step: counters.step,
-        epoch: counters.epoch,
-        train_loss,
-        valid_loss: tally.log_loss,
-        valid_accuracy: tally.accuracy(),
-        valid_balanced_accuracy: tally.balanced_accuracy(),
-    })
+    Ok(metrics)
 }

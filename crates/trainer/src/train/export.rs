@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     fs::{self, File},
     io,
     path::Path,
@@ -14,15 +13,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
-use super::{calibration::Calibration, error::TrainError, network::Network, samples::Samples};
+use super::{
+    error::TrainError, metrics::Reading, model_card::card, network::Network, samples::Samples,
+};
 use crate::{
     data::batch,
     domain::{
         base_model::{Interpolation, Preprocessing},
         checkpoint::Metrics,
-        cut::PRE_LOGITS,
-        recipe::{Recipe, is_linear_head},
-        report::{Forgetting, Report},
+        report::Report,
         work::TrainPlan,
     },
     models::weights,
@@ -49,8 +48,8 @@ pub struct Export<'a> {
     pub network: &'a Network,
     pub best: Metrics,
     pub report: &'a Report,
-    /// On the report's split, of the temperature that predictions are made with.
-    pub calibration: Calibration,
+    /// How predictions are read from the outputs.
+    pub reading: &'a Reading,
     pub device: Device,
 }
 
@@ -79,7 +78,7 @@ pub fn export(job_folder: &Path, export: &Export) -> Result<(), TrainError> {
     write_json(&folder.join(LABELS), labels)?;
     write_json(
         &folder.join(METRICS),
-        &json!({"best": export.best, "report": export.report, "calibration": export.calibration}),
+        &json!({"best": export.best, "report": export.report}),
     )?;
     fs::write(folder.join(CARD), card(export)).map_err(TrainError::io(failed))?;
 
@@ -152,7 +151,7 @@ fn config(export: &Export) -> Value {
         plan,
         samples,
         network,
-        calibration,
+        reading,
         ..
     } = export;
     let Preprocessing {
@@ -166,9 +165,15 @@ fn config(export: &Export) -> Value {
         Interpolation::Bilinear => "bilinear",
         Interpolation::Bicubic => "bicubic",
     };
+    let (mut temperature, mut thresholds) = (None, None);
+    match reading {
+        Reading::Temperature(found) => temperature = Some(found),
+        Reading::Thresholds(found) => thresholds = Some(found),
+        Reading::Plain => {}
+    }
     json!({
         "architecture": network.architecture.name,
-        "num_classes": samples.classes.len(),
+        "num_classes": samples.outputs(),
         "num_features": network.feature_dim,
         "pretrained_cfg": {
             "tag": plan.fine_tuned_model,
@@ -178,7 +183,7 @@ fn config(export: &Export) -> Value {
             "interpolation": interpolation,
             "mean": mean,
             "std": std,
-            "num_classes": samples.classes.len(),
+            "num_classes": samples.outputs(),
             "classifier": network.architecture.classifier,
             "label_names": samples.classes,
         },
@@ -189,140 +194,9 @@ fn config(export: &Export) -> Value {
             "parents_sha256": plan.base_model.over.iter().map(|over| &over.sha256).collect::<Vec<_>>(),
             "data_sha256": plan.pack_sha256,
             "cut": plan.recipe.cut,
-            "temperature": calibration.temperature,
+            "temperature": temperature,
+            "thresholds": thresholds,
             "recipe": plan.recipe,
         },
     })
-}
-
-/// The model card, in the Hugging Face hub's form.
-fn card(export: &Export) -> String {
-    let Export {
-        plan,
-        samples,
-        report,
-        best,
-        ..
-    } = export;
-    let source = &plan.base_model.source_task;
-    let [low, high] = report.accuracy_interval.map(|share| share * 100.0);
-    let dataset = source
-        .dataset
-        .as_deref()
-        .unwrap_or("data that its publisher did not name");
-    let trained = match plan.recipe.trainable.len() {
-        0 => "the trunk kept its weights, only a new head was trained".to_owned(),
-        count => format!("{count} tensors of the trunk and a new head were trained"),
-    };
-    let mut card = format!(
-        "---\nlibrary_name: timm\npipeline_tag: image-classification\n---\n\n# {name}\n\n\
-         `{base}` ({architecture}, {task} on {dataset}), fine-tuned to tell {classes} classes apart: {trained}.\n\n\
-         Accuracy on {samples} samples of the {split} split: **{accuracy:.1} %** (95 % interval {low:.1} to {high:.1} %), \
-         against {majority:.1} % for always answering the commonest class. Chosen after epoch {epoch}.\n\n\
-         | class | precision | recall | samples |\n|---|---|---|---|\n",
-        name = plan.fine_tuned_model,
-        base = plan.base_model.id,
-        architecture = plan.base_model.architecture,
-        task = source.name,
-        classes = samples.classes.len(),
-        samples = report.samples,
-        split = match report.split {
-            crate::domain::file::Split::Train => "training",
-            crate::domain::file::Split::Validation => "validation",
-            crate::domain::file::Split::Test => "test",
-        },
-        accuracy = report.accuracy * 100.0,
-        majority = report.majority_baseline * 100.0,
-        epoch = best.epoch,
-    );
-    let percent = |share: Option<f64>| {
-        share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
-    };
-    for class in &report.classes {
-        let name = class.name.replace('|', "\\|").replace(['\n', '\r'], " ");
-        let (precision, recall) = (percent(class.precision), percent(class.recall));
-        let _ = writeln!(
-            card,
-            "| {name} | {precision} | {recall} | {} |",
-            class.support
-        );
-    }
-    if let Some(forgetting) = &report.forgetting {
-        card.push_str(&known_before(forgetting));
-    }
-    let Calibration {
-        temperature,
-        log_loss_before,
-        log_loss_after,
-        ece_before,
-        ece_after,
-    } = export.calibration;
-    let _ = write!(
-        card,
-        "\nProbabilities are softmax(logits / {temperature:.4}); that temperature was fitted on the validation split and is in \
-         `config.json` under `rehead`. It takes the calibration error (15 bins) from {ece_before:.4} to {ece_after:.4} and the log \
-         loss from {log_loss_before:.4} to {log_loss_after:.4} nats; the predicted class stays.\n",
-    );
-    if plan.recipe.cut != PRE_LOGITS || !is_linear_head(&plan.recipe.head.layers) {
-        card.push_str(&own_form(&plan.recipe));
-        return card;
-    }
-    let _ = write!(
-        card,
-        "\n## Use\n\n```python\nimport json, timm\nfrom safetensors.torch import load_file\n\n\
-         labels = json.load(open(\"labels.json\"))\n\
-         model = timm.create_model(\"{}\", num_classes=len(labels))\n\
-         model.load_state_dict(load_file(\"model.safetensors\"), strict=True)\nmodel.eval()\n```\n\n\
-         `preprocess.json` says how an image becomes the input, `golden.safetensors` holds inputs and the logits, before \
-         any temperature, that must come out.\n",
-        plan.base_model.architecture,
-    );
-    card
-}
-
-/// What became of the classes that the model knew which this one went on from.
-fn known_before(forgetting: &Forgetting) -> String {
-    let percent = |share: Option<f64>| {
-        share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
-    };
-    let mut text = format!(
-        "\nIt went on from a model that knew {} of these classes. On the {} validation samples of those, accuracy was {} before \
-         and is {} after:\n\n| class | recall before | recall after | samples |\n|---|---|---|---|\n",
-        forgetting.classes.len(),
-        forgetting.samples,
-        percent(forgetting.accuracy_before),
-        percent(forgetting.accuracy_after),
-    );
-    for class in &forgetting.classes {
-        let name = class.name.replace('|', "\\|").replace(['\n', '\r'], " ");
-        let (before, after) = (percent(class.recall_before), percent(class.recall_after));
-        let _ = writeln!(text, "| {name} | {before} | {after} | {} |", class.support);
-    }
-    text
-}
-
-/// How to use a model that is not one of timm's: cut earlier, or with more layers in its head.
-fn own_form(recipe: &Recipe) -> String {
-    let mut text = "\n## Use\n\ntimm has no model of this form, so that its `load_state_dict` does not take all of \
-        `model.safetensors`: `config.json` says how it is built, and the tensors of the trunk have timm's names.\n"
-        .to_owned();
-    if recipe.cut != PRE_LOGITS {
-        let _ = write!(
-            text,
-            "\nThe trunk ends after stage `{}`; its features are the mean over the places of that \
-             stage's output, or the class token of a network that has one.\n",
-            recipe.cut
-        );
-    }
-    if !is_linear_head(&recipe.head.layers) {
-        text.push_str(
-            "\nThe head is a `torch.nn.Sequential` of the layers in `rehead.recipe.head.layers` and a last linear one: its \
-             tensors are `head.N.*`, N being a layer's place.\n",
-        );
-    }
-    text.push_str(
-        "\n`preprocess.json` says how an image becomes the input, `golden.safetensors` holds inputs and the logits that must \
-         come out.\n",
-    );
-    text
 }

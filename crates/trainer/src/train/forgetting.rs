@@ -1,6 +1,6 @@
 //! What training has done to the classes that its start knew already.
 
-use super::{metrics::Tally, samples::Samples};
+use super::{metrics::SingleLabel, samples::Samples};
 use crate::domain::{
     recipe::Inherited,
     report::{Forgetting, KnownClass},
@@ -12,15 +12,11 @@ pub fn measure(
     inherited: &Inherited,
     samples: &Samples,
     right_at_start: &[u64],
-    after: &Tally,
+    after: &SingleLabel,
 ) -> Forgetting {
     let known = inherited.known as usize;
-    let supports: Vec<u64> = (0..known)
-        .map(|label| after.confusion[label].iter().sum())
-        .collect();
-    let right_after: Vec<u64> = (0..known)
-        .map(|label| after.confusion[label][label])
-        .collect();
+    let (right_after, supports) = after.right_and_support();
+    let (right_after, supports) = (&right_after[..known], &supports[..known]);
     let share = |right: u64, of: u64| (of > 0).then(|| right as f64 / of as f64);
     let class = |label: usize| KnownClass {
         name: samples.classes[label].clone(),

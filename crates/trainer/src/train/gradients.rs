@@ -1,13 +1,14 @@
 //! Loss and gradients of one optimizer step, over one batch or several whose gradients add up.
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::{
     error::TrainError,
     inputs::{Batch, Inputs},
-    loss, memory,
+    memory,
     mix::Mixing,
     network::Network,
+    objective::Objective,
     optimizer,
     order::Batches,
     protocol::Reporter,
@@ -34,32 +35,17 @@ pub struct Criterion {
     batch_size: usize,
     /// Samples of a whole step.
     step_size: usize,
-    smoothing: f64,
     mixing: Mixing,
-    /// i64 [samples] on the device.
-    labels: Tensor,
-    /// f32 [classes] on the device.
-    class_weights: Option<Tensor>,
-    /// How much each sample weighs in a mean, by sample number.
-    sample_weights: Vec<f64>,
+    objective: Objective,
 }
 
 impl Criterion {
-    /// `labels` are those of all samples, by sample number.
-    pub fn new(recipe: &Recipe, labels: &[usize], device: Device) -> Self {
-        let weights = recipe.class_weights.as_deref();
-        let weight = |&label: &usize| weights.map_or(1.0, |weights| weights[label]);
+    pub fn new(recipe: &Recipe, objective: Objective) -> Self {
         Self {
             batch_size: recipe.batch_size as usize,
             step_size: recipe.batch_size as usize * recipe.accumulate as usize,
-            smoothing: recipe.label_smoothing,
             mixing: Mixing::new(recipe),
-            labels: indices(labels, device),
-            class_weights: weights.map(|weights| {
-                let weights: Vec<f32> = weights.iter().map(|&weight| weight as f32).collect();
-                Tensor::from_slice(&weights).to_device(device)
-            }),
-            sample_weights: labels.iter().map(weight).collect(),
+            objective,
         }
     }
 
@@ -122,7 +108,7 @@ impl Criterion {
         let members = window.members;
         let batches = Batches::new(members.len(), self.batch_size);
         // Partners are a permutation: their weights sum up to the same.
-        let total = self.weight(members);
+        let total = self.objective.weight(members);
         let side = inputs.mixed_side(network);
         let mix = self.mixing.draw(window.step, members.len(), side);
         let most = self.step_size.div_ceil(self.batch_size) as u64;
@@ -166,27 +152,9 @@ impl Criterion {
 
     /// The part of a window of weight `total` that these logits have in its loss, were they of `samples`.
     ///
-    /// Cross-entropy is linear in the target: the loss of a soft one is the sum of the losses of its labels, each by its
-    /// share, with class weights and smoothing as for whole labels (Zhang et al. 2018 do the same).
+    /// Both cross-entropies are linear in the target: the loss of a soft one is the sum of the losses of its labels, each by
+    /// its share, with class weights and smoothing as for whole labels (Zhang et al. 2018 do the same).
     fn loss(&self, logits: &Tensor, samples: &[usize], total: f64) -> Tensor {
-        let targets = self
-            .labels
-            .index_select(0, &indices(samples, self.labels.device()));
-        let weights = self.class_weights.as_ref();
-        let mean = loss::cross_entropy(logits, &targets, weights, self.smoothing);
-        mean * (self.weight(samples) / total)
+        self.objective.mean(logits, samples) * (self.objective.weight(samples) / total)
     }
-
-    fn weight(&self, members: &[usize]) -> f64 {
-        members
-            .iter()
-            .map(|&sample| self.sample_weights[sample])
-            .sum()
-    }
-}
-
-/// Numbers as torch takes them: i64 on the device.
-fn indices(numbers: &[usize], device: Device) -> Tensor {
-    let numbers: Vec<i64> = numbers.iter().map(|&number| number as i64).collect();
-    Tensor::from_slice(&numbers).to_device(device)
 }

@@ -18,6 +18,8 @@ use super::{
     calibration::TEMPERATURES,
     error::TrainError,
     export::{CONFIG, LABELS, MODEL, PREPROCESS},
+    metrics::Reading,
+    metrics::multi::sigmoid,
     network::cut_at,
 };
 use crate::{
@@ -25,7 +27,7 @@ use crate::{
     domain::{
         base_model::Preprocessing,
         progress::Failure,
-        recipe,
+        recipe::{self, Task},
         work::{ImageOutcome, Predict, Predicted},
     },
     models::{fast::Extractor, head::Head, registry, weights},
@@ -45,8 +47,7 @@ const READ_AHEAD: usize = 256;
 pub struct Bundle {
     extractor: Extractor,
     head: Head,
-    /// What logits are divided by before softmax.
-    temperature: f64,
+    reading: Reading,
     preprocessing: Preprocessing,
 }
 
@@ -61,18 +62,16 @@ struct Config {
 struct RunFacts {
     cut: String,
     recipe: RecipeFacts,
-    /// Bundles of before there was one have none.
-    #[serde(default = "uncalibrated")]
-    temperature: f64,
+    /// Of one label a sample; bundles of before there was one have none.
+    temperature: Option<f64>,
+    /// Of several.
+    thresholds: Option<Vec<f64>>,
 }
 
 #[derive(Deserialize)]
 struct RecipeFacts {
+    task: Task,
     head: recipe::Head,
-}
-
-fn uncalibrated() -> f64 {
-    1.0
 }
 
 impl Bundle {
@@ -82,14 +81,8 @@ impl Bundle {
     /// `Io`; `Plan` for an architecture that is not here; `Weights` for a file that does not fit it.
     pub fn load(folder: &Path) -> Result<Self, TrainError> {
         let config: Config = read_json(&folder.join(CONFIG))?;
-        let temperature = config.rehead.temperature;
-        let [low, high] = TEMPERATURES;
-        if !(low..=high).contains(&temperature) {
-            return Err(TrainError::Plan(format!(
-                "{CONFIG}: the temperature must be from {low} to {high}, not {temperature}"
-            )));
-        }
         let labels: Vec<String> = read_json(&folder.join(LABELS))?;
+        let reading = read_as(&config.rehead, labels.len())?;
         let architecture = registry::find(&config.architecture).ok_or_else(|| {
             TrainError::Plan(format!(
                 "there is no architecture `{}` here",
@@ -100,9 +93,12 @@ impl Bundle {
         let mut trunk = architecture.build(&vs.root());
         let feature_dim = cut_at(&mut trunk, architecture, &config.rehead.cut)?;
         let recipe = &config.rehead.recipe.head;
-        let (width, classes) = (feature_dim as u32, labels.len() as u32);
+        let outputs = match reading {
+            Reading::Plain => 1,
+            _ => labels.len() as u32,
+        };
         // Its first weights do not matter: all are loaded.
-        let head = Head::new(&vs.root(), recipe, width, classes, 0);
+        let head = Head::new(&vs.root(), recipe, feature_dim as u32, outputs, 0);
 
         let mut tensors = trunk.named();
         tensors.extend(head.named_as(architecture.classifier));
@@ -117,7 +113,7 @@ impl Bundle {
         Ok(Self {
             extractor: Extractor::new(&trunk),
             head,
-            temperature,
+            reading,
             preprocessing,
         })
     }
@@ -147,34 +143,83 @@ impl Bundle {
             let pixels: Vec<u8> = decoded.iter().flatten().flatten().copied().collect();
             let count = decoded.iter().flatten().count() as i64;
             let mut rows = if count > 0 {
-                self.probabilities(&pixels, count)?
+                self.read(&pixels, count)?
             } else {
                 Vec::new()
             }
             .into_iter();
             outcomes.extend(decoded.into_iter().map(|image| match image {
-                Ok(_) => ImageOutcome::Probabilities(
-                    rows.next().expect("a row for each image: this is a bug"),
-                ),
+                Ok(_) => rows.next().expect("a row for each image: this is a bug"),
                 Err(reason) => ImageOutcome::Unreadable(reason),
             }));
         }
         Ok(outcomes)
     }
 
-    fn probabilities(&self, pixels: &[u8], count: i64) -> Result<Vec<Vec<f32>>, TrainError> {
+    fn read(&self, pixels: &[u8], count: i64) -> Result<Vec<ImageOutcome>, TrainError> {
         let side = i64::from(self.preprocessing.input_size);
         let images = Tensor::f_from_data_size(pixels, &[count, side, side, 3], Kind::Uint8)?;
         let logits = self.logits(&batch::normalize(&images, &self.preprocessing, Device::Cpu));
-        let shares = (logits.to_kind(Kind::Double) / self.temperature)
-            .softmax(-1, Kind::Double)
-            .to_kind(Kind::Float)
-            .contiguous();
-        let classes = self.head.bias.size()[0] as usize;
-        Ok(Vec::<f32>::try_from(&shares.view(-1))?
-            .chunks_exact(classes)
-            .map(<[f32]>::to_vec)
-            .collect())
+        let outputs = self.head.bias.size()[0] as usize;
+        let rows = |all: &Tensor| -> Result<Vec<Vec<f32>>, TrainError> {
+            let all = Vec::<f32>::try_from(&all.contiguous().view(-1))?;
+            Ok(all.chunks_exact(outputs).map(<[f32]>::to_vec).collect())
+        };
+        Ok(match &self.reading {
+            Reading::Temperature(temperature) => {
+                let shares = (logits.to_kind(Kind::Double) / *temperature)
+                    .softmax(-1, Kind::Double)
+                    .to_kind(Kind::Float);
+                let rows = rows(&shares)?.into_iter();
+                rows.map(ImageOutcome::Probabilities).collect()
+            }
+            Reading::Thresholds(thresholds) => {
+                let rows = rows(&logits)?.into_iter();
+                rows.map(|row| labels(&row, thresholds)).collect()
+            }
+            Reading::Plain => {
+                let values = rows(&logits)?.into_iter().flatten();
+                values
+                    .map(|value| ImageOutcome::Value(f64::from(value)))
+                    .collect()
+            }
+        })
+    }
+}
+
+fn labels(logits: &[f32], thresholds: &[f64]) -> ImageOutcome {
+    let probabilities: Vec<f64> = logits.iter().map(|&logit| sigmoid(logit)).collect();
+    let pairs = probabilities.iter().zip(thresholds).enumerate();
+    let chosen = pairs.filter(|(_, (probability, threshold))| probability >= threshold);
+    ImageOutcome::Labels {
+        chosen: chosen.map(|(label, _)| label).collect(),
+        probabilities: probabilities
+            .iter()
+            .map(|&probability| probability as f32)
+            .collect(),
+    }
+}
+
+fn read_as(facts: &RunFacts, classes: usize) -> Result<Reading, TrainError> {
+    let wrong = |what: String| Err(TrainError::Plan(format!("{CONFIG}: {what}")));
+    match facts.recipe.task {
+        Task::SingleLabelClassification => {
+            let temperature = facts.temperature.unwrap_or(1.0);
+            let [low, high] = TEMPERATURES;
+            if !(low..=high).contains(&temperature) {
+                return wrong(format!(
+                    "the temperature must be from {low} to {high}, not {temperature}"
+                ));
+            }
+            Ok(Reading::Temperature(temperature))
+        }
+        Task::MultiLabelClassification => match &facts.thresholds {
+            Some(all) if all.len() == classes && all.iter().all(|at| (0.0..=1.0).contains(at)) => {
+                Ok(Reading::Thresholds(all.clone()))
+            }
+            _ => wrong(format!("there must be {classes} thresholds from 0 to 1")),
+        },
+        Task::Regression => Ok(Reading::Plain),
     }
 }
 

@@ -240,7 +240,7 @@ impl Inputs {
             stop,
         } = frozen;
         let views = plan.recipe.augmented_views as usize;
-        let mut meter = Meter::new(say, samples.labels.len() + views * samples.train.len());
+        let mut meter = Meter::new(say, samples.len() + views * samples.train.len());
         let mut parts = Vec::new();
         for source in &samples.sources {
             let part = features::of_pack(plan, source, network, device, stop, &mut meter)?;
@@ -270,7 +270,7 @@ impl Inputs {
             stop,
             ..
         } = frozen;
-        let mut meter = Meter::new(say, samples.labels.len());
+        let mut meter = Meter::new(say, samples.len());
         let mut sources = Vec::new();
         let mut views = Views::of(plan).map(|views| (views, None));
         for (number, source) in samples.sources.iter().enumerate() {

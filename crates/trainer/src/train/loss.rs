@@ -1,4 +1,4 @@
-//! Cross-entropy with label smoothing and class weights, as `torch.nn.CrossEntropyLoss`.
+//! The losses of each task, as PyTorch's: `CrossEntropyLoss`, `BCEWithLogitsLoss`, `MSELoss` and `HuberLoss`.
 
 use tch::{Reduction, Tensor};
 
@@ -16,6 +16,28 @@ pub fn cross_entropy(
 ) -> Tensor {
     let ignore_nothing = -100;
     logits.cross_entropy_loss(labels, weights, Reduction::Mean, ignore_nothing, smoothing)
+}
+
+/// The mean over a batch and its classes, in nats, of each label by itself.
+///
+/// `logits` and `labels` (0 or 1) are f32 `[N, classes]`. `weights`, f32 `[classes]`, multiply the part of those who have
+/// the label.
+pub fn binary_cross_entropy(logits: &Tensor, labels: &Tensor, weights: Option<&Tensor>) -> Tensor {
+    let each_alike: Option<&Tensor> = None;
+    logits.binary_cross_entropy_with_logits(labels, each_alike, weights, Reduction::Mean)
+}
+
+/// The mean over a batch of the squared errors; both are f32 `[N]`, in deviations of the training split.
+pub fn mse(predictions: &Tensor, values: &Tensor) -> Tensor {
+    predictions.mse_loss(values, Reduction::Mean)
+}
+
+/// Where Huber's loss goes from a parabola to a straight line, in deviations of the training split.
+pub const HUBER_DELTA: f64 = 1.0;
+
+/// As `mse`, but halved, and straight beyond `HUBER_DELTA`.
+pub fn huber(predictions: &Tensor, values: &Tensor) -> Tensor {
+    predictions.huber_loss(values, Reduction::Mean, HUBER_DELTA)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub mod views;
 /// Random choices as functions of the seed and of where they are made.
 pub mod order;
 
-/// Cross-entropy.
+/// Losses.
 pub mod loss;
 
 /// Mixup and CutMix.
@@ -37,6 +37,9 @@ pub mod mix;
 
 /// Smaller batches when memory runs out.
 pub mod memory;
+
+/// Targets, and the loss that is taken of them.
+pub mod objective;
 
 /// Loss and gradients of a step.
 pub mod gradients;
@@ -53,7 +56,7 @@ pub mod schedule;
 /// Losses that wait on the device; divergence.
 pub mod losses;
 
-/// From logits to a report.
+/// From outputs to a report.
 pub mod metrics;
 
 /// The temperature of probabilities.
@@ -82,6 +85,9 @@ pub mod golden;
 
 /// The same network as TorchScript.
 pub mod torchscript;
+
+/// Its README.
+pub mod model_card;
 
 /// The inference child.
 pub mod infer;
@@ -124,6 +130,7 @@ fn test_recipe() -> crate::domain::recipe::Recipe {
         weight_decay: 0.0,
         schedule: Schedule::Constant,
         warmup_fraction: 0.0,
+        loss: Loss::CrossEntropy,
         label_smoothing: 0.0,
         augmentation: None,
         augmented_views: 0,

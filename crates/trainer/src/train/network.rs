@@ -62,7 +62,7 @@ impl Network {
     pub fn build(
         base: &PlanModel,
         recipe: &Recipe,
-        classes: usize,
+        outputs: usize,
         device: Device,
     ) -> Result<Self, TrainError> {
         let architecture = registry::find(&base.architecture).ok_or_else(|| {
@@ -78,7 +78,7 @@ impl Network {
             &vs.root(),
             &recipe.head,
             feature_dim as u32,
-            classes as u32,
+            outputs as u32,
             seed,
         );
 
@@ -223,6 +223,14 @@ impl Network {
     /// Logits [N, classes] in evaluation.
     pub fn logits(&self, features: &Tensor) -> Tensor {
         tch::no_grad(|| self.head.forward(features))
+    }
+
+    /// Makes the outputs `output * factor + shift`, by the last layer's weights: for good, at the end of a run.
+    pub fn rescale_outputs(&mut self, factor: f64, shift: f64) {
+        tch::no_grad(|| {
+            let _ = self.head.weight.g_mul_scalar_(factor);
+            let _ = self.head.bias.g_mul_scalar_(factor).g_add_scalar_(shift);
+        });
     }
 
     /// Puts a linear classifier in the head's place: weight [classes, `feature_dim`] and bias `[classes]`.

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Instant};
 
 use super::{
-    calibration::{self, Calibration},
+    calibration,
     checkpoint::{Counters, Identity},
     device,
     error::TrainError,
@@ -13,8 +13,9 @@ use super::{
     gradients::{Criterion, Window},
     inputs::Inputs,
     losses::Losses,
-    metrics::{Occasion, Tally},
+    metrics::{Known, Occasion, Reading, Scored},
     network::Network,
+    objective::Objective,
     optimizer::{Optimizer, Rates},
     order::{Batches, permutation},
     probe,
@@ -28,7 +29,8 @@ use crate::domain::{
     file::Split,
     job::Phase,
     progress::{Progress, Shrunk},
-    recipe::HeadInit,
+    recipe::{HeadInit, Task},
+    report::Scores,
     work::{PLAN, TrainPlan},
 };
 
@@ -57,14 +59,14 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         phase: Phase::Preparing,
     });
     let samples = Samples::open(&plan)?;
-    let mut network = Network::build(&plan.base_model, recipe, samples.classes.len(), device)?;
+    let mut network = Network::build(&plan.base_model, recipe, samples.outputs(), device)?;
 
     // Optimizer, counters.
     let step_size = recipe.batch_size as usize * recipe.accumulate as usize;
     let batches = Batches::new(samples.train.len(), step_size);
     let n_steps = batches.per_epoch() * u64::from(recipe.n_epochs);
     let mut optimizer = Optimizer::new(recipe, &network.parameters);
-    let mut criterion = Criterion::new(recipe, &samples.labels, device);
+    let mut criterion = Criterion::new(recipe, Objective::new(recipe, &samples, device));
     let mut saver = Saver::new(folder, identity(&plan, &samples));
     let mut counters = match &plan.resume {
         Some(checkpoint) => {
@@ -110,7 +112,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     }
     if plan.resume.is_none() && (probes || keeps_head) {
         // A candidate like any epoch's end: training can only improve on it.
-        let metrics = evaluation::end_epoch(&mut counters, &inputs, &network, &samples)?;
+        let metrics = evaluation::end_epoch(&mut counters, &inputs, &network, (&samples, recipe))?;
         let best = selection::judge(&mut counters, metrics, &recipe.early_stopping);
         saver.keep_best(&network);
         say.say(&Progress::Evaluated { metrics, best });
@@ -176,7 +178,8 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         if epoch_ends {
             order.clear();
             optimizer.swap_averages(&mut network.parameters);
-            let metrics = evaluation::end_epoch(&mut counters, &inputs, &network, &samples)?;
+            let metrics =
+                evaluation::end_epoch(&mut counters, &inputs, &network, (&samples, recipe))?;
             tell_shrunk(&inputs, &mut told, say);
             let best = selection::judge(&mut counters, metrics, &recipe.early_stopping);
             if best {
@@ -206,7 +209,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     if stop.requested() {
         return Ok(stopped(counters.step, say));
     }
-    let best = counters.best.map(Metrics::from);
+    let best = counters.best.as_ref().map(Metrics::from);
     let best = best.ok_or_else(|| TrainError::Plan("the recipe has no epoch".to_owned()))?;
 
     // Report.
@@ -214,32 +217,41 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         phase: Phase::Evaluating,
     });
     let (split, members) = samples.report_split();
-    let majority_label = samples.majority_label();
     let occasion = Occasion {
         split,
         step: best.step,
         epoch: best.epoch,
-        majority_label,
     };
     // Fitted on the split that chose the checkpoint, never on the test split.
-    let validation = evaluation::score(&inputs, &network, &samples, &samples.validation)?;
-    let temperature = calibration::fit(&validation);
-    let forgetting = recipe
-        .inherited
-        .as_ref()
-        .filter(|inherited| inherited.keeps_head())
-        .map(|inherited| {
-            let after = Tally::of(&validation);
-            forgetting::measure(inherited, &samples, &counters.right_at_start, &after)
-        });
+    let data = (&samples, recipe);
+    let validation = evaluation::score(&inputs, &network, data, &samples.validation)?;
+    let reading = match &validation {
+        Scored::SingleLabel(scored) => Reading::Temperature(calibration::fit(scored)),
+        Scored::MultiLabel(scored) => Reading::Thresholds(scored.thresholds()),
+        Scored::Regression(_) => Reading::Plain,
+    };
+    let forgetting = match (&recipe.inherited, &validation) {
+        (Some(inherited), Scored::SingleLabel(after)) if inherited.keeps_head() => Some(
+            forgetting::measure(inherited, &samples, &counters.right_at_start, after),
+        ),
+        _ => None,
+    };
     let scored = match split {
         Split::Validation => validation,
-        _ => evaluation::score(&inputs, &network, &samples, members)?,
+        _ => evaluation::score(&inputs, &network, data, members)?,
     };
     tell_shrunk(&inputs, &mut told, say);
-    let calibration = Calibration::measure(&scored, temperature);
-    let mut report = Tally::of(&scored).report(&samples.classes, occasion);
-    report.forgetting = forgetting;
+    let scale = samples.scale();
+    let known = Known {
+        classes: &samples.classes,
+        reading: &reading,
+        majority_label: samples.majority_label(),
+        mean: scale.mean,
+    };
+    let mut report = scored.report(&known, occasion);
+    if let Scores::SingleLabelClassification(scores) = &mut report.scores {
+        scores.forgetting = forgetting;
+    }
     let text = serde_json::to_vec_pretty(&report).expect("a report is plain data: this is a bug");
     fs::write(folder.join(REPORT), text).map_err(TrainError::io("cannot write the report"))?;
 
@@ -247,6 +259,10 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     say.say(&Progress::Phase {
         phase: Phase::Exporting,
     });
+    if recipe.task == Task::Regression {
+        // What trained on deviations answers in the target's unit from here on.
+        network.rescale_outputs(scale.std, scale.mean);
+    }
     let (plan, samples, network, report) = (&plan, &samples, &network, &report);
     export::export(
         folder,
@@ -256,7 +272,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
             network,
             best,
             report,
-            calibration,
+            reading: &reading,
             device,
         },
     )?;

@@ -2,7 +2,11 @@
 
 use crate::{
     data::{pack::Pack, target::Target},
-    domain::{file::Split, work::TrainPlan},
+    domain::{
+        file::{Split, TargetStatistics},
+        recipe::Task,
+        work::TrainPlan,
+    },
 };
 
 use super::error::TrainError;
@@ -14,13 +18,31 @@ pub struct Source {
     pub sha256: String,
 }
 
+/// What is to be predicted, of every sample.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Targets {
+    /// Indices into the classes.
+    Class(Vec<usize>),
+    /// Ascending indices into the classes.
+    Classes(Vec<Vec<usize>>),
+    /// In their own unit.
+    Value(Vec<f64>),
+}
+
+/// What the numbers of the training split are measured by: training sees `(value - mean) / std`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scale {
+    pub mean: f64,
+    /// Not 0.
+    pub std: f64,
+}
+
 #[derive(Debug)]
 pub struct Samples {
     pub sources: Vec<Source>,
     /// In label order: the training pack's, or those that the job goes on with.
     pub classes: Vec<String>,
-    /// Of every sample.
-    pub labels: Vec<usize>,
+    pub targets: Targets,
     pub train: Vec<usize>,
     pub validation: Vec<usize>,
     pub test: Vec<usize>,
@@ -31,10 +53,18 @@ impl Samples {
     /// had put aside to validate trains too.
     ///
     /// # Errors
-    /// `Data` for a pack that cannot be read, an empty split, or a class without a label.
+    /// `Data` for a pack that cannot be read or is for another task than the recipe, an empty split, or a class
+    /// that the training pack lacks.
     pub fn open(plan: &TrainPlan) -> Result<Self, TrainError> {
         let unreadable = |error: crate::data::pack::PackError| TrainError::Data(error.to_string());
         let pack = Pack::open(&plan.pack).map_err(unreadable)?;
+        if pack.task() != plan.recipe.task {
+            return Err(TrainError::Data(format!(
+                "the data are for {}, the recipe is for {}",
+                pack.task().as_str(),
+                plan.recipe.task.as_str()
+            )));
+        }
         let classes = match &plan.recipe.inherited {
             Some(inherited) => inherited.labels.clone(),
             None => pack.classes().to_vec(),
@@ -42,7 +72,7 @@ impl Samples {
         let places = places(&pack, &classes, "training")?;
         let mut samples = Self {
             classes,
-            labels: labels_of(&pack, &places)?,
+            targets: Targets::of(&pack, &places),
             train: pack.samples_of(Split::Train),
             validation: pack.samples_of(Split::Validation),
             test: pack.samples_of(Split::Test),
@@ -72,11 +102,53 @@ impl Samples {
         let places = places(&source.pack, &self.classes, "validation")?;
         self.train.append(&mut self.validation);
         self.train.sort_unstable();
-        let first = self.labels.len();
-        self.labels.extend(labels_of(&source.pack, &places)?);
-        self.validation = (first..self.labels.len()).collect();
+        let first = self.len();
+        if !self.targets.append(Targets::of(&source.pack, &places)) {
+            return Err(TrainError::Data(
+                "the validation file is for another task than the training file".to_owned(),
+            ));
+        }
+        self.validation = (first..self.len()).collect();
         self.sources.push(source);
         Ok(())
+    }
+
+    /// Of all splits.
+    pub fn len(&self) -> usize {
+        match &self.targets {
+            Targets::Class(all) => all.len(),
+            Targets::Classes(all) => all.len(),
+            Targets::Value(all) => all.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Numbers that a network gives for a sample.
+    pub fn outputs(&self) -> usize {
+        match self.targets {
+            Targets::Value(_) => 1,
+            _ => self.classes.len(),
+        }
+    }
+
+    /// Of a regression's training split; the numbers as they are in other tasks.
+    pub fn scale(&self) -> Scale {
+        let Targets::Value(values) = &self.targets else {
+            return Scale {
+                mean: 0.0,
+                std: 1.0,
+            };
+        };
+        let values: Vec<f64> = self.train.iter().map(|&sample| values[sample]).collect();
+        let found = TargetStatistics::of(&values);
+        let (mean, std) = found.map_or((0.0, 1.0), |found| (found.mean, found.std));
+        Scale {
+            mean,
+            std: if std > 0.0 { std } else { 1.0 },
+        }
     }
 
     /// The split that a finished model is reported on.
@@ -88,11 +160,14 @@ impl Samples {
         }
     }
 
-    /// The commonest label of the training split; of equals the first.
+    /// The commonest label of the training split; of equals the first. 0 where samples have no single label.
     pub fn majority_label(&self) -> usize {
+        let Targets::Class(labels) = &self.targets else {
+            return 0;
+        };
         let mut counts = vec![0u64; self.classes.len()];
         for &sample in &self.train {
-            counts[self.labels[sample]] += 1;
+            counts[labels[sample]] += 1;
         }
         let most = counts.iter().max().copied().unwrap_or_default();
         counts
@@ -102,15 +177,40 @@ impl Samples {
     }
 }
 
-/// Each sample's label; `places` are those of the pack's classes.
-fn labels_of(pack: &Pack, places: &[usize]) -> Result<Vec<usize>, TrainError> {
-    let label = |sample| match pack.target(sample) {
-        Target::Class(class) => Ok(places[class]),
-        _ => Err(TrainError::Data(
-            "the data are not for single-label classification".to_owned(),
-        )),
-    };
-    (0..pack.len()).map(label).collect()
+impl Targets {
+    /// Those of a pack, whose class `n` is our class `labels[n]`.
+    fn of(pack: &Pack, labels: &[usize]) -> Self {
+        let mut all = match pack.task() {
+            Task::SingleLabelClassification => Self::Class(Vec::new()),
+            Task::MultiLabelClassification => Self::Classes(Vec::new()),
+            Task::Regression => Self::Value(Vec::new()),
+        };
+        for sample in 0..pack.len() {
+            match (&mut all, pack.target(sample)) {
+                (Self::Class(all), Target::Class(class)) => all.push(labels[class]),
+                (Self::Classes(all), Target::Classes(classes)) => {
+                    let mut classes: Vec<usize> =
+                        classes.into_iter().map(|class| labels[class]).collect();
+                    classes.sort_unstable();
+                    all.push(classes);
+                }
+                (Self::Value(all), Target::Value(value)) => all.push(value),
+                _ => unreachable!("a pack has targets of its task: this is a bug"),
+            }
+        }
+        all
+    }
+
+    /// Adds others behind these; says whether they are of the same kind.
+    fn append(&mut self, others: Self) -> bool {
+        match (self, others) {
+            (Self::Class(all), Self::Class(mut more)) => all.append(&mut more),
+            (Self::Classes(all), Self::Classes(mut more)) => all.append(&mut more),
+            (Self::Value(all), Self::Value(mut more)) => all.append(&mut more),
+            _ => return false,
+        }
+        true
+    }
 }
 
 /// The label of each of a pack's classes, by name.

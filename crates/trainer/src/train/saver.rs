@@ -78,6 +78,7 @@ impl Saver {
         let mut rest = optimizer.state(&network.parameters);
         let is_best = counters
             .best
+            .as_ref()
             .is_some_and(|best| Metrics::from(best).step == counters.step);
         if !is_best {
             rest.extend(
@@ -102,7 +103,7 @@ impl Saver {
         let best: BTreeMap<String, Tensor> = std::mem::take(&mut self.best).into_iter().collect();
         network.restore(&best).map_err(TrainError::Torch)?;
         counters.finished = true;
-        let metrics = counters.best.map(Metrics::from);
+        let metrics = counters.best.as_ref().map(Metrics::from);
         self.write(
             network,
             counters,
@@ -140,7 +141,7 @@ impl Saver {
         optimizer
             .restore(&network.parameters, &saved.optimizer)
             .map_err(unfit)?;
-        if let Some(best) = counters.best {
+        if let Some(best) = &counters.best {
             self.best = copies(&network.changing());
             if Metrics::from(best).step != counters.step {
                 for (name, tensor) in &mut self.best {

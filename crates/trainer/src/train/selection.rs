@@ -12,10 +12,14 @@ use crate::domain::{
 /// gain of more than `min_delta`.
 pub fn judge(counters: &mut Counters, metrics: Metrics, rule: &EarlyStopping) -> bool {
     let value = goodness(metrics, rule.metric);
-    let is_best = counters.best.map(Metrics::from).is_none_or(|best| {
-        let best_value = goodness(best, rule.metric);
-        value > best_value || (value == best_value && metrics.valid_loss < best.valid_loss)
-    });
+    let is_best = counters
+        .best
+        .as_ref()
+        .map(Metrics::from)
+        .is_none_or(|best| {
+            let best_value = goodness(best, rule.metric);
+            value > best_value || (value == best_value && metrics.valid_loss < best.valid_loss)
+        });
     if is_best {
         counters.best = Some(metrics.into());
     }
@@ -34,12 +38,13 @@ pub fn judge(counters: &mut Counters, metrics: Metrics, rule: &EarlyStopping) ->
     is_best
 }
 
-/// Higher is better.
+/// Higher is better, whatever the metric.
 fn goodness(metrics: Metrics, metric: Metric) -> f64 {
-    match metric {
-        Metric::ValidAccuracy => metrics.valid_accuracy,
-        Metric::ValidBalancedAccuracy => metrics.valid_balanced_accuracy,
-        Metric::ValidLoss => -metrics.valid_loss,
+    // What these data do not have (an R2 of numbers that are all the same) decides nothing: the loss does.
+    match metrics.get(metric) {
+        Some(value) if metric.is_higher_better() => value,
+        Some(value) => -value,
+        None => f64::MIN,
     }
 }
 
@@ -55,10 +60,11 @@ mod tests {
                 let metrics = Metrics {
                     step,
                     epoch: step as u32,
-                    train_loss: None,
                     valid_loss,
-                    valid_accuracy,
-                    valid_balanced_accuracy: 1.0 - valid_accuracy,
+                    valid_accuracy: Some(valid_accuracy),
+                    valid_balanced_accuracy: Some(1.0 - valid_accuracy),
+                    valid_rmse: Some(valid_accuracy),
+                    ..Metrics::default()
                 };
                 (judge(&mut counters, metrics, rule), counters.stopped_early)
             });
@@ -103,5 +109,25 @@ mod tests {
             run(&[(0.5, 1.0), (0.6, 0.1), (0.4, 2.0)], &rule),
             [(true, false), (false, false), (true, false)]
         );
+    }
+
+    #[test]
+    fn every_metric_knows_its_direction_and_one_that_is_not_there_decides_nothing() {
+        let rule = |metric| EarlyStopping {
+            patience: None,
+            metric,
+            min_delta: 0.0,
+        };
+        let values = [(0.5, 1.0), (0.4, 1.1), (0.6, 0.9)];
+        let best = |metric| {
+            run(&values, &rule(metric))
+                .into_iter()
+                .map(|one| one.0)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(best(Metric::ValidAccuracy), [true, false, true]);
+        assert_eq!(best(Metric::ValidRmse), [true, true, false]);
+        // Not measured here: the loss decides.
+        assert_eq!(best(Metric::ValidR2), [true, false, true]);
     }
 }

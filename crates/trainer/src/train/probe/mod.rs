@@ -10,7 +10,10 @@ pub mod logistic;
 use tch::{Device, Kind, Tensor};
 
 use self::logistic::{Labelled, Linear};
-use super::{error::TrainError, samples::Samples};
+use super::{
+    error::TrainError,
+    samples::{Samples, Targets},
+};
 
 /// Values of C, evenly spaced in log10 over `LOG10_C`.
 const PATH: u32 = 24;
@@ -44,7 +47,11 @@ pub fn fit(
         let Some(features) = features(members)? else {
             return Ok(None);
         };
-        let labels: Vec<i64> = members.iter().map(|&i| samples.labels[i] as i64).collect();
+        let Targets::Class(all) = &samples.targets else {
+            let reason = "a probe tells classes apart that exclude each other";
+            return Err(TrainError::Plan(reason.to_owned()));
+        };
+        let labels: Vec<i64> = members.iter().map(|&i| all[i] as i64).collect();
         Ok(Some(Labelled {
             features: features.to_device(Device::Cpu).to_kind(Kind::Double),
             labels: Tensor::from_slice(&labels),
@@ -151,7 +158,7 @@ mod tests {
         let samples = Samples {
             sources: Vec::new(),
             classes: (0..10).map(|class| class.to_string()).collect(),
-            labels: labels.iter().map(|&label| label as usize).collect(),
+            targets: Targets::Class(labels.iter().map(|&label| label as usize).collect()),
             train: (0..300).collect(),
             validation: (300..400).collect(),
             test: (400..500).collect(),
@@ -174,7 +181,10 @@ mod tests {
         let before = probe(&features, &samples);
         let rotate = |from: usize| {
             let (features, mut samples) = self::samples();
-            samples.labels[from..from + 100].rotate_left(7);
+            let Targets::Class(labels) = &mut samples.targets else {
+                unreachable!("digits have one class each")
+            };
+            labels[from..from + 100].rotate_left(7);
             probe(&features, &samples)
         };
         let after = rotate(400);

@@ -1,0 +1,109 @@
+//! What outputs say about targets: plain arithmetic in f64 on the host, the same for any batch size.
+
+/// Any number of labels a sample.
+pub mod multi;
+/// Curves over all thresholds.
+pub mod ranking;
+/// A number a sample.
+pub mod regression;
+/// One class a sample.
+pub mod single;
+
+pub use self::{multi::MultiLabel, regression::Regression, single::SingleLabel};
+use crate::domain::{
+    checkpoint::Metrics,
+    file::Split,
+    report::{Calibration, Report, Scores},
+};
+
+/// A network's outputs for some samples beside their targets: all that is measured follows from it.
+#[derive(Debug, Clone)]
+pub enum Scored {
+    SingleLabel(SingleLabel),
+    MultiLabel(MultiLabel),
+    Regression(Regression),
+}
+
+/// Where and when a report was measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Occasion {
+    pub split: Split,
+    pub step: u64,
+    pub epoch: u32,
+}
+
+/// What a report needs besides the scored samples.
+#[derive(Debug)]
+pub struct Known<'a> {
+    /// In label order.
+    pub classes: &'a [String],
+    pub reading: &'a Reading,
+    /// The commonest label of the training split.
+    pub majority_label: usize,
+    /// Mean of the numbers of the training split.
+    pub mean: f64,
+}
+
+/// How outputs become answers: fitted on the validation split, never on the test split.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reading {
+    /// Softmax of the logits divided by this.
+    Temperature(f64),
+    /// A label's least probability, for each class.
+    Thresholds(Vec<f64>),
+    /// As they are.
+    Plain,
+}
+
+impl Scored {
+    /// Puts what an evaluation measures into `metrics`; the loss is not finite when the outputs are not.
+    pub fn measure(&self, metrics: &mut Metrics) {
+        match self {
+            Self::SingleLabel(scored) => scored.measure(metrics),
+            Self::MultiLabel(scored) => scored.measure(metrics),
+            Self::Regression(scored) => scored.measure(metrics),
+        }
+    }
+
+    pub fn report(&self, known: &Known<'_>, occasion: Occasion) -> Report {
+        let (samples, scores) = match self {
+            Self::SingleLabel(scored) => (
+                scored.labels.len(),
+                Scores::SingleLabelClassification(scored.report(known)),
+            ),
+            Self::MultiLabel(scored) => (
+                scored.labels.len(),
+                Scores::MultiLabelClassification(scored.report(known)),
+            ),
+            Self::Regression(scored) => (
+                scored.values.len(),
+                Scores::Regression(scored.report(known.mean)),
+            ),
+        };
+        Report {
+            split: occasion.split,
+            samples: samples as u64,
+            step: occasion.step,
+            epoch: occasion.epoch,
+            scores,
+        }
+    }
+}
+
+/// What `reading`'s temperature does to these samples, where it has one.
+pub(super) fn calibration(scored: &SingleLabel, reading: &Reading) -> Option<Calibration> {
+    match *reading {
+        Reading::Temperature(temperature) => Some(super::calibration::measure(scored, temperature)),
+        _ => None,
+    }
+}
+
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// `None` of none.
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0u32), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
+}

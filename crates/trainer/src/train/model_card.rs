@@ -1,0 +1,238 @@
+//! The model card, in the Hugging Face hub's form.
+
+use std::fmt::Write as _;
+
+use super::{export::Export, metrics::Reading};
+use crate::domain::{
+    cut::PRE_LOGITS,
+    file::Split,
+    recipe::{Recipe, is_linear_head},
+    report::{Forgetting, MultiLabelScores, RegressionScores, Report, Scores, SingleLabelScores},
+};
+
+/// The whole card.
+pub(super) fn card(export: &Export) -> String {
+    let Export {
+        plan,
+        samples,
+        report,
+        best,
+        ..
+    } = export;
+    let source = &plan.base_model.source_task;
+    let dataset = source
+        .dataset
+        .as_deref()
+        .unwrap_or("data that its publisher did not name");
+    let trained = match plan.recipe.trainable.len() {
+        0 => "the trunk kept its weights, only a new head was trained".to_owned(),
+        count => format!("{count} tensors of the trunk and a new head were trained"),
+    };
+    let (tag, purpose) = match report.scores {
+        Scores::SingleLabelClassification(_) => (
+            "image-classification",
+            format!("tell {} classes apart", samples.classes.len()),
+        ),
+        Scores::MultiLabelClassification(_) => (
+            "image-classification",
+            format!(
+                "find which of {} labels an image has",
+                samples.classes.len()
+            ),
+        ),
+        Scores::Regression(_) => ("image-feature-extraction", "predict a number".to_owned()),
+    };
+    let mut card = format!(
+        "---\nlibrary_name: timm\npipeline_tag: {tag}\n---\n\n# {name}\n\n\
+         `{base}` ({architecture}, {task} on {dataset}), fine-tuned to {purpose}: {trained}.\n\n",
+        name = plan.fine_tuned_model,
+        base = plan.base_model.id,
+        architecture = plan.base_model.architecture,
+        task = source.name,
+    );
+    let _ = match &report.scores {
+        Scores::SingleLabelClassification(scores) => single_label(&mut card, report, scores),
+        Scores::MultiLabelClassification(scores) => multi_label(&mut card, report, scores),
+        Scores::Regression(scores) => regression(&mut card, report, scores),
+    };
+    let _ = write!(card, "\nChosen after epoch {}.\n", best.epoch);
+    if plan.recipe.cut != PRE_LOGITS || !is_linear_head(&plan.recipe.head.layers) {
+        card.push_str(&own_form(&plan.recipe));
+        return card;
+    }
+    let _ = write!(
+        card,
+        "\n## Use\n\n```python\nimport json, timm\nfrom safetensors.torch import load_file\n\n\
+         labels = json.load(open(\"labels.json\"))\n\
+         model = timm.create_model(\"{}\", num_classes={})\n\
+         model.load_state_dict(load_file(\"model.safetensors\"), strict=True)\nmodel.eval()\n```\n\n\
+         `preprocess.json` says how an image becomes the input, `golden.safetensors` holds inputs and the {} that must come \
+         out.\n",
+        plan.base_model.architecture,
+        samples.outputs(),
+        match export.reading {
+            Reading::Temperature(_) => "logits, before any temperature,",
+            Reading::Thresholds(_) => "logits",
+            Reading::Plain => "numbers",
+        },
+    );
+    card
+}
+
+fn split(report: &Report) -> &'static str {
+    match report.split {
+        Split::Train => "training",
+        Split::Validation => "validation",
+        Split::Test => "test",
+    }
+}
+
+fn single_label(
+    card: &mut String,
+    report: &Report,
+    scores: &SingleLabelScores,
+) -> std::fmt::Result {
+    let [low, high] = scores.accuracy_interval.map(|share| share * 100.0);
+    writeln!(
+        card,
+        "Accuracy on {} samples of the {} split: **{:.1} %** (95 % interval {low:.1} to {high:.1} %), against {:.1} % for \
+         always answering the commonest class. Macro F1 {:.3}, ROC-AUC {}.\n\n\
+         | class | precision | recall | samples |\n|---|---|---|---|",
+        report.samples,
+        split(report),
+        scores.accuracy * 100.0,
+        scores.majority_baseline * 100.0,
+        scores.macro_f1,
+        number(scores.roc_auc),
+    )?;
+    for class in &scores.classes {
+        let (precision, recall) = (percent(class.precision), percent(class.recall));
+        let (name, support) = (cell(&class.name), class.support);
+        writeln!(card, "| {name} | {precision} | {recall} | {support} |")?;
+    }
+    if let Some(forgetting) = &scores.forgetting {
+        card.push_str(&known_before(forgetting));
+    }
+    let Some(calibration) = scores.calibration else {
+        return Ok(());
+    };
+    writeln!(
+        card,
+        "\nProbabilities are softmax(logits / {:.4}); that temperature was fitted on the validation split and is in \
+         `config.json` under `rehead`. It takes the calibration error (15 bins) from {:.4} to {:.4} and the log loss from \
+         {:.4} to {:.4} nats; the predicted class stays.",
+        calibration.temperature,
+        calibration.ece_before,
+        calibration.ece_after,
+        calibration.log_loss_before,
+        calibration.log_loss_after,
+    )
+}
+
+/// What became of the classes that the model knew which this one went on from.
+fn known_before(forgetting: &Forgetting) -> String {
+    let mut text = format!(
+        "\nIt went on from a model that knew {} of these classes. On the {} validation samples of those, accuracy was {} before \
+         and is {} after:\n\n| class | recall before | recall after | samples |\n|---|---|---|---|\n",
+        forgetting.classes.len(),
+        forgetting.samples,
+        percent(forgetting.accuracy_before),
+        percent(forgetting.accuracy_after),
+    );
+    for class in &forgetting.classes {
+        let name = cell(&class.name);
+        let (before, after) = (percent(class.recall_before), percent(class.recall_after));
+        let _ = writeln!(text, "| {name} | {before} | {after} | {} |", class.support);
+    }
+    text
+}
+
+fn multi_label(card: &mut String, report: &Report, scores: &MultiLabelScores) -> std::fmt::Result {
+    writeln!(
+        card,
+        "On {} samples of the {} split: mean average precision **{}**, micro F1 {}, macro F1 {}, ROC-AUC {}; {:.1} % of \
+         the samples have all labels right.\n\n\
+         | label | precision | recall | threshold | average precision | samples |\n|---|---|---|---|---|---|",
+        report.samples,
+        split(report),
+        number(scores.mean_average_precision),
+        number(scores.micro_f1),
+        number(scores.macro_f1),
+        number(scores.roc_auc),
+        scores.subset_accuracy * 100.0,
+    )?;
+    for class in &scores.classes {
+        let (precision, recall) = (percent(class.precision), percent(class.recall));
+        let (threshold, average) = (class.threshold, number(class.average_precision));
+        let (name, support) = (cell(&class.name), class.support);
+        writeln!(
+            card,
+            "| {name} | {precision} | {recall} | {threshold:.3} | {average} | {support} |"
+        )?;
+    }
+    writeln!(
+        card,
+        "\nAn image has a label when sigmoid(logit) reaches its threshold. Thresholds were chosen on the validation split, for \
+         the best F1 of each label, and are in `config.json` under `rehead`."
+    )
+}
+
+fn regression(card: &mut String, report: &Report, scores: &RegressionScores) -> std::fmt::Result {
+    let interval = scores.mae_interval.map_or_else(String::new, |[low, high]| {
+        format!(" (95 % interval {low:.4} to {high:.4})")
+    });
+    writeln!(
+        card,
+        "On {} samples of the {} split: mean absolute error **{:.4}**{interval}, RMSE {:.4}, R2 {}; always answering the \
+         training split's mean has {:.4} and {:.4}. The true numbers go from {:.4} to {:.4}.\n\n\
+         The network gives the number itself, in the unit of the training data.",
+        report.samples,
+        split(report),
+        scores.mae,
+        scores.rmse,
+        number(scores.r2),
+        scores.baseline.mae,
+        scores.baseline.rmse,
+        scores.target.min,
+        scores.target.max,
+    )
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
+}
+
+/// A name as a table's cell takes it.
+fn cell(name: &str) -> String {
+    name.replace('|', "\\|").replace(['\n', '\r'], " ")
+}
+
+/// How to use a model that is not one of timm's: cut earlier, or with more layers in its head.
+fn own_form(recipe: &Recipe) -> String {
+    let mut text = "\n## Use\n\ntimm has no model of this form, so that its `load_state_dict` does not take all of \
+        `model.safetensors`: `config.json` says how it is built, and the tensors of the trunk have timm's names.\n"
+        .to_owned();
+    if recipe.cut != PRE_LOGITS {
+        let _ = write!(
+            text,
+            "\nThe trunk ends after stage `{}`; its features are the mean over the places of that \
+             stage's output, or the class token of a network that has one.\n",
+            recipe.cut
+        );
+    }
+    if !is_linear_head(&recipe.head.layers) {
+        text.push_str(
+            "\nThe head is a `torch.nn.Sequential` of the layers in `rehead.recipe.head.layers` and a last linear one: its \
+             tensors are `head.N.*`, N being a layer's place.\n",
+        );
+    }
+    text.push_str(
+        "\n`preprocess.json` says how an image becomes the input, `golden.safetensors` holds inputs and the logits that must \
+         come out.\n",
+    );
+    text
+}

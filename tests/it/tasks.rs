@@ -1,0 +1,286 @@
+//! Several labels a sample, and numbers: real pictures through the real service, from a manifest to a prediction.
+
+use std::io::{Cursor, Read as _};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{
+    data::{clipart, zip},
+    service::Service,
+};
+
+/// Side of a picture made here, in pixels.
+const SIDE: u32 = 112;
+const CATEGORIES: [&str; 3] = ["animals", "food", "plants"];
+
+/// The first `count` different clip-art pictures of a category, on white.
+fn pictures(category: &str, count: usize) -> Vec<image::RgbImage> {
+    let mut archive = ::zip::ZipArchive::new(Cursor::new(clipart())).unwrap();
+    let mut names: Vec<String> = archive
+        .file_names()
+        .map(|name| name.unwrap().into_owned())
+        .filter(|name| name.split('/').any(|part| part == category) && !name.ends_with('/'))
+        .collect();
+    names.sort();
+    let mut one = |name: &String| -> Option<image::RgbImage> {
+        let mut bytes = Vec::new();
+        archive
+            .by_name(name)
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .unwrap();
+        // One is larger than the decoder allows.
+        let picture = image::load_from_memory(&bytes).ok()?.to_rgba8();
+        let white = |pixel: &image::Rgba<u8>| {
+            let [r, g, b, alpha] = pixel.0.map(u32::from);
+            image::Rgb([r, g, b].map(|value| ((value * alpha + 255 * (255 - alpha)) / 255) as u8))
+        };
+        let flat = image::RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
+            white(picture.get_pixel(x, y))
+        });
+        Some(image::imageops::thumbnail(&flat, SIDE, SIDE))
+    };
+    let mut found: Vec<image::RgbImage> = Vec::new();
+    for name in &names {
+        if let Some(picture) = one(name).filter(|picture| !found.contains(picture)) {
+            found.push(picture);
+        }
+        if found.len() == count {
+            break;
+        }
+    }
+    found
+}
+
+fn png(picture: &image::RgbImage) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .unwrap();
+    bytes.into_inner()
+}
+
+/// Pictures of one category or of two side by side, labelled with all that is on them.
+fn several_labels() -> Vec<u8> {
+    let all = CATEGORIES.map(|category| pictures(category, 40));
+    let mut entries = Vec::new();
+    let mut rows = String::new();
+    for place in 0..40 {
+        for (first, second) in [(0, 1), (1, 2), (2, 0), (0, 0), (1, 1), (2, 2)] {
+            let (left, right) = (&all[first][place], &all[second][(place * 7 + 3) % 40]);
+            let mut both = image::RgbImage::new(2 * SIDE, SIDE);
+            image::imageops::replace(&mut both, left, 0, 0);
+            image::imageops::replace(&mut both, right, i64::from(SIDE), 0);
+            let labels = if first == second {
+                format!("[\"{}\"]", CATEGORIES[first])
+            } else {
+                format!("[\"{}\", \"{}\"]", CATEGORIES[first], CATEGORIES[second])
+            };
+            let path = format!("{place}-{first}{second}.png");
+            rows.push_str(&format!("{{\"path\": \"{path}\", \"labels\": {labels}}}\n"));
+            entries.push((path, png(&both)));
+        }
+    }
+    entries.push(("manifest.jsonl".to_owned(), rows.into_bytes()));
+    zip(&entries)
+}
+
+/// Percent of the pixels that are not nearly white.
+fn coloured(picture: &image::RgbImage) -> f64 {
+    let inked = picture
+        .pixels()
+        .filter(|pixel| pixel.0.iter().any(|&value| value < 230));
+    100.0 * inked.count() as f64 / f64::from(picture.width() * picture.height())
+}
+
+fn numbers() -> Vec<u8> {
+    let mut entries = Vec::new();
+    let mut rows = "path,value,split\n".to_owned();
+    for category in CATEGORIES {
+        for (place, picture) in pictures(category, 40).iter().enumerate() {
+            let path = format!("{category}/{place}.png");
+            let split = ["train", "train", "train", "validation", "test"][place % 5];
+            rows.push_str(&format!("{path},{},{split}\n", coloured(picture)));
+            entries.push((path, png(picture)));
+        }
+    }
+    entries.push(("manifest.csv".to_owned(), rows.into_bytes()));
+    zip(&entries)
+}
+
+async fn get(service: &Service, job: &Value, what: &str) -> Value {
+    let id = job["id"].as_str().unwrap();
+    let path = format!("/v1/fine_tuning/jobs/{id}{what}");
+    service.get(&path).await.ok()
+}
+
+async fn predict(service: &Service, job: &Value, picture: Vec<u8>) -> Value {
+    let model = job["fine_tuned_model"].as_str().unwrap();
+    let part = reqwest::multipart::Part::bytes(picture).file_name("picture.png");
+    let form = reqwest::multipart::Form::new().part("image", part);
+    let path = format!("/v1/models/{model}/predict");
+    let send = service.send(Method::POST, &path, |request| request.multipart(form));
+    send.await.ok()["data"][0].clone()
+}
+
+fn number(value: &Value) -> f64 {
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_labels_and_numbers_go_from_a_manifest_to_a_prediction() {
+    let service = Service::start().await;
+    let _worker = service.worker("worker", &["--threads", "2"]);
+    service.lite0().await;
+
+    let file = service.dataset(several_labels()).await;
+    assert_eq!(file["dataset"]["task"], "multi_label_classification");
+    refuses_options_of_other_tasks(&service, &file).await;
+    let choice = json!({
+        "early_stopping": {"metric": "valid_micro_f1"},
+        "hyperparameters": {"class_weights": "balanced", "n_epochs": 20},
+    });
+    let job = service.job(&file, &choice).await;
+    let job = service.ended(&job).await;
+    assert_eq!(job["status"], "succeeded", "{job}");
+    labels_are_measured_and_predicted(&service, &job).await;
+
+    let file = service.dataset(numbers()).await;
+    assert_eq!(file["dataset"]["task"], "regression");
+    assert_eq!(file["dataset"]["target"]["count"], 120);
+    let choice = json!({
+        "task": "regression",
+        "early_stopping": {"metric": "valid_mae"},
+        "hyperparameters": {"loss": "huber", "n_epochs": 60, "learning_rate": 3e-3},
+    });
+    let job = service.job(&file, &choice).await;
+    let job = service.ended(&job).await;
+    assert_eq!(job["status"], "succeeded", "{job}");
+    numbers_are_measured_and_predicted(&service, &job).await;
+}
+
+async fn refuses_options_of_other_tasks(service: &Service, file: &Value) {
+    let body = json!({
+        "model": "efficientnet_lite0", "training_file": file["id"],
+        "method": {"type": "transfer", "transfer": {
+            "task": "regression", "head": {"init": "probe"}, "early_stopping": {"metric": "valid_r2"},
+            "hyperparameters": {"loss": "mse", "label_smoothing": 0.1},
+        }},
+    });
+    let refused = service.post("/v1/fine_tuning/jobs", &body).await;
+    assert_eq!(refused.status, 422);
+    let error: Value = serde_json::from_slice(&refused.body).unwrap();
+    let found: Vec<(&str, &str)> = error["error"]["details"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["path"].as_str().unwrap(), one["code"].as_str().unwrap()))
+        .collect();
+    let wanted = [
+        ("method.transfer.task", "task_mismatch"),
+        ("method.transfer.early_stopping.metric", "contradiction"),
+        ("method.transfer.hyperparameters.loss", "contradiction"),
+        ("method.transfer.head.init", "contradiction"),
+        (
+            "method.transfer.hyperparameters.label_smoothing",
+            "contradiction",
+        ),
+    ];
+    assert_eq!(found, wanted);
+}
+
+async fn labels_are_measured_and_predicted(service: &Service, job: &Value) {
+    let report = get(service, job, "/report").await;
+    println!("several labels: {report}");
+    assert_eq!(report["task"], "multi_label_classification");
+    assert!(number(&report["mean_average_precision"]) > 0.8, "{report}");
+    assert!(number(&report["micro_f1"]) > 0.75, "{report}");
+    assert!(number(&report["roc_auc"]) > 0.75, "{report}");
+    for class in report["classes"].as_array().unwrap() {
+        assert!((0.0..1.0).contains(&number(&class["threshold"])), "{class}");
+    }
+    let metrics = get(service, job, "/metrics").await;
+    let evaluations = metrics["evaluations"].as_array().unwrap();
+    let value = |one: &Value| number(&one["valid_micro_f1"]);
+    let best = evaluations.iter().map(value).fold(0.0, f64::max);
+    assert!(
+        evaluations
+            .iter()
+            .all(|one| one.get("valid_accuracy").is_none())
+    );
+    assert_eq!(
+        value(&job["metrics"]),
+        best,
+        "the best by the metric asked for"
+    );
+
+    let one = &pictures("food", 60)[55];
+    let answer = predict(service, job, png(one)).await;
+    let labels = answer["labels"].as_array().unwrap();
+    for class in report["classes"].as_array().unwrap() {
+        let name = class["name"].as_str().unwrap();
+        let reached = number(&answer["probabilities"][name]) >= number(&class["threshold"]);
+        assert_eq!(labels.contains(&class["name"]), reached, "{answer} {class}");
+    }
+    assert!(answer.get("label").is_none() && answer.get("value").is_none());
+}
+
+async fn numbers_are_measured_and_predicted(service: &Service, job: &Value) {
+    let report = get(service, job, "/report").await;
+    println!("numbers: {report}");
+    assert_eq!(
+        (&report["task"], &report["split"]),
+        (&json!("regression"), &json!("test"))
+    );
+    assert_eq!(report["target"]["count"], 24);
+    assert!(number(&report["r2"]) > 0.2, "{report}");
+    assert!(
+        number(&report["rmse"]) < number(&report["baseline"]["rmse"]),
+        "{report}"
+    );
+    let [low, high] = [0, 1].map(|at| number(&report["mae_interval"][at]));
+    assert!((low..high).contains(&number(&report["mae"])));
+
+    // Every test picture predicted by the service gives the report's error: the unit is the manifest's.
+    let mut errors = Vec::new();
+    for category in CATEGORIES {
+        for picture in pictures(category, 40).iter().skip(4).step_by(5) {
+            let answer = predict(service, job, png(picture)).await;
+            errors.push((number(&answer["value"]) - coloured(picture)).abs());
+            assert!(answer.get("label").is_none() && answer.get("probabilities").is_none());
+        }
+    }
+    let mae = errors.iter().sum::<f64>() / errors.len() as f64;
+    assert!(
+        (mae - number(&report["mae"])).abs() < 1e-2,
+        "{mae} {report}"
+    );
+    let curves = service
+        .get(&format!(
+            "/v1/fine_tuning/jobs/{}/curves.svg",
+            job["id"].as_str().unwrap()
+        ))
+        .await;
+    assert!(curves.text().contains("validation RMSE"));
+    let model = job["fine_tuned_model"].as_str().unwrap();
+    let bundle = service.get(&format!("/v1/models/{model}/export")).await;
+    let mut archive = ::zip::ZipArchive::new(Cursor::new(bundle.body)).unwrap();
+    let card = archive
+        .file_names()
+        .map(|name| name.unwrap().into_owned())
+        .find(|name| name.ends_with("README.md"))
+        .unwrap();
+    let mut text = String::new();
+    archive
+        .by_name(&card)
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
+    assert!(
+        text.contains("mean absolute error") && text.contains("num_classes=1"),
+        "{text}"
+    );
+}
