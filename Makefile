@@ -66,6 +66,7 @@ bench: build demo-data ## What bench/README.md lists (brings Python packages, 3 
 	@bench/features.sh
 	@bench/steps.sh
 	@bench/head.sh
+	@bench/queue.sh
 
 # --- cleaning up
 

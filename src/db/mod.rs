@@ -25,6 +25,7 @@ pub mod phases;
 pub mod places;
 pub mod queue;
 pub mod retention;
+pub mod samples;
 pub mod tenants;
 pub mod workers;
 

@@ -73,7 +73,7 @@ pub(super) struct TransferBody {
     task: Option<Auto<Task>>,
     /// `pre_logits` takes away the classifier only; a stage's name everything after that stage, whose output is pooled.
     /// `auto`: `pre_logits`, or the cut of the model that the job goes on from.
-    cut: Option<Auto<String>>,
+    cut: Option<String>,
     /// What keeps its weights; `all` when left out.
     freeze: Option<Freeze>,
     head: Option<HeadBody>,

@@ -39,7 +39,7 @@ pub(super) struct JobObject {
     pub cancel_requested_at: Option<i64>,
     /// When it was asked to train no further and keep its best model.
     pub stop_requested_at: Option<i64>,
-    /// The base model's id.
+    /// What it starts from: a base model, a fine-tuned one or a checkpoint.
     pub model: String,
     /// The model it made, once it has.
     pub fine_tuned_model: Option<String>,

@@ -31,6 +31,7 @@ mod notices;
 mod plan;
 mod predict;
 mod results;
+mod samples;
 mod server;
 mod service;
 mod state;
@@ -67,6 +68,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(results::metrics))
         .routes(routes!(results::checkpoints))
         .routes(routes!(results::report))
+        .routes(routes!(samples::list))
         .routes(routes!(results::curves))
         .routes(routes!(results::checkpoint_content))
         .routes(routes!(workers::list))

@@ -10,6 +10,7 @@ use super::{
     folder::Folder,
     hex, layout,
     lease::{Claim, Lease},
+    ledger,
     persist::persist,
     relay::{Fault, Heard, Relay},
     watchdog::Watchdog,
@@ -245,6 +246,7 @@ async fn drive(
     let ended = match converse(worker, &mut relay, child, &mut output, stops).await? {
         Last::Finished => {
             let model = bundle::keep(worker, claimed, folder).await?;
+            ledger::keep(worker, claimed, folder).await?;
             Ended {
                 outcome: Outcome::Succeeded,
                 model: Some(model),

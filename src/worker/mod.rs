@@ -32,6 +32,7 @@ mod health;
 mod inspect;
 mod layout;
 mod lease;
+mod ledger;
 mod listen;
 mod parent;
 mod persist;

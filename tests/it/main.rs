@@ -18,6 +18,7 @@ mod failures;
 mod go_on;
 mod http_errors;
 mod layers;
+mod ledger;
 mod main_job;
 mod memory;
 mod metrics;

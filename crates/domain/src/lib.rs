@@ -12,6 +12,7 @@ pub mod freeze;
 pub mod id;
 pub mod job;
 pub mod job_plan;
+pub mod ledger;
 pub mod limits;
 pub mod parent;
 pub mod problem;

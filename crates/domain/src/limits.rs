@@ -70,3 +70,5 @@ pub const VALUE: std::ops::RangeInclusive<f64> = -1e12..=1e12;
 pub const FILENAME_CHARACTERS: usize = 255;
 /// Characters of an `Idempotency-Key`, as Stripe's.
 pub const IDEMPOTENCY_KEY_CHARACTERS: usize = 255;
+/// Samples in a job's ledger: those that it was measured on first, then those that it trained on.
+pub const LEDGER_SAMPLES: usize = 200_000;

@@ -26,12 +26,12 @@ fn the_table_of_failures_and_the_tests_are_equal() {
         .map(|found| found.extract::<2>().1)
         .map(|[number, test]| (number.parse().unwrap(), test))
         .collect();
+    let prefix = Regex::new(r"^(?:f\d\d_)+").unwrap();
     for (number, test) in &listed {
         assert!(
             functions.contains(test),
             "docs/failures.md names `{test}`, which is no test"
         );
-        let prefix = Regex::new(r"^(?:f\d\d_)+").unwrap();
         if let Some(numbers) = prefix.find(test) {
             assert!(
                 numbers.as_str().contains(&format!("f{number:02}_")),
@@ -40,10 +40,7 @@ fn the_table_of_failures_and_the_tests_are_equal() {
         }
     }
     let number = Regex::new(r"f(\d\d)_").unwrap();
-    for test in functions
-        .iter()
-        .filter(|test| Regex::new(r"^f\d\d_").unwrap().is_match(test))
-    {
+    for test in functions.iter().filter(|test| prefix.is_match(test)) {
         let head: String = test
             .split_inclusive('_')
             .take_while(|part| number.is_match(part))

@@ -21,6 +21,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Transfer {
     pub task: Auto<Task>,
+    /// `auto`, `pre_logits`, or a stage's name.
+    #[schema(value_type = String)]
     pub cut: Auto<String>,
     pub freeze: Freeze,
     pub head: RequestedHead,

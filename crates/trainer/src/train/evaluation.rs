@@ -17,12 +17,20 @@ use crate::domain::{checkpoint::Metrics, recipe::Recipe};
 pub fn score(
     inputs: &Inputs,
     network: &Network,
-    (samples, recipe): (&Samples, &Recipe),
+    data: (&Samples, &Recipe),
     members: &[usize],
 ) -> Result<Scored, TrainError> {
-    let logits = inputs.logits(network, members)?;
+    Ok(scored(inputs.logits(network, members)?, data, members))
+}
+
+/// `logits` [N, outputs], row after row, beside the targets of the samples `members`.
+pub fn scored(
+    logits: Vec<f32>,
+    (samples, recipe): (&Samples, &Recipe),
+    members: &[usize],
+) -> Scored {
     let classes = samples.classes.len();
-    Ok(match &samples.targets {
+    match &samples.targets {
         Targets::Class(labels) => Scored::SingleLabel(SingleLabel {
             logits,
             labels: members.iter().map(|&sample| labels[sample]).collect(),
@@ -46,7 +54,7 @@ pub fn score(
                 loss: recipe.loss,
             })
         }
-    })
+    }
 }
 
 /// Ends an epoch: its mean loss, and how the network does on the validation split.

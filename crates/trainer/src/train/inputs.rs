@@ -33,10 +33,6 @@ const EVALUATION_PIXELS: usize = 32;
 const EVALUATION_FEATURES: usize = 4096;
 
 /// The prepared samples of a run, by sample number.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a run has one, and never moves it"
-)]
 #[derive(Debug)]
 pub enum Inputs {
     Features(Features),

@@ -77,6 +77,9 @@ pub mod saver;
 /// Checkpoint folders.
 pub mod checkpoint;
 
+/// What the finished network says of each sample.
+pub mod ledger;
+
 /// The bundle.
 pub mod export;
 

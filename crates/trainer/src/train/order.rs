@@ -111,11 +111,17 @@ mod tests {
 
     #[test]
     fn streams_and_places_have_their_own_numbers() {
-        let keys: std::collections::BTreeSet<u64> =
-            [Stream::Order, Stream::Dropout, Stream::Init, Stream::Mix]
-                .into_iter()
-                .flat_map(|stream| (0..100).map(move |index| key(1, stream, index)))
-                .collect();
+        let streams = [
+            Stream::Order,
+            Stream::Dropout,
+            Stream::Init,
+            Stream::Mix,
+            Stream::Augment,
+        ];
+        let keys: std::collections::BTreeSet<u64> = streams
+            .into_iter()
+            .flat_map(|stream| (0..100).map(move |index| key(1, stream, index)))
+            .collect();
         assert_eq!(keys.len(), 500);
     }
 

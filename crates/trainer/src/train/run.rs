@@ -12,6 +12,7 @@ use super::{
     forgetting,
     gradients::{Criterion, Window},
     inputs::Inputs,
+    ledger,
     losses::Losses,
     metrics::{Known, Occasion, Reading, Scored},
     network::Network,
@@ -254,6 +255,11 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     }
     let text = serde_json::to_vec_pretty(&report).expect("a report is plain data: this is a bug");
     fs::write(folder.join(REPORT), text).map_err(TrainError::io("cannot write the report"))?;
+
+    let data = (&samples, recipe);
+    if ledger::write(folder, data, (&network, &inputs), &reading, stop)?.is_none() {
+        return Ok(stopped(counters.step, say));
+    }
 
     // Export.
     say.say(&Progress::Phase {

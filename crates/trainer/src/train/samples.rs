@@ -113,6 +113,18 @@ impl Samples {
         Ok(())
     }
 
+    /// Its path in the uploaded archive.
+    pub fn path(&self, sample: usize) -> &str {
+        let mut place = sample;
+        for source in &self.sources {
+            if place < source.pack.len() {
+                return source.pack.path(place);
+            }
+            place -= source.pack.len();
+        }
+        unreachable!("samples are numbered through the sources: this is a bug")
+    }
+
     /// Of all splits.
     pub fn len(&self) -> usize {
         match &self.targets {

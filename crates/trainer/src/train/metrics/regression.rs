@@ -59,7 +59,7 @@ impl Regression {
         self.errors().map(of_error).sum::<f64>() / self.values.len() as f64
     }
 
-    fn loss(&self) -> f64 {
+    pub(in crate::train) fn loss(&self) -> f64 {
         match self.loss {
             Loss::Huber => self.mean(|error| {
                 let deviations = (error / self.std).abs();

@@ -1,0 +1,152 @@
+//! The ledger of samples: written by the attempt that ends a job, read a page at a time in the order of a measure.
+
+use serde_json::json;
+use sqlx::{PgPool, types::Json};
+
+use super::{Page, Slice, convert, retry, tenants::TenantId};
+use crate::domain::{
+    file::Split,
+    id::JobId,
+    ledger::{Answer, SampleRecord},
+};
+
+/// What a list of samples goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    Loss,
+    Probability,
+    Margin,
+    /// The sample's number.
+    Sample,
+}
+
+/// Which samples to list. Each condition narrows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filter {
+    pub split: Option<Split>,
+    pub likely_wrong_label: bool,
+    pub near_duplicate: bool,
+}
+
+/// Writes some of the ledger; the same samples again replace themselves. `false`: the lease is lost, nothing was written.
+pub async fn write(
+    pool: &PgPool,
+    job: JobId,
+    token: i64,
+    records: &[SampleRecord],
+) -> sqlx::Result<bool> {
+    let rows = json!(records);
+    let write = || {
+        sqlx::query_scalar!(
+            r#"with lease as (
+                select job_id from job_leases where job_id = $1 and token = $2 for update
+            ), written as (
+                insert into job_samples (job_id, sample, split, path, label, prediction, probability, loss, margin,
+                    likely_wrong_label, near_duplicate_of)
+                select lease.job_id, r.* from lease, jsonb_to_recordset($3) as r (sample int, split text, path text,
+                    label jsonb, prediction jsonb, probability double precision, loss double precision,
+                    margin double precision, likely_wrong_label boolean, near_duplicate_of text)
+                on conflict (job_id, sample) do update set split = excluded.split, path = excluded.path,
+                    label = excluded.label, prediction = excluded.prediction, probability = excluded.probability,
+                    loss = excluded.loss, margin = excluded.margin, likely_wrong_label = excluded.likely_wrong_label,
+                    near_duplicate_of = excluded.near_duplicate_of
+                returning 1
+            )
+            select exists (select from lease) as "held!" from (select count(*) from written) all_of_them"#,
+            job.0,
+            token,
+            rows
+        )
+        .fetch_one(pool)
+    };
+    retry(write).await
+}
+
+/// A page of a job's ledger by `measure`, largest first where the page is descending; equal ones by number.
+pub async fn list(
+    pool: &PgPool,
+    (tenant, job): (TenantId, JobId),
+    filter: Filter,
+    measure: Measure,
+    page: Page<u32>,
+) -> sqlx::Result<Slice<SampleRecord>> {
+    let measure = match measure {
+        Measure::Loss => "loss",
+        Measure::Probability => "probability",
+        Measure::Margin => "margin",
+        Measure::Sample => "sample",
+    };
+    let rows = sqlx::query_as!(
+        SampleRow,
+        r#"with ledger as (
+            select s.*, coalesce(case $7 when 'loss' then s.loss when 'probability' then s.probability
+                when 'margin' then s.margin else s.sample end, 0) * case when $4 then -1 else 1 end as key
+            from job_samples s join jobs j on j.id = s.job_id where s.job_id = $1 and j.tenant_id = $2
+        )
+        select l.sample as "sample!", l.split as "split!", l.path as "path!", l.label as "label!: Json<Answer>",
+            l.prediction as "prediction!: Json<Answer>", l.probability, l.loss as "loss!", l.margin,
+            l.likely_wrong_label as "likely_wrong_label!", l.near_duplicate_of
+        from ledger l left join ledger cursor on cursor.sample = $3
+        where ($3::int is null or (l.key, l.sample) > (cursor.key, cursor.sample))
+            and ($6::text is null or l.split = $6) and (not $8 or l.likely_wrong_label)
+            and (not $9 or l.near_duplicate_of is not null)
+        order by l.key, l.sample limit $5"#,
+        job.0,
+        tenant.0,
+        page.after.map(convert::from_small),
+        page.descending,
+        i64::from(page.limit) + 1,
+        filter.split.map(word),
+        measure,
+        filter.likely_wrong_label,
+        filter.near_duplicate
+    )
+    .fetch_all(pool)
+    .await?;
+    let records: sqlx::Result<Vec<SampleRecord>> =
+        rows.into_iter().map(SampleRow::record).collect();
+    Ok(Slice::of(records?, page.limit))
+}
+
+struct SampleRow {
+    sample: i32,
+    split: String,
+    path: String,
+    label: Json<Answer>,
+    prediction: Json<Answer>,
+    probability: Option<f64>,
+    loss: f64,
+    margin: Option<f64>,
+    likely_wrong_label: bool,
+    near_duplicate_of: Option<String>,
+}
+
+impl SampleRow {
+    fn record(self) -> sqlx::Result<SampleRecord> {
+        let split = [Split::Train, Split::Validation, Split::Test]
+            .into_iter()
+            .find(|&split| word(split) == self.split)
+            .ok_or_else(|| convert::unknown("job_samples.split", &self.split))?;
+        Ok(SampleRecord {
+            sample: convert::to_small(self.sample),
+            split,
+            path: self.path,
+            label: self.label.0,
+            prediction: self.prediction.0,
+            probability: self.probability,
+            loss: self.loss,
+            margin: self.margin,
+            likely_wrong_label: self.likely_wrong_label,
+            near_duplicate_of: self.near_duplicate_of,
+        })
+    }
+}
+
+/// The word in SQL and JSON.
+fn word(split: Split) -> &'static str {
+    match split {
+        Split::Train => "train",
+        Split::Validation => "validation",
+        Split::Test => "test",
+    }
+}

@@ -1,0 +1,143 @@
+//! The ledger of a job: each sample with what the model says of it, the most suspicious first.
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    AppState,
+    auth::Tenant,
+    error::ApiError,
+    extract::{Id, Params},
+    jobs,
+    list::{List, page},
+};
+use crate::{
+    db::{
+        Page,
+        samples::{self, Filter, Measure},
+    },
+    domain::{file::Split, id::JobId, job::JobStatus, ledger::SampleRecord},
+};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SampleListQuery {
+    /// The last id of the page before.
+    after: Option<String>,
+    /// Rows of a page; 20 when left out.
+    #[param(minimum = 1)]
+    limit: Option<u32>,
+    /// Only samples of this split.
+    split: Option<Split>,
+    /// What they are listed by, with a `-` largest first; `-loss` when left out.
+    sort: Option<Sort>,
+    /// Only samples with this flag.
+    flag: Option<Flag>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+enum Sort {
+    #[serde(rename = "loss")]
+    Loss,
+    #[serde(rename = "-loss")]
+    LossDescending,
+    #[serde(rename = "probability")]
+    Probability,
+    #[serde(rename = "-probability")]
+    ProbabilityDescending,
+    #[serde(rename = "margin")]
+    Margin,
+    #[serde(rename = "-margin")]
+    MarginDescending,
+    #[serde(rename = "sample")]
+    Sample,
+    #[serde(rename = "-sample")]
+    SampleDescending,
+}
+
+impl Sort {
+    /// What it goes by, and whether the largest comes first.
+    fn measure(self) -> (Measure, bool) {
+        match self {
+            Self::Loss => (Measure::Loss, false),
+            Self::LossDescending => (Measure::Loss, true),
+            Self::Probability => (Measure::Probability, false),
+            Self::ProbabilityDescending => (Measure::Probability, true),
+            Self::Margin => (Measure::Margin, false),
+            Self::MarginDescending => (Measure::Margin, true),
+            Self::Sample => (Measure::Sample, false),
+            Self::SampleDescending => (Measure::Sample, true),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Flag {
+    LikelyWrongLabel,
+    NearDuplicate,
+}
+
+/// A sample, and what the finished model says of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SampleObject {
+    /// Its number, as text: the cursor of this list.
+    id: String,
+    /// `fine_tuning.job.sample`.
+    object: &'static str,
+    #[serde(flatten)]
+    record: SampleRecord,
+}
+
+/// List what the model says of each sample
+///
+/// Samples with the largest loss first: wrong labels and odd images are among them.
+#[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/samples", tag = "jobs", params(("id" = JobId, Path), SampleListQuery),
+    responses((status = 200, body = List<SampleObject>)))]
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    Id(id): Id<JobId>,
+    Params(query): Params<SampleListQuery>,
+) -> Result<axum::Json<List<SampleObject>>, ApiError> {
+    let job = jobs::find(&state, tenant, id).await?;
+    if job.status != JobStatus::Succeeded {
+        let status = job.status.as_str();
+        let message = if job.status.is_terminal() {
+            format!("the job is `{status}`: no model says anything of its samples")
+        } else {
+            format!(
+                "the job is `{status}`; `GET /v1/fine_tuning/jobs/{id}?wait=60` waits for its end"
+            )
+        };
+        return Err(ApiError::Conflict {
+            code: "no_samples",
+            message,
+        });
+    }
+    let (measure, descending) = query.sort.unwrap_or(Sort::LossDescending).measure();
+    let asked: Page<u32> = page(query.after.as_deref(), query.limit, None, state.limits())?;
+    let page = Page {
+        descending,
+        ..asked
+    };
+    let filter = Filter {
+        split: query.split,
+        likely_wrong_label: query.flag == Some(Flag::LikelyWrongLabel),
+        near_duplicate: query.flag == Some(Flag::NearDuplicate),
+    };
+    let slice = samples::list(state.pool(), (tenant, id), filter, measure, page).await?;
+    let object = |record: SampleRecord| SampleObject {
+        id: record.sample.to_string(),
+        object: "fine_tuning.job.sample",
+        record,
+    };
+    let data = slice.rows.into_iter().map(object).collect();
+    Ok(axum::Json(List::new(
+        data,
+        slice.has_more,
+        |sample: &SampleObject| sample.id.clone(),
+    )))
+}

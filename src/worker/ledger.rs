@@ -1,0 +1,66 @@
+//! The ledger of a finished job folder, from lines to rows.
+
+use std::path::Path;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+
+use super::{Worker, checkpoints::plain_file, persist::persist, relay::Fault};
+use crate::{
+    db::{self, queue::Claimed},
+    domain::{
+        ledger::{SAMPLES, SampleRecord},
+        limits,
+    },
+    objects::ObjectError,
+};
+
+/// Rows of one statement.
+const ROWS: usize = 2_000;
+/// Bytes of one line: a path, and the names of many classes.
+const LINE_BYTES: u64 = 16 << 20;
+
+/// Writes down what the model says of each sample.
+///
+/// # Errors
+/// `Lost`; a file that is not a ledger.
+pub(super) async fn keep(
+    worker: &Worker,
+    claimed: &Claimed,
+    job_folder: &Path,
+) -> Result<(), Fault> {
+    let path = plain_file(job_folder, SAMPLES)?;
+    let unreadable = |source| ObjectError::of_file(&path, source);
+    let file = tokio::fs::File::open(&path).await.map_err(unreadable)?;
+    let mut lines = BufReader::new(file);
+    let mut written = 0;
+    loop {
+        let mut records: Vec<SampleRecord> = Vec::with_capacity(ROWS);
+        while records.len() < ROWS {
+            let mut line = Vec::new();
+            let read = (&mut lines)
+                .take(LINE_BYTES)
+                .read_until(b'\n', &mut line)
+                .await;
+            if read.map_err(unreadable)? == 0 {
+                break;
+            }
+            let record = serde_json::from_slice(&line)
+                .map_err(|error| Fault::damaged(format!("`{SAMPLES}`: {error}")))?;
+            records.push(record);
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        written += records.len();
+        if written > limits::LEDGER_SAMPLES {
+            return Err(Fault::damaged(format!(
+                "`{SAMPLES}` has more than {} samples",
+                limits::LEDGER_SAMPLES
+            )));
+        }
+        let write = || db::samples::write(&worker.pool, claimed.job, claimed.token, &records);
+        if !persist("write the ledger", write).await? {
+            return Err(Fault::Lost);
+        }
+    }
+}
