@@ -51,7 +51,7 @@ impl Spare {
     /// Waits for an idle trainer whose device works, and says which device that is.
     ///
     /// # Errors
-    /// It cannot be started, ended while it waited, or failed its self-test: the next call tries again.
+    /// It cannot be started, or failed its self-test: the next call tries again.
     pub(super) async fn ready(&self) -> io::Result<String> {
         let mut idle = self.idle.lock().await;
         self.prove(&mut idle).await
@@ -89,11 +89,18 @@ impl Spare {
     }
 
     async fn prove(&self, idle: &mut Option<Idle>) -> io::Result<String> {
+        // One that was killed while it waited is no fault of whoever asks: another takes its place.
+        if let Some(waiting) = idle.as_mut()
+            && waiting.proven.is_some()
+            && !waiting.child.is_running()
+        {
+            waiting.child.end().await;
+            *idle = None;
+        }
         self.start(idle).await?;
         let waiting = idle.as_mut().expect("it was just started: this is a bug");
         let fault = match &waiting.proven {
-            Some(device) if waiting.child.is_running() => return Ok(device.clone()),
-            Some(_) => "ended while it waited".to_owned(),
+            Some(device) => return Ok(device.clone()),
             None => {
                 let said =
                     tokio::time::timeout(self.patience, waiting.output.receive::<SelfTested>());

@@ -580,11 +580,12 @@ async fn metrics_hold_no_words_of_users() {
 
 #[tokio::test]
 async fn a_database_that_is_away_is_a_503() {
-    let service = Service::start().await;
+    let mut service = Service::start().await;
     assert!(service.get("/readyz").await.status.is_success());
     service.kill_postgres();
     let answer = service.get("/readyz").await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.headers.contains_key("retry-after"));
     service.get("/healthz").await.ok();
+    service.restart_postgres();
 }

@@ -91,9 +91,13 @@ async fn a_wrong_label_and_a_copy_across_splits_are_found() {
         paths(&suspects).contains(&"val/food/wrong.png"),
         "{suspects}"
     );
+    let all_wrong = suspects["data"].as_array().unwrap().iter();
     assert!(
-        paths(&suspects).len() <= 6,
-        "half of all are suspects: {suspects}"
+        all_wrong
+            .clone()
+            .all(|one| one["label"] != one["prediction"])
+            && all_wrong.len() < 10,
+        "more than half are suspects, or one that is right: {suspects}"
     );
     let copies = page(&service, &job, "flag=near_duplicate").await;
     assert!(paths(&copies).contains(&"val/animals/copy.jpg"), "{copies}");

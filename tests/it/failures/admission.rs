@@ -171,10 +171,11 @@ async fn f25_memory_is_measured_before_a_claim_and_slots_share_it() {
         let ended = service.ended(job).await;
         assert_eq!(outcomes(&ended), ["succeeded"], "{ended}");
     }
-    let peaks: Vec<i32> = sqlx::query_scalar("select (peak_bytes >> 20)::int from attempts order by started_at")
-        .fetch_all(&pool)
-        .await
-        .unwrap();
+    let peaks: Vec<i32> =
+        sqlx::query_scalar("select (peak_bytes >> 20)::int from attempts order by started_at")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
     println!("estimated {estimated} MiB, measured {peaks:?} MiB");
     assert!(peaks.iter().all(|&peak| peak > 50), "{peaks:?}");
     invariants(&pool).await;

@@ -70,7 +70,8 @@ async fn f02_f03_a_finish_and_a_reaper_at_once_end_an_attempt_once() {
         while races.fetch_add(1, Ordering::Relaxed) < RACES {
             let Some(claimed) = claim(pool, WorkerId::new(), AT_ONCE).await else {
                 sqlx::query(
-                    "update jobs set run_at = now() where status = 'queued' and run_at > now()",
+                    "update jobs set run_at = now() where id in (
+                        select id from jobs where status = 'queued' and run_at > now() for update skip locked)",
                 )
                 .execute(pool)
                 .await

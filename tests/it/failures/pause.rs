@@ -97,7 +97,13 @@ async fn a_pausing_job_whose_trainer_hangs_or_dies_ends_paused() {
     service.runs_attempt(&job, 3).await;
 
     // It dies.
-    becomes(&service, &job, "running").await;
+    let path = format!("/v1/fine_tuning/jobs/{}", job["id"].as_str().unwrap());
+    service
+        .until(&path, "training of the third attempt", |job| {
+            let phase = job["phases"].as_array().unwrap().last().unwrap();
+            phase["phase"] == "training" && phase["attempt"] == 3
+        })
+        .await;
     signal_all(&worker.descendants(), Signal::SIGSTOP);
     service.ask(&job, "pause").await.ok();
     signal_all(&worker.descendants(), Signal::SIGKILL);

@@ -177,16 +177,16 @@ fn of_single(scored: &SingleLabel, temperature: f64, classes: &[String]) -> Vec<
         let other = |&(class, _): &(usize, &f64)| class != label;
         let largest = p.iter().enumerate().filter(other).map(|(_, &p)| p);
         // As sure of another class as of that class's own samples, and surer than of the label.
-        let suspect = (0..p.len())
-            .filter(|&class| self_confidence[class].is_some_and(|own| p[class] >= own))
-            .max_by(|&a, &b| p[a].total_cmp(&p[b]));
+        let is_suspect = |class: usize| {
+            p[class] > p[label] && self_confidence[class].is_some_and(|own| p[class] >= own)
+        };
         Opinion {
             label: Answer::Class(classes[label].clone()),
             prediction: Answer::Class(classes[predicted].clone()),
             probability: Some(p[predicted]),
             loss: -softmax(row, 1.0)[label].max(f64::MIN_POSITIVE).ln(),
             margin: Some(p[label] - largest.fold(0.0, f64::max)),
-            likely_wrong_label: suspect.is_some_and(|class| class != label),
+            likely_wrong_label: (0..p.len()).any(is_suspect),
         }
     };
     rows()
