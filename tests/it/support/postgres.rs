@@ -213,9 +213,9 @@ pub(crate) async fn invariants(pool: &PgPool) {
             having count(e.seq) <> j.events or coalesce(max(e.seq), 0) <> j.events",
         ),
         (
-            "a job has a model exactly when it succeeded",
-            "select j.id::text from jobs j left join models m on m.job_id = j.id
-            where (j.status = 'succeeded') is distinct from (m.id is not null) or m.id <> j.fine_tuned_model",
+            "a model's job succeeded and names it (the model of a job may be deleted)",
+            "select j.id::text from jobs j join models m on m.job_id = j.id
+            where j.status <> 'succeeded' or m.id is distinct from j.fine_tuned_model",
         ),
         (
             "every claim is an attempt, and only the last one of a running job is open",
