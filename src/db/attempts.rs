@@ -1,6 +1,6 @@
 //! Attempts: one try of a job by one worker. Its number is the token of its claim.
 
-use sqlx::{PgPool, types::Json};
+use sqlx::{PgExecutor, PgPool, types::Json};
 use time::OffsetDateTime;
 
 use super::{convert, tenants::TenantId};
@@ -45,7 +45,11 @@ pub struct Attempt {
 }
 
 /// A job's attempts, oldest first.
-pub async fn list(pool: &PgPool, tenant: TenantId, job: JobId) -> sqlx::Result<Vec<Attempt>> {
+pub async fn list(
+    executor: impl PgExecutor<'_>,
+    tenant: TenantId,
+    job: JobId,
+) -> sqlx::Result<Vec<Attempt>> {
     let rows = sqlx::query!(
         "select a.token, a.worker_id, a.host, a.device, a.threads, a.resumed_step, a.reached_step, a.peak_bytes, a.started_at,
             a.ended_at, a.outcome, a.message, a.exit_code, a.exit_signal, a.log_tail
@@ -54,7 +58,7 @@ pub async fn list(pool: &PgPool, tenant: TenantId, job: JobId) -> sqlx::Result<V
         job.0,
         tenant.0
     )
-    .fetch_all(pool)
+    .fetch_all(executor)
     .await?;
     let attempts = rows.into_iter().map(|row| Attempt {
         number: row.token,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use sqlx::{PgPool, types::Json};
+use sqlx::{PgExecutor, PgPool, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -199,7 +199,11 @@ pub async fn by_idempotency_key(
     Ok(job.map(|job| Created::Replayed(Box::new(job))))
 }
 
-pub async fn get(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<Option<Job>> {
+pub async fn get(
+    executor: impl PgExecutor<'_>,
+    tenant: TenantId,
+    id: JobId,
+) -> sqlx::Result<Option<Job>> {
     let row = sqlx::query_as!(
         JobRow,
         r#"select id, status, phase, fine_tuned_model, seed, request as "request: Json<JobRequest>",
@@ -211,13 +215,13 @@ pub async fn get(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<Opt
         id.0,
         tenant.0
     )
-    .fetch_optional(pool)
+    .fetch_optional(executor)
     .await?;
     row.map(Job::try_from).transpose()
 }
 
 pub async fn list(
-    pool: &PgPool,
+    executor: impl PgExecutor<'_>,
     tenant: TenantId,
     page: Page<JobId>,
     filter: &Filter,
@@ -243,7 +247,7 @@ pub async fn list(
         Json(&filter.metadata) as Json<&BTreeMap<String, String>>,
         i64::from(page.limit) + 1
     )
-    .fetch_all(pool)
+    .fetch_all(executor)
     .await?;
     let jobs: sqlx::Result<Vec<Job>> = rows.into_iter().map(Job::try_from).collect();
     Ok(Slice::of(jobs?, page.limit))

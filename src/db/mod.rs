@@ -6,7 +6,7 @@
 use std::{str::FromStr, time::Duration};
 
 use sqlx::{
-    PgPool,
+    PgPool, Postgres, Transaction,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
@@ -72,6 +72,15 @@ impl<T> Slice<T> {
 }
 
 static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// Everything that is read in it is of one moment: rows that tell of each other agree.
+///
+/// # Errors
+/// No connection.
+pub async fn snapshot(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    pool.begin_with("begin isolation level repeatable read read only")
+        .await
+}
 
 /// Opens a pool of at most `max_connections`.
 ///

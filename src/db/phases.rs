@@ -1,6 +1,6 @@
 //! What a job did and when, told from its events: each move or phase ends the one before it.
 
-use sqlx::PgPool;
+use sqlx::PgExecutor;
 use time::OffsetDateTime;
 
 use super::{convert, tenants::TenantId};
@@ -21,7 +21,11 @@ pub struct PhaseSpan {
 }
 
 /// A job's phases, oldest first. While it is paused it is in none.
-pub async fn list(pool: &PgPool, tenant: TenantId, job: JobId) -> sqlx::Result<Vec<PhaseSpan>> {
+pub async fn list(
+    executor: impl PgExecutor<'_>,
+    tenant: TenantId,
+    job: JobId,
+) -> sqlx::Result<Vec<PhaseSpan>> {
     let rows = sqlx::query!(
         r#"select token, created_at as "created_at!", ended_at, phase from (
             select e.seq, e.token, e.created_at, lead(e.created_at) over (order by e.seq) as ended_at,
@@ -40,7 +44,7 @@ pub async fn list(pool: &PgPool, tenant: TenantId, job: JobId) -> sqlx::Result<V
         tenant.0,
         MOST
     )
-    .fetch_all(pool)
+    .fetch_all(executor)
     .await?;
     let mut spans: Vec<PhaseSpan> = Vec::with_capacity(rows.len());
     for row in rows {

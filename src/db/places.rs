@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::PgExecutor;
 use time::OffsetDateTime;
 
 use super::{convert, tenants::TenantId, workers::SILENT};
@@ -46,7 +46,11 @@ struct Row {
 }
 
 /// A queued job's place; `None` when it is not queued.
-pub async fn get(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<Option<Place>> {
+pub async fn get(
+    executor: impl PgExecutor<'_>,
+    tenant: TenantId,
+    id: JobId,
+) -> sqlx::Result<Option<Place>> {
     let row = sqlx::query_as!(
         Row,
         r#"with job as (
@@ -78,7 +82,7 @@ pub async fn get(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<Opt
         MEASURED,
         convert::seconds(SILENT)
     );
-    Ok(row.fetch_optional(pool).await?.map(|row| row.place()))
+    Ok(row.fetch_optional(executor).await?.map(|row| row.place()))
 }
 
 impl Row {

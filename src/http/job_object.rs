@@ -5,12 +5,19 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
-    db::{self, attempts::Attempt, jobs::Job, phases::PhaseSpan, places::Place, tenants::TenantId},
+    db::{
+        self, Page, Slice,
+        attempts::Attempt,
+        jobs::{Filter, Job},
+        phases::PhaseSpan,
+        places::Place,
+        tenants::TenantId,
+    },
     domain::{
         checkpoint::Metrics,
         id::{CheckpointId, FileId, JobId, WorkerId},
@@ -237,14 +244,16 @@ pub(super) struct Determinism {
     pub reason: Option<String>,
 }
 
-/// A job with what its object takes from other tables.
+/// A job with what its object takes from other tables, all of one moment.
 pub(super) struct Seen {
     pub job: Job,
-    pub place: Option<Place>,
+    place: Option<Place>,
+    attempts: Vec<Attempt>,
+    phases: Vec<PhaseSpan>,
 }
 
 impl Seen {
-    /// Reads a job and its place in the line.
+    /// Reads a job.
     ///
     /// # Errors
     /// The database's.
@@ -253,20 +262,50 @@ impl Seen {
         tenant: TenantId,
         id: JobId,
     ) -> sqlx::Result<Option<Self>> {
-        match db::jobs::get(pool, tenant, id).await? {
-            Some(job) => Self::of(pool, tenant, job).await.map(Some),
+        let mut snapshot = db::snapshot(pool).await?;
+        match db::jobs::get(&mut *snapshot, tenant, id).await? {
+            Some(job) => Self::of(&mut snapshot, tenant, job).await.map(Some),
             None => Ok(None),
         }
     }
 
+    /// Reads a page of jobs.
+    ///
     /// # Errors
     /// The database's.
-    pub(super) async fn of(pool: &PgPool, tenant: TenantId, job: Job) -> sqlx::Result<Self> {
+    pub(super) async fn list(
+        pool: &PgPool,
+        tenant: TenantId,
+        page: Page<JobId>,
+        filter: &Filter,
+    ) -> sqlx::Result<Slice<Self>> {
+        let mut snapshot = db::snapshot(pool).await?;
+        let slice = db::jobs::list(&mut *snapshot, tenant, page, filter).await?;
+        let mut rows = Vec::with_capacity(slice.rows.len());
+        for job in slice.rows {
+            rows.push(Self::of(&mut snapshot, tenant, job).await?);
+        }
+        let has_more = slice.has_more;
+        Ok(Slice { rows, has_more })
+    }
+
+    /// What `snapshot` says besides of a job that was read in it.
+    async fn of(snapshot: &mut PgConnection, tenant: TenantId, job: Job) -> sqlx::Result<Self> {
         let place = match job.status {
-            JobStatus::Queued => db::places::get(pool, tenant, job.id).await?,
+            JobStatus::Queued => db::places::get(&mut *snapshot, tenant, job.id).await?,
             _ => None,
         };
-        Ok(Self { job, place })
+        let attempts = match job.attempts {
+            0 => Vec::new(),
+            _ => db::attempts::list(&mut *snapshot, tenant, job.id).await?,
+        };
+        let phases = db::phases::list(&mut *snapshot, tenant, job.id).await?;
+        Ok(Self {
+            job,
+            place,
+            attempts,
+            phases,
+        })
     }
 
     /// Changes whenever the object does, but for its estimates.
@@ -283,32 +322,18 @@ impl Seen {
     }
 
     /// The object.
-    ///
-    /// # Errors
-    /// The database's.
-    pub(super) async fn object(self, pool: &PgPool, tenant: TenantId) -> sqlx::Result<JobObject> {
-        let attempts = match self.job.attempts {
-            0 => Vec::new(),
-            _ => db::attempts::list(pool, tenant, self.job.id).await?,
-        };
-        let phases = db::phases::list(pool, tenant, self.job.id).await?;
-        Ok(object(
-            self.job,
-            self.place,
-            attempts,
-            phases,
-            OffsetDateTime::now_utc(),
-        ))
+    pub(super) fn object(self) -> JobObject {
+        object(self, OffsetDateTime::now_utc())
     }
 }
 
-fn object(
-    job: Job,
-    place: Option<Place>,
-    attempts: Vec<Attempt>,
-    phases: Vec<PhaseSpan>,
-    now: OffsetDateTime,
-) -> JobObject {
+fn object(seen: Seen, now: OffsetDateTime) -> JobObject {
+    let Seen {
+        job,
+        place,
+        attempts,
+        phases,
+    } = seen;
     let eta = eta_seconds(&job, now);
     let progress = Progress {
         fraction: if job.status == JobStatus::Succeeded {

@@ -109,7 +109,7 @@ async fn answer(
     let replayed = matches!(created, Created::Replayed(_));
     match created {
         Created::New(job) | Created::Replayed(job) => {
-            let mut response = axum::Json(object(state, tenant, *job).await?).into_response();
+            let mut response = axum::Json(object(state, tenant, job.id).await?).into_response();
             if replayed {
                 response
                     .headers_mut()
@@ -137,17 +137,14 @@ async fn answer(
     }
 }
 
-/// The object of a job just read.
+/// The object of the job of this id.
 pub(super) async fn object(
     state: &AppState,
     tenant: TenantId,
-    job: Job,
+    id: JobId,
 ) -> Result<JobObject, ApiError> {
-    let pool = state.pool();
-    Ok(Seen::of(pool, tenant, job)
-        .await?
-        .object(pool, tenant)
-        .await?)
+    let seen = Seen::get(state.pool(), tenant, id).await?;
+    Ok(seen.ok_or_else(|| not_found(id))?.object())
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -243,11 +240,8 @@ pub(super) async fn list(
         created_after,
         metadata,
     };
-    let slice = db::jobs::list(state.pool(), tenant, page, &filter).await?;
-    let mut data = Vec::with_capacity(slice.rows.len());
-    for job in slice.rows {
-        data.push(object(&state, tenant, job).await?);
-    }
+    let slice = Seen::list(state.pool(), tenant, page, &filter).await?;
+    let data = slice.rows.into_iter().map(Seen::object).collect();
     Ok(axum::Json(List::new(
         data,
         slice.has_more,
@@ -316,7 +310,7 @@ pub(super) async fn get(
     let mut response = if known == Some(etag.as_str()) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        axum::Json(seen.object(pool, tenant).await?).into_response()
+        axum::Json(seen.object()).into_response()
     };
     if let Ok(etag) = HeaderValue::try_from(etag) {
         response.headers_mut().insert(header::ETAG, etag);

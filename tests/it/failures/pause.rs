@@ -20,6 +20,16 @@ async fn becomes(service: &Service, job: &Value, status: &str) -> Value {
         .await
 }
 
+/// Waits until this attempt trains: from before that, a worker that is told to pause needs no trainer to give the job back.
+async fn trains(service: &Service, job: &Value, attempt: u32) {
+    service
+        .until(&service.path(job), "training of the attempt", |job| {
+            let phase = job["phases"].as_array().unwrap().last().unwrap();
+            phase["phase"] == "training" && phase["attempt"] == attempt
+        })
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_job_frees_its_device_and_goes_on_exactly() {
     let service = Service::start().await;
@@ -86,8 +96,7 @@ async fn a_pausing_job_whose_trainer_hangs_or_dies_ends_paused() {
 
     // It is told, and the pause is taken back: it stops, and goes on by itself.
     service.ask(&job, "resume").await.ok();
-    service.runs_attempt(&job, 2).await;
-    becomes(&service, &job, "running").await;
+    trains(&service, &job, 2).await;
     signal_all(&worker.descendants(), Signal::SIGSTOP);
     service.ask(&job, "pause").await.ok();
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -97,13 +106,7 @@ async fn a_pausing_job_whose_trainer_hangs_or_dies_ends_paused() {
     service.runs_attempt(&job, 3).await;
 
     // It dies.
-    let path = format!("/v1/fine_tuning/jobs/{}", job["id"].as_str().unwrap());
-    service
-        .until(&path, "training of the third attempt", |job| {
-            let phase = job["phases"].as_array().unwrap().last().unwrap();
-            phase["phase"] == "training" && phase["attempt"] == 3
-        })
-        .await;
+    trains(&service, &job, 3).await;
     signal_all(&worker.descendants(), Signal::SIGSTOP);
     service.ask(&job, "pause").await.ok();
     signal_all(&worker.descendants(), Signal::SIGKILL);
