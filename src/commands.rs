@@ -93,6 +93,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         database_url,
         objects: folder.join("objects").display().to_string(),
         database_connections: 16,
+        database_wait_ms: 60_000,
     };
     let serve = ServeArgs {
         listen: args.listen,
@@ -138,7 +139,10 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
 
 pub(crate) fn serve(store: &StoreArgs, args: &ServeArgs) -> anyhow::Result<()> {
     block_on(async |shutdown| {
-        let (pool, objects) = open(store).await?;
+        let Some(opened) = shutdown.run_until_cancelled(open(store)).await else {
+            return Ok(());
+        };
+        let (pool, objects) = opened?;
         let listener = listen(args).await?;
         announce(&format!("listening on http://{}", listener.local_addr()?));
         let state = http::AppState::new(pool, objects, trainer()?, args);
@@ -148,7 +152,10 @@ pub(crate) fn serve(store: &StoreArgs, args: &ServeArgs) -> anyhow::Result<()> {
 
 pub(crate) fn work(store: &StoreArgs, args: &WorkArgs) -> anyhow::Result<()> {
     block_on(async |shutdown| {
-        let (pool, objects) = open(store).await?;
+        let Some(opened) = shutdown.run_until_cancelled(open(store)).await else {
+            return Ok(());
+        };
+        let (pool, objects) = opened?;
         worker::run(pool, objects, trainer()?, args, shutdown).await
     })
 }
@@ -308,7 +315,8 @@ fn lock(folder: &Path) -> anyhow::Result<File> {
 }
 
 async fn open(store: &StoreArgs) -> anyhow::Result<(sqlx::PgPool, Objects)> {
-    let pool = db::connect(&store.database_url, store.database_connections)
+    let wait = Duration::from_millis(store.database_wait_ms);
+    let pool = db::connect_within(wait, &store.database_url, store.database_connections)
         .await
         .context("cannot reach the database")?;
     Ok((pool, Objects::open(&store.objects)?))

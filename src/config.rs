@@ -19,6 +19,9 @@ pub struct StoreArgs {
     /// Connections to Postgres that this process may hold
     #[arg(long, env = "REHEAD_DATABASE_CONNECTIONS", default_value_t = 16)]
     pub database_connections: u32,
+    /// How long to wait at the start for a Postgres that is not there yet, in milliseconds
+    #[arg(long, env = "REHEAD_DATABASE_WAIT_MS", default_value_t = 60_000)]
+    pub database_wait_ms: u64,
 }
 
 /// `rehead migrate`

@@ -176,7 +176,10 @@ mod tests {
             "submit --model m --file {file} --freeze last_stages=2 --epochs 3 --optimizer sgd --dropout 0.2 --seed 7"
         ));
         let request = request::parse(&body(&args, &file.to_string()).unwrap()).unwrap();
-        assert_eq!(request.transfer.freeze, request::Freeze::LastStages(2));
+        assert_eq!(
+            request.transfer.freeze,
+            request::Auto::Value(request::Freeze::LastStages(2))
+        );
         assert_eq!(request.transfer.head.layers().len(), 1);
         assert_eq!(request.seed, Some(7));
     }

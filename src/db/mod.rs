@@ -21,6 +21,7 @@ pub mod keys;
 pub mod metrics;
 pub mod models;
 pub mod parents;
+pub mod persist;
 pub mod phases;
 pub mod places;
 pub mod queue;
@@ -95,6 +96,22 @@ pub async fn connect(url: &str, max_connections: u32) -> sqlx::Result<PgPool> {
             ("client_connection_check_interval", "10s"),
         ]);
     pool(max_connections).connect_with(options).await
+}
+
+/// As `connect`, for a process that may start before its server does: tries for so long.
+///
+/// # Errors
+/// Those of `connect`, of the last try.
+pub async fn connect_within(
+    wait: Duration,
+    url: &str,
+    max_connections: u32,
+) -> sqlx::Result<PgPool> {
+    let connecting = persist::persist("reaching the database", || connect(url, max_connections));
+    match tokio::time::timeout(wait, connecting).await {
+        Ok(answer) => answer,
+        Err(_) => connect(url, max_connections).await,
+    }
 }
 
 /// A second pool to the same server, for connections that must not wait for the first one's: heartbeats.

@@ -74,10 +74,11 @@ impl State {
     }
 }
 
-/// Says that a worker has started.
+/// Says that a worker has started; may be said again.
 pub async fn register(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into workers (id, host, pid, version, device, slots, spec_version) values ($1, $2, $3, $4, $5, $6, $7)",
+        "insert into workers (id, host, pid, version, device, slots, spec_version) values ($1, $2, $3, $4, $5, $6, $7)
+        on conflict (id) do nothing",
         worker.id.0,
         worker.host,
         i64::from(worker.pid),

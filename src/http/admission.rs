@@ -17,7 +17,6 @@ use crate::{
         base_model::Layers,
         fields,
         file::{FileStatus, Purpose},
-        freeze,
         id::{CheckpointId, FileId},
         problem::{Problem, suggestion},
         request::{self, JobRequest},
@@ -79,8 +78,9 @@ pub(super) async fn check(
             validation.as_ref().and_then(Option::as_ref),
             seed,
         ),
-        (Some((_, layers)), ..) => {
-            freeze::trainable(&request.transfer.freeze, layers).map(|_| None)
+        (Some((origin, layers)), ..) => {
+            let parent = origin.parent.as_ref();
+            resolve::check_layers(&request.transfer, Start { layers, parent }).map(|()| None)
         }
         (None, ..) => Ok(None),
     };
@@ -116,7 +116,7 @@ fn settle(
             resolve::resolve(request, start, training, Some(validation), seed).map(Some)
         }
         // What can be told without the data is told now.
-        _ => freeze::trainable(&request.transfer.freeze, start.layers).map(|_| None),
+        _ => resolve::check_layers(&request.transfer, start).map(|()| None),
     }
 }
 

@@ -11,10 +11,10 @@ use super::{
     hex, layout,
     lease::{Claim, Lease},
     ledger,
-    persist::persist,
     relay::{Fault, Heard, Relay},
     watchdog::Watchdog,
 };
+use crate::db::persist::persist;
 use crate::{
     child::{Child, Exit, Output},
     db::{

@@ -9,7 +9,8 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::{Worker, cache::hash_file, hex, persist::persist, relay::Fault};
+use super::{Worker, cache::hash_file, hex, relay::Fault};
+use crate::db::persist::persist;
 use crate::{
     db::{
         self, Page,

@@ -12,9 +12,9 @@ use super::{
     checkpoints::plain_file,
     layout::write_plan,
     lease::{self, Claim, Lease},
-    persist::persist,
     relay::Fault,
 };
+use crate::db::persist::persist;
 use crate::{
     child::{Child, Exit},
     db::{self, files::ClaimedFile, models::ClaimedImport},

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
-use super::{Worker, checkpoints::plain_file, persist::persist, relay::Fault};
+use super::{Worker, checkpoints::plain_file, relay::Fault};
+use crate::db::persist::persist;
 use crate::{
     db::{self, queue::Claimed},
     domain::{

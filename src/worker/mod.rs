@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::WorkArgs,
-    db::{self, workers::State},
+    db::{self, persist::persist, workers::State},
     domain::id::{JobId, WorkerId},
     objects::Objects,
 };
@@ -35,7 +35,6 @@ mod lease;
 mod ledger;
 mod listen;
 mod parent;
-mod persist;
 mod reaper;
 mod relay;
 mod spare;
@@ -81,7 +80,7 @@ struct Wakes {
 /// process, and their leases run out.
 ///
 /// # Errors
-/// When the work folder cannot be made, the database is not there at the start, or a part of the worker panicked.
+/// When the work folder cannot be made, the database refuses the worker, or a part of the worker panicked.
 pub async fn run(
     pool: PgPool,
     objects: Objects,
@@ -89,7 +88,11 @@ pub async fn run(
     args: &WorkArgs,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let worker = Arc::new(Worker::start(pool, objects, trainer_exe, args).await?);
+    let starting = Worker::start(pool, objects, trainer_exe, args);
+    let Some(started) = shutdown.run_until_cancelled(starting).await else {
+        return Ok(());
+    };
+    let worker = Arc::new(started?);
     tracing::info!(worker.id = %worker.id, threads = worker.threads, device = %args.device, "worker started");
     // The background serves the slots until they have ended.
     let background_ends = CancellationToken::new();
@@ -167,7 +170,8 @@ impl Worker {
         let cache = cache::Cache::open(&work_dir.join("cache"), args.cache_bytes)
             .context("cannot open the cache")?;
         // One for each slot, and one for inspections: they carry nothing but heartbeats.
-        let heartbeats = db::connect_beside(&pool, args.admission.slots + 1)
+        let connect = || db::connect_beside(&pool, args.admission.slots + 1);
+        let heartbeats = persist("reaching the database", connect)
             .await
             .context("cannot reach the database")?;
         let cores = std::thread::available_parallelism()
@@ -203,7 +207,8 @@ impl Worker {
             device: args.device.clone(),
             slots: args.admission.slots,
         };
-        db::workers::register(&worker.pool, &row)
+        let register = || db::workers::register(&worker.pool, &row);
+        persist("registering the worker", register)
             .await
             .context("cannot register the worker")?;
         Ok(worker)

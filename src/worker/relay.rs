@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use super::{
-    Taken, Worker, cache::CacheError, capacity::Promised, checkpoints, hex, persist::persist,
-};
+use super::{Taken, Worker, cache::CacheError, capacity::Promised, checkpoints, hex};
+use crate::db::persist::persist;
 use crate::{
     child::{LineError, Unanswered},
     db::{

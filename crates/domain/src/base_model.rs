@@ -103,6 +103,11 @@ impl Layers {
         self.tensors.iter().filter(|tensor| tensor.trainable)
     }
 
+    /// Whether it normalises by statistics of batches, whose running averages are its buffers.
+    pub fn has_batch_norm(&self) -> bool {
+        self.tensors.iter().any(|tensor| !tensor.trainable)
+    }
+
     pub fn stage_names(&self) -> impl Iterator<Item = &str> + Clone {
         self.stages.iter().map(|stage| stage.name.as_str())
     }

@@ -3,12 +3,13 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use rehead::{
     db::queue::{self, Trace},
     domain::{id::WorkerId, job::Outcome},
 };
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgConnectOptions};
 
 use crate::support::{
     attempts::{QUICK, long_job, material, outcomes},
@@ -60,6 +61,47 @@ async fn picked_up(service: &Service, job: &Value) -> Duration {
     let asked = Instant::now();
     service.runs_attempt(job, 1).await;
     asked.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_starts_while_postgres_is_away_waits_for_it() {
+    let mut service = Service::start().await;
+    let first = service.worker("first", &QUICK);
+    let file = material(&service).await;
+    drop(first);
+    service.kill_postgres();
+    let options: PgConnectOptions = service.database_url.parse().unwrap();
+    for entry in std::fs::read_dir(options.get_socket().unwrap()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_string_lossy().starts_with(".s.PGSQL") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let mut patient = service.worker("patient", &QUICK);
+    let mut stopped = service.worker("stopped", &QUICK);
+    patient.wait_for("trying again");
+    stopped.wait_for("trying again");
+    // Who is told to stop does not wait on.
+    stopped.signal(Signal::SIGTERM);
+    let ended = stopped.wait(Duration::from_secs(10));
+    assert!(ended.success(), "{}", stopped.log());
+    service.restart_postgres();
+    patient.wait_for("worker started");
+    let job = service.ended(&long_job(&service, &file, 1).await).await;
+    assert_eq!(outcomes(&job), ["succeeded"], "{job}");
+
+    // There is an end to it.
+    service.kill_postgres();
+    let mut arguments = QUICK.to_vec();
+    arguments.extend(["--database-wait-ms", "100"]);
+    let mut brief = service.worker("brief", &arguments);
+    assert!(!brief.wait(Duration::from_secs(30)).success());
+    assert!(
+        brief.log().contains("cannot reach the database"),
+        "{}",
+        brief.log()
+    );
+    service.restart_postgres();
 }
 
 #[tokio::test(flavor = "multi_thread")]

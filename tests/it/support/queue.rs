@@ -218,7 +218,7 @@ pub(crate) fn request(training_file: FileId) -> JobRequest {
             augmentation: Auto::Auto,
             task: Auto::Auto,
             cut: Auto::Auto,
-            freeze: Freeze::All,
+            freeze: Auto::Value(Freeze::All),
             head: RequestedHead {
                 layers: Auto::Value(vec![HeadLayer::Dropout(0.2)]),
                 init: Auto::Auto,

@@ -24,7 +24,8 @@ pub struct Transfer {
     /// `auto`, `pre_logits`, or a stage's name.
     #[schema(value_type = String)]
     pub cut: Auto<String>,
-    pub freeze: Freeze,
+    /// `auto`, or which part of the trunk keeps its weights.
+    pub freeze: Auto<Freeze>,
     pub head: RequestedHead,
     /// What becomes of the labels of the model that the job goes on from.
     #[serde(default)]
@@ -59,7 +60,7 @@ impl Default for Transfer {
         Self {
             task: Auto::Auto,
             cut: Auto::Auto,
-            freeze: Freeze::All,
+            freeze: Auto::Auto,
             head: RequestedHead::default(),
             labels: Auto::Auto,
             hyperparameters: Hyperparameters::default(),
@@ -82,9 +83,7 @@ pub(super) fn transfer(fields: Fields<'_>) -> Transfer {
             ]),
         ),
         cut: fields.auto("cut", text(limits::STAGE_CHARACTERS)),
-        freeze: fields
-            .optional("freeze", freeze::freeze)
-            .unwrap_or(defaults.freeze),
+        freeze: fields.auto("freeze", freeze::freeze),
         head: fields.object("head").map_or(defaults.head, head::head),
         labels: fields.auto("labels", word(&["keep", "extend", "replace"])),
         hyperparameters: fields

@@ -3,7 +3,7 @@
 use crate::{
     augmentation::{Augmentation, RandomResizedCrop},
     limits,
-    recipe::{BatchNorm, Optimizer},
+    recipe::{BatchNorm, HeadInit, Optimizer},
 };
 
 /// A head's peak rate on features of unit order, measured on the clip-art set (docs/recipes.md).
@@ -23,14 +23,41 @@ pub(super) fn default_batch_size(samples: u64) -> u64 {
     samples.clamp(1, 32)
 }
 
-pub(super) fn batch_norm(head_only: bool, batch_size: u64) -> (BatchNorm, &'static str) {
-    match (head_only, batch_size) {
-        (true, _) => (BatchNorm::Frozen, "the whole trunk is frozen"),
-        (false, 16..) => (
+/// The trunk's peak rate, for a head's of `head_rate`: measured for AdamW on a network with BatchNorm (docs/recipes.md); a
+/// tenth is usual for others.
+pub(super) fn backbone_rate(
+    optimizer: Optimizer,
+    head_rate: f64,
+    has_batch_norm: bool,
+) -> (f64, &'static str) {
+    match optimizer {
+        Optimizer::Adamw if has_batch_norm => (
+            head_rate / 2.0,
+            "half the head's: measured best of 1, 1/2 and 1/10 for AdamW and networks with BatchNorm",
+        ),
+        _ => (
+            head_rate / 10.0,
+            "a tenth of the head's: pre-trained weights need small steps",
+        ),
+    }
+}
+
+pub(super) fn batch_norm(
+    head_only: bool,
+    init: HeadInit,
+    batch_size: u64,
+) -> (BatchNorm, &'static str) {
+    match (head_only, init, batch_size) {
+        (true, ..) => (BatchNorm::Frozen, "the whole trunk is frozen"),
+        (false, HeadInit::Probe, _) => (
+            BatchNorm::Frozen,
+            "the head begins at a probe of features under the running statistics",
+        ),
+        (false, _, 16..) => (
             BatchNorm::Update,
             "a batch of 16 or more has usable statistics",
         ),
-        (false, _) => (
+        (false, ..) => (
             BatchNorm::Frozen,
             "fewer than 16 samples a batch have no usable statistics",
         ),
@@ -41,20 +68,15 @@ pub(super) fn batch_norm(head_only: bool, batch_size: u64) -> (BatchNorm, &'stat
 /// mixup, Kolesnikov et al. 2020).
 const LARGE: u64 = 20_000;
 
-/// How training pictures are altered: gently, since a pre-trained trunk has seen such changes; more where data last long.
+/// How training pictures are altered: gently, since a pre-trained trunk has seen such changes; more where data last long. No
+/// mirror images: whether they mean the same only the user knows.
 pub(super) fn augmentation(head_only: bool, samples: u64) -> (Option<Augmentation>, &'static str) {
     let (smallest, why) = match (head_only, samples) {
         (true, _) => {
             return (None, "a frozen trunk reads each picture once");
         }
-        (false, LARGE..) => (
-            0.08,
-            "ImageNet's crops and mirror images: 20,000 samples or more",
-        ),
-        (false, _) => (
-            0.35,
-            "mild crops and mirror images: fewer than 20,000 samples",
-        ),
+        (false, LARGE..) => (0.08, "ImageNet's crops: 20,000 samples or more"),
+        (false, _) => (0.6, "mild crops: fewer than 20,000 samples"),
     };
     let crop = RandomResizedCrop {
         scale: [smallest, 1.0],
@@ -62,7 +84,6 @@ pub(super) fn augmentation(head_only: bool, samples: u64) -> (Option<Augmentatio
     };
     let augmentation = Augmentation {
         random_resized_crop: Some(crop),
-        horizontal_flip: 0.5,
         ..Augmentation::default()
     };
     (Some(augmentation), why)

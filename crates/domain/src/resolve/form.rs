@@ -1,9 +1,9 @@
-//! The form of the network: where the trunk ends, the head's layers, and its classes. A job that goes on has its parent's,
-//! unless it asks for a new head.
+//! The form of the network: where the trunk ends, what of it trains, the head's layers, and its classes. A job that goes on
+//! has its parent's, unless it asks for a new head.
 
 use serde_json::json;
 
-use super::{NEW_CLASS, Start};
+use super::{NEW_CLASS, Start, mode};
 use crate::{
     base_model::Layers,
     cut::{self, PRE_LOGITS},
@@ -11,13 +11,14 @@ use crate::{
     parent::Parent,
     problem::{Problem, suggestion},
     recipe::{HeadInit, HeadLayer, Inherited, Resolved},
-    request::{Auto, CONTRADICTION, JobRequest, LabelRule, Transfer},
+    request::{Auto, CONTRADICTION, Freeze, JobRequest, LabelRule, Transfer},
 };
 
 /// What is settled of the network before anything else.
 #[derive(Debug, Clone)]
 pub(super) struct Form {
     pub cut: String,
+    pub freeze: Freeze,
     pub head: Vec<HeadLayer>,
     /// `None` where training starts from a base model.
     pub inherited: Option<Inherited>,
@@ -35,6 +36,7 @@ impl Form {
     pub(super) fn fill(&self, request: &JobRequest) -> JobRequest {
         let mut request = request.clone();
         request.transfer.cut = Auto::Value(self.cut.clone());
+        request.transfer.freeze = Auto::Value(self.freeze.clone());
         request.transfer.head.layers = Auto::Value(self.head.clone());
         request
     }
@@ -58,7 +60,7 @@ impl Form {
     }
 }
 
-/// Settles the form.
+/// Settles the form, for as many `samples` that train.
 ///
 /// # Errors
 /// Classes that the parent does not know; options that need a new head.
@@ -66,6 +68,7 @@ pub(super) fn form(
     asked: &Transfer,
     start: Start<'_>,
     training: &Dataset,
+    samples: u64,
 ) -> Result<Form, Vec<Problem>> {
     let mut problems = Vec::new();
     let inherited = match start.parent {
@@ -107,6 +110,14 @@ pub(super) fn form(
             PRE_LOGITS.to_owned()
         }
     };
+    let freeze = match &asked.freeze {
+        Auto::Value(freeze) => freeze.clone(),
+        Auto::Auto => {
+            let (freeze, reason) = mode::freeze(asked, training, samples);
+            note("freeze", json!(freeze), reason);
+            freeze
+        }
+    };
     let head = match (&asked.head.layers, start.parent) {
         (Auto::Value(layers), _) => layers.clone(),
         (Auto::Auto, Some(parent)) => {
@@ -128,6 +139,7 @@ pub(super) fn form(
     }
     Ok(Form {
         cut,
+        freeze,
         head,
         inherited,
         resolved,

@@ -5,6 +5,7 @@ mod augmentation;
 mod contradictions;
 mod defaults;
 mod form;
+mod mode;
 mod settle;
 mod tasks;
 
@@ -21,7 +22,7 @@ use crate::{
     parent::Parent,
     problem::{Code, Problem, suggestion},
     recipe::{Recipe, Resolved},
-    request::JobRequest,
+    request::{Auto, JobRequest, Transfer},
 };
 
 /// A split that a job needs holds no sample.
@@ -68,7 +69,8 @@ pub fn resolve(
     validation: Option<&Dataset>,
     seed: u64,
 ) -> Result<Resolution, Vec<Problem>> {
-    let form = form(&request.transfer, start, training);
+    let samples = training_samples(training, validation);
+    let form = form(&request.transfer, start, training, samples);
     let labels = form.as_ref().map_or_else(
         |_| form::every_class(start, training),
         |form| form.labels(training),
@@ -82,12 +84,9 @@ pub fn resolve(
     let request = &form
         .as_ref()
         .map_or_else(|| request.clone(), |form| form.fill(request));
-    let layers = start.layers;
-    let left = form::left(&request.transfer, start);
-    let phases = left.and_then(|left| freeze::phases(&request.transfer.freeze, layers, &left));
-    let phases = phases.unwrap_or_else(|found| {
+    let phases = phases(&request.transfer, start).unwrap_or_else(|found| {
         noted(found);
-        Vec::new()
+        None
     });
     let class_weights = class_weights::resolve(
         &request.transfer.hyperparameters.class_weights,
@@ -98,12 +97,15 @@ pub fn resolve(
         noted(found);
         None
     });
-    let samples = training_samples(training, validation);
-    let trunk_is_frozen = phases.iter().all(|(_, trainable)| trainable.is_empty());
+    let trunk_is_frozen = phases
+        .as_ref()
+        .is_some_and(|phases| phases.iter().all(|(_, trainable)| trainable.is_empty()));
     noted(contradictions(request, trunk_is_frozen, samples));
-    noted(augmentation::contradictions(request, &phases));
-    noted(late_phases(request, &phases));
-    let Some(form) = form.filter(|_| problems.is_empty()) else {
+    if let Some(phases) = &phases {
+        noted(augmentation::contradictions(request, phases));
+        noted(late_phases(request, phases));
+    }
+    let (Some(form), Some(phases), true) = (form, phases, problems.is_empty()) else {
         return Err(problems);
     };
     let class_weights = class_weights.map(|weights| form.by_label(training, &weights));
@@ -111,15 +113,36 @@ pub fn resolve(
         task: training.task,
         samples,
         class_weights,
+        has_batch_norm: start.layers.has_batch_norm(),
     };
     let (recipe, mut resolved) = settle(request, &form, phases, told, seed);
     resolved.extend(form.resolved);
-    let plan = JobPlan::of(&recipe, layers, training, validation)?;
+    let plan = JobPlan::of(&recipe, start.layers, training, validation)?;
     Ok(Resolution {
         device_mb: plan.device_mb(),
         recipe,
         resolved,
     })
+}
+
+/// Checks what can be told before the data are validated: the cut, and each phase of the freeze policy.
+///
+/// # Errors
+/// What the model does not have.
+pub fn check_layers(transfer: &Transfer, start: Start<'_>) -> Result<(), Vec<Problem>> {
+    phases(transfer, start).map(|_| ())
+}
+
+/// What trains in each phase, with the epochs that are over when it begins; `None` while that is left to the data.
+fn phases(
+    transfer: &Transfer,
+    start: Start<'_>,
+) -> Result<Option<Vec<(u64, Vec<String>)>>, Vec<Problem>> {
+    let left = form::left(transfer, start)?;
+    match &transfer.freeze {
+        Auto::Value(policy) => freeze::phases(policy, start.layers, &left).map(Some),
+        Auto::Auto => Ok(None),
+    }
 }
 
 /// Samples that train: with a validation file of its own, the training file's validation split trains too.

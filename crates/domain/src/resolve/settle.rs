@@ -5,23 +5,25 @@ use serde_json::json;
 
 use super::{
     augmentation,
-    defaults::{batch_norm, default_batch_size, default_epochs, head_rate, mixup},
+    defaults::{backbone_rate, batch_norm, default_batch_size, default_epochs, head_rate, mixup},
     form::Form,
 };
 use crate::{
     recipe::{
         EarlyStopping, FreezePhase, Head, HeadInit, Loss, Metric, Optimizer, Precision, Recipe,
-        Resolved, Schedule, Task,
+        Resolved, Schedule, Task, is_linear_head,
     },
     request::{Auto, ClassWeightRule, ClassWeights, EmaDecay, EmaOff, JobRequest},
 };
 
-/// What the data say.
+/// What the data and the network say.
 pub(super) struct Told {
     pub(super) task: Task,
     /// Samples that train.
     pub(super) samples: u64,
     pub(super) class_weights: Option<Vec<f64>>,
+    /// Of the trunk.
+    pub(super) has_batch_norm: bool,
 }
 
 pub(super) fn settle(
@@ -35,6 +37,7 @@ pub(super) fn settle(
         task,
         samples,
         class_weights,
+        has_batch_norm,
     } = told;
     let head_only = phases.iter().all(|(_, trainable)| trainable.is_empty());
     let frozen_epochs = augmentation::frozen_epochs(&phases, u64::MAX);
@@ -54,21 +57,8 @@ pub(super) fn settle(
             Task::Regression => "samples have numbers",
         },
     );
-    let init = autos.settle(
-        "head.init",
-        request.transfer.head.init,
-        HeadInit::Zero,
-        match task {
-            Task::SingleLabelClassification if form.keeps_head() => {
-                "the head goes on; what it lacks begins at the mean of its rows, so that no prediction changes at first"
-            }
-            Task::SingleLabelClassification => {
-                "the first loss is then ln(classes), whatever the features"
-            }
-            Task::MultiLabelClassification => "each label then begins at one chance in two",
-            Task::Regression => "training then begins at the mean of its numbers",
-        },
-    );
+    let (init, why) = head_init(task, form);
+    let init = autos.settle("head.init", request.transfer.head.init, init, why);
     let (epochs, why) = if last_phase > 0 {
         (
             default_epochs(last_phase),
@@ -112,12 +102,13 @@ pub(super) fn settle(
             rate,
             why,
         );
+    let (backbone, why) = backbone_rate(optimizer, rate, has_batch_norm);
     let backbone = multiplier
         * autos.settle(
             "hyperparameters.backbone_learning_rate",
             asked.backbone_learning_rate,
-            rate / 10.0,
-            "a tenth of the head's: pre-trained weights need small steps",
+            backbone,
+            why,
         );
     let layer_decay = autos.settle(
         "hyperparameters.layer_decay",
@@ -214,7 +205,7 @@ pub(super) fn settle(
         clip,
         why,
     );
-    let (norm, why) = batch_norm(head_only, batch_size);
+    let (norm, why) = batch_norm(head_only, init, batch_size);
     let batch_norm = autos.settle("hyperparameters.batch_norm", asked.batch_norm, norm, why);
     let precision = autos.settle(
         "hyperparameters.precision",
@@ -297,6 +288,32 @@ pub(super) fn settle(
         seed,
     };
     (recipe, autos.0)
+}
+
+/// Where the new head begins.
+fn head_init(task: Task, form: &Form) -> (HeadInit, &'static str) {
+    match task {
+        Task::SingleLabelClassification if form.keeps_head() => (
+            HeadInit::Zero,
+            "the head goes on; what it lacks begins at the mean of its rows, so that no prediction changes at first",
+        ),
+        Task::SingleLabelClassification if is_linear_head(&form.head) => (
+            HeadInit::Probe,
+            "the best linear head on fixed features: training begins there, and its result is no worse on the validation split",
+        ),
+        Task::SingleLabelClassification => (
+            HeadInit::Zero,
+            "the first loss is then ln(classes), whatever the features",
+        ),
+        Task::MultiLabelClassification => (
+            HeadInit::Zero,
+            "each label then begins at one chance in two",
+        ),
+        Task::Regression => (
+            HeadInit::Zero,
+            "training then begins at the mean of its numbers",
+        ),
+    }
 }
 
 /// The settled `"auto"`s, in the order they were settled.

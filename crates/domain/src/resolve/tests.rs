@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     file::{Class, SplitSizes},
     freeze::tests::layers,
-    recipe::Task,
+    recipe::{HeadInit, Task},
     request::{CONTRADICTION, parse},
 };
 
@@ -132,14 +132,57 @@ fn options_without_effect_are_refused() {
         json!({"precision": "bfloat16"}),
         json!({"cutmix": 1.0}),
     ] {
-        let frozen = request(json!({"hyperparameters": option}));
+        let frozen = request(json!({"freeze": "all", "hyperparameters": option}));
         assert_eq!(
             resolve(&frozen, base(&layers()), &data, None, 7).unwrap_err()[0].code,
             CONTRADICTION
         );
         let thawed = request(json!({"freeze": "none", "hyperparameters": option}));
         assert!(resolve(&thawed, base(&layers()), &data, None, 7).is_ok());
+        // Who says how the trunk trains wants it to train, however few samples there are.
+        let implied = request(json!({"hyperparameters": option}));
+        let few = dataset(&["a", "b"], 16, 10);
+        let recipe = resolve(&implied, base(&layers()), &few, None, 7)
+            .unwrap()
+            .recipe;
+        assert!(!recipe.trainable.is_empty());
     }
+}
+
+#[test]
+fn the_number_of_samples_decides_what_trains() {
+    let settled = |samples: u64| {
+        let data = dataset(&["a", "b", "c"], samples, 10);
+        let resolution = resolve(&request(json!({})), base(&layers()), &data, None, 7).unwrap();
+        let freeze = resolution
+            .resolved
+            .into_iter()
+            .find(|one| one.option == "freeze");
+        (freeze.unwrap().value, resolution.recipe)
+    };
+    let (freeze, recipe) = settled(19);
+    assert_eq!(freeze, json!("all"));
+    assert!(recipe.trainable.is_empty());
+    let (freeze, recipe) = settled(20);
+    assert_eq!(freeze, json!("none"));
+    assert!(!recipe.trainable.is_empty());
+    // The head starts at the probe either way.
+    assert_eq!(recipe.head.init, HeadInit::Probe);
+}
+
+#[test]
+fn a_head_that_cannot_be_a_probe_begins_at_zero() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let init = |layers_asked: serde_json::Value| {
+        let asked = request(json!({"head": {"layers": layers_asked}}));
+        resolve(&asked, base(&layers()), &data, None, 7)
+            .unwrap()
+            .recipe
+            .head
+            .init
+    };
+    assert_eq!(init(json!([{"dropout": 0.5}])), HeadInit::Probe);
+    assert_eq!(init(json!([{"linear": 8}, {"relu": true}])), HeadInit::Zero);
 }
 
 #[test]
@@ -244,7 +287,8 @@ fn what_is_cut_away_neither_trains_nor_counts() {
 #[test]
 fn options_without_effect_on_a_frozen_trunk_say_so() {
     let data = dataset(&["a", "b"], 40, 10);
-    let asked = |share: f64| request(json!({"hyperparameters": {"layer_decay": share}}));
+    let asked =
+        |share: f64| request(json!({"freeze": "all", "hyperparameters": {"layer_decay": share}}));
     assert!(resolve(&asked(1.0), base(&layers()), &data, None, 7).is_ok());
     assert!(resolve(&asked(0.9), base(&layers()), &data, None, 7).is_err());
 }
@@ -277,10 +321,10 @@ fn pictures_are_altered_where_the_trunk_trains() {
         let crop = recipe.augmentation?.random_resized_crop?;
         Some(crop.scale[0])
     };
-    assert_eq!(asked(json!({}), 100).augmentation, None);
+    assert_eq!(asked(json!({"freeze": "all"}), 100).augmentation, None);
     assert_eq!(
         smallest(asked(json!({"freeze": "none"}), 19_998)),
-        Some(0.35)
+        Some(0.6)
     );
     assert_eq!(
         smallest(asked(json!({"freeze": "none"}), 20_000)),

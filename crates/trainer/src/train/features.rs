@@ -10,8 +10,8 @@ use super::{
     inputs::{CacheKey, Meter, View, mark_used},
     memory,
     network::Network,
-    protocol::Stop,
     samples::Source,
+    views::Frozen,
 };
 use crate::{
     data::batch,
@@ -20,7 +20,7 @@ use crate::{
         work::TrainPlan,
     },
     models::{
-        fast,
+        fast::{self, Extractor},
         weights::{self, WeightsError},
     },
 };
@@ -36,23 +36,37 @@ pub(super) const BATCH: usize = 32;
 /// The tensor's name in a file.
 const NAME: &str = "features";
 
-/// Features [samples, feature_dim] of a whole pack, f32 on the CPU. `None` when a stop was asked for. When memory runs
-/// out, all over again in batches of half the size.
+/// Features [samples, feature_dim] of a run's samples, by sample number, f32 on the CPU; `trunk` is the network's as it was
+/// loaded. `None` when a stop was asked for.
 ///
 /// # Errors
 /// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written, `OutOfMemory` when one image at a
 /// time is too much.
-pub fn of_pack(
-    plan: &TrainPlan,
+pub fn of_samples(
+    run: &Frozen<'_>,
+    trunk: &Extractor,
+    meter: &mut Meter,
+) -> Result<Option<Tensor>, TrainError> {
+    let mut parts = Vec::new();
+    for source in &run.samples.sources {
+        let Some(part) = of_pack(run, trunk, source, meter)? else {
+            return Ok(None);
+        };
+        parts.push(part);
+    }
+    Ok(Some(Tensor::cat(&parts, 0)))
+}
+
+/// Features of a whole pack. When memory runs out, all over again in batches of half the size.
+fn of_pack(
+    run: &Frozen<'_>,
+    trunk: &Extractor,
     source: &Source,
-    network: &Network,
-    device: Device,
-    stop: &Stop,
     meter: &mut Meter,
 ) -> Result<Option<Tensor>, TrainError> {
     let mut size = BATCH;
     loop {
-        let work = || in_batches_of(size, plan, source, network, device, stop, meter);
+        let work = || in_batches_of(size, run, trunk, source, meter);
         match (memory::guarded(work), memory::smaller(size, 1)) {
             (Err(TrainError::OutOfMemory(_)), Some(half)) => size = half,
             (done, _) => return done,
@@ -66,13 +80,18 @@ pub fn of_pack(
 
 fn in_batches_of(
     size: usize,
-    plan: &TrainPlan,
+    run: &Frozen<'_>,
+    trunk: &Extractor,
     source: &Source,
-    network: &Network,
-    device: Device,
-    stop: &Stop,
     meter: &mut Meter,
 ) -> Result<Option<Tensor>, TrainError> {
+    let Frozen {
+        plan,
+        network,
+        device,
+        stop,
+        ..
+    } = *run;
     let base = &plan.base_model;
     let key = key(plan, source, network, device, (size, None));
     let samples: Vec<usize> = (0..source.pack.len()).collect();
@@ -101,7 +120,7 @@ fn in_batches_of(
             )
             .map_err(|error| TrainError::Data(error.to_string()))?;
             let images = batch::normalize(&pixels, &base.preprocessing, device);
-            rows.push(network.features(&images).to_device(Device::Cpu));
+            rows.push(trunk.features(&images).to_device(Device::Cpu));
             meter.computed(chunk.len());
         }
         let made = Tensor::cat(&rows, 0);

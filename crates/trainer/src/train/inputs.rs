@@ -49,7 +49,7 @@ pub enum Inputs {
     },
 }
 
-/// Features of the run's samples, computed ahead.
+/// Features of the run's samples, computed ahead. Clones share them.
 #[derive(Debug)]
 pub struct Features {
     /// f32 [samples, feature_dim] on the device: of what the evaluation sees, by sample number; then of each view of the
@@ -61,6 +61,11 @@ pub struct Features {
 }
 
 impl Features {
+    /// Features [N, feature_dim] of these samples, as the evaluation sees them.
+    pub fn of(&self, samples: &[usize]) -> Tensor {
+        select(&self.table, samples)
+    }
+
     /// The rows that epoch `epoch` (from 1) trains on: each view's turn comes again after the others'.
     fn train_rows(&self, samples: &[usize], epoch: u32) -> Vec<usize> {
         if self.views == 0 {
@@ -73,6 +78,16 @@ impl Features {
             .iter()
             .map(|sample| start + self.places[sample])
             .collect()
+    }
+}
+
+impl Clone for Features {
+    fn clone(&self) -> Self {
+        Self {
+            table: self.table.shallow_clone(),
+            views: self.views,
+            places: self.places.clone(),
+        }
     }
 }
 
@@ -233,18 +248,15 @@ impl Inputs {
             samples,
             network,
             device,
-            stop,
+            ..
         } = frozen;
         let views = plan.recipe.augmented_views as usize;
         let mut meter = Meter::new(say, samples.len() + views * samples.train.len());
-        let mut parts = Vec::new();
-        for source in &samples.sources {
-            let part = features::of_pack(plan, source, network, device, stop, &mut meter)?;
-            let Some(part) = part else {
-                return Ok(None);
-            };
-            parts.push(part);
-        }
+        let plain = features::of_samples(&frozen, network.frozen_part(), &mut meter)?;
+        let Some(plain) = plain else {
+            return Ok(None);
+        };
+        let mut parts = vec![plain];
         if let Some(altered) = Views::of(plan).filter(|_| views > 0) {
             let Some(altered) = altered.features(&frozen, &mut meter)? else {
                 return Ok(None);
@@ -392,6 +404,24 @@ impl Inputs {
             .contiguous()
             .view(-1);
         Ok(Vec::<f32>::try_from(&all)?)
+    }
+
+    /// Features of a run's samples by the trunk as it was loaded, which it must still be: found or kept in the cache, whatever
+    /// trains later. `None` when a stop was asked for.
+    ///
+    /// # Errors
+    /// As `prepare`.
+    pub fn at_start(
+        &self,
+        run: &Frozen<'_>,
+        say: &mut Reporter,
+    ) -> Result<Option<Features>, TrainError> {
+        if let Self::Features(features) = self {
+            return Ok(Some(features.clone()));
+        }
+        let mut meter = Meter::new(say, run.samples.len());
+        let table = features::of_samples(run, &run.network.whole_trunk(), &mut meter)?;
+        Ok(table.map(Features::from))
     }
 
     /// Features [N, feature_dim] of these samples in evaluation, by the trunk as it is now. `None` when a stop was asked

@@ -184,6 +184,16 @@ impl Network {
         self.frozen_stages == self.trunk.stages.len()
     }
 
+    /// The stages before the first that trains, in their fast form.
+    pub fn frozen_part(&self) -> &Extractor {
+        &self.frozen
+    }
+
+    /// A copy of the whole trunk as it is now, in its fast form.
+    pub fn whole_trunk(&self) -> Extractor {
+        Extractor::new(&self.trunk)
+    }
+
     /// Features [N, `feature_dim`] of images [N, 3, S, S], with gradients for what trains, and running statistics updated
     /// where the recipe says so.
     pub fn features_train(&self, images: &Tensor) -> Tensor {

@@ -24,6 +24,7 @@ use super::{
     samples::Samples,
     saver::Saver,
     schedule, selection,
+    views::Frozen,
 };
 use crate::domain::{
     checkpoint::Metrics,
@@ -105,8 +106,18 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         .is_some_and(|inherited| inherited.keeps_head());
     let probes = recipe.head.init == HeadInit::Probe;
     if plan.resume.is_none() && probes {
-        let features = |members: &[usize]| inputs.features(&network, members, stop);
-        let Some(probe) = probe::fit(features, &samples, &|| stop.requested())? else {
+        let run = Frozen {
+            plan: &plan,
+            samples: &samples,
+            network: &network,
+            device,
+            stop,
+        };
+        let Some(features) = inputs.at_start(&run, say)? else {
+            return Ok(stopped(0, say));
+        };
+        let features = |members: &[usize]| features.of(members);
+        let Some(probe) = probe::fit(features, &samples, recipe.seed, &|| stop.requested())? else {
             return Ok(stopped(0, say));
         };
         network.start_head(&probe.weight, &probe.bias);

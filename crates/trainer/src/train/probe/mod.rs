@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 use self::logistic::{Labelled, Linear};
 use super::{
     error::TrainError,
+    order::permutation,
     samples::{Samples, Targets},
 };
 
@@ -20,6 +21,8 @@ const PATH: u32 = 24;
 const LOG10_C: [f64; 2] = [-6.0, 2.0];
 /// The path ends early when so many values in a row did not better the validation loss: beyond, it overfits, slowly.
 const PATIENCE: u32 = 4;
+/// Samples that it is fitted to, at most: what they hold in f64 is then below 400 MB for 2,048 features, and more change little.
+const SAMPLES: usize = 20_000;
 
 /// The best head on fixed features.
 #[derive(Debug)]
@@ -33,35 +36,32 @@ pub struct Probe {
 }
 
 /// Fits a path of probes to the train split and takes the one with the lowest log-loss on the validation split, of equals
-/// the smaller C. The test split is not looked at. `features` gives [N, features] of samples in evaluation, or `None` when
-/// `stopped`; then there is no probe either.
+/// the smaller C. Of each split it takes at most `SAMPLES`, drawn by `seed`. The test split is not looked at. `features`
+/// gives [N, features] of samples in evaluation. `None` when `stopped`.
 ///
 /// # Errors
-/// Those of `features`; `Diverged` when features are not finite.
+/// `Diverged` when features are not finite.
 pub fn fit(
-    features: impl Fn(&[usize]) -> Result<Option<Tensor>, TrainError>,
+    features: impl Fn(&[usize]) -> Tensor,
     samples: &Samples,
+    seed: u64,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Option<Probe>, TrainError> {
-    let labelled = |members: &[usize]| -> Result<Option<Labelled>, TrainError> {
-        let Some(features) = features(members)? else {
-            return Ok(None);
-        };
+    let labelled = |members: &[usize]| -> Result<Labelled, TrainError> {
+        let members = drawn(members, seed);
         let Targets::Class(all) = &samples.targets else {
             let reason = "a probe tells classes apart that exclude each other";
             return Err(TrainError::Plan(reason.to_owned()));
         };
         let labels: Vec<i64> = members.iter().map(|&i| all[i] as i64).collect();
-        Ok(Some(Labelled {
-            features: features.to_device(Device::Cpu).to_kind(Kind::Double),
+        Ok(Labelled {
+            features: features(&members)
+                .to_device(Device::Cpu)
+                .to_kind(Kind::Double),
             labels: Tensor::from_slice(&labels),
-        }))
+        })
     };
-    let (Some(mut train), Some(mut validation)) =
-        (labelled(&samples.train)?, labelled(&samples.validation)?)
-    else {
-        return Ok(None);
-    };
+    let (mut train, mut validation) = (labelled(&samples.train)?, labelled(&samples.validation)?);
     let scale = Scale::of(&train.features);
     if !(scale.deviation.is_finite() && scale.mean.isfinite().all().int64_value(&[]) == 1) {
         return Err(TrainError::Diverged { step: 0 });
@@ -70,6 +70,19 @@ pub fn fit(
     validation.features = scale.apply(&validation.features);
     let best = best_of_path(&train, &validation, samples.classes.len() as i64, stopped);
     Ok(best.map(|(c, linear)| scale.unfold(c, &linear)))
+}
+
+/// At most `SAMPLES` of these; all of them in their order where there are no more.
+fn drawn(members: &[usize], seed: u64) -> Vec<usize> {
+    if members.len() <= SAMPLES {
+        return members.to_vec();
+    }
+    // Epochs begin at 1: no epoch has this order.
+    let order = permutation(seed, 0, members.len());
+    order[..SAMPLES]
+        .iter()
+        .map(|&place| members[place])
+        .collect()
 }
 
 /// C and the probe of the lowest validation log-loss. Each fit starts where the one before ended.
@@ -169,9 +182,23 @@ mod tests {
     fn probe(features: &Tensor, samples: &Samples) -> Probe {
         let rows = |members: &[usize]| {
             let rows: Vec<i64> = members.iter().map(|&member| member as i64).collect();
-            Ok(Some(features.index_select(0, &Tensor::from_slice(&rows))))
+            features.index_select(0, &Tensor::from_slice(&rows))
         };
-        fit(rows, samples, &|| false).unwrap().unwrap()
+        fit(rows, samples, 1, &|| false).unwrap().unwrap()
+    }
+
+    #[test]
+    fn of_too_many_samples_some_are_drawn() {
+        let members: Vec<usize> = (7..7 + SAMPLES).collect();
+        assert_eq!(drawn(&members, 1), members);
+        let members: Vec<usize> = (7..8 + SAMPLES).collect();
+        let mut some = drawn(&members, 1);
+        assert_eq!(some, drawn(&members, 1));
+        assert_ne!(some, drawn(&members, 2));
+        some.sort_unstable();
+        some.dedup();
+        assert_eq!(some.len(), SAMPLES);
+        assert!(some.first() >= members.first() && some.last() <= members.last());
     }
 
     /// Trap 14: nothing is fitted with test rows.
@@ -218,14 +245,10 @@ mod tests {
         assert!(alike.bias.isfinite().all().int64_value(&[]) == 1);
         let broken = |members: &[usize]| {
             let shape = [members.len() as i64, 3];
-            Ok(Some(Tensor::full(
-                shape,
-                f64::NAN,
-                (Kind::Double, Device::Cpu),
-            )))
+            Tensor::full(shape, f64::NAN, (Kind::Double, Device::Cpu))
         };
         assert!(matches!(
-            fit(broken, &samples, &|| false),
+            fit(broken, &samples, 1, &|| false),
             Err(TrainError::Diverged { step: 0 })
         ));
     }

@@ -10,7 +10,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// What another try would meet again: a broken constraint, a value that cannot be read.
-pub(super) async fn persist<T, F>(what: &str, mut write: impl FnMut() -> F) -> sqlx::Result<T>
+pub async fn persist<T, F>(what: &str, mut write: impl FnMut() -> F) -> sqlx::Result<T>
 where
     F: Future<Output = sqlx::Result<T>>,
 {

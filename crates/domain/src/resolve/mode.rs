@@ -1,0 +1,43 @@
+//! How much of the trunk trains, where that is left to us: by how many samples there are for each class.
+
+use crate::{
+    file::Dataset,
+    recipe::{BatchNorm, Precision, Task},
+    request::{Auto, Freeze, Transfer},
+};
+
+/// Samples of a class from which on training the trunk pays (docs/recipes.md).
+const ENOUGH: u64 = 20;
+/// As many classes have a regression's numbers, in this reckoning.
+const OF_NUMBERS: u64 = 10;
+
+/// The freeze policy, for as many `samples` that train, and why.
+pub(super) fn freeze(asked: &Transfer, training: &Dataset, samples: u64) -> (Freeze, &'static str) {
+    let groups = match training.task {
+        Task::Regression => OF_NUMBERS,
+        _ => training.classes.len().max(1) as u64,
+    };
+    if tunes_the_trunk(asked) {
+        (Freeze::None, "the request tunes how the trunk trains")
+    } else if samples / groups < ENOUGH {
+        (
+            Freeze::All,
+            "fewer than 20 samples a class: a head on fixed features",
+        )
+    } else {
+        (
+            Freeze::None,
+            "20 samples a class or more: training the whole trunk pays",
+        )
+    }
+}
+
+/// Whether an option is given that a frozen trunk would have to refuse.
+fn tunes_the_trunk(asked: &Transfer) -> bool {
+    let asked = &asked.hyperparameters;
+    asked.backbone_learning_rate != Auto::Auto
+        || matches!(asked.layer_decay, Auto::Value(share) if share < 1.0)
+        || matches!(asked.cutmix, Auto::Value(alpha) if alpha > 0.0)
+        || asked.precision == Auto::Value(Precision::Bfloat16)
+        || asked.batch_norm == Auto::Value(BatchNorm::Update)
+}
