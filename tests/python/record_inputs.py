@@ -44,8 +44,8 @@ def stem(name, shape, channels):
 def adapted(name, stem, channels, side):
     """A network of usual weights, made for other inputs by timm's own functions."""
     options = {"img_size": side} if name.startswith("vit") else {}
-    state = filled(timm.create_model(name)).state_dict()
-    model = timm.create_model(name, in_chans=channels, **options).eval()
+    state = filled(timm.create_model(name, num_classes=1000)).state_dict()
+    model = timm.create_model(name, num_classes=1000, in_chans=channels, **options).eval()
     if options:
         state = checkpoint_filter_fn(state, model)
     state[stem] = adapt_input_conv(channels, state[stem])
@@ -126,7 +126,6 @@ print(json.dumps({
     "pictures": [
         pictures("resnet18", 64, 0.875, "bilinear", *IMAGENET),
         pictures("vit_tiny_patch16_224", 64, 0.9, "bicubic", (0.5,) * 3, (0.5,) * 3),
-        pictures("tf_efficientnet_lite0", 96, 0.875, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3),
     ],
     "one_cycle": {steps: one_cycle(steps) for steps in (10, 37, 200)},
     "cosine": {steps: cosine(steps) for steps in (7, 100)},

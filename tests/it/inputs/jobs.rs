@@ -173,7 +173,7 @@ async fn jobs_learn_from_grey_pictures() {
     // Its weights and its input go on together.
     let deeper = json!({
         "freeze": {"last_stages": 1}, "hyperparameters": {"n_epochs": 1},
-        "augmentation": {"color_jitter": {}, "rand_augment": {}, "random_erasing": 0.25},
+        "augmentation": {"color_jitter": {"brightness": 0.2, "saturation": 0.2}, "rand_augment": {}, "random_erasing": 0.25},
     });
     let next = trained(&service, &model, &file, deeper).await;
     assert!(right(&service, &next, kinds, stripes).await >= 19);
@@ -188,7 +188,7 @@ async fn jobs_learn_what_only_alpha_tells() {
     let base = register(&service, "alpha", json!({"channels": 4, "input_size": 64})).await;
     let transfer = json!({
         "freeze": {"last_stages": 1}, "hyperparameters": {"n_epochs": 4},
-        "augmentation": {"random_resized_crop": {"scale": [0.6, 1.0]}, "horizontal_flip": 0.5, "color_jitter": {}, "rand_augment": {}},
+        "augmentation": {"random_resized_crop": {"scale": [0.6, 1.0]}, "horizontal_flip": 0.5, "color_jitter": {"brightness": 0.2, "saturation": 0.2}, "rand_augment": {}},
     });
     let model = trained(&service, &base, &file, transfer.clone()).await;
     let found = right(&service, &model, kinds, square).await;

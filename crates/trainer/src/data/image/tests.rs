@@ -130,8 +130,10 @@ fn preprocessing_is_pillows() {
         println!(
             "{file} in {channels} {input_size} {crop_fraction} {interpolation:?}: mean {mean:.4}, largest {largest}"
         );
+        // Colours are multiplied by alpha and divided again, and rounded each time.
+        let mean_limit = if channels == 4 { 0.5 } else { 0.2 };
         assert!(
-            mean <= 0.2 && largest <= 5,
+            mean <= mean_limit && largest <= 5,
             "{file} in {channels} {input_size} {interpolation:?}: mean {mean}, largest {largest}"
         );
     }
