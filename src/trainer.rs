@@ -205,7 +205,7 @@ fn run_inspection(folder: &Path) -> Inspected {
                 input: &input,
                 architecture: &architecture,
                 max_bytes,
-                preprocessing: preprocessing.as_ref(),
+                preprocessing: &preprocessing.unwrap_or_default(),
             };
             import::run(&plan, folder).unwrap_or_else(|error| {
                 let full = error

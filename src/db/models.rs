@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Page, Slice, convert, tenants::TenantId};
 use crate::domain::{
-    base_model::{Layers, Preprocessing, SourceTask},
+    base_model::{AskedPreprocessing, Layers, Preprocessing, SourceTask},
     checkpoint::Metrics,
     id::{FileId, JobId, WorkerId},
     problem::Problem,
@@ -77,8 +77,8 @@ pub struct NewBaseModel {
     pub weights_file: FileId,
     /// Its `classes` are filled in from the weights' head, when left out.
     pub source_task: SourceTask,
-    /// The architecture's own when left out.
-    pub preprocessing: Option<Preprocessing>,
+    /// What is left out is as the weights tell, and as is usual for the architecture.
+    pub preprocessing: Option<AskedPreprocessing>,
     pub license: Option<String>,
 }
 
@@ -110,7 +110,7 @@ pub struct ClaimedImport {
     pub token: i64,
     pub architecture: String,
     pub weights_file: FileId,
-    pub preprocessing: Option<Preprocessing>,
+    pub preprocessing: Option<AskedPreprocessing>,
 }
 
 /// Adds a base model in status `importing`; a worker takes it from there.
@@ -133,7 +133,7 @@ pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Resu
         model.modality,
         model.weights_file.0,
         Json(&model.source_task) as Json<&SourceTask>,
-        requested as Option<Json<&Preprocessing>>,
+        requested as Option<Json<&AskedPreprocessing>>,
         model.license
     )
     .execute(pool)
@@ -303,7 +303,7 @@ pub async fn claim_import(
             lease_expires_at = now() + make_interval(secs => $2)
         from next where m.tenant_id = next.tenant_id and m.id = next.id
         returning m.tenant_id, m.id, m.token, m.architecture, m.weights_file as "weights_file!",
-            m.requested_preprocessing as "preprocessing: Json<Preprocessing>""#,
+            m.requested_preprocessing as "preprocessing: Json<AskedPreprocessing>""#,
         worker.0,
         convert::seconds(ttl),
         MAX_ATTEMPTS

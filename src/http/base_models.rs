@@ -18,7 +18,7 @@ use crate::{
         models::{Inserted, ModelStatus, NewBaseModel},
     },
     domain::{
-        base_model::{Preprocessing, SourceTask},
+        base_model::{AskedPreprocessing, SourceTask},
         fields,
         id::FileId,
         limits::MODEL_ID_CHARACTERS,
@@ -28,8 +28,6 @@ use crate::{
 
 /// Characters of an architecture's name, a licence, a source task's words.
 const WORD_CHARACTERS: usize = 128;
-/// Sides of a square input, in pixels.
-const INPUT_SIZE: std::ops::RangeInclusive<u32> = 16..=2_048;
 
 /// A base model to register.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -43,8 +41,8 @@ pub(super) struct BaseModelRequest {
     weights: Weights,
     /// What the weights were trained for; image classification when left out.
     source_task: Option<SourceTask>,
-    /// The architecture's usual input when left out.
-    preprocessing: Option<Preprocessing>,
+    /// What is left out is as the weights tell, and as is usual for the architecture.
+    preprocessing: Option<AskedPreprocessing>,
     /// Of the weights, such as `Apache-2.0`.
     license: Option<String>,
 }
@@ -175,37 +173,8 @@ impl BaseModelRequest {
                 );
             }
         }
-        let Some(input) = &self.preprocessing else {
-            return problems;
-        };
-        if !INPUT_SIZE.contains(&input.input_size) {
-            let message = format!(
-                "must be from {} to {}",
-                INPUT_SIZE.start(),
-                INPUT_SIZE.end()
-            );
-            refuse("preprocessing.input_size", fields::OUT_OF_RANGE, message);
-        }
-        if !(0.1..=1.0).contains(&input.crop_fraction) {
-            refuse(
-                "preprocessing.crop_fraction",
-                fields::OUT_OF_RANGE,
-                "must be from 0.1 to 1".to_owned(),
-            );
-        }
-        if !input.mean.iter().all(|mean| (-10.0..=10.0).contains(mean)) {
-            refuse(
-                "preprocessing.mean",
-                fields::OUT_OF_RANGE,
-                "must be from -10 to 10, on pixels scaled to 0..1".to_owned(),
-            );
-        }
-        if !input.std.iter().all(|std| (1e-3..=100.0).contains(std)) {
-            refuse(
-                "preprocessing.std",
-                fields::OUT_OF_RANGE,
-                "must be from 0.001 to 100, on pixels scaled to 0..1".to_owned(),
-            );
+        if let Some(asked) = &self.preprocessing {
+            problems.extend(asked.problems());
         }
         problems
     }

@@ -234,7 +234,7 @@ pub(super) struct ExportQuery {
 pub(super) enum ExportFormat {
     /// Everything that the model is, not compressed: weights do not shrink.
     Zip,
-    /// One file for `torch.jit.load`: preprocessed images [N, 3, S, S] in, logits [N, classes] out. Made when it is first
+    /// One file for `torch.jit.load`: preprocessed images [N, C, S, S] in, logits [N, classes] out. Made when it is first
     /// asked for, and checked against the bundle's golden logits.
     Torchscript,
 }

@@ -74,16 +74,12 @@ pub(crate) async fn queued_job(service: &Service) -> Value {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        let layers = rehead_trainer::models::layers(
-            rehead_trainer::models::registry::find("resnet18").unwrap(),
-        );
+        let resnet = rehead_trainer::models::registry::find("resnet18").unwrap();
+        let layers = rehead_trainer::models::layers(resnet, &resnet.preprocessing);
         let imported = rehead_domain::work::Imported {
             architecture: "resnet18".to_owned(),
             layers,
-            preprocessing: rehead_trainer::models::registry::find("resnet18")
-                .unwrap()
-                .preprocessing
-                .clone(),
+            preprocessing: resnet.preprocessing.clone(),
             parameters: 11_689_512,
             classes: Some(1000),
         };

@@ -84,7 +84,8 @@ async fn random_weights_make_a_poor_classifier() {
 fn random_weights(architecture: &str) -> Vec<u8> {
     tch::manual_seed(7);
     let vs = tch::nn::VarStore::new(tch::Device::Cpu);
-    let trunk = registry::find(architecture).unwrap().build(&vs.root());
+    let architecture = registry::find(architecture).unwrap();
+    let trunk = architecture.build(&vs.root(), &architecture.preprocessing);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("random.safetensors");
     tch::Tensor::write_safetensors(&trunk.named(), &path).unwrap();

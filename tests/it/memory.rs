@@ -17,7 +17,7 @@ use crate::support::{
     data::clipart_subset,
     process::{Process, eventually, limit_memory, resident_memory},
     service::Service,
-    training::{Material, Trainer, parameters, recipe},
+    training::{Material, Trainer, input, parameters, recipe},
 };
 
 const MIB: u64 = 1 << 20;
@@ -67,8 +67,9 @@ fn too_little_memory_for_one_sample_is_an_error_with_a_code() {
 fn estimated(architecture: &str, recipe: &Recipe, side: u32) -> u64 {
     let architecture = registry::find(architecture).unwrap();
     let vs = nn::VarStore::new(Device::Cpu);
-    let mut layers = registry::layers(architecture);
-    layers.costs = cost::of_stages(&architecture.build(&vs.root()), side);
+    let input = input(architecture, side);
+    let mut layers = registry::layers(architecture, &input);
+    layers.costs = cost::of_stages(&architecture.build(&vs.root(), &input), &input);
     let dataset = Dataset {
         modality: "image".into(),
         task: Task::SingleLabelClassification,

@@ -2,7 +2,14 @@
 
 use std::fmt::Write as _;
 
-use rehead_trainer::models::{fast::Extractor, ops::Norm, registry};
+use rehead_domain::base_model::Preprocessing;
+use rehead_trainer::models::{
+    adapt::adapt,
+    fast::Extractor,
+    ops::Norm,
+    registry::{self, Architecture},
+    weights::{Tensors, load_strict},
+};
 use serde_json::Value;
 use tch::{Device, Tensor, nn};
 
@@ -32,8 +39,14 @@ fn check(recording: &Value) -> Result<(), String> {
         .ok_or("the recording has no name")?;
     let architecture =
         registry::find(name).ok_or(format!("the registry lacks the architecture `{name}`"))?;
+    let size: Vec<i64> = serde_json::from_value(recording["input"]["shape"].clone()).unwrap();
+    let input = |side: i64| Preprocessing {
+        input_size: side as u32,
+        channels: size[1] as u32,
+        ..architecture.preprocessing.clone()
+    };
     let vs = nn::VarStore::new(Device::Cpu);
-    let trunk = architecture.build(&vs.root());
+    let stored = architecture.build(&vs.root(), &input(stored_side(architecture, recording)));
     let classes = recording["logits_shape"][1].as_i64().unwrap();
     let width = i64::from(architecture.feature_dim);
     let zeros = |size: &[i64]| Tensor::zeros(size, (tch::Kind::Float, Device::Cpu));
@@ -48,7 +61,7 @@ fn check(recording: &Value) -> Result<(), String> {
     } else {
         weight
     };
-    let mut named = trunk.named();
+    let mut named = stored.named();
     named.push((
         format!("{}.weight", architecture.classifier),
         weight.shallow_clone(),
@@ -60,7 +73,13 @@ fn check(recording: &Value) -> Result<(), String> {
     same_state_dict(&named, &recording["state_dict"])?;
     numbers::fill(&named);
 
-    let size: Vec<i64> = serde_json::from_value(recording["input"]["shape"].clone()).unwrap();
+    // The same weights for the images' size: timm resampled a ViT's positions.
+    let vs = nn::VarStore::new(Device::Cpu);
+    let trunk = architecture.build(&vs.root(), &input(size[2]));
+    let mut tensors: Tensors = stored.named().into_iter().collect();
+    adapt(architecture, &trunk.named(), &mut tensors);
+    load_strict(&trunk.named(), &tensors, &[]).map_err(|report| report.to_string())?;
+
     let images = numbers::images("input", &size);
     let plain = tch::no_grad(|| trunk.forward(&images, 0, Norm::Running));
     let extractor = Extractor::new(&trunk);
@@ -88,6 +107,18 @@ fn check(recording: &Value) -> Result<(), String> {
         recording,
         "pre_logits",
     )
+}
+
+/// Side of the images that a recorded ViT's positions are for; other weights fit any.
+fn stored_side(architecture: &Architecture, recording: &Value) -> i64 {
+    let usual = i64::from(architecture.preprocessing.input_size);
+    let grid = recording["state_dict"]["pos_embed"][1]
+        .as_i64()
+        .map(|tokens| (tokens - 1).isqrt());
+    match (grid, architecture.patch()) {
+        (Some(grid), Some(patch)) => grid * i64::from(patch),
+        _ => usual,
+    }
 }
 
 /// Names, shapes and order, but for BatchNorm's counters, which nothing reads.
@@ -137,13 +168,18 @@ fn compare(what: &str, found: &Tensor, recording: &Value, key: &str) -> Result<(
 #[test]
 fn layers_cover_the_trunk() {
     for architecture in registry::all() {
-        let layers = registry::layers(architecture);
+        let layers = registry::layers(architecture, &architecture.preprocessing);
         let names: std::collections::BTreeSet<&str> = layers
             .tensors
             .iter()
             .map(|tensor| tensor.name.as_str())
             .collect();
         assert_eq!(names.len(), layers.tensors.len(), "{}", architecture.name);
+        let stem = layers
+            .tensors
+            .iter()
+            .find(|tensor| tensor.name == architecture.stem());
+        assert_eq!(stem.unwrap().shape[1], 3, "{}", architecture.name);
         for stage in &layers.stages {
             assert!(stage.parameters > 0, "{} {}", architecture.name, stage.name);
             for block in &stage.blocks {
@@ -163,7 +199,7 @@ fn layers_cover_the_trunk() {
             );
         }
         let vs = nn::VarStore::new(Device::Cpu);
-        let trunk = architecture.build(&vs.root());
+        let trunk = architecture.build(&vs.root(), &architecture.preprocessing);
         assert_eq!(vs.len(), layers.tensors.len(), "{}", architecture.name);
         assert_eq!(
             trunk.stages.last().unwrap().channels,
@@ -178,7 +214,7 @@ fn frozen_batch_norm_never_moves() {
     tch::set_num_threads(2);
     let architecture = registry::find("resnet18").unwrap();
     let vs = nn::VarStore::new(Device::Cpu);
-    let trunk = architecture.build(&vs.root());
+    let trunk = architecture.build(&vs.root(), &architecture.preprocessing);
     numbers::fill(&trunk.named());
     for entry in trunk.tensors() {
         let _ = entry

@@ -7,7 +7,10 @@ use std::{
 };
 
 use rehead_domain::{
-    base_model::Preprocessing, problem::Problem, progress::Inspected, work::Imported,
+    base_model::{AskedPreprocessing, Preprocessing},
+    problem::Problem,
+    progress::Inspected,
+    work::Imported,
 };
 use rehead_trainer::{
     data::{batch, image},
@@ -34,7 +37,7 @@ fn import(input: &Path, architecture: &str, folder: &Path) -> Inspected {
         input,
         architecture,
         max_bytes: 1 << 30,
-        preprocessing: None,
+        preprocessing: &AskedPreprocessing::default(),
     };
     import::run(&plan, folder).unwrap()
 }
@@ -70,7 +73,7 @@ fn network(folder: &Path, architecture: &str) -> impl Fn(&Tensor) -> (Tensor, Te
     let architecture = registry::find(architecture).unwrap();
     let tensors = weights::read_safetensors(&folder.join(import::MODEL)).unwrap();
     let vs = nn::VarStore::new(Device::Cpu);
-    let trunk = architecture.build(&vs.root());
+    let trunk = architecture.build(&vs.root(), &architecture.preprocessing);
     weights::load_strict(&trunk.named(), &tensors, &[architecture.classifier]).unwrap();
     let [weight, bias] = ["weight", "bias"]
         .map(|part| tensors[&format!("{}.{part}", architecture.classifier)].shallow_clone());
@@ -153,7 +156,7 @@ fn published_lite0_recognises_photos() {
     let side = i64::from(preprocessing.input_size);
     let mut right = 0;
     for (bytes, class) in &photos {
-        let photo = image::decode(bytes, 1 << 24).unwrap();
+        let photo = image::decode(bytes, 1 << 24, 3).unwrap();
         let pixels =
             Tensor::from_slice(&image::preprocess(&photo, &preprocessing)).view([1, side, side, 3]);
         let (_, logits) = network(&batch::normalize(&pixels, &preprocessing, Device::Cpu));
@@ -255,17 +258,15 @@ fn weights_that_do_not_fit_are_named_tensor_by_tensor() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     let vs = nn::VarStore::new(Device::Cpu);
-    let mut named = registry::find("resnet18")
-        .unwrap()
-        .build(&vs.root())
-        .named();
+    let resnet = registry::find("resnet18").unwrap();
+    let mut named = resnet.build(&vs.root(), &resnet.preprocessing).named();
     let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, Device::Cpu));
     named.retain(|(name, _)| name != "layer2.0.bn1.weight");
     named
         .iter_mut()
         .find(|(name, _)| name == "conv1.weight")
         .unwrap()
-        .1 = zeros(&[64, 1, 7, 7]);
+        .1 = zeros(&[64, 2, 7, 7]);
     named
         .iter_mut()
         .find(|(name, _)| name == "bn1.bias")
@@ -308,10 +309,8 @@ fn an_import_of_an_import_changes_nothing() {
     fs::create_dir(&first).unwrap();
     fs::create_dir(&second).unwrap();
     let vs = nn::VarStore::new(Device::Cpu);
-    let named = registry::find("efficientnet_b0")
-        .unwrap()
-        .build(&vs.root())
-        .named();
+    let b0 = registry::find("efficientnet_b0").unwrap();
+    let named = b0.build(&vs.root(), &b0.preprocessing).named();
     let path = folder.path().join("headless.safetensors");
     weights::write_safetensors(&path, &named, &BTreeMap::new()).unwrap();
     assert_eq!(

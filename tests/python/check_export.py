@@ -30,13 +30,14 @@ def main(bundle: Path) -> None:
 def check(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     labels = json.loads((folder / "labels.json").read_text())
-    network = timm.create_model(config["architecture"], num_classes=len(labels))
+    network = timm.create_model(config["architecture"], num_classes=len(labels), **config["model_args"])
     network.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
-    network.eval()
-
     golden = load_file(folder / "golden.safetensors")
     with torch.no_grad():
-        logits = network(golden["inputs"])
+        logits = network.eval()(golden["inputs"])
+        # The folder says by itself what it is.
+        by_folder = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()(golden["inputs"])
+    assert torch.equal(by_folder, logits), "timm makes another network of the folder"
     error = (logits - golden["logits"]).abs().max().item()
     scale = golden["logits"].abs().max().item()
     assert logits.shape == golden["logits"].shape, f"{logits.shape}, expected {golden['logits'].shape}"

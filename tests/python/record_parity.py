@@ -15,7 +15,6 @@ import timm
 import torch
 
 
-
 def uniform(name, shape):
     x = (zlib.crc32(name.encode()) + np.arange(math.prod(shape), dtype=np.uint64) * 0x9E3779B9).astype(np.uint32)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
@@ -62,7 +61,8 @@ def record(name):
     return result
 
 
-folder, *names = sys.argv[1:]
-for name in names:
-    with open(f"{folder}/timm-{name}.json", "w") as file:
-        json.dump(record(name), file, separators=(",", ":"))
+if __name__ == "__main__":
+    folder, *names = sys.argv[1:]
+    for name in names:
+        with open(f"{folder}/timm-{name}.json", "w") as file:
+            json.dump(record(name), file, separators=(",", ":"))

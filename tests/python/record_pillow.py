@@ -101,6 +101,14 @@ def decoded(name, data):
     return image.convert("RGB")
 
 
+def in_channels(name, data, channels):
+    """As `decoded`, in grey, or with alpha."""
+    if channels == 4:
+        return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGBA")
+    image = decoded(name, data)
+    return image.convert("L") if channels == 1 else image
+
+
 def evaluated(image, side, crop_fraction, interpolation):
     """timm's transforms_imagenet_eval on torchvision's Resize and CenterCrop."""
     short = math.floor(side / crop_fraction)
@@ -125,7 +133,15 @@ def main():
     for name, data in files():
         (FOLDER / name).write_bytes(data)
         image = decoded(name, data)
-        record["decoded"].append({"file": name, "width": image.width, "height": image.height, "rgb": text(image)})
+        record["decoded"].append({"file": name, "width": image.width, "height": image.height, "pixels": text(image)})
+    for channels, names in [
+        (1, ["rgb.png", "rgb.jpg", "grey.jpg", "grey.png", "rgba.png", "orientation-6.png", "one-bit.png"]),
+        (4, ["rgba.png", "grey-alpha.png", "palette-alpha.png", "rgb.png", "grey.jpg", "orientation-8.webp", "rgba.webp"]),
+    ]:
+        for name in names:
+            image = in_channels(name, (FOLDER / name).read_bytes(), channels)
+            entry = {"file": name, "width": image.width, "height": image.height, "channels": channels}
+            record["decoded"].append({**entry, "pixels": text(image)})
     for name, size in [("photo-wide.png", (301, 197)), ("photo-tall.png", (90, 143)), ("photo-small.png", (23, 19))]:
         image = picture(*size)
         (FOLDER / name).write_bytes(saved(image, format="PNG", optimize=True))
@@ -137,8 +153,14 @@ def main():
                     "input_size": side,
                     "crop_fraction": crop_fraction,
                     "interpolation": interpolation,
-                    "rgb": text(result),
+                    "pixels": text(result),
                 })
+    for name, channels in [("photo-wide.png", 1), ("rgba.png", 4)]:
+        image = in_channels(name, (FOLDER / name).read_bytes(), channels)
+        for interpolation in ["bilinear", "bicubic"]:
+            result = evaluated(image, 20, 0.875, interpolation)
+            entry = {"file": name, "input_size": 20, "crop_fraction": 0.875, "interpolation": interpolation}
+            record["preprocessed"].append({**entry, "channels": channels, "pixels": text(result)})
     (FOLDER / "recorded.json").write_text(json.dumps(record, indent=0) + "\n")
 
 

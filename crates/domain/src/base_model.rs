@@ -1,7 +1,15 @@
 //! Base models: what a pre-trained network is, what it was trained for, and which layers it has.
 
+use std::{borrow::Cow, ops::RangeInclusive};
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use super::{
+    fields,
+    limits::{CHANNELS, CROP_FRACTION, INPUT_SIZE, MEAN, STD},
+    problem::Problem,
+};
 
 /// How bytes of an image become the network's input. Part of a model: other numbers here are another model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -9,12 +17,108 @@ use utoipa::ToSchema;
 pub struct Preprocessing {
     /// Side of the square input, in pixels.
     pub input_size: u32,
+    /// 1 (grey), 3 (red, green, blue) or 4 (and alpha).
+    #[serde(default = "Preprocessing::rgb")]
+    #[schema(minimum = 1, maximum = 4)]
+    pub channels: u32,
     /// The image's short side is resized to `input_size / crop_fraction`, then its centre is cropped (timm: `crop_pct`).
     pub crop_fraction: f64,
     pub interpolation: Interpolation,
-    /// Per channel (red, green, blue), on pixel values scaled to 0..1: `(x / 255 - mean) / std`.
-    pub mean: [f64; 3],
-    pub std: [f64; 3],
+    /// Per channel, on pixel values scaled to 0..1: `(x / 255 - mean) / std`.
+    #[schema(value_type = Vec<f64>)]
+    pub mean: Cow<'static, [f64]>,
+    #[schema(value_type = Vec<f64>)]
+    pub std: Cow<'static, [f64]>,
+}
+
+impl Preprocessing {
+    const fn rgb() -> u32 {
+        3
+    }
+
+    /// Bytes of a square of the input, one for each channel of a pixel.
+    pub fn square_bytes(&self) -> usize {
+        self.input_size as usize * self.input_size as usize * self.channels as usize
+    }
+}
+
+/// A base model's input, as far as its user says it; the rest is as its weights tell, and as is usual for its architecture.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AskedPreprocessing {
+    /// Side of the square input, in pixels; for a Vision Transformer a multiple of its patch, to which the positions are
+    /// resampled.
+    #[schema(minimum = 32, maximum = 1024)]
+    pub input_size: Option<u32>,
+    /// 1 (grey), 3 (red, green, blue) or 4 (and alpha). Weights for 3 are changed for 1 and 4, as timm does.
+    #[schema(minimum = 1, maximum = 4)]
+    pub channels: Option<u32>,
+    /// The image's short side is resized to `input_size / crop_fraction`, then its centre is cropped (timm: `crop_pct`).
+    #[schema(minimum = 0.1, maximum = 1)]
+    pub crop_fraction: Option<f64>,
+    pub interpolation: Option<Interpolation>,
+    /// Per channel, on pixel values scaled to 0..1: `(x / 255 - mean) / std`. Grey has the mean of the usual three when left
+    /// out; alpha has mean 1 and deviation 1, so that an opaque picture's is 0.
+    pub mean: Option<Vec<f64>>,
+    pub std: Option<Vec<f64>>,
+}
+
+impl AskedPreprocessing {
+    /// Everything that is wrong with the values themselves; paths begin with `preprocessing.`.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut refuse = |field: &str, code, message: String| {
+            problems.push(Problem::new(
+                format!("preprocessing.{field}"),
+                code,
+                message,
+            ));
+        };
+        let outside = |range: &RangeInclusive<f64>| {
+            format!("must be from {} to {}", range.start(), range.end())
+        };
+        if self
+            .input_size
+            .is_some_and(|side| !INPUT_SIZE.contains(&side))
+        {
+            let (least, most) = (INPUT_SIZE.start(), INPUT_SIZE.end());
+            let message = format!("must be from {least} to {most}");
+            refuse("input_size", fields::OUT_OF_RANGE, message);
+        }
+        if self
+            .crop_fraction
+            .is_some_and(|share| !CROP_FRACTION.contains(&share))
+        {
+            refuse(
+                "crop_fraction",
+                fields::OUT_OF_RANGE,
+                outside(&CROP_FRACTION),
+            );
+        }
+        let known = self
+            .channels
+            .is_none_or(|channels| CHANNELS.contains(&channels));
+        if !known {
+            let message = "must be 1 (grey), 3 (red, green, blue) or 4 (red, green, blue, alpha)";
+            refuse("channels", fields::OUT_OF_RANGE, message.to_owned());
+        }
+        for (field, values, range) in [("mean", &self.mean, MEAN), ("std", &self.std, STD)] {
+            let Some(values) = values else { continue };
+            if !values.iter().all(|value| range.contains(value)) {
+                let message = format!("{}, on pixels scaled to 0..1", outside(&range));
+                refuse(field, fields::OUT_OF_RANGE, message);
+            }
+            let channels = self.channels.unwrap_or(Preprocessing::rgb()) as usize;
+            if known && values.len() != channels {
+                let message = format!(
+                    "has {} numbers, and the input {channels} channels: give one number for each channel, or set `channels`",
+                    values.len()
+                );
+                refuse(field, fields::INVALID_VALUE, message);
+            }
+        }
+        problems
+    }
 }
 
 /// The filter that resizes, antialiased as Pillow's.

@@ -44,6 +44,16 @@ pub const METADATA_ENTRIES: usize = 16;
 pub const METADATA_KEY_CHARACTERS: usize = 64;
 /// Characters of a metadata value, as OpenAI's.
 pub const METADATA_VALUE_CHARACTERS: usize = 512;
+/// Sides of a network's square input, in pixels.
+pub const INPUT_SIZE: std::ops::RangeInclusive<u32> = 32..=1_024;
+/// Channels of a network's input: grey, colours, colours and alpha.
+pub const CHANNELS: [u32; 3] = [1, 3, 4];
+/// Share of the short side that is kept of a picture.
+pub const CROP_FRACTION: std::ops::RangeInclusive<f64> = 0.1..=1.0;
+/// Mean of a channel, on pixels scaled to 0..1.
+pub const MEAN: std::ops::RangeInclusive<f64> = -10.0..=10.0;
+/// Deviation of a channel, on pixels scaled to 0..1.
+pub const STD: std::ops::RangeInclusive<f64> = 1e-3..=100.0;
 /// Characters of a base model's id.
 pub const MODEL_ID_CHARACTERS: usize = 64;
 /// Layers of a head, before its last linear one.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    base_model::{Preprocessing, SourceTask},
+    base_model::{AskedPreprocessing, Preprocessing, SourceTask},
     id::JobId,
     recipe::Recipe,
 };
@@ -108,7 +108,7 @@ pub enum InspectPlan {
         input: PathBuf,
         architecture: String,
         max_bytes: u64,
-        preprocessing: Option<Preprocessing>,
+        preprocessing: Option<AskedPreprocessing>,
     },
 }
 
@@ -117,7 +117,7 @@ pub enum InspectPlan {
 pub struct Imported {
     pub architecture: String,
     pub layers: super::base_model::Layers,
-    /// The request's, or the architecture's own.
+    /// As asked for; what was not, as the weights tell, and as is usual for the architecture.
     pub preprocessing: Preprocessing,
     /// Trainable numbers of trunk and original head.
     pub parameters: u64,

@@ -9,7 +9,11 @@
 
 use std::time::Instant;
 
-use rehead_domain::{base_model::SourceTask, recipe::Recipe, work::PlanModel};
+use rehead_domain::{
+    base_model::{Preprocessing, SourceTask},
+    recipe::Recipe,
+    work::PlanModel,
+};
 use rehead_trainer::{
     data::batch,
     models::{registry, weights},
@@ -31,7 +35,11 @@ fn main() {
     let folder = tempfile::tempdir().unwrap();
     let architecture = registry::find(&arguments[0]).unwrap();
     let vs = nn::VarStore::new(Device::Cpu);
-    let trunk = architecture.build(&vs.root());
+    let input = Preprocessing {
+        input_size: side as u32,
+        ..architecture.preprocessing.clone()
+    };
+    let trunk = architecture.build(&vs.root(), &input);
     let path = folder.path().join("weights.safetensors");
     weights::write_safetensors(&path, &trunk.named(), &Default::default()).unwrap();
     let base = PlanModel {
@@ -42,7 +50,7 @@ fn main() {
             classes: None,
             dataset: None,
         },
-        preprocessing: architecture.preprocessing.clone(),
+        preprocessing: input,
         weights: path,
         weights_sha256: String::new(),
         over: Vec::new(),

@@ -339,10 +339,11 @@ pub(crate) fn imported() -> Imported {
         },
         preprocessing: Preprocessing {
             input_size: 224,
+            channels: 3,
             crop_fraction: 0.875,
             interpolation: Interpolation::Bicubic,
-            mean: [0.5; 3],
-            std: [0.5; 3],
+            mean: vec![0.5; 3].into(),
+            std: vec![0.5; 3].into(),
         },
         parameters: 11_000_000,
         classes: Some(1_000),

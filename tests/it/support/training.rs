@@ -9,7 +9,7 @@ use std::{
 };
 
 use rehead_domain::{
-    base_model::SourceTask,
+    base_model::{Preprocessing, SourceTask},
     id::JobId,
     progress::{Inspected, Progress},
     recipe::{
@@ -18,7 +18,10 @@ use rehead_domain::{
     },
     work::{DatasetLimits, PLAN, PlanModel, TrainPlan},
 };
-use rehead_trainer::{data::inspect, models::registry};
+use rehead_trainer::{
+    data::inspect,
+    models::registry::{self, Architecture},
+};
 use tch::{Device, Tensor, nn};
 use tempfile::TempDir;
 
@@ -69,7 +72,8 @@ pub(crate) fn recipe() -> Recipe {
 
 /// Names of the architecture's parameters that begin with one of these.
 pub(crate) fn parameters(architecture: &str, parts: &[&str]) -> Vec<String> {
-    registry::layers(registry::find(architecture).unwrap())
+    let architecture = registry::find(architecture).unwrap();
+    registry::layers(architecture, &architecture.preprocessing)
         .tensors
         .into_iter()
         .filter(|tensor| tensor.trainable && parts.iter().any(|part| tensor.name.starts_with(part)))
@@ -77,17 +81,32 @@ pub(crate) fn parameters(architecture: &str, parts: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// A base model whose weights follow the rules of the parity recordings, in a file in `folder`.
-pub(crate) fn base_model(architecture: &str, folder: &Path) -> Result<PlanModel, String> {
-    let architecture = registry::find(architecture).ok_or(format!(
-        "the registry lacks the architecture `{architecture}`"
-    ))?;
+/// An architecture's usual input with sides of its own.
+pub(crate) fn input(architecture: &Architecture, side: u32) -> Preprocessing {
+    Preprocessing {
+        input_size: side,
+        ..architecture.preprocessing.clone()
+    }
+}
+
+/// A base model of usual input whose weights follow the rules of the parity recordings, in a file in `folder`.
+pub(crate) fn base_model(architecture: &str, folder: &Path) -> PlanModel {
+    let architecture = registry::find(architecture).unwrap();
+    base_model_for(architecture, &architecture.preprocessing, folder)
+}
+
+/// The same for this input.
+pub(crate) fn base_model_for(
+    architecture: &Architecture,
+    input: &Preprocessing,
+    folder: &Path,
+) -> PlanModel {
     let vs = nn::VarStore::new(Device::Cpu);
-    let named = architecture.build(&vs.root()).named();
+    let named = architecture.build(&vs.root(), input).named();
     numbers::fill(&named);
     let weights = folder.join("base.safetensors");
     Tensor::write_safetensors(&named, &weights).unwrap();
-    Ok(PlanModel {
+    PlanModel {
         id: architecture.name.to_owned(),
         architecture: architecture.name.to_owned(),
         source_task: SourceTask {
@@ -95,11 +114,11 @@ pub(crate) fn base_model(architecture: &str, folder: &Path) -> Result<PlanModel,
             classes: None,
             dataset: None,
         },
-        preprocessing: architecture.preprocessing.clone(),
+        preprocessing: input.clone(),
         weights,
         weights_sha256: "0".repeat(64),
         over: Vec::new(),
-    })
+    }
 }
 
 /// What all runs of one test share: a pack of clip art, a network's weights, a cache.
@@ -152,8 +171,8 @@ impl Material {
         };
         let said = inspect::run(&archive, &limits, 1, dir.path());
         assert_eq!(said, Inspected::Accepted);
-        let mut base = base_model(architecture, dir.path()).unwrap();
-        base.preprocessing.input_size = side;
+        let architecture = registry::find(architecture).unwrap();
+        let base = base_model_for(architecture, &input(architecture, side), dir.path());
         Self { dir, base }
     }
 

@@ -47,7 +47,9 @@ fn trap_10_other_bytes_weights_preprocessing_or_cut_are_other_features() {
                 Interpolation::Bicubic => Interpolation::Bilinear,
             };
         }),
-        ("mean", |plan| plan.base_model.preprocessing.mean[0] += 0.1),
+        ("mean", |plan| {
+            plan.base_model.preprocessing.mean.to_mut()[0] += 0.1
+        }),
         ("cut", |plan| plan.recipe.cut = "layer3".to_owned()),
     ];
     for (name, change) in changes {

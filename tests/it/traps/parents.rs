@@ -41,7 +41,7 @@ fn tensors(network: &Network) -> BTreeMap<String, Tensor> {
 /// The base model, a parent with three classes whose trunk and head have moved, and the parent's tensors.
 fn parent(folder: &Path) -> (PlanModel, BTreeMap<String, Tensor>) {
     tch::set_num_threads(1);
-    let base = base_model("resnet18", folder).unwrap();
+    let base = base_model("resnet18", folder);
     let normal = Head {
         init: HeadInit::Normal,
         ..recipe().head

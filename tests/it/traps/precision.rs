@@ -13,7 +13,7 @@ use tch::{Device, Kind as Number, Tensor, nn};
 use super::{build, copies, layer4, train_on_images};
 use crate::support::{
     numbers,
-    training::{Material, parameters, recipe},
+    training::{Material, input, parameters, recipe},
 };
 
 fn halved(recipe: Recipe) -> Recipe {
@@ -41,7 +41,8 @@ fn every_architecture_computes_and_learns_in_bfloat16_as_in_float32_by_rounding(
         "squeezenet1_1",
     ] {
         let vs = nn::VarStore::new(Device::Cpu);
-        let trunk = registry::find(name).unwrap().build(&vs.root());
+        let architecture = registry::find(name).unwrap();
+        let trunk = architecture.build(&vs.root(), &input(architecture, 64));
         numbers::fill(&trunk.named());
         let images = numbers::images("input-1", &[2, 3, 64, 64]);
         let run = |kind: Number| {

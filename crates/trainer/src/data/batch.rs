@@ -13,7 +13,7 @@ use rayon::{
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    image::{DecodeError, Rgb8, decode, preprocess_into},
+    image::{Bitmap, DecodeError, decode, preprocess_into},
     pack::Pack,
 };
 use crate::domain::base_model::Preprocessing;
@@ -26,7 +26,7 @@ pub struct BatchError {
     pub source: DecodeError,
 }
 
-/// Decodes and preprocesses samples on `threads` threads: u8 `[samples, S, S, 3]`, in the order asked for.
+/// Decodes and preprocesses samples on `threads` threads: u8 `[samples, S, S, C]`, in the order asked for.
 ///
 /// # Errors
 /// The first sample that cannot be decoded.
@@ -36,41 +36,36 @@ pub fn load(
     preprocessing: &Preprocessing,
     threads: usize,
 ) -> Result<Tensor, BatchError> {
-    squares(
-        samples,
-        preprocessing.input_size,
-        threads,
-        |&sample, square| {
-            let image = open(pack, sample)?;
-            preprocess_into(image.picture(), preprocessing, square);
-            Ok(())
-        },
-    )
+    squares(samples, preprocessing, threads, |&sample, square| {
+        let image = open(pack, sample, preprocessing.channels)?;
+        preprocess_into(image.picture(), preprocessing, square);
+        Ok(())
+    })
 }
 
-/// Fills a square of `side` pixels for each of `rows` on `threads` threads: u8 `[rows, side, side, 3]`.
+/// Fills a square of the input for each of `rows` on `threads` threads: u8 `[rows, S, S, C]`.
 ///
 /// # Errors
 /// The first of `fill`.
 pub fn squares<T: Sync, E: Send>(
     rows: &[T],
-    side: u32,
+    input: &Preprocessing,
     threads: usize,
     fill: impl Fn(&T, &mut [u8]) -> Result<(), E> + Sync,
 ) -> Result<Tensor, E> {
-    let side = side as usize;
-    let mut squares = vec![0_u8; rows.len() * side * side * 3];
+    let mut squares = vec![0_u8; rows.len() * input.square_bytes()];
     pool(threads).install(|| {
         let jobs = rows
             .par_iter()
-            .zip(squares.par_chunks_exact_mut(side * side * 3));
+            .zip(squares.par_chunks_exact_mut(input.square_bytes()));
         jobs.try_for_each(|(row, square)| fill(row, square))
     })?;
-    let shape = [rows.len() as i64, side as i64, side as i64, 3];
+    let (side, channels) = (i64::from(input.input_size), i64::from(input.channels));
+    let shape = [rows.len() as i64, side, side, channels];
     Ok(Tensor::from_slice(&squares).view(shape))
 }
 
-/// Decodes samples on `threads` threads, and gives what `work` makes of each, in the order asked for. No more images are held
+/// Decodes samples to `channels` on `threads` threads, and gives what `work` makes of each, in the order asked for. No more images are held
 /// at a time than there are threads.
 ///
 /// # Errors
@@ -78,37 +73,38 @@ pub fn squares<T: Sync, E: Send>(
 pub fn each<T: Send>(
     pack: &Pack,
     samples: &[usize],
+    channels: u32,
     threads: usize,
-    work: impl Fn(usize, Rgb8) -> T + Sync,
+    work: impl Fn(usize, Bitmap) -> T + Sync,
 ) -> Result<Vec<T>, BatchError> {
     pool(threads).install(|| {
         let jobs = samples.par_iter();
-        jobs.map(|&sample| Ok(work(sample, open(pack, sample)?)))
+        jobs.map(|&sample| Ok(work(sample, open(pack, sample, channels)?)))
             .collect()
     })
 }
 
-fn open(pack: &Pack, sample: usize) -> Result<Rgb8, BatchError> {
+fn open(pack: &Pack, sample: usize, channels: u32) -> Result<Bitmap, BatchError> {
     // The limit was held when the pack was made.
-    decode(pack.bytes(sample), u64::MAX).map_err(|source| BatchError {
+    decode(pack.bytes(sample), u64::MAX, channels).map_err(|source| BatchError {
         path: pack.path(sample).to_owned(),
         source,
     })
 }
 
-/// What a network takes: u8 `[N, S, S, 3]` to f32 `[N, 3, S, S]` on `device`, channels last in memory,
+/// What a network takes: u8 `[N, S, S, C]` to f32 `[N, C, S, S]` on `device`, channels last in memory,
 /// `(x / 255 - mean) / std` per channel.
 pub fn normalize(images: &Tensor, preprocessing: &Preprocessing, device: Device) -> Tensor {
     let Preprocessing { mean, std, .. } = preprocessing;
-    let row = |value: &dyn Fn(usize) -> f64| {
-        let values: Vec<f32> = (0..3).map(|channel| value(channel) as f32).collect();
-        Tensor::from_slice(&values)
-            .view([1, 3, 1, 1])
+    let row = |value: &dyn Fn((&f64, &f64)) -> f64| {
+        let values = mean.iter().zip(std.iter()).map(|pair| value(pair) as f32);
+        Tensor::from_slice(&values.collect::<Vec<f32>>())
+            .view([1, -1, 1, 1])
             .to_device(device)
     };
     // One multiplication and one addition: x / (255 std) - mean / std.
-    let scale = row(&|channel| 1.0 / (255.0 * std[channel]));
-    let shift = row(&|channel| -mean[channel] / std[channel]);
+    let scale = row(&|(_, std)| 1.0 / (255.0 * std));
+    let shift = row(&|(mean, std)| -mean / std);
     let mut images = images
         .to_device(device)
         .permute([0, 3, 1, 2])
@@ -131,7 +127,7 @@ pub(super) fn pool(threads: usize) -> Arc<ThreadPool> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::{borrow::Cow, fs, path::Path};
 
     use super::*;
     use crate::{
@@ -145,10 +141,11 @@ mod tests {
 
     const PREPROCESSING: Preprocessing = Preprocessing {
         input_size: 4,
+        channels: 3,
         crop_fraction: 1.0,
         interpolation: Interpolation::Bicubic,
-        mean: [0.485, 0.456, 0.406],
-        std: [0.229, 0.224, 0.225],
+        mean: Cow::Borrowed(&[0.485, 0.456, 0.406]),
+        std: Cow::Borrowed(&[0.229, 0.224, 0.225]),
     };
 
     #[test]
@@ -181,7 +178,10 @@ mod tests {
             (vec![4, 4, 4, 3], Kind::Uint8)
         );
         for (row, sample) in [2, 0, 2, 1].into_iter().enumerate() {
-            let wanted = preprocess(&decode(&contents[sample], 1 << 20).unwrap(), &PREPROCESSING);
+            let wanted = preprocess(
+                &decode(&contents[sample], 1 << 20, 3).unwrap(),
+                &PREPROCESSING,
+            );
             let found = Vec::<u8>::try_from(batch.get(row as i64).flatten(0, -1)).unwrap();
             assert_eq!(found, wanted);
         }

@@ -5,8 +5,11 @@ use tch::{Kind, Tensor, nn};
 
 use super::{
     channels::Linear,
-    ops::{Activation, Conv, ConvShape, Padding},
+    ops::{Activation, Conv, ConvShape},
 };
+
+/// The name of a network's position embeddings.
+pub const POSITIONS: &str = "pos_embed";
 
 /// Images to tokens: a linear map of each patch, after the class token, plus position embeddings.
 #[derive(Debug)]
@@ -16,66 +19,37 @@ pub struct Embedding {
     /// [1, 1 + grid * grid, width].
     pub positions: Tensor,
     pub patches: Conv,
-    pub grid: i64,
 }
 
 impl Embedding {
-    /// Positions and class token from N(0, 0.02²).
-    pub fn new(root: &nn::Path, width: i64, patch: i64, grid: i64) -> Self {
+    /// Positions, of `grid` patches along a side, and class token from N(0, 0.02²).
+    pub fn new(root: &nn::Path, patches: ConvShape, grid: i64) -> Self {
         let init = nn::Init::Randn {
             mean: 0.0,
             stdev: 0.02,
         };
-        let shape = ConvShape {
-            inputs: 3,
-            outputs: width,
-            kernel: patch,
-            stride: patch,
-            groups: 1,
-            padding: Padding::None,
-        };
+        let width = patches.outputs;
         Self {
             class_token: root.var("cls_token", &[1, 1, width], init),
-            positions: root.var("pos_embed", &[1, 1 + grid * grid, width], init),
-            patches: Conv::new(root, "patch_embed.proj", shape, true),
-            grid,
+            positions: root.var(POSITIONS, &[1, 1 + grid * grid, width], init),
+            patches: Conv::new(root, "patch_embed.proj", patches, true),
         }
     }
 
-    /// Images [N, 3, H, W] to tokens; pixels right of and below the last whole patch are not looked at.
+    /// Images [N, C, S, S] to tokens; pixels right of and below the last whole patch are not looked at. S must be the side
+    /// that the positions are for.
     pub fn forward(&self, images: &Tensor) -> Tensor {
-        let map = self.patches.forward(images);
-        let size = map.size();
-        let tokens = map.flatten(2, 3).transpose(1, 2);
+        let tokens = self.patches.forward(images).flatten(2, 3).transpose(1, 2);
         let kind = tokens.kind();
         // By another tensor's shape, not by a number: a traced network must take any N.
         let class = self.class_token.to_kind(kind);
         let class = class.expand_as(&tokens.narrow(1, 0, 1));
-        Tensor::cat(&[class, tokens], 1) + self.positions_for(size[2], size[3]).to_kind(kind)
-    }
-
-    /// The positions of a grid of another size: resampled bicubically with antialiasing, as timm does; the class token's
-    /// stays.
-    fn positions_for(&self, rows: i64, columns: i64) -> Tensor {
-        if (rows, columns) == (self.grid, self.grid) {
-            return self.positions.shallow_clone();
-        }
-        let width = self.positions.size()[2];
-        let class = self.positions.narrow(1, 0, 1);
-        let grid = self
-            .positions
-            .narrow(1, 1, self.grid * self.grid)
-            .reshape([1, self.grid, self.grid, width])
-            .permute([0, 3, 1, 2])
-            .internal_upsample_bicubic2d_aa([rows, columns], false, None, None)
-            .permute([0, 2, 3, 1])
-            .reshape([1, rows * columns, width]);
-        Tensor::cat(&[class, grid], 1)
+        Tensor::cat(&[class, tokens], 1) + self.positions.to_kind(kind)
     }
 
     pub(super) fn visit(&self, tell: &mut dyn FnMut(String, &Tensor, bool)) {
         tell("cls_token".to_owned(), &self.class_token, true);
-        tell("pos_embed".to_owned(), &self.positions, true);
+        tell(POSITIONS.to_owned(), &self.positions, true);
         self.patches.visit(tell);
     }
 }

@@ -55,15 +55,11 @@ pub static CONVNEXT_BASE: Architecture = architecture(
 );
 
 /// Stages `stem`, `stages.0` … `stages.3`, `head.norm`.
-pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {
+pub(super) fn build(config: &Config, root: &nn::Path, inputs: i64) -> Trunk {
     let patches = |name: &str, inputs, outputs, side| {
         let shape = ConvShape {
-            inputs,
-            outputs,
-            kernel: side,
-            stride: side,
-            groups: 1,
             padding: Padding::None,
+            ..ConvShape::dense((inputs, outputs), (side, side))
         };
         Op::Conv {
             conv: Conv::new(root, name, shape, true),
@@ -72,7 +68,7 @@ pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {
     };
     let norm = |name: &str, channels| Op::LayerNorm(LayerNorm::new(root, name, channels, EPS));
     let stem = vec![
-        patches("stem.0", 3, config.width, 4),
+        patches("stem.0", inputs, config.width, 4),
         norm("stem.1", config.width),
     ];
     let mut stages = vec![Stage::plain("stem", stem, config.width)];
@@ -106,12 +102,8 @@ pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {
 fn block(root: &nn::Path, name: String, channels: i64) -> Block {
     let part = |part: &str| format!("{name}.{part}");
     let depthwise = ConvShape {
-        inputs: channels,
-        outputs: channels,
-        kernel: 7,
-        stride: 1,
         groups: channels,
-        padding: Padding::Half,
+        ..ConvShape::dense((channels, channels), (7, 1))
     };
     let (wide, gelu) = (4 * channels, Activation::Gelu);
     let body = vec![

@@ -8,13 +8,13 @@ use super::{
     ops::{Activation, Conv, Norm, Op},
     trunk::{Block, Trunk},
 };
-use crate::domain::base_model::StageCost;
+use crate::domain::base_model::{Preprocessing, StageCost};
 
-/// The costs of a trunk's stages, in order, for inputs [1, 3, `side`, `side`].
-pub fn of_stages(trunk: &Trunk, side: u32) -> Vec<StageCost> {
+/// The costs of a trunk's stages, in order, for one image of the input that it was built for.
+pub fn of_stages(trunk: &Trunk, input: &Preprocessing) -> Vec<StageCost> {
     let _no_grad = tch::no_grad_guard();
-    let side = i64::from(side);
-    let mut x = Tensor::zeros([1, 3, side, side], (Kind::Float, Device::Cpu));
+    let (channels, side) = (i64::from(input.channels), i64::from(input.input_size));
+    let mut x = Tensor::zeros([1, channels, side, side], (Kind::Float, Device::Cpu));
     let stages = trunk.stages.iter();
     stages
         .map(|stage| {
@@ -131,9 +131,9 @@ mod tests {
             ("vit_tiny_patch16_224", 1.26),
         ] {
             let vs = nn::VarStore::new(Device::Cpu);
-            let trunk = registry::find(name).unwrap().build(&vs.root());
-            let costs = of_stages(&trunk, 224);
-            assert_eq!(costs.len(), trunk.stages.len());
+            let architecture = registry::find(name).unwrap();
+            let input = &architecture.preprocessing;
+            let costs = of_stages(&architecture.build(&vs.root(), input), input);
             let macs = costs.iter().map(|cost| cost.macs).sum::<u64>() as f64 / 1e9;
             assert!((macs / published - 1.0).abs() < 0.05, "{name}: {macs}");
         }

@@ -8,7 +8,7 @@ use tch::nn;
 use super::{
     inverted::{self, Spec, Style, divisible_by_8},
     ops::{Activation, Gate, Padding},
-    registry::{Architecture, Family, imagenet},
+    registry::{Architecture, Family, imagenet, rgb},
     trunk::Trunk,
 };
 use crate::domain::base_model::{Interpolation, Preprocessing};
@@ -87,11 +87,25 @@ const fn b(
     input_size: u32,
     config: &'static Config,
 ) -> Architecture {
+    architecture(
+        name,
+        feature_dim,
+        imagenet(input_size, 0.875, Interpolation::Bicubic),
+        config,
+    )
+}
+
+const fn architecture(
+    name: &'static str,
+    feature_dim: u32,
+    preprocessing: Preprocessing,
+    config: &'static Config,
+) -> Architecture {
     Architecture {
         name,
         feature_dim,
         classifier: "classifier",
-        preprocessing: imagenet(input_size, 0.875, Interpolation::Bicubic),
+        preprocessing,
         family: Family::EfficientNet(config),
     }
 }
@@ -103,15 +117,10 @@ const fn lite(
     interpolation: Interpolation,
     config: &'static Config,
 ) -> Architecture {
-    Architecture {
-        // TensorFlow's `MEAN_RGB` and `STDDEV_RGB` of the Lite variants: (x - 127) / 128.
-        preprocessing: Preprocessing {
-            mean: [127.0 / 255.0; 3],
-            std: [128.0 / 255.0; 3],
-            ..imagenet(input_size, crop_fraction, interpolation)
-        },
-        ..b(name, FEATURES as u32, input_size, config)
-    }
+    // TensorFlow's `MEAN_RGB` and `STDDEV_RGB` of the Lite variants: (x - 127) / 128.
+    let scaled = (&[127.0 / 255.0; 3], &[128.0 / 255.0; 3]);
+    let input = rgb(input_size, crop_fraction, interpolation, scaled);
+    architecture(name, FEATURES as u32, input, config)
 }
 
 const fn scaled(width: f64, depth: f64, lite: bool) -> Config {
@@ -186,7 +195,7 @@ pub static TF_EFFICIENTNET_LITE4: Architecture = lite(
 );
 
 /// Stages `stem`, `blocks.0` … `blocks.6`, `conv_head`.
-pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {
+pub(super) fn build(config: &Config, root: &nn::Path, channels: i64) -> Trunk {
     let (activation, padding, eps) = if config.lite {
         (Activation::Relu6, Padding::Same, 1e-3)
     } else {
@@ -203,7 +212,7 @@ pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {
     let rows: Vec<Vec<Spec>> = (0..ROWS.len())
         .map(|stage| blocks(config, &style, stage, &mut inputs))
         .collect();
-    let mut stages = inverted::stages(&style, root, stem, rows);
+    let mut stages = inverted::stages(&style, root, (channels, stem), rows);
     stages.push(inverted::conv_head(&style, root, inputs, features));
     Trunk { stages }
 }

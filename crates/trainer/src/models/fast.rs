@@ -33,7 +33,7 @@ impl Extractor {
         }
     }
 
-    /// Pooled features [N, channels] of images [N, 3, H, W], both f32.
+    /// Pooled features [N, channels] of images [N, C, H, W], both f32.
     pub fn features(&self, images: &Tensor) -> Tensor {
         tch::no_grad(|| pool(&self.map(images)))
     }
@@ -91,7 +91,6 @@ fn fold_op(op: &Op) -> Op {
             class_token: op.class_token.copy(),
             positions: op.positions.copy(),
             patches: copy(&op.patches),
-            grid: op.grid,
         }),
         Op::Attention(op) => Op::Attention(Attention {
             qkv: op.qkv.copy(),
@@ -143,7 +142,10 @@ mod tests {
     use tch::{Device, nn};
 
     use super::*;
-    use crate::models::{ops::Norm, registry};
+    use crate::{
+        domain::base_model::Preprocessing,
+        models::{ops::Norm, registry},
+    };
 
     /// Statistics and scales as a trained network has, not the identity of a fresh one.
     fn unsettle(trunk: &Trunk) {
@@ -163,10 +165,15 @@ mod tests {
     #[test]
     fn folding_changes_features_by_rounding_only() {
         for architecture in registry::all() {
+            let input = Preprocessing {
+                input_size: architecture.patch().map_or(64, |patch| 5 * patch),
+                ..architecture.preprocessing.clone()
+            };
+            let side = i64::from(input.input_size);
             let vs = nn::VarStore::new(Device::Cpu);
-            let trunk = architecture.build(&vs.root());
+            let trunk = architecture.build(&vs.root(), &input);
             unsettle(&trunk);
-            let images = Tensor::randn([2, 3, 64, 64], (Kind::Float, Device::Cpu));
+            let images = Tensor::randn([2, 3, side, side], (Kind::Float, Device::Cpu));
             let plain = tch::no_grad(|| trunk.forward(&images, 0, Norm::Running));
             let fast = Extractor::new(&trunk).features(&images);
             assert_eq!(fast.size(), [2, i64::from(architecture.feature_dim)]);

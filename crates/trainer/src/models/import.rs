@@ -7,12 +7,12 @@ use anyhow::Context as _;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::{
-    cost, pth, registry,
+    adapt, cost, pth, registry,
     registry::Architecture,
     weights::{self, Tensors, WeightsError},
 };
 use crate::domain::{
-    base_model::Preprocessing,
+    base_model::{AskedPreprocessing, Preprocessing},
     problem::{self, Problem},
     progress::Inspected,
     work::Imported,
@@ -29,7 +29,7 @@ pub struct Import<'a> {
     pub input: &'a Path,
     pub architecture: &'a str,
     pub max_bytes: u64,
-    pub preprocessing: Option<&'a Preprocessing>,
+    pub preprocessing: &'a AskedPreprocessing,
 }
 
 /// Imports into `folder`: `model.safetensors` and `imported.json` when accepted, nothing when refused.
@@ -42,10 +42,7 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Inspected> {
             problems: vec![unknown(plan.architecture)],
         });
     };
-    let mut problems = plan
-        .preprocessing
-        .map(check_preprocessing)
-        .unwrap_or_default();
+    let mut problems = plan.preprocessing.problems();
     let tensors = match read(plan.input, plan.max_bytes) {
         Ok(tensors) => Some(tensors),
         Err(WeightsError::Refused { code, message }) => {
@@ -54,30 +51,33 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Inspected> {
         }
         Err(error) => return Err(error).context("reading the weights"),
     };
-    let network = tensors.map(|tensors| adopt(architecture, tensors));
-    let (named, classes) = match network {
-        Some(Ok(network)) if problems.is_empty() => network,
+    let network = tensors.filter(|_| problems.is_empty()).map(|tensors| {
+        let tensors = named_as_timm(architecture, tensors);
+        let input = adapt::settle(architecture, plan.preprocessing, &tensors);
+        let input = input.map_err(|problem| vec![problem])?;
+        let network = adopt(architecture, &input, tensors)?;
+        Ok((input, network))
+    });
+    let (preprocessing, (named, classes)) = match network {
+        Some(Ok(network)) => network,
         Some(Err(mut unfit)) => {
             problems.append(&mut unfit);
             return Ok(Inspected::Refused { problems });
         }
-        _ => return Ok(Inspected::Refused { problems }),
+        None => return Ok(Inspected::Refused { problems }),
     };
     let metadata = BTreeMap::from([
         ("architecture".to_owned(), architecture.name.to_owned()),
         ("format".to_owned(), "pt".to_owned()),
     ]);
     weights::write_safetensors(&folder.join(MODEL), &named, &metadata)?;
-    let mut layers = registry::layers(architecture);
+    let mut layers = registry::layers(architecture, &preprocessing);
     let head = classes.map_or(0, |classes| {
         u64::from(classes) * (u64::from(architecture.feature_dim) + 1)
     });
-    let preprocessing = plan
-        .preprocessing
-        .unwrap_or(&architecture.preprocessing)
-        .clone();
     let vs = nn::VarStore::new(Device::Cpu);
-    layers.costs = cost::of_stages(&architecture.build(&vs.root()), preprocessing.input_size);
+    let trunk = architecture.build(&vs.root(), &preprocessing);
+    layers.costs = cost::of_stages(&trunk, &preprocessing);
     let imported = Imported {
         architecture: architecture.name.to_owned(),
         parameters: layers
@@ -136,14 +136,22 @@ pub fn read(path: &Path, max_bytes: u64) -> Result<Tensors, WeightsError> {
 /// there is one, and that head's classes.
 type Network = (Vec<(String, Tensor)>, Option<u32>);
 
-/// Fits tensors to an architecture, or says everything that does not fit.
-fn adopt(architecture: &Architecture, tensors: Tensors) -> Result<Network, Vec<Problem>> {
-    let tensors: Tensors = tensors
+fn named_as_timm(architecture: &Architecture, tensors: Tensors) -> Tensors {
+    tensors
         .into_iter()
         .map(|(name, tensor)| (architecture.timm_name(&name), tensor))
-        .collect();
+        .collect()
+}
+
+/// Fits tensors to an architecture with this input, or says everything that does not fit.
+fn adopt(
+    architecture: &Architecture,
+    input: &Preprocessing,
+    mut tensors: Tensors,
+) -> Result<Network, Vec<Problem>> {
     let vs = nn::VarStore::new(Device::Cpu);
-    let mut named = architecture.build(&vs.root()).named();
+    let mut named = architecture.build(&vs.root(), input).named();
+    adapt::adapt(architecture, &named, &mut tensors);
     let (weight, bias) = (
         format!("{}.weight", architecture.classifier),
         format!("{}.bias", architecture.classifier),
@@ -167,41 +175,4 @@ fn adopt(architecture: &Architecture, tensors: Tensors) -> Result<Network, Vec<P
     }
     weights::load_strict(&named, &tensors, &[]).map_err(|report| report.problems())?;
     Ok((named, classes))
-}
-
-fn check_preprocessing(preprocessing: &Preprocessing) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut refuse = |field: &str, message: &str| {
-        problems.push(Problem::new(
-            format!("preprocessing.{field}"),
-            "invalid_value",
-            message,
-        ));
-    };
-    if !(32..=1024).contains(&preprocessing.input_size) {
-        refuse("input_size", "the side of the input is 32 to 1024 pixels");
-    }
-    if !(0.1..=1.0).contains(&preprocessing.crop_fraction) {
-        refuse(
-            "crop_fraction",
-            "the share of the short side that is kept is 0.1 to 1",
-        );
-    }
-    if !preprocessing.mean.iter().all(|mean| mean.abs() <= 10.0) {
-        refuse(
-            "mean",
-            "means are on pixels scaled to 0..1, and at most 10 in size",
-        );
-    }
-    if !preprocessing
-        .std
-        .iter()
-        .all(|std| (1e-3..=1e3).contains(std))
-    {
-        refuse(
-            "std",
-            "deviations are on pixels scaled to 0..1, from 0.001 to 1000",
-        );
-    }
-    problems
 }

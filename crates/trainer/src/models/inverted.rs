@@ -41,25 +41,24 @@ pub(super) fn divisible_by_8(channels: f64) -> i64 {
     }
 }
 
-/// Stages `stem` (3x3 at stride 2 to `channels`) and `blocks.0` and so on. `rows` gives a stage's blocks, from its index
-/// and the channels that enter it.
+/// Stages `stem` (3x3 at stride 2 from an image's channels to `stem`) and `blocks.0` and so on, a stage for each of `rows`.
 pub(super) fn stages(
     style: &Style,
     root: &nn::Path,
-    channels: i64,
+    (channels, stem): (i64, i64),
     rows: impl IntoIterator<Item = Vec<Spec>>,
 ) -> Vec<Stage> {
     let op = conv(
         style,
         root,
         ("conv_stem", "bn1"),
-        (3, channels),
+        (channels, stem),
         (3, 2),
         1,
         style.activation,
     );
-    let mut stages = vec![Stage::plain("stem", vec![op], channels)];
-    let mut inputs = channels;
+    let mut stages = vec![Stage::plain("stem", vec![op], stem)];
+    let mut inputs = stem;
     for (index, specs) in rows.into_iter().enumerate() {
         let name = format!("blocks.{index}");
         let mut blocks = Vec::new();
@@ -146,18 +145,15 @@ pub(super) fn conv(
     style: &Style,
     root: &nn::Path,
     names: (&str, &str),
-    (inputs, outputs): (i64, i64),
-    (kernel, stride): (i64, i64),
+    channels: (i64, i64),
+    size: (i64, i64),
     groups: i64,
     activation: Activation,
 ) -> Op {
     let shape = ConvShape {
-        inputs,
-        outputs,
-        kernel,
-        stride,
         groups,
         padding: style.padding,
+        ..ConvShape::dense(channels, size)
     };
     Op::ConvNorm(ConvNorm::new(root, names, shape, style.eps, activation))
 }

@@ -32,7 +32,7 @@ pub static MOBILENETV2_100: Architecture = Architecture {
 };
 
 /// Stages `stem`, `blocks.0` … `blocks.6`, `conv_head`.
-pub(super) fn build(root: &nn::Path) -> Trunk {
+pub(super) fn build(root: &nn::Path, channels: i64) -> Trunk {
     let style = Style {
         activation: Activation::Relu6,
         padding: Padding::Half,
@@ -56,7 +56,7 @@ pub(super) fn build(root: &nn::Path) -> Trunk {
             })
             .collect()
     });
-    let mut stages = inverted::stages(&style, root, 32, rows);
+    let mut stages = inverted::stages(&style, root, (channels, 32), rows);
     stages.push(inverted::conv_head(&style, root, inputs, FEATURES));
     Trunk { stages }
 }

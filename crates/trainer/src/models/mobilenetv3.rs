@@ -98,7 +98,7 @@ pub static MOBILENETV3_LARGE_100: Architecture = architecture("mobilenetv3_large
 pub static MOBILENETV3_SMALL_100: Architecture = architecture("mobilenetv3_small_100", &SMALL);
 
 /// Stages `stem`, `blocks.0` and so on (the last is the 1x1 convolution), `conv_head`.
-pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {
+pub(super) fn build(config: &Config, root: &nn::Path, channels: i64) -> Trunk {
     let style = Style {
         activation: Activation::HardSwish,
         padding: Padding::Half,
@@ -112,7 +112,7 @@ pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {
         .map(|rows| rows.iter().map(|row| spec(row, &mut inputs)).collect())
         .collect();
     let name = format!("blocks.{}", rows.len());
-    let mut stages = inverted::stages(&style, root, STEM, rows);
+    let mut stages = inverted::stages(&style, root, (channels, STEM), rows);
     let last = inverted::conv(
         &style,
         root,
@@ -123,14 +123,7 @@ pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {
         style.activation,
     );
     stages.push(Stage::plain(&name, vec![last], config.last));
-    let shape = ConvShape {
-        inputs: config.last,
-        outputs: config.features,
-        kernel: 1,
-        stride: 1,
-        groups: 1,
-        padding: Padding::Half,
-    };
+    let shape = ConvShape::dense((config.last, config.features), (1, 1));
     let head = Op::Conv {
         conv: Conv::new(root, "conv_head", shape, true),
         activation: style.activation,

@@ -74,6 +74,20 @@ pub struct ConvShape {
     pub padding: Padding,
 }
 
+impl ConvShape {
+    /// From all inputs to all outputs, padded by half the kernel.
+    pub fn dense((inputs, outputs): (i64, i64), (kernel, stride): (i64, i64)) -> Self {
+        Self {
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            groups: 1,
+            padding: Padding::Half,
+        }
+    }
+}
+
 /// One step of a block.
 #[derive(Debug)]
 pub enum Op {
@@ -281,14 +295,7 @@ impl ConvNorm {
 impl SqueezeExcite {
     /// `inner` channels between the two 1x1 convolutions.
     pub fn new(root: &nn::Path, name: &str, channels: i64, inner: i64, gate: Gate) -> Self {
-        let shape = |inputs, outputs| ConvShape {
-            inputs,
-            outputs,
-            kernel: 1,
-            stride: 1,
-            groups: 1,
-            padding: Padding::Half,
-        };
+        let shape = |inputs, outputs| ConvShape::dense((inputs, outputs), (1, 1));
         Self {
             gate,
             reduce: Conv::new(

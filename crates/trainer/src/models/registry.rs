@@ -1,6 +1,8 @@
 //! Every architecture that Rehead can build. To add one: a file for its family, and a line in `ALL`; the tests over the
 //! registry then check it unasked.
 
+use std::borrow::Cow;
+
 use tch::{Device, nn};
 
 use super::{
@@ -81,16 +83,39 @@ pub fn find(name: &str) -> Option<&'static Architecture> {
 }
 
 impl Architecture {
-    /// Builds the trunk with fresh weights (drawn from torch's generator) under `path`, every parameter trainable.
-    pub fn build(&self, path: &nn::Path) -> Trunk {
+    /// Builds the trunk for this input with fresh weights (drawn from torch's generator) under `path`, every parameter
+    /// trainable. The stem has as many inputs as `input` channels; a Vision Transformer has a position for each patch.
+    pub fn build(&self, path: &nn::Path, input: &Preprocessing) -> Trunk {
+        let channels = i64::from(input.channels);
         match self.family {
-            Family::ConvNext(config) => convnext::build(config, path),
-            Family::EfficientNet(config) => efficientnet::build(config, path),
-            Family::MobileNetV2 => mobilenetv2::build(path),
-            Family::MobileNetV3(config) => mobilenetv3::build(config, path),
-            Family::ResNet(config) => resnet::build(config, path),
-            Family::SqueezeNet => squeezenet::build(path),
-            Family::Vit(config) => vit::build(config, path),
+            Family::ConvNext(config) => convnext::build(config, path, channels),
+            Family::EfficientNet(config) => efficientnet::build(config, path, channels),
+            Family::MobileNetV2 => mobilenetv2::build(path, channels),
+            Family::MobileNetV3(config) => mobilenetv3::build(config, path, channels),
+            Family::ResNet(config) => resnet::build(config, path, channels),
+            Family::SqueezeNet => squeezenet::build(path, channels),
+            Family::Vit(config) => vit::build(config, path, input),
+        }
+    }
+
+    /// The name of the weight that reads the image.
+    pub fn stem(&self) -> &'static str {
+        match self.family {
+            Family::ConvNext(_) => "stem.0.weight",
+            Family::EfficientNet(_) | Family::MobileNetV2 | Family::MobileNetV3(_) => {
+                "conv_stem.weight"
+            }
+            Family::ResNet(_) => "conv1.weight",
+            Family::SqueezeNet => "features.0.weight",
+            Family::Vit(_) => "patch_embed.proj.weight",
+        }
+    }
+
+    /// Side of a Vision Transformer's patches, of which its input's side must be a multiple; `None` for other networks.
+    pub fn patch(&self) -> Option<u32> {
+        match self.family {
+            Family::Vit(config) => Some(config.patch as u32),
+            _ => None,
         }
     }
 
@@ -110,19 +135,35 @@ pub(super) const fn imagenet(
     crop_fraction: f64,
     interpolation: Interpolation,
 ) -> Preprocessing {
-    Preprocessing {
+    rgb(
         input_size,
         crop_fraction,
         interpolation,
-        mean: IMAGENET_MEAN,
-        std: IMAGENET_STD,
+        (&IMAGENET_MEAN, &IMAGENET_STD),
+    )
+}
+
+/// Pictures of red, green and blue.
+pub(super) const fn rgb(
+    input_size: u32,
+    crop_fraction: f64,
+    interpolation: Interpolation,
+    (mean, std): (&'static [f64; 3], &'static [f64; 3]),
+) -> Preprocessing {
+    Preprocessing {
+        input_size,
+        channels: 3,
+        crop_fraction,
+        interpolation,
+        mean: Cow::Borrowed(mean),
+        std: Cow::Borrowed(std),
     }
 }
 
-/// The stages, blocks and tensors of an architecture's trunk, in forward order, as timm names them.
-pub fn layers(architecture: &Architecture) -> Layers {
+/// The stages, blocks and tensors of an architecture's trunk for this input, in forward order, as timm names them.
+pub fn layers(architecture: &Architecture, input: &Preprocessing) -> Layers {
     let vs = nn::VarStore::new(Device::Cpu);
-    let trunk = architecture.build(&vs.root());
+    let trunk = architecture.build(&vs.root(), input);
     let tensors: Vec<LayerTensor> = trunk
         .tensors()
         .into_iter()

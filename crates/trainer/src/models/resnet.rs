@@ -5,7 +5,7 @@
 use tch::nn;
 
 use super::{
-    ops::{Activation, ConvNorm, ConvShape, Op, Padding},
+    ops::{Activation, ConvNorm, ConvShape, Op},
     registry::{Architecture, Family, imagenet},
     trunk::{Block, Stage, Trunk},
 };
@@ -69,8 +69,8 @@ pub static RESNET152: Architecture = architecture(
 );
 
 /// Stages `stem`, `layer1` … `layer4`.
-pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {
-    let stem = conv(root, "conv1", "bn1", (3, 64), (7, 2), Activation::Relu);
+pub(super) fn build(config: &Config, root: &nn::Path, inputs: i64) -> Trunk {
+    let stem = conv(root, "conv1", "bn1", (inputs, 64), (7, 2), Activation::Relu);
     let block = Block {
         name: "stem".to_owned(),
         body: vec![stem, Op::MaxPool],
@@ -167,17 +167,10 @@ fn conv(
     root: &nn::Path,
     conv: &str,
     norm: &str,
-    (inputs, outputs): (i64, i64),
-    (kernel, stride): (i64, i64),
+    channels: (i64, i64),
+    size: (i64, i64),
     activation: Activation,
 ) -> Op {
-    let shape = ConvShape {
-        inputs,
-        outputs,
-        kernel,
-        stride,
-        groups: 1,
-        padding: Padding::Half,
-    };
+    let shape = ConvShape::dense(channels, size);
     Op::ConvNorm(ConvNorm::new(root, (conv, norm), shape, EPS, activation))
 }

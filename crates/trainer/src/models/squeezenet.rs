@@ -35,18 +35,14 @@ const MODULES: [(i64, i64, i64); 8] = [
 const POOLED: [i64; 3] = [3, 6, 9];
 
 /// Stages `stem`, then a fire module each: `features.3`, `features.4`, `features.6` … `features.12`.
-pub(super) fn build(root: &nn::Path) -> Trunk {
-    let shape = |inputs, outputs, kernel, stride, padding| ConvShape {
-        inputs,
-        outputs,
-        kernel,
-        stride,
-        groups: 1,
-        padding,
-    };
+pub(super) fn build(root: &nn::Path, channels: i64) -> Trunk {
     let conv = |name: &str, shape| Conv::new(root, name, shape, true);
+    let shape = ConvShape {
+        padding: Padding::None,
+        ..ConvShape::dense((channels, 64), (3, 2))
+    };
     let stem = Op::Conv {
-        conv: conv("features.0", shape(3, 64, 3, 2, Padding::None)),
+        conv: conv("features.0", shape),
         activation: Activation::Relu,
     };
     let mut stages = vec![Stage::plain("stem", vec![stem], 64)];
@@ -54,7 +50,7 @@ pub(super) fn build(root: &nn::Path) -> Trunk {
     for (module, squeezed, outputs) in MODULES {
         let name = format!("features.{module}");
         let part = |part: &str, inputs, outputs, kernel| {
-            let shape = shape(inputs, outputs, kernel, 1, Padding::Half);
+            let shape = ConvShape::dense((inputs, outputs), (kernel, 1));
             conv(&format!("{name}.{part}"), shape)
         };
         let fire = Op::Fire(Fire {

@@ -46,7 +46,7 @@ pub struct TrunkTensor {
 }
 
 impl Trunk {
-    /// The pooled features [N, feature_dim], f32, of `x`, in whose numbers all stages compute, and which is what enters stage `from_stage`: images [N, 3, H, W] for 0,
+    /// The pooled features [N, feature_dim], f32, of `x`, in whose numbers all stages compute, and which is what enters stage `from_stage`: images [N, C, H, W] for 0,
     /// or what `forward_until` returned for that stage.
     ///
     /// With `Norm::Batch`, each BatchNorm whose own weight trains (`requires_grad`) uses the batch's statistics and

@@ -7,8 +7,8 @@ use tch::nn;
 use super::{
     attention::{Attention, Embedding},
     channels::{LayerNorm, LayerScale, Linear},
-    ops::{Activation, Op},
-    registry::{Architecture, Family, imagenet},
+    ops::{Activation, ConvShape, Op, Padding},
+    registry::{Architecture, Family, imagenet, rgb},
     trunk::{Stage, Trunk},
 };
 use crate::domain::base_model::{Interpolation, Preprocessing};
@@ -24,38 +24,37 @@ const SCALE: f64 = 1e-5;
 #[derive(Debug)]
 pub(super) struct Config {
     width: i64,
-    patch: i64,
-    /// Patches along a side of the input that the position embeddings are stored for.
-    grid: i64,
+    pub(super) patch: i64,
     layer_scale: bool,
 }
 
-const fn patch16(name: &'static str, config: &'static Config) -> Architecture {
+const fn architecture(
+    name: &'static str,
+    config: &'static Config,
+    preprocessing: Preprocessing,
+) -> Architecture {
     Architecture {
         name,
         feature_dim: config.width as u32,
         classifier: "head",
-        preprocessing: Preprocessing {
-            mean: [0.5; 3],
-            std: [0.5; 3],
-            ..imagenet(224, 0.9, Interpolation::Bicubic)
-        },
+        preprocessing,
         family: Family::Vit(config),
     }
 }
 
+const fn patch16(name: &'static str, config: &'static Config) -> Architecture {
+    let input = rgb(224, 0.9, Interpolation::Bicubic, (&[0.5; 3], &[0.5; 3]));
+    architecture(name, config, input)
+}
+
 const fn dinov2(name: &'static str, config: &'static Config) -> Architecture {
-    Architecture {
-        preprocessing: imagenet(518, 1.0, Interpolation::Bicubic),
-        ..patch16(name, config)
-    }
+    architecture(name, config, imagenet(518, 1.0, Interpolation::Bicubic))
 }
 
 const fn config16(width: i64) -> Config {
     Config {
         width,
         patch: 16,
-        grid: 14,
         layer_scale: false,
     }
 }
@@ -64,7 +63,6 @@ const fn config14(width: i64) -> Config {
     Config {
         width,
         patch: 14,
-        grid: 37,
         layer_scale: true,
     }
 }
@@ -81,9 +79,15 @@ pub static VIT_BASE_PATCH14_DINOV2: Architecture =
     dinov2("vit_base_patch14_dinov2", &const { config14(768) });
 
 /// Stages `patch_embed` (with the class token and the positions), `blocks.0` … `blocks.11`, `norm`.
-pub(super) fn build(config: &Config, root: &nn::Path) -> Trunk {
+pub(super) fn build(config: &Config, root: &nn::Path, input: &Preprocessing) -> Trunk {
     let width = config.width;
-    let embed = Op::Embedding(Embedding::new(root, width, config.patch, config.grid));
+    let channels = i64::from(input.channels);
+    let patches = ConvShape {
+        padding: Padding::None,
+        ..ConvShape::dense((channels, width), (config.patch, config.patch))
+    };
+    let grid = i64::from(input.input_size) / config.patch;
+    let embed = Op::Embedding(Embedding::new(root, patches, grid));
     let mut stages = vec![Stage::plain("patch_embed", vec![embed], width)];
     for index in 0..DEPTH {
         let name = format!("blocks.{index}");

@@ -91,7 +91,7 @@ pub fn export(job_folder: &Path, export: &Export) -> Result<(), TrainError> {
     write_tensors(
         &folder.join(GOLDEN),
         &golden,
-        "inputs [N, 3, S, S] after preprocessing, logits [N, classes]",
+        "inputs [N, C, S, S] after preprocessing, logits [N, classes]",
     )?;
 
     sync(folder).map_err(TrainError::io(failed))?;
@@ -156,6 +156,7 @@ fn config(export: &Export) -> Value {
     } = export;
     let Preprocessing {
         input_size,
+        channels,
         crop_fraction,
         interpolation,
         mean,
@@ -171,13 +172,22 @@ fn config(export: &Export) -> Value {
         Reading::Thresholds(found) => thresholds = Some(found),
         Reading::Plain => {}
     }
+    // What `timm.create_model` must be told: the weights are of this shape.
+    let mut arguments = serde_json::Map::new();
+    if *channels != 3 {
+        arguments.insert("in_chans".to_owned(), json!(channels));
+    }
+    if network.architecture.patch().is_some() {
+        arguments.insert("img_size".to_owned(), json!(input_size));
+    }
     json!({
         "architecture": network.architecture.name,
+        "model_args": arguments,
         "num_classes": samples.outputs(),
         "num_features": network.feature_dim,
         "pretrained_cfg": {
             "tag": plan.fine_tuned_model,
-            "input_size": [3, input_size, input_size],
+            "input_size": [channels, input_size, input_size],
             "fixed_input_size": false,
             "crop_pct": crop_fraction,
             "interpolation": interpolation,

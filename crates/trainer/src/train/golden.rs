@@ -15,7 +15,7 @@ const SMALLEST_SCALE: f64 = 1e-3;
 
 #[derive(Debug)]
 pub struct Golden {
-    /// [N, 3, S, S], after preprocessing.
+    /// [N, C, S, S], after preprocessing.
     pub inputs: Tensor,
     /// [N, classes]
     logits: Tensor,

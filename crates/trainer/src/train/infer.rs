@@ -90,7 +90,8 @@ impl Bundle {
             ))
         })?;
         let mut vs = nn::VarStore::new(Device::Cpu);
-        let mut trunk = architecture.build(&vs.root());
+        let preprocessing = read_json(&folder.join(PREPROCESS))?;
+        let mut trunk = architecture.build(&vs.root(), &preprocessing);
         let feature_dim = cut_at(&mut trunk, architecture, &config.rehead.cut)?;
         let recipe = &config.rehead.recipe.head;
         let outputs = match reading {
@@ -107,7 +108,6 @@ impl Bundle {
             .map_err(|error| TrainError::Weights(error.to_string()))?;
         weights::load_strict(&tensors, &saved, &[])
             .map_err(|report| TrainError::Weights(format!("{}: {report}", path.display())))?;
-        let preprocessing = read_json(&folder.join(PREPROCESS))?;
         // Nothing trains here, and tracing takes only tensors that cannot.
         vs.freeze();
         Ok(Self {
@@ -118,12 +118,12 @@ impl Bundle {
         })
     }
 
-    /// Width and height of the images it takes.
-    pub fn input_size(&self) -> i64 {
-        i64::from(self.preprocessing.input_size)
+    /// What images it takes.
+    pub fn input(&self) -> &Preprocessing {
+        &self.preprocessing
     }
 
-    /// Logits [N, classes] of images [N, 3, S, S] f32.
+    /// Logits [N, classes] of images [N, C, S, S] f32.
     pub fn logits(&self, images: &Tensor) -> Tensor {
         tch::no_grad(|| self.head.forward(&self.extractor.features(images)))
     }
@@ -157,8 +157,12 @@ impl Bundle {
     }
 
     fn read(&self, pixels: &[u8], count: i64) -> Result<Vec<ImageOutcome>, TrainError> {
-        let side = i64::from(self.preprocessing.input_size);
-        let images = Tensor::f_from_data_size(pixels, &[count, side, side, 3], Kind::Uint8)?;
+        let (side, channels) = (
+            i64::from(self.preprocessing.input_size),
+            i64::from(self.preprocessing.channels),
+        );
+        let shape = [count, side, side, channels];
+        let images = Tensor::f_from_data_size(pixels, &shape, Kind::Uint8)?;
         let logits = self.logits(&batch::normalize(&images, &self.preprocessing, Device::Cpu));
         let outputs = self.head.bias.size()[0] as usize;
         let rows = |all: &Tensor| -> Result<Vec<Vec<f32>>, TrainError> {
@@ -225,7 +229,8 @@ fn read_as(facts: &RunFacts, classes: usize) -> Result<Reading, TrainError> {
 
 fn decode(path: &Path, preprocessing: &Preprocessing) -> Result<Vec<u8>, String> {
     let bytes = fs::read(path).map_err(|error| format!("cannot read the image: {error}"))?;
-    let image = image::decode(&bytes, MAX_PIXELS).map_err(|error| error.to_string())?;
+    let image = image::decode(&bytes, MAX_PIXELS, preprocessing.channels)
+        .map_err(|error| error.to_string())?;
     Ok(image::preprocess(&image, preprocessing))
 }
 

@@ -353,7 +353,7 @@ impl Inputs {
         }
     }
 
-    /// What is mixed: features [N, feature_dim] while the whole trunk is frozen, otherwise images [N, 3, S, S].
+    /// What is mixed: features [N, feature_dim] while the whole trunk is frozen, otherwise images [N, C, S, S].
     fn read_train(
         &self,
         network: &Network,
@@ -475,7 +475,7 @@ impl Inputs {
         }
     }
 
-    /// Images [N, 3, S, S] f32 on the device.
+    /// Images [N, C, S, S] f32 on the device.
     fn images(&self, samples: &[usize]) -> Result<Tensor, TrainError> {
         let Self::Pixels {
             sources,
@@ -487,7 +487,7 @@ impl Inputs {
         else {
             unreachable!("features have no images: this is a bug")
         };
-        let pixels = pixels::gather(sources, samples, preprocessing.input_size, *threads)?;
+        let pixels = pixels::gather(sources, samples, preprocessing, *threads)?;
         Ok(batch::normalize(&pixels, preprocessing, *device))
     }
 }

@@ -75,7 +75,7 @@ impl Mixing {
 }
 
 impl Mix {
-    /// Joins `ours` with `theirs`, both images [N, 3, S, S] or features [N, feature_dim], row by row.
+    /// Joins `ours` with `theirs`, both images [N, C, S, S] or features [N, feature_dim], row by row.
     pub fn apply(&self, ours: &Tensor, theirs: &Tensor) -> Tensor {
         let Some(patch) = self.patch else {
             return ours * self.share + theirs * (1.0 - self.share);

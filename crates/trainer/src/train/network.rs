@@ -194,7 +194,7 @@ impl Network {
         Extractor::new(&self.trunk)
     }
 
-    /// Features [N, `feature_dim`] of images [N, 3, S, S], with gradients for what trains, and running statistics updated
+    /// Features [N, `feature_dim`] of images [N, C, S, S], with gradients for what trains, and running statistics updated
     /// where the recipe says so.
     pub fn features_train(&self, images: &Tensor) -> Tensor {
         let input = tch::no_grad(|| self.enter(images));
@@ -211,7 +211,7 @@ impl Network {
         }
     }
 
-    /// Features [N, `feature_dim`] of images [N, 3, S, S], in evaluation.
+    /// Features [N, `feature_dim`] of images [N, C, S, S], in evaluation.
     pub fn features(&self, images: &Tensor) -> Tensor {
         tch::no_grad(|| {
             if self.is_trunk_frozen() {
@@ -317,7 +317,7 @@ fn load_trunk(
     cut: &str,
     vs: &nn::VarStore,
 ) -> Result<(Trunk, i64), TrainError> {
-    let mut trunk = architecture.build(&vs.root());
+    let mut trunk = architecture.build(&vs.root(), &base.preprocessing);
     let unfit = |reason: String| {
         TrainError::Weights(format!("the weights of base model `{}`: {reason}", base.id))
     };

@@ -21,9 +21,9 @@ use super::{
 use crate::{
     data::{
         batch,
-        image::{Rgb8, preprocess, shrink, shrunk_size},
+        image::{Bitmap, preprocess, shrink, shrunk_size},
     },
-    domain::{file::Split, work::TrainPlan},
+    domain::{base_model::Preprocessing, file::Split, work::TrainPlan},
 };
 
 /// Of this file and of `data::image`: raised when their pixels change.
@@ -42,7 +42,7 @@ pub enum Form {
     Canvas { short: u32 },
 }
 
-/// The decoded images of a pack in a file, u8 [height, width, 3] one after the other.
+/// The decoded images of a pack in a file, u8 [height, width, channels] one after the other.
 #[derive(Debug)]
 pub struct Pixels {
     file: File,
@@ -57,11 +57,12 @@ struct Place {
     offset: u64,
     width: u32,
     height: u32,
+    channels: u32,
 }
 
 impl Place {
     fn bytes(self) -> usize {
-        self.width as usize * self.height as usize * 3
+        self.width as usize * self.height as usize * self.channels as usize
     }
 }
 
@@ -135,13 +136,14 @@ fn make(
         if stop.requested() {
             return Ok(false);
         }
-        let render = |sample: usize, image: Rgb8| -> Vec<Vec<u8>> {
+        let render = |sample: usize, image: Bitmap| -> Vec<Vec<u8>> {
             let entries = entries.iter();
             entries
                 .map(|entry| entry.render(plan, sample, &image))
                 .collect()
         };
-        let rendered = batch::each(&source.pack, chunk, plan.threads as usize, render)
+        let channels = plan.base_model.preprocessing.channels;
+        let rendered = batch::each(&source.pack, chunk, channels, plan.threads as usize, render)
             .map_err(|error| TrainError::Data(error.to_string()))?;
         for pictures in rendered {
             for (writer, picture) in writers.iter_mut().zip(pictures) {
@@ -168,7 +170,11 @@ fn make(
 
 impl Entry {
     fn new(plan: &TrainPlan, source: &Source, form: Form) -> Self {
-        let side = plan.base_model.preprocessing.input_size;
+        let Preprocessing {
+            input_size: side,
+            channels,
+            ..
+        } = plan.base_model.preprocessing;
         let validates_elsewhere = plan.validation_pack.is_some();
         let trains = |sample: usize| match source.pack.split(sample) {
             Split::Train => true,
@@ -189,6 +195,7 @@ impl Entry {
                 offset,
                 width,
                 height,
+                channels,
             };
             offset += place.bytes() as u64;
             place
@@ -197,7 +204,12 @@ impl Entry {
         let (what, shape) = match form {
             Form::Square => (
                 "pixels".to_owned(),
-                vec![pictures.len() as u64, side.into(), side.into(), 3],
+                vec![
+                    pictures.len() as u64,
+                    side.into(),
+                    side.into(),
+                    channels.into(),
+                ],
             ),
             Form::Canvas { short } => (
                 format!("canvas {short} {validates_elsewhere}"),
@@ -222,7 +234,7 @@ impl Entry {
     }
 
     /// The bytes of a sample's picture.
-    fn render(&self, plan: &TrainPlan, sample: usize, image: &Rgb8) -> Vec<u8> {
+    fn render(&self, plan: &TrainPlan, sample: usize, image: &Bitmap) -> Vec<u8> {
         let preprocessing = &plan.base_model.preprocessing;
         let place = self.pictures[sample];
         match self.form {
@@ -268,13 +280,23 @@ fn header(shape: &[u64], bytes: u64) -> Vec<u8> {
 }
 
 impl Pixels {
-    /// Width and height of a sample's picture.
-    pub fn size(&self, sample: usize) -> (u32, u32) {
+    /// A sample's picture.
+    ///
+    /// # Errors
+    /// `Io` when the file cannot be read.
+    pub fn picture(&self, sample: usize) -> Result<Bitmap, TrainError> {
         let place = self.pictures[sample];
-        (place.width, place.height)
+        let mut pixels = vec![0; place.bytes()];
+        self.read(sample, &mut pixels)?;
+        Ok(Bitmap {
+            width: place.width,
+            height: place.height,
+            channels: place.channels,
+            pixels,
+        })
     }
 
-    /// Reads a sample's picture, `height * width * 3` bytes.
+    /// Reads a sample's picture, `height * width * channels` bytes.
     ///
     /// # Errors
     /// `Io` when the file cannot be read.
@@ -286,17 +308,17 @@ impl Pixels {
     }
 }
 
-/// u8 [N, S, S, 3] of samples that are numbered through all sources, whose pictures are squares of `side` pixels.
+/// u8 [N, S, S, C] of samples that are numbered through all sources, whose pictures are squares of the input.
 ///
 /// # Errors
 /// `Io` when a file cannot be read.
 pub fn gather(
     sources: &[Pixels],
     samples: &[usize],
-    side: u32,
+    input: &Preprocessing,
     threads: usize,
 ) -> Result<Tensor, TrainError> {
-    batch::squares(samples, side, threads, |&sample, square| {
+    batch::squares(samples, input, threads, |&sample, square| {
         let (source, place) = locate(sources, sample);
         source.read(place, square)
     })

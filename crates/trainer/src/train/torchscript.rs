@@ -1,4 +1,4 @@
-//! A bundle as one TorchScript file: preprocessed images [N, 3, S, S] f32 in, logits [N, classes] out, for any N, without
+//! A bundle as one TorchScript file: preprocessed images [N, C, S, S] f32 in, logits [N, classes] out, for any N, without
 //! any code of ours. Weights are constants of the traced graph, with BatchNorm folded as in a prediction.
 //!
 //! The only file here that calls libtorch's loader, and only on what `write` wrote: users' TorchScript is never read.
@@ -18,8 +18,12 @@ const TRACED_IMAGES: i64 = 2;
 /// As `Bundle::load`; `Torch` when it cannot be traced or written.
 pub fn write(folder: &Path, target: &Path) -> Result<(), TrainError> {
     let bundle = Bundle::load(folder)?;
-    let side = bundle.input_size();
-    let example = Tensor::zeros([TRACED_IMAGES, 3, side, side], (Kind::Float, Device::Cpu));
+    let (side, channels) = (
+        i64::from(bundle.input().input_size),
+        i64::from(bundle.input().channels),
+    );
+    let shape = [TRACED_IMAGES, channels, side, side];
+    let example = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     let mut forward = |inputs: &[Tensor]| vec![bundle.logits(&inputs[0])];
     let mut module = CModule::create_by_tracing("Rehead", "forward", &[example], &mut forward)?;
     module.f_set_eval()?;

@@ -17,9 +17,9 @@ use crate::{
     data::{
         augment::{self, Augmenter},
         batch,
-        image::{Picture, Rgb8},
+        image::Bitmap,
     },
-    domain::work::TrainPlan,
+    domain::{base_model::Preprocessing, work::TrainPlan},
 };
 
 /// What features are made of.
@@ -37,7 +37,7 @@ pub struct Frozen<'a> {
 pub struct Views {
     augmenter: Augmenter,
     seed: u64,
-    side: u32,
+    preprocessing: Preprocessing,
     threads: usize,
 }
 
@@ -49,7 +49,7 @@ impl Views {
         Some(Self {
             augmenter: Augmenter::new(augmentation, preprocessing),
             seed: plan.recipe.seed,
-            side: preprocessing.input_size,
+            preprocessing: preprocessing.clone(),
             threads: plan.threads as usize,
         })
     }
@@ -64,7 +64,7 @@ impl Views {
         sample_key(self.seed, Stream::Augment, epoch, sample)
     }
 
-    /// u8 [N, S, S, 3] of training samples as epoch `epoch` (from 1) sees them. `pixels` is of the form asked for, or of
+    /// u8 [N, S, S, C] of training samples as epoch `epoch` (from 1) sees them. `pixels` is of the form asked for, or of
     /// squares.
     ///
     /// # Errors
@@ -76,24 +76,22 @@ impl Views {
         epoch: u32,
     ) -> Result<Tensor, TrainError> {
         let crops = self.augmenter.canvas().is_some();
-        batch::squares(samples, self.side, self.threads, |&sample, square| {
-            let key = self.key(epoch, sample);
-            if !crops {
-                pixels.read(sample, square)?;
-                self.augmenter.view_of_square(key, square);
-                return Ok(());
-            }
-            let (width, height) = pixels.size(sample);
-            let mut bytes = vec![0; width as usize * height as usize * 3];
-            pixels.read(sample, &mut bytes)?;
-            let picture = Picture {
-                width,
-                height,
-                pixels: &bytes,
-            };
-            self.augmenter.view(picture, key, square);
-            Ok(())
-        })
+        batch::squares(
+            samples,
+            &self.preprocessing,
+            self.threads,
+            |&sample, square| {
+                let key = self.key(epoch, sample);
+                if !crops {
+                    pixels.read(sample, square)?;
+                    self.augmenter.view_of_square(key, square);
+                    return Ok(());
+                }
+                let whole = pixels.picture(sample)?;
+                self.augmenter.view(whole.picture(), key, square);
+                Ok(())
+            },
+        )
     }
 
     /// Features [training samples, feature_dim], f32 on the CPU, of each of the recipe's views: view v is what epoch v sees.
@@ -172,9 +170,12 @@ impl Views {
         epochs: &[u32],
         meter: &mut Meter,
     ) -> Result<Option<Vec<Tensor>>, TrainError> {
-        let preprocessing = &frozen.plan.base_model.preprocessing;
+        let preprocessing = &self.preprocessing;
         let pack = &frozen.samples.sources[0].pack;
-        let side = i64::from(self.side);
+        let (side, channels) = (
+            i64::from(preprocessing.input_size),
+            i64::from(preprocessing.channels),
+        );
         let mut rows: Vec<Vec<Tensor>> = epochs.iter().map(|_| Vec::new()).collect();
         if epochs.is_empty() {
             return Ok(Some(Vec::new()));
@@ -183,18 +184,24 @@ impl Views {
             if frozen.stop.requested() {
                 return Ok(None);
             }
-            let draw = |sample: usize, image: Rgb8| {
-                let mut squares = vec![0; epochs.len() * (side * side * 3) as usize];
-                let places = squares.chunks_exact_mut((side * side * 3) as usize);
+            let draw = |sample: usize, image: Bitmap| {
+                let mut squares = vec![0; epochs.len() * preprocessing.square_bytes()];
+                let places = squares.chunks_exact_mut(preprocessing.square_bytes());
                 for (&epoch, square) in epochs.iter().zip(places) {
                     let key = self.key(epoch, sample);
                     self.augmenter.view(image.picture(), key, square);
                 }
                 squares
             };
-            let squares = batch::each(pack, chunk, self.threads, draw)
+            let squares = batch::each(pack, chunk, preprocessing.channels, self.threads, draw)
                 .map_err(|error| TrainError::Data(error.to_string()))?;
-            let shape = [chunk.len() as i64, epochs.len() as i64, side, side, 3];
+            let shape = [
+                chunk.len() as i64,
+                epochs.len() as i64,
+                side,
+                side,
+                channels,
+            ];
             let squares = Tensor::from_slice(&squares.concat()).view(shape);
             for (view, rows) in (0..).zip(&mut rows) {
                 let squares = squares.select(1, view).contiguous();

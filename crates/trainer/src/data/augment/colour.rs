@@ -6,8 +6,15 @@ use crate::domain::augmentation::ColorJitter;
 /// Red, green and blue in grey, as torchvision's `rgb_to_grayscale` (ITU-R 601).
 const GREY: [f32; 3] = [0.2989, 0.587, 0.114];
 
+/// Red, green and blue; what comes after is alpha.
+pub(super) const COLOURS: usize = 3;
+
 /// torchvision's `ColorJitter`: the four in a random order.
-pub(super) fn jitter(pixels: &mut [[u8; 3]], wanted: &ColorJitter, random: &mut Random) {
+pub(super) fn jitter<const C: usize>(
+    pixels: &mut [[u8; C]],
+    wanted: &ColorJitter,
+    random: &mut Random,
+) {
     let factor =
         |bound: f64, random: &mut Random| random.between((1.0 - bound).max(0.0), 1.0 + bound);
     for which in random.order(4) {
@@ -22,12 +29,12 @@ pub(super) fn jitter(pixels: &mut [[u8; 3]], wanted: &ColorJitter, random: &mut 
 }
 
 /// `factor` times as bright.
-pub(super) fn brighten(pixels: &mut [[u8; 3]], factor: f64) {
+pub(super) fn brighten<const C: usize>(pixels: &mut [[u8; C]], factor: f64) {
     look_up(pixels, |value| (factor * f64::from(value)) as u8);
 }
 
 /// `factor` times as far from the mean grey.
-pub(super) fn contrast(pixels: &mut [[u8; 3]], factor: f64) {
+pub(super) fn contrast<const C: usize>(pixels: &mut [[u8; C]], factor: f64) {
     let sum: u64 = pixels.iter().map(|pixel| u64::from(grey(pixel))).sum();
     let mean = sum as f64 / pixels.len() as f64;
     look_up(pixels, |value| {
@@ -36,16 +43,21 @@ pub(super) fn contrast(pixels: &mut [[u8; 3]], factor: f64) {
 }
 
 /// `factor` times as far from the pixel's own grey.
-pub(super) fn saturate(pixels: &mut [[u8; 3]], factor: f64) {
+pub(super) fn saturate<const C: usize>(pixels: &mut [[u8; C]], factor: f64) {
     let factor = factor as f32;
+    if C < COLOURS {
+        return;
+    }
     for pixel in pixels {
         let rest = (1.0 - factor) * f32::from(grey(pixel));
-        *pixel = pixel.map(|value| (factor * f32::from(value) + rest) as u8);
+        for value in colours(pixel) {
+            *value = (factor * f32::from(*value) + rest) as u8;
+        }
     }
 }
 
 /// Turns the hue by `turns` of the colour wheel, at most half of one, by way of HSV (Smith 1978).
-pub(super) fn turn(pixels: &mut [[u8; 3]], turns: f64) {
+pub(super) fn turn<const C: usize>(pixels: &mut [[u8; C]], turns: f64) {
     // Half a turn at most: one wrap brings any angle back.
     let wrapped = |sixths: f32| {
         let high = if sixths >= 6.0 { sixths - 6.0 } else { sixths };
@@ -53,6 +65,9 @@ pub(super) fn turn(pixels: &mut [[u8; 3]], turns: f64) {
     };
     let turned = 6.0 * turns as f32;
     for pixel in pixels {
+        let Some(pixel) = pixel.first_chunk_mut::<COLOURS>() else {
+            return;
+        };
         let [red, green, blue] = pixel.map(f32::from);
         let (most, least) = (red.max(green).max(blue), red.min(green).min(blue));
         let chroma = most - least;
@@ -76,15 +91,25 @@ pub(super) fn turn(pixels: &mut [[u8; 3]], turns: f64) {
     }
 }
 
-/// Each value by a function of it alone.
-pub(super) fn look_up(pixels: &mut [[u8; 3]], of: impl Fn(u8) -> u8) {
+/// Each colour's value by a function of it alone.
+pub(super) fn look_up<const C: usize>(pixels: &mut [[u8; C]], of: impl Fn(u8) -> u8) {
     let table: [u8; 256] = std::array::from_fn(|value| of(value as u8));
-    for value in pixels.as_flattened_mut() {
-        *value = table[usize::from(*value)];
+    for pixel in pixels {
+        for value in colours(pixel) {
+            *value = table[usize::from(*value)];
+        }
     }
 }
 
-fn grey(pixel: &[u8; 3]) -> u8 {
+/// The channels of a pixel that are no alpha.
+pub(super) fn colours<const C: usize>(pixel: &mut [u8; C]) -> &mut [u8] {
+    &mut pixel[..C.min(COLOURS)]
+}
+
+fn grey<const C: usize>(pixel: &[u8; C]) -> u8 {
+    let Some(pixel) = pixel.first_chunk::<COLOURS>() else {
+        return pixel[0];
+    };
     let [red, green, blue] = pixel.map(f32::from);
     (GREY[0] * red + GREY[1] * green + GREY[2] * blue) as u8
 }

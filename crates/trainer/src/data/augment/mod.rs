@@ -1,5 +1,6 @@
 //! Training pictures altered at random, as torchvision's transforms do: `RandomResizedCrop`, `RandomHorizontalFlip`,
-//! `ColorJitter`, `RandAugment`, `RandomErasing`, in this order, on bytes. A key decides all that is drawn for a picture.
+//! `ColorJitter`, `RandAugment`, `RandomErasing`, in this order, on bytes. A key decides all that is drawn for a picture. Of
+//! grey pictures hue and saturation stay, as in torchvision; alpha moves with its pixel, and no colour's change reaches it.
 
 mod colour;
 mod rand_augment;
@@ -24,8 +25,8 @@ const CANVAS: f64 = 1.5;
 pub struct Augmenter {
     augmentation: Augmentation,
     preprocessing: Preprocessing,
-    /// What is put where nothing of the picture is: the mean colour, which is 0 after normalisation.
-    fill: [u8; 3],
+    /// What is put where nothing of the picture is: the mean of each channel, which is 0 after normalisation.
+    fill: Vec<u8>,
 }
 
 impl Augmenter {
@@ -34,7 +35,9 @@ impl Augmenter {
             augmentation: augmentation.clone(),
             fill: preprocessing
                 .mean
-                .map(|mean| (mean * 255.0).round().clamp(0.0, 255.0) as u8),
+                .iter()
+                .map(|mean| (mean * 255.0).round().clamp(0.0, 255.0) as u8)
+                .collect(),
             preprocessing: preprocessing.clone(),
         }
     }
@@ -46,7 +49,7 @@ impl Augmenter {
         crops.then(|| (side * CANVAS).round() as u32)
     }
 
-    /// A view of a whole picture, into a square of `input_size * input_size * 3` bytes.
+    /// A view of a whole picture, into a square of the input. The picture has its channels.
     pub fn view(&self, picture: Picture<'_>, key: u64, square: &mut [u8]) {
         let mut random = Random::new(key);
         match &self.augmentation.random_resized_crop {
@@ -68,9 +71,18 @@ impl Augmenter {
 
     /// All but the crop.
     fn alter(&self, square: &mut [u8], random: &mut Random) {
+        match self.preprocessing.channels {
+            1 => self.alter_pixels::<1>(square, random),
+            4 => self.alter_pixels::<4>(square, random),
+            _ => self.alter_pixels::<3>(square, random),
+        }
+    }
+
+    fn alter_pixels<const C: usize>(&self, square: &mut [u8], random: &mut Random) {
+        let fill: [u8; C] = std::array::from_fn(|channel| self.fill[channel]);
         let side = self.preprocessing.input_size as usize;
         let wanted = &self.augmentation;
-        let (pixels, _) = square.as_chunks_mut::<3>();
+        let (pixels, _) = square.as_chunks_mut::<C>();
         if wanted.horizontal_flip > 0.0 && random.chance(wanted.horizontal_flip) {
             warp::flip(pixels, side);
         }
@@ -78,10 +90,10 @@ impl Augmenter {
             colour::jitter(pixels, jitter, random);
         }
         if let Some(rand_augment) = wanted.rand_augment {
-            rand_augment::apply(pixels, side, rand_augment, self.fill, random);
+            rand_augment::apply(pixels, side, rand_augment, fill, random);
         }
         if wanted.random_erasing > 0.0 && random.chance(wanted.random_erasing) {
-            regions::erase(pixels, side, self.fill, random);
+            regions::erase(pixels, side, fill, random);
         }
     }
 }

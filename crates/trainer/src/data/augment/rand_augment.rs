@@ -44,11 +44,11 @@ const OPS: [Op; 13] = [
     Op::Equalize,
 ];
 
-pub(super) fn apply(
-    pixels: &mut [[u8; 3]],
+pub(super) fn apply<const C: usize>(
+    pixels: &mut [[u8; C]],
     side: usize,
     wanted: RandAugment,
-    fill: [u8; 3],
+    fill: [u8; C],
     random: &mut Random,
 ) {
     for _ in 0..wanted.n_ops {
@@ -59,11 +59,11 @@ pub(super) fn apply(
     }
 }
 
-fn apply_one(
-    pixels: &mut [[u8; 3]],
+fn apply_one<const C: usize>(
+    pixels: &mut [[u8; C]],
     side: usize,
     (op, magnitude, sign): (Op, f64, f64),
-    fill: [u8; 3],
+    fill: [u8; C],
 ) {
     let share = magnitude / STRONGEST;
     let factor = 1.0 + sign * 0.9 * share;
@@ -107,9 +107,12 @@ fn apply_one(
     }
 }
 
-/// Each channel by a table that its histogram decides; as it is where there is none.
-fn by_channel(pixels: &mut [[u8; 3]], table: impl Fn(&[usize; 256]) -> Option<[u8; 256]>) {
-    for channel in 0..3 {
+/// Each colour's channel by a table that its histogram decides; as it is where there is none.
+fn by_channel<const C: usize>(
+    pixels: &mut [[u8; C]],
+    table: impl Fn(&[usize; 256]) -> Option<[u8; 256]>,
+) {
+    for channel in 0..C.min(colour::COLOURS) {
         let mut counts = [0; 256];
         for pixel in pixels.iter() {
             counts[usize::from(pixel[channel])] += 1;

@@ -46,7 +46,12 @@ pub(super) fn crop(width: u32, height: u32, crop: &RandomResizedCrop, random: &m
 }
 
 /// Fills a rectangle, as torchvision's `RandomErasing`; nothing when none of ten draws fits.
-pub(super) fn erase(pixels: &mut [[u8; 3]], side: usize, fill: [u8; 3], random: &mut Random) {
+pub(super) fn erase<const C: usize>(
+    pixels: &mut [[u8; C]],
+    side: usize,
+    fill: [u8; C],
+    random: &mut Random,
+) {
     let Some((left, top, width, height)) = erased(side, random) else {
         return;
     };

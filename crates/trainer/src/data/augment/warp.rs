@@ -1,7 +1,7 @@
 //! Pixels that move.
 
 /// Mirrors left and right.
-pub(super) fn flip(pixels: &mut [[u8; 3]], side: usize) {
+pub(super) fn flip<const C: usize>(pixels: &mut [[u8; C]], side: usize) {
     for row in pixels.chunks_exact_mut(side) {
         row.reverse();
     }
@@ -13,7 +13,12 @@ pub(super) type Matrix = [f64; 6];
 
 /// Takes each pixel from where the matrix says, the nearest one, as Pillow's and torchvision's affine transforms do by
 /// default; `fill` from outside.
-pub(super) fn affine(pixels: &mut [[u8; 3]], side: usize, matrix: Matrix, fill: [u8; 3]) {
+pub(super) fn affine<const C: usize>(
+    pixels: &mut [[u8; C]],
+    side: usize,
+    matrix: Matrix,
+    fill: [u8; C],
+) {
     let source = pixels.to_vec();
     let [a, b, c, d, e, f] = matrix;
     let inside = |at: f64| (0.0..side as f64).contains(&at).then_some(at as usize);

@@ -1,6 +1,8 @@
-//! Encoded images to RGB, and RGB to the square that a network takes.
+//! Encoded images to 8-bit pixels, and these to the square that a network takes.
 //!
-//! Whatever the format: upright by its EXIF orientation, first frame, transparency on white, 8 bits, three channels.
+//! Whatever the format: upright by its EXIF orientation, first frame, 8 bits, as many channels as asked for: grey (ITU-R
+//! 601, as Pillow's `L`), red, green and blue, or these and alpha, 255 where the format has none. Without an alpha channel,
+//! transparency is on white.
 //! The decoders are safe Rust, but panics and large allocations on crafted files have been found in all of them: the
 //! pixel limit is checked before anything is allocated, panics are caught, text chunks are never asked for.
 
@@ -12,7 +14,7 @@ use std::{
 };
 
 use image::{
-    DynamicImage, ImageDecoder, ImageError, ImageFormat, Limits, RgbImage,
+    DynamicImage, GrayImage, ImageDecoder, ImageError, ImageFormat, Limits, RgbImage, RgbaImage,
     codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, webp::WebPDecoder},
     metadata::Orientation,
 };
@@ -29,12 +31,14 @@ const DECODER_BYTES: u64 = 64 << 20;
 /// Bytes a decoder may allocate for each pixel: 16-bit RGBA, twice.
 const PIXEL_BYTES: u64 = 16;
 
-/// An image of 8-bit red, green, blue; upright, opaque.
+/// An image of 8-bit channels, upright.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rgb8 {
+pub struct Bitmap {
     pub width: u32,
     pub height: u32,
-    /// `height * width * 3` bytes, row by row.
+    /// 1, 3 or 4, as in a `Preprocessing`.
+    pub channels: u32,
+    /// `height * width * channels` bytes, row by row.
     pub pixels: Vec<u8>,
 }
 
@@ -80,20 +84,30 @@ impl From<ImageError> for DecodeError {
     }
 }
 
-/// Decodes JPEG, PNG, WebP, GIF (first frame) or BMP, told by content.
+/// Decodes JPEG, PNG, WebP, GIF (first frame) or BMP, told by content, to 1, 3 or 4 channels.
 ///
 /// # Errors
 /// What is wrong with the bytes. Nothing is allocated for an image of more than `max_pixels` (width times height).
-pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<Rgb8, DecodeError> {
+pub fn decode(bytes: &[u8], max_pixels: u64, channels: u32) -> Result<Bitmap, DecodeError> {
     // A decoder keeps nothing from one image to the next, so that a panic leaves nothing half done.
-    catch_unwind(AssertUnwindSafe(|| decode_format(bytes, max_pixels))).unwrap_or_else(|_| {
+    let decoded = catch_unwind(AssertUnwindSafe(|| {
+        let decoded = decode_format(bytes, max_pixels)?;
+        Ok(upright(decoded, channels))
+    }));
+    decoded.unwrap_or_else(|_| {
         Err(DecodeError::Unreadable(
             "the decoder gave up on it".to_owned(),
         ))
     })
 }
 
-fn decode_format(bytes: &[u8], max_pixels: u64) -> Result<Rgb8, DecodeError> {
+/// What a decoder made: as many channels as its format has, and how to turn it upright.
+struct Decoded {
+    bitmap: Bitmap,
+    orientation: Orientation,
+}
+
+fn decode_format(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> {
     let format = image::guess_format(bytes).map_err(|_| DecodeError::NotAnImage)?;
     match format {
         ImageFormat::Jpeg => decode_jpeg(bytes, max_pixels),
@@ -144,7 +158,7 @@ fn check_png_pixels(bytes: &[u8], max_pixels: u64) -> Result<(), DecodeError> {
     check_pixels(side(16)?, side(20)?, max_pixels)
 }
 
-fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Rgb8, DecodeError> {
+fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> {
     let unreadable = |error: zune_jpeg::errors::DecodeErrors| {
         if is_cut_off(bytes) {
             DecodeError::Truncated
@@ -172,20 +186,21 @@ fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Rgb8, DecodeError> {
     } else {
         ColorSpace::RGB
     }));
-    let mut pixels = vec![0; width * height * if is_grey { 1 } else { 3 }];
+    let channels = if is_grey { 1 } else { 3 };
+    let mut pixels = vec![0; width * height * channels];
     decoder.decode_into(&mut pixels).map_err(unreadable)?;
-    if is_grey {
-        pixels = grey_to_rgb(&pixels);
-    }
     let orientation = decoder
         .exif()
         .and_then(|exif| Orientation::from_exif_chunk(exif));
-    upright(
-        width as u32,
-        height as u32,
-        pixels,
-        orientation.unwrap_or(Orientation::NoTransforms),
-    )
+    Ok(Decoded {
+        bitmap: Bitmap {
+            width: width as u32,
+            height: height as u32,
+            channels: channels as u32,
+            pixels,
+        },
+        orientation: orientation.unwrap_or(Orientation::NoTransforms),
+    })
 }
 
 /// Whether a JPEG has no end-of-image marker behind its last start of scan: inside of scan data, `ff` is never followed
@@ -195,17 +210,58 @@ fn is_cut_off(bytes: &[u8]) -> bool {
     end.is_none_or(|end| bytes[end..].windows(2).any(|pair| pair == [0xff, 0xda]))
 }
 
-fn decode_with(mut decoder: impl ImageDecoder, max_pixels: u64) -> Result<Rgb8, DecodeError> {
+fn decode_with(mut decoder: impl ImageDecoder, max_pixels: u64) -> Result<Decoded, DecodeError> {
     let (width, height) = decoder.dimensions();
     check_pixels(width.into(), height.into(), max_pixels)?;
     decoder.set_limits(limits(u64::from(width) * u64::from(height)))?;
     let orientation = decoder.orientation()?;
-    let pixels = match DynamicImage::from_decoder(decoder)? {
-        DynamicImage::ImageRgb8(image) => image.into_raw(),
-        image if image.color().has_alpha() => on_white(image.into_rgba8().as_raw()),
-        image => image.into_rgb8().into_raw(),
+    let (channels, pixels) = match DynamicImage::from_decoder(decoder)? {
+        DynamicImage::ImageRgb8(image) => (3, image.into_raw()),
+        image if image.color().has_alpha() => (4, image.into_rgba8().into_raw()),
+        image => (3, image.into_rgb8().into_raw()),
     };
-    upright(width, height, pixels, orientation)
+    Ok(Decoded {
+        bitmap: Bitmap {
+            width,
+            height,
+            channels,
+            pixels,
+        },
+        orientation,
+    })
+}
+
+/// The same picture in so many channels.
+fn in_channels(bitmap: Bitmap, channels: u32) -> Bitmap {
+    let pixels = match (bitmap.channels, channels) {
+        (found, wanted) if found == wanted => return bitmap,
+        (1, 3) => grey_to_rgb(&bitmap.pixels),
+        (1, _) => opaque(&grey_to_rgb(&bitmap.pixels)),
+        (4, 3) => on_white(&bitmap.pixels),
+        (4, _) => grey(&on_white(&bitmap.pixels)),
+        (_, 4) => opaque(&bitmap.pixels),
+        (..) => grey(&bitmap.pixels),
+    };
+    Bitmap {
+        channels,
+        pixels,
+        ..bitmap
+    }
+}
+
+/// ITU-R 601 in Pillow's whole numbers: grey stays as it is.
+fn grey(rgb: &[u8]) -> Vec<u8> {
+    let (rgb, _) = rgb.as_chunks::<3>();
+    let pixels = rgb.iter().map(|pixel| {
+        let [red, green, blue] = pixel.map(u32::from);
+        ((19_595 * red + 38_470 * green + 7_471 * blue + 0x8000) >> 16) as u8
+    });
+    pixels.collect()
+}
+
+fn opaque(rgb: &[u8]) -> Vec<u8> {
+    let (rgb, _) = rgb.as_chunks::<3>();
+    rgb.iter().flat_map(|&[r, g, b]| [r, g, b, 255]).collect()
 }
 
 fn on_white(rgba: &[u8]) -> Vec<u8> {
@@ -229,27 +285,26 @@ fn grey_to_rgb(grey: &[u8]) -> Vec<u8> {
     rgb
 }
 
-fn upright(
-    width: u32,
-    height: u32,
-    pixels: Vec<u8>,
-    orientation: Orientation,
-) -> Result<Rgb8, DecodeError> {
-    if orientation == Orientation::NoTransforms {
-        return Ok(Rgb8 {
-            width,
-            height,
-            pixels,
-        });
+/// What was decoded, in so many channels and upright.
+fn upright(decoded: Decoded, channels: u32) -> Bitmap {
+    let bitmap = in_channels(decoded.bitmap, channels);
+    if decoded.orientation == Orientation::NoTransforms {
+        return bitmap;
     }
-    let image = RgbImage::from_raw(width, height, pixels);
-    let mut image = DynamicImage::ImageRgb8(image.expect("the size is the image's: this is a bug"));
-    image.apply_orientation(orientation);
-    Ok(Rgb8 {
+    let (width, height, pixels) = (bitmap.width, bitmap.height, bitmap.pixels);
+    let image = match channels {
+        1 => GrayImage::from_raw(width, height, pixels).map(DynamicImage::ImageLuma8),
+        4 => RgbaImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgba8),
+        _ => RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8),
+    };
+    let mut image = image.expect("the size is the image's: this is a bug");
+    image.apply_orientation(decoded.orientation);
+    Bitmap {
         width: image.width(),
         height: image.height(),
-        pixels: image.into_rgb8().into_raw(),
-    })
+        channels,
+        pixels: image.into_bytes(),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! RGB in other sizes.
+//! Pictures in other sizes.
 
 use std::cell::RefCell;
 
@@ -7,22 +7,24 @@ use fast_image_resize::{
     images::{Image, ImageRef},
 };
 
-use super::Rgb8;
+use super::Bitmap;
 use crate::domain::base_model::{Interpolation, Preprocessing};
 
-/// An `Rgb8` whose pixels lie elsewhere.
+/// A `Bitmap` whose pixels lie elsewhere.
 #[derive(Debug, Clone, Copy)]
 pub struct Picture<'a> {
     pub width: u32,
     pub height: u32,
+    pub channels: u32,
     pub pixels: &'a [u8],
 }
 
-impl Rgb8 {
+impl Bitmap {
     pub fn picture(&self) -> Picture<'_> {
         Picture {
             width: self.width,
             height: self.height,
+            channels: self.channels,
             pixels: &self.pixels,
         }
     }
@@ -37,10 +39,9 @@ pub struct Part {
     pub height: f64,
 }
 
-/// Resizes and crops as timm does at evaluation: `input_size * input_size * 3` bytes, row by row.
-pub fn preprocess(image: &Rgb8, preprocessing: &Preprocessing) -> Vec<u8> {
-    let side = preprocessing.input_size as usize;
-    let mut square = vec![0; side * side * 3];
+/// Resizes and crops as timm does at evaluation: `square_bytes` bytes, row by row. The image has the input's channels.
+pub fn preprocess(image: &Bitmap, preprocessing: &Preprocessing) -> Vec<u8> {
+    let mut square = vec![0; preprocessing.square_bytes()];
     preprocess_into(image.picture(), preprocessing, &mut square);
     square
 }
@@ -87,7 +88,8 @@ pub(in crate::data) fn preprocess_into(
     );
 }
 
-/// Resizes a part of a picture into a slice of `width * height * 3` bytes, antialiased.
+/// Resizes a part of a picture into a slice of `width * height * channels` bytes, antialiased. Colours count as much as
+/// they are opaque, as in Pillow.
 pub(in crate::data) fn resize_part(
     picture: Picture<'_>,
     part: Part,
@@ -102,18 +104,18 @@ pub(in crate::data) fn resize_part(
         // Pillow's bicubic has a = -0.5: Catmull and Rom's.
         Interpolation::Bicubic => FilterType::CatmullRom,
     };
+    let pixel = match picture.channels {
+        1 => PixelType::U8,
+        4 => PixelType::U8x4,
+        _ => PixelType::U8x3,
+    };
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(filter))
         .crop(part.left, part.top, part.width, part.height);
-    let source = ImageRef::new(
-        picture.width,
-        picture.height,
-        picture.pixels,
-        PixelType::U8x3,
-    );
-    let source = source.expect("an image has three bytes a pixel: this is a bug");
-    let target = Image::from_slice_u8(width, height, into, PixelType::U8x3);
-    let mut target = target.expect("the target has three bytes a pixel: this is a bug");
+    let source = ImageRef::new(picture.width, picture.height, picture.pixels, pixel);
+    let source = source.expect("an image has a byte for each channel: this is a bug");
+    let target = Image::from_slice_u8(width, height, into, pixel);
+    let mut target = target.expect("the target has as many channels: this is a bug");
     RESIZER.with_borrow_mut(|resizer| {
         resizer
             .resize(&source, &mut target, &options)
@@ -122,11 +124,15 @@ pub(in crate::data) fn resize_part(
 }
 
 /// A whole picture in another size, row by row.
-pub fn shrink(image: &Rgb8, (width, height): (u32, u32), interpolation: Interpolation) -> Vec<u8> {
+pub fn shrink(
+    image: &Bitmap,
+    (width, height): (u32, u32),
+    interpolation: Interpolation,
+) -> Vec<u8> {
     if (width, height) == (image.width, image.height) {
         return image.pixels.clone();
     }
-    let mut shrunk = vec![0; width as usize * height as usize * 3];
+    let mut shrunk = vec![0; width as usize * height as usize * image.channels as usize];
     let whole = Part {
         left: 0.0,
         top: 0.0,

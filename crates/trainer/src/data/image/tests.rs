@@ -18,7 +18,14 @@ struct Decoded {
     file: String,
     width: u32,
     height: u32,
-    rgb: String,
+    /// Left out for red, green and blue.
+    #[serde(default = "rgb")]
+    channels: u32,
+    pixels: String,
+}
+
+fn rgb() -> u32 {
+    3
 }
 
 #[derive(Deserialize)]
@@ -27,7 +34,9 @@ struct Preprocessed {
     input_size: u32,
     crop_fraction: f64,
     interpolation: Interpolation,
-    rgb: String,
+    #[serde(default = "rgb")]
+    channels: u32,
+    pixels: String,
 }
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -40,12 +49,11 @@ fn recorded() -> Recorded {
 }
 
 /// Mean and largest difference of two images' bytes.
-fn difference(ours: &[u8], theirs: &str) -> (f64, u8) {
-    let theirs = BASE64_STANDARD.decode(theirs).unwrap();
+fn difference(ours: &[u8], theirs: &[u8]) -> (f64, u8) {
     assert_eq!(ours.len(), theirs.len());
     let differences: Vec<u8> = ours
         .iter()
-        .zip(&theirs)
+        .zip(theirs)
         .map(|(a, b)| a.abs_diff(*b))
         .collect();
     let sum: f64 = differences.iter().map(|&one| f64::from(one)).sum();
@@ -55,25 +63,36 @@ fn difference(ours: &[u8], theirs: &str) -> (f64, u8) {
     )
 }
 
+/// Multiplies colours by their alpha.
+fn weigh(rgba: &mut [u8]) {
+    for pixel in rgba.as_chunks_mut::<4>().0 {
+        let alpha = u32::from(pixel[3]);
+        for colour in &mut pixel[..3] {
+            *colour = (u32::from(*colour) * alpha / 255) as u8;
+        }
+    }
+}
+
 #[test]
 fn every_format_decodes_as_in_pillow() {
     for Decoded {
         file,
         width,
         height,
-        rgb,
+        channels,
+        pixels,
     } in recorded().decoded
     {
-        let image = decode(&fixture(&file), 36 * 24).unwrap();
+        let image = decode(&fixture(&file), 36 * 24, channels).unwrap();
         assert_eq!((image.width, image.height), (width, height), "{file}");
-        let (mean, largest) = difference(&image.pixels, &rgb);
-        println!("{file}: mean {mean:.3}, largest {largest}");
+        let (mean, largest) = difference(&image.pixels, &BASE64_STANDARD.decode(pixels).unwrap());
+        println!("{file} in {channels}: mean {mean:.3}, largest {largest}");
         // Lossless formats up to rounding; lossy ones up to the decoders' freedom (chroma between samples).
         let lossy = file.ends_with(".jpg") || file == "rgb.webp";
         let (mean_limit, limit) = if lossy { (1.0, 24) } else { (0.7, 1) };
         assert!(
             mean <= mean_limit && largest <= limit,
-            "{file}: mean {mean}, largest {largest}"
+            "{file} in {channels}: mean {mean}, largest {largest}"
         );
     }
 }
@@ -85,25 +104,37 @@ fn preprocessing_is_pillows() {
         input_size,
         crop_fraction,
         interpolation,
-        rgb,
+        channels,
+        pixels,
     } in recorded().preprocessed
     {
-        let image = decode(&fixture(&file), 1 << 20).unwrap();
-        let (mean, std) = ([0.5; 3], [0.5; 3]);
+        let image = decode(&fixture(&file), 1 << 20, channels).unwrap();
         let preprocessing = Preprocessing {
             input_size,
+            channels,
             crop_fraction,
             interpolation,
-            mean,
-            std,
+            mean: vec![0.5; channels as usize].into(),
+            std: vec![0.5; channels as usize].into(),
         };
-        let (mean, largest) = difference(&preprocess(&image, &preprocessing), &rgb);
-        println!(
-            "{file} {input_size} {crop_fraction} {interpolation:?}: mean {mean:.4}, largest {largest}"
+        let (mut ours, mut theirs) = (
+            preprocess(&image, &preprocessing),
+            BASE64_STANDARD.decode(pixels).unwrap(),
         );
+        if channels == 4 {
+            // A colour is known as well as it is opaque.
+            weigh(&mut ours);
+            weigh(&mut theirs);
+        }
+        let (mean, largest) = difference(&ours, &theirs);
+        println!(
+            "{file} in {channels} {input_size} {crop_fraction} {interpolation:?}: mean {mean:.4}, largest {largest}"
+        );
+        // Colours are multiplied by alpha and divided again, and rounded each time.
+        let mean_limit = if channels == 4 { 0.5 } else { 0.2 };
         assert!(
-            mean <= 0.2 && largest <= 5,
-            "{file} {input_size} {interpolation:?}: mean {mean}, largest {largest}"
+            mean <= mean_limit && largest <= 5,
+            "{file} in {channels} {input_size} {interpolation:?}: mean {mean}, largest {largest}"
         );
     }
 }
@@ -112,10 +143,11 @@ fn preprocessing_is_pillows() {
 fn preprocessing_takes_any_shape() {
     let preprocessing = Preprocessing {
         input_size: 32,
+        channels: 3,
         crop_fraction: 0.875,
         interpolation: Interpolation::Bicubic,
-        mean: [0.5; 3],
-        std: [0.5; 3],
+        mean: vec![0.5; 3].into(),
+        std: vec![0.5; 3].into(),
     };
     for (width, height) in [
         (1, 1),
@@ -129,9 +161,10 @@ fn preprocessing_takes_any_shape() {
     ] {
         let pixels = vec![77; width as usize * height as usize * 3];
         let square = preprocess(
-            &Rgb8 {
+            &Bitmap {
                 width,
                 height,
+                channels: 3,
                 pixels,
             },
             &preprocessing,
@@ -142,11 +175,15 @@ fn preprocessing_takes_any_shape() {
 
 #[test]
 fn pixels_are_counted_before_decoding() {
-    let too_many =
-        |bytes: &[u8], max| matches!(decode(bytes, max), Err(DecodeError::TooManyPixels { .. }));
+    let too_many = |bytes: &[u8], max| {
+        matches!(
+            decode(bytes, max, 3),
+            Err(DecodeError::TooManyPixels { .. })
+        )
+    };
     for file in ["rgb.jpg", "rgb.png", "rgb.webp", "animated.gif", "rgb.bmp"] {
         let bytes = fixture(file);
-        assert!(decode(&bytes, 36 * 24).is_ok(), "{file}");
+        assert!(decode(&bytes, 36 * 24, 3).is_ok(), "{file}");
         assert!(too_many(&bytes, 36 * 24 - 1), "{file}");
     }
     // A header that claims 60,000 x 60,000 pixels; 2^31 - 1 x 2^31 - 1.
@@ -163,7 +200,7 @@ fn pixels_are_counted_before_decoding() {
         assert!(
             too_many(&bytes, 50_000_000),
             "{width} x {height}: {:?}",
-            decode(&bytes, 50_000_000).err()
+            decode(&bytes, 50_000_000, 3).err()
         );
     }
 }
@@ -187,12 +224,12 @@ fn cut_off_images_are_errors_not_grey() {
     ] {
         let bytes = fixture(file);
         for share in [3, 2] {
-            let outcome = decode(&bytes[..bytes.len() - bytes.len() / share], 1 << 20);
+            let outcome = decode(&bytes[..bytes.len() - bytes.len() / share], 1 << 20, 3);
             assert!(outcome.is_err(), "{file} without its last 1/{share}");
         }
     }
     assert_eq!(
-        decode(&fixture("rgb.jpg")[..500], 1 << 20),
+        decode(&fixture("rgb.jpg")[..500], 1 << 20, 3),
         Err(DecodeError::Truncated)
     );
 }
@@ -201,7 +238,7 @@ fn cut_off_images_are_errors_not_grey() {
 fn what_is_no_image_is_said_to_be_none() {
     let svg = b"<svg xmlns='http://www.w3.org/2000/svg'><rect width='1' height='1'/></svg>";
     for bytes in [&b""[..], b"hello", svg, b"II*\0\x08\0\0\0", b"%PDF-1.7"] {
-        assert_eq!(decode(bytes, 1 << 20), Err(DecodeError::NotAnImage));
+        assert_eq!(decode(bytes, 1 << 20, 3), Err(DecodeError::NotAnImage));
     }
 }
 
@@ -221,7 +258,7 @@ fn no_damage_makes_a_panic_pass() {
         for at in (0..bytes.len()).step_by(3) {
             let mut bent = bytes.clone();
             bent[at] ^= 0xff;
-            if let Ok(image) = decode(&bent, 1 << 20) {
+            if let Ok(image) = decode(&bent, 1 << 20, 3) {
                 assert_eq!(
                     image.pixels.len(),
                     image.width as usize * image.height as usize * 3,
@@ -240,7 +277,7 @@ fn pictures_are_shrunk_by_their_shorter_side_and_never_enlarged() {
     assert_eq!(shrunk_size(299, 299, 300), (299, 299));
     assert_eq!(shrunk_size(2_400, 600, 300), (1_200, 300));
     assert_eq!(shrunk_size(1, 50_000_000, 300), (1, 4_242_641));
-    let image = decode(&fixture("rgb.png"), 1 << 20).unwrap();
+    let image = decode(&fixture("rgb.png"), 1 << 20, 3).unwrap();
     let same = shrink(&image, (image.width, image.height), Interpolation::Bicubic);
     assert_eq!(same, image.pixels);
 }

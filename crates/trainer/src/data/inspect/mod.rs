@@ -119,7 +119,7 @@ fn decode_all(
 ) -> Vec<Result<Image, image::DecodeError>> {
     let one = |file: &Placed| {
         let bytes = content(bytes, &spool.entries[file.entry]);
-        let image = image::decode(bytes, max_pixels)?;
+        let image = image::decode(bytes, max_pixels, 3)?;
         Ok(Image {
             width: image.width,
             height: image.height,

@@ -1,0 +1,158 @@
+//! Weights that were trained for one input, changed for another, once and for all, by timm's rules: the stem for other
+//! channels (`adapt_input_conv` of timm 1.0 `layers/` and `models/_manipulate.py`), a Vision Transformer's positions for
+//! another grid of patches (`resample_abs_pos_embed` of `layers/pos_embed.py`).
+
+use std::borrow::Cow;
+
+use tch::{Kind, Tensor};
+
+use super::{attention::POSITIONS, registry::Architecture, weights::Tensors};
+use crate::domain::{
+    base_model::{AskedPreprocessing, Preprocessing},
+    fields::INVALID_VALUE,
+    limits::{CHANNELS, INPUT_SIZE},
+    problem::Problem,
+};
+
+/// Channels of pictures as most networks take them.
+const RGB: i64 = 3;
+
+/// The input of a network with these weights: as asked for; what was not, as the weights tell (channels by the stem, side by
+/// the number of positions) and as is usual for the architecture. Grey has the mean of the usual three means and deviations;
+/// alpha has 1 and 1, so that an opaque picture's is 0.
+///
+/// # Errors
+/// A side that is no multiple of a Vision Transformer's patch.
+pub fn settle(
+    architecture: &Architecture,
+    asked: &AskedPreprocessing,
+    tensors: &Tensors,
+) -> Result<Preprocessing, Problem> {
+    let usual = &architecture.preprocessing;
+    let says_colours = asked.mean.is_some() || asked.std.is_some();
+    let told = if says_colours {
+        None
+    } else {
+        stem_channels(architecture, tensors)
+    };
+    let channels = asked.channels.or(told).unwrap_or(usual.channels);
+    let side = told_side(architecture, tensors);
+    let input_size = asked.input_size.or(side).unwrap_or(usual.input_size);
+    if let Some(patch) = architecture.patch()
+        && !input_size.is_multiple_of(patch)
+    {
+        let below = input_size / patch * patch;
+        let near = if below > 0 {
+            format!("such as {below} or {}", below + patch)
+        } else {
+            format!("such as {patch}")
+        };
+        let message = format!(
+            "`{}` takes squares whose side is a multiple of its patch of {patch} pixels, {near}; not {input_size}",
+            architecture.name
+        );
+        return Err(Problem::new(
+            "preprocessing.input_size",
+            INVALID_VALUE,
+            message,
+        ));
+    }
+    let values = |asked: &Option<Vec<f64>>, usual: &[f64]| match asked {
+        Some(values) => Cow::Owned(values.clone()),
+        None => for_channels(usual, channels),
+    };
+    Ok(Preprocessing {
+        input_size,
+        channels,
+        crop_fraction: asked.crop_fraction.unwrap_or(usual.crop_fraction),
+        interpolation: asked.interpolation.unwrap_or(usual.interpolation),
+        mean: values(&asked.mean, &usual.mean),
+        std: values(&asked.std, &usual.std),
+    })
+}
+
+/// Means or deviations of red, green and blue for so many channels.
+fn for_channels(usual: &[f64], channels: u32) -> Cow<'static, [f64]> {
+    match channels {
+        1 => Cow::Owned(vec![usual.iter().sum::<f64>() / usual.len() as f64]),
+        4 => Cow::Owned(usual.iter().copied().chain([1.0]).collect()),
+        _ => Cow::Owned(usual.to_vec()),
+    }
+}
+
+/// Channels that the stem of these weights takes, where they are ones that an input may have.
+fn stem_channels(architecture: &Architecture, tensors: &Tensors) -> Option<u32> {
+    let size = tensors.get(architecture.stem())?.size();
+    let channels = u32::try_from(*size.get(1)?).ok()?;
+    CHANNELS.contains(&channels).then_some(channels)
+}
+
+/// Side of the input that a Vision Transformer's positions are for.
+fn told_side(architecture: &Architecture, tensors: &Tensors) -> Option<u32> {
+    let patch = architecture.patch()?;
+    let grid = u32::try_from(grid(tensors.get(POSITIONS)?)?).ok()?;
+    let side = grid.checked_mul(patch)?;
+    INPUT_SIZE.contains(&side).then_some(side)
+}
+
+/// Changes `from` where it is for another input than the tensors of a network, `into`. What differs otherwise stays, for a
+/// strict load to name.
+pub fn adapt(architecture: &Architecture, into: &[(String, Tensor)], from: &mut Tensors) {
+    let wanted = |name: &str| into.iter().find(|(known, _)| known == name);
+    let stem = architecture.stem();
+    if let (Some((_, target)), Some(stem)) = (wanted(stem), from.get_mut(stem)) {
+        *stem = stem_for(stem, target.size()[1]);
+    }
+    if let (Some((_, target)), Some(positions)) = (wanted(POSITIONS), from.get_mut(POSITIONS))
+        && let (Some(old), Some(new)) = (grid(positions), grid(target))
+        && old != new
+        && is_usable(positions)
+    {
+        *positions = resample(positions, old, new);
+    }
+}
+
+/// A stem [outputs, 3, k, k] for so many channels. Grey: the sum over red, green and blue, which is what the same stem makes
+/// of a grey picture. Others: red, green, blue, red and so on, scaled by `3 / channels`. Any other stem stays.
+fn stem_for(stem: &Tensor, channels: i64) -> Tensor {
+    let size = stem.size();
+    if size.len() != 4 || size[1] != RGB || channels == RGB || !is_usable(stem) {
+        return stem.shallow_clone();
+    }
+    let wide = stem.to_kind(Kind::Float);
+    if channels == 1 {
+        return wide.sum_dim_intlist(1, true, Kind::Float);
+    }
+    let repeats = (channels + RGB - 1) / RGB;
+    let repeated = wide.repeat([1, repeats, 1, 1]).narrow(1, 0, channels);
+    repeated * (RGB as f64 / channels as f64)
+}
+
+/// Whether a strict load would take numbers of this type, as f32.
+fn is_usable(tensor: &Tensor) -> bool {
+    matches!(tensor.kind(), Kind::Float | Kind::Half | Kind::BFloat16)
+}
+
+/// Patches along a side, of positions [1, 1 + grid * grid, width].
+fn grid(positions: &Tensor) -> Option<i64> {
+    let size = positions.size();
+    let &[1, tokens, _] = &size[..] else {
+        return None;
+    };
+    let grid = (tokens - 1).max(0).isqrt();
+    (grid > 0 && grid * grid == tokens - 1).then_some(grid)
+}
+
+/// Positions for another grid: bicubic, antialiased; the class token's stays.
+fn resample(positions: &Tensor, old: i64, new: i64) -> Tensor {
+    let width = positions.size()[2];
+    let wide = positions.to_kind(Kind::Float);
+    let patches = wide
+        .narrow(1, 1, old * old)
+        .reshape([1, old, old, width])
+        .permute([0, 3, 1, 2])
+        .internal_upsample_bicubic2d_aa([new, new], false, None, None)
+        .permute([0, 2, 3, 1])
+        .reshape([1, new * new, width]);
+    Tensor::cat(&[wide.narrow(1, 0, 1), patches], 1)
+}

@@ -1,0 +1,261 @@
+//! What holds for every architecture of the registry, unasked: each has recorded numbers, trains exactly where each form of
+//! `freeze` says, is saved and loaded as it is, takes another head, and is exported.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use rehead_domain::{
+    base_model::Layers,
+    freeze,
+    recipe::{BatchNorm, FreezePhase, Head, HeadInit, Optimizer::Adamw, Recipe},
+    request::{Freeze, ScheduledFreeze},
+    work::{PlanModel, PlanWeights, TrainPlan},
+};
+use rehead_trainer::{
+    models::registry::{self, Architecture},
+    train::{
+        checkpoint::hash_file,
+        export::{self, Export},
+        golden, loss,
+        metrics::Reading,
+        network::Network,
+        optimizer::{self, Optimizer, Rates},
+        samples::Samples,
+    },
+};
+use serde_json::json;
+use tch::{Device, Tensor};
+
+use crate::support::{
+    numbers,
+    training::{Material, base_model_for, input, recipe},
+};
+
+const BATCH: i64 = 2;
+/// Parameters of a network that goes through every form; larger ones, of the same families, go through some.
+const SMALL: u64 = 24_000_000;
+
+#[test]
+fn every_architecture_has_recorded_numbers() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity");
+    for architecture in registry::all() {
+        let recorded =
+            ["timm", "tv"].map(|from| folder.join(format!("{from}-{}.json", architecture.name)));
+        assert!(
+            recorded.iter().any(|path| path.exists()),
+            "{}",
+            architecture.name
+        );
+    }
+}
+
+#[test]
+fn one_half_of_the_networks_trains_where_freeze_says_and_is_kept_as_it_is() {
+    for architecture in registry::all().iter().step_by(2) {
+        holds(architecture);
+    }
+}
+
+#[test]
+fn the_other_half_of_the_networks_trains_where_freeze_says_and_is_kept_as_it_is() {
+    for architecture in registry::all().iter().skip(1).step_by(2) {
+        holds(architecture);
+    }
+}
+
+fn holds(architecture: &Architecture) {
+    tch::set_num_threads(1);
+    // Weights are written and read back several times: in memory, where there is such a folder.
+    let folder = tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap();
+    let input = input(
+        architecture,
+        architecture.patch().map_or(64, |patch| 4 * patch),
+    );
+    let base = base_model_for(architecture, &input, folder.path());
+    let layers = registry::layers(architecture, &input);
+    let recipe = by_phases(&layers);
+    let mut network = Network::build(&base, &recipe, 3, Device::Cpu).unwrap();
+    trains_where_it_says(&mut network, &recipe, &layers);
+    is_kept(&network, &base, folder.path());
+}
+
+/// Every form of `freeze`, one after the other, as a schedule: a phase of one step each.
+fn by_phases(layers: &Layers) -> Recipe {
+    let parameters: u64 = layers.stages.iter().map(|stage| stage.parameters).sum();
+    let names: Vec<&str> = layers.parameters().map(|one| one.name.as_str()).collect();
+    let blocks: Vec<&str> = layers
+        .tensors
+        .iter()
+        .map(|one| one.block.as_str())
+        .collect();
+    let mut forms = vec![
+        Freeze::All,
+        Freeze::LastStages(1),
+        Freeze::Blocks(vec![blocks[blocks.len() / 2].to_owned()]),
+        Freeze::None,
+    ];
+    if parameters < SMALL {
+        forms.extend([
+            Freeze::FirstN(2),
+            Freeze::Fraction(0.5),
+            Freeze::Regex(r"\.bias$".to_owned()),
+            Freeze::Names(vec![names[0].to_owned(), names[names.len() / 3].to_owned()]),
+        ]);
+    }
+    let entries = (0..).zip(forms);
+    let schedule = entries.map(|(at_epoch, freeze)| ScheduledFreeze { at_epoch, freeze });
+    let phases = freeze::phases(&Freeze::Schedule(schedule.collect()), layers, layers).unwrap();
+    let mut phases = phases.into_iter().map(|(at_epoch, trainable)| FreezePhase {
+        at_epoch: at_epoch as u32,
+        trainable,
+    });
+    Recipe {
+        trainable: phases.next().unwrap().trainable,
+        later_phases: phases.collect(),
+        head: Head {
+            layers: Vec::new(),
+            init: HeadInit::Normal,
+        },
+        batch_norm: BatchNorm::Update,
+        // Its steps are of one size, however small a gradient is.
+        optimizer: Adamw,
+        learning_rate: 1e-3,
+        backbone_learning_rate: 1e-3,
+        ..recipe()
+    }
+}
+
+fn copies(network: &Network) -> BTreeMap<String, Tensor> {
+    let tensors = network.tensors().into_iter();
+    tensors
+        .map(|(name, tensor)| (name, tensor.copy()))
+        .collect()
+}
+
+/// In each phase gradients are where the phase says, and after its step everything else is, bit for bit, what it was.
+fn trains_where_it_says(network: &mut Network, recipe: &Recipe, layers: &Layers) {
+    let name = network.architecture.name;
+    let mut optimizer = Optimizer::new(recipe, &network.parameters);
+    let mut before = copies(network);
+    let phases: Vec<&[String]> = recipe.phases().collect();
+    let size = size(network, layers);
+    for (step, trainable) in (1..).zip(phases) {
+        let entered = network
+            .enter_phases(recipe, step as u32, 1, &mut optimizer)
+            .unwrap();
+        assert_eq!(entered, step > 1);
+        let of_trunk = network.parameters.len() - 2;
+        let training = network.parameters[..of_trunk].iter().map(|one| &one.name);
+        assert!(training.eq(trainable), "{name}, phase {step}");
+
+        let images = numbers::images(&format!("input-{step}"), &size);
+        let logits = network.logits_train(&network.features_train(&images), step);
+        let labels = Tensor::from_slice(&[0i64, 1]);
+        let loss = loss::cross_entropy(&logits, &labels, None, 0.0);
+        let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
+        for (gradient, parameter) in gradients.iter().zip(&network.parameters) {
+            let largest = gradient.abs().max().double_value(&[]);
+            assert!(
+                largest > 0.0 && largest.is_finite(),
+                "{name} {}: {largest}",
+                parameter.name
+            );
+        }
+        optimizer.step(
+            &mut network.parameters,
+            gradients,
+            step,
+            Rates::at(recipe, 1.0),
+        );
+
+        let classifier = network.architecture.classifier;
+        for (tensor_name, tensor) in network.tensors() {
+            let (layer, part) = tensor_name.rsplit_once('.').unwrap_or(("", &tensor_name));
+            let weight = format!("{layer}.weight");
+            let trained = |name: &String| trainable.contains(name) || layer == classifier;
+            let expected = match part {
+                "running_mean" | "running_var" => trained(&weight),
+                _ => trained(&tensor_name),
+            };
+            let changed = before[&tensor_name] != tensor;
+            assert_eq!(changed, expected, "{name} {tensor_name}, phase {step}");
+            if changed {
+                before.insert(tensor_name, tensor.copy());
+            }
+        }
+    }
+}
+
+/// Of a batch that the network takes.
+fn size(network: &Network, layers: &Layers) -> [i64; 4] {
+    let patch = network.architecture.patch();
+    assert_eq!(layers.feature_dim, network.architecture.feature_dim);
+    let side = i64::from(patch.map_or(64, |patch| 4 * patch));
+    [BATCH, 3, side, side]
+}
+
+/// What was trained is exported, loaded from the files alone with the same logits, and goes on under another head.
+fn is_kept(network: &Network, base: &PlanModel, folder: &Path) {
+    let name = network.architecture.name;
+    let recipe = Recipe {
+        head: Head {
+            layers: Vec::new(),
+            init: HeadInit::Zero,
+        },
+        ..recipe()
+    };
+    // A few pictures, the same for all.
+    let material = Material::sized("squeezenet1_1", 3, 64);
+    let plan = TrainPlan {
+        base_model: base.clone(),
+        ..material.plan(recipe.clone())
+    };
+    export(network, &plan, folder);
+    let bundle = folder.join(export::FOLDER);
+    let error = golden::verify(&bundle).unwrap();
+    assert!(error < 1e-4, "{name}: {error}");
+
+    let weights = bundle.join(export::MODEL);
+    let mut base = base.clone();
+    base.over = vec![PlanWeights {
+        sha256: hash_file(&weights).unwrap().1,
+        weights,
+        whole: true,
+    }];
+    let next = Network::build(&base, &recipe, 5, Device::Cpu).unwrap();
+    let classifier = format!("{}.", network.architecture.classifier);
+    let mut saved: BTreeMap<String, Tensor> = network.tensors().into_iter().collect();
+    for (tensor_name, tensor) in next.tensors() {
+        let old = saved.remove(&tensor_name).unwrap();
+        match tensor_name.strip_prefix(&classifier) {
+            Some("weight" | "bias") => assert_eq!(tensor.size()[0], 5, "{name}"),
+            _ => assert!(tensor == old, "{name} {tensor_name}"),
+        }
+    }
+    assert!(saved.is_empty(), "{name}: {:?}", saved.keys());
+}
+
+fn export(network: &Network, plan: &TrainPlan, folder: &Path) {
+    let report = serde_json::from_value(json!({
+        "split": "validation", "samples": 1, "step": 1, "epoch": 1, "task": "single_label_classification",
+        "accuracy": 1.0, "accuracy_interval": [0.2, 1.0], "majority_baseline": 0.5, "balanced_accuracy": 1.0,
+        "macro_f1": 1.0, "log_loss": 0.1, "classes": [], "confusion": null,
+    }));
+    let mut samples = Samples::open(plan).unwrap();
+    samples.classes = ["a", "b", "c"].map(str::to_owned).to_vec();
+    export::export(
+        folder,
+        &Export {
+            plan,
+            samples: &samples,
+            network,
+            best: Default::default(),
+            report: &report.unwrap(),
+            reading: &Reading::Temperature(1.0),
+            device: Device::Cpu,
+        },
+    )
+    .unwrap();
+    assert!(fs::metadata(folder.join(export::FOLDER).join(export::GOLDEN)).is_ok());
+}

@@ -1,0 +1,141 @@
+//! What enters the network, and what the frozen part makes of it.
+
+use rehead_domain::{
+    base_model::Preprocessing,
+    recipe::{BatchNorm, FreezePhase, Recipe},
+};
+use rehead_trainer::{
+    data::{batch, image},
+    models::{
+        fast::Extractor,
+        ops::Norm,
+        registry::{self, Architecture},
+        trunk::Trunk,
+        weights::{self, Tensors},
+    },
+    train::{network::Network, optimizer::Optimizer},
+};
+use tch::{Device, Tensor, nn};
+
+use super::{build, layer4, train_on_images};
+use crate::{
+    inputs::{logits, recorded},
+    support::{numbers, training::input},
+};
+
+/// A picture as a network sees it: f32 [1, 3, S, S].
+fn seen(file: &str, preprocessing: &Preprocessing) -> Tensor {
+    let path = format!(
+        "{}/tests/fixtures/images/{file}",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let bitmap = image::decode(&std::fs::read(path).unwrap(), 1 << 20, 3).unwrap();
+    let side = i64::from(preprocessing.input_size);
+    let pixels = Tensor::from_slice(&image::preprocess(&bitmap, preprocessing));
+    batch::normalize(&pixels.view([1, side, side, 3]), preprocessing, Device::Cpu)
+}
+
+/// timm's transform on Pillow, then a network of usual weights: three photos through the filters, crops, means and
+/// deviations of two families.
+#[test]
+fn trap_11_pictures_are_preprocessed_as_the_weights_expect() {
+    tch::set_num_threads(2);
+    for case in recorded()["pictures"].as_array().unwrap() {
+        let architecture = registry::find(case["name"].as_str().unwrap()).unwrap();
+        let preprocessing = input(architecture, case["side"].as_u64().unwrap() as u32);
+        let vs = nn::VarStore::new(Device::Cpu);
+        let trunk = architecture.build(&vs.root(), &preprocessing);
+        numbers::fill(&trunk.named());
+        for (place, file) in case["files"].as_array().unwrap().iter().enumerate() {
+            let what = format!("{} of {file}", architecture.name);
+            let images = seen(file.as_str().unwrap(), &preprocessing);
+            let (norm, recorded) = (
+                images.norm().double_value(&[]),
+                case["inputs_l2"][place].as_f64().unwrap(),
+            );
+            assert!(
+                (norm - recorded).abs() < 1e-3 * recorded,
+                "{what}: {norm}, {recorded}"
+            );
+            let found = logits(architecture, &trunk, &images).get(0);
+            let norm = case["logits_l2"][place].as_f64().unwrap();
+            numbers::compare(&what, &found, &case["logits_first8"][place], norm).unwrap();
+        }
+    }
+}
+
+/// The largest difference as a share of the largest number.
+fn apart(one: &Tensor, other: &Tensor) -> f64 {
+    let largest = other.abs().max().double_value(&[]);
+    (one - other).abs().max().double_value(&[]) / largest
+}
+
+#[test]
+fn trap_25_folding_batch_norm_changes_features_by_rounding_only() {
+    tch::set_num_threads(2);
+    let has_batch_norm = |architecture: &&&Architecture| {
+        let layers = registry::layers(architecture, &architecture.preprocessing);
+        layers.tensors.iter().any(|one| !one.trainable)
+    };
+    let mut checked = 0;
+    for architecture in registry::all().iter().filter(has_batch_norm) {
+        let vs = nn::VarStore::new(Device::Cpu);
+        let trunk = architecture.build(&vs.root(), &input(architecture, 64));
+        numbers::fill(&trunk.named());
+        let images = numbers::images("input", &[2, 3, 64, 64]);
+        // Stage by stage, so that no rounding of one is a difference of the next.
+        let mut x = images;
+        for stage in trunk.stages {
+            let one = Trunk {
+                stages: vec![stage],
+            };
+            let plain = tch::no_grad(|| one.forward_until(&x, 1));
+            let error = apart(&Extractor::new(&one).map(&x), &plain);
+            let stage = &one.stages[0].name;
+            assert!(error < 1e-5, "{} {stage}: {error}", architecture.name);
+            x = plain;
+        }
+        checked += 1;
+    }
+    assert!(checked >= 18, "{checked} networks with BatchNorm");
+}
+
+/// What the network computes in evaluation without any folding.
+fn unfolded(network: &Network, images: &Tensor) -> Tensor {
+    let vs = nn::VarStore::new(Device::Cpu);
+    let architecture = network.architecture;
+    let trunk = architecture.build(&vs.root(), &architecture.preprocessing);
+    let tensors: Tensors = network.tensors().into_iter().collect();
+    weights::load_strict(&trunk.named(), &tensors, &[architecture.classifier]).unwrap();
+    tch::no_grad(|| trunk.forward(images, 0, Norm::Running))
+}
+
+#[test]
+fn trap_25_batch_norm_that_trains_is_never_folded() {
+    let recipe = Recipe {
+        later_phases: vec![FreezePhase {
+            at_epoch: 1,
+            trainable: Vec::new(),
+        }],
+        ..layer4(BatchNorm::Update)
+    };
+    let mut network = build(&recipe);
+    let mut optimizer = Optimizer::new(&recipe, &network.parameters);
+    let images = numbers::images("input", &[2, 3, 64, 64]);
+    let first = network.features(&images);
+    train_on_images(&mut network, &mut optimizer, &recipe, 1..=3);
+    // Had layer4 been folded when the network was built, its statistics and weights would be those of then.
+    let trained = network.features(&images);
+    assert!(apart(&trained, &first) > 1e-3);
+    assert!(apart(&trained, &unfolded(&network, &images)) < 1e-5);
+    // In training it is the batch's statistics that count, which no folded layer knows.
+    let with_other = Tensor::cat(&[images.narrow(0, 0, 1), images.narrow(0, 1, 1) * -3.0], 0);
+    let of_first = |images: &Tensor| network.features_train(images).get(0);
+    assert_ne!(of_first(&images), of_first(&with_other));
+    // Once it is frozen it is folded, as it is by then.
+    let before = network.features(&images);
+    let unfolded = unfolded(&network, &images);
+    assert!(network.enter_phases(&recipe, 2, 1, &mut optimizer).unwrap());
+    let folded = network.features(&images);
+    assert!(apart(&folded, &before) < 1e-5 && apart(&folded, &unfolded) < 1e-5);
+}
