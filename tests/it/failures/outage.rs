@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use rehead::{
     db::queue::{self, Trace},
     domain::{id::WorkerId, job::Outcome},
@@ -163,9 +164,9 @@ async fn f16_an_outage_of_three_leases_leaves_the_attempt_where_it_was() {
     let mut service = Service::start().await;
     let quick = [
         "--lease-ms",
-        "1500",
+        "3000",
         "--heartbeat-ms",
-        "300",
+        "500",
         "--reap-ms",
         "200",
     ];
@@ -179,8 +180,23 @@ async fn f16_an_outage_of_three_leases_leaves_the_attempt_where_it_was() {
     let trainers = first.descendants();
 
     service.kill_postgres();
-    tokio::time::sleep(Duration::from_millis(4_500)).await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    // Whoever owns the job is heard of later than whoever would take it.
+    first.signal(Signal::SIGSTOP);
     service.restart_postgres();
+    let pool = service.pool().await;
+    let back = "select exists (select from workers where pid = $1 and last_seen_at > pg_postmaster_start_time())";
+    let back = || {
+        sqlx::query_scalar::<_, bool>(back)
+            .bind(i64::from(second.pid()))
+            .fetch_one(&pool)
+    };
+    while !back().await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Some looks of its reaper, and less than a lease.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    first.signal(Signal::SIGCONT);
     let ended = service.ended(&job).await;
     assert_eq!(
         outcomes(&ended),

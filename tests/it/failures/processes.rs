@@ -51,10 +51,26 @@ async fn f24_after_an_abort_and_an_error_the_next_job_on_that_device_has_a_proce
     let process = idle_trainer(&worker, &ended);
     let job = long_job(&service, &file, 1_000).await;
     service.has_checkpoint(&job).await;
+    let last_words = "terminate called after throwing an instance of 'c10::Error'";
+    std::fs::write(format!("/proc/{process}/fd/2"), format!("{last_words}\n")).unwrap();
     signal_all(&[process], Signal::SIGABRT);
     let aborted = service.ended(&job).await;
     assert_eq!(outcomes(&aborted), ["crashed"], "{aborted}");
-    assert_eq!(aborted["attempts"][0]["exit_signal"], "SIGABRT");
+    // All that there is to know stays in the job.
+    let attempt = &aborted["attempts"][0];
+    assert_eq!(attempt["exit_signal"], "SIGABRT");
+    assert_eq!(
+        attempt["log"].as_array().unwrap().last().unwrap(),
+        last_words
+    );
+    assert!(
+        attempt["worker"].is_string() && attempt["host"].is_string(),
+        "{attempt}"
+    );
+    assert!(
+        attempt["ended_at"].as_i64() >= attempt["started_at"].as_i64(),
+        "{attempt}"
+    );
     assert!(!is_alive(process));
     ended.push(process);
 
