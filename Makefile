@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup setup-cuda demo-data build up demo test chaos check fmt fmt-check lint doc sqlx openapi bench python-check clean clean-demo clean-deps
+.PHONY: help setup setup-cuda demo-data build up demo test chaos mutations check fmt fmt-check lint doc sqlx openapi bench python-check clean clean-demo clean-deps
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,9 @@ test: setup demo-data ## Run every test, as CI does
 
 chaos: setup demo-data ## 200 short jobs under 1,000 signals to workers, trainers and Postgres; `make test` has a short form
 	REHEAD_CHAOS_KILLS=1000 REHEAD_CHAOS_JOBS=200 cargo nextest run --release --profile chaos -E 'test(chaos)'
+
+mutations: setup demo-data ## Take away what keeps the queue honest, piece by piece: the tests must fail (takes long)
+	@scripts/mutations.sh
 
 # --- parts of these
 

@@ -32,6 +32,7 @@ system_tools() {
     command -v c++ >/dev/null || missing+=(g++)
     command -v make >/dev/null || missing+=(make)
     command -v curl >/dev/null || missing+=(curl)
+    command -v strace >/dev/null || missing+=(strace)
     command -v python3 >/dev/null || missing+=(python3)
     python3 -c 'import pip' 2>/dev/null || missing+=(python3-pip)
     if [ ${#missing[@]} -gt 0 ]; then

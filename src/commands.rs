@@ -106,6 +106,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         threads: args.threads,
         cache_bytes: args.cache_bytes,
         steps_kept: args.steps_kept,
+        steps_days: args.steps_days,
         admission: args.admission.clone(),
         timing: args.timing.clone(),
         data: args.data.clone(),

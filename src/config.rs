@@ -148,6 +148,9 @@ pub struct WorkArgs {
     /// Steps of one job whose losses are kept; of a longer job every k-th
     #[arg(long, env = "REHEAD_STEPS_KEPT", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(2..))]
     pub steps_kept: u64,
+    /// Days after a job's creation that its steps are kept; its evaluations stay as long as the job
+    #[arg(long, env = "REHEAD_STEPS_DAYS", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub steps_days: u32,
     #[command(flatten)]
     pub admission: AdmissionArgs,
     #[command(flatten)]
@@ -337,6 +340,9 @@ pub struct UpArgs {
     /// Steps of one job whose losses are kept; of a longer job every k-th
     #[arg(long, env = "REHEAD_STEPS_KEPT", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(2..))]
     pub steps_kept: u64,
+    /// Days after a job's creation that its steps are kept; its evaluations stay as long as the job
+    #[arg(long, env = "REHEAD_STEPS_DAYS", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub steps_days: u32,
     #[command(flatten)]
     pub limits: HttpLimits,
     #[command(flatten)]

@@ -16,55 +16,55 @@ use crate::stack::Stack;
 const CLIENTS: usize = 16;
 const RUN: Duration = Duration::from_secs(8);
 /// Waiting jobs and tenants.
-const LOADS: [(i64, i64); 8] = [
+const LOADS: [(i64, i64); 12] = [
+    (0, 1),
+    (0, 20),
+    (0, 1_000),
     (1_000, 1),
     (1_000, 20),
     (1_000, 1_000),
     (40_000, 1),
     (40_000, 20),
+    (40_000, 1_000),
     (100_000, 1),
     (100_000, 20),
     (100_000, 1_000),
 ];
 
 pub(crate) async fn measure(stack: &Stack) {
-    // One that waits: the others are its copies. No worker runs.
+    // One that waits, and is never claimed: the others are its copies. No worker runs.
     let template = stack.job(3).await;
+    sqlx::query("update jobs set run_at = now() + interval '1 day' where id = $1::uuid")
+        .bind(template.trim_start_matches("ftjob-"))
+        .execute(&stack.pool)
+        .await
+        .unwrap();
     println!(
         "\n| waiting jobs | tenants | lifecycles per second, {CLIENTS} clients |\n|---|---|---|"
     );
     let pool = &stack.pool;
     for (backlog, tenants) in LOADS {
         fill(pool, &template, backlog, tenants).await;
-        let rate = run(pool).await;
-        println!("| {backlog} | {tenants} | {rate:.0} |");
+        let rate = run(pool, &template, backlog, tenants).await;
+        let note = if backlog == 0 {
+            ", each is posted first"
+        } else {
+            ""
+        };
+        println!("| {backlog}{note} | {tenants} | {rate:.0} |");
         empty(pool, &template).await;
     }
-    println!(
-        "| 0, each posted first | 1 | {:.0} |",
-        run_from_empty(pool, &template).await
-    );
 }
 
-async fn run(pool: &PgPool) -> f64 {
+/// Where no job waits, every client first adds one that somebody will take.
+async fn run(pool: &PgPool, template: &str, backlog: i64, tenants: i64) -> f64 {
     let done = AtomicU64::new(0);
     let begun = Instant::now();
     let clients = (0..CLIENTS).map(|_| async {
         while begun.elapsed() < RUN {
-            done.fetch_add(u64::from(lifecycle(pool).await), Ordering::Relaxed);
-        }
-    });
-    futures_util::future::join_all(clients).await;
-    done.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64()
-}
-
-/// The same where every client first adds the job that somebody will take.
-async fn run_from_empty(pool: &PgPool, template: &str) -> f64 {
-    let done = AtomicU64::new(0);
-    let begun = Instant::now();
-    let clients = (0..CLIENTS).map(|_| async {
-        while begun.elapsed() < RUN {
-            copy(pool, template, 1, 1).await;
+            if backlog == 0 {
+                copy(pool, template, 1, tenants).await;
+            }
             done.fetch_add(u64::from(lifecycle(pool).await), Ordering::Relaxed);
         }
     });
@@ -149,9 +149,10 @@ async fn fill(pool: &PgPool, template: &str, jobs: i64, tenants: i64) {
 async fn copy(pool: &PgPool, template: &str, jobs: i64, tenants: i64) {
     sqlx::query(
         "insert into jobs overriding user value select copy.* from jobs j, generate_series(1, $2) i,
-            lateral (select id from tenants order by id limit 1 offset i % $3) t,
+            lateral (select id from tenants order by id limit 1 offset (i + floor(random() * $3::bigint))::bigint % $3::bigint) t,
             lateral jsonb_populate_record(j, jsonb_build_object(
-                'id', gen_random_uuid(), 'tenant_id', t.id, 'result_model', gen_random_uuid(), 'events', 0)) copy
+                'id', gen_random_uuid(), 'tenant_id', t.id, 'result_model', gen_random_uuid(), 'events', 0,
+                'run_at', now())) copy
         where j.id = $1::uuid",
     )
     .bind(template.trim_start_matches("ftjob-"))

@@ -160,6 +160,10 @@ impl Stack {
 
     /// What the figures depend on.
     pub(crate) async fn print_settings(&self) {
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = load.split(' ').next().unwrap_or_default();
+        println!("cores: {cores}, load average before: {load}");
         for name in [
             "server_version",
             "fsync",

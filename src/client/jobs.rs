@@ -19,6 +19,9 @@ const SHOWN: [JobStatus; 5] = [
     JobStatus::Paused,
 ];
 
+/// Characters of an attempt's message.
+const MESSAGE: usize = 60;
+
 /// `rehead jobs`
 #[derive(Debug, Args)]
 pub struct JobsArgs {
@@ -42,11 +45,14 @@ pub async fn run(args: &JobsArgs) -> anyhow::Result<()> {
     if args.json {
         return api::print(&serde_json::to_string_pretty(&jobs)?);
     }
+    if jobs.is_empty() {
+        return api::print("nothing runs and nothing waits");
+    }
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let rows: Vec<Vec<String>> = jobs.iter().map(|job| row(job, now)).collect();
     api::print(&render(
         &[
-            "ID", "STATUS", "MODEL", "AGE", "PROGRESS", "ATTEMPT", "WORKER", "WHY",
+            "ID", "STATUS", "MODEL", "AGE", "PROGRESS", "ATTEMPT", "WORKER", "RUNS", "WHY",
         ],
         &rows,
     ))
@@ -93,6 +99,10 @@ fn row(job: &Value, now: i64) -> Vec<String> {
         holds
             .map(|attempt| text(&attempt["host"]))
             .unwrap_or_default(),
+        holds
+            .and_then(|attempt| attempt["started_at"].as_i64())
+            .map(|since| span(now - since))
+            .unwrap_or_default(),
         why(job, now),
     ]
 }
@@ -106,6 +116,9 @@ fn progress(job: &Value) -> String {
         progress["step"].as_u64(),
         progress["n_steps"].as_u64(),
     ) {
+        (Some("running" | "pausing"), Some(step), Some(steps)) if phase == "training" => {
+            format!("training {step}/{steps}")
+        }
         (Some("running" | "pausing"), ..) => format!("{phase} {share:.0} %"),
         (_, Some(step), Some(steps)) if step > 0 => format!("step {step}/{steps}"),
         _ => String::new(),
@@ -119,21 +132,27 @@ fn why(job: &Value, now: i64) -> String {
     }
     let queue = &job["queue"];
     let Some(reason) = queue["reason"].as_str() else {
-        return if job["stop_requested_at"].is_null() {
-            String::new()
-        } else {
-            "being stopped".to_owned()
+        let is_stopping = !job["stop_requested_at"].is_null();
+        let why = match job["status"].as_str() {
+            Some("validating_files") => "its files are being validated",
+            Some("pausing") => "its state is being saved",
+            Some("paused") => "until it is resumed",
+            _ if is_stopping => "being stopped",
+            _ => "",
         };
+        return why.to_owned();
     };
     let mut why = match reason {
         "tenant_paused" => "its tenant's jobs are held back".to_owned(),
         "backoff" => {
             let left = queue["until"].as_i64().unwrap_or(now) - now;
-            format!("tried again in {}", span(left))
+            let ended = last_end(job);
+            format!("{ended}tried again in {}", span(left))
         }
         "no_worker" => "no worker is there".to_owned(),
         "tenant_at_cap" => "as many of its tenant's jobs run as may".to_owned(),
         "slots_busy" => "every worker is busy".to_owned(),
+        "memory" => "no free worker has the memory that it needs".to_owned(),
         "starting" => "about to start".to_owned(),
         other => other.replace('_', " "),
     };
@@ -144,6 +163,24 @@ fn why(job: &Value, now: i64) -> String {
         why.push_str(&format!(", in about {}", span(start - now)));
     }
     why
+}
+
+/// How the last attempt ended, with `; ` behind it.
+fn last_end(job: &Value) -> String {
+    let last = job["attempts"].as_array().and_then(|all| all.last());
+    let said = |name: &str| last.and_then(|attempt| attempt[name].as_str());
+    match (said("outcome"), said("message")) {
+        (Some(outcome), Some(message)) => {
+            let short: String = message.chars().take(MESSAGE).collect();
+            let dots = if short.len() < message.len() {
+                "…"
+            } else {
+                ""
+            };
+            format!("{outcome}: {short}{dots}; ")
+        }
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -157,7 +194,7 @@ mod tests {
         let mut job = json!({
             "id": "ftjob-1", "status": "queued", "model": "lite0", "created_at": 0, "phase": "waiting",
             "progress": {"fraction": 0.0, "step": 4, "n_steps": 8},
-            "attempts": [{"host": "a", "ended_at": 5}], "cancel_requested_at": null, "stop_requested_at": null,
+            "attempts": [{"host": "a", "started_at": 2, "ended_at": 5, "outcome": "crashed", "message": "SIGKILL"}], "cancel_requested_at": null, "stop_requested_at": null,
             "queue": {"ahead": 2, "reason": "slots_busy", "until": null, "estimated_start": {"p50": 400, "p90": 900}},
         });
         let expected = [
@@ -168,17 +205,26 @@ mod tests {
             "step 4/8",
             "1",
             "",
+            "",
             "every worker is busy, 2 ahead, in about 5 min",
         ];
         assert_eq!(row(&job, 100), expected);
         job["queue"] =
             json!({"ahead": 0, "reason": "backoff", "until": 107, "estimated_start": null});
-        assert_eq!(why(&job, 100), "tried again in 7 s");
+        assert_eq!(why(&job, 100), "crashed: SIGKILL; tried again in 7 s");
         job["status"] = json!("running");
         job["phase"] = json!("caching_features");
         job["progress"]["fraction"] = json!(0.43);
         job["attempts"][0]["ended_at"] = Value::Null;
         job["queue"] = Value::Null;
-        assert_eq!(row(&job, 100)[4..], ["caching features 43 %", "1", "a", ""]);
+        let shown = ["caching features 43 %", "1", "a", "98 s", ""];
+        assert_eq!(row(&job, 100)[4..], shown);
+        job["phase"] = json!("training");
+        assert_eq!(row(&job, 100)[4], "training 4/8");
+        job["status"] = json!("paused");
+        assert_eq!(
+            row(&job, 100)[4..],
+            ["step 4/8", "1", "a", "98 s", "until it is resumed"]
+        );
     }
 }

@@ -30,10 +30,15 @@ pub async fn run(args: &WorkersArgs) -> anyhow::Result<()> {
     if args.json {
         return api::print(&serde_json::to_string_pretty(&workers)?);
     }
+    if workers.is_empty() {
+        return api::print("no worker was heard of for a day");
+    }
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let rows: Vec<Vec<String>> = workers.iter().map(|worker| row(worker, now)).collect();
     api::print(&render(
-        &["HOST", "DEVICE", "STATE", "SINCE", "SEEN", "SLOTS", "JOB"],
+        &[
+            "HOST", "PID", "DEVICE", "STATE", "UP", "SEEN", "SLOTS", "MEMORY", "JOB", "WHY",
+        ],
         &rows,
     ))
 }
@@ -54,13 +59,29 @@ fn row(worker: &Value, now: i64) -> Vec<String> {
     }
     vec![
         text("host"),
+        number("pid").to_string(),
         text("device"),
         text("state"),
         ago("started_at"),
         format!("{} ago", ago("last_seen_at")),
         format!("{}/{}", number("busy"), number("slots")),
+        worker["free_mb"]
+            .as_f64()
+            .map(|mb| format!("{:.1} GiB free", mb / 1024.0))
+            .unwrap_or_default(),
         jobs.join(", "),
+        why(worker),
     ]
+}
+
+/// Why it takes no job.
+fn why(worker: &Value) -> String {
+    match (worker["reason"].as_str(), worker["state"].as_str()) {
+        (Some(reason), _) => reason.to_owned(),
+        (None, Some("draining")) => "it was told to stop: what runs is saved".to_owned(),
+        (None, Some("lost")) => "it ended without a word, or cannot reach the database".to_owned(),
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -73,16 +94,19 @@ mod tests {
     fn a_row_names_own_jobs_and_counts_others() {
         let worker = json!({
             "host": "a", "device": "cpu", "state": "active", "started_at": 0, "last_seen_at": 297, "slots": 2, "busy": 2,
-            "jobs": ["ftjob-1"],
+            "jobs": ["ftjob-1"], "pid": 7, "reason": "two jobs failed", "free_mb": 1536,
         });
         let expected = [
             "a",
+            "7",
             "cpu",
             "active",
             "5 min",
             "3 s ago",
             "2/2",
+            "1.5 GiB free",
             "ftjob-1, 1 of others",
+            "two jobs failed",
         ];
         assert_eq!(row(&worker, 300), expected);
     }

@@ -39,6 +39,8 @@ struct Row {
     at_cap: bool,
     slots: i64,
     busy: i64,
+    /// Whether a worker with a slot left has the memory that it needs.
+    fits: bool,
     /// Median, and ninth tenth; of jobs, in seconds.
     durations: Option<Vec<f64>>,
     /// What is left of running jobs, were they as long. 0 where nothing was measured.
@@ -68,15 +70,19 @@ pub async fn get(
                 select extract(epoch from now() - a.started_at) as seconds
                 from job_leases l join attempts a on a.job_id = l.job_id and a.token = l.token
             ) held
+        ), able as (
+            select coalesce(sum(w.slots), 0) as slots, coalesce(bool_or(
+                w.slots > (select count(*) from job_leases l where l.worker_id = w.id)
+                and coalesce(w.free_mb, job.device_mb) >= job.device_mb), false) as fits
+            from job join workers w on w.spec_version >= job.spec_version and w.state = 'active'
+                and w.last_seen_at > now() - make_interval(secs => $4)
         )
         select (select count(*) from jobs other join tenants owner on owner.id = other.tenant_id
                 where other.status = 'queued' and other.resource_class = job.resource_class and other.run_at <= now()
                     and not owner.paused and (other.priority, other.seq) < (job.priority, job.seq)) as "ahead!",
             job.run_at, now() as "now!", t.paused as tenant_paused, t.running >= t.max_running as "at_cap!",
-            (select coalesce(sum(slots), 0) from workers
-                where state = 'active' and last_seen_at > now() - make_interval(secs => $4)) as "slots!",
-            running.busy as "busy!", measured.durations as "durations: Vec<f64>", running.remaining as "left!: Vec<f64>"
-        from job join tenants t on t.id = job.tenant_id, measured, running"#,
+            able.slots as "slots!", able.fits as "fits!", running.busy as "busy!", measured.durations as "durations: Vec<f64>", running.remaining as "left!: Vec<f64>"
+        from job join tenants t on t.id = job.tenant_id, measured, running, able"#,
         id.0,
         tenant.0,
         MEASURED,
@@ -107,6 +113,8 @@ impl Row {
             WaitReason::TenantAtCap
         } else if self.busy >= self.slots {
             WaitReason::SlotsBusy
+        } else if !self.fits {
+            WaitReason::Memory
         } else {
             WaitReason::Starting
         }
@@ -149,6 +157,7 @@ mod tests {
             at_cap: false,
             slots: 2,
             busy: 2,
+            fits: true,
             durations: Some(vec![10.0, 20.0]),
             left: vec![4.0, 24.0],
         }
@@ -159,6 +168,14 @@ mod tests {
         let reasons = [
             (row(), WaitReason::SlotsBusy),
             (Row { busy: 1, ..row() }, WaitReason::Starting),
+            (
+                Row {
+                    busy: 1,
+                    fits: false,
+                    ..row()
+                },
+                WaitReason::Memory,
+            ),
             (
                 Row {
                     at_cap: true,

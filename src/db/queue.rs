@@ -171,17 +171,19 @@ pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claim
                     and not t.paused and t.running < t.max_running
                 limit 1
             ), candidate as materialized (
-                -- One probe of the index for each tenant; then that tenant's row is locked, so that its cap and its turn
-                -- are decided in one place.
+                -- Tenants in their order, and one probe of the index for each until there is a job; then that tenant's row is
+                -- locked, so that its cap and its turn are decided in one place.
                 select t.id as tenant_id, head.id as job_id
-                from tenants t cross join lateral (
+                from (
+                    select id, vtime from tenants
+                    where not paused and running < max_running and not exists (select from reserved) order by vtime, id
+                ) turn cross join lateral (
                     select j.id from jobs j
-                    where j.tenant_id = t.id and j.status = 'queued' and j.resource_class = $1 and j.device_mb <= $2
+                    where j.tenant_id = turn.id and j.status = 'queued' and j.resource_class = $1 and j.device_mb <= $2
                         and j.run_at <= now() and j.spec_version <= $7
                     order by j.priority, j.seq limit 1
-                ) head
-                where not t.paused and t.running < t.max_running and not exists (select from reserved)
-                order by t.vtime, t.id limit 1 for update of t skip locked
+                ) head join tenants t on t.id = turn.id and not t.paused and t.running < t.max_running
+                order by turn.vtime, turn.id limit 1 for update of t skip locked
             ), job as (
                 update jobs j set status = 'running', phase = 'preparing', fraction = 0, token = j.token + 1,
                     events = j.events + 1, started_at = coalesce(j.started_at, now())

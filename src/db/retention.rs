@@ -111,6 +111,19 @@ pub async fn unowned(pool: &PgPool, units: &[Claimant]) -> sqlx::Result<Vec<Stri
     .await
 }
 
+/// Makes room for the steps of jobs that are created this week and the next, and forgets those of jobs that were created in
+/// weeks more than `days` ago, once all jobs of that time have ended. Says how many weeks went.
+pub async fn turn_weeks(pool: &PgPool, days: u32) -> sqlx::Result<u64> {
+    sqlx::query!("select add_job_step_weeks(now())")
+        .execute(pool)
+        .await?;
+    let dropped = sqlx::query_scalar!(
+        r#"select drop_job_step_weeks(make_interval(days => $1)) as "dropped!""#,
+        convert::from_small(days)
+    );
+    Ok(convert::to_count(dropped.fetch_one(pool).await?))
+}
+
 /// Checkpoints whose deletion was interrupted, and damaged ones of jobs that have ended.
 pub async fn discarded(pool: &PgPool) -> sqlx::Result<Vec<Kept>> {
     let rows = sqlx::query!(

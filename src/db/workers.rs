@@ -111,18 +111,20 @@ pub async fn tell(
     Ok(())
 }
 
-/// Says how much device memory a worker has to offer, in MiB.
+/// Says which device a worker has found, and how much of its memory it has to offer, in MiB.
 pub async fn offer(
     pool: &PgPool,
     worker: WorkerId,
+    device: &str,
     free_mb: u32,
     capacity_mb: u32,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update workers set free_mb = $2, capacity_mb = $3, last_seen_at = now() where id = $1",
+        "update workers set device = $4, free_mb = $2, capacity_mb = $3, last_seen_at = now() where id = $1",
         worker.0,
         convert::from_small(free_mb),
-        convert::from_small(capacity_mb)
+        convert::from_small(capacity_mb),
+        device
     )
     .execute(pool)
     .await?;

@@ -78,6 +78,9 @@ pub(super) struct EvaluationObject {
 }
 
 /// Get a job's metrics
+///
+/// Every step; of a job of more than some thousand steps every k-th. Of a job that was created more than about a year ago
+/// (`--steps-days`) only the evaluations are left.
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/metrics", tag = "jobs", params(("id" = JobId, Path), MetricsQuery),
     responses((status = 200, body = MetricsObject)))]
 pub(super) async fn metrics(

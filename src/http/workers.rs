@@ -18,11 +18,20 @@ pub(super) struct WorkerObject {
     /// `worker`.
     pub object: &'static str,
     pub host: String,
+    /// Of its process, on that host.
+    pub pid: u32,
     pub version: String,
-    /// As it was asked for: `auto`, `cpu` or `cuda:0`.
+    /// `cpu` or `cuda:0`; as it was asked for, such as `auto`, until its first self-test.
     pub device: String,
-    /// `active`; `draining`: it takes nothing more; `stopped`; `lost`: it was not heard of for a minute.
+    /// `active`; `unfit`: its device fails the self-test; `quarantined`: jobs failed on it one after the other; `draining`: it
+    /// takes nothing more; `stopped`; `lost`: it was not heard of for a minute.
     pub state: String,
+    /// Why it is unfit or quarantined.
+    pub reason: Option<String>,
+    /// MiB of the device that a further job may take, as last measured.
+    pub free_mb: Option<u32>,
+    /// MiB that one job could take if this worker had no other.
+    pub capacity_mb: Option<u32>,
     /// Unix seconds, as all times here.
     pub started_at: i64,
     pub last_seen_at: i64,
@@ -40,9 +49,13 @@ impl From<Worker> for WorkerObject {
             id: worker.id,
             object: "worker",
             host: worker.host,
+            pid: worker.pid,
             version: worker.version,
             device: worker.device,
             state: worker.state,
+            reason: worker.reason,
+            free_mb: worker.free_mb,
+            capacity_mb: worker.capacity_mb,
             started_at: worker.started_at.unix_timestamp(),
             last_seen_at: worker.last_seen_at.unix_timestamp(),
             slots: worker.slots,

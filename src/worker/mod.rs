@@ -230,7 +230,7 @@ impl Worker {
             .room(device, admission.memory_margin_mb)
             .await
             .context("cannot measure what memory is free")?;
-        db::workers::offer(&self.pool, self.id, room.free_mb, room.capacity_mb).await?;
+        db::workers::offer(&self.pool, self.id, device, room.free_mb, room.capacity_mb).await?;
         let offer = db::queue::Offer {
             worker: self.id,
             class: db::queue::DEFAULT_CLASS,

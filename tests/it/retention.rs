@@ -3,18 +3,23 @@
 use std::{path::Path, time::Duration};
 
 use rehead::{
-    db::{self, queue},
-    domain::job::Outcome,
+    db::{
+        self, jobs,
+        metrics::Evaluation,
+        queue::{self, Claimed, Records},
+    },
+    domain::{id::JobId, job::Outcome, progress::Step},
     objects::Objects,
     retention::{self, Finding},
 };
+use sqlx::PgPool;
 
 use crate::support::{
     attempts::{long_job, material},
     data::files_below,
     postgres::invariants,
     process::Process,
-    queue::{HOUR, Queue, checkpoint, new_model},
+    queue::{HOUR, Queue, checkpoint, metrics, new_model},
     service::Service,
 };
 
@@ -171,6 +176,106 @@ async fn interrupted_deletions_end_and_lost_checkpoints_are_marked() {
     }
     let latest = db::checkpoints::latest(pool, job).await.unwrap().unwrap();
     assert_eq!(latest.step, 4, "the one without objects is passed over");
+}
+
+async fn table_of_steps(queue: &Queue, job: JobId) -> Vec<String> {
+    let query = "select distinct tableoid::regclass::text from job_steps where job_id = $1";
+    let tables = sqlx::query_scalar(query).bind(job.0);
+    tables.fetch_all(queue.pool()).await.unwrap()
+}
+
+async fn run(queue: &Queue, statement: &'static str) {
+    sqlx::query(statement).execute(queue.pool()).await.unwrap();
+}
+
+/// Claims the next job and has it take one step with an evaluation.
+async fn trained(queue: &Queue) -> Claimed {
+    let claimed = queue.claim().await.unwrap();
+    let records = Records {
+        steps: vec![Step {
+            step: 1,
+            epoch: 1,
+            train_loss: Some(0.5),
+            learning_rate: 0.1,
+            samples_per_second: 1.0,
+        }],
+        evaluations: vec![Evaluation {
+            metrics: metrics(1),
+            best: true,
+        }],
+        ..Records::default()
+    };
+    let written = queue::record(queue.pool(), claimed.job, claimed.token, &records);
+    assert!(written.await.unwrap());
+    claimed
+}
+
+#[tokio::test]
+async fn steps_go_by_the_week_and_never_those_of_a_job_that_lives() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    assert_eq!(db::retention::turn_weeks(pool, 400).await.unwrap(), 0);
+    queue.job().await;
+    let first = trained(&queue).await;
+    assert_eq!(table_of_steps(&queue, first.job).await, ["job_steps_first"]);
+
+    // A server whose clock is a month ahead: its steps have a place at once, and their own table once there is one.
+    let mut ahead = queue.new_job();
+    let id = "select first_job_id(now() + interval '30 days')";
+    ahead.id = JobId(sqlx::query_scalar(id).fetch_one(pool).await.unwrap());
+    jobs::create(pool, &ahead).await.unwrap();
+    let early = trained(&queue).await;
+    assert_eq!(early.job, ahead.id);
+    assert_eq!(table_of_steps(&queue, early.job).await, ["job_steps_rest"]);
+    run(
+        &queue,
+        "select add_job_step_weeks(now() + interval '40 days')",
+    )
+    .await;
+    let [table] = &table_of_steps(&queue, early.job).await[..] else {
+        panic!("its step is in no table, or in two");
+    };
+    assert_ne!(table, "job_steps_rest");
+    // Twice is once.
+    run(
+        &queue,
+        "select add_job_step_weeks(now() + interval '40 days')",
+    )
+    .await;
+
+    // 300 days from now, of which 200 are kept.
+    let later = "select drop_job_step_weeks(interval '200 days' - interval '300 days')";
+    let dropped = || sqlx::query_scalar::<_, i64>(later).fetch_one(pool);
+    assert_eq!(dropped().await.unwrap(), 0, "the first job lives");
+    finish(pool, &first).await;
+    assert!((1..=6).contains(&dropped().await.unwrap()));
+    assert!(table_of_steps(&queue, first.job).await.is_empty());
+    assert_eq!(table_of_steps(&queue, early.job).await.len(), 1);
+    let kept = db::metrics::evaluations_after(pool, queue.tenant, first.job, None);
+    assert_eq!(kept.await.unwrap().len(), 1, "evaluations stay");
+    finish(pool, &early).await;
+    dropped().await.unwrap();
+
+    // Somebody still trains that week's next job, and deletes the other with what is left of it.
+    queue.job().await;
+    let next = trained(&queue).await;
+    assert_eq!(table_of_steps(&queue, next.job).await, ["job_steps_rest"]);
+    finish(pool, &next).await;
+    for job in [first.job, early.job, next.job] {
+        assert!(
+            db::retention::forget_job(pool, queue.tenant, job)
+                .await
+                .unwrap()
+        );
+        assert!(table_of_steps(&queue, job).await.is_empty());
+    }
+}
+
+async fn finish(pool: &PgPool, claimed: &Claimed) {
+    let (model, trace) = (new_model(claimed), queue::Trace::default());
+    let (job, token) = (claimed.job, claimed.token);
+    let ended = queue::finish(pool, job, token, &Outcome::Succeeded, Some(&model), &trace);
+    ended.await.unwrap().unwrap();
 }
 
 fn gc(service: &Service, arguments: &[&str]) -> String {

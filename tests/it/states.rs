@@ -51,6 +51,56 @@ fn the_drawing_shows_exactly_the_legal_moves() {
     assert_eq!(told, legal);
 }
 
+/// Tries each pair of states by plain SQL, with every column as the new state wants it.
+#[tokio::test]
+async fn every_move_that_is_not_drawn_is_refused_by_the_database() {
+    const MOVE: &str = "update jobs set status = $2, started_at = now(),
+            finished_at = case when $2 in ('succeeded', 'failed', 'cancelled') then now() end,
+            fine_tuned_model = case when $2 = 'succeeded' then result_model end,
+            error_code = case when $2 = 'failed' then 'x' end, error_permanent = case when $2 = 'failed' then true end
+        where id = $1";
+    let queue = Queue::start().await;
+    let job = queue.job().await;
+    let mut refused = 0;
+    for was in JobStatus::ALL {
+        for becomes in JobStatus::ALL.into_iter().filter(|&becomes| becomes != was) {
+            let mut transaction = queue.pool().begin().await.unwrap();
+            for statement in [
+                sqlx::query("alter table jobs disable trigger guard_job"),
+                sqlx::query(MOVE).bind(job.0).bind(was.as_str()),
+                sqlx::query("alter table jobs enable trigger guard_job"),
+            ] {
+                statement.execute(&mut *transaction).await.unwrap();
+            }
+            let moved = sqlx::query(MOVE).bind(job.0).bind(becomes.as_str());
+            match moved.execute(&mut *transaction).await {
+                Ok(_) => assert!(was.next().contains(&becomes), "{was:?} to {becomes:?}"),
+                Err(error) => {
+                    assert!(
+                        !was.next().contains(&becomes),
+                        "{was:?} to {becomes:?}: {error}"
+                    );
+                    let constraint = if was.is_terminal() {
+                        "jobs_terminal_rows_never_change"
+                    } else {
+                        "jobs_legal_moves"
+                    };
+                    let error = error.into_database_error().unwrap();
+                    assert_eq!(
+                        error.constraint(),
+                        Some(constraint),
+                        "{was:?} to {becomes:?}"
+                    );
+                    refused += 1;
+                }
+            }
+            transaction.rollback().await.unwrap();
+        }
+    }
+    let legal: usize = JobStatus::ALL.iter().map(|was| was.next().len()).sum();
+    assert_eq!(refused, 8 * 7 - legal);
+}
+
 async fn ask(queue: &Queue, job: JobId, control: Control) -> Result<Job, Job> {
     match controls::ask(queue.pool(), queue.tenant, job, control)
         .await

@@ -176,6 +176,45 @@ async fn workers_are_seen_with_own_jobs_only() {
     );
 }
 
+#[tokio::test]
+async fn a_job_that_needs_more_memory_than_is_free_says_so() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let (small, large) = (
+        register(&queue, "small").await,
+        register(&queue, "large").await,
+    );
+    for (worker, free_mb) in [(small, 500), (large, 1_000)] {
+        workers::offer(pool, worker, "cpu", free_mb, free_mb)
+            .await
+            .unwrap();
+    }
+    let other = queue.job().await;
+    let job = queue.job().await;
+    sqlx::query("update jobs set device_mb = 600 where id = $1")
+        .bind(job.0)
+        .execute(pool)
+        .await
+        .unwrap();
+    assert_eq!(place(&queue, job).await.reason, WaitReason::Starting);
+    assert_eq!(claim(pool, large, HOUR).await.unwrap().job, other);
+    let seen = place(&queue, job).await;
+    assert_eq!((seen.reason, seen.estimate), (WaitReason::Memory, None));
+    run(
+        &queue,
+        "update jobs set device_mb = 500 where status = 'queued'",
+    )
+    .await;
+    assert_eq!(place(&queue, job).await.reason, WaitReason::Starting);
+    // Nobody here understands it.
+    run(
+        &queue,
+        "update jobs set spec_version = 1000 where status = 'queued'",
+    )
+    .await;
+    assert_eq!(place(&queue, job).await.reason, WaitReason::NoWorker);
+}
+
 fn said(service: &Service, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rehead"));
     command.args(arguments).args(["--url", &service.url]);
@@ -203,7 +242,10 @@ async fn the_command_line_shows_jobs_and_workers() {
         row.contains("queued") && row.contains("net") && row.contains("no worker is there"),
         "{shown}"
     );
-    assert_eq!(said(&service, &["workers"]).lines().count(), 1);
+    assert_eq!(
+        said(&service, &["workers"]).trim(),
+        "no worker was heard of for a day"
+    );
 
     // A worker without a folder of base weights would only fail: its presence is enough.
     service.ask(&job, "pause").await.ok();
@@ -215,8 +257,16 @@ async fn the_command_line_shows_jobs_and_workers() {
         (workers.len(), &workers[0]["state"], &workers[0]["slots"]),
         (1, &"active".into(), &1.into())
     );
-    let listed = service.get("/v1/workers").await.ok();
+    let path = "/v1/workers";
+    let listed = service
+        .until(path, "measured worker", |listed| {
+            listed["data"][0]["free_mb"].as_u64() > Some(0)
+        })
+        .await;
     assert_eq!(listed["data"][0]["id"], workers[0]["id"]);
+    // What it found, not what it was asked for.
+    assert_eq!(listed["data"][0]["device"], "cpu");
+    assert!(said(&service, &["workers"]).contains("GiB free"));
     let jobs: Vec<Value> = serde_json::from_str(&said(&service, &["jobs", "--json"])).unwrap();
     assert_eq!((jobs.len(), &jobs[0]["status"]), (1, &"paused".into()));
 }

@@ -155,6 +155,8 @@ pub enum WaitReason {
     TenantAtCap,
     /// Every worker has a job.
     SlotsBusy,
+    /// No worker that has a slot left has as much device memory free as it needs.
+    Memory,
     /// Nothing is in its way: a worker takes it, or one of those ahead, in a moment.
     Starting,
 }
@@ -168,6 +170,7 @@ impl WaitReason {
             Self::NoWorker => "no_worker",
             Self::TenantAtCap => "tenant_at_cap",
             Self::SlotsBusy => "slots_busy",
+            Self::Memory => "memory",
             Self::Starting => "starting",
         }
     }

@@ -75,6 +75,30 @@ async fn flood(queue: &Queue, template: JobId, copies: i32) {
         .unwrap();
 }
 
+/// Somebody claims, or counts, in a transaction that takes its time.
+#[tokio::test(flavor = "multi_thread")]
+async fn f29_a_tenant_whose_row_is_locked_holds_nobody_else_up() {
+    let queue = Queue::start().await;
+    let (other, file) = queue.tenant("other").await;
+    queue.job().await;
+    let free = queue.job_of(other, file, 4).await;
+    let mut holder = queue.pool().begin().await.unwrap();
+    sqlx::query("select from tenants where id = $1 for update")
+        .bind(queue.tenant.0)
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    let claimed = tokio::time::timeout(Duration::from_secs(5), queue.claim())
+        .await
+        .expect("a claim waits for another tenant's row");
+    assert_eq!(claimed.unwrap().job, free);
+    // And nobody waits for the row where there is nothing else to do.
+    let nothing = tokio::time::timeout(Duration::from_secs(5), queue.claim()).await;
+    assert!(nothing.expect("a claim waits for the row").is_none());
+    holder.rollback().await.unwrap();
+    assert_eq!(queue.claim().await.unwrap().tenant, queue.tenant);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn f29_ten_thousand_jobs_of_a_capped_tenant_leave_anothers_pickup_alone() {
     let queue = Queue::start().await;

@@ -47,6 +47,38 @@ async fn f04_a_lease_that_is_kept_for_ten_of_its_times_is_never_reaped() {
     assert_eq!(reaped, Some((job, JobStatus::Queued)));
 }
 
+/// The reaper has seen a dead lease and reaches for it: it looks once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn f04_a_heartbeat_under_the_reapers_hand_keeps_the_lease() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let job = queue.job().await;
+    let claimed = claim(pool, queue.worker, AT_ONCE).await.unwrap();
+    let mut heartbeat = pool.begin().await.unwrap();
+    sqlx::query("update job_leases set expires_at = now() + interval '1 hour' where job_id = $1")
+        .bind(job.0)
+        .execute(&mut *heartbeat)
+        .await
+        .unwrap();
+    let reaper = tokio::spawn({
+        let pool = pool.clone();
+        async move { queue::reap(&pool, AT_ONCE).await }
+    });
+    // It waits for the row.
+    let waiting = "select exists (select from pg_stat_activity where wait_event_type = 'Lock')";
+    while !sqlx::query_scalar::<_, bool>(waiting)
+        .fetch_one(pool)
+        .await
+        .unwrap()
+    {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    heartbeat.commit().await.unwrap();
+    assert_eq!(reaper.await.unwrap().unwrap(), None);
+    let kept = queue::heartbeat(pool, job, claimed.token, Duration::from_secs(60)).await;
+    assert!(kept.unwrap().is_some());
+}
+
 /// Each lane claims with a lease that is dead at birth, then ends the attempt while a reaper ends it too: of both exactly
 /// one finds the lease. Lanes reap each other's attempts as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

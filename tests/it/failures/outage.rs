@@ -205,9 +205,9 @@ async fn f16_an_outage_of_three_leases_leaves_the_attempt_where_it_was() {
     let mut service = Service::start().await;
     let quick = [
         "--lease-ms",
-        "1500",
+        "3000",
         "--heartbeat-ms",
-        "300",
+        "500",
         "--reap-ms",
         "200",
     ];
@@ -221,8 +221,12 @@ async fn f16_an_outage_of_three_leases_leaves_the_attempt_where_it_was() {
     let trainers = first.descendants();
 
     service.kill_postgres();
-    tokio::time::sleep(Duration::from_millis(4_500)).await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    // The owner of the job is held up a little longer.
+    first.signal(Signal::SIGSTOP);
     service.restart_postgres();
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    first.signal(Signal::SIGCONT);
     let ended = service.ended(&job).await;
     assert_eq!(
         outcomes(&ended),

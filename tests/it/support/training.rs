@@ -274,7 +274,9 @@ impl Trainer {
         let whole = entries
             .map(|entry| entry.unwrap().path())
             .filter(|path| path.join("manifest.json").exists());
-        whole.max().expect("no checkpoint was saved")
+        // Named by their steps.
+        let step = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
+        whole.max_by_key(step).expect("no checkpoint was saved")
     }
 
     /// The result: weights and report, byte for byte.
