@@ -17,7 +17,6 @@ use crate::{
         base_model::Layers,
         fields,
         file::{FileStatus, Purpose},
-        freeze,
         id::{CheckpointId, FileId},
         problem::{Problem, suggestion},
         request::{self, JobRequest},
@@ -79,9 +78,7 @@ pub(super) async fn check(
             validation.as_ref().and_then(Option::as_ref),
             seed,
         ),
-        (Some((_, layers)), ..) => {
-            freeze::trainable(&request.transfer.freeze, layers).map(|_| None)
-        }
+        (Some((_, layers)), ..) => resolve::without_data(&request.transfer, layers).map(|()| None),
         (None, ..) => Ok(None),
     };
     let resolution = resolution.unwrap_or_else(|more| {
@@ -116,7 +113,7 @@ fn settle(
             resolve::resolve(request, start, training, Some(validation), seed).map(Some)
         }
         // What can be told without the data is told now.
-        _ => freeze::trainable(&request.transfer.freeze, start.layers).map(|_| None),
+        _ => resolve::without_data(&request.transfer, start.layers).map(|()| None),
     }
 }
 

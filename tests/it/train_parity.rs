@@ -55,7 +55,7 @@ fn check(recording: &Value) -> Result<(), String> {
     let labels = Tensor::from_slice(&labels);
     for (step, recorded) in (1..).zip(recording["losses"].as_array().unwrap()) {
         let images = numbers::images(&format!("input-{}", step - 1), &[BATCH, 3, size, size]);
-        let features = network.features_train(&images) * scale;
+        let features = network.features_train(&images, step) * scale;
         let logits = network.logits_train(&features, step);
         let loss = loss::cross_entropy(&logits, &labels, None, recipe.label_smoothing);
         let (found, recorded) = (loss.double_value(&[]), recorded.as_f64().unwrap());

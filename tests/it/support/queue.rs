@@ -241,6 +241,7 @@ pub(crate) fn resolution() -> Resolution {
         cut: "pre_logits".to_owned(),
         trainable: Vec::new(),
         later_phases: Vec::new(),
+        adapter: None,
         head: Head {
             layers: vec![HeadLayer::Dropout(0.2)],
             init: HeadInit::Zero,

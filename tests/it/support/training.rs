@@ -31,6 +31,7 @@ pub(crate) fn recipe() -> Recipe {
         cut: "pre_logits".to_owned(),
         trainable: Vec::new(),
         later_phases: Vec::new(),
+        adapter: None,
         head: Head {
             layers: Vec::new(),
             init: HeadInit::Zero,

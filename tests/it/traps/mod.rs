@@ -80,7 +80,7 @@ fn train_on_images(
 ) {
     for step in steps {
         let images = numbers::images(&format!("input-{step}"), &[4, 3, 32, 32]);
-        let logits = network.logits_train(&network.features_train(&images), step);
+        let logits = network.logits_train(&network.features_train(&images, step), step);
         let loss = loss::cross_entropy(&logits, &targets(4), None, recipe.label_smoothing);
         let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
         optimizer.step(

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::{
     Auto,
+    adapter::{self, RequestedAdapter},
     augmentation::{RequestedAugmentation, augmentation},
     freeze::{self, Freeze},
     head::{self, RequestedHead},
@@ -25,6 +26,9 @@ pub struct Transfer {
     #[schema(value_type = String)]
     pub cut: Auto<String>,
     pub freeze: Freeze,
+    /// What trains in the place of the trunk's own weights.
+    #[serde(default)]
+    pub adapter: Option<RequestedAdapter>,
     pub head: RequestedHead,
     /// What becomes of the labels of the model that the job goes on from.
     #[serde(default)]
@@ -60,6 +64,7 @@ impl Default for Transfer {
             task: Auto::Auto,
             cut: Auto::Auto,
             freeze: Freeze::All,
+            adapter: None,
             head: RequestedHead::default(),
             labels: Auto::Auto,
             hyperparameters: Hyperparameters::default(),
@@ -85,6 +90,7 @@ pub(super) fn transfer(fields: Fields<'_>) -> Transfer {
         freeze: fields
             .optional("freeze", freeze::freeze)
             .unwrap_or(defaults.freeze),
+        adapter: fields.object("adapter").and_then(adapter::adapter),
         head: fields.object("head").map_or(defaults.head, head::head),
         labels: fields.auto("labels", word(&["keep", "extend", "replace"])),
         hyperparameters: fields
@@ -103,7 +109,6 @@ pub(super) fn transfer(fields: Fields<'_>) -> Transfer {
             .unwrap_or(defaults.checkpoint_every_seconds),
     };
     fields.neutral("evaluate_every", &[json!("auto")]);
-    fields.neutral("adapter", &[]);
     fields.finish();
     transfer
 }

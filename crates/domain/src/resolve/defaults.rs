@@ -14,6 +14,22 @@ pub(super) fn head_rate(optimizer: Optimizer) -> (f64, &'static str) {
     }
 }
 
+/// The trunk's peak rate under a head of rate `head_rate`. Of adapters: Schulman & Thinking Machines Lab 2025, "LoRA Without
+/// Regret".
+pub(super) fn backbone_rate(head_rate: f64, adapts: bool) -> (f64, &'static str) {
+    let full = head_rate / 10.0;
+    if adapts {
+        return (
+            10.0 * full,
+            "ten times full fine-tuning's, as adapters need",
+        );
+    }
+    (
+        full,
+        "a tenth of the head's: pre-trained weights need small steps",
+    )
+}
+
 /// With a freeze schedule whose last entry begins then.
 pub(super) fn default_epochs(last_phase: u64) -> u64 {
     (last_phase + 5).clamp(10, *limits::EPOCHS.end())

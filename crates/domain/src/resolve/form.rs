@@ -10,7 +10,7 @@ use crate::{
     file::Dataset,
     parent::Parent,
     problem::{Problem, suggestion},
-    recipe::{HeadInit, HeadLayer, Inherited, Resolved},
+    recipe::{Adapter, HeadInit, HeadLayer, Inherited, Resolved},
     request::{Auto, CONTRADICTION, JobRequest, LabelRule, Transfer},
 };
 
@@ -21,6 +21,8 @@ pub(super) struct Form {
     pub head: Vec<HeadLayer>,
     /// `None` where training starts from a base model.
     pub inherited: Option<Inherited>,
+    /// What the trunk gains, once that is settled.
+    pub adapter: Option<Adapter>,
     /// What was left to us.
     pub resolved: Vec<Resolved>,
 }
@@ -130,6 +132,7 @@ pub(super) fn form(
         cut,
         head,
         inherited,
+        adapter: None,
         resolved,
     })
 }

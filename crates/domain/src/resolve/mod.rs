@@ -13,6 +13,7 @@ use self::form::form;
 use self::settle::{Told, settle};
 use self::tasks::{data_tasks, other_tasks};
 use crate::{
+    adapter,
     base_model::Layers,
     class_weights,
     file::Dataset,
@@ -20,8 +21,8 @@ use crate::{
     job_plan::JobPlan,
     parent::Parent,
     problem::{Code, Problem, suggestion},
-    recipe::{Recipe, Resolved},
-    request::JobRequest,
+    recipe::{Adapter, Recipe, Resolved},
+    request::{JobRequest, Transfer},
 };
 
 /// A split that a job needs holds no sample.
@@ -84,10 +85,10 @@ pub fn resolve(
         .map_or_else(|| request.clone(), |form| form.fill(request));
     let layers = start.layers;
     let left = form::left(&request.transfer, start);
-    let phases = left.and_then(|left| freeze::phases(&request.transfer.freeze, layers, &left));
-    let phases = phases.unwrap_or_else(|found| {
+    let trained = left.and_then(|left| trained(&request.transfer, layers, &left));
+    let (adapter, phases) = trained.unwrap_or_else(|found| {
         noted(found);
-        Vec::new()
+        (None, Vec::new())
     });
     let class_weights = class_weights::resolve(
         &request.transfer.hyperparameters.class_weights,
@@ -103,9 +104,11 @@ pub fn resolve(
     noted(contradictions(request, trunk_is_frozen, samples));
     noted(augmentation::contradictions(request, &phases));
     noted(late_phases(request, &phases));
-    let Some(form) = form.filter(|_| problems.is_empty()) else {
+    noted(adapter::contradictions(&request.transfer));
+    let Some(mut form) = form.filter(|_| problems.is_empty()) else {
         return Err(problems);
     };
+    form.adapter = adapter;
     let class_weights = class_weights.map(|weights| form.by_label(training, &weights));
     let told = Told {
         task: training.task,
@@ -120,6 +123,29 @@ pub fn resolve(
         recipe,
         resolved,
     })
+}
+
+/// Which part of a trunk trains, of which `left` is left of `layers`: adapters and their names, or what `freeze` says for each
+/// phase.
+type Trained = (Option<Adapter>, Vec<(u64, Vec<String>)>);
+
+fn trained(asked: &Transfer, layers: &Layers, left: &Layers) -> Result<Trained, Vec<Problem>> {
+    match &asked.adapter {
+        None => Ok((None, freeze::phases(&asked.freeze, layers, left)?)),
+        Some(adapter) => {
+            let adapter = adapter::resolve(adapter, layers, left)?;
+            let names = adapter.tensors();
+            Ok((Some(adapter), vec![(0, names)]))
+        }
+    }
+}
+
+/// What can be told of a request while its files are not validated yet.
+///
+/// # Errors
+/// Layers that it names and the model does not have.
+pub fn without_data(asked: &Transfer, layers: &Layers) -> Result<(), Vec<Problem>> {
+    trained(asked, layers, layers).map(|_| ())
 }
 
 /// Samples that train: with a validation file of its own, the training file's validation split trains too.

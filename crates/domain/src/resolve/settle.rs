@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{
     augmentation,
-    defaults::{batch_norm, default_batch_size, default_epochs, head_rate, mixup},
+    defaults::{backbone_rate, batch_norm, default_batch_size, default_epochs, head_rate, mixup},
     form::Form,
 };
 use crate::{
@@ -36,6 +36,7 @@ pub(super) fn settle(
         samples,
         class_weights,
     } = told;
+    let adapts = form.adapter.is_some();
     let head_only = phases.iter().all(|(_, trainable)| trainable.is_empty());
     let frozen_epochs = augmentation::frozen_epochs(&phases, u64::MAX);
     let last_phase = phases.last().map_or(0, |(at_epoch, _)| *at_epoch);
@@ -112,12 +113,13 @@ pub(super) fn settle(
             rate,
             why,
         );
+    let (backbone_rate, why) = backbone_rate(rate, adapts);
     let backbone = multiplier
         * autos.settle(
             "hyperparameters.backbone_learning_rate",
             asked.backbone_learning_rate,
-            rate / 10.0,
-            "a tenth of the head's: pre-trained weights need small steps",
+            backbone_rate,
+            why,
         );
     let layer_decay = autos.settle(
         "hyperparameters.layer_decay",
@@ -214,7 +216,7 @@ pub(super) fn settle(
         clip,
         why,
     );
-    let (norm, why) = batch_norm(head_only, batch_size);
+    let (norm, why) = batch_norm(head_only || adapts, batch_size);
     let batch_norm = autos.settle("hyperparameters.batch_norm", asked.batch_norm, norm, why);
     let precision = autos.settle(
         "hyperparameters.precision",
@@ -259,6 +261,7 @@ pub(super) fn settle(
                 trainable,
             })
             .collect(),
+        adapter: form.adapter.clone(),
         head: Head {
             layers: form.head.clone(),
             init,
