@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, and its figures are printed"
 )]
 
+mod adapters;
 mod bad_input;
 mod bulk;
 mod chaos;

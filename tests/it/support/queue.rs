@@ -219,6 +219,7 @@ pub(crate) fn request(training_file: FileId) -> JobRequest {
             task: Auto::Auto,
             cut: Auto::Auto,
             freeze: Freeze::All,
+            adapter: None,
             head: RequestedHead {
                 layers: Auto::Value(vec![HeadLayer::Dropout(0.2)]),
                 init: Auto::Auto,

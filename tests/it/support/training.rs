@@ -10,15 +10,17 @@ use std::{
 
 use rehead_domain::{
     base_model::SourceTask,
-    id::JobId,
+    id::{FileId, JobId},
     progress::{Inspected, Progress},
     recipe::{
-        BatchNorm, EarlyStopping, Head, HeadInit, Loss, Metric, Optimizer, Precision, Recipe,
-        Schedule, Task,
+        Adapter, BatchNorm, EarlyStopping, Head, HeadInit, Loss, Metric, Optimizer, Precision,
+        Recipe, Schedule, Task,
     },
+    request,
     work::{DatasetLimits, PLAN, PlanModel, TrainPlan},
 };
 use rehead_trainer::{data::inspect, models::registry};
+use serde_json::{Value, json};
 use tch::{Device, Tensor, nn};
 use tempfile::TempDir;
 
@@ -76,6 +78,17 @@ pub(crate) fn parameters(architecture: &str, parts: &[&str]) -> Vec<String> {
         .filter(|tensor| tensor.trainable && parts.iter().any(|part| tensor.name.starts_with(part)))
         .map(|tensor| tensor.name)
         .collect()
+}
+
+/// Adapters on the architecture's linear layers, as a request for `asked` gives them; `type` need not be said.
+pub(crate) fn adapter(architecture: &str, mut asked: Value) -> Adapter {
+    let layers = registry::layers(registry::find(architecture).unwrap());
+    asked["type"] = json!("lora");
+    let body = json!({"model": "m", "training_file": FileId::new(),
+        "method": {"type": "transfer", "transfer": {"adapter": asked}}});
+    let request = request::parse(&body).unwrap();
+    let asked = request.transfer.adapter.unwrap();
+    rehead_domain::adapter::resolve(&asked, &layers, &layers).unwrap()
 }
 
 /// A base model whose weights follow the rules of the parity recordings, in a file in `folder`.
