@@ -154,6 +154,20 @@ pub fn merge(tensors: &mut Tensors, base: &[(String, Tensor)], scale: f64) {
     }
 }
 
+/// A trunk's tensors with every adapter in its layer's weight.
+pub fn merge_all(named: Vec<(String, Tensor)>, scale: f64) -> Vec<(String, Tensor)> {
+    let is_adapter = |(name, _): &(String, Tensor)| recipe::Adapter::is_tensor(name);
+    let (adapters, mut base): (Vec<_>, Vec<_>) = named.into_iter().partition(is_adapter);
+    let mut merged: Tensors = adapters.into_iter().collect();
+    merge(&mut merged, &base, scale);
+    for (name, weight) in &mut base {
+        if let Some(sum) = merged.remove(name) {
+            *weight = sum;
+        }
+    }
+    base
+}
+
 fn fits(weight: &Tensor, down: &Tensor, up: &Tensor) -> bool {
     let (weight, down, up) = (weight.size(), down.size(), up.size());
     match (&weight[..], &down[..], &up[..]) {

@@ -24,7 +24,7 @@ use crate::{
         ops::{Norm, Pass},
         registry::{self, Architecture},
         trunk::{Trunk, TrunkTensor},
-        weights::{self, Tensors},
+        weights,
     },
 };
 
@@ -309,28 +309,12 @@ impl Network {
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
         let mut all = self.trunk.named();
         if let Some(scale) = self.adapter_scale {
-            merge_adapters(&mut all, scale);
+            all = lora::merge_all(all, scale);
         }
         all.extend(self.head.named_as(self.architecture.classifier));
         all.into_iter()
             .map(|(name, tensor)| (name, tensor.detach()))
             .collect()
-    }
-}
-
-/// Puts the adapters among a trunk's tensors into its weights.
-fn merge_adapters(named: &mut Vec<(String, Tensor)>, scale: f64) {
-    let all = named.iter();
-    let mut merged: Tensors = all
-        .filter(|(name, _)| Adapter::is_tensor(name))
-        .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
-        .collect();
-    named.retain(|(name, _)| !Adapter::is_tensor(name));
-    lora::merge(&mut merged, named, scale);
-    for (name, tensor) in named {
-        if let Some(sum) = merged.remove(name) {
-            *tensor = sum;
-        }
     }
 }
 
