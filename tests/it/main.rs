@@ -20,6 +20,7 @@ mod go_on;
 mod http_errors;
 mod layers;
 mod ledger;
+mod lora;
 mod main_job;
 mod memory;
 mod metrics;

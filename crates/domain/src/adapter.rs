@@ -1,6 +1,8 @@
 //! Adapters: which linear layers of a trunk get one, and what that adds to the trunk. The names of an adapter's matrices are
 //! those that train, so that everything which follows from names follows.
 
+use std::collections::BTreeSet;
+
 use super::{
     base_model::{LayerTensor, Layers},
     cut,
@@ -117,10 +119,10 @@ fn named<'a>(
         let message = if among(all, target) {
             cut_away(&format!("`{target}`"), left)
         } else {
-            let names = kept.iter().flat_map(|one| endings(one.name));
+            let names: BTreeSet<&str> = kept.iter().flat_map(|one| endings(one.name)).collect();
             format!(
                 "this model has no linear layer `{target}`; {}",
-                suggestion(target, names)
+                suggestion(target, names.iter().copied())
             )
         };
         Problem::new(format!("{PATH}.targets"), UNKNOWN_LAYER, message)
@@ -134,11 +136,12 @@ fn named<'a>(
     Ok(kept.iter().filter(wanted).copied().collect())
 }
 
-/// A layer's name, and what is left of it without its first parts.
-fn endings(name: &str) -> impl Iterator<Item = &str> + Clone {
-    std::iter::successors(Some(name), |rest| {
+/// A layer's name, and what is left of it without its first parts; none begins with a block's number.
+fn endings(name: &str) -> impl Iterator<Item = &str> {
+    let all = std::iter::successors(Some(name), |rest| {
         rest.split_once('.').map(|(_, rest)| rest)
-    })
+    });
+    all.filter(|rest| !rest.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 fn matching<'a>(

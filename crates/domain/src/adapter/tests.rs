@@ -190,6 +190,7 @@ fn what_matches_no_layer_is_refused_with_the_nearest_names() {
         (json!(["blocks.0.attn.qk"]), "did you mean"),
         (json!(["table"]), "no linear layer `table`"),
         (json!(["kv"]), "no linear layer `kv`"),
+        (json!(["blocks.1.mlp"]), "`blocks.1.mlp.fc1`"),
         (json!({"regex": "table"}), "like `blocks.0.attn.qkv`"),
     ] {
         let (code, message) = of(targets);
