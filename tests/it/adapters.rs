@@ -82,11 +82,11 @@ async fn a_job_with_adapters_makes_an_ordinary_model() {
         plan["parameters"],
         json!({"frozen": 5_717_416 - 193_000, "trainable": added, "head": 3 * 193})
     );
-    let resolved = plan["resolved"].as_array().unwrap().iter();
-    let mut resolved =
-        resolved.filter(|one| one["option"] == "hyperparameters.backbone_learning_rate");
-    let rate = resolved.next().unwrap();
-    assert!(rate["reason"].as_str().unwrap().contains("ten times"));
+    let rate = &plan["resolved"]["hyperparameters.backbone_learning_rate"];
+    assert!(
+        rate["reason"].as_str().unwrap().contains("ten times"),
+        "{rate}"
+    );
 
     let job = trained(&service, "vit", &file, &transfer).await;
     let estimate = plan["memory"]["peak_bytes"].as_u64().unwrap() as f64;
