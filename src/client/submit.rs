@@ -38,6 +38,9 @@ pub struct SubmitArgs {
     /// `all`, `none`, `last_stages=2`, or any form of the API as JSON
     #[arg(long)]
     pub freeze: Option<String>,
+    /// `lora`, `lora=16` for its rank, or the API's object as JSON
+    #[arg(long)]
+    pub adapter: Option<String>,
     #[arg(long)]
     pub epochs: Option<u64>,
     #[arg(long)]
@@ -118,6 +121,9 @@ fn body(args: &SubmitArgs, file: &str) -> anyhow::Result<Value> {
     if let Some(text) = &args.freeze {
         transfer["freeze"] = freeze(text)?;
     }
+    if let Some(text) = &args.adapter {
+        transfer["adapter"] = adapter(text)?;
+    }
     if let Some(labels) = &args.labels {
         transfer["labels"] = json!(labels);
     }
@@ -150,6 +156,18 @@ fn freeze(text: &str) -> anyhow::Result<Value> {
     let mut object = Map::new();
     object.insert(name.to_owned(), value);
     Ok(Value::Object(object))
+}
+
+/// A type, a type and its rank, or JSON as JSON. Whether it means anything is the service's to say.
+fn adapter(text: &str) -> anyhow::Result<Value> {
+    if text.starts_with('{') {
+        return serde_json::from_str(text).context("--adapter is not JSON");
+    }
+    let Some((kind, rank)) = text.split_once('=') else {
+        return Ok(json!({ "type": text }));
+    };
+    let rank: Value = serde_json::from_str(rank).unwrap_or_else(|_| json!(rank));
+    Ok(json!({"type": kind, "rank": rank}))
 }
 
 #[cfg(test)]
@@ -190,6 +208,19 @@ mod tests {
         let sent = body(&args, "f").unwrap();
         assert_eq!(sent["method"]["transfer"], json!({"hyperparameters": {}}));
         assert!(sent.get("seed").is_none());
+    }
+
+    #[test]
+    fn an_adapter_is_a_type_a_rank_with_it_or_json() {
+        assert_eq!(adapter("lora").unwrap(), json!({"type": "lora"}));
+        let ranked = json!({"type": "lora", "rank": 16});
+        assert_eq!(adapter("lora=16").unwrap(), ranked);
+        assert_eq!(adapter(&ranked.to_string()).unwrap(), ranked);
+        assert!(adapter("{").is_err());
+        let file = FileId::new();
+        let args = args(&format!("submit --model m --file {file} --adapter lora=4"));
+        let request = request::parse(&body(&args, &file.to_string()).unwrap()).unwrap();
+        assert_eq!(request.transfer.adapter.unwrap().rank, 4);
     }
 
     #[test]

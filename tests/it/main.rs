@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, and its figures are printed"
 )]
 
+mod adapters;
 mod bad_input;
 mod bulk;
 mod chaos;
@@ -21,6 +22,7 @@ mod http_errors;
 mod inputs;
 mod layers;
 mod ledger;
+mod lora;
 mod main_job;
 mod memory;
 mod metrics;

@@ -150,7 +150,7 @@ fn trains_where_it_says(network: &mut Network, recipe: &Recipe, layers: &Layers)
         assert!(training.eq(trainable), "{name}, phase {step}");
 
         let images = numbers::images(&format!("input-{step}"), &size);
-        let logits = network.logits_train(&network.features_train(&images), step);
+        let logits = network.logits_train(&network.features_train(&images, step), step);
         let labels = Tensor::from_slice(&[0i64, 1]);
         let loss = loss::cross_entropy(&logits, &labels, None, 0.0);
         let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();

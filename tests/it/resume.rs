@@ -11,7 +11,9 @@ use rehead_domain::{
     work::TrainPlan,
 };
 
-use crate::support::training::{Material, parameters, recipe};
+use serde_json::json;
+
+use crate::support::training::{Material, adapter, parameters, recipe};
 
 fn phase(at_epoch: u32, parts: &[&str]) -> FreezePhase {
     FreezePhase {
@@ -77,7 +79,10 @@ fn step_of(said: &Progress) -> Option<u64> {
 }
 
 fn same_after_a_stop_and_a_kill(recipe: &Recipe) {
-    let material = Material::new(20);
+    same_on(&Material::new(20), recipe);
+}
+
+fn same_on(material: &Material, recipe: &Recipe) {
     let mut straight = material.start("straight", &material.plan(recipe.clone()));
     let (said, ended) = straight.end();
     assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
@@ -135,6 +140,25 @@ fn bfloat16_goes_on_exactly() {
         precision: Precision::Bfloat16,
         ..eventful(Optimizer::Adamw)
     });
+}
+
+/// Everything that has a state or a random choice, with adapters' first weights and dropout.
+#[test]
+fn adapters_go_on_exactly() {
+    let architecture = "vit_tiny_patch16_224";
+    let adapter = adapter(
+        architecture,
+        json!({"rank": 4, "alpha": 16, "dropout": 0.2}),
+    );
+    let recipe = Recipe {
+        trainable: adapter.tensors(),
+        later_phases: Vec::new(),
+        adapter: Some(adapter),
+        batch_norm: BatchNorm::Frozen,
+        augmented_views: 0,
+        ..eventful(Optimizer::Adamw)
+    };
+    same_on(&Material::of(architecture, 20), &recipe);
 }
 
 /// The head of a resumed run comes from its checkpoint, not from the probe. Training at these rates does not better the

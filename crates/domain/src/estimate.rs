@@ -5,8 +5,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
+    adapter,
     base_model::{Layers, StageCost},
-    cut,
     file::SplitSizes,
     job_plan::ParameterCounts,
     progress::Usage,
@@ -53,12 +53,15 @@ struct Costs {
     /// From there on.
     trained: StageCost,
     is_frozen: bool,
+    /// What a step multiplies of the trained part, in passes forward: the backward pass takes as much for the inputs, and
+    /// again for the weights, unless adapters train in their place.
+    passes: u64,
 }
 
 impl Costs {
     /// `None` for a base model that was imported before its costs were measured.
     fn of(recipe: &Recipe, layers: &Layers) -> Option<Self> {
-        let layers = &cut::left(&recipe.cut, layers).ok()?;
+        let layers = &adapter::adapted(recipe, layers).ok()?;
         let costs = layers.costs.get(..layers.stages.len())?;
         let trains = |name: &str| {
             let of_stage = |trained: &String| {
@@ -81,15 +84,16 @@ impl Costs {
             frozen: sum(&costs[..first]),
             trained: sum(&costs[first..]),
             is_frozen: first == layers.stages.len(),
+            passes: if recipe.adapter.is_some() { 2 } else { 3 },
         })
     }
 
-    /// Multiplications of a sample in an optimizer step; backward takes twice the forward's.
+    /// Multiplications of a sample in an optimizer step.
     fn step_macs(&self) -> f64 {
         if self.is_frozen {
             return 0.0;
         }
-        (self.frozen.macs + 3 * self.trained.macs) as f64
+        (self.frozen.macs + self.passes * self.trained.macs) as f64
     }
 }
 

@@ -1,7 +1,7 @@
 //! Freeze policies: which parameters of a trunk train. Every policy becomes a list of names here, so that the trainer,
 //! the job object and a person reading it see the same thing.
 
-use regex::RegexBuilder;
+use regex::{Regex, RegexBuilder};
 
 use super::{
     base_model::{LayerTensor, Layers},
@@ -178,23 +178,7 @@ fn parameters(layers: &Layers, names: &[String]) -> Result<Vec<String>, Vec<Prob
 }
 
 fn matching(layers: &Layers, pattern: &str) -> Result<Vec<String>, Vec<Problem>> {
-    let regex = RegexBuilder::new(pattern)
-        .size_limit(REGEX_BYTES)
-        .build()
-        .map_err(|error| {
-            // The crate's message draws the pattern over several lines; its last one says what is wrong.
-            let text = error.to_string();
-            let reason = text
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ");
-            vec![Problem::new(
-                PATH,
-                INVALID_VALUE,
-                format!("`regex` is not a regular expression: {reason}"),
-            )]
-        })?;
+    let regex = compiled(pattern, PATH)?;
     let trainable = keep(layers, |tensor| regex.is_match(&tensor.name));
     if trainable.len() == layers.parameters().count() {
         let first: Vec<&str> = layers
@@ -209,6 +193,25 @@ fn matching(layers: &Layers, pattern: &str) -> Result<Vec<String>, Vec<Problem>>
         return Err(vec![Problem::new(PATH, UNKNOWN_LAYER, message)]);
     }
     Ok(trainable)
+}
+
+/// The regular expression of the option at `path`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn compiled(pattern: &str, path: &str) -> Result<Regex, Vec<Problem>> {
+    let regex = RegexBuilder::new(pattern).size_limit(REGEX_BYTES).build();
+    regex.map_err(|error| {
+        // The crate's message draws the pattern over several lines; its last one says what is wrong.
+        let text = error.to_string();
+        let reason = text
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim_start_matches("error: ");
+        let message = format!("`regex` is not a regular expression: {reason}");
+        vec![Problem::new(path, INVALID_VALUE, message)]
+    })
 }
 
 /// One problem for each name that is not known.

@@ -6,8 +6,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
+    adapter,
     base_model::Layers,
-    cut,
     estimate::{self, Memory},
     file::{Dataset, SplitSizes},
     problem::Problem,
@@ -52,7 +52,7 @@ pub struct HeadShape {
 pub struct ParameterCounts {
     /// Of what is left of the trunk, as they were.
     pub frozen: u64,
-    /// Of the trunk, changed by training, in any phase.
+    /// Of the trunk, changed by training, in any phase; or of its adapters.
     pub trainable: u64,
     /// Of the new head.
     pub head: u64,
@@ -69,7 +69,7 @@ impl JobPlan {
         training: &Dataset,
         validation: Option<&Dataset>,
     ) -> Result<Self, Vec<Problem>> {
-        let left = cut::left(&recipe.cut, layers)?;
+        let left = adapter::adapted(recipe, layers)?;
         let samples = match validation {
             None => training.splits,
             Some(validation) => SplitSizes {
@@ -95,7 +95,7 @@ impl JobPlan {
             head,
             parameters,
             tensor_bytes: tensor_bytes(parameters, recipe),
-            memory: estimate::memory(recipe, &left, parameters, tensor_bytes(parameters, recipe)),
+            memory: estimate::memory(recipe, layers, parameters, tensor_bytes(parameters, recipe)),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The nouns of the service. Plain data and pure functions: no I/O, no SQL, no torch.
 
+pub mod adapter;
 pub mod augmentation;
 pub mod base_model;
 pub mod checkpoint;

@@ -64,8 +64,14 @@ pub const HEAD_WIDTH: std::ops::RangeInclusive<u64> = 1..=16_384;
 pub const FREEZE_PHASES: usize = 64;
 /// Names in one `freeze` list.
 pub const FREEZE_NAMES: usize = 4_096;
-/// Characters of a regular expression in `freeze`.
+/// Characters of a regular expression in `freeze` and `adapter`.
 pub const REGEX_CHARACTERS: usize = 1_024;
+/// Rank of an adapter; a layer's smaller side is a limit too.
+pub const ADAPTER_RANK: std::ops::RangeInclusive<u64> = 1..=256;
+/// An adapter counts this over its rank.
+pub const ADAPTER_ALPHA: std::ops::RangeInclusive<f64> = 1e-3..=4_096.0;
+/// Names in one adapter's `targets`.
+pub const ADAPTER_TARGETS: usize = 1_024;
 /// Characters of a class name.
 pub const LABEL_CHARACTERS: usize = 255;
 /// Classes of one data set.

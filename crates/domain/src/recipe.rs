@@ -7,7 +7,7 @@ use super::augmentation::Augmentation;
 
 /// Version of what a recipe means. To be raised with every change that an older trainer would get wrong, a new field among
 /// them: workers leave jobs of newer versions alone.
-pub const SPEC_VERSION: u32 = 1;
+pub const SPEC_VERSION: u32 = 2;
 
 /// What the trainer is told to do. Two trainers with the same recipe, weights and data do the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -19,6 +19,9 @@ pub struct Recipe {
     pub trainable: Vec<String>,
     /// What trains instead of `trainable` from later epochs on, in order; empty without a freeze schedule.
     pub later_phases: Vec<FreezePhase>,
+    /// Adapters on layers of the trunk, whose own weights stay: of the trunk, what trains is theirs. `null` gives none.
+    #[serde(default)]
+    pub adapter: Option<Adapter>,
     pub head: Head,
     /// What is taken over from a fine-tuned model or a checkpoint; `null` where training starts from a base model.
     #[serde(default)]
@@ -86,7 +89,9 @@ impl Recipe {
     /// Whether a step in several batches is, beyond rounding, another one than in one batch.
     pub fn depends_on_batches(&self) -> bool {
         let mut layers = self.head.layers.iter();
+        let adapter = self.adapter.as_ref();
         self.batch_norm == BatchNorm::Update
+            || adapter.is_some_and(|adapter| adapter.dropout > 0.0)
             || layers.any(|layer| matches!(layer, HeadLayer::Dropout(_) | HeadLayer::BatchNorm))
     }
 
@@ -135,6 +140,43 @@ pub struct FreezePhase {
     pub at_epoch: u32,
     /// As `Recipe::trainable`.
     pub trainable: Vec<String>,
+}
+
+/// Low-rank adapters (LoRA, Hu et al. 2021): each layer's weight gains `alpha / rank * B A`, with A [rank, inputs] and B
+/// [outputs, rank], which begins at zero. The result has them in its weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Adapter {
+    pub rank: u32,
+    pub alpha: f64,
+    /// Share of a layer's inputs that A does not see while training.
+    pub dropout: f64,
+    /// Linear layers of the trunk, by name, in forward order.
+    pub layers: Vec<String>,
+}
+
+impl Adapter {
+    /// What B A is multiplied by.
+    pub fn scale(&self) -> f64 {
+        self.alpha / f64::from(self.rank)
+    }
+
+    /// The names of A and B of a layer, as PEFT has them.
+    pub fn tensors_of(layer: &str) -> [String; 2] {
+        ["A", "B"].map(|matrix| format!("{layer}.lora_{matrix}.weight"))
+    }
+
+    /// Whether a tensor of this name is an adapter's.
+    pub fn is_tensor(name: &str) -> bool {
+        [".lora_A.weight", ".lora_B.weight"]
+            .iter()
+            .any(|end| name.ends_with(end))
+    }
+
+    /// The names of all its tensors, in forward order.
+    pub fn tensors(&self) -> Vec<String> {
+        let layers = self.layers.iter();
+        layers.flat_map(|layer| Self::tensors_of(layer)).collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

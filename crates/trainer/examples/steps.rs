@@ -74,7 +74,7 @@ fn main() {
     let labels = Tensor::randint(CLASSES, [size], (Kind::Int64, Device::Cpu));
     let mut step = |number: u64| {
         let images = batch::normalize(&pixels, &base.preprocessing, Device::Cpu);
-        let logits = network.logits_train(&network.features_train(&images), number);
+        let logits = network.logits_train(&network.features_train(&images, number), number);
         let loss = loss::cross_entropy(&logits, &labels, None, 0.0);
         let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
         let rates = Rates::at(&recipe, 1.0);

@@ -219,6 +219,7 @@ pub(crate) fn request(training_file: FileId) -> JobRequest {
             task: Auto::Auto,
             cut: Auto::Auto,
             freeze: Auto::Value(Freeze::All),
+            adapter: None,
             head: RequestedHead {
                 layers: Auto::Value(vec![HeadLayer::Dropout(0.2)]),
                 init: Auto::Auto,
@@ -241,6 +242,7 @@ pub(crate) fn resolution() -> Resolution {
         cut: "pre_logits".to_owned(),
         trainable: Vec::new(),
         later_phases: Vec::new(),
+        adapter: None,
         head: Head {
             layers: vec![HeadLayer::Dropout(0.2)],
             init: HeadInit::Zero,

@@ -10,18 +10,20 @@ use std::{
 
 use rehead_domain::{
     base_model::{Preprocessing, SourceTask},
-    id::JobId,
+    id::{FileId, JobId},
     progress::{Inspected, Progress},
     recipe::{
-        BatchNorm, EarlyStopping, Head, HeadInit, Loss, Metric, Optimizer, Precision, Recipe,
-        Schedule, Task,
+        Adapter, BatchNorm, EarlyStopping, Head, HeadInit, Loss, Metric, Optimizer, Precision,
+        Recipe, Schedule, Task,
     },
+    request,
     work::{DatasetLimits, PLAN, PlanModel, TrainPlan},
 };
 use rehead_trainer::{
     data::inspect,
     models::registry::{self, Architecture},
 };
+use serde_json::{Value, json};
 use tch::{Device, Tensor, nn};
 use tempfile::TempDir;
 
@@ -34,6 +36,7 @@ pub(crate) fn recipe() -> Recipe {
         cut: "pre_logits".to_owned(),
         trainable: Vec::new(),
         later_phases: Vec::new(),
+        adapter: None,
         head: Head {
             layers: Vec::new(),
             init: HeadInit::Zero,
@@ -79,6 +82,18 @@ pub(crate) fn parameters(architecture: &str, parts: &[&str]) -> Vec<String> {
         .filter(|tensor| tensor.trainable && parts.iter().any(|part| tensor.name.starts_with(part)))
         .map(|tensor| tensor.name)
         .collect()
+}
+
+/// Adapters on the architecture's linear layers, as a request for `asked` gives them; `type` need not be said.
+pub(crate) fn adapter(architecture: &str, mut asked: Value) -> Adapter {
+    let architecture = registry::find(architecture).unwrap();
+    let layers = registry::layers(architecture, &architecture.preprocessing);
+    asked["type"] = json!("lora");
+    let body = json!({"model": "m", "training_file": FileId::new(),
+        "method": {"type": "transfer", "transfer": {"adapter": asked}}});
+    let request = request::parse(&body).unwrap();
+    let asked = request.transfer.adapter.unwrap();
+    rehead_domain::adapter::resolve(&asked, &layers, &layers).unwrap()
 }
 
 /// An architecture's usual input with sides of its own.

@@ -83,7 +83,7 @@ fn follow(network: &mut Network, recording: &Recording, recipe: &Recipe) -> Resu
     let labels = Tensor::from_slice(&labels);
     for (step, &recorded) in (1..).zip(&recording.losses) {
         let images = numbers::images(&format!("input-{}", step - 1), &size);
-        let features = network.features_train(&images) * recording.feature_scale;
+        let features = network.features_train(&images, step) * recording.feature_scale;
         let logits = network.logits_train(&features, step);
         let loss = loss::cross_entropy(&logits, &labels, None, recipe.label_smoothing);
         let found = loss.double_value(&[]);

@@ -34,11 +34,11 @@ fn trap_2_a_frozen_trunk_looks_at_each_image_alone() {
     let network = build(&recipe);
     let images = numbers::images("input-1", &[4, 3, 32, 32]);
     let others = Tensor::cat(&[images.narrow(0, 0, 1), images.narrow(0, 1, 3) * -3.0], 0);
-    let first = |images: &Tensor| network.features_train(images).get(0);
+    let first = |images: &Tensor| network.features_train(images, 1).get(0);
     assert_eq!(first(&images), first(&others));
     assert_ne!(
-        network.features_train(&images).get(1),
-        network.features_train(&others).get(1)
+        network.features_train(&images, 1).get(1),
+        network.features_train(&others, 1).get(1)
     );
 }
 

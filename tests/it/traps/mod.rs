@@ -1,5 +1,6 @@
 //! What goes wrong unnoticed in transfer learning, each as a test that names it.
 
+mod adapters;
 mod batches;
 mod best;
 mod caches;
@@ -54,9 +55,13 @@ fn criterion(recipe: &Recipe, labels: &[usize]) -> Criterion {
 }
 
 fn build(recipe: &Recipe) -> Network {
+    build_of("resnet18", recipe)
+}
+
+fn build_of(architecture: &str, recipe: &Recipe) -> Network {
     tch::set_num_threads(1);
     let folder = tempfile::tempdir().unwrap();
-    let base = base_model("resnet18", folder.path());
+    let base = base_model(architecture, folder.path());
     Network::build(&base, recipe, CLASSES, Device::Cpu).unwrap()
 }
 
@@ -72,6 +77,13 @@ fn targets(samples: usize) -> Tensor {
     Tensor::from_slice(&labels)
 }
 
+/// Gradients of four images in step `step`, in parameter order.
+fn gradients_on(network: &Network, recipe: &Recipe, images: &Tensor, step: u64) -> Vec<Tensor> {
+    let logits = network.logits_train(&network.features_train(images, step), step);
+    let loss = loss::cross_entropy(&logits, &targets(4), None, recipe.label_smoothing);
+    optimizer::gradients(&loss, &network.parameters).unwrap()
+}
+
 /// Trains on small images for these steps, at the peak rates.
 fn train_on_images(
     network: &mut Network,
@@ -81,9 +93,7 @@ fn train_on_images(
 ) {
     for step in steps {
         let images = numbers::images(&format!("input-{step}"), &[4, 3, 32, 32]);
-        let logits = network.logits_train(&network.features_train(&images), step);
-        let loss = loss::cross_entropy(&logits, &targets(4), None, recipe.label_smoothing);
-        let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
+        let gradients = gradients_on(network, recipe, &images, step);
         optimizer.step(
             &mut network.parameters,
             gradients,

@@ -55,6 +55,7 @@ impl Run {
         let batch = Batch {
             samples,
             epoch,
+            number: 1,
             mixed: None,
         };
         self.inputs.features_train(&self.network, batch).unwrap()

@@ -1,5 +1,6 @@
 //! What a user asks for: the body of `POST /v1/fine_tuning/jobs`, read with all its problems at once.
 
+pub mod adapter;
 pub mod augmentation;
 pub mod freeze;
 pub mod head;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 pub use self::{
+    adapter::{AdapterKind, AdapterTargets, AllLinear, RequestedAdapter},
     augmentation::{AugmentationOff, ChosenAugmentation, RequestedAugmentation},
     freeze::{Freeze, ScheduledFreeze},
     head::RequestedHead,

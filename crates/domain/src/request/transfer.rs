@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::{
     Auto,
+    adapter::{self, RequestedAdapter},
     augmentation::{RequestedAugmentation, augmentation},
     freeze::{self, Freeze},
     head::{self, RequestedHead},
@@ -26,6 +27,9 @@ pub struct Transfer {
     pub cut: Auto<String>,
     /// `auto`, or which part of the trunk keeps its weights.
     pub freeze: Auto<Freeze>,
+    /// What trains in the place of the trunk's own weights.
+    #[serde(default)]
+    pub adapter: Option<RequestedAdapter>,
     pub head: RequestedHead,
     /// What becomes of the labels of the model that the job goes on from.
     #[serde(default)]
@@ -61,6 +65,7 @@ impl Default for Transfer {
             task: Auto::Auto,
             cut: Auto::Auto,
             freeze: Auto::Auto,
+            adapter: None,
             head: RequestedHead::default(),
             labels: Auto::Auto,
             hyperparameters: Hyperparameters::default(),
@@ -84,6 +89,7 @@ pub(super) fn transfer(fields: Fields<'_>) -> Transfer {
         ),
         cut: fields.auto("cut", text(limits::STAGE_CHARACTERS)),
         freeze: fields.auto("freeze", freeze::freeze),
+        adapter: fields.object("adapter").and_then(adapter::adapter),
         head: fields.object("head").map_or(defaults.head, head::head),
         labels: fields.auto("labels", word(&["keep", "extend", "replace"])),
         hyperparameters: fields
@@ -102,7 +108,6 @@ pub(super) fn transfer(fields: Fields<'_>) -> Transfer {
             .unwrap_or(defaults.checkpoint_every_seconds),
     };
     fields.neutral("evaluate_every", &[json!("auto")]);
-    fields.neutral("adapter", &[]);
     fields.finish();
     transfer
 }

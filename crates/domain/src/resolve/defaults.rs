@@ -24,13 +24,17 @@ pub(super) fn default_batch_size(samples: u64) -> u64 {
 }
 
 /// The trunk's peak rate, for a head's of `head_rate`: measured for AdamW on a network with BatchNorm (docs/recipes.md); a
-/// tenth is usual for others.
+/// tenth is usual for others, and ten times that for adapters (Schulman & Thinking Machines Lab 2025, "LoRA Without Regret").
 pub(super) fn backbone_rate(
     optimizer: Optimizer,
     head_rate: f64,
-    has_batch_norm: bool,
+    (has_batch_norm, adapts): (bool, bool),
 ) -> (f64, &'static str) {
     match optimizer {
+        _ if adapts => (
+            head_rate,
+            "ten times full fine-tuning's, as adapters need",
+        ),
         Optimizer::Adamw if has_batch_norm => (
             head_rate / 2.0,
             "half the head's: measured best of 1, 1/2 and 1/10 for AdamW and networks with BatchNorm",

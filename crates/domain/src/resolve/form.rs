@@ -10,7 +10,7 @@ use crate::{
     file::Dataset,
     parent::Parent,
     problem::{Problem, suggestion},
-    recipe::{HeadInit, HeadLayer, Inherited, Resolved},
+    recipe::{Adapter, HeadInit, HeadLayer, Inherited, Resolved},
     request::{Auto, CONTRADICTION, Freeze, JobRequest, LabelRule, Transfer},
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Form {
     pub head: Vec<HeadLayer>,
     /// `None` where training starts from a base model.
     pub inherited: Option<Inherited>,
+    /// What the trunk gains, once that is settled.
+    pub adapter: Option<Adapter>,
     /// What was left to us.
     pub resolved: Vec<Resolved>,
 }
@@ -142,6 +144,7 @@ pub(super) fn form(
         freeze,
         head,
         inherited,
+        adapter: None,
         resolved,
     })
 }

@@ -14,6 +14,7 @@ use self::form::form;
 use self::settle::{Told, settle};
 use self::tasks::{data_tasks, other_tasks};
 use crate::{
+    adapter,
     base_model::Layers,
     class_weights,
     file::Dataset,
@@ -21,7 +22,7 @@ use crate::{
     job_plan::JobPlan,
     parent::Parent,
     problem::{Code, Problem, suggestion},
-    recipe::{Recipe, Resolved},
+    recipe::{Adapter, Recipe, Resolved},
     request::{Auto, JobRequest, Transfer},
 };
 
@@ -84,7 +85,7 @@ pub fn resolve(
     let request = &form
         .as_ref()
         .map_or_else(|| request.clone(), |form| form.fill(request));
-    let phases = phases(&request.transfer, start).unwrap_or_else(|found| {
+    let trained = trained(&request.transfer, start).unwrap_or_else(|found| {
         noted(found);
         None
     });
@@ -97,17 +98,20 @@ pub fn resolve(
         noted(found);
         None
     });
-    let trunk_is_frozen = phases
+    let trunk_is_frozen = trained
         .as_ref()
-        .is_some_and(|phases| phases.iter().all(|(_, trainable)| trainable.is_empty()));
+        .is_some_and(|(_, phases)| phases.iter().all(|(_, trainable)| trainable.is_empty()));
     noted(contradictions(request, trunk_is_frozen, samples));
-    if let Some(phases) = &phases {
+    if let Some((_, phases)) = &trained {
         noted(augmentation::contradictions(request, phases));
         noted(late_phases(request, phases));
     }
-    let (Some(form), Some(phases), true) = (form, phases, problems.is_empty()) else {
+    noted(adapter::contradictions(&request.transfer));
+    let (Some(mut form), Some((adapter, phases)), true) = (form, trained, problems.is_empty())
+    else {
         return Err(problems);
     };
+    form.adapter = adapter;
     let class_weights = class_weights.map(|weights| form.by_label(training, &weights));
     let told = Told {
         task: training.task,
@@ -125,24 +129,31 @@ pub fn resolve(
     })
 }
 
-/// Checks what can be told before the data are validated: the cut, and each phase of the freeze policy.
-///
-/// # Errors
-/// What the model does not have.
-pub fn check_layers(transfer: &Transfer, start: Start<'_>) -> Result<(), Vec<Problem>> {
-    phases(transfer, start).map(|_| ())
+/// Adapters, and the names of what trains in each phase, with the epochs that are over when it begins.
+type Trained = (Option<Adapter>, Vec<(u64, Vec<String>)>);
+
+/// Which part of a trunk trains; `None` while that is left to the data.
+fn trained(asked: &Transfer, start: Start<'_>) -> Result<Option<Trained>, Vec<Problem>> {
+    let left = form::left(asked, start)?;
+    match (&asked.adapter, &asked.freeze) {
+        (Some(adapter), _) => {
+            let adapter = adapter::resolve(adapter, start.layers, &left)?;
+            let names = adapter.tensors();
+            Ok(Some((Some(adapter), vec![(0, names)])))
+        }
+        (None, Auto::Value(policy)) => {
+            freeze::phases(policy, start.layers, &left).map(|phases| Some((None, phases)))
+        }
+        (None, Auto::Auto) => Ok(None),
+    }
 }
 
-/// What trains in each phase, with the epochs that are over when it begins; `None` while that is left to the data.
-fn phases(
-    transfer: &Transfer,
-    start: Start<'_>,
-) -> Result<Option<Vec<(u64, Vec<String>)>>, Vec<Problem>> {
-    let left = form::left(transfer, start)?;
-    match &transfer.freeze {
-        Auto::Value(policy) => freeze::phases(policy, start.layers, &left).map(Some),
-        Auto::Auto => Ok(None),
-    }
+/// Checks what can be told before the data are validated: the cut, the adapters, each phase of the freeze policy.
+///
+/// # Errors
+/// Layers that the request names and the model does not have.
+pub fn check_layers(asked: &Transfer, start: Start<'_>) -> Result<(), Vec<Problem>> {
+    trained(asked, start).map(|_| ())
 }
 
 /// Samples that train: with a validation file of its own, the training file's validation split trains too.

@@ -17,7 +17,9 @@ pub(super) fn freeze(asked: &Transfer, training: &Dataset, samples: u64) -> (Fre
         Task::Regression => OF_NUMBERS,
         _ => training.classes.len().max(1) as u64,
     };
-    if tunes_the_trunk(asked) {
+    if asked.adapter.is_some() {
+        (Freeze::All, "adapters train in its place")
+    } else if tunes_the_trunk(asked) {
         (Freeze::None, "the request tunes how the trunk trains")
     } else if samples / groups < ENOUGH {
         (

@@ -39,6 +39,7 @@ pub(super) fn settle(
         class_weights,
         has_batch_norm,
     } = told;
+    let adapts = form.adapter.is_some();
     let head_only = phases.iter().all(|(_, trainable)| trainable.is_empty());
     let frozen_epochs = augmentation::frozen_epochs(&phases, u64::MAX);
     let last_phase = phases.last().map_or(0, |(at_epoch, _)| *at_epoch);
@@ -102,7 +103,7 @@ pub(super) fn settle(
             rate,
             why,
         );
-    let (backbone, why) = backbone_rate(optimizer, rate, has_batch_norm);
+    let (backbone, why) = backbone_rate(optimizer, rate, (has_batch_norm, adapts));
     let backbone = multiplier
         * autos.settle(
             "hyperparameters.backbone_learning_rate",
@@ -205,7 +206,7 @@ pub(super) fn settle(
         clip,
         why,
     );
-    let (norm, why) = batch_norm(head_only, init, batch_size);
+    let (norm, why) = batch_norm(head_only || adapts, init, batch_size);
     let batch_norm = autos.settle("hyperparameters.batch_norm", asked.batch_norm, norm, why);
     let precision = autos.settle(
         "hyperparameters.precision",
@@ -250,6 +251,7 @@ pub(super) fn settle(
                 trainable,
             })
             .collect(),
+        adapter: form.adapter.clone(),
         head: Head {
             layers: form.head.clone(),
             init,

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor, nn};
 
 use super::{
     channels::Linear,
-    ops::{Activation, Conv, ConvShape},
+    ops::{Activation, Conv, ConvShape, Pass},
 };
 
 /// The name of a network's position embeddings.
@@ -77,13 +77,13 @@ impl Attention {
     }
 
     /// Tokens [N, T, width] to tokens.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
+    pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
         let size = x.size();
         let (tokens, width) = (size[1], size[2]);
         let side = width / self.heads;
         let qkv = self
             .qkv
-            .forward(x)
+            .forward(x, pass)
             .reshape([-1, tokens, 3, self.heads, side])
             .permute([2, 0, 3, 1, 4]);
         let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
@@ -91,7 +91,7 @@ impl Attention {
         let shares = scores.softmax(-1, Kind::Float).to_kind(x.kind());
         let mixed = shares.matmul(&v);
         let joined = mixed.transpose(1, 2).reshape([-1, tokens, width]);
-        self.proj.forward(&joined)
+        self.proj.forward(&joined, pass)
     }
 
     pub(super) fn visit(&self, tell: &mut dyn FnMut(String, &Tensor, bool)) {

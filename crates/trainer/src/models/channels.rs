@@ -3,7 +3,10 @@
 
 use tch::{Kind, Tensor, nn};
 
-use super::ops::{Activation, at};
+use super::{
+    lora::{self, Adapter},
+    ops::{Activation, Pass, at},
+};
 
 /// Ba et al. 2016.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub struct Linear {
     pub weight: Tensor,
     pub bias: Tensor,
     pub activation: Activation,
+    /// What `Trunk::adapt` gave it.
+    pub adapter: Option<Adapter>,
 }
 
 /// A factor for each channel (Touvron et al. 2021).
@@ -100,27 +105,42 @@ impl Linear {
             weight: path.var("weight", &[outputs, inputs], init),
             bias: path.var("bias", &[outputs], nn::Init::Const(0.0)),
             activation,
+            adapter: None,
         }
     }
 
-    pub fn forward(&self, x: &Tensor) -> Tensor {
+    pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
         over_channels(x, |x| {
             let (weight, bias) = (self.weight.to_kind(x.kind()), self.bias.to_kind(x.kind()));
-            self.activation.apply(x.linear(&weight, Some(&bias)))
+            let out = x.linear(&weight, Some(&bias));
+            self.activation.apply(match &self.adapter {
+                Some(adapter) => out + adapter.forward(x, pass.dropout),
+                None => out,
+            })
         })
     }
 
     pub(super) fn visit(&self, tell: &mut dyn FnMut(String, &Tensor, bool)) {
         tell(format!("{}.weight", self.name), &self.weight, true);
         tell(format!("{}.bias", self.name), &self.bias, true);
+        if let Some(adapter) = &self.adapter {
+            adapter.visit(&self.name, tell);
+        }
     }
 
+    /// With its adapter merged.
     pub(super) fn copy(&self) -> Self {
         Self {
             name: self.name.clone(),
-            weight: self.weight.copy(),
+            weight: match &self.adapter {
+                Some(Adapter {
+                    down, up, scale, ..
+                }) => lora::merged(&self.weight, down, up, *scale),
+                None => self.weight.copy(),
+            },
             bias: self.bias.copy(),
             activation: self.activation,
+            adapter: None,
         }
     }
 }

@@ -51,7 +51,7 @@ fn of_op(op: &Op, x: &Tensor, cost: &mut StageCost) -> Tensor {
         cost.kept += numbers(&sum);
         return sum;
     }
-    let out = op.forward(x, Norm::Running);
+    let out = op.forward(x, Norm::Running.into());
     let (inputs, outputs) = (numbers(x), numbers(&out));
     cost.largest = cost.largest.max(inputs + outputs);
     let (macs, kept) = match op {

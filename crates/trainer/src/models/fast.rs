@@ -1,6 +1,7 @@
 //! The seam "samples in, features out": the first stages of a trunk, copied for computing only. BatchNorm is folded into
 //! the convolutions (in f64, Jacob et al. 2018, section 3.2), weights and maps lie channels last, and activations reuse
-//! their input's memory. Differs from the trunk itself by rounding only: less than 1e-4 of the features' norm.
+//! their input's memory; adapters are merged. Differs from the trunk itself by rounding only: less than 1e-4 of the
+//! features' norm.
 
 use tch::{Kind, Tensor};
 

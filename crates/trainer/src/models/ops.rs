@@ -22,6 +22,23 @@ pub enum Norm {
     Batch,
 }
 
+/// How one pass runs through the operations.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass {
+    pub norm: Norm,
+    /// In training, the key of the masks of adapters' dropout; `None` drops nothing.
+    pub dropout: Option<u64>,
+}
+
+impl From<Norm> for Pass {
+    fn from(norm: Norm) -> Self {
+        Self {
+            norm,
+            dropout: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     None,
@@ -337,23 +354,23 @@ impl Fire {
 }
 
 impl Op {
-    pub fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
+    pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
         match self {
             Self::ConvNorm(op) => op
                 .activation
-                .apply(op.norm.forward(&op.conv.forward(x), norm)),
+                .apply(op.norm.forward(&op.conv.forward(x), pass.norm)),
             Self::Conv { conv, activation } => activation.apply(conv.forward(x)),
             Self::SqueezeExcite(op) => op.forward(x),
             Self::Fire(op) => op.forward(x),
             Self::LayerNorm(op) => op.forward(x),
-            Self::Linear(op) => op.forward(x),
+            Self::Linear(op) => op.forward(x, pass),
             Self::LayerScale(op) => op.forward(x),
             Self::Embedding(op) => op.forward(x),
-            Self::Attention(op) => op.forward(x),
+            Self::Attention(op) => op.forward(x, pass),
             Self::Residual(ops) => {
                 x + ops
                     .iter()
-                    .fold(x.shallow_clone(), |x, op| op.forward(&x, norm))
+                    .fold(x.shallow_clone(), |x, op| op.forward(&x, pass))
             }
             Self::MaxPool => x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false),
             Self::MaxPoolCeil => x.max_pool2d([3, 3], [2, 2], [0, 0], [1, 1], true),

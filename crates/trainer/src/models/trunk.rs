@@ -4,7 +4,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::ops::{Activation, Norm, Op};
+use super::ops::{Activation, Norm, Op, Pass};
 
 /// A network without its last layer: images in, features out.
 #[derive(Debug)]
@@ -51,10 +51,11 @@ impl Trunk {
     ///
     /// With `Norm::Batch`, each BatchNorm whose own weight trains (`requires_grad`) uses the batch's statistics and
     /// updates the running ones; every other uses, and never touches, its running statistics.
-    pub fn forward(&self, x: &Tensor, from_stage: usize, norm: Norm) -> Tensor {
+    pub fn forward(&self, x: &Tensor, from_stage: usize, pass: impl Into<Pass>) -> Tensor {
+        let pass = pass.into();
         let map = self.stages[from_stage..]
             .iter()
-            .fold(x.shallow_clone(), |x, stage| stage.forward(&x, norm));
+            .fold(x.shallow_clone(), |x, stage| stage.forward(&x, pass));
         pool(&map.to_kind(Kind::Float))
     }
 
@@ -64,7 +65,7 @@ impl Trunk {
         self.stages[..stage]
             .iter()
             .fold(x.shallow_clone(), |x, stage| {
-                stage.forward(&x, Norm::Running)
+                stage.forward(&x, Norm::Running.into())
             })
     }
 
@@ -135,10 +136,10 @@ impl Stage {
     }
 
     /// This stage's output [N, `channels`, h', w'].
-    pub fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
+    pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
         self.blocks
             .iter()
-            .fold(x.shallow_clone(), |x, block| block.forward(&x, norm))
+            .fold(x.shallow_clone(), |x, block| block.forward(&x, pass))
     }
 }
 
@@ -153,10 +154,10 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
+    fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
         let run = |ops: &[Op]| {
             ops.iter()
-                .fold(x.shallow_clone(), |x, op| op.forward(&x, norm))
+                .fold(x.shallow_clone(), |x, op| op.forward(&x, pass))
         };
         let body = run(&self.body);
         let sum = match &self.shortcut {

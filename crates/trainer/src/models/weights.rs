@@ -161,6 +161,19 @@ pub fn read_safetensors(path: &Path) -> Result<Tensors, WeightsError> {
     parse_safetensors(&bytes)
 }
 
+/// What a safetensors file says of itself in its header.
+///
+/// # Errors
+/// As `read_safetensors`.
+pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
+    let bytes = map(path)?;
+    check_header(&bytes)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes)
+        .map_err(|error| WeightsError::format(describe(&error)))?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    Ok(metadata.into_iter().collect())
+}
+
 /// A file as memory. Empty files map to nothing.
 pub(super) fn map(path: &Path) -> Result<memmap2::Mmap, WeightsError> {
     let file = fs::File::open(path).map_err(WeightsError::io(path))?;
@@ -186,13 +199,18 @@ fn header_length(bytes: &[u8]) -> Option<u64> {
         .map(|length| u64::from_le_bytes(*length))
 }
 
-/// The tensors of a safetensors file's bytes.
-pub(super) fn parse_safetensors(bytes: &[u8]) -> Result<Tensors, WeightsError> {
+fn check_header(bytes: &[u8]) -> Result<(), WeightsError> {
     if header_length(bytes).is_some_and(|length| length > HEADER_BYTES) {
         return Err(WeightsError::format(format!(
             "the safetensors header is longer than {HEADER_BYTES} bytes"
         )));
     }
+    Ok(())
+}
+
+/// The tensors of a safetensors file's bytes.
+pub(super) fn parse_safetensors(bytes: &[u8]) -> Result<Tensors, WeightsError> {
+    check_header(bytes)?;
     let file =
         SafeTensors::deserialize(bytes).map_err(|error| WeightsError::format(describe(&error)))?;
     if file.len() > TENSORS {

@@ -120,13 +120,14 @@ impl Criterion {
                 let places = mix.partners[places].iter();
                 places.map(|&place| members[place]).collect()
             });
+            let key = (window.step - 1) * most + number;
             let batch = Batch {
                 samples,
                 epoch: window.epoch,
+                number: key,
                 mixed: mix.as_ref().zip(partners.as_deref()),
             };
             let features = inputs.features_train(network, batch)?;
-            let key = (window.step - 1) * most + number;
             let logits = network.logits_train(&features, key);
             let loss = match batch.mixed {
                 None => self.loss(&logits, samples, total),

@@ -22,7 +22,7 @@ use super::{
     views::{Frozen, Views},
 };
 use crate::{
-    data::batch,
+    data::batch::normalize,
     domain::{
         augmentation::Augmentation, base_model::Preprocessing, progress::Progress, work::TrainPlan,
     },
@@ -108,6 +108,8 @@ pub struct Batch<'a> {
     pub samples: &'a [usize],
     /// From 1.
     pub epoch: u32,
+    /// Of the run, from 1: keys dropout.
+    pub number: u64,
     /// How they are joined, and each one's partner.
     pub mixed: Option<(&'a Mix, &'a [usize])>,
 }
@@ -329,7 +331,7 @@ impl Inputs {
         batch: Batch<'_>,
     ) -> Result<Tensor, TrainError> {
         let read = match batch.mixed {
-            None => self.read_train(network, batch.samples, batch.epoch)?,
+            None => self.read_train(network, batch.samples, batch)?,
             Some((mix, partners)) => {
                 // A partner is read once, also where it is in the batch itself.
                 let mut all = batch.samples.to_vec();
@@ -341,7 +343,7 @@ impl Inputs {
                     })
                 });
                 let partners: Vec<usize> = partners.collect();
-                let read = self.read_train(network, &all, batch.epoch)?;
+                let read = self.read_train(network, &all, batch)?;
                 let ours = read.narrow(0, 0, batch.samples.len() as i64);
                 mix.apply(&ours, &select(&read, &partners))
             }
@@ -349,17 +351,19 @@ impl Inputs {
         if network.is_trunk_frozen() {
             Ok(read)
         } else {
-            Ok(network.features_train(&read))
+            Ok(network.features_train(&read, batch.number))
         }
     }
 
-    /// What is mixed: features [N, feature_dim] while the whole trunk is frozen, otherwise images [N, C, S, S].
+    /// What is mixed, of `samples` as `batch` sees them: features [N, feature_dim] while the whole trunk is frozen, otherwise
+    /// images [N, C, S, S].
     fn read_train(
         &self,
         network: &Network,
         samples: &[usize],
-        epoch: u32,
+        batch: Batch<'_>,
     ) -> Result<Tensor, TrainError> {
+        let epoch = batch.epoch;
         let images = match self {
             Self::Features(features) => {
                 let rows = features.train_rows(samples, epoch);
@@ -375,12 +379,12 @@ impl Inputs {
                 let (views, whole) = views.as_ref();
                 let pixels = whole.as_ref().unwrap_or(&sources[0]);
                 let images = views.images(pixels, samples, epoch)?;
-                batch::normalize(&images, preprocessing, *device)
+                normalize(&images, preprocessing, *device)
             }
             Self::Pixels { .. } => self.images(samples)?,
         };
         if network.is_trunk_frozen() {
-            Ok(network.features_train(&images))
+            Ok(network.features_train(&images, batch.number))
         } else {
             Ok(images)
         }
@@ -488,7 +492,7 @@ impl Inputs {
             unreachable!("features have no images: this is a bug")
         };
         let pixels = pixels::gather(sources, samples, preprocessing, *threads)?;
-        Ok(batch::normalize(&pixels, preprocessing, *device))
+        Ok(normalize(&pixels, preprocessing, *device))
     }
 }
 

@@ -118,6 +118,7 @@ fn test_recipe() -> crate::domain::recipe::Recipe {
         cut: crate::domain::cut::PRE_LOGITS.to_owned(),
         trainable: Vec::new(),
         later_phases: Vec::new(),
+        adapter: None,
         head: Head {
             layers: Vec::new(),
             init: HeadInit::Zero,

@@ -24,9 +24,16 @@ pub(super) fn card(export: &Export) -> String {
         .dataset
         .as_deref()
         .unwrap_or("data that its publisher did not name");
-    let trained = match plan.recipe.trainable.len() {
-        0 => "the trunk kept its weights, only a new head was trained".to_owned(),
-        count => format!("{count} tensors of the trunk and a new head were trained"),
+    let trained = match (&plan.recipe.adapter, plan.recipe.trainable.len()) {
+        (Some(adapter), _) => format!(
+            "low-rank adapters (LoRA, rank {}, alpha {}) on {} linear layers of the trunk and a new head were trained; the \
+             adapters are merged into the layers' weights",
+            adapter.rank,
+            adapter.alpha,
+            adapter.layers.len()
+        ),
+        (None, 0) => "the trunk kept its weights, only a new head was trained".to_owned(),
+        (None, count) => format!("{count} tensors of the trunk and a new head were trained"),
     };
     let (tag, purpose) = match report.scores {
         Scores::SingleLabelClassification(_) => (

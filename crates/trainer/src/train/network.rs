@@ -14,13 +14,14 @@ use super::{
 use crate::{
     domain::{
         cut::PRE_LOGITS,
-        recipe::{BatchNorm, Precision, Recipe},
+        recipe::{Adapter, BatchNorm, Precision, Recipe},
         work::PlanModel,
     },
     models::{
         fast::Extractor,
         head::Head,
-        ops::Norm,
+        lora,
+        ops::{Norm, Pass},
         registry::{self, Architecture},
         trunk::{Trunk, TrunkTensor},
         weights,
@@ -50,15 +51,17 @@ pub struct Network {
     kind: Kind,
     /// All that training changes in any phase.
     changing: Vec<(String, Tensor)>,
+    /// What adapters' products are multiplied by, where the trunk has some.
+    adapter_scale: Option<f64>,
     seed: u64,
 }
 
 impl Network {
     /// Loads the base model, strictly, without its head; cuts it; gives it a new head. A job that goes on then loads its
-    /// parent's weights, strictly, into the trunk and, where the head is kept, into the head.
+    /// parent's weights, strictly, into the trunk and, where the head is kept, into the head. Adapters come last.
     ///
     /// # Errors
-    /// `Plan` for an architecture, cut or parameter that does not exist, `Weights` for a file that does not fit.
+    /// `Plan` for an architecture, cut, layer or parameter that does not exist, `Weights` for a file that does not fit.
     pub fn build(
         base: &PlanModel,
         recipe: &Recipe,
@@ -72,7 +75,7 @@ impl Network {
             ))
         })?;
         let vs = nn::VarStore::new(device);
-        let (trunk, feature_dim) = load_trunk(architecture, base, &recipe.cut, &vs)?;
+        let (mut trunk, feature_dim) = load_trunk(architecture, base, &recipe.cut, &vs)?;
         let seed = key(recipe.seed, Stream::Init, 0);
         let head = Head::new(
             &vs.root(),
@@ -83,6 +86,12 @@ impl Network {
         );
 
         let trunk_sha256 = parent::load(base, recipe, &trunk, &head, architecture.classifier)?;
+        if let Some(adapter) = &recipe.adapter {
+            let seed = key(recipe.seed, Stream::Adapter, 0);
+            trunk
+                .adapt(&vs.root(), adapter, seed)
+                .map_err(|layer| no_layer(&layer))?;
+        }
 
         let norm = match recipe.batch_norm {
             BatchNorm::Frozen => Norm::Running,
@@ -94,6 +103,7 @@ impl Network {
             trunk_sha256,
             parameters: Vec::new(),
             changing: changing(&trunk, &head, architecture.classifier, recipe, norm)?,
+            adapter_scale: recipe.adapter.as_ref().map(Adapter::scale),
             frozen: Extractor::prefix(&trunk, 0),
             frozen_stages: 0,
             has_loaded_trunk: true,
@@ -195,11 +205,15 @@ impl Network {
     }
 
     /// Features [N, `feature_dim`] of images [N, C, S, S], with gradients for what trains, and running statistics updated
-    /// where the recipe says so.
-    pub fn features_train(&self, images: &Tensor) -> Tensor {
+    /// where the recipe says so; with the adapters' dropout of the run's batch `batch`, as `logits_train`.
+    pub fn features_train(&self, images: &Tensor, batch: u64) -> Tensor {
         let input = tch::no_grad(|| self.enter(images));
         let input = input.to_kind(self.kind);
-        self.trunk.forward(&input, self.frozen_stages, self.norm)
+        let pass = Pass {
+            norm: self.norm,
+            dropout: Some(key(self.seed, Stream::AdapterDropout, batch)),
+        };
+        self.trunk.forward(&input, self.frozen_stages, pass)
     }
 
     /// What enters the first stage that trains.
@@ -297,17 +311,25 @@ impl Network {
 
     /// Whether `changing` is all there is.
     pub fn changes_wholly(&self) -> bool {
-        self.changing().len() == self.tensors().len()
+        self.adapter_scale.is_none() && self.changing().len() == self.tensors().len()
     }
 
-    /// The whole network under timm's names, the new head in the classifier's place; its own tensors, not copies.
+    /// The whole network under timm's names, the new head in the classifier's place; its own tensors, not copies, but for
+    /// weights with an adapter, which are merged here.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
         let mut all = self.trunk.named();
+        if let Some(scale) = self.adapter_scale {
+            all = lora::merge_all(all, scale);
+        }
         all.extend(self.head.named_as(self.architecture.classifier));
         all.into_iter()
             .map(|(name, tensor)| (name, tensor.detach()))
             .collect()
     }
+}
+
+fn no_layer(layer: &str) -> TrainError {
+    TrainError::Plan(format!("the trunk has no linear layer `{layer}` to adapt"))
 }
 
 /// The trunk with the base model's weights, and its width after the cut.

@@ -12,6 +12,7 @@ use crate::{
     },
     models::{
         head::{self, Head},
+        lora,
         trunk::Trunk,
         weights::{self, Tensors},
     },
@@ -37,9 +38,15 @@ pub fn load(
         };
         let tensors =
             weights::read_safetensors(&over.weights).map_err(|error| unfit(error.to_string()))?;
-        let (mut of_head, of_trunk): (Tensors, Tensors) = tensors
+        let (mut of_head, mut of_trunk): (Tensors, Tensors) = tensors
             .into_iter()
             .partition(|(name, _)| is_of_head(name, classifier));
+        // Of a checkpoint of adapters; a finished model has them in its weights.
+        let said =
+            weights::read_metadata(&over.weights).map_err(|error| unfit(error.to_string()))?;
+        if let Some(scale) = said.get(lora::SCALE).and_then(|scale| scale.parse().ok()) {
+            lora::merge(&mut of_trunk, &trunk.named(), scale);
+        }
         let into = targets(trunk, &of_trunk, over);
         let report = weights::check(&into, &of_trunk, &[]);
         if !report.is_empty() {

@@ -17,7 +17,10 @@ use super::{
     optimizer::Optimizer,
     protocol::Reporter,
 };
-use crate::domain::{checkpoint::Metrics, progress::Progress};
+use crate::{
+    domain::{checkpoint::Metrics, progress::Progress},
+    models::lora,
+};
 
 /// The least time between two saves for a new best: an epoch over cached features takes milliseconds, a save more.
 const BEST_EVERY: Duration = Duration::from_secs(1);
@@ -214,13 +217,19 @@ impl Saver {
 
     /// What `model.safetensors` says of itself to whoever downloads it alone.
     fn metadata(&self, network: &Network, counters: &Counters) -> BTreeMap<String, String> {
-        let contents = if network.changes_wholly() {
-            "the whole network"
-        } else {
-            "trained tensors only; all others are those of the weights that training started from"
+        let adapter = self.identity.recipe.adapter.as_ref();
+        let contents = match adapter {
+            Some(_) => {
+                "adapters and head; a layer's weight is that of the weights that training started from plus lora_scale * lora_B @ lora_A, and all others are as they were"
+            }
+            None if network.changes_wholly() => "the whole network",
+            None => {
+                "trained tensors only; all others are those of the weights that training started from"
+            }
         };
         let labels =
             serde_json::to_string(&self.identity.labels).expect("labels are text: this is a bug");
+        let scale = adapter.map(|adapter| (lora::SCALE, format!("{:?}", adapter.scale())));
         [
             ("format", "pt".to_owned()),
             ("architecture", self.identity.architecture.clone()),
@@ -233,8 +242,10 @@ impl Saver {
             ("labels", labels),
             ("step", counters.step.to_string()),
         ]
+        .into_iter()
+        .chain(scale)
         .map(|(name, value)| (name.to_owned(), value))
-        .into()
+        .collect()
     }
 }
 

@@ -1,0 +1,190 @@
+//! A job with adapters, from the request to a model that nobody can tell from another: its weights have them.
+
+use std::collections::BTreeMap;
+
+use rehead_trainer::models::registry;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{
+    attempts::weights,
+    data::{clipart_subset, demo},
+    service::Service,
+    training::base_model,
+};
+
+const VIT: &str = "vit_tiny_patch16_224";
+
+/// A Vision Transformer with made-up weights, for inputs of 64 pixels. Needs a worker. Gives its weights.
+async fn vit(service: &Service) -> Vec<u8> {
+    let base = base_model(VIT, service.dir.path());
+    let weights = std::fs::read(&base.weights).unwrap();
+    let file = service.upload("vit", "weights", weights.clone()).await;
+    let mut preprocessing = json!(base.preprocessing);
+    preprocessing["input_size"] = json!(64);
+    let body = json!({
+        "id": "vit", "architecture": VIT, "weights": {"file": file.ok()["id"]},
+        "preprocessing": preprocessing,
+    });
+    service.post("/v1/base_models", &body).await.ok();
+    weights
+}
+
+fn body(model: &str, file: &Value, transfer: &Value) -> Value {
+    json!({
+        "model": model, "training_file": file["id"], "seed": 7,
+        "method": {"type": "transfer", "transfer": transfer},
+    })
+}
+
+async fn trained(service: &Service, model: &str, file: &Value, transfer: &Value) -> Value {
+    let body = body(model, file, transfer);
+    let job = service.post("/v1/fine_tuning/jobs", &body).await.ok();
+    let job = service.ended(&job).await;
+    assert_eq!(job["status"], "succeeded", "{job}");
+    job
+}
+
+/// Tensors of a safetensors file as bytes.
+fn tensors(file: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let tensors = safetensors::SafeTensors::deserialize(file).unwrap();
+    let all = tensors.iter();
+    all.map(|(name, view)| (name.to_owned(), view.data().to_vec()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_with_adapters_makes_an_ordinary_model() {
+    let service = Service::start().await;
+    let _worker = service.worker("worker", &[]);
+    let base = vit(&service).await;
+    let file = service
+        .dataset(clipart_subset(&["animals", "food", "plants"], 12))
+        .await;
+    let transfer = json!({
+        "adapter": {"type": "lora", "rank": 4, "alpha": 8, "dropout": 0.1},
+        "hyperparameters": {"n_epochs": 4, "batch_size": 8},
+        "early_stopping": {"metric": "valid_loss"},
+    });
+
+    // Asked first: what trains, and how much it is.
+    let body = body("vit", &file, &transfer);
+    let plan = service.post("/v1/fine_tuning/jobs/plan", &body).await.ok();
+    let adapter = &plan["recipe"]["adapter"];
+    assert_eq!(adapter["layers"].as_array().unwrap().len(), 48);
+    assert_eq!(
+        (&adapter["rank"], &adapter["alpha"], &adapter["dropout"]),
+        (&json!(4), &json!(8.0), &json!(0.1))
+    );
+    // Inputs and outputs of a block's four layers, at rank 4; timm's vit_tiny has 5,717,416 with a head for 1,000 classes.
+    let added = 12 * 4 * ((192 + 576) + (192 + 192) + 2 * (192 + 768));
+    assert_eq!(
+        plan["parameters"],
+        json!({"frozen": 5_717_416 - 193_000, "trainable": added, "head": 3 * 193})
+    );
+    let rate = &plan["resolved"]["hyperparameters.backbone_learning_rate"];
+    assert!(
+        rate["reason"].as_str().unwrap().contains("ten times"),
+        "{rate}"
+    );
+
+    let job = trained(&service, "vit", &file, &transfer).await;
+    let estimate = plan["memory"]["peak_bytes"].as_u64().unwrap() as f64;
+    let measured = job["attempts"][0]["peak_bytes"].as_u64().unwrap() as f64;
+    println!("peak memory: {estimate} estimated, {measured} measured");
+    assert!((0.5..2.0).contains(&(estimate / measured)));
+    is_ordinary(&base, &weights(&service, &job).await);
+    let model = job["fine_tuned_model"].as_str().unwrap();
+    predicts_and_exports(&service, model).await;
+
+    goes_on(&service, &job, &file).await;
+    says_what_it_cannot(&service, &file).await;
+}
+
+/// timm's names and nothing else; what has no adapter is the base model's, bit for bit.
+fn is_ordinary(base: &[u8], made: &[u8]) {
+    let (base, made) = (tensors(base), tensors(made));
+    let architecture = registry::find(VIT).unwrap();
+    let layers = registry::layers(architecture, &architecture.preprocessing).tensors.into_iter();
+    let mut names: Vec<String> = layers.map(|tensor| tensor.name).collect();
+    names.extend(["head.weight", "head.bias"].map(str::to_owned));
+    names.sort();
+    assert!(made.keys().eq(&names), "{:?}", made.keys());
+    for (name, bytes) in &base {
+        let is_adapted = ["qkv.weight", "proj.weight", "fc1.weight", "fc2.weight"];
+        let is_adapted =
+            name.starts_with("blocks.") && is_adapted.iter().any(|end| name.ends_with(end));
+        assert_eq!(made[name] != *bytes, is_adapted, "{name}");
+    }
+}
+
+async fn predicts_and_exports(service: &Service, model: &str) {
+    let image = std::fs::read(demo().join("unseen/food.png")).unwrap();
+    let part = reqwest::multipart::Part::bytes(image).file_name("picture.png");
+    let form = reqwest::multipart::Form::new().part("image", part);
+    let path = format!("/v1/models/{model}");
+    let answer = service
+        .send(Method::POST, &format!("{path}/predict"), |request| {
+            request.multipart(form)
+        })
+        .await
+        .ok();
+    let probabilities = answer["data"][0]["probabilities"].as_object().unwrap();
+    assert_eq!(probabilities.len(), 3, "{answer}");
+    let script = service
+        .get(&format!("{path}/export?format=torchscript"))
+        .await;
+    assert_eq!(script.status, 200, "{}", script.text());
+
+    let bundle = service.get(&format!("{path}/export")).await;
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(bundle.body)).unwrap();
+    let mut read = |name: &str| std::io::read_to_string(archive.by_name(name).unwrap()).unwrap();
+    let config: Value = serde_json::from_str(&read("config.json")).unwrap();
+    assert_eq!(config["rehead"]["recipe"]["adapter"]["rank"], 4);
+    let card = read("README.md");
+    assert!(
+        card.contains("LoRA, rank 4, alpha 8") && card.contains("48 linear layers"),
+        "{card}"
+    );
+}
+
+/// From the model and from its best checkpoint alike: the first evaluation is the last job's best one.
+async fn goes_on(service: &Service, job: &Value, file: &Value) {
+    let path = service.path(job);
+    let checkpoints = service.get(&format!("{path}/checkpoints")).await.ok();
+    let mut checkpoints = checkpoints["data"].as_array().unwrap().iter();
+    let best = checkpoints.find(|one| one["id"] == job["best_checkpoint"]);
+    let best = best.unwrap_or_else(|| panic!("no best checkpoint: {job}"));
+    let parents = [&job["fine_tuned_model"], &best["id"]];
+    let adapter = json!({"type": "lora", "targets": ["blocks.11.mlp.fc1"]});
+    for (parent, adapter) in parents.into_iter().zip([Value::Null, adapter]) {
+        let transfer = json!({"adapter": adapter, "hyperparameters": {"n_epochs": 1}});
+        let next = trained(service, parent.as_str().unwrap(), file, &transfer).await;
+        let metrics = format!("{}/metrics", service.path(&next));
+        let start = service.get(&metrics).await.ok()["evaluations"][0].clone();
+        assert_eq!(start["step"], 0);
+        let [was, is] = [&job["metrics"], &start].map(|one| one["valid_loss"].as_f64().unwrap());
+        assert!(
+            (was - is).abs() < 1e-4 * was.max(1e-3),
+            "{parent}: {was} {is}"
+        );
+    }
+}
+
+/// Of names and contradictions, also while the file is not validated.
+async fn says_what_it_cannot(service: &Service, file: &Value) {
+    let misnamed = json!({"adapter": {"type": "lora", "targets": ["attn.qvk"]}});
+    let both = json!({"adapter": {"type": "lora"}, "freeze": {"last_stages": 1}});
+    let large = json!({"adapter": {"type": "lora", "rank": 193}});
+    for (transfer, code, words) in [
+        (misnamed, "unknown_layer", "did you mean `attn.qkv`"),
+        (both, "contradiction", "in the place of the trunk"),
+        (large, "out_of_range", "give at most 192"),
+    ] {
+        for path in ["/v1/fine_tuning/jobs", "/v1/fine_tuning/jobs/plan"] {
+            let refused = service.post(path, &body("vit", file, &transfer)).await;
+            let said = refused.error(422, code);
+            assert!(said.contains(words), "{said}");
+        }
+    }
+}
