@@ -68,6 +68,9 @@ pub mod evaluation;
 /// Known classes, before and after.
 pub mod forgetting;
 
+/// How well a frozen trunk's features fit the task.
+pub mod transferability;
+
 /// The best evaluation, and early stopping.
 pub mod selection;
 

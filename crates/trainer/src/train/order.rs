@@ -19,6 +19,8 @@ pub enum Stream {
     Mix = 4,
     /// How a picture is altered, by epoch and sample.
     Augment = 5,
+    /// Which samples features are scored on; of no seed.
+    Transferability = 6,
 }
 
 /// A number for (seed, stream, index): SplitMix64's finalizer over each part in turn (Steele et al. 2014).
@@ -117,12 +119,13 @@ mod tests {
             Stream::Init,
             Stream::Mix,
             Stream::Augment,
+            Stream::Transferability,
         ];
         let keys: std::collections::BTreeSet<u64> = streams
             .into_iter()
             .flat_map(|stream| (0..100).map(move |index| key(1, stream, index)))
             .collect();
-        assert_eq!(keys.len(), 500);
+        assert_eq!(keys.len(), 600);
     }
 
     #[test]
