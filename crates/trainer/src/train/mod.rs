@@ -111,6 +111,9 @@ pub mod protocol;
 pub mod error;
 
 #[cfg(test)]
+mod distortion;
+
+#[cfg(test)]
 mod test_data;
 
 #[cfg(test)]

@@ -2,20 +2,26 @@
 
 use tch::{Kind, Tensor};
 
+/// Samples whose distances are held at once.
+const BLOCK: i64 = 256;
+
 /// The share of samples whose class is the commonest among their `k` nearest others, by Euclidean distance between features
 /// [N, D] f64. Of equally near the first sample counts, of equally common classes the lowest.
 pub(super) fn accuracy(features: &Tensor, labels: &[usize], k: usize) -> f64 {
     let lengths = features
         .square()
         .sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
-    // A sample's own length adds the same to all its distances.
-    let distances = lengths - features.matmul(&features.tr()) * 2.0;
-    let right = |(sample, label): (usize, &usize)| {
-        let row = distances.get(sample as i64);
-        let row = Vec::<f64>::try_from(&row).expect("a vector of f64: this is a bug");
-        vote(&row, sample, labels, k) == Some(*label)
-    };
-    let right = labels.iter().enumerate().filter(|&one| right(one)).count();
+    let mut right = 0;
+    for (block, rows) in features.split(BLOCK, 0).iter().enumerate() {
+        // A sample's own length adds the same to all its distances.
+        let distances = &lengths - rows.matmul(&features.tr()) * 2.0;
+        for row in 0..rows.size()[0] {
+            let sample = (block as i64 * BLOCK + row) as usize;
+            let distances = Vec::<f64>::try_from(&distances.get(row));
+            let distances = distances.expect("a vector of f64: this is a bug");
+            right += usize::from(vote(&distances, sample, labels, k) == Some(labels[sample]));
+        }
+    }
     right as f64 / labels.len() as f64
 }
 
