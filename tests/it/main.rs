@@ -9,6 +9,7 @@
 mod bad_input;
 mod bulk;
 mod chaos;
+mod choosing;
 mod cli;
 mod contract;
 mod datasets;
