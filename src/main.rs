@@ -59,6 +59,8 @@ enum Command {
     Watch(client::watch::WatchArgs),
     /// Print the evaluation of a job that succeeded
     Report(client::report::ReportArgs),
+    /// Rank the models that jobs on the same data started from
+    Compare(client::compare::CompareArgs),
     /// Print what runs and what waits, and why it does
     Jobs(client::jobs::JobsArgs),
     /// Print who trains
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
         Command::Submit(args) => commands::client(client::submit::run(&args)),
         Command::Watch(args) => commands::client(client::watch::run(&args)),
         Command::Report(args) => commands::client(client::report::run(&args)),
+        Command::Compare(args) => commands::client(client::compare::run(&args)),
         Command::Jobs(args) => commands::client(client::jobs::run(&args)),
         Command::Workers(args) => commands::client(client::workers::run(&args)),
         Command::Predict(args) => commands::client(client::predict::run(&args)),

@@ -4,6 +4,9 @@
 /// Requests, and errors as sentences.
 mod api;
 
+/// `rehead compare`
+pub mod compare;
+
 /// `rehead export`
 pub mod export;
 

@@ -235,6 +235,7 @@ mod tests {
                 ],
                 confusion: Some(vec![vec![2, 2], vec![1, 1]]),
                 forgetting: None,
+                transferability: None,
             }),
         };
         let expected = "\

@@ -25,6 +25,15 @@ pub enum ModelKind {
     FineTuned,
 }
 
+impl ModelKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::FineTuned => "fine_tuned",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelStatus {
     /// Its weights are being checked and converted.
@@ -64,6 +73,15 @@ pub struct Model {
     /// Why its import was refused; empty otherwise.
     pub problems: Vec<Problem>,
     pub created_at: OffsetDateTime,
+}
+
+/// Which models to list. Each condition narrows.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub kind: Option<ModelKind>,
+    pub architecture: Option<String>,
+    /// The name of what its first weights were trained for.
+    pub source_task: Option<String>,
 }
 
 /// A base model to import.
@@ -175,6 +193,7 @@ pub async fn list(
     pool: &PgPool,
     tenant: TenantId,
     page: Page<String>,
+    filter: &Filter,
 ) -> sqlx::Result<Slice<Model>> {
     let rows = sqlx::query_as!(
         ModelRow,
@@ -183,7 +202,8 @@ pub async fn list(
             m.parent, m.base_model, m.job_id, m.labels as "labels: Json<Vec<String>>", m.metrics as "metrics: Json<Metrics>",
             m.problems as "problems: Json<Vec<Problem>>", m.created_at
         from models m left join models cursor on cursor.tenant_id = m.tenant_id and cursor.id = $2
-        where m.tenant_id = $1
+        where m.tenant_id = $1 and ($5::text is null or m.kind = $5) and ($6::text is null or m.architecture = $6)
+            and ($7::text is null or m.source_task ->> 'name' = $7)
             and ($2::text is null or case when $3 then (m.created_at, m.id) < (cursor.created_at, cursor.id)
                 else (m.created_at, m.id) > (cursor.created_at, cursor.id) end)
         order by case when $3 then m.created_at end desc, case when $3 then m.id end desc, m.created_at, m.id
@@ -191,7 +211,10 @@ pub async fn list(
         tenant.0,
         page.after,
         page.descending,
-        i64::from(page.limit) + 1
+        i64::from(page.limit) + 1,
+        filter.kind.map(ModelKind::as_str),
+        filter.architecture,
+        filter.source_task
     )
     .fetch_all(pool)
     .await?;

@@ -9,7 +9,7 @@ use crate::{
     db::{
         self, Page,
         files::File,
-        models::{ModelKind, ModelStatus},
+        models::{Filter, ModelKind, ModelStatus},
         parents::Origin,
         tenants::TenantId,
     },
@@ -187,12 +187,12 @@ async fn base_model_names(pool: &PgPool, tenant: TenantId) -> sqlx::Result<Vec<S
         limit: 1_000,
         descending: true,
     };
-    let slice = db::models::list(pool, tenant, page).await?;
-    let base = slice
-        .rows
-        .into_iter()
-        .filter(|model| model.kind == ModelKind::Base);
-    Ok(base.map(|model| model.id).collect())
+    let base = Filter {
+        kind: Some(ModelKind::Base),
+        ..Filter::default()
+    };
+    let slice = db::models::list(pool, tenant, page, &base).await?;
+    Ok(slice.rows.into_iter().map(|model| model.id).collect())
 }
 
 async fn data_set(

@@ -10,13 +10,13 @@ use super::{
     error::ApiError,
     export,
     extract::{ModelName, Params},
-    list::{Deleted, List, PageQuery},
+    list::{Deleted, List, Order, page},
     torchscript,
 };
 use crate::{
     db::{
         self,
-        models::{Deleted as Outcome, Model, ModelKind, ModelStatus},
+        models::{Deleted as Outcome, Filter, Model, ModelKind, ModelStatus},
         tenants::TenantId,
     },
     domain::{
@@ -36,7 +36,7 @@ pub(super) struct ModelObject {
     /// Unix seconds.
     pub created: i64,
     /// `base` for base models, `user` for fine-tuned ones.
-    pub owned_by: &'static str,
+    pub owned_by: Owner,
     pub status: ModelState,
     pub architecture: String,
     pub modality: String,
@@ -73,6 +73,13 @@ pub(super) enum ModelState {
     Error,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Owner {
+    Base,
+    User,
+}
+
 impl From<Model> for ModelObject {
     fn from(model: Model) -> Self {
         Self {
@@ -80,8 +87,8 @@ impl From<Model> for ModelObject {
             object: "model",
             created: model.created_at.unix_timestamp(),
             owned_by: match model.kind {
-                ModelKind::Base => "base",
-                ModelKind::FineTuned => "user",
+                ModelKind::Base => Owner::Base,
+                ModelKind::FineTuned => Owner::User,
             },
             status: match model.status {
                 ModelStatus::Importing => ModelState::Importing,
@@ -105,15 +112,44 @@ impl From<Model> for ModelObject {
     }
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ModelListQuery {
+    /// The last id of the page before.
+    after: Option<String>,
+    /// Rows of a page; 20 when left out.
+    #[param(minimum = 1)]
+    limit: Option<u32>,
+    /// Newest first (`desc`) or oldest first (`asc`).
+    order: Option<Order>,
+    /// Only base models (`base`), or only fine-tuned ones (`user`).
+    owned_by: Option<Owner>,
+    /// Only models of this network, by timm's name.
+    architecture: Option<String>,
+    /// Only models whose first weights were trained for this: the `name` of their `source_task`.
+    source_task: Option<String>,
+}
+
 /// List models
-#[utoipa::path(get, path = "/v1/models", tag = "models", params(PageQuery),
+#[utoipa::path(get, path = "/v1/models", tag = "models", params(ModelListQuery),
     responses((status = 200, body = List<ModelObject>)))]
 pub(super) async fn list(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
-    Params(query): Params<PageQuery>,
+    Params(query): Params<ModelListQuery>,
 ) -> Result<axum::Json<List<ModelObject>>, ApiError> {
-    let slice = db::models::list(state.pool(), tenant, query.page(state.limits())?).await?;
+    let after = query.after.as_deref();
+    let page = page(after, query.limit, query.order, state.limits())?;
+    let filter = Filter {
+        kind: query.owned_by.map(|owner| match owner {
+            Owner::Base => ModelKind::Base,
+            Owner::User => ModelKind::FineTuned,
+        }),
+        architecture: query.architecture,
+        source_task: query.source_task,
+    };
+    let slice = db::models::list(state.pool(), tenant, page, &filter).await?;
     let data = slice.rows.into_iter().map(ModelObject::from).collect();
     Ok(axum::Json(List::new(
         data,

@@ -105,7 +105,9 @@ async fn a_job_with_adapters_makes_an_ordinary_model() {
 fn is_ordinary(base: &[u8], made: &[u8]) {
     let (base, made) = (tensors(base), tensors(made));
     let architecture = registry::find(VIT).unwrap();
-    let layers = registry::layers(architecture, &architecture.preprocessing).tensors.into_iter();
+    let layers = registry::layers(architecture, &architecture.preprocessing)
+        .tensors
+        .into_iter();
     let mut names: Vec<String> = layers.map(|tensor| tensor.name).collect();
     names.extend(["head.weight", "head.bias"].map(str::to_owned));
     names.sort();

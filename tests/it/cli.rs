@@ -33,7 +33,7 @@ fn up(name: &str, dir: &Path) -> (Process, String) {
     (process, url)
 }
 
-fn run(dir: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_rehead"))
         .args(arguments)
         .current_dir(dir)
@@ -43,7 +43,7 @@ fn run(dir: &Path, arguments: &[&str]) -> Output {
 
 /// The output of a command that must succeed.
 #[track_caller]
-fn said(dir: &Path, arguments: &[&str]) -> String {
+pub(crate) fn said(dir: &Path, arguments: &[&str]) -> String {
     let output = run(dir, arguments);
     assert!(
         output.status.success(),

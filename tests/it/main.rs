@@ -10,6 +10,7 @@ mod adapters;
 mod bad_input;
 mod bulk;
 mod chaos;
+mod choosing;
 mod cli;
 mod contract;
 mod datasets;

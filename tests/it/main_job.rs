@@ -1,12 +1,12 @@
 //! The main job, as a user does it: a published network becomes a classifier of one's own classes.
 
-use rehead_trainer::models::registry;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
     data::{clipart, clipart_subset, demo, find},
     service::Service,
+    training::random_weights,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,18 +78,6 @@ async fn random_weights_make_a_poor_classifier() {
     let accuracy = report["accuracy"].as_f64().unwrap();
     println!("accuracy over random weights: {accuracy:.3}");
     assert!(accuracy <= 0.50, "{report}");
-}
-
-/// A network that was never trained, as safetensors.
-fn random_weights(architecture: &str) -> Vec<u8> {
-    tch::manual_seed(7);
-    let vs = tch::nn::VarStore::new(tch::Device::Cpu);
-    let architecture = registry::find(architecture).unwrap();
-    let trunk = architecture.build(&vs.root(), &architecture.preprocessing);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("random.safetensors");
-    tch::Tensor::write_safetensors(&trunk.named(), &path).unwrap();
-    std::fs::read(path).unwrap()
 }
 
 async fn predicts_pictures_it_never_saw(service: &Service, job: &Value) {

@@ -88,3 +88,5 @@ pub const FILENAME_CHARACTERS: usize = 255;
 pub const IDEMPOTENCY_KEY_CHARACTERS: usize = 255;
 /// Samples in a job's ledger: those that it was measured on first, then those that it trained on.
 pub const LEDGER_SAMPLES: usize = 200_000;
+/// Training samples that a report's `transferability` is measured on.
+pub const TRANSFERABILITY_SAMPLES: usize = 2_000;

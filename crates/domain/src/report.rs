@@ -50,6 +50,30 @@ pub struct SingleLabelScores {
     /// Of a job that went on from a model with its head: what became of the classes that it knew. `null` for other jobs.
     #[serde(default)]
     pub forgetting: Option<Forgetting>,
+    /// How well the features of the model that the job started from fit this data. `null` where its trunk trains.
+    #[serde(default)]
+    pub transferability: Option<Transferability>,
+}
+
+/// Scores that rank the models a job could start from, on the same data: higher is better in all. They are not expected
+/// accuracies: nothing is said of other data, and little of a training that changes the trunk. Of the trunk's features of
+/// training samples alone, before any head; a score of each sample comes from the others.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Transferability {
+    /// Training samples scored: all, or 2,000, of each class in proportion; the same ones for all jobs on the same data.
+    pub samples: u64,
+    /// Numbers that the trunk gives for a sample.
+    pub features: u64,
+    /// Share of the samples whose class most of their 5 nearest others have.
+    pub knn_accuracy: f64,
+    /// Share of the samples whose class a ridge regression on all others tells. Rank by this.
+    pub ridge_accuracy: f64,
+    /// Of `ridge_accuracy`. Models closer than this are tied: compare their `log_me`.
+    pub ridge_standard_error: f64,
+    /// LogME (You et al. 2021): maximum log evidence per sample of linear models of the classes, in nats.
+    pub log_me: f64,
+    /// H-score with a shrunk covariance (Ibrahim et al. 2021): spread of the class means in units of the features' own, from 0.
+    pub h_score: f64,
 }
 
 /// How the classes that a model knew fare before the first step of a training that went on from it, and after the last. On

@@ -399,6 +399,7 @@ pub(crate) fn new_model(claimed: &Claimed) -> NewModel {
             classes: Vec::new(),
             confusion: None,
             forgetting: None,
+            transferability: None,
         }),
     };
     NewModel {

@@ -136,6 +136,18 @@ pub(crate) fn base_model_for(
     }
 }
 
+/// A network that was never trained, as safetensors.
+pub(crate) fn random_weights(architecture: &str) -> Vec<u8> {
+    tch::manual_seed(7);
+    let vs = nn::VarStore::new(Device::Cpu);
+    let architecture = registry::find(architecture).unwrap();
+    let trunk = architecture.build(&vs.root(), &architecture.preprocessing);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("random.safetensors");
+    Tensor::write_safetensors(&trunk.named(), &path).unwrap();
+    fs::read(path).unwrap()
+}
+
 /// What all runs of one test share: a pack of clip art, a network's weights, a cache.
 pub(crate) struct Material {
     dir: TempDir,

@@ -31,10 +31,7 @@ pub(super) fn backbone_rate(
     (has_batch_norm, adapts): (bool, bool),
 ) -> (f64, &'static str) {
     match optimizer {
-        _ if adapts => (
-            head_rate,
-            "ten times full fine-tuning's, as adapters need",
-        ),
+        _ if adapts => (head_rate, "ten times full fine-tuning's, as adapters need"),
         Optimizer::Adamw if has_batch_norm => (
             head_rate / 2.0,
             "half the head's: measured best of 1, 1/2 and 1/10 for AdamW and networks with BatchNorm",

@@ -439,8 +439,8 @@ impl Inputs {
         samples: &[usize],
         stop: &Stop,
     ) -> Result<Option<Tensor>, TrainError> {
-        if let Self::Features(features) = self {
-            return Ok(Some(select(&features.table, samples)));
+        if let Some(features) = self.fixed_features(samples) {
+            return Ok(Some(features));
         }
         let parts = self.evaluate(samples, |chunk| {
             if stop.requested() {
@@ -450,6 +450,14 @@ impl Inputs {
         })?;
         let parts: Option<Vec<Tensor>> = parts.into_iter().collect();
         Ok(parts.map(|parts| Tensor::cat(&parts, 0)))
+    }
+
+    /// Features [N, feature_dim] of these samples in evaluation, where they were computed ahead: while the whole trunk is frozen.
+    pub fn fixed_features(&self, samples: &[usize]) -> Option<Tensor> {
+        match self {
+            Self::Features(features) => Some(select(&features.table, samples)),
+            Self::Pixels { .. } => None,
+        }
     }
 
     /// Runs `work` over evaluation batches of these samples.

@@ -68,6 +68,9 @@ pub mod evaluation;
 /// Known classes, before and after.
 pub mod forgetting;
 
+/// How well a frozen trunk's features fit the task.
+pub mod transferability;
+
 /// The best evaluation, and early stopping.
 pub mod selection;
 
@@ -106,6 +109,9 @@ pub mod protocol;
 
 /// Why there is no result.
 pub mod error;
+
+#[cfg(test)]
+mod distortion;
 
 #[cfg(test)]
 mod test_data;

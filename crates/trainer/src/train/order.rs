@@ -23,6 +23,8 @@ pub enum Stream {
     Adapter = 6,
     /// What adapters' dropout drops, by step.
     AdapterDropout = 7,
+    /// Which samples features are scored on; of no seed.
+    Transferability = 8,
 }
 
 /// A number for (seed, stream, index): SplitMix64's finalizer over each part in turn (Steele et al. 2014).
@@ -123,12 +125,13 @@ mod tests {
             Stream::Augment,
             Stream::Adapter,
             Stream::AdapterDropout,
+            Stream::Transferability,
         ];
         let keys: std::collections::BTreeSet<u64> = streams
             .into_iter()
             .flat_map(|stream| (0..100).map(move |index| key(1, stream, index)))
             .collect();
-        assert_eq!(keys.len(), 700);
+        assert_eq!(keys.len(), 800);
     }
 
     #[test]

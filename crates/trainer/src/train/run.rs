@@ -23,7 +23,7 @@ use super::{
     protocol::{Ending, Reporter, Stop},
     samples::Samples,
     saver::Saver,
-    schedule, selection,
+    schedule, selection, transferability,
     views::Frozen,
 };
 use crate::domain::{
@@ -263,6 +263,8 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     let mut report = scored.report(&known, occasion);
     if let Scores::SingleLabelClassification(scores) = &mut report.scores {
         scores.forgetting = forgetting;
+        let features = |members: &[usize]| inputs.fixed_features(members);
+        scores.transferability = transferability::measure(&samples, features);
     }
     let text = serde_json::to_vec_pretty(&report).expect("a report is plain data: this is a bug");
     fs::write(folder.join(REPORT), text).map_err(TrainError::io("cannot write the report"))?;

@@ -14,6 +14,13 @@ pub(super) fn digits() -> (Tensor, Tensor) {
     table(&text)
 }
 
+/// 150 flowers as rows of 4 lengths in cm, f64, and their species, i64.
+pub(super) fn iris() -> (Tensor, Tensor) {
+    let text = fs::read_to_string(path("iris.csv")).unwrap();
+    // The first line tells sizes and names.
+    table(text.split_once('\n').unwrap().1)
+}
+
 /// A row per line; the last number is the label.
 fn table(text: &str) -> (Tensor, Tensor) {
     let numbers: Vec<f64> = text

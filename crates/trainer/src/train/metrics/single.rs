@@ -51,6 +51,7 @@ impl SingleLabel {
             classes,
             confusion: self.confusion(),
             forgetting: None,
+            transferability: None,
         }
     }
 

@@ -1,0 +1,231 @@
+//! `rehead compare`: which model to start from, told by jobs that started from one each on the same data.
+
+use std::cmp::Ordering;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    api::{self, Api},
+    table::render,
+};
+use crate::{
+    config::ClientArgs,
+    domain::report::{Report, Scores, SingleLabelScores},
+};
+
+/// Jobs of one comparison.
+const MAX_JOBS: usize = 100;
+
+/// `rehead compare`
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// Ids of jobs that succeeded on the same data, at most 100
+    #[arg(required = true, num_args = 1..=MAX_JOBS)]
+    pub jobs: Vec<String>,
+    /// Print the ranking as a JSON list
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints jobs, the one with the most promising start first.
+///
+/// # Errors
+/// What the service says; jobs on different data, or without single labels.
+pub async fn run(args: &CompareArgs) -> anyhow::Result<()> {
+    let api = Api::new(&args.client);
+    let mut entries = Vec::new();
+    for id in &args.jobs {
+        entries.push(entry(&api, id).await?);
+    }
+    if let Some(other) = entries.iter().find(|one| one.data != entries[0].data) {
+        anyhow::bail!(
+            "jobs {} and {} are on different data: their scores cannot be compared",
+            entries[0].job,
+            other.job
+        );
+    }
+    let ranked = rank(entries);
+    if args.json {
+        let list: Vec<Value> = ranked.iter().map(object).collect();
+        return api::print(&serde_json::to_string_pretty(&list)?);
+    }
+    let rows: Vec<Vec<String>> = ranked.iter().map(row).collect();
+    api::print(&render(
+        &[
+            "MODEL", "RIDGE", "LOGME", "KNN", "H-SCORE", "ACCURACY", "95 %", "JOB",
+        ],
+        &rows,
+    ))
+}
+
+/// A job's part of the comparison.
+#[derive(Debug, Clone)]
+struct Entry {
+    job: String,
+    model: String,
+    /// Training and validation file.
+    data: [Value; 2],
+    scores: SingleLabelScores,
+}
+
+async fn entry(api: &Api, id: &str) -> anyhow::Result<Entry> {
+    let path = format!("/v1/fine_tuning/jobs/{id}");
+    let mut job = api.get(&path).await?;
+    let body = api.get(&format!("{path}/report")).await?;
+    let report: Report = serde_json::from_value(body)
+        .context("the report is of another version than this client")?;
+    let Scores::SingleLabelClassification(scores) = report.scores else {
+        anyhow::bail!("job {id} is not about samples with one label each");
+    };
+    Ok(Entry {
+        job: id.to_owned(),
+        model: job["model"].as_str().unwrap_or_default().to_owned(),
+        data: ["training_file", "validation_file"].map(|file| job[file].take()),
+        scores,
+    })
+}
+
+/// By ridge accuracy; those within one standard error of the best that is left are tied, and go by LogME. Jobs whose trunk
+/// trained have no such scores, and come last, by accuracy.
+fn rank(mut entries: Vec<Entry>) -> Vec<Entry> {
+    let ridge = |entry: &Entry| {
+        entry
+            .scores
+            .transferability
+            .map(|found| found.ridge_accuracy)
+    };
+    let log_me = |entry: &Entry| entry.scores.transferability.map(|found| found.log_me);
+    let accuracy = |entry: &Entry| Some(entry.scores.accuracy);
+    // `None` is less than any score.
+    let descending = |score: fn(&Entry) -> Option<f64>| {
+        move |one: &Entry, other: &Entry| {
+            score(other)
+                .partial_cmp(&score(one))
+                .unwrap_or(Ordering::Equal)
+        }
+    };
+    entries.sort_by(descending(ridge));
+    let mut ranked = Vec::new();
+    while let Some(best) = entries.first() {
+        let Some(found) = best.scores.transferability else {
+            entries.sort_by(descending(accuracy));
+            ranked.append(&mut entries);
+            break;
+        };
+        let least = found.ridge_accuracy - found.ridge_standard_error;
+        let is_tied = |entry: &&Entry| ridge(entry).is_some_and(|accuracy| accuracy >= least);
+        let ties = entries.iter().take_while(is_tied).count();
+        let rest = entries.split_off(ties);
+        entries.sort_by(descending(log_me));
+        ranked.append(&mut entries);
+        entries = rest;
+    }
+    ranked
+}
+
+fn row(entry: &Entry) -> Vec<String> {
+    let scores = &entry.scores;
+    let [low, high] = scores.accuracy_interval;
+    let found = scores.transferability.as_ref();
+    let score = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    vec![
+        entry.model.clone(),
+        score(found.map(|found| {
+            let error = found.ridge_standard_error;
+            format!("{:.3} ±{error:.3}", found.ridge_accuracy)
+        })),
+        score(found.map(|found| format!("{:.3}", found.log_me))),
+        score(found.map(|found| format!("{:.3}", found.knn_accuracy))),
+        score(found.map(|found| format!("{:.3}", found.h_score))),
+        format!("{:.3}", scores.accuracy),
+        format!("{low:.3} to {high:.3}"),
+        entry.job.clone(),
+    ]
+}
+
+fn object(entry: &Entry) -> Value {
+    json!({
+        "job": entry.job,
+        "model": entry.model,
+        "transferability": entry.scores.transferability,
+        "accuracy": entry.scores.accuracy,
+        "accuracy_interval": entry.scores.accuracy_interval,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::report::Transferability;
+
+    /// Ridge accuracy, its standard error, LogME; accuracy of the job.
+    fn entry(model: &str, found: Option<[f64; 3]>, accuracy: f64) -> Entry {
+        let transferability = |[ridge, error, log_me]: [f64; 3]| Transferability {
+            samples: 120,
+            features: 1280,
+            knn_accuracy: 0.5,
+            ridge_accuracy: ridge,
+            ridge_standard_error: error,
+            log_me,
+            h_score: 2.5,
+        };
+        Entry {
+            job: format!("ftjob-{model}"),
+            model: model.to_owned(),
+            data: [json!("file-1"), Value::Null],
+            scores: SingleLabelScores {
+                accuracy,
+                accuracy_interval: [0.25, 0.75],
+                majority_baseline: 0.2,
+                balanced_accuracy: 0.5,
+                macro_f1: 0.5,
+                roc_auc: None,
+                log_loss: 1.0,
+                calibration: None,
+                classes: Vec::new(),
+                confusion: None,
+                forgetting: None,
+                transferability: found.map(transferability),
+            },
+        }
+    }
+
+    #[test]
+    fn ties_within_a_standard_error_go_by_log_me() {
+        let entries = vec![
+            entry("tuned-low", None, 0.6),
+            entry("behind", Some([0.79, 0.04, 0.9]), 0.9),
+            entry("best", Some([0.9, 0.03, 0.1]), 0.5),
+            // Exactly one standard error below the best.
+            entry("tied", Some([0.87, 0.05, 0.3]), 0.4),
+            // Within one of `tied`, not of the best; within one of `behind`.
+            entry("next", Some([0.82, 0.04, 0.2]), 0.95),
+            entry("tuned-high", None, 0.99),
+        ];
+        let ranked = rank(entries);
+        let names: Vec<&str> = ranked.iter().map(|entry| entry.model.as_str()).collect();
+        let expected = ["tied", "best", "behind", "next", "tuned-high", "tuned-low"];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_row_shows_what_there_is() {
+        let shown = row(&entry("a", Some([0.9, 0.03, -0.25]), 0.5));
+        let expected = [
+            "a",
+            "0.900 ±0.030",
+            "-0.250",
+            "0.500",
+            "2.500",
+            "0.500",
+            "0.250 to 0.750",
+            "ftjob-a",
+        ];
+        assert_eq!(shown, expected);
+        assert_eq!(row(&entry("b", None, 0.5))[1..5], ["-", "-", "-", "-"]);
+    }
+}
