@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup setup-cuda demo-data build up demo test chaos mutations check fmt fmt-check lint doc sqlx openapi bench python-check clean clean-demo clean-deps
+.PHONY: help setup setup-cuda demo-data build up demo test chaos mutations check fmt fmt-check lint doc sqlx openapi bench recipes python-check clean clean-demo clean-deps
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,9 @@ openapi: build ## Renew openapi.yaml from the code
 
 python-check: build demo-data ## Load an exported model into timm and torch.jit and compare (brings Python packages, 3 GB)
 	@scripts/python-check.sh
+
+recipes: build demo-data ## Measure what recipes are worth, for docs/recipes.md (half an hour)
+	@bench/recipes.sh
 
 bench: build demo-data ## What bench/README.md lists (brings Python packages, 3 GB)
 	@bench/epochs.sh

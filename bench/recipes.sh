@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# What recipes are worth: a linear probe, a full fine-tune from a random head, one from the probe (LP-FT) and "auto", each on three
+# data sets and three seeds; prints the table of docs/recipes.md. What is in the results file is not measured again. Takes an
+# hour or more. Usage: recipes.sh [RESULTS [OPTION OF measure.py]...]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+cache=${REHEAD_CACHE:-$HOME/.cache/rehead}
+if [ ! -d "$cache/demo/fashion-mnist" ]; then
+    say "fetching dataset-fashion-mnist (31 MB)"
+    fetch_deb "$cache/downloads" dataset-fashion-mnist 39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0
+    rm -rf "$cache/demo/fashion-mnist.part"
+    dpkg-deb -x "$cache"/downloads/dataset-fashion-mnist_*.deb "$cache/demo/fashion-mnist.part"
+    mv "$cache/demo/fashion-mnist.part" "$cache/demo/fashion-mnist"
+fi
+exec python3 bench/recipes/measure.py "${1:-.deps/recipes.jsonl}" "${@:2}"

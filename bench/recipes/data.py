@@ -1,0 +1,107 @@
+"""The recipe benchmark's data: for each set and seed a zip with train/, val/ and test/, a folder per class. The same bytes
+every time.
+
+- clipart: the demo's pictures, six classes; 60 % train, 15 % validate, 25 % test.
+- fashion: Fashion-MNIST, ten classes; of each, 80 train, 20 validate, 50 of its own test file test.
+- dials: drawn here; the class is the direction of a dial's hand, one of eight. Networks learn to look away from direction, so
+  frozen features know little of it. Of each class, 60 train, 15 validate, 40 test.
+
+Only Python's standard library.
+"""
+
+import gzip
+import math
+import random
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+PARTS = ["train", "val", "test"]
+
+
+def make(name: str, seed: int, demo: Path, folder: Path) -> Path:
+    """The archive of a set and seed, made where it is not there."""
+    archive = folder / f"{name}-{seed}.zip"
+    if not archive.exists():
+        pictures = {"clipart": clipart, "fashion": fashion, "dials": dials}[name](random.Random(f"{name} {seed}"), demo)
+        part = archive.with_suffix(".part")
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as out:
+            for path, data in pictures:
+                out.writestr(zipfile.ZipInfo(path), data)
+        part.rename(archive)
+    return archive
+
+
+def clipart(dice, demo):
+    with zipfile.ZipFile(demo / "clipart.zip") as archive:
+        by_class = {}
+        for path in sorted(archive.namelist()):
+            by_class.setdefault(path.split("/")[0], []).append(path)
+        for name, paths in by_class.items():
+            dice.shuffle(paths)
+            train, val = round(0.6 * len(paths)), round(0.15 * len(paths))
+            for place, path in enumerate(paths):
+                part = PARTS[(place >= train) + (place >= train + val)]
+                yield f"{part}/{name}/{place:04}.png", archive.read(path)
+
+
+def fashion(dice, demo):
+    files = demo / "fashion-mnist/usr/share/datasets/fashion-mnist"
+    for source, parts in [("train", {"train": 80, "val": 20}), ("t10k", {"test": 50})]:
+        images = gzip.open(files / f"{source}-images-idx3-ubyte.gz").read()[16:]
+        labels = gzip.open(files / f"{source}-labels-idx1-ubyte.gz").read()[8:]
+        for label in range(10):
+            places = [place for place, one in enumerate(labels) if one == label]
+            chosen = iter(dice.sample(places, sum(parts.values())))
+            for part, count in parts.items():
+                for place in [next(chosen) for _ in range(count)]:
+                    pixels = images[784 * place : 784 * place + 784]
+                    yield f"{part}/{label}/{place:05}.png", png(28, 28, 1, pixels)
+
+
+DIRECTIONS = ["n", "ne", "e", "se", "s", "sw", "w", "nw"]
+
+
+def dials(dice, _):
+    for part, count in zip(PARTS, [60, 15, 40]):
+        for sector, name in enumerate(DIRECTIONS):
+            for place in range(count):
+                yield f"{part}/{name}/{place:03}.png", png(96, 96, 3, dial(dice, sector))
+
+
+def dial(dice, sector):
+    """A round dial of any colours, size and place, with a hand that points within 15 degrees of the sector's middle, and
+    some noise."""
+    side = 96
+    angle = math.radians(45 * sector + dice.uniform(-15, 15))
+    east, south = math.sin(angle), -math.cos(angle)
+    radius = dice.uniform(26, 42)
+    x, y = (dice.uniform(radius + 2, side - radius - 2) for _ in range(2))
+    back, face, hand = (tuple(dice.randrange(256) for _ in range(3)) for _ in range(3))
+    thick, noise = dice.uniform(1.5, 4), dice.uniform(0, 25)
+    length, tail = radius * dice.uniform(0.7, 0.95), radius * dice.uniform(0, 0.3)
+    pixels = bytearray()
+    for row in range(side):
+        for column in range(side):
+            right, down = column - x, row - y
+            along, across = right * east + down * south, abs(right * south - down * east)
+            colour = face if right * right + down * down < radius * radius else back
+            # The hand narrows from its tail to its tip.
+            if -tail < along < length and across < thick * (1.2 - along / length):
+                colour = hand
+            grain = dice.gauss(0, noise) if noise > 5 else 0
+            pixels.extend(min(255, max(0, round(value + grain))) for value in colour)
+    return bytes(pixels)
+
+
+def png(width, height, channels, pixels):
+    """8-bit grey (1 channel) or RGB (3)."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
+    row = width * channels
+    lines = b"".join(b"\0" + pixels[row * y : row * y + row] for y in range(height))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
