@@ -10,18 +10,18 @@ use crate::support::{
     attempts::weights,
     data::{clipart_subset, demo},
     service::Service,
-    training::base_model,
+    training::{base_model_for, input},
 };
 
 const VIT: &str = "vit_tiny_patch16_224";
 
 /// A Vision Transformer with made-up weights, for inputs of 64 pixels. Needs a worker. Gives its weights.
 async fn vit(service: &Service) -> Vec<u8> {
-    let base = base_model(VIT, service.dir.path());
+    let architecture = registry::find(VIT).unwrap();
+    let base = base_model_for(architecture, &input(architecture, 64), service.dir.path());
     let weights = std::fs::read(&base.weights).unwrap();
     let file = service.upload("vit", "weights", weights.clone()).await;
-    let mut preprocessing = json!(base.preprocessing);
-    preprocessing["input_size"] = json!(64);
+    let preprocessing = json!(base.preprocessing);
     let body = json!({
         "id": "vit", "architecture": VIT, "weights": {"file": file.ok()["id"]},
         "preprocessing": preprocessing,
@@ -76,11 +76,12 @@ async fn a_job_with_adapters_makes_an_ordinary_model() {
         (&adapter["rank"], &adapter["alpha"], &adapter["dropout"]),
         (&json!(4), &json!(8.0), &json!(0.1))
     );
-    // Inputs and outputs of a block's four layers, at rank 4; timm's vit_tiny has 5,717,416 with a head for 1,000 classes.
+    // Inputs and outputs of a block's four layers, at rank 4; timm's vit_tiny has 5,717,416 with a head for 1,000 classes and
+    // positions for 14 patches by 14, of which 4 by 4 are left here.
     let added = 12 * 4 * ((192 + 576) + (192 + 192) + 2 * (192 + 768));
     assert_eq!(
         plan["parameters"],
-        json!({"frozen": 5_717_416 - 193_000, "trainable": added, "head": 3 * 193})
+        json!({"frozen": 5_717_416 - 193_000 - 192 * (14 * 14 - 4 * 4), "trainable": added, "head": 3 * 193})
     );
     let rate = &plan["resolved"]["hyperparameters.backbone_learning_rate"];
     assert!(

@@ -120,7 +120,8 @@ async fn a_model_to_start_from_is_found_and_chosen() {
         file_report["dataset"]["splits"]["train"]
     );
     assert_eq!(scores[0]["features"], 1280);
-    for score in ["knn_accuracy", "ridge_accuracy", "log_me", "h_score"] {
+    // The H-score tells nothing of so many features from so few samples: any features set them apart.
+    for score in ["knn_accuracy", "ridge_accuracy", "log_me"] {
         let [published, noise] = [&scores[0], &scores[1]].map(|of| of[score].as_f64().unwrap());
         assert!(published > noise, "{score}: {published} {noise}");
     }

@@ -76,7 +76,8 @@ async fn random_weights_make_a_poor_classifier() {
         .await
         .ok();
     let accuracy = report["accuracy"].as_f64().unwrap();
-    println!("accuracy over random weights: {accuracy:.3}");
+    let scores = &report["transferability"];
+    println!("accuracy over random weights: {accuracy:.3}, {scores}");
     assert!(accuracy <= 0.50, "{report}");
 }
 
