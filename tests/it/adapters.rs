@@ -63,6 +63,8 @@ async fn a_job_with_adapters_makes_an_ordinary_model() {
         .await;
     let transfer = json!({
         "adapter": {"type": "lora", "rank": 4, "alpha": 8, "dropout": 0.1},
+        // A probe could be the best of all, and its adapters are as they began.
+        "head": {"init": "zero"},
         "hyperparameters": {"n_epochs": 4, "batch_size": 8},
         "early_stopping": {"metric": "valid_loss"},
     });

@@ -192,7 +192,7 @@ async fn no_model_comes_of_a_bundle_that_is_not_what_was_trained() {
     let dir = service.dir.path().join("pranked");
     let damaging = service.worker_of(&pranked(&dir, DAMAGE), "damaging", &QUICK);
     let file = material(&service).await;
-    let transfer = json!({"hyperparameters": {"n_epochs": 2}});
+    let transfer = json!({"head": {"init": "zero"}, "hyperparameters": {"n_epochs": 2}});
     let job = service.ended(&service.job(&file, &transfer).await).await;
     assert_eq!(job["status"], "failed", "{job}");
     assert_eq!(job["error"]["code"], "export_mismatch", "{job}");
