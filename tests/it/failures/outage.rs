@@ -222,10 +222,21 @@ async fn f16_an_outage_of_three_leases_leaves_the_attempt_where_it_was() {
 
     service.kill_postgres();
     tokio::time::sleep(Duration::from_secs(9)).await;
-    // The owner of the job is held up a little longer.
+    // Whoever owns the job is heard of later than whoever would take it.
     first.signal(Signal::SIGSTOP);
     service.restart_postgres();
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    let pool = service.pool().await;
+    let back = "select exists (select from workers where pid = $1 and last_seen_at > pg_postmaster_start_time())";
+    let back = || {
+        sqlx::query_scalar::<_, bool>(back)
+            .bind(i64::from(second.pid()))
+            .fetch_one(&pool)
+    };
+    while !back().await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Some looks of its reaper, and less than a lease.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     first.signal(Signal::SIGCONT);
     let ended = service.ended(&job).await;
     assert_eq!(
