@@ -140,6 +140,7 @@ async fn several_labels_and_numbers_go_from_a_manifest_to_a_prediction() {
     assert_eq!(file["dataset"]["task"], "multi_label_classification");
     refuses_options_of_other_tasks(&service, &file).await;
     let choice = json!({
+        "freeze": "all",
         "early_stopping": {"metric": "valid_micro_f1"},
         "hyperparameters": {"class_weights": "balanced", "n_epochs": 20},
     });
@@ -152,7 +153,7 @@ async fn several_labels_and_numbers_go_from_a_manifest_to_a_prediction() {
     assert_eq!(file["dataset"]["task"], "regression");
     assert_eq!(file["dataset"]["target"]["count"], 120);
     let choice = json!({
-        "task": "regression",
+        "task": "regression", "freeze": "all",
         "early_stopping": {"metric": "valid_mae"},
         "hyperparameters": {"loss": "huber", "n_epochs": 60, "learning_rate": 3e-3},
     });

@@ -7,16 +7,16 @@ use rehead_domain::{
     work::{PlanModel, PlanWeights},
 };
 use rehead_trainer::{
-    models::{lora, weights},
+    models::{lora, registry, weights},
     train::{network::Network, optimizer::Optimizer},
 };
 use serde_json::{Value, json};
 use tch::{Device, Kind as Number, Tensor};
 
-use super::{CLASSES, build_of, copies, gradients_on, train_on_images};
+use super::{CLASSES, SIDE, build_of, copies, gradients_on, train_on, train_on_images};
 use crate::support::{
     numbers,
-    training::{adapter, base_model, parameters, recipe},
+    training::{adapter, base_model_for, input, parameters, recipe},
 };
 
 const VIT: &str = "vit_tiny_patch16_224";
@@ -60,13 +60,14 @@ fn double(tensor: &Tensor) -> Tensor {
 /// DINOv2's layers have a scale after them, ConvNeXt's take maps.
 #[test]
 fn trap_24_an_adapter_begins_as_the_base_and_merges_exactly() {
-    for (architecture, first, layers) in [
-        (VIT, "blocks.0.", 48),
-        ("vit_small_patch14_dinov2", "blocks.0.", 48),
-        ("convnext_tiny", "stages.0.blocks.0.", 36),
+    for (architecture, side, first, layers) in [
+        (VIT, SIDE, "blocks.0.", 48),
+        ("vit_small_patch14_dinov2", 28, "blocks.0.", 48),
+        ("convnext_tiny", SIDE, "stages.0.blocks.0.", 36),
     ] {
+        let pixels = i64::from(side);
         let recipe = lora(architecture, json!({"rank": 4, "alpha": 6, "dropout": 0.3}));
-        let mut network = build_of(architecture, &recipe);
+        let mut network = build_of(architecture, side, &recipe);
         let adapter = recipe.adapter.as_ref().unwrap();
         assert_eq!(adapter.layers.len(), layers);
         assert!(adapter.layers[0].starts_with(first));
@@ -76,10 +77,10 @@ fn trap_24_an_adapter_begins_as_the_base_and_merges_exactly() {
             trainable: parameters(architecture, &[first]),
             ..plain()
         };
-        let base = build_of(architecture, &whole);
+        let base = build_of(architecture, side, &whole);
         let before = copies(&base);
         assert_eq!(copies(&network), before, "{architecture}");
-        let images = numbers::images("input-1", &[2, 3, 56, 56]);
+        let images = numbers::images("input-1", &[2, 3, pixels, pixels]);
         let logits = |network: &Network| network.logits(&network.features(&images));
         assert_eq!(logits(&network), logits(&base), "{architecture}");
         let trained = |network: &Network| network.features_train(&images, 1).detach();
@@ -100,7 +101,7 @@ fn trap_24_an_adapter_begins_as_the_base_and_merges_exactly() {
         assert_eq!(of_head.len(), 2, "{of_head:?}");
 
         let mut optimizer = Optimizer::new(&recipe, &network.parameters);
-        train_on_images(&mut network, &mut optimizer, &recipe, 1..=3);
+        train_on(&mut network, &mut optimizer, &recipe, pixels, 1..=3);
         let state = optimizer.state(&network.parameters);
         assert_eq!(state.len(), 2 * names.len());
 
@@ -153,8 +154,8 @@ fn trap_24_a_merged_network_gives_the_adapted_ones_logits() {
             backbone_learning_rate: 0.01,
             ..lora(VIT, json!({"rank": 8, "alpha": 16}))
         };
-        let mut network = build_of(VIT, &recipe);
-        let images = numbers::images("input-1", &[2, 3, 64, 64]);
+        let mut network = build_of(VIT, SIDE, &recipe);
+        let images = numbers::images("input-1", &[2, 3, 32, 32]);
         let logits = |network: &Network| network.logits(&network.features(&images));
         let first = logits(&network);
         let mut optimizer = Optimizer::new(&recipe, &network.parameters);
@@ -174,10 +175,15 @@ fn trap_24_a_merged_network_gives_the_adapted_ones_logits() {
     }
 }
 
+fn vit(folder: &Path) -> PlanModel {
+    let architecture = registry::find(VIT).unwrap();
+    base_model_for(architecture, &input(architecture, SIDE), folder)
+}
+
 /// A network without adapters whose weights and head are those of `network`, merged.
 fn merged_network(network: &Network, recipe: &Recipe) -> Network {
     let folder = tempfile::tempdir().unwrap();
-    let base = base_model(VIT, folder.path());
+    let base = vit(folder.path());
     let path = folder.path().join("merged.safetensors");
     Tensor::write_safetensors(&network.tensors(), &path).unwrap();
     let going_on = Recipe {
@@ -218,10 +224,10 @@ fn gradients_are_those_of_the_merged_weights() {
         trainable: targets.map(|layer| format!("{layer}.weight")).into(),
         ..plain()
     };
-    let mut network = build_of(VIT, &recipe);
+    let mut network = build_of(VIT, SIDE, &recipe);
     let mut optimizer = Optimizer::new(&recipe, &network.parameters);
     for step in 1..=3 {
-        let images = numbers::images("other", &[4, 3, 48, 48]);
+        let images = numbers::images("other", &[4, 3, 32, 32]);
         let merged = merged_network(&network, &whole);
         let ours = gradients_on(&network, &recipe, &images, step);
         let theirs = gradients_on(&merged, &whole, &images, step);
@@ -255,7 +261,7 @@ fn every_option_of_an_adapter_changes_training() {
             seed,
             ..lora(VIT, asked)
         };
-        let mut network = build_of(VIT, &recipe);
+        let mut network = build_of(VIT, SIDE, &recipe);
         let mut optimizer = Optimizer::new(&recipe, &network.parameters);
         train_on_images(&mut network, &mut optimizer, &recipe, 1..=2);
         copies(&network)
@@ -288,11 +294,11 @@ fn every_option_of_an_adapter_changes_training() {
 #[test]
 fn a_checkpoint_of_adapters_goes_on_merged() {
     let recipe = lora(VIT, json!({"rank": 3, "alpha": 1}));
-    let mut network = build_of(VIT, &recipe);
+    let mut network = build_of(VIT, SIDE, &recipe);
     let mut optimizer = Optimizer::new(&recipe, &network.parameters);
     train_on_images(&mut network, &mut optimizer, &recipe, 1..=2);
     let folder = tempfile::tempdir().unwrap();
-    let base = base_model(VIT, folder.path());
+    let base = vit(folder.path());
     let path = folder.path().join("checkpoint.safetensors");
     let write = |metadata: &[(&str, String)]| {
         let metadata = metadata.iter();
@@ -327,7 +333,7 @@ fn a_layer_that_is_not_there_is_an_error() {
     recipe.adapter.as_mut().unwrap().layers[3] = "blocks.3.mlp.fc9".to_owned();
     recipe.batch_norm = BatchNorm::Frozen;
     let folder = tempfile::tempdir().unwrap();
-    let base = base_model(VIT, folder.path());
+    let base = vit(folder.path());
     let error = Network::build(&base, &recipe, CLASSES, Device::Cpu).unwrap_err();
     assert!(error.to_string().contains("`blocks.3.mlp.fc9`"), "{error}");
 }

@@ -22,26 +22,32 @@ use rehead_domain::{
     progress::{Progress, exit},
     recipe::{BatchNorm, Recipe},
 };
-use rehead_trainer::train::{
-    gradients::{Criterion, Window},
-    inputs::Inputs,
-    loss,
-    network::Network,
-    objective::Objective,
-    optimizer::{self, Optimizer, Rates},
-    samples::{Scale, Targets},
-    schedule,
+use rehead_trainer::{
+    models::registry,
+    train::{
+        gradients::{Criterion, Window},
+        inputs::Inputs,
+        loss,
+        network::Network,
+        objective::Objective,
+        optimizer::{self, Optimizer, Rates},
+        samples::{Scale, Targets},
+        schedule,
+    },
 };
 use tch::{Device, Tensor};
 
 use crate::support::{
     numbers,
-    training::{Material, base_model, parameters, recipe},
+    training::{Material, base_model_for, input, parameters, recipe},
 };
 
 const CLASSES: usize = 3;
 
 const SAMPLES: usize = 32;
+
+/// Of pictures made up here, in pixels: a multiple of what each network's patches need.
+const SIDE: u32 = 32;
 
 /// Of samples with these labels.
 fn criterion(recipe: &Recipe, labels: &[usize]) -> Criterion {
@@ -55,13 +61,15 @@ fn criterion(recipe: &Recipe, labels: &[usize]) -> Criterion {
 }
 
 fn build(recipe: &Recipe) -> Network {
-    build_of("resnet18", recipe)
+    build_of("resnet18", SIDE, recipe)
 }
 
-fn build_of(architecture: &str, recipe: &Recipe) -> Network {
+/// For pictures of this side.
+fn build_of(architecture: &str, side: u32, recipe: &Recipe) -> Network {
     tch::set_num_threads(1);
     let folder = tempfile::tempdir().unwrap();
-    let base = base_model(architecture, folder.path());
+    let architecture = registry::find(architecture).unwrap();
+    let base = base_model_for(architecture, &input(architecture, side), folder.path());
     Network::build(&base, recipe, CLASSES, Device::Cpu).unwrap()
 }
 
@@ -91,8 +99,19 @@ fn train_on_images(
     recipe: &Recipe,
     steps: RangeInclusive<u64>,
 ) {
+    train_on(network, optimizer, recipe, i64::from(SIDE), steps);
+}
+
+/// The same with pictures of this side.
+fn train_on(
+    network: &mut Network,
+    optimizer: &mut Optimizer,
+    recipe: &Recipe,
+    side: i64,
+    steps: RangeInclusive<u64>,
+) {
     for step in steps {
-        let images = numbers::images(&format!("input-{step}"), &[4, 3, 32, 32]);
+        let images = numbers::images(&format!("input-{step}"), &[4, 3, side, side]);
         let gradients = gradients_on(network, recipe, &images, step);
         optimizer.step(
             &mut network.parameters,
