@@ -1,5 +1,5 @@
-//! Writes that outlast an outage of Postgres: tried again until they pass, are refused, or their claim is lost (the
-//! caller then drops them). All of them carry a token, so that a write that came through unheard is not harmful twice.
+//! Calls that outlast an outage of Postgres: tried again until they pass, are refused, or their claim is lost (the caller
+//! then drops them). Writes carry a token or an id of their own, so that one that came through unheard does no harm twice.
 
 use std::time::Duration;
 

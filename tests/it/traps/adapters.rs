@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rehead_domain::{
     recipe::{Adapter, BatchNorm, Head, HeadInit, Optimizer as Kind, Recipe},
-    work::{PlanModel, PlanWeights},
+    work::PlanModel,
 };
 use rehead_trainer::{
     models::{lora, registry, weights},
@@ -13,7 +13,7 @@ use rehead_trainer::{
 use serde_json::{Value, json};
 use tch::{Device, Kind as Number, Tensor};
 
-use super::{CLASSES, SIDE, build_of, copies, gradients_on, train_on, train_on_images};
+use super::{CLASSES, SIDE, build_of, copies, gradients_on, over, train_on, train_on_images};
 use crate::support::{
     numbers,
     training::{adapter, base_model_for, input, parameters, recipe},
@@ -194,17 +194,6 @@ fn merged_network(network: &Network, recipe: &Recipe) -> Network {
         ..recipe.clone()
     };
     Network::build(&over(&base, &path, true), &going_on, CLASSES, Device::Cpu).unwrap()
-}
-
-fn over(base: &PlanModel, weights: &Path, whole: bool) -> PlanModel {
-    PlanModel {
-        over: vec![PlanWeights {
-            weights: weights.to_owned(),
-            sha256: "5".repeat(64),
-            whole,
-        }],
-        ..base.clone()
-    }
 }
 
 /// Of W + s B A, with G the gradient of a whole weight: s Bᵀ G for A, s G Aᵀ for B.

@@ -16,11 +16,12 @@ mod precision;
 mod rates;
 mod views;
 
-use std::{collections::BTreeMap, ops::RangeInclusive};
+use std::{collections::BTreeMap, ops::RangeInclusive, path::Path};
 
 use rehead_domain::{
     progress::{Progress, exit},
     recipe::{BatchNorm, Recipe},
+    work::{PlanModel, PlanWeights},
 };
 use rehead_trainer::{
     models::registry,
@@ -71,6 +72,18 @@ fn build_of(architecture: &str, side: u32, recipe: &Recipe) -> Network {
     let architecture = registry::find(architecture).unwrap();
     let base = base_model_for(architecture, &input(architecture, side), folder.path());
     Network::build(&base, recipe, CLASSES, Device::Cpu).unwrap()
+}
+
+/// A parent's weights, or those that a checkpoint changes, over a base model's.
+fn over(base: &PlanModel, weights: &Path, whole: bool) -> PlanModel {
+    PlanModel {
+        over: vec![PlanWeights {
+            weights: weights.to_owned(),
+            sha256: "5".repeat(64),
+            whole,
+        }],
+        ..base.clone()
+    }
 }
 
 fn copies(network: &Network) -> BTreeMap<String, Tensor> {

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, path::Path};
 
 use rehead_domain::{
     recipe::{Head, HeadInit, HeadLayer, Inherited, Recipe},
-    work::{PlanModel, PlanWeights},
+    work::PlanModel,
 };
 use rehead_trainer::train::network::Network;
 use tch::{Device, Tensor};
 
+use super::over;
 use crate::support::training::{base_model, recipe};
 
 /// Two classes more than the parent's, unless `known` says that its head is not kept.
@@ -19,17 +20,6 @@ fn going_on(known: u32) -> Recipe {
             known,
         }),
         ..recipe()
-    }
-}
-
-fn over(base: &PlanModel, weights: &Path, whole: bool) -> PlanModel {
-    PlanModel {
-        over: vec![PlanWeights {
-            weights: weights.to_owned(),
-            sha256: "5".repeat(64),
-            whole,
-        }],
-        ..base.clone()
     }
 }
 

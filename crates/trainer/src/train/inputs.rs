@@ -455,7 +455,7 @@ impl Inputs {
     /// Features [N, feature_dim] of these samples in evaluation, where they were computed ahead: while the whole trunk is frozen.
     pub fn fixed_features(&self, samples: &[usize]) -> Option<Tensor> {
         match self {
-            Self::Features(features) => Some(select(&features.table, samples)),
+            Self::Features(features) => Some(features.of(samples)),
             Self::Pixels { .. } => None,
         }
     }
