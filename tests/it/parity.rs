@@ -8,6 +8,7 @@ use rehead_trainer::models::{
     fast::Extractor,
     ops::Norm,
     registry::{self, Architecture},
+    text::{Config, Kinship, TextEncoder},
     weights::{Tensors, load_strict},
 };
 use serde_json::Value;
@@ -22,6 +23,10 @@ fn architectures_compute_what_their_references_computed() {
     let mut failures = String::new();
     let recordings = numbers::recordings(|name| !name.starts_with("train-"));
     for (file, recording) in &recordings {
+        let check = match file.starts_with("hf-") {
+            true => check_text,
+            false => check,
+        };
         if let Err(failure) = check(recording) {
             writeln!(failures, "{file}: {failure}").unwrap();
         }
@@ -107,6 +112,63 @@ fn check(recording: &Value) -> Result<(), String> {
         recording,
         "pre_logits",
     )
+}
+
+fn check_text(recording: &Value) -> Result<(), String> {
+    let config = text_config(recording)?;
+    let vs = nn::VarStore::new(Device::Cpu);
+    let encoder = TextEncoder::new(config, &vs.root());
+    same_state_dict(&encoder.named(), &recording["state_dict"])?;
+    assert_eq!(encoder.named().len(), vs.len());
+    numbers::fill(&encoder.named());
+    let input = |key: &str| numbers::tokens(&recording["input"][key]);
+    let (ids, mask) = (input("input_ids"), input("attention_mask"));
+    let hidden = tch::no_grad(|| encoder.forward(&ids, &mask))?;
+    let mask = mask.unsqueeze(-1).to_kind(tch::Kind::Float);
+    let count = mask.sum_dim_intlist(1, false, None);
+    let mean = (&hidden * &mask).sum_dim_intlist(1, false, None) / count;
+    compare("mean", &mean, recording, "mean")?;
+    for (i, first) in (0..).zip(recording["cls_first8"].as_array().unwrap()) {
+        let norm = recording["mean_l2"][i].as_f64().unwrap();
+        let found = hidden.get(i as i64).get(0);
+        numbers::compare_first(&format!("first token of text {i}"), &found, first, norm)?;
+    }
+    Ok(())
+}
+
+/// A recording's sizes, by the names of the library's two configurations.
+fn text_config(recording: &Value) -> Result<Config, String> {
+    let config = &recording["config"];
+    let size = |name: &str| {
+        config[name]
+            .as_i64()
+            .ok_or(format!("the recording's config has no {name}"))
+    };
+    let (kinship, [width, inner, depth, heads]) = match recording["model_type"].as_str() {
+        Some("Bert") => (
+            Kinship::Bert,
+            [
+                "hidden_size",
+                "intermediate_size",
+                "num_hidden_layers",
+                "num_attention_heads",
+            ],
+        ),
+        Some("DistilBert") => (
+            Kinship::DistilBert,
+            ["dim", "hidden_dim", "n_layers", "n_heads"],
+        ),
+        other => return Err(format!("no text encoder is called {other:?}")),
+    };
+    Ok(Config {
+        kinship,
+        vocabulary: size("vocab_size")?,
+        positions: size("max_position_embeddings")?,
+        width: size(width)?,
+        inner: size(inner)?,
+        depth: size(depth)?,
+        heads: size(heads)?,
+    })
 }
 
 /// Side of the images that a recorded ViT's positions are for; other weights fit any.

@@ -59,6 +59,13 @@ pub(crate) fn images(name: &str, size: &[i64]) -> Tensor {
     (uniform(name, size) * 4.0).to_kind(Kind::Float)
 }
 
+/// Rows of integers, such as tokens' ids: [N, T].
+pub(crate) fn tokens(rows: &Value) -> Tensor {
+    let rows: Vec<Vec<i64>> = serde_json::from_value(rows.clone()).unwrap();
+    let size = [rows.len() as i64, rows[0].len() as i64];
+    Tensor::from_slice(&rows.concat()).view(size)
+}
+
 /// A tensor of weights by the rules for its name and shape, f32.
 pub(crate) fn weights(name: &str, size: &[i64]) -> Tensor {
     let u = uniform(name, size);
@@ -94,6 +101,17 @@ pub(crate) fn compare(what: &str, found: &Tensor, first: &Value, norm: f64) -> R
     if (found_norm - norm).abs() > bound || !found_norm.is_finite() {
         return Err(format!("{what}: norm {found_norm}, recorded {norm}"));
     }
+    compare_first(what, found, first, norm)
+}
+
+/// Whether the given first elements are within 1e-3 of `norm`. Says what differs.
+pub(crate) fn compare_first(
+    what: &str,
+    found: &Tensor,
+    first: &Value,
+    norm: f64,
+) -> Result<(), String> {
+    let bound = 1e-3 * norm;
     for (i, recorded) in (0..).zip(first.as_array().unwrap()) {
         let (found, recorded) = (found.double_value(&[i]), recorded.as_f64().unwrap());
         if (found - recorded).abs() > bound {

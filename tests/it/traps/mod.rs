@@ -14,6 +14,7 @@ mod options;
 mod parents;
 mod precision;
 mod rates;
+mod texts;
 mod views;
 
 use std::{collections::BTreeMap, ops::RangeInclusive, path::Path};
