@@ -210,4 +210,6 @@ mod auto_word {
 }
 
 #[cfg(test)]
+mod limit_tests;
+#[cfg(test)]
 mod tests;
