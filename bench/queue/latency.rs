@@ -12,7 +12,8 @@ use crate::{
 const JOBS: usize = 60;
 const CANCELS: usize = 15;
 const KILLS: usize = 5;
-const SAVES: usize = 3;
+/// Of four steps each; a save a second.
+const SAVE_EPOCHS: u32 = 400;
 /// Short enough to wait for; recovery is measured against it.
 const LEASE: [&str; 6] = [
     "--lease-ms",
@@ -139,37 +140,29 @@ async fn kill(stack: &mut Stack) {
     );
 }
 
-/// The same training with a checkpoint each second and with as few as can be, in turns: what each one more costs.
+/// How long training stands still for a save of the last stage, its moments and the head: what the trainer itself measures.
 async fn save(stack: &mut Stack) {
     let _worker = stack.worker(&[]);
-    let (epochs, mut stalls) = (150, Vec::new());
-    for _ in 0..SAVES {
-        let mut runs = Vec::new();
-        for every_seconds in [1, 86_400] {
-            let job = stack.job_saved_every(epochs, every_seconds).await;
-            stack.ended(&job).await;
-            let ms = between(&stack.pool, &job, "select min(created_at), max(created_at) from job_events where job_id = $1::uuid and kind = 'phase' and data ->> 'phase' in ('training', 'evaluating')").await;
-            let count: i64 = sqlx::query_scalar(
-                "select count(*) from job_events where job_id = $1::uuid and kind = 'checkpoint'",
-            )
+    let job = stack.job(SAVE_EPOCHS).await;
+    stack.ended(&job).await;
+    let stalls: Vec<f64> = sqlx::query_scalar(
+        "select (data ->> 'stall_ms')::double precision from job_events where job_id = $1::uuid and kind = 'checkpoint'",
+    )
+    .bind(bare(&job))
+    .fetch_all(&stack.pool)
+    .await
+    .unwrap();
+    let bytes: i64 =
+        sqlx::query_scalar("select max(bytes) from checkpoints where job_id = $1::uuid")
             .bind(bare(&job))
             .fetch_one(&stack.pool)
             .await
             .unwrap();
-            runs.push((ms, count));
-        }
-        let [(often, many), (seldom, few)] = runs[..] else {
-            unreachable!("two runs")
-        };
-        println!(
-            "training of {} steps: {often:.0} ms with {many} checkpoints, {seldom:.0} ms with {few}",
-            epochs * 4
-        );
-        if many > few {
-            stalls.push((often - seldom) / (many - few) as f64);
-        }
-    }
-    println!("training held up by a save: {}", quantiles(stalls));
+    println!(
+        "training held up by a save of up to {:.1} MB: {}",
+        bytes as f64 / 1e6,
+        quantiles(stalls)
+    );
 }
 
 /// Milliseconds between the two times of the one row.

@@ -108,16 +108,12 @@ impl Stack {
         Process::rehead(&name, self.dir.path(), &all)
     }
 
-    /// Posts a job whose last stage trains for so many epochs of four steps, and gives its id.
+    /// Posts a job whose last stage trains for so many epochs of four steps and is saved each second, and gives its id.
     pub(crate) async fn job(&self, epochs: u32) -> String {
-        self.job_saved_every(epochs, 1).await
-    }
-
-    pub(crate) async fn job_saved_every(&self, epochs: u32, seconds: u32) -> String {
         let body = json!({
             "model": "small", "training_file": self.file, "seed": 7,
             "method": {"type": "transfer", "transfer": {
-                "freeze": {"last_stages": 1}, "head": {"init": "zero"}, "checkpoint_every_seconds": seconds,
+                "freeze": {"last_stages": 1}, "head": {"init": "zero"}, "checkpoint_every_seconds": 1,
                 "hyperparameters": {"n_epochs": epochs, "batch_size": 4, "learning_rate": 0.001},
                 "early_stopping": {"patience": 10_000},
             }},

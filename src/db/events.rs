@@ -59,6 +59,18 @@ impl Event {
     }
 }
 
+/// How many events each of these jobs has. A job's state changes with an event, so this tells whether it has changed.
+pub async fn counts(pool: &PgPool, jobs: &[JobId]) -> sqlx::Result<Vec<(JobId, i64)>> {
+    let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
+    let rows = sqlx::query!("select id, events from jobs where id = any($1)", &ids)
+        .fetch_all(pool)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (JobId(row.id), row.events))
+        .collect())
+}
+
 /// A page of a job's events.
 pub async fn list(
     pool: &PgPool,

@@ -36,8 +36,6 @@ mod convert;
 pub mod channel {
     /// There is something to claim: `job`, `file` or `import`.
     pub const WORK: &str = "rehead_work";
-    /// A job has new events. Payload: a `JobId`.
-    pub const JOB: &str = "rehead_job";
     /// The user of a job that a worker has asks for its cancellation, a pause or its end. Payload: a `JobId`.
     pub const CONTROL: &str = "rehead_control";
     /// A file's validation ended. Payload: a `FileId`.

@@ -130,7 +130,7 @@ async fn follow(
             retry_after_seconds: 5,
         })?;
     // Before the history is read, so that nothing falls between the two.
-    let changes = state.notices().subscribe();
+    let changes = state.notices().subscribe_to(job);
     let last: Option<EventId> = headers
         .get(LAST_EVENT_ID)
         .and_then(|value| value.to_str().ok())

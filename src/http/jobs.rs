@@ -286,7 +286,7 @@ pub(super) async fn get(
     let known = headers
         .get(header::IF_NONE_MATCH)
         .and_then(|value| value.to_str().ok());
-    let mut changes = state.notices().subscribe();
+    let mut changes = state.notices().subscribe_to(id);
     let before = match (until, known) {
         (JobUntil::Change, None) => Seen::get(pool, tenant, id).await?.map(|seen| seen.etag()),
         (_, known) => known.map(str::to_owned),

@@ -1,36 +1,49 @@
-//! Waiting for the database without holding a connection each: one connection listens for all requests and passes what
-//! it hears on. Notifications can be lost (a broken connection, a slow reader), so every waiter also looks by itself
-//! now and then; the notification only makes it quick.
+//! Waiting for the database without holding a connection each. Files and models are notified: one connection listens for all
+//! requests and passes what it hears on. Jobs change too often for that (docs/adr/0009): one query looks up all those that
+//! somebody waits for. Either can be lost (a broken connection, a slow reader), so every waiter also looks by itself now and
+//! then; a notice only makes it quick.
 
-use std::{future::Future, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
-    sync::broadcast,
-    time::{Instant, MissedTickBehavior, interval, timeout_at},
+    sync::{Notify, broadcast},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::db::{self, channel};
+use crate::{
+    db::{self, channel},
+    domain::id::JobId,
+};
 
-/// Between two looks without a notification.
+/// Between two looks without a notice.
 const POLL: Duration = Duration::from_secs(2);
+/// Between two looks at the jobs that somebody waits for.
+const LOOK: Duration = Duration::from_millis(100);
 /// Notices kept for a slow waiter; one that misses some looks at once.
 const KEPT: usize = 1_024;
 
-/// Passes notifications on to whoever waits.
+/// Passes on what has changed to whoever waits.
 #[derive(Clone)]
 pub struct Notices {
     sender: broadcast::Sender<String>,
+    jobs: Arc<Awaited>,
 }
 
 impl Notices {
     pub fn new() -> Self {
         Self {
             sender: broadcast::channel(KEPT).0,
+            jobs: Arc::default(),
         }
     }
 
-    /// Hears of every change from now on.
+    /// Hears of every change of a file or a model from now on.
     pub fn subscribe(&self) -> Subscription {
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -38,34 +51,143 @@ impl Notices {
         Subscription {
             receiver: self.sender.subscribe(),
             poll,
+            job: None,
+            awaits: None,
         }
     }
 
-    /// Listens until `shutdown`, through broken connections.
+    /// Hears of every change of this job from now on, and may hear of none.
+    pub fn subscribe_to(&self, job: JobId) -> Subscription {
+        Subscription {
+            job: Some((Arc::clone(&self.jobs), job)),
+            ..self.subscribe()
+        }
+    }
+
+    /// Passes on until `shutdown`, through broken connections.
     pub(super) async fn listen(self, pool: sqlx::PgPool, shutdown: CancellationToken) {
-        loop {
-            tokio::select! {
-                heard = self.relay(&pool) => {
-                    if let Err(error) = heard {
-                        tracing::warn!("cannot listen for changes, waiting requests look every {} s: {error}", POLL.as_secs());
-                    }
-                }
-                () = shutdown.cancelled() => return,
-            }
-            tokio::select! {
-                () = tokio::time::sleep(POLL) => {}
-                () = shutdown.cancelled() => return,
-            }
+        tokio::select! {
+            () = self.relay(&pool) => {}
+            () = self.look(&pool) => {}
+            () = shutdown.cancelled() => {}
         }
     }
 
-    async fn relay(&self, pool: &sqlx::PgPool) -> sqlx::Result<()> {
-        let mut listener = db::listen(pool, &[channel::JOB, channel::FILE, channel::MODEL]).await?;
+    async fn relay(&self, pool: &sqlx::PgPool) {
+        loop {
+            if let Err(error) = self.relay_one_connection(pool).await {
+                tracing::warn!(
+                    "cannot listen for changes, waiting requests look every {} s: {error}",
+                    POLL.as_secs()
+                );
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    async fn relay_one_connection(&self, pool: &sqlx::PgPool) -> sqlx::Result<()> {
+        let mut listener = db::listen(pool, &[channel::FILE, channel::MODEL]).await?;
         while let Some(notice) = listener.try_recv().await? {
-            // No receiver is no error: nobody waits.
-            let _ = self.sender.send(notice.payload().to_owned());
+            self.say(notice.payload().to_owned());
         }
         Ok(())
+    }
+
+    async fn look(&self, pool: &sqlx::PgPool) {
+        loop {
+            let jobs = self.jobs.ids();
+            if jobs.is_empty() {
+                self.jobs.first.notified().await;
+                continue;
+            }
+            match db::events::counts(pool, &jobs).await {
+                Ok(counts) => {
+                    let changed = self.jobs.changed(&counts);
+                    changed.for_each(|job| self.say(job.to_string()));
+                    sleep(LOOK).await;
+                }
+                Err(error) => {
+                    tracing::warn!("cannot look for changes of jobs: {error}");
+                    sleep(POLL).await;
+                }
+            }
+        }
+    }
+
+    fn say(&self, subject: String) {
+        // No receiver is no error: nobody waits.
+        let _ = self.sender.send(subject);
+    }
+}
+
+/// Jobs that somebody waits for.
+#[derive(Default)]
+struct Awaited {
+    jobs: Mutex<HashMap<JobId, Look>>,
+    /// There is one again.
+    first: Notify,
+}
+
+#[derive(Default)]
+struct Look {
+    waiters: usize,
+    /// Events that the job had; `None` before the first look.
+    events: Option<i64>,
+}
+
+impl Awaited {
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Look>> {
+        // Counts stay whole whoever panics.
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ids(&self) -> Vec<JobId> {
+        self.lock().keys().copied().collect()
+    }
+
+    /// Those that have more events than at the last look, and those that are looked at for the first time: their waiters may
+    /// have looked long before.
+    fn changed(&self, counts: &[(JobId, i64)]) -> impl Iterator<Item = JobId> {
+        let mut jobs = self.lock();
+        let mut changed = Vec::new();
+        for &(id, events) in counts {
+            if let Some(look) = jobs.get_mut(&id)
+                && look.events.replace(events) != Some(events)
+            {
+                changed.push(id);
+            }
+        }
+        changed.into_iter()
+    }
+}
+
+/// Keeps a job looked at.
+struct Awaits {
+    jobs: Arc<Awaited>,
+    job: JobId,
+}
+
+impl Awaits {
+    fn new((jobs, job): (Arc<Awaited>, JobId)) -> Self {
+        let mut all = jobs.lock();
+        let look = all.entry(job).or_default();
+        look.waiters += 1;
+        // Whoever comes later may have missed what the others were told.
+        look.events = None;
+        drop(all);
+        jobs.first.notify_one();
+        Self { jobs, job }
+    }
+}
+
+impl Drop for Awaits {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut entry) = self.jobs.lock().entry(self.job) {
+            entry.get_mut().waiters -= 1;
+            if entry.get().waiters == 0 {
+                entry.remove();
+            }
+        }
     }
 }
 
@@ -73,11 +195,17 @@ impl Notices {
 pub struct Subscription {
     receiver: broadcast::Receiver<String>,
     poll: tokio::time::Interval,
+    /// What it is about, until it first waits: most requests never do.
+    job: Option<(Arc<Awaited>, JobId)>,
+    awaits: Option<Awaits>,
 }
 
 impl Subscription {
     /// Returns when `subject` may have changed: a notice named it, some were missed, or it is time to look again.
     pub async fn changed(&mut self, subject: &str) {
+        if let Some(job) = self.job.take() {
+            self.awaits = Some(Awaits::new(job));
+        }
         loop {
             tokio::select! {
                 heard = self.receiver.recv() => match heard {

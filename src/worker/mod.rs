@@ -41,9 +41,6 @@ mod spare;
 mod sweeper;
 mod watchdog;
 
-/// Claims tried before sleeping: one may find nothing because a row was just locked.
-const CLAIM_TRIES: u32 = 3;
-
 /// What the parts of one worker process share.
 struct Worker {
     id: WorkerId,
@@ -239,18 +236,13 @@ impl Worker {
             reserve: admission.reserve(),
             ttl: self.args.timing.lease(),
         };
-        for _ in 0..CLAIM_TRIES {
-            let asked = lease::since_boot();
-            if let Some(claimed) = db::queue::claim(&self.pool, offer).await? {
-                let promised = self.promises.make(claimed.job, claimed.device_mb);
-                return Ok(Some(Taken {
-                    claimed,
-                    asked,
-                    promised,
-                }));
-            }
-        }
-        Ok(None)
+        let asked = lease::since_boot();
+        let claimed = db::queue::claim(&self.pool, offer).await?;
+        Ok(claimed.map(|claimed| Taken {
+            promised: self.promises.make(claimed.job, claimed.device_mb),
+            claimed,
+            asked,
+        }))
     }
 
     /// Takes the next job, if this worker may be given any: its device works, and it is not in quarantine.

@@ -228,6 +228,7 @@ impl<'a> Relay<'a> {
             manifest_sha256,
             metrics,
             best,
+            stall_ms,
         } = saved
         else {
             return Ok(Heard::More);
@@ -257,6 +258,7 @@ impl<'a> Relay<'a> {
             manifest_sha256,
             metrics,
             best,
+            stall_ms,
         };
         checkpoints::commit(self.worker, self.claimed, &new).await?;
         Ok(Heard::More)

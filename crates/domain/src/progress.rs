@@ -52,6 +52,9 @@ pub enum Progress {
         manifest_sha256: String,
         metrics: Option<Metrics>,
         best: bool,
+        /// How long training stood still for it.
+        #[serde(default)]
+        stall_ms: u64,
     },
     /// Standard input was closed: the state is saved (see the last `Saved`), nothing more will come.
     Stopped {

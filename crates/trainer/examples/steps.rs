@@ -62,7 +62,7 @@ fn main() {
         "head": {"layers": [], "init": "zero"}, "n_epochs": 1, "batch_size": size, "accumulate": 1,
         "optimizer": "adamw", "learning_rate": 1e-3, "backbone_learning_rate": 1e-4, "layer_decay": 1.0,
         "weight_decay": 0.01, "schedule": "constant", "warmup_fraction": 0.0, "label_smoothing": 0.0,
-        "mixup": 0.0, "cutmix": 0.0, "class_weights": null, "gradient_clip": 1.0, "ema_decay": null,
+        "loss": "cross_entropy", "augmentation": null, "augmented_views": 0, "mixup": 0.0, "cutmix": 0.0, "class_weights": null, "gradient_clip": 1.0, "ema_decay": null,
         "batch_norm": "update", "precision": arguments.get(5).map_or("float32", String::as_str),
         "early_stopping": {"patience": null, "metric": "valid_loss", "min_delta": 0.0},
         "checkpoint_every_seconds": 3600, "seed": 1,

@@ -1,5 +1,5 @@
-//! NOTIFY takes a lock that all committers share, so only what somebody waits for is notified: work to claim, wishes of a
-//! job's user, and events. Heartbeats, steps and progress are not.
+//! NOTIFY takes a lock that all committers share, so only what a worker waits for, and the ends of short work, is notified: a job
+//! to claim, wishes of its user. Attempts, events, heartbeats, steps, checkpoints and results are not.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -7,18 +7,20 @@ use rehead::{
     db::{
         self, channel,
         jobs::JobProgress,
-        queue::{self, Records},
+        queue::{self, Records, Trace},
         workers::{self, NewWorker},
     },
-    domain::{job::Phase, progress::Step},
+    domain::{
+        job::{Outcome, Phase},
+        progress::Step,
+    },
 };
 use sqlx::postgres::PgListener;
 
-use crate::support::queue::{HOUR, Queue};
+use crate::support::queue::{HOUR, Queue, checkpoint, new_model};
 
-const CHANNELS: [&str; 5] = [
+const CHANNELS: [&str; 4] = [
     channel::WORK,
-    channel::JOB,
     channel::CONTROL,
     channel::FILE,
     channel::MODEL,
@@ -35,7 +37,7 @@ async fn heard(listener: &mut PgListener) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f14_heartbeats_steps_and_progress_notify_nobody() {
+async fn f14_a_job_that_runs_notifies_nobody() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let mut listener = db::listen(pool, &CHANNELS).await.unwrap();
@@ -46,15 +48,10 @@ async fn f14_heartbeats_steps_and_progress_notify_nobody() {
     let job = queue.job().await;
     assert_eq!(
         heard(&mut listener).await,
-        channels(&[channel::WORK, channel::JOB]),
+        channels(&[channel::WORK]),
         "a job came"
     );
     let claimed = queue.claim().await.unwrap();
-    assert_eq!(
-        heard(&mut listener).await,
-        channels(&[channel::JOB]),
-        "an event: it started"
-    );
 
     let worker = NewWorker {
         id: queue.worker,
@@ -92,8 +89,6 @@ async fn f14_heartbeats_steps_and_progress_notify_nobody() {
         assert!(kept.unwrap().is_some());
         workers::beat(pool, queue.worker).await.unwrap();
     }
-    assert_eq!(heard(&mut listener).await, channels(&[]));
-
     let records = Records {
         phase: Some(Phase::Training),
         ..Records::default()
@@ -101,14 +96,27 @@ async fn f14_heartbeats_steps_and_progress_notify_nobody() {
     queue::record(pool, job, claimed.token, &records)
         .await
         .unwrap();
-    assert_eq!(
-        heard(&mut listener).await,
-        channels(&[channel::JOB]),
-        "a phase is an event"
-    );
+    let checkpoint = checkpoint(&claimed, 20, true);
+    queue::commit_checkpoint(pool, job, claimed.token, &checkpoint)
+        .await
+        .unwrap()
+        .unwrap();
+    let model = new_model(&claimed);
+    queue::finish(
+        pool,
+        job,
+        claimed.token,
+        &Outcome::Succeeded,
+        Some(&model),
+        &Trace::default(),
+    )
+    .await
+    .unwrap()
+    .unwrap();
+    assert_eq!(heard(&mut listener).await, channels(&[]));
     let triggers: Vec<String> = sqlx::query_scalar(
         "select distinct tgrelid::regclass::text from pg_trigger where not tgisinternal
-        and tgrelid::regclass::text in ('job_steps', 'job_evaluations', 'job_leases', 'workers', 'checkpoints')",
+        and tgrelid::regclass::text in ('job_steps', 'job_evaluations', 'job_events', 'job_leases', 'workers', 'checkpoints')",
     )
     .fetch_all(pool)
     .await

@@ -378,6 +378,7 @@ pub(crate) fn checkpoint(claimed: &Claimed, step: u64, best: bool) -> NewCheckpo
         manifest_sha256: "01".repeat(32),
         metrics: Some(metrics(step)),
         best,
+        stall_ms: 0,
     }
 }
 

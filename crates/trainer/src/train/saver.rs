@@ -77,7 +77,6 @@ impl Saver {
         evaluated: Option<Metrics>,
         say: &mut Reporter,
     ) -> Result<(), TrainError> {
-        let model = copies(&network.changing());
         let mut rest = optimizer.state(&network.parameters);
         let is_best = counters
             .best
@@ -90,7 +89,7 @@ impl Saver {
                     .map(|(name, tensor)| (format!("{BEST}{name}"), tensor.shallow_clone())),
             );
         }
-        self.write(network, counters, &model, &rest, evaluated, is_best, say)
+        self.write(network, counters, &rest, evaluated, is_best, say)
     }
 
     /// Puts the best tensors into the network and saves them as the run's result: training is over.
@@ -107,15 +106,7 @@ impl Saver {
         network.restore(&best).map_err(TrainError::Torch)?;
         counters.finished = true;
         let metrics = counters.best.as_ref().map(Metrics::from);
-        self.write(
-            network,
-            counters,
-            &copies(&network.changing()),
-            &[],
-            metrics,
-            true,
-            say,
-        )
+        self.write(network, counters, &[], metrics, true, say)
     }
 
     /// Puts a checkpoint's state into a run that is about to go on from it; an epoch has `epoch_steps` steps.
@@ -161,21 +152,18 @@ impl Saver {
         Ok(counters)
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what a checkpoint is made of; private, with two callers above"
-    )]
     fn write(
         &mut self,
         network: &Network,
         counters: &Counters,
-        model: &[(String, Tensor)],
         rest: &[(String, Tensor)],
         metrics: Option<Metrics>,
         best: bool,
         say: &mut Reporter,
     ) -> Result<(), TrainError> {
-        if !all_finite(model) {
+        let begun = Instant::now();
+        let model = copies(&network.changing());
+        if !all_finite(&model) {
             return Err(TrainError::Diverged {
                 step: counters.step,
             });
@@ -187,7 +175,7 @@ impl Saver {
         let written = checkpoint::save(
             &self.folder,
             &state,
-            model,
+            &model,
             &self.metadata(network, counters),
             rest,
         )?;
@@ -203,6 +191,7 @@ impl Saver {
             manifest_sha256: written.manifest_sha256,
             metrics,
             best,
+            stall_ms: begun.elapsed().as_millis() as u64,
         });
         self.saved = Instant::now();
         self.unsaved_best &= !best;
