@@ -8,6 +8,9 @@ const [url, jobs] = process.argv.slice(2);
 // The driver takes the socket's folder as `host`, not from the URL's query.
 const host = new URL(url.replace("postgres:", "http:")).searchParams.get("host");
 const pgPool = new Pool({ host, user: "rehead", database: "postgres", max: 20 });
+// It asks for these of every pool that it is given.
+pgPool.on("error", console.error);
+pgPool.on("connect", (client) => client.on("error", console.error));
 const { Logger } = require("graphile-worker");
 const logger = new Logger(() => (level, message) => level === "error" && console.error(message));
 

@@ -4,6 +4,7 @@ Usage: head.py FOLDER EPOCHS. Says its seconds."""
 
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import timm
@@ -11,6 +12,8 @@ import torch
 from PIL import Image
 
 BATCH = 32
+# Of transparency and of large pictures: the demo's are what they are.
+warnings.simplefilter("ignore")
 start = time.perf_counter()
 folder, epochs = Path(sys.argv[1]), int(sys.argv[2])
 paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".png", ".jpg", ".jpeg"})

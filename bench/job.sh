@@ -1,5 +1,5 @@
-# For the benchmarks of whole jobs: `seconds EPOCHS` runs the demo's job on a service of its own that has no feature yet,
-# and leaves in `took` the seconds from POST to model. Source it from the repository's root, after scripts/lib.sh.
+# For the benchmarks of whole jobs: `seconds EPOCHS [ARCHIVE]` runs the demo's job, or one on that data, on a service of its own
+# that has no feature yet, and leaves in `took` the seconds from POST to model. Source it from the repository's root, after scripts/lib.sh.
 rehead=$PWD/target/release/rehead
 dir=$(mktemp -d "${TMPDIR:-/tmp}/rehead-bench-XXXXXX")
 chmod 711 "$dir"
@@ -16,7 +16,7 @@ trap 'stop; rm -rf "$dir"' EXIT
 
 id() { grep -o "\"id\": *\"$1-[0-9a-f]*\"" | head -1 | cut -d '"' -f 4; }
 
-# seconds EPOCHS: from POST to model.
+# seconds EPOCHS [ARCHIVE]: from POST to model.
 seconds() {
     local data=$dir/$1-$RANDOM url weights file start
     "$rehead" up --data-dir "$data" --listen 127.0.0.1:0 >"$dir/log" 2>&1 &
@@ -29,7 +29,7 @@ seconds() {
     weights=$(curl -sS "$url/v1/files" -F purpose=weights -F file=@"$(find .deps/demo/lite0/ -name '*.pth')" | id file)
     curl -sS --fail-with-body -o "$dir/answer" "$url/v1/base_models" \
         --json "{\"id\": \"lite0\", \"architecture\": \"tf_efficientnet_lite0\", \"weights\": {\"file\": \"$weights\"}}"
-    file=$(curl -sS "$url/v1/files" -F purpose=fine-tune -F file=@.deps/demo/clipart.zip | id file)
+    file=$(curl -sS "$url/v1/files" -F purpose=fine-tune -F file=@"${2:-.deps/demo/clipart.zip}" | id file)
     curl -sS -o "$dir/answer" "$url/v1/files/$file?wait=60&until=processed"
     start=$(date +%s.%N)
     "$rehead" submit --url "$url" --model lite0 --file "$file" --seed 7 --freeze all --epochs "$1" --watch >"$dir/answer" 2>&1 ||

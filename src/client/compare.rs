@@ -89,8 +89,8 @@ async fn entry(api: &Api, id: &str) -> anyhow::Result<Entry> {
     })
 }
 
-/// By ridge accuracy; those within one standard error of the best that is left are tied, and go by LogME. Jobs whose trunk
-/// trained have no such scores, and come last, by accuracy.
+/// By ridge accuracy; those within one standard error of the best that is left are tied, and go by LogME, then by accuracy. Jobs
+/// without such scores come last, by accuracy.
 fn rank(mut entries: Vec<Entry>) -> Vec<Entry> {
     let ridge = |entry: &Entry| {
         entry
@@ -120,6 +120,7 @@ fn rank(mut entries: Vec<Entry>) -> Vec<Entry> {
         let is_tied = |entry: &&Entry| ridge(entry).is_some_and(|accuracy| accuracy >= least);
         let ties = entries.iter().take_while(is_tied).count();
         let rest = entries.split_off(ties);
+        entries.sort_by(descending(accuracy));
         entries.sort_by(descending(log_me));
         ranked.append(&mut entries);
         entries = rest;

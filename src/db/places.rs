@@ -39,8 +39,9 @@ struct Row {
     at_cap: bool,
     slots: i64,
     busy: i64,
-    /// Whether a worker with a slot left has the memory that it needs.
+    /// Whether a worker with a slot left has the memory that it needs, and keeps it for nobody; and whether one has it and does.
     fits: bool,
+    reserved: bool,
     /// Median, and ninth tenth; of jobs, in seconds.
     durations: Option<Vec<f64>>,
     /// What is left of running jobs, were they as long. 0 where nothing was measured.
@@ -71,17 +72,28 @@ pub async fn get(
                 from job_leases l join attempts a on a.job_id = l.job_id and a.token = l.token
             ) held
         ), able as (
-            select coalesce(sum(w.slots), 0) as slots, coalesce(bool_or(
-                w.slots > (select count(*) from job_leases l where l.worker_id = w.id)
-                and coalesce(w.free_mb, job.device_mb) >= job.device_mb), false) as fits
+            select coalesce(sum(w.slots), 0) as slots, coalesce(bool_or(room.is_there and not room.is_kept), false) as fits,
+                coalesce(bool_or(room.is_there and room.is_kept), false) as reserved
             from job join workers w on w.spec_version >= job.spec_version and w.state = 'active'
                 and w.last_seen_at > now() - make_interval(secs => $4)
+            cross join lateral (
+                select w.slots > (select count(*) from job_leases l where l.worker_id = w.id)
+                        and coalesce(w.free_mb, job.device_mb) >= job.device_mb as is_there,
+                    -- As a claim looks for it.
+                    exists (
+                        select from jobs large join tenants owner on owner.id = large.tenant_id
+                        where large.status = 'queued' and large.resource_class = job.resource_class
+                            and large.device_mb > w.free_mb and large.device_mb <= w.capacity_mb
+                            and large.run_at < now() - w.reserve and large.spec_version <= w.spec_version
+                            and not owner.paused and owner.running < owner.max_running
+                    ) as is_kept
+            ) room
         )
         select (select count(*) from jobs other join tenants owner on owner.id = other.tenant_id
                 where other.status = 'queued' and other.resource_class = job.resource_class and other.run_at <= now()
                     and not owner.paused and (other.priority, other.seq) < (job.priority, job.seq)) as "ahead!",
             job.run_at, now() as "now!", t.paused as tenant_paused, t.running >= t.max_running as "at_cap!",
-            able.slots as "slots!", able.fits as "fits!", running.busy as "busy!", measured.durations as "durations: Vec<f64>", running.remaining as "left!: Vec<f64>"
+            able.slots as "slots!", able.fits as "fits!", able.reserved as "reserved!", running.busy as "busy!", measured.durations as "durations: Vec<f64>", running.remaining as "left!: Vec<f64>"
         from job join tenants t on t.id = job.tenant_id, measured, running, able"#,
         id.0,
         tenant.0,
@@ -113,6 +125,8 @@ impl Row {
             WaitReason::TenantAtCap
         } else if self.busy >= self.slots {
             WaitReason::SlotsBusy
+        } else if !self.fits && self.reserved {
+            WaitReason::Reserved
         } else if !self.fits {
             WaitReason::Memory
         } else {
@@ -158,6 +172,7 @@ mod tests {
             slots: 2,
             busy: 2,
             fits: true,
+            reserved: false,
             durations: Some(vec![10.0, 20.0]),
             left: vec![4.0, 24.0],
         }
@@ -175,6 +190,15 @@ mod tests {
                     ..row()
                 },
                 WaitReason::Memory,
+            ),
+            (
+                Row {
+                    busy: 1,
+                    fits: false,
+                    reserved: true,
+                    ..row()
+                },
+                WaitReason::Reserved,
             ),
             (
                 Row {

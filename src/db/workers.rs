@@ -26,6 +26,8 @@ pub struct NewWorker {
 
 /// After so long without a word a worker counts as lost: some times the interval at which it says that it is there.
 pub(super) const SILENT: Duration = Duration::from_secs(60);
+/// After so long their rows go: each start of a process has one of its own. What ran where stays with the attempts.
+const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Those listed, the newest.
 const MOST: i64 = 500;
 
@@ -111,20 +113,23 @@ pub async fn tell(
     Ok(())
 }
 
-/// Says which device a worker has found, and how much of its memory it has to offer, in MiB.
+/// Says which device a worker has found, how much of its memory it has to offer, in MiB, and for how long a job must have waited
+/// for more than that until the room is kept for it.
 pub async fn offer(
     pool: &PgPool,
     worker: WorkerId,
     device: &str,
-    free_mb: u32,
-    capacity_mb: u32,
+    (free_mb, capacity_mb): (u32, u32),
+    reserve: Duration,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update workers set device = $4, free_mb = $2, capacity_mb = $3, last_seen_at = now() where id = $1",
+        "update workers set device = $4, free_mb = $2, capacity_mb = $3, reserve = make_interval(secs => $5), last_seen_at = now()
+        where id = $1",
         worker.0,
         convert::from_small(free_mb),
         convert::from_small(capacity_mb),
-        device
+        device,
+        convert::seconds(reserve)
     )
     .execute(pool)
     .await?;
@@ -140,6 +145,15 @@ pub async fn beat(pool: &PgPool, worker: WorkerId) -> sqlx::Result<()> {
     .execute(pool)
     .await?;
     Ok(())
+}
+
+/// Forgets workers that nobody has heard of for a month, and says how many.
+pub async fn forget(pool: &PgPool) -> sqlx::Result<u64> {
+    let gone = sqlx::query!(
+        "delete from workers where last_seen_at < now() - make_interval(secs => $1)",
+        convert::seconds(REMEMBERED)
+    );
+    Ok(gone.execute(pool).await?.rows_affected())
 }
 
 /// Says that a worker takes no more work.

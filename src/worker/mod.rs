@@ -227,7 +227,8 @@ impl Worker {
             .room(device, admission.memory_margin_mb)
             .await
             .context("cannot measure what memory is free")?;
-        db::workers::offer(&self.pool, self.id, device, room.free_mb, room.capacity_mb).await?;
+        let memory = (room.free_mb, room.capacity_mb);
+        db::workers::offer(&self.pool, self.id, device, memory, admission.reserve()).await?;
         let offer = db::queue::Offer {
             worker: self.id,
             class: db::queue::DEFAULT_CLASS,

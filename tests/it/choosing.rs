@@ -107,7 +107,7 @@ async fn a_model_to_start_from_is_found_and_chosen() {
         println!("{}", report["transferability"]);
         scores.push(report["transferability"].clone());
     }
-    assert!(scores[2].is_null(), "its trunk trains");
+    assert_eq!(scores[2], scores[0], "before its trunk trained");
     let file_report = service
         .get(&format!(
             "/v1/files/{}/report",
@@ -154,7 +154,11 @@ async fn a_model_to_start_from_is_found_and_chosen() {
         .lines()
         .filter_map(|line| line.split_whitespace().next_back())
         .collect();
-    assert_eq!(order, ["JOB", &of_published, &of_noise, &tuned], "{table}");
+    let mut best = [order[1], order[2]];
+    best.sort_unstable();
+    let mut published = [of_published.as_str(), &tuned];
+    published.sort_unstable();
+    assert_eq!((best, order[3]), (published, of_noise.as_str()), "{table}");
     let list = said(
         dir.path(),
         &[

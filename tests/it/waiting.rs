@@ -50,6 +50,26 @@ async fn run(queue: &Queue, statement: &'static str) {
 }
 
 #[tokio::test]
+async fn workers_that_were_not_heard_of_for_a_month_are_forgotten() {
+    let queue = Queue::start().await;
+    for host in ["gone", "silent"] {
+        register(&queue, host).await;
+    }
+    for statement in [
+        "update workers set last_seen_at = now() - interval '30 days 1 second' where host = 'gone'",
+        "update workers set last_seen_at = now() - interval '29 days 23 hours' where host = 'silent'",
+    ] {
+        run(&queue, statement).await;
+    }
+    assert_eq!(workers::forget(queue.pool()).await.unwrap(), 1);
+    let hosts: Vec<String> = sqlx::query_scalar("select host from workers")
+        .fetch_all(queue.pool())
+        .await
+        .unwrap();
+    assert_eq!(hosts, ["silent"]);
+}
+
+#[tokio::test]
 async fn a_waiting_job_says_why_and_for_how_long() {
     let queue = Queue::start().await;
     let pool = queue.pool();
@@ -185,7 +205,7 @@ async fn a_job_that_needs_more_memory_than_is_free_says_so() {
         register(&queue, "large").await,
     );
     for (worker, free_mb) in [(small, 500), (large, 1_000)] {
-        workers::offer(pool, worker, "cpu", free_mb, free_mb)
+        workers::offer(pool, worker, "cpu", (free_mb, free_mb), HOUR)
             .await
             .unwrap();
     }
@@ -213,6 +233,36 @@ async fn a_job_that_needs_more_memory_than_is_free_says_so() {
     )
     .await;
     assert_eq!(place(&queue, job).await.reason, WaitReason::NoWorker);
+}
+
+#[tokio::test]
+async fn a_job_for_which_there_is_room_that_another_waits_for_says_so() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let worker = register(&queue, "shared").await;
+    workers::offer(pool, worker, "cpu", (1_000, 4_000), HOUR / 2)
+        .await
+        .unwrap();
+    let (large, small) = (queue.job().await, queue.job().await);
+    run(
+        &queue,
+        "update jobs set device_mb = 3000 where seq = (select min(seq) from jobs)",
+    )
+    .await;
+    assert_eq!(place(&queue, small).await.reason, WaitReason::Starting);
+    run(
+        &queue,
+        "update jobs set run_at = now() - interval '31 minutes' where device_mb = 3000",
+    )
+    .await;
+    assert_eq!(place(&queue, small).await.reason, WaitReason::Reserved);
+    assert_eq!(place(&queue, large).await.reason, WaitReason::Memory);
+    // Where the large one could never run, nothing is kept for it.
+    let other = register(&queue, "other").await;
+    workers::offer(pool, other, "cpu", (1_000, 2_999), HOUR / 2)
+        .await
+        .unwrap();
+    assert_eq!(place(&queue, small).await.reason, WaitReason::Starting);
 }
 
 fn said(service: &Service, arguments: &[&str]) -> String {

@@ -50,7 +50,8 @@ pub struct SingleLabelScores {
     /// Of a job that went on from a model with its head: what became of the classes that it knew. `null` for other jobs.
     #[serde(default)]
     pub forgetting: Option<Forgetting>,
-    /// How well the features of the model that the job started from fit this data. `null` where its trunk trains.
+    /// How well the features of the model that the job started from fit this data. `null` where its trunk trains and its head did not
+    /// begin at a probe.
     #[serde(default)]
     pub transferability: Option<Transferability>,
 }

@@ -18,7 +18,7 @@ use rehead_trainer::{
     data::batch,
     models::{registry, weights},
     train::{
-        loss,
+        loss, memory,
         network::Network,
         optimizer::{self, Optimizer, Rates},
     },
@@ -32,6 +32,7 @@ fn main() {
     let number = |place: usize| -> i64 { arguments[place].parse().unwrap() };
     let (side, size, threads, steps) = (number(1), number(2), number(3), number(4));
     tch::set_num_threads(threads as i32);
+    memory::keep_freed();
     let folder = tempfile::tempdir().unwrap();
     let architecture = registry::find(&arguments[0]).unwrap();
     let vs = nn::VarStore::new(Device::Cpu);

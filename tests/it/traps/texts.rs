@@ -36,7 +36,7 @@ fn padded(encoder: &TextEncoder, length: i64, filler: i64) -> Tensor {
 }
 
 #[test]
-fn a_texts_padding_changes_nothing_before_it() {
+fn trap_18_a_texts_padding_changes_nothing_before_it() {
     tch::set_num_threads(1);
     for kinship in [Kinship::Bert, Kinship::DistilBert] {
         let encoder = encoder(kinship);
@@ -50,7 +50,7 @@ fn a_texts_padding_changes_nothing_before_it() {
 }
 
 #[test]
-fn a_texts_tokens_see_each_other_and_their_places() {
+fn trap_18_a_texts_tokens_see_each_other_and_their_places() {
     tch::set_num_threads(1);
     let encoder = encoder(Kinship::Bert);
     let run = |ids: &[i64]| {
@@ -64,7 +64,7 @@ fn a_texts_tokens_see_each_other_and_their_places() {
 }
 
 #[test]
-fn a_text_has_as_many_tokens_as_there_are_positions_and_no_more() {
+fn trap_18_a_text_of_more_tokens_than_positions_is_refused_not_cut() {
     let encoder = encoder(Kinship::DistilBert);
     let ids = |length| Tensor::ones([1, length], (Kind::Int64, Device::Cpu));
     assert!(encoder.forward(&ids(POSITIONS), &ids(POSITIONS)).is_ok());

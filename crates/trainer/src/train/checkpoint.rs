@@ -21,6 +21,7 @@ use crate::{
         checkpoint::{Manifest, ManifestEntry, Metrics},
         id::JobId,
         recipe::{Metric, Recipe},
+        report::Transferability,
     },
     models::weights::{self, WeightsError},
 };
@@ -172,6 +173,9 @@ pub struct Counters {
     /// Right answers for each label on the validation split before the first step, where that was evaluated.
     #[serde(default)]
     pub right_at_start: Vec<u64>,
+    /// Of the features before the first step, where they were all there.
+    #[serde(default)]
+    pub transferability: Option<Transferability>,
 }
 
 impl Counters {
@@ -188,6 +192,7 @@ impl Counters {
             evaluations_without_gain: 0,
             micro_batch: None,
             right_at_start: Vec::new(),
+            transferability: None,
         }
     }
 

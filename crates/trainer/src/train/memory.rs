@@ -1,8 +1,28 @@
-//! What a run does when memory runs out: the same work again, in batches of half the size.
+//! How a run holds its memory, and what it does when memory runs out: the same work again, in batches of half the size.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::error::TrainError;
+
+/// Blocks below this come from what the allocator keeps; glibc takes no larger number.
+#[cfg(target_env = "gnu")]
+const KEPT_BLOCK: libc::c_int = 32 << 20;
+/// What the allocator asks the system for at a time.
+#[cfg(target_env = "gnu")]
+const TAKEN: libc::c_int = 64 << 20;
+
+/// Lets the allocator keep what is freed: each step needs the memory of the one before it again, and what comes new from the
+/// system is paid for page by page (a third of a step's time with EfficientNet-Lite0 on a CPU).
+pub fn keep_freed() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "glibc's own call; there is no safe one")]
+    // SAFETY: takes no pointer, and may be called at any time from any thread.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT_BLOCK);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+        libc::mallopt(libc::M_TOP_PAD, TAKEN);
+    }
+}
 
 /// Runs `work`. A C++ exception, which tch turns into a panic, becomes an error, and torch's gradient mode is what it was.
 ///

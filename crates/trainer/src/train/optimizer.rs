@@ -1,9 +1,9 @@
 //! SGD and AdamW over tensors, with their state in plain sight so that it can be saved: `tch`'s own expose none.
-//! Each follows PyTorch's single-tensor form operation by operation, so that the numbers are PyTorch's.
+//! Each computes what PyTorch's does, to rounding.
 
 use std::collections::BTreeMap;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::error::TrainError;
 use crate::domain::recipe;
@@ -14,6 +14,10 @@ const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 /// Keeps the clipping factor finite when all gradients are 0, as `torch.nn.utils.clip_grad_norm_`.
 const CLIP_EPSILON: f64 = 1e-6;
+/// Below this a step changes no f32, and its inverse is none.
+const LEAST_RATE: f64 = 1e-30;
+/// Numbers of a piece: few enough that four tensors and what is between them stay in a cache, and each operation is worth its call.
+const PIECE: i64 = 1 << 18;
 
 /// Which learning rate a tensor trains at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,14 +158,14 @@ impl Optimizer {
     pub fn step(
         &mut self,
         parameters: &mut [Parameter],
-        mut gradients: Vec<Tensor>,
+        gradients: Vec<Tensor>,
         step: u64,
         rates: Rates,
     ) {
         let _no_grad = tch::no_grad_guard();
-        if let Some(limit) = self.gradient_clip {
-            clip(&mut gradients, limit);
-        }
+        let factor = self
+            .gradient_clip
+            .and_then(|limit| clip_factor(&gradients, limit));
         for (index, (parameter, gradient)) in parameters.iter_mut().zip(gradients).enumerate() {
             // Of its own steps: a parameter that joined later has warm-up and bias correction of its own.
             let since = self.joined[index].1;
@@ -171,15 +175,24 @@ impl Optimizer {
             } else {
                 rates.of(parameter.group) * rates.joining(own_step)
             };
-            match self.kind {
-                recipe::Optimizer::Sgd => {
-                    self.sgd(index, &mut parameter.tensor, gradient, rate, false)
-                }
-                recipe::Optimizer::Nesterov => {
-                    self.sgd(index, &mut parameter.tensor, gradient, rate, true)
-                }
-                recipe::Optimizer::Adamw => {
-                    self.adamw(index, &mut parameter.tensor, &gradient, own_step, rate)
+            for piece in pieces(&parameter.tensor) {
+                let gradient = piece.of(&gradient).contiguous();
+                let part = Part {
+                    weight: piece.of(&parameter.tensor),
+                    gradient: match &factor {
+                        Some(factor) => gradient * factor,
+                        None => gradient,
+                    },
+                    first: piece.of(&self.first[index]),
+                    decays: parameter.tensor.dim() >= 2,
+                    rate,
+                };
+                match self.kind {
+                    recipe::Optimizer::Sgd => self.sgd(part, false),
+                    recipe::Optimizer::Nesterov => self.sgd(part, true),
+                    recipe::Optimizer::Adamw => {
+                        self.adamw(part, piece.of(&self.second[index]), own_step);
+                    }
                 }
             }
         }
@@ -210,49 +223,53 @@ impl Optimizer {
 
     /// `torch.optim.SGD(momentum=0.9)` (Sutskever et al. 2013): weight decay is L2 on every tensor. A momentum buffer of
     /// zeros makes the first step PyTorch's, which starts the buffer as the gradient.
-    fn sgd(
-        &mut self,
-        index: usize,
-        weight: &mut Tensor,
-        mut gradient: Tensor,
-        rate: f64,
-        nesterov: bool,
-    ) {
+    fn sgd(&self, part: Part, nesterov: bool) {
+        let Part {
+            mut weight,
+            mut gradient,
+            first: mut buffer,
+            rate,
+            ..
+        } = part;
         if self.weight_decay != 0.0 {
-            gradient += &*weight * self.weight_decay;
+            gradient += &weight * self.weight_decay;
         }
-        let buffer = &mut self.first[index];
         let _ = buffer.g_mul_scalar_(MOMENTUM).g_add_(&gradient);
         let direction = if nesterov {
-            gradient + &*buffer * MOMENTUM
+            gradient + &buffer * MOMENTUM
         } else {
-            buffer.shallow_clone()
+            buffer
         };
-        *weight += direction * -rate;
+        weight += direction * -rate;
     }
 
     /// `torch.optim.AdamW` (Loshchilov & Hutter 2019), bias-corrected: weight decay is decoupled, and only on tensors of
     /// two or more dimensions (no bias, no normalisation).
-    fn adamw(
-        &mut self,
-        index: usize,
-        weight: &mut Tensor,
-        gradient: &Tensor,
-        step: u64,
-        rate: f64,
-    ) {
-        if self.weight_decay != 0.0 && weight.dim() >= 2 {
+    fn adamw(&self, part: Part, mut second: Tensor, step: u64) {
+        let Part {
+            mut weight,
+            mut gradient,
+            mut first,
+            decays,
+            rate,
+        } = part;
+        if self.weight_decay != 0.0 && decays {
             let _ = weight.g_mul_scalar_(1.0 - rate * self.weight_decay);
         }
-        let (first, second) = (&mut self.first[index], &mut self.second[index]);
-        let _ = first.lerp_(gradient, 1.0 - BETA1);
-        let _ = second
-            .g_mul_scalar_(BETA2)
-            .addcmul_(&(gradient * (1.0 - BETA2)), gradient);
+        let _ = first.lerp_(&gradient, 1.0 - BETA1);
+        let _ = second.lerp_(&gradient.square_(), 1.0 - BETA2);
+        if rate < LEAST_RATE {
+            return;
+        }
+        // weight -= rate * (first / c1) / (sqrt(second / c2) + epsilon), with all that is not a tensor in the denominator.
         let correction1 = 1.0 - BETA1.powf(step as f64);
         let correction2 = 1.0 - BETA2.powf(step as f64);
-        let denominator = second.sqrt() / correction2.sqrt() + EPSILON;
-        let _ = weight.addcdiv_(&(&*first * (-rate / correction1)), &denominator);
+        let scale = -correction1 / rate;
+        let mut denominator = second.sqrt();
+        let _ = denominator
+            .g_mul_scalar_(scale / correction2.sqrt())
+            .g_add_scalar_(scale * EPSILON);
+        let _ = weight.addcdiv_(&first, &denominator);
     }
 
     /// The state under stable names: `momentum.<parameter>`, or `first.<parameter>` and `second.<parameter>`; and with
@@ -314,17 +331,60 @@ impl Optimizer {
     }
 }
 
-/// Scales all gradients so that their common norm is at most `limit`, as `torch.nn.utils.clip_grad_norm_`; no host sync.
-fn clip(gradients: &mut [Tensor], limit: f64) {
+/// What all gradients are multiplied by so that their common norm is at most `limit`, as `torch.nn.utils.clip_grad_norm_`; no
+/// host sync. `None` where there are none.
+fn clip_factor(gradients: &[Tensor], limit: f64) -> Option<Tensor> {
     if gradients.is_empty() {
-        return;
+        return None;
     }
     let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();
-    let factor =
-        ((Tensor::stack(&norms, 0).norm() + CLIP_EPSILON).reciprocal() * limit).clamp_max(1.0);
-    for gradient in gradients {
-        let _ = gradient.g_mul_(&factor);
+    let norm = Tensor::stack(&norms, 0).norm();
+    Some(((norm + CLIP_EPSILON).reciprocal() * limit).clamp_max(1.0))
+}
+
+/// A part of a tensor along its first dimension.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    start: i64,
+    rows: i64,
+}
+
+impl Piece {
+    fn of(self, tensor: &Tensor) -> Tensor {
+        if self.rows == tensor.size().first().copied().unwrap_or(self.rows) {
+            return tensor.detach();
+        }
+        tensor.detach().narrow(0, self.start, self.rows)
     }
+}
+
+/// A tensor in pieces that stay in a processor's cache through all operations of a step; on a GPU, where each operation has a
+/// price of its own, in one.
+fn pieces(tensor: &Tensor) -> Vec<Piece> {
+    let rows = tensor.size().first().copied().unwrap_or(1);
+    let width = tensor.numel() as i64 / rows.max(1);
+    let most = match tensor.device() {
+        Device::Cpu => (PIECE / width.max(1)).max(1),
+        _ => rows,
+    };
+    let starts = (0..rows).step_by(most.max(1) as usize);
+    starts
+        .map(|start| Piece {
+            start,
+            rows: most.min(rows - start),
+        })
+        .collect()
+}
+
+/// What a step changes, and by what: the same piece of each.
+struct Part {
+    weight: Tensor,
+    gradient: Tensor,
+    /// SGD's momentum buffer, or AdamW's first moment.
+    first: Tensor,
+    /// Whether AdamW's weight decay applies.
+    decays: bool,
+    rate: f64,
 }
 
 /// The gradients of `loss` with respect to `parameters`, in their order.

@@ -14,6 +14,7 @@ use super::{
     inputs::Inputs,
     ledger,
     losses::Losses,
+    memory,
     metrics::{Known, Occasion, Reading, Scored},
     network::Network,
     objective::Objective,
@@ -49,6 +50,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     let recipe = &plan.recipe;
     let device = device::open(&plan.device)?;
     tch::set_num_threads(i32::try_from(plan.threads.max(1)).unwrap_or(i32::MAX));
+    memory::keep_freed();
     let (threads, pid) = (plan.threads, std::process::id());
     say.say(&Progress::Ready {
         device: device::name(device),
@@ -116,11 +118,13 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         let Some(features) = inputs.at_start(&run, say)? else {
             return Ok(stopped(0, say));
         };
-        let features = |members: &[usize]| features.of(members);
-        let Some(probe) = probe::fit(features, &samples, recipe.seed, &|| stop.requested())? else {
+        let table = |members: &[usize]| features.of(members);
+        let Some(probe) = probe::fit(table, &samples, recipe.seed, &|| stop.requested())? else {
             return Ok(stopped(0, say));
         };
         network.start_head(&probe.weight, &probe.bias);
+        counters.transferability =
+            transferability::measure(&samples, |members| Some(features.of(members)));
     }
     if plan.resume.is_none() && (probes || keeps_head) {
         // A candidate like any epoch's end: training can only improve on it.
@@ -264,7 +268,8 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     if let Scores::SingleLabelClassification(scores) = &mut report.scores {
         scores.forgetting = forgetting;
         let features = |members: &[usize]| inputs.fixed_features(members);
-        scores.transferability = transferability::measure(&samples, features);
+        let measured = counters.transferability;
+        scores.transferability = measured.or_else(|| transferability::measure(&samples, features));
     }
     let text = serde_json::to_vec_pretty(&report).expect("a report is plain data: this is a bug");
     fs::write(folder.join(REPORT), text).map_err(TrainError::io("cannot write the report"))?;
