@@ -6,6 +6,9 @@ every time.
 - dials: drawn here; the class is the direction of a dial's hand, one of eight. Networks learn to look away from direction, so
   frozen features know little of it. Of each class, 60 train, 15 validate, 40 test.
 
+`fashion-20` is fashion with 20 pictures of each class to train on and 5 to validate, from the same draw; the test split is
+the whole set's.
+
 Only Python's standard library.
 """
 
@@ -24,13 +27,26 @@ def make(name: str, seed: int, demo: Path, folder: Path) -> Path:
     """The archive of a set and seed, made where it is not there."""
     archive = folder / f"{name}-{seed}.zip"
     if not archive.exists():
-        pictures = {"clipart": clipart, "fashion": fashion, "dials": dials}[name](random.Random(f"{name} {seed}"), demo)
+        whole, _, few = name.partition("-")
+        pictures = {"clipart": clipart, "fashion": fashion, "dials": dials}[whole](random.Random(f"{whole} {seed}"), demo)
+        if few:
+            pictures = fewer(pictures, {"train": int(few), "val": max(2, int(few) // 4)})
         part = archive.with_suffix(".part")
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as out:
             for path, data in pictures:
                 out.writestr(zipfile.ZipInfo(path), data)
         part.rename(archive)
     return archive
+
+
+def fewer(pictures, most):
+    """At most so many of each class in these parts."""
+    taken = {}
+    for path, data in pictures:
+        folder = path.rsplit("/", 1)[0]
+        taken[folder] = taken.get(folder, 0) + 1
+        if taken[folder] <= most.get(folder.split("/")[0], taken[folder]):
+            yield path, data
 
 
 def clipart(dice, demo):

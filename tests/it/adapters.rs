@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     attempts::weights,
-    data::{clipart_subset, demo},
+    data::{clipart_subset, demo, unzip},
     service::Service,
     training::{base_model_for, input},
 };
@@ -142,11 +142,10 @@ async fn predicts_and_exports(service: &Service, model: &str) {
     assert_eq!(script.status, 200, "{}", script.text());
 
     let bundle = service.get(&format!("{path}/export")).await;
-    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(bundle.body)).unwrap();
-    let mut read = |name: &str| std::io::read_to_string(archive.by_name(name).unwrap()).unwrap();
-    let config: Value = serde_json::from_str(&read("config.json")).unwrap();
+    let files = unzip(&bundle.body);
+    let config: Value = serde_json::from_slice(&files["config.json"]).unwrap();
     assert_eq!(config["rehead"]["recipe"]["adapter"]["rank"], 4);
-    let card = read("README.md");
+    let card = String::from_utf8_lossy(&files["README.md"]);
     assert!(
         card.contains("LoRA, rank 4, alpha 8") && card.contains("48 linear layers"),
         "{card}"

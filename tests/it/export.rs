@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    io::{Cursor, Read as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -19,6 +18,7 @@ use tch::{CModule, Tensor};
 
 use crate::support::{
     attempts::{QUICK, material, outcomes},
+    data::unzip,
     service::Service,
     training::{Material, recipe},
 };
@@ -215,16 +215,13 @@ async fn exports(service: &Service, job: &Value) {
     let model = job["fine_tuned_model"].as_str().unwrap();
     let path = format!("/v1/models/{model}/export");
     let bundle = service.get(&path).await;
-    let mut archive = zip::ZipArchive::new(Cursor::new(bundle.body)).unwrap();
-    let mut golden = Vec::new();
-    let mut entry = archive.by_name("golden.safetensors").unwrap();
-    entry.read_to_end(&mut golden).unwrap();
+    let golden = &unzip(&bundle.body)["golden.safetensors"];
 
     let script = service.get(&format!("{path}?format=torchscript")).await;
     assert_eq!(script.status, 200, "{}", script.text());
     let file = service.dir.path().join("model.pt");
     fs::write(&file, &script.body).unwrap();
-    assert!(gives_the_golden_logits(&file, &golden));
+    assert!(gives_the_golden_logits(&file, golden));
 
     // What was made once is kept, also for the command line.
     let again = service.dir.path().join("again.pt");

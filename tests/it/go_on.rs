@@ -22,7 +22,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    data::{clipart_subset, demo},
+    data::{clipart_subset, demo, unzip, zip},
     queue::{Queue, checkpoint, new_model},
     service::Service,
     training::{Material, Trainer, parameters, recipe},
@@ -464,17 +464,9 @@ async fn predicts_and_exports(service: &Service, model: &str) {
 
 /// The same archive with one folder by another name.
 fn rename(archive: &[u8], from: &str, to: &str) -> Vec<u8> {
-    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(archive)).unwrap();
-    let mut entries = Vec::new();
-    for index in 0..archive.len() {
-        let mut entry = archive.by_index(index).unwrap();
-        let name = entry
-            .name()
-            .unwrap()
-            .replace(&format!("{from}/"), &format!("{to}/"));
-        let mut bytes = Vec::new();
-        std::io::copy(&mut entry, &mut bytes).unwrap();
-        entries.push((name, bytes));
-    }
-    crate::support::data::zip(&entries)
+    let (from, to) = (format!("{from}/"), format!("{to}/"));
+    let renamed = unzip(archive)
+        .into_iter()
+        .map(|(name, bytes)| (name.replace(&from, &to), bytes));
+    zip(&renamed.collect::<Vec<_>>())
 }

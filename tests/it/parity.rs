@@ -1,14 +1,12 @@
 //! Every architecture gives the numbers of its reference implementation, for the same weights and images.
 
-use std::fmt::Write as _;
-
 use rehead_domain::base_model::Preprocessing;
 use rehead_trainer::models::{
     adapt::adapt,
     fast::Extractor,
     ops::Norm,
     registry::{self, Architecture},
-    text::{Config, Kinship, TextEncoder},
+    text::{Config, Family, TextEncoder},
     weights::{Tensors, load_strict},
 };
 use serde_json::Value;
@@ -19,22 +17,12 @@ use crate::support::numbers;
 /// Each recording of a forward pass; the training runs are `train_parity`'s.
 #[test]
 fn architectures_compute_what_their_references_computed() {
-    tch::set_num_threads(2);
-    let mut failures = String::new();
-    let recordings = numbers::recordings(|name| !name.starts_with("train-"));
-    for (file, recording) in &recordings {
-        let check = match file.starts_with("hf-") {
-            true => check_text,
-            false => check,
-        };
-        if let Err(failure) = check(recording) {
-            writeln!(failures, "{file}: {failure}").unwrap();
-        }
-    }
-    assert!(
-        failures.is_empty(),
-        "{} recordings read\n{failures}",
-        recordings.len()
+    numbers::check_all(
+        |name| !name.starts_with("train-"),
+        |file, recording| match file.starts_with("hf-") {
+            true => check_text(recording),
+            false => check(recording),
+        },
     );
 }
 
@@ -144,9 +132,9 @@ fn text_config(recording: &Value) -> Result<Config, String> {
             .as_i64()
             .ok_or(format!("the recording's config has no {name}"))
     };
-    let (kinship, [width, inner, depth, heads]) = match recording["model_type"].as_str() {
+    let (family, [width, inner, depth, heads]) = match recording["model_type"].as_str() {
         Some("Bert") => (
-            Kinship::Bert,
+            Family::Bert,
             [
                 "hidden_size",
                 "intermediate_size",
@@ -155,13 +143,13 @@ fn text_config(recording: &Value) -> Result<Config, String> {
             ],
         ),
         Some("DistilBert") => (
-            Kinship::DistilBert,
+            Family::DistilBert,
             ["dim", "hidden_dim", "n_layers", "n_heads"],
         ),
         other => return Err(format!("no text encoder is called {other:?}")),
     };
     Ok(Config {
-        kinship,
+        family,
         vocabulary: size("vocab_size")?,
         positions: size("max_position_embeddings")?,
         width: size(width)?,

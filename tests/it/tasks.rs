@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    data::{clipart, zip},
+    data::{clipart, unzip, zip},
     service::Service,
 };
 
@@ -268,18 +268,8 @@ async fn numbers_are_measured_and_predicted(service: &Service, job: &Value) {
     assert!(curves.text().contains("validation RMSE"));
     let model = job["fine_tuned_model"].as_str().unwrap();
     let bundle = service.get(&format!("/v1/models/{model}/export")).await;
-    let mut archive = ::zip::ZipArchive::new(Cursor::new(bundle.body)).unwrap();
-    let card = archive
-        .file_names()
-        .map(|name| name.unwrap().into_owned())
-        .find(|name| name.ends_with("README.md"))
-        .unwrap();
-    let mut text = String::new();
-    archive
-        .by_name(&card)
-        .unwrap()
-        .read_to_string(&mut text)
-        .unwrap();
+    let files = unzip(&bundle.body);
+    let text = String::from_utf8_lossy(&files["README.md"]);
     assert!(
         text.contains("mean absolute error") && text.contains("num_classes=1"),
         "{text}"

@@ -1,6 +1,6 @@
 //! Jobs on grey pictures and on pictures with alpha, from the upload to the export.
 
-use std::io::{Cursor, Read as _};
+use std::io::Cursor;
 
 use image::{DynamicImage, GrayImage, ImageFormat, RgbaImage};
 use rehead_trainer::models::registry;
@@ -8,7 +8,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tch::{Device, Tensor, nn};
 
-use crate::support::{data::zip, numbers, service::Service};
+use crate::support::{
+    data::{unzip, zip},
+    numbers,
+    service::Service,
+};
 
 const SIDE: u32 = 48;
 
@@ -128,20 +132,10 @@ async fn exported(service: &Service, model: &Value) -> (Value, Value, Vec<usize>
     let script = service.get(&format!("{path}?format=torchscript")).await;
     assert_eq!(script.status, 200, "{}", script.text());
     let bundle = service.get(&path).await;
-    let mut archive = ::zip::ZipArchive::new(Cursor::new(bundle.body)).unwrap();
-    let mut entry = |name: &str| {
-        let mut bytes = Vec::new();
-        archive
-            .by_name(name)
-            .unwrap()
-            .read_to_end(&mut bytes)
-            .unwrap();
-        bytes
-    };
-    let config = serde_json::from_slice(&entry("config.json")).unwrap();
-    let preprocess = serde_json::from_slice(&entry("preprocess.json")).unwrap();
-    let golden = entry("golden.safetensors");
-    let golden = safetensors::SafeTensors::deserialize(&golden).unwrap();
+    let files = unzip(&bundle.body);
+    let config = serde_json::from_slice(&files["config.json"]).unwrap();
+    let preprocess = serde_json::from_slice(&files["preprocess.json"]).unwrap();
+    let golden = safetensors::SafeTensors::deserialize(&files["golden.safetensors"]).unwrap();
     let shape = golden.tensor("inputs").unwrap().shape().to_vec();
     (config, preprocess, shape)
 }

@@ -1,14 +1,15 @@
 //! A job that takes some seconds, with checkpoints on the way; and what became of it.
 
-use std::io::{Cursor, Read};
-
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::{Value, json};
 
-use super::{data::clipart_subset, service::Service};
+use super::{
+    data::{clipart_subset, unzip},
+    service::Service,
+};
 
 /// Times of the queue that tests can wait for.
 pub(crate) const QUICK: [&str; 6] = [
@@ -45,17 +46,7 @@ pub(crate) async fn weights(service: &Service, job: &Value) -> Vec<u8> {
     assert_eq!(job["status"], "succeeded", "{job}");
     let model = job["fine_tuned_model"].as_str().unwrap();
     let bundle = service.get(&format!("/v1/models/{model}/export")).await;
-    let mut archive = zip::ZipArchive::new(Cursor::new(bundle.body)).unwrap();
-    let index = (0..archive.len())
-        .find(|&index| {
-            let entry = archive.by_index(index).unwrap();
-            entry.name().unwrap().ends_with("model.safetensors")
-        })
-        .unwrap();
-    let mut weights = Vec::new();
-    let mut entry = archive.by_index(index).unwrap();
-    entry.read_to_end(&mut weights).unwrap();
-    weights
+    unzip(&bundle.body).remove("model.safetensors").unwrap()
 }
 
 /// How each attempt of a job ended, oldest first.

@@ -1,6 +1,7 @@
 //! Small real data: archives made of the demo's clip art, and the published weights. `make demo-data` brings both.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Cursor, Write},
     path::{Path, PathBuf},
@@ -64,6 +65,19 @@ pub(crate) fn clipart_subset(classes: &[&str], per_class: usize) -> Vec<u8> {
         }
     }
     zip(&entries)
+}
+
+/// The files of a zip archive, by their names.
+pub(crate) fn unzip(archive: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(archive)).unwrap();
+    let mut files = BTreeMap::new();
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).unwrap();
+        let mut bytes = Vec::new();
+        std::io::copy(&mut entry, &mut bytes).unwrap();
+        files.insert(entry.name().unwrap().into_owned(), bytes);
+    }
+    files
 }
 
 /// A zip archive of these entries.

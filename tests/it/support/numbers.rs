@@ -11,6 +11,24 @@ pub(crate) fn folder() -> PathBuf {
     std::env::var_os("REHEAD_PARITY_DIR").map_or_else(|| own.into(), PathBuf::from)
 }
 
+/// Checks every recording that `wanted` chooses, and says all that fail.
+pub(crate) fn check_all(
+    wanted: fn(&str) -> bool,
+    check: impl Fn(&str, &Value) -> Result<(), String>,
+) {
+    tch::set_num_threads(2);
+    let recordings = recordings(wanted);
+    let failures: Vec<String> = recordings
+        .iter()
+        .filter_map(|(file, recording)| {
+            let failure = check(file, recording).err()?;
+            Some(format!("{file}: {failure}"))
+        })
+        .collect();
+    let (read, failures) = (recordings.len(), failures.join("\n"));
+    assert!(failures.is_empty(), "{read} recordings read\n{failures}");
+}
+
 /// Every recording, by file name in order, that `wanted` chooses.
 pub(crate) fn recordings(wanted: fn(&str) -> bool) -> Vec<(String, Value)> {
     let folder = folder();

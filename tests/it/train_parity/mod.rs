@@ -1,6 +1,6 @@
 //! Training follows PyTorch step by step: losses, final weights, and what must not change at all.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use rehead_domain::{base_model::Preprocessing, recipe::Recipe};
 use rehead_trainer::{
@@ -21,18 +21,9 @@ mod recording;
 
 #[test]
 fn training_does_what_pytorch_did() {
-    tch::set_num_threads(2);
-    let mut failures = String::new();
-    let recordings = numbers::recordings(|name| name.starts_with("train-"));
-    for (file, recording) in &recordings {
-        if let Err(failure) = check(recording) {
-            writeln!(failures, "{file}: {failure}").unwrap();
-        }
-    }
-    assert!(
-        failures.is_empty(),
-        "{} recordings read\n{failures}",
-        recordings.len()
+    numbers::check_all(
+        |name| name.starts_with("train-"),
+        |_, recording| check(recording),
     );
 }
 

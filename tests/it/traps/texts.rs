@@ -1,6 +1,6 @@
 //! What a text encoder sees of a batch's other texts: nothing.
 
-use rehead_trainer::models::text::{Config, Kinship, TextEncoder};
+use rehead_trainer::models::text::{Config, Family, TextEncoder};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::support::numbers;
@@ -8,9 +8,9 @@ use crate::support::numbers;
 const TOKENS: i64 = 9;
 const POSITIONS: i64 = 128;
 
-fn encoder(kinship: Kinship) -> TextEncoder {
+fn encoder(family: Family) -> TextEncoder {
     let config = Config {
-        kinship,
+        family,
         vocabulary: 500,
         positions: POSITIONS,
         width: 96,
@@ -38,13 +38,13 @@ fn padded(encoder: &TextEncoder, length: i64, filler: i64) -> Tensor {
 #[test]
 fn trap_18_a_texts_padding_changes_nothing_before_it() {
     tch::set_num_threads(1);
-    for kinship in [Kinship::Bert, Kinship::DistilBert] {
-        let encoder = encoder(kinship);
+    for family in [Family::Bert, Family::DistilBert] {
+        let encoder = encoder(family);
         let alone = padded(&encoder, TOKENS, 0);
         for (length, filler) in [(32, 0), (POSITIONS, 0), (32, 411)] {
             let apart = (padded(&encoder, length, filler) - &alone).abs().max();
             let apart = apart.double_value(&[]);
-            assert!(apart < 1e-5, "{kinship:?}, padded to {length}: {apart}");
+            assert!(apart < 1e-5, "{family:?}, padded to {length}: {apart}");
         }
     }
 }
@@ -52,7 +52,7 @@ fn trap_18_a_texts_padding_changes_nothing_before_it() {
 #[test]
 fn trap_18_a_texts_tokens_see_each_other_and_their_places() {
     tch::set_num_threads(1);
-    let encoder = encoder(Kinship::Bert);
+    let encoder = encoder(Family::Bert);
     let run = |ids: &[i64]| {
         let ids = Tensor::from_slice(ids).unsqueeze(0);
         encoder.forward(&ids, &ids.ones_like()).unwrap().get(0)
@@ -65,7 +65,7 @@ fn trap_18_a_texts_tokens_see_each_other_and_their_places() {
 
 #[test]
 fn trap_18_a_text_of_more_tokens_than_positions_is_refused_not_cut() {
-    let encoder = encoder(Kinship::DistilBert);
+    let encoder = encoder(Family::DistilBert);
     let ids = |length| Tensor::ones([1, length], (Kind::Int64, Device::Cpu));
     assert!(encoder.forward(&ids(POSITIONS), &ids(POSITIONS)).is_ok());
     let refused = encoder.forward(&ids(POSITIONS + 1), &ids(POSITIONS + 1));

@@ -15,7 +15,7 @@ const SEGMENTS: i64 = 2;
 
 /// Which network's parts and names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kinship {
+pub enum Family {
     /// With embeddings of segments, and a pooling layer.
     Bert,
     DistilBert,
@@ -24,7 +24,7 @@ pub enum Kinship {
 /// An encoder's sizes.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
-    pub kinship: Kinship,
+    pub family: Family,
     pub vocabulary: i64,
     /// Most tokens of a text.
     pub positions: i64,
@@ -98,10 +98,10 @@ impl TextEncoder {
             stdev: 0.02,
         };
         let table = |name: &str, rows| (&embeddings / name).var("weight", &[rows, width], init);
-        let is_bert = config.kinship == Kinship::Bert;
-        let stem = match config.kinship {
-            Kinship::Bert => "encoder.layer",
-            Kinship::DistilBert => "transformer.layer",
+        let is_bert = config.family == Family::Bert;
+        let stem = match config.family {
+            Family::Bert => "encoder.layer",
+            Family::DistilBert => "transformer.layer",
         };
         Self {
             words: table("word_embeddings", config.vocabulary),
@@ -173,9 +173,9 @@ impl TextEncoder {
 impl Block {
     fn new(config: &Config, root: &nn::Path, name: &str) -> Self {
         let (width, inner) = (config.width, config.inner);
-        let names = match config.kinship {
-            Kinship::Bert => BERT,
-            Kinship::DistilBert => DISTILBERT,
+        let names = match config.family {
+            Family::Bert => BERT,
+            Family::DistilBert => DISTILBERT,
         };
         let name = |part: usize| format!("{name}.{}", names[part]);
         let linear = |part, sides, activation| Linear::new(root, &name(part), sides, activation);

@@ -1,0 +1,230 @@
+//! How an attempt ends: by its worker, or by whoever finds its lease run out.
+
+use std::time::Duration;
+
+use sqlx::{PgPool, types::Json};
+
+use crate::{
+    db::{convert, retry},
+    domain::{
+        checkpoint::Metrics,
+        id::JobId,
+        job::{JobStatus, Outcome},
+        report::Report,
+    },
+};
+
+/// The model that a job made. What it shares with its base model is copied from there.
+#[derive(Debug, Clone)]
+pub struct NewModel {
+    /// In label order.
+    pub labels: Vec<String>,
+    /// Of the checkpoint it was made from.
+    pub metrics: Metrics,
+    pub report: Report,
+    /// Prefix of its bundle in the object store, with its last `/`.
+    pub objects: String,
+    /// Trainable numbers of trunk and head.
+    pub parameters: u64,
+    /// Of its `model.safetensors`, lower-case hex.
+    pub weights_sha256: String,
+}
+
+/// How an attempt's trainer ended, as far as its worker saw.
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    pub exit_code: Option<i32>,
+    /// The signal that ended it, such as `SIGKILL`.
+    pub exit_signal: Option<String>,
+    /// The last lines of its standard error.
+    pub log_tail: Option<String>,
+}
+
+/// Ends an attempt: job, lease, model (exactly when it succeeded) and last event in one statement.
+///
+/// A success stands against a cancellation that comes late; every other outcome gives way to it. `None`: the lease is
+/// lost, nothing was written.
+pub async fn finish(
+    pool: &PgPool,
+    job: JobId,
+    token: i64,
+    outcome: &Outcome,
+    model: Option<&NewModel>,
+    trace: &Trace,
+) -> sqlx::Result<Option<JobStatus>> {
+    let mut ending = Ending {
+        trace: Some(trace),
+        ..Ending::default()
+    };
+    match outcome {
+        Outcome::Yielded => ending.outcome = "yielded",
+        Outcome::Succeeded => ending.outcome = "succeeded",
+        Outcome::Cancelled => ending.outcome = "cancelled",
+        Outcome::Failed {
+            code,
+            message,
+            retryable,
+        } => {
+            ending.outcome = "failed";
+            ending.code = Some(code);
+            ending.message = Some(message);
+            ending.retryable = *retryable;
+        }
+        Outcome::Crashed { message } => {
+            ending.outcome = "crashed";
+            ending.message = Some(message);
+        }
+    }
+    let end = || end_attempt(pool, job, token, ending, model);
+    retry(end).await
+}
+
+/// Ends one attempt whose lease ran out more than `grace` ago, and says what became of its job. Call until `None`.
+pub async fn reap(pool: &PgPool, grace: Duration) -> sqlx::Result<Option<(JobId, JobStatus)>> {
+    loop {
+        let expired = sqlx::query!(
+            "select job_id, token from job_leases where expires_at < now() - make_interval(secs => $1)
+            order by expires_at limit 1",
+            convert::seconds(grace)
+        );
+        let Some(lease) = expired.fetch_optional(pool).await? else {
+            return Ok(None);
+        };
+        let job = JobId(lease.job_id);
+        let ending = Ending {
+            outcome: "lost",
+            message: Some("its worker was not heard of in time"),
+            expired_for: Some(convert::seconds(grace)),
+            ..Ending::default()
+        };
+        let end = || end_attempt(pool, job, lease.token, ending, None);
+        // Another reaper may have been quicker, or a heartbeat came after all: then look for the next one.
+        if let Some(status) = retry(end).await? {
+            return Ok(Some((job, status)));
+        }
+    }
+}
+
+/// How an attempt ends, for `end_attempt`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ending<'a> {
+    /// As in `attempts.outcome`.
+    outcome: &'static str,
+    code: Option<&'a str>,
+    message: Option<&'a str>,
+    retryable: bool,
+    trace: Option<&'a Trace>,
+    /// Ends it only if its lease ran out more than this many seconds ago.
+    expired_for: Option<f64>,
+}
+
+/// Whoever deletes the lease ends the attempt: the rest follows from that row, all in one statement.
+async fn end_attempt(
+    pool: &PgPool,
+    job: JobId,
+    token: i64,
+    ending: Ending<'_>,
+    model: Option<&NewModel>,
+) -> sqlx::Result<Option<JobStatus>> {
+    let unseen = Trace::default();
+    let trace = ending.trace.unwrap_or(&unseen);
+    let word = sqlx::query_scalar!(
+        r#"with lease as (
+            delete from job_leases where job_id = $1 and token = $2
+                and ($3::double precision is null or expires_at < now() - make_interval(secs => $3))
+            returning job_id, tenant_id
+        ), tenant as (
+            update tenants t set running = t.running - 1 from lease where t.id = lease.tenant_id returning t.id
+        ), verdict as (
+            -- The tenant comes first, as in a claim: two statements never wait for each other's rows.
+            select j.id, case
+                when $4 = 'succeeded' then 'succeeded'
+                when $4 = 'cancelled' or j.cancel_requested_at is not null then 'cancelled'
+                when $4 = 'yielded' or ($4 = 'failed' and $5 and j.failures < j.max_failures)
+                    or ($4 in ('crashed', 'lost') and j.crashes < j.max_crashes)
+                    then case when j.status = 'pausing' then 'paused' else 'queued' end
+                else 'failed' end as status, j.status as was
+            from jobs j, tenant where j.id = $1 for update of j
+        ), job as (
+            update jobs j set
+                status = verdict.status,
+                phase = case when verdict.status in ('queued', 'paused') then 'waiting' else j.phase end,
+                fraction = case when verdict.status in ('queued', 'paused') then 0 when verdict.status = 'succeeded' then 1
+                    else j.fraction end,
+                samples_per_second = case when verdict.status in ('queued', 'paused') then null
+                    else j.samples_per_second end,
+                failures = j.failures + ($4 = 'failed')::int,
+                crashes = j.crashes + ($4 in ('crashed', 'lost'))::int,
+                preemptions = j.preemptions + ($4 = 'yielded' and verdict.was = 'running')::int,
+                run_at = case
+                    when $4 = 'failed' then now() + (0.5 + random())
+                        * least(interval '1 hour', interval '10 seconds' * power(2, least(j.failures, 20)))
+                    when $4 in ('crashed', 'lost') then now() + (0.5 + random())
+                        * least(interval '1 hour', interval '5 seconds' * (power(2, least(j.crashes, 20)) - 1))
+                    else now() end,
+                error_code = case when verdict.status = 'failed' then coalesce($6, 'worker_crash_loop') end,
+                error_permanent = case when verdict.status = 'failed' then $4 = 'failed' and not $5 end,
+                error_message = case when verdict.status = 'failed' then
+                    case when $4 = 'failed' then $7::text
+                    else format('%s attempts ended without a result; the last: %s', j.crashes + 1, $7::text) end end,
+                fine_tuned_model = case when verdict.status = 'succeeded' and $9::text is not null then j.result_model end,
+                metrics = case when verdict.status = 'succeeded' then $11 else j.metrics end,
+                finished_at = case when verdict.status not in ('queued', 'paused') then now() end,
+                events = j.events + 1
+            from verdict where j.id = verdict.id
+            returning j.*
+        ), attempt as (
+            update attempts a set ended_at = now(), outcome = $4, message = $7, log_tail = $8, exit_code = $14,
+                exit_signal = $15,
+                -- Before its trainer was ready, the job's step is that of an earlier attempt.
+                reached_step = case when a.device is not null then job.step end
+            from job where a.job_id = job.id and a.token = $2
+        ), model as (
+            insert into models (tenant_id, id, kind, status, architecture, modality, source_task, license, preprocessing,
+                layers, parent, job_id, objects, labels, metrics, report, parameters, weights_sha256, base_model,
+                base_weights_sha256, recipe)
+            select job.tenant_id, job.result_model, 'fine_tuned', 'ready', base.architecture, base.modality,
+                base.source_task, base.license, base.preprocessing, base.layers, coalesce(job.parent ->> 'id', base.id), job.id, $9, $10, $11,
+                $12, $13, $16, coalesce(base.base_model, base.id), coalesce(base.base_weights_sha256, base.weights_sha256),
+                job.recipe
+            from job join models base on base.tenant_id = job.tenant_id and base.id = job.model
+            where job.status = 'succeeded'
+        ), event as (
+            insert into job_events (job_id, seq, token, kind, level, message, data)
+            select id, events, $2,
+                case when status = 'queued' then 'requeued' else status end,
+                case when status = 'failed' then 'error' when status in ('queued', 'paused') and $4 <> 'yielded' then 'warn'
+                    else 'info' end,
+                case status
+                    when 'succeeded' then format('the job has succeeded: its model is %s', fine_tuned_model)
+                    when 'cancelled' then 'the job is cancelled'
+                    when 'failed' then error_message
+                    when 'paused' then case when $4 = 'yielded' then 'the job is paused'
+                        else format('attempt %s ended: %s; the job is paused', $2, $7::text) end
+                    else case when $4 = 'yielded' then format('attempt %s handed the job back', $2)
+                        else format('attempt %s ended: %s; the job is tried again', $2, $7::text) end end,
+                jsonb_strip_nulls(jsonb_build_object('attempt', $2, 'outcome', $4, 'code', coalesce(error_code, $6),
+                    'permanent', error_permanent))
+            from job
+        )
+        select status from job"#,
+        job.0,
+        token,
+        ending.expired_for,
+        ending.outcome,
+        ending.retryable,
+        ending.code,
+        ending.message,
+        trace.log_tail.as_deref(),
+        model.map(|model| model.objects.as_str()),
+        model.map(|model| Json(&model.labels)) as Option<Json<&Vec<String>>>,
+        model.map(|model| Json(&model.metrics)) as Option<Json<&Metrics>>,
+        model.map(|model| Json(&model.report)) as Option<Json<&Report>>,
+        model.map(|model| convert::from_count(model.parameters)),
+        trace.exit_code,
+        trace.exit_signal.as_deref(),
+        model.map(|model| model.weights_sha256.as_str())
+    );
+    let word = word.fetch_optional(pool).await?;
+    word.map(|word| convert::status(&word)).transpose()
+}
