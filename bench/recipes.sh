@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What recipes are worth: a linear probe, a full fine-tune from a random head, one from the probe (LP-FT) and "auto", each on three
-# data sets and three seeds; prints the table of docs/recipes.md. What is in the results file is not measured again. Takes an
+# data sets and three seeds; prints the table of docs/recipes.md; then probe and LP-FT with few samples of each class. What is in
+# the results file is not measured again. Takes an hour or more. Usage: recipes.sh [RESULTS [OPTION OF measure.py]...]
 # hour or more. Usage: recipes.sh [RESULTS [OPTION OF measure.py]...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,4 +14,9 @@ if [ ! -d "$cache/demo/fashion-mnist" ]; then
     dpkg-deb -x "$cache"/downloads/dataset-fashion-mnist_*.deb "$cache/demo/fashion-mnist.part"
     mv "$cache/demo/fashion-mnist.part" "$cache/demo/fashion-mnist"
 fi
-exec python3 bench/recipes/measure.py "${1:-.deps/recipes.jsonl}" "${@:2}"
+results=${1:-.deps/recipes.jsonl}
+python3 bench/recipes/measure.py "$results" "${@:2}"
+for few in 5 10 20 40; do
+    echo
+    python3 bench/recipes/measure.py "$results" --sets "clipart-$few,fashion-$few,dials-$few" --recipes bench/recipes/few.json
+done

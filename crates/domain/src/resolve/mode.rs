@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Samples of a class from which on training the trunk pays (docs/recipes.md).
-const ENOUGH: u64 = 20;
+const ENOUGH: u64 = 10;
 /// As many classes have a regression's numbers, in this reckoning.
 const OF_NUMBERS: u64 = 10;
 
@@ -24,12 +24,12 @@ pub(super) fn freeze(asked: &Transfer, training: &Dataset, samples: u64) -> (Fre
     } else if samples / groups < ENOUGH {
         (
             Freeze::All,
-            "fewer than 20 samples a class: a head on fixed features",
+            "fewer than 10 samples a class: a head on fixed features",
         )
     } else {
         (
             Freeze::None,
-            "20 samples a class or more: training the whole trunk pays",
+            "10 samples a class or more: training the whole trunk pays",
         )
     }
 }

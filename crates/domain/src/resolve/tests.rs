@@ -160,10 +160,10 @@ fn the_number_of_samples_decides_what_trains() {
             .find(|one| one.option == "freeze");
         (freeze.unwrap().value, resolution.recipe)
     };
-    let (freeze, recipe) = settled(19);
+    let (freeze, recipe) = settled(9);
     assert_eq!(freeze, json!("all"));
     assert!(recipe.trainable.is_empty());
-    let (freeze, recipe) = settled(20);
+    let (freeze, recipe) = settled(10);
     assert_eq!(freeze, json!("none"));
     assert!(!recipe.trainable.is_empty());
     // The head starts at the probe either way.
