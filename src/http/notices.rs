@@ -102,8 +102,9 @@ impl Notices {
             }
             match db::events::counts(pool, &jobs).await {
                 Ok(counts) => {
-                    let changed = self.jobs.changed(&counts);
-                    changed.for_each(|job| self.say(job.to_string()));
+                    for job in self.jobs.changed(&counts) {
+                        self.say(job.to_string());
+                    }
                     sleep(LOOK).await;
                 }
                 Err(error) => {
@@ -147,7 +148,7 @@ impl Awaited {
 
     /// Those that have more events than at the last look, and those that are looked at for the first time: their waiters may
     /// have looked long before.
-    fn changed(&self, counts: &[(JobId, i64)]) -> impl Iterator<Item = JobId> {
+    fn changed(&self, counts: &[(JobId, i64)]) -> Vec<JobId> {
         let mut jobs = self.lock();
         let mut changed = Vec::new();
         for &(id, events) in counts {
@@ -157,7 +158,7 @@ impl Awaited {
                 changed.push(id);
             }
         }
-        changed.into_iter()
+        changed
     }
 }
 

@@ -12,10 +12,10 @@ pub(super) async fn run(worker: &Worker) {
             Ok(weeks) => tracing::info!("forgot the steps of jobs of {weeks} weeks"),
             Err(error) => tracing::warn!("cannot make room for steps: {error}"),
         }
+        tokio::time::sleep(timing.sweep().mul_f64(rand::random_range(0.5..1.5))).await;
         if let Err(error) = db::workers::forget(&worker.pool).await {
             tracing::warn!("cannot forget old workers: {error}");
         }
-        tokio::time::sleep(timing.sweep().mul_f64(rand::random_range(0.5..1.5))).await;
         let sweep = retention::sweep(&worker.pool, &worker.objects, timing.orphan());
         if let Err(error) = sweep.await {
             tracing::warn!("cannot look for what nothing needs: {error:#}");
