@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 api=${URL:-http://127.0.0.1:8080}/v1
 get() { curl --silent --show-error --fail-with-body "$@"; }
+# A long poll answers after a minute at the latest; a job may take longer.
+finished() { until get "$api/fine_tuning/jobs/$1?wait=60&until=terminal" | grep -o '"status": *"\(succeeded\|failed\|cancelled\)"'; do :; done; }
 
 data=$(get "$api/files?limit=100" | grep -o '"id": *"file-[0-9a-f]*", *"object": *"file", *"bytes": *[0-9]*, *"created_at": *[0-9]*, *"filename": *"clipart.zip"' |
     grep -o 'file-[0-9a-f]*' | head -1)
@@ -14,11 +16,7 @@ for model in $(get "$api/models?owned_by=base&source_task=image+classification" 
     # With everything frozen, pictures run through the trunk once; the head takes seconds.
     id=$(get "$api/fine_tuning/jobs" --json '{"model": "'"$model"'", "training_file": "'"$data"'", "seed": 7,
         "method": {"type": "transfer", "transfer": {"freeze": "all"}}}' | grep -o 'ftjob-[0-9a-f]*' | head -1)
-    for _ in 1 2 3 4 5 6; do
-        status=$(get "$api/fine_tuning/jobs/$id?wait=60&until=terminal" | grep -o '"status": *"[a-z]*"' | head -1)
-        case $status in *running* | *queued*) ;; *) break ;; esac
-    done
-    echo "$model: $status"
+    echo "$model: $(finished "$id")"
     get "$api/fine_tuning/jobs/$id/report" | tr -d '\n' | grep -o '"transferability": *{[^}]*}'
     jobs+=("$id")
 done

@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 api=${URL:-http://127.0.0.1:8080}/v1
 get() { curl --silent --show-error --fail-with-body "$@"; }
+# A long poll answers after a minute at the latest; a job may take longer.
+finished() { until get "$api/fine_tuning/jobs/$1?wait=60&until=terminal" | grep -o '"status": *"\(succeeded\|failed\|cancelled\)"'; do :; done; }
 
 # A base model is registered once; its weights are checked tensor by tensor.
 if ! get "$api/models/lite0" >/dev/null 2>&1; then
@@ -21,7 +23,7 @@ get "$api/files/$data/report" | grep -o '"unusable": *[0-9]*'
 job=$(get "$api/fine_tuning/jobs" --json '{"model": "lite0", "training_file": "'"$data"'", "suffix": "example", "seed": 7,
     "method": {"type": "transfer", "transfer": {"freeze": "all"}}}' |
     grep -o 'ftjob-[0-9a-f]*' | head -1)
-get "$api/fine_tuning/jobs/$job?wait=60&until=terminal" | grep -o '"status": *"[a-z]*"' | head -1
+finished "$job"
 get "$api/fine_tuning/jobs/$job/report" | grep -o '"accuracy": *[0-9.]*'
 
 model=$(get "$api/fine_tuning/jobs/$job" | grep -o 'ft:[^"]*' | head -1)

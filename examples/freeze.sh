@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 api=${URL:-http://127.0.0.1:8080}/v1
 get() { curl --silent --show-error --fail-with-body "$@"; }
+# A long poll answers after a minute at the latest; a job may take longer.
+finished() { until get "$api/fine_tuning/jobs/$1?wait=60&until=terminal" | grep -o '"status": *"\(succeeded\|failed\|cancelled\)"'; do :; done; }
 
 # Stages from the input side to the features; `freeze` takes these names.
 get "$api/models/lite0/layers" | grep -o '"name": *"[a-z_]*[0-9.]*"' | sort -u | head -20
@@ -20,8 +22,4 @@ curl --silent "$api/fine_tuning/jobs" --json "$(job '{"blocks": ["blockz.0"]}')"
 
 # The last stage and the head train; everything before them keeps its weights, bit for bit.
 id=$(get "$api/fine_tuning/jobs" --json "$(job '{"last_stages": 1}')" | grep -o 'ftjob-[0-9a-f]*' | head -1)
-for _ in 1 2 3 4 5 6; do
-    status=$(get "$api/fine_tuning/jobs/$id?wait=60&until=terminal" | grep -o '"status": *"[a-z]*"' | head -1)
-    case $status in *running* | *queued*) ;; *) break ;; esac
-done
-echo "$status"
+finished "$id"

@@ -25,6 +25,7 @@ use crate::{
         recipe::{Recipe, Resolved},
         request::{Auto, Transfer},
     },
+    http::determinism::Determinism,
 };
 
 /// Of an attempt's log, in the job.
@@ -230,20 +231,6 @@ pub(super) struct JobFailure {
     pub permanent: bool,
 }
 
-/// What makes a second run give the same bits.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Determinism {
-    pub seed: u64,
-    /// Of the last attempt.
-    pub device: Option<String>,
-    /// Of the last attempt: sums are in another order with another number.
-    pub threads: Option<u32>,
-    /// Whether that holds on this device; unknown before the first attempt.
-    pub bitwise: Option<bool>,
-    /// Why it does not hold, where it does not.
-    pub reason: Option<String>,
-}
-
 /// A job with what its object takes from other tables, all of one moment.
 pub(super) struct Seen {
     pub job: Job,
@@ -352,6 +339,7 @@ fn object(seen: Seen, now: OffsetDateTime) -> JobObject {
         eta_seconds: eta,
     };
     let queue = place.map(|place| queue(place, now));
+    let determinism = Determinism::of(&job, &attempts);
     let timestamp = |at: Option<OffsetDateTime>| at.map(OffsetDateTime::unix_timestamp);
     JobObject {
         id: job.id,
@@ -405,19 +393,7 @@ fn object(seen: Seen, now: OffsetDateTime) -> JobObject {
             param: error.param,
             permanent: error.permanent,
         }),
-        determinism: Determinism {
-            seed: job.seed,
-            bitwise: job
-                .device
-                .as_deref()
-                .map(|device| device == "cpu" && job.best_effort.is_none()),
-            reason: job.best_effort.or_else(|| {
-                let device = job.device.as_deref().filter(|device| *device != "cpu")?;
-                Some(format!("sums on `{device}` have no fixed order"))
-            }),
-            device: job.device,
-            threads: job.threads,
-        },
+        determinism,
     }
 }
 

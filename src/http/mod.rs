@@ -13,6 +13,7 @@ mod base_models;
 mod contract;
 mod controls;
 mod curves;
+mod determinism;
 mod download;
 mod envelope;
 pub mod error;

@@ -1,8 +1,6 @@
 //! A job that goes on from a model or a checkpoint: it begins where that ended, renumbers no class, and says what it did to
 //! the classes that were known.
 
-use std::path::Path;
-
 use rehead::db::{
     checkpoints,
     jobs::{self, Created, NewJob},
@@ -13,11 +11,10 @@ use rehead_domain::{
     checkpoint::Metrics,
     job::{JobStatus, Outcome},
     progress::{Progress, exit},
-    recipe::{BatchNorm, Inherited, Recipe},
+    recipe::{BatchNorm, Recipe},
     report::{Report, Scores, SingleLabelScores},
-    work::{PlanWeights, TrainPlan},
+    work::TrainPlan,
 };
-use rehead_trainer::train::checkpoint::hash_file;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -25,16 +22,8 @@ use crate::support::{
     data::{clipart_subset, demo, unzip, zip},
     queue::{Queue, checkpoint, new_model},
     service::Service,
-    training::{Material, Trainer, parameters, recipe},
+    training::{Material, Trainer, inherits, over, parameters, recipe},
 };
-
-fn over(weights: &Path, whole: bool) -> PlanWeights {
-    PlanWeights {
-        weights: weights.to_owned(),
-        sha256: hash_file(weights).unwrap().1,
-        whole,
-    }
-}
 
 /// Trains the last block and the head, with running statistics that move.
 fn partly() -> Recipe {
@@ -44,11 +33,6 @@ fn partly() -> Recipe {
         n_epochs: 3,
         ..recipe()
     }
-}
-
-fn inherits(labels: &[&str], known: u32) -> Option<Inherited> {
-    let labels = labels.iter().map(|&label| label.to_owned()).collect();
-    Some(Inherited { labels, known })
 }
 
 fn ends(run: &mut Trainer) -> Vec<Progress> {

@@ -154,7 +154,7 @@ async fn a_job_says_what_scarce_memory_made_of_it() {
         .await;
     let job = service.ended(&job).await;
     assert_eq!(job["status"], "succeeded", "{job}");
-    assert_eq!(job["determinism"]["bitwise"], false, "{job}");
+    assert_eq!(job["determinism"]["guarantee"], "best_effort", "{job}");
     let reason = job["determinism"]["reason"].as_str().unwrap();
     assert!(
         reason.contains("memory ran out: training now runs"),

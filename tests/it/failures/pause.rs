@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{
     attempts::{QUICK, long_job, material, outcomes, signal_all, weights},
@@ -59,6 +59,8 @@ async fn a_paused_job_frees_its_device_and_goes_on_exactly() {
         "paused"
     );
 
+    let exact = json!("exact");
+    assert_eq!(paused["determinism"]["guarantee"], exact, "{paused}");
     let resumed = service.ask(&job, "resume").await.ok();
     assert!(["queued", "running"].contains(&resumed["status"].as_str().unwrap()));
     let ended = service.ended(&job).await;
@@ -74,7 +76,31 @@ async fn a_paused_job_frees_its_device_and_goes_on_exactly() {
         weights(&service, &straight).await,
         "the paused run ended with other weights"
     );
+    assert_eq!(ended["determinism"]["guarantee"], exact, "{ended}");
     invariants(&service.pool().await).await;
+}
+
+/// Sums come out in another order there, and a user who compares weights must know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_went_on_with_another_number_of_threads_says_so() {
+    let service = Service::start().await;
+    let worker = service.worker("one-thread", &QUICK);
+    let file = material(&service).await;
+    let job = long_job(&service, &file, EPOCHS).await;
+    service.has_checkpoint(&job).await;
+    service.ask(&job, "pause").await.ok();
+    becomes(&service, &job, "paused").await;
+    drop(worker);
+
+    let mut arguments = QUICK.to_vec();
+    arguments.extend(["--threads", "2"]);
+    let _worker = service.worker("two-threads", &arguments);
+    service.ask(&job, "resume").await.ok();
+    let ended = service.ended(&job).await;
+    let determinism = &ended["determinism"];
+    assert_eq!(determinism["guarantee"], "best_effort", "{ended}");
+    let reason = determinism["reason"].as_str().unwrap();
+    assert!(reason.contains("1 and 2 threads"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,15 +13,16 @@ use rehead_domain::{
     id::{FileId, JobId},
     progress::{Inspected, Progress},
     recipe::{
-        Adapter, BatchNorm, EarlyStopping, Head, HeadInit, Loss, Metric, Optimizer, Precision,
-        Recipe, Schedule, Task,
+        Adapter, BatchNorm, EarlyStopping, Head, HeadInit, Inherited, Loss, Metric, Optimizer,
+        Precision, Recipe, Schedule, Task,
     },
     request,
-    work::{DatasetLimits, PLAN, PlanModel, TrainPlan},
+    work::{DatasetLimits, PLAN, PlanModel, PlanWeights, TrainPlan},
 };
 use rehead_trainer::{
     data::inspect,
     models::registry::{self, Architecture},
+    train::checkpoint::hash_file,
 };
 use serde_json::{Value, json};
 use tch::{Device, Tensor, nn};
@@ -71,6 +72,21 @@ pub(crate) fn recipe() -> Recipe {
         checkpoint_every_seconds: 3_600,
         seed: 7,
     }
+}
+
+/// Weights over a base model's, as a plan names them: a whole network's, or what a checkpoint trained.
+pub(crate) fn over(weights: &Path, whole: bool) -> PlanWeights {
+    PlanWeights {
+        weights: weights.to_owned(),
+        sha256: hash_file(weights).unwrap().1,
+        whole,
+    }
+}
+
+/// Goes on with a head of these labels, of which the first `known` have rows already.
+pub(crate) fn inherits(labels: &[&str], known: u32) -> Option<Inherited> {
+    let labels = labels.iter().map(|&label| label.to_owned()).collect();
+    Some(Inherited { labels, known })
 }
 
 /// Names of the architecture's parameters that begin with one of these.
