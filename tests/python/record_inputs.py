@@ -3,7 +3,8 @@ positions resampled, stems of other channels, pictures as a network sees them, s
 
     scripts/python.sh tests/python/record_inputs.py > tests/fixtures/inputs.json
 
-Needs torch 2.13.0 and timm 1.0.31. Weights follow from names (tests/fixtures/parity/README.md), so nothing is downloaded.
+Needs torch 2.13.0, timm 1.0.31 and `make demo-data`. Weights follow from names (tests/fixtures/parity/README.md), but for the
+published ones of EfficientNet-Lite0, which the demo brings.
 """
 
 import json
@@ -19,7 +20,8 @@ from timm.models import adapt_input_conv
 from timm.models.vision_transformer import checkpoint_filter_fn
 from timm.optim import param_groups_layer_decay
 
-IMAGES = pathlib.Path(__file__).resolve().parent.parent / "fixtures" / "images"
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+IMAGES = ROOT / "tests" / "fixtures" / "images"
 
 
 def told(tensor):
@@ -57,17 +59,26 @@ def adapted(name, stem, channels, side):
     return {"name": name, "stem": stem, "channels": channels, "side": side, **recorded}
 
 
-def pictures(name, side, crop_fraction, interpolation, mean, std):
-    """Photos through timm's evaluation transform and a network of usual weights."""
+def published_lite0(model):
+    """Under other names, but in timm's order."""
+    path = next((ROOT / ".deps" / "demo" / "lite0").rglob("*.pth"))
+    tensors = torch.load(path, map_location="cpu", weights_only=True).values()
+    model.load_state_dict(dict(zip(model.state_dict(), tensors, strict=True)), strict=True)
+    return model.eval()
+
+
+def pictures(name, side, crop_fraction, interpolation, mean, std, prepared=filled):
+    """Photos through timm's evaluation transform and a network of these weights."""
     transform = create_transform((3, side, side), interpolation=interpolation, crop_pct=crop_fraction, mean=mean, std=std)
     options = {"img_size": side} if name.startswith("vit") else {}
-    model = filled(timm.create_model(name, **options))
+    model = prepared(timm.create_model(name, **options))
     files = ["photo-wide.png", "photo-tall.png", "photo-small.png"]
     inputs = torch.stack([transform(Image.open(IMAGES / file).convert("RGB")) for file in files])
     with torch.no_grad():
         logits = model(inputs)
     recorded = {"inputs_l2": inputs.flatten(1).norm(dim=1).tolist(), "logits_first8": logits[:, :8].tolist()}
-    return {"name": name, "side": side, "files": files, **recorded, "logits_l2": logits.norm(dim=1).tolist()}
+    recorded["logits_l2"] = logits.norm(dim=1).tolist()
+    return {"name": name, "side": side, "published": prepared is not filled, "files": files, **recorded}
 
 
 def rates(steps, make):
@@ -126,6 +137,7 @@ print(json.dumps({
     "pictures": [
         pictures("resnet18", 64, 0.875, "bilinear", *IMAGENET),
         pictures("vit_tiny_patch16_224", 64, 0.9, "bicubic", (0.5,) * 3, (0.5,) * 3),
+        pictures("tf_efficientnet_lite0", 224, 0.875, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3, published_lite0),
     ],
     "one_cycle": {steps: one_cycle(steps) for steps in (10, 37, 200)},
     "cosine": {steps: cosine(steps) for steps in (7, 100)},

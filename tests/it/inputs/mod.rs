@@ -53,7 +53,7 @@ fn small_side(architecture: &Architecture) -> u32 {
     architecture.patch().map_or(64, |patch| 4 * patch)
 }
 
-fn features(trunk: &Trunk, images: &Tensor) -> Tensor {
+pub(crate) fn features(trunk: &Trunk, images: &Tensor) -> Tensor {
     tch::no_grad(|| trunk.forward(images, 0, Norm::Running))
 }
 

@@ -1,13 +1,15 @@
 //! What enters the network, and what the frozen part makes of it.
 
 use rehead_domain::{
-    base_model::Preprocessing,
+    base_model::{AskedPreprocessing, Preprocessing},
+    progress::Inspected,
     recipe::{BatchNorm, FreezePhase, Recipe},
 };
 use rehead_trainer::{
     data::{batch, image},
     models::{
         fast::Extractor,
+        import::{self, Import},
         ops::Norm,
         registry::{self, Architecture},
         trunk::Trunk,
@@ -19,8 +21,8 @@ use tch::{Device, Tensor, nn};
 
 use super::{build, layer4, train_on_images};
 use crate::{
-    inputs::{logits, recorded},
-    support::{numbers, training::input},
+    inputs::{features, logits, recorded},
+    support::{data, numbers, training::input},
 };
 
 /// A picture as a network sees it: f32 [1, 3, S, S].
@@ -35,17 +37,42 @@ fn seen(file: &str, preprocessing: &Preprocessing) -> Tensor {
     batch::normalize(&pixels.view([1, side, side, 3]), preprocessing, Device::Cpu)
 }
 
-/// timm's transform on Pillow, then a network of usual weights: three photos through the filters, crops, means and
-/// deviations of two families.
+/// The weights that the demo uses, in timm's names.
+fn published_lite0() -> Tensors {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("upload");
+    std::fs::write(&input, data::lite0_weights()).unwrap();
+    let plan = Import {
+        input: &input,
+        architecture: "tf_efficientnet_lite0",
+        max_bytes: 1 << 30,
+        preprocessing: &AskedPreprocessing::default(),
+    };
+    assert_eq!(
+        import::run(&plan, folder.path()).unwrap(),
+        Inspected::Accepted
+    );
+    let tensors = Tensor::read_safetensors(folder.path().join(import::MODEL)).unwrap();
+    tensors.into_iter().collect()
+}
+
+/// timm's transform on Pillow, then a network: three photos through the filters, crops, means and deviations of three
+/// families.
 #[test]
 fn trap_11_pictures_are_preprocessed_as_the_weights_expect() {
     tch::set_num_threads(2);
     for case in recorded()["pictures"].as_array().unwrap() {
         let architecture = registry::find(case["name"].as_str().unwrap()).unwrap();
         let preprocessing = input(architecture, case["side"].as_u64().unwrap() as u32);
+        let published = case["published"].as_bool().unwrap().then(published_lite0);
         let vs = nn::VarStore::new(Device::Cpu);
         let trunk = architecture.build(&vs.root(), &preprocessing);
-        numbers::fill(&trunk.named());
+        match &published {
+            Some(tensors) => {
+                weights::load_strict(&trunk.named(), tensors, &["classifier"]).unwrap();
+            }
+            None => numbers::fill(&trunk.named()),
+        }
         for (place, file) in case["files"].as_array().unwrap().iter().enumerate() {
             let what = format!("{} of {file}", architecture.name);
             let images = seen(file.as_str().unwrap(), &preprocessing);
@@ -57,7 +84,14 @@ fn trap_11_pictures_are_preprocessed_as_the_weights_expect() {
                 (norm - recorded).abs() < 1e-3 * recorded,
                 "{what}: {norm}, {recorded}"
             );
-            let found = logits(architecture, &trunk, &images).get(0);
+            let found = match &published {
+                Some(tensors) => {
+                    let of = |part: &str| &tensors[&format!("classifier.{part}")];
+                    features(&trunk, &images).linear(of("weight"), Some(of("bias")))
+                }
+                None => logits(architecture, &trunk, &images),
+            };
+            let found = found.get(0);
             let norm = case["logits_l2"][place].as_f64().unwrap();
             numbers::compare(&what, &found, &case["logits_first8"][place], norm).unwrap();
         }

@@ -25,8 +25,8 @@ use crate::{
     },
 };
 
-/// Of this file: raised when its way of computing changes.
-const VERSION: u32 = 1;
+/// Of this file and of `data::image`: raised when their way of computing changes.
+const VERSION: u32 = 2;
 /// Samples of one file.
 pub(super) const SHARD: usize = 1024;
 /// Samples that run through the trunk together, unless memory runs out; a power of two, so that all smaller ones divide

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Of this file and of `data::image`: raised when their pixels change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Samples that are decoded together.
 const CHUNK: usize = 64;
 /// Bytes of a header, far above any real one.
