@@ -10,7 +10,7 @@ use super::{
     file::SplitSizes,
     job_plan::ParameterCounts,
     progress::Usage,
-    recipe::{Optimizer, Precision, Recipe},
+    recipe::{HeadInit, Optimizer, Precision, Recipe},
 };
 
 const NUMBER_BYTES: u64 = 4;
@@ -20,6 +20,11 @@ const PROCESS_BYTES: u64 = 200 << 20;
 const UNUSED_BYTES: u64 = 64 << 20;
 /// Samples that run together outside training: `train::inputs` and `train::features`.
 const EVALUATION_BATCH: u64 = 32;
+
+/// Samples of a split that a probe is fitted to, at most: `train::probe`.
+const PROBE_SAMPLES: u64 = 20_000;
+/// Of each of their features: as it was computed, and in double precision as it is and scaled.
+const PROBE_BYTES: u64 = 4 + 8 + 8;
 
 /// Most memory that a trainer will hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -105,8 +110,10 @@ pub fn memory(
     layers: &Layers,
     parameters: ParameterCounts,
     tensor_bytes: u64,
+    samples: SplitSizes,
 ) -> Option<Memory> {
     let costs = Costs::of(recipe, layers)?;
+    let features = u64::from(adapter::adapted(recipe, layers).ok()?.feature_dim);
     let trained = parameters.trainable + parameters.head;
     let all = parameters.frozen + trained;
     let batch = u64::from(recipe.batch_size);
@@ -130,11 +137,18 @@ pub fn memory(
     };
     let saving = NUMBER_BYTES * trained * (1 + moments);
     let reading = NUMBER_BYTES * 2 * all;
+    let probing = match recipe.head.init {
+        HeadInit::Probe => {
+            let rows = samples.train.min(PROBE_SAMPLES) + samples.validation.min(PROBE_SAMPLES);
+            PROBE_BYTES * rows * features
+        }
+        HeadInit::Zero | HeadInit::Normal => 0,
+    };
     let peak_bytes = PROCESS_BYTES
         + UNUSED_BYTES
         + tensor_bytes
         + copied
-        + activation_bytes.max(saving).max(reading);
+        + activation_bytes.max(saving).max(reading).max(probing);
     Some(Memory {
         peak_bytes,
         activation_bytes,
@@ -218,7 +232,7 @@ mod tests {
         file::Dataset,
         freeze::tests::layers,
         id::FileId,
-        recipe::Task,
+        recipe::{Head, Task},
         request::parse,
         resolve::{Start, resolve},
     };
@@ -281,7 +295,11 @@ mod tests {
     fn memory_grows_with_the_batch_and_with_what_trains() {
         let layers = known();
         let names: Vec<&str> = layers.parameters().map(|one| one.name.as_str()).collect();
-        let peak = |recipe: &Recipe| memory(recipe, &layers, COUNTS, 4_000).unwrap().peak_bytes;
+        let peak_of = |recipe: &Recipe, samples| {
+            let memory = memory(recipe, &layers, COUNTS, 4_000, samples);
+            memory.unwrap().peak_bytes
+        };
+        let peak = |recipe: &Recipe| peak_of(recipe, SAMPLES);
         let (all, last) = (recipe(&names), recipe(&names[names.len() - 1..]));
         let larger = Recipe {
             batch_size: 16,
@@ -293,10 +311,21 @@ mod tests {
         };
         assert!(peak(&larger) > peak(&all) && peak(&all) > peak(&last));
         assert!(peak(&half) < peak(&all) && peak(&last) > peak(&recipe(&[])));
-        assert_eq!(
-            memory(&all, &crate::freeze::tests::layers(), COUNTS, 4_000),
-            None
-        );
+        let unknown = crate::freeze::tests::layers();
+        assert_eq!(memory(&all, &unknown, COUNTS, 4_000, SAMPLES), None);
+
+        // A probe holds features of so many samples, and no more.
+        let many = |train| SplitSizes { train, ..SAMPLES };
+        let probed = |train| peak_of(&recipe(&[]), many(train));
+        let zero = Recipe {
+            head: Head {
+                init: HeadInit::Zero,
+                ..all.head.clone()
+            },
+            ..recipe(&[])
+        };
+        assert!(probed(PROBE_SAMPLES) > peak_of(&zero, many(PROBE_SAMPLES)));
+        assert_eq!(probed(PROBE_SAMPLES), probed(PROBE_SAMPLES + 1));
     }
 
     #[test]

@@ -88,14 +88,15 @@ impl JobPlan {
             ),
         };
         let parameters = count(recipe, &left, head);
+        let tensor_bytes = tensor_bytes(parameters, recipe);
         Ok(Self {
             samples,
             steps_per_epoch,
             n_steps: steps_per_epoch * u64::from(recipe.n_epochs),
             head,
             parameters,
-            tensor_bytes: tensor_bytes(parameters, recipe),
-            memory: estimate::memory(recipe, layers, parameters, tensor_bytes(parameters, recipe)),
+            tensor_bytes,
+            memory: estimate::memory(recipe, layers, parameters, tensor_bytes, samples),
         })
     }
 }
