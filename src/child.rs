@@ -372,6 +372,9 @@ fn die_with_parent(command: &mut Command) {
             if u32::try_from(libc::getppid()) != Ok(parent) {
                 return Err(io::ErrorKind::NotConnected.into());
             }
+            // Whoever stops a service often signals all its processes: ours says itself when a child is to stop.
+            libc::signal(libc::SIGTERM, libc::SIG_IGN);
+            libc::signal(libc::SIGINT, libc::SIG_IGN);
             // A core would write the user's data to disk.
             libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core);
         }

@@ -16,12 +16,13 @@ use rehead::{
     config::{DatabaseArgs, GcArgs, LogArgs, ServeArgs, StoreArgs, TenantArgs, UpArgs, WorkArgs},
     db, http,
     objects::Objects,
-    postgres::{Postgres, StartOptions},
-    retention, worker,
+    postgres::{self, StartOptions},
+    reaper, retention, worker,
 };
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::Notify,
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -72,22 +73,17 @@ pub(crate) fn start_log(args: &LogArgs) {
 pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     let folder = make_data_dir(&args.data_dir)?;
     let _lock = lock(&folder)?;
-    // Before the runtime: Postgres stops when the thread that started it ends.
-    let postgres = match &args.database_url {
-        Some(_) => None,
+    let (postgres, database_url) = match &args.database_url {
+        Some(url) => (None, url.clone()),
         None => {
-            let dir = folder.join("postgres");
-            Some(Postgres::start(&StartOptions {
+            let postgres = postgres::Kept::start(StartOptions {
                 bin: args.pg_bin.clone(),
-                dir,
+                dir: folder.join("postgres"),
                 fsync: true,
-            })?)
+            })?;
+            let url = postgres.url().to_owned();
+            (Some(postgres), url)
         }
-    };
-    let database_url = match (&args.database_url, &postgres) {
-        (Some(url), _) => url.clone(),
-        (None, Some(postgres)) => postgres.url().to_owned(),
-        (None, None) => unreachable!("one of the two was just made: this is a bug"),
     };
     let store = StoreArgs {
         database_url,
@@ -99,6 +95,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         listen: args.listen,
         scratch: folder.join("scratch"),
         limits: args.limits.clone(),
+        leases: args.timing.leases.clone(),
     };
     let work = WorkArgs {
         work_dir: folder.join("work"),
@@ -132,9 +129,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         let _ = fs::remove_file(written);
         both
     });
-    if let Some(postgres) = postgres {
-        postgres.stop();
-    }
+    drop(postgres);
     result
 }
 
@@ -146,8 +141,13 @@ pub(crate) fn serve(store: &StoreArgs, args: &ServeArgs) -> anyhow::Result<()> {
         let (pool, objects) = opened?;
         let listener = listen(args).await?;
         announce(&format!("listening on http://{}", listener.local_addr()?));
-        let state = http::AppState::new(pool, objects, trainer()?, args);
-        http::serve(listener, state, shutdown).await
+        let state = http::AppState::new(pool.clone(), objects, trainer()?, args);
+        // Workers ring on lost connections; here a slow answer is what tells.
+        let never = Notify::new();
+        tokio::select! {
+            served = http::serve(listener, state, shutdown) => served,
+            () = reaper::run(&pool, &args.leases, None, &never) => Ok(()),
+        }
     })
 }
 

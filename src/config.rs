@@ -91,6 +91,8 @@ pub struct ServeArgs {
     pub scratch: PathBuf,
     #[command(flatten)]
     pub limits: HttpLimits,
+    #[command(flatten)]
+    pub leases: LeaseTiming,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -196,18 +198,35 @@ impl AdmissionArgs {
     }
 }
 
-/// Times of the queue. All are measured by the database's clock, but for the self-fence.
+/// When a worker counts as dead; the same for all processes of an installation.
 #[derive(Debug, Clone, Args)]
-pub struct Timing {
+pub struct LeaseTiming {
     /// Milliseconds after its last heartbeat that a lease ends
     #[arg(long, env = "REHEAD_LEASE_MS", default_value_t = 60_000)]
     pub lease_ms: u64,
-    /// Milliseconds between heartbeats; at most a third of the lease
-    #[arg(long, env = "REHEAD_HEARTBEAT_MS", default_value_t = 10_000)]
-    pub heartbeat_ms: u64,
     /// Milliseconds between two looks for dead leases
     #[arg(long, env = "REHEAD_REAP_MS", default_value_t = 5_000)]
     pub reap_ms: u64,
+}
+
+impl LeaseTiming {
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+
+    pub fn reap(&self) -> Duration {
+        Duration::from_millis(self.reap_ms)
+    }
+}
+
+/// Times of the queue. All are measured by the database's clock, but for the self-fence.
+#[derive(Debug, Clone, Args)]
+pub struct Timing {
+    #[command(flatten)]
+    pub leases: LeaseTiming,
+    /// Milliseconds between heartbeats; at most a third of the lease
+    #[arg(long, env = "REHEAD_HEARTBEAT_MS", default_value_t = 10_000)]
+    pub heartbeat_ms: u64,
     /// Milliseconds between two looks for work, when no notification comes
     #[arg(long, env = "REHEAD_POLL_MS", default_value_t = 1_500)]
     pub poll_ms: u64,
@@ -234,15 +253,11 @@ pub struct Timing {
 
 impl Timing {
     pub fn lease(&self) -> Duration {
-        Duration::from_millis(self.lease_ms)
+        self.leases.lease()
     }
 
     pub fn heartbeat(&self) -> Duration {
-        Duration::from_millis(self.heartbeat_ms.min(self.lease_ms / 3))
-    }
-
-    pub fn reap(&self) -> Duration {
-        Duration::from_millis(self.reap_ms)
+        Duration::from_millis(self.heartbeat_ms.min(self.leases.lease_ms / 3))
     }
 
     pub fn poll(&self) -> Duration {

@@ -25,6 +25,9 @@ pub mod child;
 /// The HTTP API: a handler parses, makes one or two calls of `db`, and replies.
 pub mod http;
 
+/// Ends attempts whose lease ran out.
+pub mod reaper;
+
 /// Claims work, holds its lease, runs a child, keeps what the child makes.
 pub mod worker;
 

@@ -116,20 +116,33 @@ pub async fn reject(
 /// Takes all but the last two and the best out of the job's list, under the lease. The caller deletes their objects,
 /// then calls `forget`.
 pub async fn supersede(pool: &PgPool, job: JobId, token: i64) -> sqlx::Result<Vec<Checkpoint>> {
+    let mut transaction = pool.begin().await?;
+    // A job that is being created holds what it goes on from: the statement after this one sees it.
+    sqlx::query!(
+        "with lease as (select job_id from job_leases where job_id = $1 and token = $2 for update)
+        select c.id from checkpoints c join lease on lease.job_id = c.job_id
+        where c.state = 'committed' and c.id not in (select kept_checkpoints($1)) for update of c",
+        job.0,
+        token
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
     let rows = sqlx::query_as!(
         CheckpointRow,
         r#"with lease as (select job_id from job_leases where job_id = $1 and token = $2 for update)
         update checkpoints c set state = 'deleting' from lease
         where c.job_id = lease.job_id and c.state = 'committed' and c.id not in (select kept_checkpoints($1))
             -- What another job is to go on from stays until that one has ended.
-            and not exists (select from jobs live where live.parent_checkpoint = c.id and live.finished_at is null)
+            and not exists (select from jobs live where live.parent_checkpoints @> array[c.id] and live.finished_at is null
+                and live.parent_checkpoints <> '{}')
         returning c.id, c.job_id, c.token, c.step, c.epoch, c.objects, c.bytes, c.manifest_sha256,
             c.metrics as "metrics: Json<Metrics>", c.best, c.created_at"#,
         job.0,
         token
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     Ok(rows.into_iter().map(Checkpoint::from).collect())
 }
 

@@ -200,8 +200,7 @@ pub async fn claim(
     let row = sqlx::query!(
         "with next as (
             select id from files
-            where status = 'uploaded' and purpose = 'fine-tune' and attempts < $3
-                and (lease_expires_at is null or lease_expires_at < now())
+            where status = 'uploaded' and purpose = 'fine-tune' and attempts < $3 and lease_expires_at is null
             order by created_at limit 1 for update skip locked
         )
         update files f set token = f.token + 1, attempts = f.attempts + 1, worker_id = $1,
@@ -296,9 +295,16 @@ pub async fn refuse(
     Ok(done.rows_affected() == 1)
 }
 
-/// Gives up on files whose validation crashed `MAX_ATTEMPTS` times. Called beside `queue::reap`.
-pub async fn give_up(pool: &PgPool) -> sqlx::Result<Vec<FileId>> {
-    let details = "the validation of this file crashed each time it was tried; check that its images open elsewhere";
+/// Frees files whose lease ran out, and gives up on those whose validation came to no end `MAX_ATTEMPTS` times. Called beside
+/// `queue::reap`.
+pub async fn reap(pool: &PgPool) -> sqlx::Result<Vec<FileId>> {
+    sqlx::query!(
+        "update files set lease_expires_at = null, worker_id = null
+        where status = 'uploaded' and lease_expires_at < now()"
+    )
+    .execute(pool)
+    .await?;
+    let details = "the validation of this file came to no end each time it was tried; check that its images open elsewhere";
     let errors = vec![Problem::new("", "inspection_crashed", details)];
     let report = FileReport {
         dataset: None,
@@ -307,8 +313,8 @@ pub async fn give_up(pool: &PgPool) -> sqlx::Result<Vec<FileId>> {
         warnings_omitted: 0,
     };
     let ids = sqlx::query_scalar!(
-        "update files set status = 'error', status_details = $1, report = $2, lease_expires_at = null, worker_id = null
-        where status = 'uploaded' and attempts >= $3 and (lease_expires_at is null or lease_expires_at < now())
+        "update files set status = 'error', status_details = $1, report = $2
+        where status = 'uploaded' and attempts >= $3 and lease_expires_at is null
         returning id",
         details,
         Json(&report) as Json<&FileReport>,

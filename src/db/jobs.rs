@@ -335,12 +335,13 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
         JobStatus::Queued => "the job waits for a worker",
         _ => "the job waits until its files are validated",
     };
+    let checkpoints: Vec<Uuid> = origin.checkpoints.iter().map(|one| one.0).collect();
     // Inputs are locked against `delete`, which locks them too. The cap may be passed by jobs that come at the same moment.
     let id = sqlx::query_scalar!(
         "with model as (
             select id from models where tenant_id = $2 and id = $3 and status = 'ready' for key share
         ), checkpoint as (
-            select id from checkpoints where id = $19 and state = 'committed' for key share
+            select id from checkpoints where id = any($19) and state = 'committed' for share
         ), training as (
             select id from files where tenant_id = $2 and id = $4 and purpose = 'fine-tune' for key share
         ), validation as (
@@ -348,12 +349,12 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
         ), job as (
             insert into jobs (id, tenant_id, model, training_file, validation_file, status, priority, idempotency_key,
                 body_sha256, result_model, seed, timeout_seconds, metadata, request, recipe, resolved, parent,
-                parent_checkpoint, device_mb, spec_version, events)
+                parent_checkpoints, device_mb, spec_version, events)
             select $1, t.id, model.id, training.id, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $18, $19,
                 $20, $21, case when $6 = 'queued' then 2 else 1 end
             from tenants t, model, training
             where t.id = $2 and ($5::uuid is null or exists (select from validation))
-                and ($19::uuid is null or exists (select from checkpoint)) and t.max_queued > (
+                and (select count(*) from checkpoint) = cardinality($19::uuid[]) and t.max_queued > (
                 select count(*) from jobs j where j.tenant_id = t.id and j.status in ('queued', 'validating_files', 'paused'))
             on conflict (tenant_id, idempotency_key) do nothing returning id
         ), event as (
@@ -381,7 +382,7 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
         Json(resolved) as Json<&[Resolved]>,
         waits,
         origin.parent.as_ref().map(Json) as Option<Json<&Parent>>,
-        origin.checkpoint.map(|checkpoint| checkpoint.0),
+        &checkpoints,
         job.resolution.as_ref().map_or(0, |resolution| convert::from_small(resolution.device_mb)),
         convert::from_small(SPEC_VERSION)
     );

@@ -141,6 +141,14 @@ pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     MIGRATOR.run(pool).await
 }
 
+/// Asks for nothing.
+///
+/// # Errors
+/// No answer.
+pub async fn ping(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::query("select").execute(pool).await.map(|_| ())
+}
+
 /// Whether every migration of this build is applied: part of `/readyz`.
 pub async fn is_migrated(pool: &PgPool) -> sqlx::Result<bool> {
     // Not checked at compile time: the table is sqlx's own, and may not exist yet.

@@ -319,7 +319,7 @@ pub async fn claim_import(
     let row = sqlx::query!(
         r#"with next as (
             select tenant_id, id from models
-            where status = 'importing' and attempts < $3 and (lease_expires_at is null or lease_expires_at < now())
+            where status = 'importing' and attempts < $3 and lease_expires_at is null
             order by created_at limit 1 for update skip locked
         )
         update models m set token = nextval('import_tokens'), attempts = m.attempts + 1, worker_id = $1,
@@ -446,13 +446,20 @@ pub async fn take_refused(
         .map(|problems| problems.0))
 }
 
-/// Gives up on imports that crashed `MAX_ATTEMPTS` times. Called beside `queue::reap`.
-pub async fn give_up_imports(pool: &PgPool) -> sqlx::Result<Vec<String>> {
-    let message = "the check of these weights crashed each time it was tried; check that the file loads elsewhere";
+/// Frees imports whose lease ran out, and gives up on those that came to no end `MAX_ATTEMPTS` times. Called beside
+/// `queue::reap`.
+pub async fn reap_imports(pool: &PgPool) -> sqlx::Result<Vec<String>> {
+    sqlx::query!(
+        "update models set lease_expires_at = null, worker_id = null
+        where status = 'importing' and lease_expires_at < now()"
+    )
+    .execute(pool)
+    .await?;
+    let message = "the check of these weights came to no end each time it was tried; check that the file loads elsewhere";
     let problems = [Problem::new("weights", "inspection_crashed", message)];
     sqlx::query_scalar!(
-        "update models set status = 'error', problems = $1, lease_expires_at = null, worker_id = null
-        where status = 'importing' and attempts >= $2 and (lease_expires_at is null or lease_expires_at < now())
+        "update models set status = 'error', problems = $1
+        where status = 'importing' and attempts >= $2 and lease_expires_at is null
         returning id",
         Json(&problems[..]) as Json<&[Problem]>,
         MAX_ATTEMPTS

@@ -19,8 +19,8 @@ pub struct Origin {
     pub base_model: String,
     /// `None` where the job starts from the base model itself.
     pub parent: Option<Parent>,
-    /// Where the parent is a checkpoint: kept while the job has not ended.
-    pub checkpoint: Option<CheckpointId>,
+    /// Where the parent is a checkpoint: it, and those that it lies over, oldest first. Kept while the job has not ended.
+    pub checkpoints: Vec<CheckpointId>,
 }
 
 impl Origin {
@@ -30,7 +30,7 @@ impl Origin {
             model: id.to_owned(),
             base_model: id.to_owned(),
             parent: None,
-            checkpoint: None,
+            checkpoints: Vec::new(),
         }
     }
 }
@@ -56,19 +56,19 @@ pub async fn of_model(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result
             model: id.to_owned(),
             base_model: row.base_model,
             parent: Some(parent(id, row.recipe.0, row.labels.0, vec![weights])),
-            checkpoint: None,
+            checkpoints: Vec::new(),
         }
     }))
 }
 
-/// A checkpoint to go on from; `None` where it, its job's own start, or its labels are gone.
+/// A checkpoint to go on from; `None` where it, a checkpoint that it lies over, its job's own start, or its labels are gone.
 pub async fn of_checkpoint(
     pool: &PgPool,
     tenant: TenantId,
     id: CheckpointId,
 ) -> sqlx::Result<Option<Origin>> {
     let row = sqlx::query!(
-        r#"select c.objects, c.manifest_sha256, j.model, j.parent as "parent: Json<Parent>",
+        r#"select c.objects, c.manifest_sha256, j.model, j.parent as "parent: Json<Parent>", j.parent_checkpoints,
             j.recipe as "recipe!: Json<Recipe>", coalesce(start.base_model, start.id) as "base_model!",
             made.labels as "labels?: Json<Vec<String>>", f.dataset as "dataset?: Json<Dataset>"
         from checkpoints c
@@ -76,7 +76,9 @@ pub async fn of_checkpoint(
         join models start on start.tenant_id = j.tenant_id and start.id = j.model
         left join models made on made.tenant_id = j.tenant_id and made.job_id = j.id
         left join files f on f.tenant_id = j.tenant_id and f.id = j.training_file
-        where c.id = $1 and j.tenant_id = $2 and c.state = 'committed' and j.recipe is not null"#,
+        where c.id = $1 and j.tenant_id = $2 and c.state = 'committed' and j.recipe is not null
+            and cardinality(j.parent_checkpoints)
+                = (select count(*) from checkpoints p where p.id = any(j.parent_checkpoints) and p.state = 'committed')"#,
         id.0,
         tenant.0
     );
@@ -98,11 +100,13 @@ pub async fn of_checkpoint(
         objects: row.objects,
         manifest_sha256: row.manifest_sha256,
     });
+    let below = row.parent_checkpoints.into_iter().map(CheckpointId);
+    let checkpoints = below.chain([id]).collect();
     Ok(Some(Origin {
         model: row.model,
         base_model: row.base_model,
         parent: Some(parent(&id.to_string(), recipe, labels, weights)),
-        checkpoint: Some(id),
+        checkpoints,
     }))
 }
 

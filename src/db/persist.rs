@@ -17,7 +17,7 @@ where
     let mut pause = FIRST_PAUSE;
     loop {
         match write().await {
-            Err(error) if passes(&error) => {
+            Err(error) if is_outage(&error) => {
                 tracing::warn!("{what}: trying again in {} ms: {error}", pause.as_millis());
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -28,7 +28,7 @@ where
 }
 
 /// Whether the same statement may pass later.
-fn passes(error: &sqlx::Error) -> bool {
+pub fn is_outage(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)

@@ -14,7 +14,8 @@ const MEASURED: i64 = 50;
 /// The place of a queued job.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Place {
-    /// Jobs that would be claimed before it, of all tenants.
+    /// Jobs that would be claimed before it: of its tenant those of a higher priority or age, of each other one those whose
+    /// turn comes before.
     pub ahead: u64,
     pub reason: WaitReason,
     /// Of a backoff.
@@ -32,7 +33,11 @@ pub struct Estimate {
 
 /// What Postgres counts.
 struct Row {
-    ahead: i64,
+    /// Of its tenant, and of all others.
+    own_ahead: i64,
+    others_ahead: i64,
+    /// Of its tenant, at once.
+    max_running: i32,
     run_at: OffsetDateTime,
     now: OffsetDateTime,
     tenant_paused: bool,
@@ -88,13 +93,38 @@ pub async fn get(
                             and not owner.paused and owner.running < owner.max_running
                     ) as is_kept
             ) room
+        ), own as (
+            select count(*) as ahead from job join jobs other on other.tenant_id = job.tenant_id and other.status = 'queued'
+                and other.resource_class = job.resource_class and other.run_at <= now()
+                and (other.priority, other.seq) < (job.priority, job.seq)
+        ), present as (
+            -- Who was away does not fall behind those that run, as in a claim.
+            select coalesce(min(vtime - 1 / weight), 0) as vtime from tenants where running > 0
+        ), turn as (
+            select t.id, greatest(t.vtime, present.vtime) + own.ahead / t.weight as vtime
+            from job join tenants t on t.id = job.tenant_id, own, present
+        ), others as (
+            -- The turns of other tenants until that of this job, as far as they have jobs.
+            select coalesce(sum(jobs.waiting), 0)::bigint as ahead
+            from (
+                select other.id, turn.id as before,
+                    (turn.vtime - greatest(other.vtime, present.vtime)) * other.weight as turns
+                from tenants other, turn, present
+                where other.id <> turn.id and not other.paused and other.running < other.max_running
+            ) other cross join job cross join lateral (
+                select count(*) as waiting from (
+                    select from jobs j where j.tenant_id = other.id and j.status = 'queued'
+                        and j.resource_class = job.resource_class and j.run_at <= now()
+                    -- Of equal turns, that of the older tenant comes first.
+                    limit greatest(case when other.id < other.before then floor(other.turns) + 1 else ceil(other.turns) end, 0)
+                ) waiting
+            ) jobs
         )
-        select (select count(*) from jobs other join tenants owner on owner.id = other.tenant_id
-                where other.status = 'queued' and other.resource_class = job.resource_class and other.run_at <= now()
-                    and not owner.paused and (other.priority, other.seq) < (job.priority, job.seq)) as "ahead!",
+        select own.ahead as "own_ahead!", others.ahead as "others_ahead!", t.max_running,
             job.run_at, now() as "now!", t.paused as tenant_paused, t.running >= t.max_running as "at_cap!",
-            able.slots as "slots!", able.fits as "fits!", able.reserved as "reserved!", running.busy as "busy!", measured.durations as "durations: Vec<f64>", running.remaining as "left!: Vec<f64>"
-        from job join tenants t on t.id = job.tenant_id, measured, running, able"#,
+            able.slots as "slots!", able.fits as "fits!", able.reserved as "reserved!", running.busy as "busy!",
+            measured.durations as "durations: Vec<f64>", running.remaining as "left!: Vec<f64>"
+        from job join tenants t on t.id = job.tenant_id, own, others, measured, running, able"#,
         id.0,
         tenant.0,
         MEASURED,
@@ -107,7 +137,7 @@ impl Row {
     fn place(&self) -> Place {
         let reason = self.reason();
         Place {
-            ahead: convert::to_count(self.ahead),
+            ahead: convert::to_count(self.own_ahead + self.others_ahead),
             reason,
             until: (reason == WaitReason::Backoff).then_some(self.run_at),
             estimate: self.estimate(reason),
@@ -134,7 +164,8 @@ impl Row {
         }
     }
 
-    /// The work before it, spread over the slots. Nothing is said where somebody else decides, or nothing was measured.
+    /// The work before it, spread over the slots; its tenant's own over those that it may have. Nothing is said where somebody
+    /// else decides, or nothing was measured.
     fn estimate(&self, reason: WaitReason) -> Option<Estimate> {
         let tells = matches!(
             reason,
@@ -146,9 +177,16 @@ impl Row {
             .filter(|_| tells && self.slots > 0)?;
         let backoff = (self.run_at - self.now).as_seconds_f64().max(0.0);
         let wait = |quantile: usize| {
-            let free = self.busy + self.ahead < self.slots;
-            let work = self.left.get(quantile)? + self.ahead as f64 * durations.get(quantile)?;
-            let seconds = if free { 0.0 } else { work / self.slots as f64 };
+            let duration = durations.get(quantile)?;
+            let ahead = self.own_ahead + self.others_ahead;
+            let work = self.left.get(quantile)? + ahead as f64 * duration;
+            let own_slots = i64::from(self.max_running).min(self.slots).max(1);
+            let own = self.own_ahead as f64 * duration / own_slots as f64;
+            let seconds = if self.busy + ahead < self.slots && self.own_ahead < own_slots {
+                0.0
+            } else {
+                own.max(work / self.slots as f64)
+            };
             Duration::try_from_secs_f64(seconds.max(backoff)).ok()
         };
         Some(Estimate {
@@ -164,7 +202,9 @@ mod tests {
 
     fn row() -> Row {
         Row {
-            ahead: 3,
+            own_ahead: 1,
+            others_ahead: 2,
+            max_running: 100,
             run_at: OffsetDateTime::UNIX_EPOCH,
             now: OffsetDateTime::UNIX_EPOCH,
             tenant_paused: false,
@@ -250,12 +290,22 @@ mod tests {
         assert_eq!(seconds(row()), Some((17, 42)));
         assert_eq!(
             seconds(Row {
-                ahead: 0,
+                own_ahead: 0,
+                others_ahead: 0,
                 busy: 1,
                 ..row()
             }),
             Some((0, 0))
         );
+        // A tenant that may have one of ten slots waits for its own.
+        let capped = Row {
+            own_ahead: 3,
+            others_ahead: 0,
+            slots: 10,
+            max_running: 1,
+            ..row()
+        };
+        assert_eq!(seconds(capped), Some((30, 60)));
         assert_eq!(
             seconds(Row {
                 durations: None,

@@ -46,11 +46,21 @@ pub async fn begin_to_delete_job(
     tenant: TenantId,
     job: JobId,
 ) -> sqlx::Result<Deleted> {
+    let mut transaction = pool.begin().await?;
+    // A job that is being created holds what it goes on from: the statement after this one sees it.
+    sqlx::query!(
+        "with job as (select id from jobs where id = $1 and tenant_id = $2 for update)
+        select c.id from checkpoints c join job on job.id = c.job_id for update of c",
+        job.0,
+        tenant.0
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
     let row = sqlx::query!(
         "with job as (select id, status, finished_at from jobs where id = $1 and tenant_id = $2 for update),
         live as (
-            select l.id from jobs l join checkpoints c on c.id = l.parent_checkpoint
-            where c.job_id = $1 and l.finished_at is null limit 1
+            select l.id from checkpoints c join jobs l on l.parent_checkpoints @> array[c.id]
+            where c.job_id = $1 and l.finished_at is null and l.parent_checkpoints <> '{}' limit 1
         ), checkpoint as (
             update checkpoints c set state = 'deleting' from job
             where c.job_id = job.id and job.finished_at is not null and not exists (select from live)
@@ -59,7 +69,9 @@ pub async fn begin_to_delete_job(
         job.0,
         tenant.0
     );
-    let Some(row) = row.fetch_optional(pool).await? else {
+    let row = row.fetch_optional(&mut *transaction).await?;
+    transaction.commit().await?;
+    let Some(row) = row else {
         return Ok(Deleted::NotFound);
     };
     if let Some(job) = row.needed_by {

@@ -7,6 +7,8 @@ use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use crate::db::persist::persist;
+
 mod admission;
 mod auth;
 mod base_models;
@@ -95,7 +97,7 @@ fn app(state: AppState) -> Router {
 /// Serves the API on `listener` until `shutdown`, then lets running requests end.
 ///
 /// # Errors
-/// The address is not loopback and no key exists; the database cannot be reached.
+/// The address is not loopback and no key exists; the database refuses.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     state: AppState,
@@ -104,10 +106,12 @@ pub async fn serve(
     let address = listener
         .local_addr()
         .context("the listener has no address")?;
-    let keys = state
-        .keys_exist()
-        .await
-        .context("the database cannot be asked for API keys")?;
+    // The database may have gone since it was connected to, and come back.
+    let asked = persist("looking for API keys", || state.keys_exist());
+    let Some(keys) = shutdown.run_until_cancelled(asked).await else {
+        return Ok(());
+    };
+    let keys = keys.context("the database cannot be asked for API keys")?;
     if !keys && !address.ip().is_loopback() {
         anyhow::bail!(
             "{address} can be reached from other machines, and there is no API key yet: make one with \

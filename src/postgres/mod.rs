@@ -4,6 +4,7 @@
 //! it SIGINT, its fast shutdown), and a leftover of an earlier run is waited for. Blocking: start it before tokio.
 
 mod home;
+mod kept;
 mod programs;
 
 use std::{
@@ -22,6 +23,7 @@ use nix::{
     unistd::Pid,
 };
 
+pub use self::kept::Kept;
 use home::{Home, User};
 use programs::Programs;
 
@@ -51,8 +53,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts a server and waits until it answers. Blocks. The calling thread must live as long as the process:
-    /// the server stops when it ends.
+    /// Starts a server and waits until it answers. Blocks. It stops when the calling thread ends.
     ///
     /// # Errors
     /// No programs found, a data folder of another major version, or what `initdb` or `postgres` said.
@@ -65,6 +66,8 @@ impl Postgres {
         if !data.join("PG_VERSION").exists() {
             initialize(&programs, &home, &data, fsync)?;
         }
+        // Why the one before ended.
+        let _ = fs::rename(&home.log, home.log.with_extension("log.1"));
         let deadline = Instant::now() + LEFTOVER;
         loop {
             let mut child = spawn(&programs, &home, &data, fsync)?;
@@ -112,6 +115,11 @@ impl Postgres {
         self.child.id()
     }
 
+    /// Whether its process has not ended.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Ends its connections, and waits until it has stopped. Dropping does the same.
     pub fn stop(self) {
         drop(self);
@@ -125,14 +133,14 @@ impl Drop for Postgres {
             (Signal::SIGQUIT, STOP),
             (Signal::SIGKILL, STOP),
         ] {
-            if !matches!(self.child.try_wait(), Ok(None)) {
+            if !self.is_running() {
                 return;
             }
             // Not reaped yet, so the id is still its own.
             let _ = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
             let deadline = Instant::now() + patience;
             while Instant::now() < deadline {
-                if !matches!(self.child.try_wait(), Ok(None)) {
+                if !self.is_running() {
                     return;
                 }
                 sleep(Duration::from_millis(10));

@@ -2,8 +2,7 @@
 //!
 //! A worker has slots for training (one, where it is not told otherwise) and one for inspections (data sets and base
 //! models), so that a long training holds up no upload. Every write carries the token of its claim; a worker that lost a claim kills its child and writes
-//! nothing. In reading order: `attempt` (one try of a job), `inspect`, `lease`, `reaper`,
-//! `sweeper`.
+//! nothing. In reading order: `attempt` (one try of a job), `inspect`, `lease`, `sweeper`.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -20,6 +19,7 @@ use crate::{
     db::{self, persist::persist, workers::State},
     domain::id::{JobId, WorkerId},
     objects::Objects,
+    reaper,
 };
 
 mod attempt;
@@ -35,7 +35,6 @@ mod lease;
 mod ledger;
 mod listen;
 mod parent;
-mod reaper;
 mod relay;
 mod spare;
 mod sweeper;
@@ -102,7 +101,10 @@ pub async fn run(
     background.spawn(until(
         background_ends.clone(),
         Arc::clone(&worker),
-        |worker| async move { reaper::run(&worker).await },
+        |worker| async move {
+            let (leases, reconnected) = (&worker.args.timing.leases, &worker.wakes.reconnected);
+            reaper::run(&worker.pool, leases, Some(worker.id), reconnected).await;
+        },
     ));
     background.spawn(until(
         background_ends.clone(),

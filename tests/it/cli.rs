@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     process::{Command, Output},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -127,6 +127,37 @@ async fn a_model_is_made_at_the_terminal_and_is_there_after_a_restart() {
     );
     let fields: Vec<&str> = predicted.split('\t').collect();
     assert!(["animals", "food"].contains(&fields[1]), "{predicted}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_dies_under_a_running_service_is_started_again() {
+    let dir = tempfile::Builder::new()
+        .prefix("rehead-it-")
+        .tempdir()
+        .unwrap();
+    let (mut service, url) = up("up", dir.path());
+    let postmaster = || -> Option<i32> {
+        let file = dir.path().join("data/postgres/data/postmaster.pid");
+        let text = std::fs::read_to_string(file).ok()?;
+        text.lines().next()?.parse().ok()
+    };
+    let first = postmaster().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), Signal::SIGKILL).unwrap();
+    let http = reqwest::Client::new();
+    let ready = async || {
+        let asked = http.get(format!("{url}/readyz")).send().await;
+        asked.is_ok_and(|answer| answer.status() == 200)
+    };
+    let killed = Instant::now();
+    while postmaster() == Some(first) || !ready().await {
+        let log = service.log();
+        assert!(killed.elapsed() < Duration::from_secs(60), "{log}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let second = postmaster().unwrap();
+    service.signal(Signal::SIGTERM);
+    assert!(service.wait(Duration::from_secs(60)).success());
+    assert!(!is_alive(second), "left behind");
 }
 
 #[test]

@@ -3,13 +3,14 @@
 
 use rehead::db::{
     checkpoints,
+    controls::{self, Answer},
     jobs::{self, Created, NewJob},
     models, parents, queue,
     retention::{self, Claimant},
 };
 use rehead_domain::{
     checkpoint::Metrics,
-    job::{JobStatus, Outcome},
+    job::{Control, JobStatus, Outcome},
     progress::{Progress, exit},
     recipe::{BatchNorm, Recipe},
     report::{Report, Scores, SingleLabelScores},
@@ -382,11 +383,40 @@ async fn what_a_live_job_goes_on_from_stays() {
 
     // The claim has the parent, and the base model's own weights under it.
     let claimed = queue.claim().await.unwrap();
-    assert_eq!((claimed.job, claimed.parent), (second.id, Some(parent)));
+    assert_eq!((claimed.job, &claimed.parent), (second.id, &Some(parent)));
     assert_eq!(claimed.base_model.weights_sha256, "ef".repeat(32));
+
+    // A third goes on from the second, and so from the first too, when the second has ended.
+    let new = checkpoint(&claimed, 1, true);
+    let over = queue::commit_checkpoint(pool, second.id, claimed.token, &new).await;
+    let over = over.unwrap().unwrap();
+    let from_second = async || {
+        let origin = parents::of_checkpoint(pool, queue.tenant, over).await;
+        origin.unwrap()
+    };
+    let origin = from_second().await.unwrap();
+    assert_eq!(origin.checkpoints, [ids[0], over]);
+    let third = NewJob {
+        origin: origin.clone(),
+        ..queue.new_job()
+    };
+    let created = jobs::create(pool, &third).await.unwrap();
+    assert!(matches!(created, Created::New(_)), "{created:?}");
     let ended = queue::finish(pool, second.id, 1, &Outcome::Cancelled, None, &trace);
     assert_eq!(ended.await.unwrap(), Some(JobStatus::Cancelled));
+    assert_eq!(delete().await.unwrap(), retention::Deleted::InUse(third.id));
+    let cancelled = controls::ask(pool, queue.tenant, third.id, Control::Cancel);
+    assert!(matches!(cancelled.await.unwrap(), Answer::Accepted(_)));
     assert_eq!(delete().await.unwrap(), retention::Deleted::Begun);
+
+    // What the second's checkpoints lie over is gone, and nothing goes on from them.
+    assert_eq!(from_second().await, None);
+    let late = NewJob {
+        origin,
+        ..queue.new_job()
+    };
+    let created = jobs::create(pool, &late).await.unwrap();
+    assert!(!matches!(created, Created::New(_)), "{created:?}");
 
     // The base model's weights stay in the store for the model that was made of it, also without its row.
     let deleted = models::delete(pool, queue.tenant, "net").await.unwrap();

@@ -49,6 +49,72 @@ async fn run(queue: &Queue, statement: &'static str) {
     sqlx::query(statement).execute(queue.pool()).await.unwrap();
 }
 
+/// Ahead are the turns that others have before, not all that they wait with.
+#[tokio::test]
+async fn a_place_counts_turns_of_tenants() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    queue.job().await;
+    let other = queue.tenant("other").await;
+    let mut jobs = Vec::new();
+    for _ in 0..4 {
+        queue.job().await;
+        jobs.push(queue.job_of(other.0, other.1, 2).await);
+    }
+    let ahead = async || {
+        let mut ahead = Vec::new();
+        for &job in &jobs {
+            let place = places::get(pool, other.0, job).await.unwrap().unwrap();
+            ahead.push(place.ahead);
+        }
+        ahead
+    };
+    // One each, the older tenant first.
+    assert_eq!(ahead().await, [1, 3, 5, 7]);
+    // Two for one; no more than there are; none.
+    run(
+        &queue,
+        "update tenants set weight = 2 where name <> 'other'",
+    )
+    .await;
+    assert_eq!(ahead().await, [1, 4, 7, 8]);
+    run(
+        &queue,
+        "update tenants set weight = 1000 where name <> 'other'",
+    )
+    .await;
+    assert_eq!(ahead().await, [1, 6, 7, 8]);
+    run(
+        &queue,
+        "update tenants set max_running = 0 where name <> 'other'",
+    )
+    .await;
+    assert_eq!(ahead().await, [0, 1, 2, 3]);
+    run(
+        &queue,
+        "update tenants set max_running = 100, paused = true where name <> 'other'",
+    )
+    .await;
+    assert_eq!(ahead().await, [0, 1, 2, 3]);
+
+    // What is said is what is done.
+    run(
+        &queue,
+        "update tenants set weight = 2, paused = false where name <> 'other'",
+    )
+    .await;
+    let said = ahead().await;
+    for turn in 0..9 {
+        let claimed = queue.claim().await.unwrap();
+        let place = jobs.iter().position(|&job| job == claimed.job);
+        assert_eq!(
+            place,
+            said.iter().position(|&ahead| ahead == turn),
+            "{turn}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn workers_that_were_not_heard_of_for_a_month_are_forgotten() {
     let queue = Queue::start().await;

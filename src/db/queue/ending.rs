@@ -80,16 +80,18 @@ pub async fn finish(
 }
 
 /// Ends one attempt whose lease ran out more than `grace` ago, and says what became of its job. Call until `None`.
+///
+/// # Errors
+/// The database's; of an attempt that cannot be ended, once there is no other.
 pub async fn reap(pool: &PgPool, grace: Duration) -> sqlx::Result<Option<(JobId, JobStatus)>> {
-    loop {
-        let expired = sqlx::query!(
-            "select job_id, token from job_leases where expires_at < now() - make_interval(secs => $1)
-            order by expires_at limit 1",
-            convert::seconds(grace)
-        );
-        let Some(lease) = expired.fetch_optional(pool).await? else {
-            return Ok(None);
-        };
+    let expired = sqlx::query!(
+        "select job_id, token from job_leases where expires_at < now() - make_interval(secs => $1)
+        order by expires_at limit $2",
+        convert::seconds(grace),
+        REAPED_TOGETHER
+    );
+    let mut failed = None;
+    for lease in expired.fetch_all(pool).await? {
         let job = JobId(lease.job_id);
         let ending = Ending {
             outcome: "lost",
@@ -98,12 +100,18 @@ pub async fn reap(pool: &PgPool, grace: Duration) -> sqlx::Result<Option<(JobId,
             ..Ending::default()
         };
         let end = || end_attempt(pool, job, lease.token, ending, None);
-        // Another reaper may have been quicker, or a heartbeat came after all: then look for the next one.
-        if let Some(status) = retry(end).await? {
-            return Ok(Some((job, status)));
+        match retry(end).await {
+            Ok(Some(status)) => return Ok(Some((job, status))),
+            // Another reaper was quicker, or a heartbeat came after all.
+            Ok(None) => {}
+            Err(error) => failed = Some(error),
         }
     }
+    failed.map_or(Ok(None), Err)
 }
+
+/// Dead leases that are looked at in one call.
+const REAPED_TOGETHER: i64 = 100;
 
 /// How an attempt ends, for `end_attempt`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -136,7 +144,7 @@ async fn end_attempt(
         ), tenant as (
             update tenants t set running = t.running - 1 from lease where t.id = lease.tenant_id returning t.id
         ), verdict as (
-            -- The tenant comes first, as in a claim: two statements never wait for each other's rows.
+            -- After the tenant: of two ends of its jobs, one waits for the other here and nowhere else.
             select j.id, case
                 when $4 = 'succeeded' then 'succeeded'
                 when $4 = 'cancelled' or j.cancel_requested_at is not null then 'cancelled'

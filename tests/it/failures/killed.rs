@@ -53,6 +53,31 @@ async fn f05_f25_another_worker_goes_on_and_ends_with_the_same_weights() {
     invariants(&service.pool().await).await;
 }
 
+/// No other worker is there to notice: the server does.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_the_last_worker_that_died_can_be_cancelled_and_wait_for_another() {
+    let service = Service::start_with(&["--lease-ms", "3000", "--reap-ms", "300"]).await;
+    let worker = service.worker("last", &QUICK);
+    let file = material(&service).await;
+    let job = long_job(&service, &file, EPOCHS).await;
+    service.has_checkpoint(&job).await;
+    worker.signal(Signal::SIGKILL);
+    let path = service.path(&job);
+    let waits = service
+        .until(&path, "its end", |job| job["status"] == "queued")
+        .await;
+    assert_eq!(outcomes(&waits), ["lost"], "{waits}");
+
+    let worker = service.worker("another", &QUICK);
+    service.runs_attempt(&job, 2).await;
+    worker.signal(Signal::SIGKILL);
+    service.ask(&job, "cancel").await.ok();
+    let ended = service.ended(&job).await;
+    assert_eq!(ended["status"], "cancelled", "{ended}");
+    assert_eq!(outcomes(&ended), ["lost", "lost"], "{ended}");
+    invariants(&service.pool().await).await;
+}
+
 /// The trainer alone dies, as by the kernel's out-of-memory killer: the same worker goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_trainer_costs_one_attempt() {

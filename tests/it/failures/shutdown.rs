@@ -13,7 +13,7 @@ use nix::{
 use serde_json::Value;
 
 use crate::support::{
-    attempts::{QUICK, long_job, material, outcomes},
+    attempts::{QUICK, long_job, material, outcomes, signal_all},
     postgres::invariants,
     process::{Process, descendants, eventually, is_alive},
     service::Service,
@@ -76,6 +76,28 @@ async fn f27_a_sigterm_to_process_1_reaches_the_trainer() {
     let said = waiting["progress"]["step"].as_u64();
     assert!(step >= said && step > Some(0), "{step:?} after {said:?}");
     invariants(&service.pool().await).await;
+}
+
+/// As systemd does, or a batch system: the trainer must not end by it before the worker has told it to save.
+#[tokio::test(flavor = "multi_thread")]
+async fn f27_a_sigterm_to_all_processes_at_once_saves_the_state_too() {
+    let service = Service::start().await;
+    let mut first = service.worker("first", &QUICK);
+    let file = material(&service).await;
+    let job = long_job(&service, &file, 200).await;
+    service.has_checkpoint(&job).await;
+    signal_all(&first.descendants(), Signal::SIGTERM);
+    signal_all(&first.descendants(), Signal::SIGINT);
+    first.signal(Signal::SIGTERM);
+    assert!(
+        first.wait(Duration::from_secs(30)).success(),
+        "{}",
+        first.log()
+    );
+    let waiting = service.get(&service.path(&job)).await.ok();
+    assert_eq!(outcomes(&waiting), ["yielded"], "{waiting}");
+    assert_eq!(waiting["budgets"]["crashes"], 0, "{waiting}");
+    service.ask(&job, "cancel").await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
