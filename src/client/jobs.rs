@@ -153,6 +153,9 @@ fn why(job: &Value, now: i64) -> String {
         "tenant_at_cap" => "as many of its tenant's jobs run as may".to_owned(),
         "slots_busy" => "every worker is busy".to_owned(),
         "memory" => "no free worker has the memory that it needs".to_owned(),
+        "too_large" => {
+            "no worker has the memory that it needs, even if it ran nothing else".to_owned()
+        }
         "reserved" => {
             "room is kept for a job that needs more memory and has waited longer".to_owned()
         }

@@ -47,6 +47,8 @@ struct Row {
     /// Whether a worker with a slot left has the memory that it needs, and keeps it for nobody; and whether one has it and does.
     fits: bool,
     reserved: bool,
+    /// Whether a worker would have it, if it ran nothing else.
+    possible: bool,
     /// Median, and ninth tenth; of jobs, in seconds.
     durations: Option<Vec<f64>>,
     /// What is left of running jobs, were they as long. 0 where nothing was measured.
@@ -78,7 +80,8 @@ pub async fn get(
             ) held
         ), able as (
             select coalesce(sum(w.slots), 0) as slots, coalesce(bool_or(room.is_there and not room.is_kept), false) as fits,
-                coalesce(bool_or(room.is_there and room.is_kept), false) as reserved
+                coalesce(bool_or(room.is_there and room.is_kept), false) as reserved,
+                coalesce(bool_or(coalesce(w.capacity_mb, job.device_mb) >= job.device_mb), false) as possible
             from job join workers w on w.spec_version >= job.spec_version and w.state = 'active'
                 and w.last_seen_at > now() - make_interval(secs => $4)
             cross join lateral (
@@ -122,7 +125,8 @@ pub async fn get(
         )
         select own.ahead as "own_ahead!", others.ahead as "others_ahead!", t.max_running,
             job.run_at, now() as "now!", t.paused as tenant_paused, t.running >= t.max_running as "at_cap!",
-            able.slots as "slots!", able.fits as "fits!", able.reserved as "reserved!", running.busy as "busy!",
+            able.slots as "slots!", able.fits as "fits!", able.reserved as "reserved!",
+            able.possible as "possible!", running.busy as "busy!",
             measured.durations as "durations: Vec<f64>", running.remaining as "left!: Vec<f64>"
         from job join tenants t on t.id = job.tenant_id, own, others, measured, running, able"#,
         id.0,
@@ -151,6 +155,8 @@ impl Row {
             WaitReason::Backoff
         } else if self.slots == 0 {
             WaitReason::NoWorker
+        } else if !self.possible {
+            WaitReason::TooLarge
         } else if self.at_cap {
             WaitReason::TenantAtCap
         } else if self.busy >= self.slots {
@@ -213,6 +219,7 @@ mod tests {
             busy: 2,
             fits: true,
             reserved: false,
+            possible: true,
             durations: Some(vec![10.0, 20.0]),
             left: vec![4.0, 24.0],
         }
@@ -246,6 +253,14 @@ mod tests {
                     ..row()
                 },
                 WaitReason::TenantAtCap,
+            ),
+            (
+                Row {
+                    at_cap: true,
+                    possible: false,
+                    ..row()
+                },
+                WaitReason::TooLarge,
             ),
             (
                 Row {

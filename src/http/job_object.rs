@@ -321,7 +321,7 @@ fn object(seen: Seen, now: OffsetDateTime) -> JobObject {
         attempts,
         phases,
     } = seen;
-    let eta = eta_seconds(&job, now);
+    let eta = eta_seconds(&job, &phases, now);
     let progress = Progress {
         fraction: if job.status == JobStatus::Succeeded {
             1.0
@@ -411,7 +411,7 @@ fn queue(place: Place, now: OffsetDateTime) -> Queue {
 }
 
 /// From the speed so far; nothing while there is no speed.
-fn eta_seconds(job: &Job, now: OffsetDateTime) -> Option<u64> {
+fn eta_seconds(job: &Job, phases: &[PhaseSpan], now: OffsetDateTime) -> Option<u64> {
     if !job.status.is_leased() {
         return None;
     }
@@ -427,7 +427,8 @@ fn eta_seconds(job: &Job, now: OffsetDateTime) -> Option<u64> {
             n_steps.saturating_sub(progress.step) as f64 * samples / speed
         }
         (Phase::CachingFeatures, ..) if progress.fraction > 0.02 => {
-            let elapsed = (now - job.started_at?).as_seconds_f64();
+            let present = phases.last().filter(|span| span.ended_at.is_none())?;
+            let elapsed = (now - present.started_at).as_seconds_f64();
             elapsed * (1.0 - progress.fraction) / progress.fraction
         }
         _ => return None,

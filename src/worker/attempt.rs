@@ -28,6 +28,8 @@ use crate::{
     },
 };
 
+/// Bytes that come from the object store in a second, at the least; there is `stall_ms` besides.
+const BYTES_PER_SECOND: u64 = 1 << 20;
 /// Time a trainer has to end after its last word.
 const LAST_WORD: Duration = Duration::from_secs(10);
 
@@ -83,9 +85,6 @@ async fn whole(
     trainer: &mut Option<Child>,
 ) -> Option<JobStatus> {
     let (claimed, since) = (&taken.claimed, Instant::now());
-    if let Err(error) = checkpoints::sweep(worker, claimed, claimed.token - 1).await {
-        tracing::warn!(job.id = %claimed.job, "objects without a row stay: {error:#}");
-    }
     let left = Duration::from_secs_f64(
         (claimed.timeout_seconds as f64 - claimed.elapsed_seconds).max(0.0),
     );
@@ -108,17 +107,17 @@ async fn whole(
         Ok(ended) => ended,
         Err(fault) => fault.outcome()?.into(),
     };
-    let trace = match trainer {
+    let mut trace = match trainer {
         Some(trainer) => trace(trainer).await,
         None => Trace::default(),
     };
     log(claimed, &outcome);
-    let outcome = worker.health.judge(
-        &worker.args.admission,
-        claimed.job,
-        outcome,
-        since.elapsed(),
-    );
+    let (health, admission) = (&worker.health, &worker.args.admission);
+    trace.given_back = health.judge(admission, claimed.job, &outcome, since.elapsed());
+    let outcome = match &trace.given_back {
+        Some(_) => Outcome::Yielded,
+        None => outcome,
+    };
     note_memory(worker, taken).await;
     lease.end();
     let write = || {
@@ -148,6 +147,7 @@ async fn trace(trainer: &mut Child) -> Trace {
         exit_code: trainer.exit_code(),
         exit_signal: trainer.exit_signal(),
         log_tail: Some(trainer.log_tail()).filter(|log| !log.is_empty()),
+        given_back: None,
     }
 }
 
@@ -221,6 +221,18 @@ fn timed_out(claimed: &Claimed) -> Outcome {
     }
 }
 
+fn storage_hangs(patience: Duration) -> Outcome {
+    let message = format!(
+        "the job's data, weights and checkpoint did not come from the object store within {} s",
+        patience.as_secs()
+    );
+    Outcome::Failed {
+        code: "storage_error".to_owned(),
+        message,
+        retryable: true,
+    }
+}
+
 /// Lays out the folder, runs a trainer in it, and keeps what it makes.
 async fn drive(
     worker: &Worker,
@@ -230,7 +242,17 @@ async fn drive(
     trainer: &mut Option<Child>,
 ) -> Result<Ended, Fault> {
     let claimed = &taken.claimed;
-    let resumed = layout::lay_out(worker, claimed, folder).await?;
+    if let Err(error) = checkpoints::sweep(worker, claimed, claimed.token - 1).await {
+        tracing::warn!(job.id = %claimed.job, "objects without a row stay: {error:#}");
+    }
+    let packs = claimed.validation.iter().chain([&claimed.training]);
+    let bytes: u64 = packs.map(|pack| pack.bytes).sum();
+    let patience = worker.args.timing.stall() + Duration::from_secs(bytes / BYTES_PER_SECOND);
+    let laid_out = tokio::time::timeout(patience, layout::lay_out(worker, claimed, folder));
+    let Ok(resumed) = laid_out.await else {
+        return Ok(storage_hangs(patience).into());
+    };
+    let resumed = resumed?;
     if stops.must_let_go() {
         return Ok(Outcome::Yielded.into());
     }

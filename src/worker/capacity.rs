@@ -89,7 +89,7 @@ impl Promised {
         self.with(|promise| promise.pid = Some(pid.cast_signed()));
     }
 
-    /// Looks how much the trainer has taken at the most; on a CPU only.
+    /// Looks how much the trainer has taken at the most of the machine's memory.
     pub(super) fn look(&self) {
         self.with(|promise| {
             let peak_mb = promise.pid.and_then(|pid| status_mb(pid, "VmHWM:"));

@@ -24,51 +24,61 @@ pub(super) struct Health(Mutex<Record>);
 struct Record {
     /// Jobs whose attempts failed fast here, with no other attempt in between.
     streak: HashSet<JobId>,
-    quarantined_until: Option<Instant>,
+    /// Until when, and why.
+    quarantine: Option<(Instant, String)>,
     /// What `workers` was told last.
     told: Option<(State, Option<String>)>,
 }
 
 impl Health {
     /// Hears how an attempt ended that lasted so long. The failure that is one too many is this worker's, not the job's: its
-    /// job is handed back at no cost.
+    /// job is to be handed back at no cost, and this says why.
     pub(super) fn judge(
         &self,
         args: &AdmissionArgs,
         job: JobId,
-        outcome: Outcome,
+        outcome: &Outcome,
         lasted: Duration,
-    ) -> Outcome {
+    ) -> Option<String> {
         let mut record = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_be_ours = matches!(
-            outcome,
-            Outcome::Crashed { .. }
-                | Outcome::Failed {
-                    retryable: true,
-                    ..
-                }
-        );
-        if !may_be_ours || lasted >= args.fast_failure() {
+        let how = match outcome {
+            Outcome::Crashed { message } => Some(message),
+            // One sample was too much: that is the job.
+            Outcome::Failed { code, .. } if code == "out_of_memory" => None,
+            Outcome::Failed {
+                message, retryable, ..
+            } => retryable.then_some(message),
+            _ => None,
+        };
+        let Some(how) = how.filter(|_| lasted < args.fast_failure()) else {
             if !matches!(outcome, Outcome::Yielded) {
                 record.streak.clear();
             }
-            return outcome;
-        }
+            return None;
+        };
         record.streak.insert(job);
         if record.streak.len() < args.quarantine_after as usize {
-            return outcome;
+            return None;
         }
         record.streak.clear();
-        record.quarantined_until = Some(Instant::now() + args.quarantine());
-        Outcome::Yielded
+        let reason = format!(
+            "{} different jobs failed here one after the other, each within {} s, the last: {how}; \
+             it claims again after {} s, or a restart",
+            args.quarantine_after,
+            args.fast_failure().as_secs_f64(),
+            args.quarantine().as_secs_f64()
+        );
+        record.quarantine = Some((Instant::now() + args.quarantine(), reason));
+        Some(format!(
+            "the worker takes the blame and no more jobs: {how}"
+        ))
     }
 
-    /// Whether this worker claims nothing for now.
-    pub(super) fn is_quarantined(&self) -> bool {
+    /// Why this worker claims nothing for now, if it does.
+    pub(super) fn quarantine(&self) -> Option<String> {
         let record = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        record
-            .quarantined_until
-            .is_some_and(|until| until > Instant::now())
+        let (until, reason) = record.quarantine.as_ref()?;
+        (*until > Instant::now()).then(|| reason.clone())
     }
 
     /// Whether this is news; it is not told twice.
@@ -122,7 +132,7 @@ mod tests {
 
     fn crashed() -> Outcome {
         Outcome::Crashed {
-            message: "x".to_owned(),
+            message: "tripped over a cable".to_owned(),
         }
     }
 
@@ -133,16 +143,17 @@ mod tests {
         let poison = JobId::new();
         // One bad job, however often, says nothing of the worker.
         for _ in 0..9 {
-            assert_eq!(health.judge(&args, poison, crashed(), fast), crashed());
+            assert_eq!(health.judge(&args, poison, &crashed(), fast), None);
         }
-        assert_eq!(
-            health.judge(&args, JobId::new(), crashed(), fast),
-            crashed()
+        assert_eq!(health.judge(&args, JobId::new(), &crashed(), fast), None);
+        assert_eq!(health.quarantine(), None);
+        let third = health.judge(&args, JobId::new(), &crashed(), fast);
+        let (job, worker) = (third.unwrap(), health.quarantine().unwrap());
+        assert!(job.ends_with("tripped over a cable"), "{job}");
+        assert!(
+            worker.contains("the last: tripped over a cable;"),
+            "{worker}"
         );
-        assert!(!health.is_quarantined());
-        let third = health.judge(&args, JobId::new(), crashed(), fast);
-        assert_eq!(third, Outcome::Yielded, "given back at no cost");
-        assert!(health.is_quarantined());
     }
 
     #[test]
@@ -150,21 +161,21 @@ mod tests {
         let (health, args) = (Health::default(), args());
         let fast = Duration::from_millis(10);
         for _ in 0..9 {
-            health.judge(&args, JobId::new(), crashed(), fast);
-            health.judge(&args, JobId::new(), crashed(), fast);
-            health.judge(&args, JobId::new(), Outcome::Yielded, fast);
+            health.judge(&args, JobId::new(), &crashed(), fast);
+            health.judge(&args, JobId::new(), &crashed(), fast);
+            health.judge(&args, JobId::new(), &Outcome::Yielded, fast);
             let slow = Duration::from_secs(2);
-            health.judge(&args, JobId::new(), crashed(), slow);
+            health.judge(&args, JobId::new(), &crashed(), slow);
         }
-        for _ in 0..9 {
-            let users = Outcome::Failed {
-                code: "diverged".to_owned(),
+        for (code, retryable) in [("diverged", false), ("out_of_memory", true)].repeat(5) {
+            let jobs = Outcome::Failed {
+                code: code.to_owned(),
                 message: "x".to_owned(),
-                retryable: false,
+                retryable,
             };
-            health.judge(&args, JobId::new(), crashed(), fast);
-            health.judge(&args, JobId::new(), users, fast);
+            health.judge(&args, JobId::new(), &crashed(), fast);
+            health.judge(&args, JobId::new(), &jobs, fast);
         }
-        assert!(!health.is_quarantined());
+        assert_eq!(health.quarantine(), None);
     }
 }

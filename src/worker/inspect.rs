@@ -32,6 +32,8 @@ use crate::{
 const SETTLED_AT_ONCE: u32 = 100;
 /// Bytes an inspector gets through in a second, at the least; it has `stall_ms` besides.
 const BYTES_PER_SECOND: u64 = 128 << 10;
+/// Time before the next try after the disk was full.
+const AFTER_FULL: Duration = Duration::from_secs(5);
 /// Time before the next try after an inspector crashed.
 const AFTER_CRASH: Duration = Duration::from_secs(1);
 /// Bytes of a report or of `imported.json`.
@@ -43,6 +45,8 @@ enum Ended {
     Settled,
     /// To be tried again, here or elsewhere.
     Crashed(String),
+    /// There was no room here. It costs nothing, and is tried again.
+    Full(String),
     /// This worker stops.
     Stopped,
 }
@@ -152,32 +156,53 @@ async fn validate(
     let ended = tokio::select! {
         biased;
         () = lease.lost() => return tracing::warn!(file.id = %file.id, "lost the lease of a validation"),
-        ended = validate_held(worker, file, &lease, shutdown) => ended.unwrap_or_else(|fault| Ended::Crashed(fault.to_string())),
+        ended = validate_held(worker, file, &lease, shutdown) => ended.unwrap_or_else(|fault| Ended::of(&fault)),
     };
     lease.end();
-    let crashed = match ended {
-        Ended::Settled => {
-            // Jobs may wait for it.
-            worker.wakes.inspections.notify_one();
-            return;
-        }
-        Ended::Crashed(how) => {
-            tracing::warn!(file.id = %file.id, "a validation crashed: {how}");
-            true
-        }
-        Ended::Stopped => false,
-    };
+    if matches!(ended, Ended::Settled) {
+        // Jobs may wait for it.
+        worker.wakes.inspections.notify_one();
+        return;
+    }
+    let (crashed, pause) = ended.cost(&format!("file {}", file.id));
     if let Err(error) = db::files::release(&worker.pool, file.id, file.token, crashed).await {
         tracing::warn!(file.id = %file.id, "cannot hand a validation back; its lease will run out: {error}");
     }
-    pause(shutdown, crashed).await;
+    shutdown
+        .run_until_cancelled(tokio::time::sleep(pause))
+        .await;
 }
 
-async fn pause(shutdown: &CancellationToken, crashed: bool) {
-    if crashed {
-        shutdown
-            .run_until_cancelled(tokio::time::sleep(AFTER_CRASH))
-            .await;
+impl Ended {
+    fn of(fault: &Fault) -> Self {
+        let what = fault.to_string();
+        match fault {
+            Fault::Object(ObjectError::StorageFull { .. }) => Self::Full(what),
+            _ => Self::Crashed(what),
+        }
+    }
+
+    /// Of a child that says that another try may end otherwise.
+    fn of_failure(failure: Failure) -> Self {
+        match failure.code.as_str() {
+            "storage_full" => Self::Full(failure.message),
+            _ => Self::Crashed(failure.message),
+        }
+    }
+
+    /// Whether an inspection of `what` that is not settled counts as a crash, and the time before the next one here.
+    fn cost(&self, what: &str) -> (bool, Duration) {
+        match self {
+            Self::Settled | Self::Stopped => (false, Duration::ZERO),
+            Self::Crashed(how) => {
+                tracing::warn!("the inspection of {what} crashed: {how}");
+                (true, AFTER_CRASH)
+            }
+            Self::Full(how) => {
+                tracing::warn!("no room to inspect {what}, will try again: {how}");
+                (false, AFTER_FULL)
+            }
+        }
     }
 }
 
@@ -212,20 +237,7 @@ async fn validate_held(
             let stored = worker
                 .objects
                 .put_file(&format!("files/{hex}/pack.safetensors"), &pack)
-                .await;
-            let stored = match stored {
-                Err(ObjectError::StorageFull { .. }) => {
-                    let message = "the service's storage is full, so the data set could not be kept; upload it again later";
-                    return refuse(
-                        worker,
-                        file,
-                        vec![Problem::new("file", "storage_full", message)],
-                        lease,
-                    )
-                    .await;
-                }
-                stored => stored?,
-            };
+                .await?;
             lease.end();
             let write = || {
                 db::files::accept(
@@ -242,7 +254,7 @@ async fn validate_held(
         Inspected::Refused { problems } => {
             refuse_reported(worker, file, folder.path(), problems, lease).await
         }
-        Inspected::Failed(failure) if failure.retryable => Ok(Ended::Crashed(failure.message)),
+        Inspected::Failed(failure) if failure.retryable => Ok(Ended::of_failure(failure)),
         Inspected::Failed(failure) => {
             refuse(worker, file, vec![problem_of("file", failure)], lease).await
         }
@@ -326,24 +338,22 @@ async fn import_weights(
     let ended = tokio::select! {
         biased;
         () = lease.lost() => return tracing::warn!(model.id = import.id, "lost the lease of an import"),
-        ended = import_held(worker, import, &lease, shutdown) => ended.unwrap_or_else(|fault| Ended::Crashed(fault.to_string())),
+        ended = import_held(worker, import, &lease, shutdown) => ended.unwrap_or_else(|fault| Ended::of(&fault)),
     };
     lease.end();
-    let crashed = match ended {
-        Ended::Settled => return,
-        Ended::Crashed(how) => {
-            tracing::warn!(model.id = import.id, "an import crashed: {how}");
-            true
-        }
-        Ended::Stopped => false,
-    };
+    if matches!(ended, Ended::Settled) {
+        return;
+    }
+    let (crashed, pause) = ended.cost(&format!("base model {}", import.id));
     if let Err(error) = db::models::release_import(&worker.pool, import, crashed).await {
         tracing::warn!(
             model.id = import.id,
             "cannot hand an import back; its lease will run out: {error}"
         );
     }
-    pause(shutdown, crashed).await;
+    shutdown
+        .run_until_cancelled(tokio::time::sleep(pause))
+        .await;
 }
 
 async fn import_held(
@@ -388,7 +398,7 @@ async fn import_held(
         },
         Inspected::Refused { problems } => problems,
         Inspected::Failed(failure) if failure.retryable => {
-            return Ok(Ended::Crashed(failure.message));
+            return Ok(Ended::of_failure(failure));
         }
         Inspected::Failed(failure) => vec![problem_of("weights.file", failure)],
     };

@@ -5,7 +5,7 @@
 //! the lease held. Where this worker alone was cut off, its trainer works in vain for that long; its writes carry an old
 //! token and change nothing. The clock here counts the time a machine was suspended.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 use sqlx::PgPool;
@@ -148,12 +148,16 @@ impl Beats {
         let fence = self.timing.outage().max(self.timing.lease() * 3 / 4);
         let mut last_kept = asked;
         let mut pause = self.timing.heartbeat();
+        let mut rung = pin!(self.asked.notified());
         loop {
             let left = fence.saturating_sub(since_boot().saturating_sub(last_kept));
             tokio::select! {
                 () = tokio::time::sleep(pause.min(left)) => {}
-                () = self.asked.notified() => {}
+                () = &mut rung => {}
             }
+            // From here on: what is asked for while the heartbeat runs may have come too late for it.
+            rung.set(self.asked.notified());
+            rung.as_mut().enable();
             let asked = since_boot();
             let left = fence.saturating_sub(asked.saturating_sub(last_kept));
             let patience = left.min(self.timing.heartbeat());

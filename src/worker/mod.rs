@@ -250,14 +250,7 @@ impl Worker {
 
     /// Takes the next job, if this worker may be given any: its device works, and it is not in quarantine.
     async fn next(&self, shutdown: &CancellationToken) -> anyhow::Result<Option<Taken>> {
-        if self.health.is_quarantined() {
-            let admission = &self.args.admission;
-            let reason = format!(
-                "{} different jobs failed here one after the other, each within {} s; it claims again after {} s, or a restart",
-                admission.quarantine_after,
-                admission.fast_failure().as_secs_f64(),
-                admission.quarantine().as_secs_f64()
-            );
+        if let Some(reason) = self.health.quarantine() {
             self.tell(State::Quarantined, Some(&reason)).await;
             return Ok(None);
         }

@@ -112,6 +112,7 @@ pub(super) struct Relay<'a> {
     /// The job folder.
     folder: &'a Path,
     progress: JobProgress,
+    is_on_cpu: bool,
 }
 
 impl<'a> Relay<'a> {
@@ -132,6 +133,7 @@ impl<'a> Relay<'a> {
             promised: &taken.promised,
             folder,
             progress,
+            is_on_cpu: false,
         }
     }
 
@@ -140,12 +142,16 @@ impl<'a> Relay<'a> {
     /// # Errors
     /// `Lost`; a checkpoint that cannot be stored.
     pub(super) async fn hear(&mut self, line: Progress) -> Result<Heard, Fault> {
-        self.promised.look();
+        if self.is_on_cpu {
+            self.promised.look();
+        }
         let mut records = Records::default();
         match line {
             Progress::Ready {
                 device, threads, ..
             } => {
+                // Elsewhere the machine's memory is not what the job was promised.
+                self.is_on_cpu = device == "cpu";
                 records.device = Some((device, threads));
                 records.events.extend(set_back(
                     self.claimed.resume.as_ref().map(|from| from.step),

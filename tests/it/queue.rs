@@ -66,7 +66,7 @@ async fn skip_backoff(pool: &PgPool) {
 
 fn retryable(message: &str) -> Outcome {
     Outcome::Failed {
-        code: "out_of_memory".to_owned(),
+        code: "torch_error".to_owned(),
         message: message.to_owned(),
         retryable: true,
     }
@@ -453,6 +453,30 @@ async fn an_attempt_goes_on_from_the_last_good_checkpoint() {
     invariants(pool).await;
 }
 
+/// Another try may find more memory; a third would find the same.
+#[tokio::test]
+async fn one_sample_that_does_not_fit_is_tried_once_more_and_then_the_jobs_fault() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let job = queue.job().await;
+    for expected in [JobStatus::Queued, JobStatus::Failed] {
+        skip_backoff(pool).await;
+        let token = queue.claim().await.unwrap().token;
+        let outcome = Outcome::Failed {
+            code: "out_of_memory".to_owned(),
+            message: "freeze more".to_owned(),
+            retryable: true,
+        };
+        let trace = Trace::default();
+        let ended = queue::finish(pool, job, token, &outcome, None, &trace).await;
+        assert_eq!(ended.unwrap(), Some(expected));
+    }
+    let job = jobs::get(pool, queue.tenant, job).await.unwrap().unwrap();
+    let error = job.error.unwrap();
+    assert_eq!(error.code, "out_of_memory");
+    assert!(error.permanent, "{error:?}");
+}
+
 #[tokio::test]
 async fn budgets_end_a_job_that_fails_or_crashes_again_and_again() {
     let queue = Queue::start().await;
@@ -485,7 +509,7 @@ async fn budgets_end_a_job_that_fails_or_crashes_again_and_again() {
         .unwrap();
     assert_eq!(
         (error.code.as_str(), error.message.as_str()),
-        ("out_of_memory", "no memory")
+        ("torch_error", "no memory")
     );
 
     let crashing = queue.job().await;

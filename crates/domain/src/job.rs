@@ -157,6 +157,8 @@ pub enum WaitReason {
     SlotsBusy,
     /// No worker that has a slot left has as much device memory free as it needs.
     Memory,
+    /// No worker could have as much device memory as it needs, even if it ran nothing else.
+    TooLarge,
     /// Where it would fit, room is kept for a job that needs more memory and has waited long.
     Reserved,
     /// Nothing is in its way: a worker takes it, or one of those ahead, in a moment.
@@ -173,6 +175,7 @@ impl WaitReason {
             Self::TenantAtCap => "tenant_at_cap",
             Self::SlotsBusy => "slots_busy",
             Self::Memory => "memory",
+            Self::TooLarge => "too_large",
             Self::Reserved => "reserved",
             Self::Starting => "starting",
         }

@@ -38,6 +38,8 @@ pub struct Trace {
     pub exit_signal: Option<String>,
     /// The last lines of its standard error.
     pub log_tail: Option<String>,
+    /// Why its job is handed back, where nobody asked for that.
+    pub given_back: Option<String>,
 }
 
 /// Ends an attempt: job, lease, model (exactly when it succeeded) and last event in one statement.
@@ -57,7 +59,10 @@ pub async fn finish(
         ..Ending::default()
     };
     match outcome {
-        Outcome::Yielded => ending.outcome = "yielded",
+        Outcome::Yielded => {
+            ending.outcome = "yielded";
+            ending.message = trace.given_back.as_deref();
+        }
         Outcome::Succeeded => ending.outcome = "succeeded",
         Outcome::Cancelled => ending.outcome = "cancelled",
         Outcome::Failed {
@@ -148,7 +153,9 @@ async fn end_attempt(
             select j.id, case
                 when $4 = 'succeeded' then 'succeeded'
                 when $4 = 'cancelled' or j.cancel_requested_at is not null then 'cancelled'
-                when $4 = 'yielded' or ($4 = 'failed' and $5 and j.failures < j.max_failures)
+                -- Memory that one sample does not fit into: once more, where more of it is free, and then it is the job's fault.
+                when $4 = 'yielded' or ($4 = 'failed' and $5
+                        and j.failures < case when $6 = 'out_of_memory' then least(j.max_failures, 1) else j.max_failures end)
                     or ($4 in ('crashed', 'lost') and j.crashes < j.max_crashes)
                     then case when j.status = 'pausing' then 'paused' else 'queued' end
                 else 'failed' end as status, j.status as was
@@ -171,7 +178,8 @@ async fn end_attempt(
                         * least(interval '1 hour', interval '5 seconds' * (power(2, least(j.crashes, 20)) - 1))
                     else now() end,
                 error_code = case when verdict.status = 'failed' then coalesce($6, 'worker_crash_loop') end,
-                error_permanent = case when verdict.status = 'failed' then $4 = 'failed' and not $5 end,
+                error_permanent = case when verdict.status = 'failed'
+                    then $4 = 'failed' and (not $5 or coalesce($6 = 'out_of_memory', false)) end,
                 error_message = case when verdict.status = 'failed' then
                     case when $4 = 'failed' then $7::text
                     else format('%s attempts ended without a result; the last: %s', j.crashes + 1, $7::text) end end,
@@ -209,7 +217,7 @@ async fn end_attempt(
                     when 'failed' then error_message
                     when 'paused' then case when $4 = 'yielded' then 'the job is paused'
                         else format('attempt %s ended: %s; the job is paused', $2, $7::text) end
-                    else case when $4 = 'yielded' then format('attempt %s handed the job back', $2)
+                    else case when $4 = 'yielded' then format('attempt %s handed the job back%s', $2, ': ' || $7::text)
                         else format('attempt %s ended: %s; the job is tried again', $2, $7::text) end end,
                 jsonb_strip_nulls(jsonb_build_object('attempt', $2, 'outcome', $4, 'code', coalesce(error_code, $6),
                     'permanent', error_permanent))
