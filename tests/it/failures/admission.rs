@@ -158,7 +158,8 @@ async fn f25_memory_is_measured_before_a_claim_and_slots_share_it() {
         .await
         .unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(status(&service, &first).await, "queued");
+    let waits = service.get(&service.path(&first)).await.ok();
+    assert_eq!(waits["queue"]["reason"], "too_large", "{waits}");
     set(estimated).await;
     service.has_checkpoint(&first).await;
     service.has_checkpoint(&second).await;
