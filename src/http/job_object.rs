@@ -80,6 +80,8 @@ pub(super) struct JobObject {
     pub hyperparameters: Hyperparameters,
     /// Each `"auto"` that was asked for or left out, by its option's name.
     pub resolved: BTreeMap<String, Settled>,
+    /// Every training choice, once its files are validated; `trainable` names what `freeze` leaves to train. In lists `null`.
+    pub recipe: Option<Recipe>,
     /// Always empty.
     pub integrations: Vec<String>,
     pub metadata: BTreeMap<String, String>,
@@ -312,6 +314,14 @@ impl Seen {
     pub(super) fn object(self) -> JobObject {
         object(self, OffsetDateTime::now_utc())
     }
+
+    /// The object in a list: without what makes it long.
+    pub(super) fn listed(self) -> JobObject {
+        JobObject {
+            recipe: None,
+            ..self.object()
+        }
+    }
 }
 
 fn object(seen: Seen, now: OffsetDateTime) -> JobObject {
@@ -375,6 +385,7 @@ fn object(seen: Seen, now: OffsetDateTime) -> JobObject {
             transfer: job.request.transfer,
         },
         resolved: settled(job.resolved),
+        recipe: job.recipe,
         integrations: Vec::new(),
         metadata: job.request.metadata,
         metrics: job.metrics,

@@ -241,7 +241,7 @@ pub(super) async fn list(
         metadata,
     };
     let slice = Seen::list(state.pool(), tenant, page, &filter).await?;
-    let data = slice.rows.into_iter().map(Seen::object).collect();
+    let data = slice.rows.into_iter().map(Seen::listed).collect();
     Ok(axum::Json(List::new(
         data,
         slice.has_more,

@@ -58,6 +58,9 @@ async fn a_plan_is_what_the_job_then_does() {
     assert_eq!(job["resolved"], plan["resolved"]);
     let job = service.ended(&job).await;
     assert_eq!(job["status"], "succeeded", "{job}");
+    assert_eq!(job["recipe"], plan["recipe"]);
+    let listed = service.get("/v1/fine_tuning/jobs").await.ok();
+    assert_eq!(listed["data"][0]["recipe"], Value::Null);
     assert_eq!(job["progress"]["n_steps"], plan["n_steps"]);
     assert_eq!(job["progress"]["step"], plan["n_steps"]);
 

@@ -5,7 +5,7 @@ use std::{fs::File, io::Write, time::Duration};
 use serde_json::Value;
 
 use crate::support::{
-    attempts::{long_job, material},
+    attempts::{QUICK, long_job, material},
     data::{clipart_subset, files_below},
     process::eventually,
     service::Service,
@@ -44,7 +44,7 @@ async fn a_job_that_cannot_save_fails_by_name_and_others_go_on() {
         eprintln!("not run: this user may not mount a tmpfs");
         return;
     };
-    let roomy = service.worker("roomy", &[]);
+    let roomy = service.worker("roomy", &QUICK);
     let file = material(&service).await;
     drop(roomy);
     let hopeless = long_job(&service, &file, 3).await;
@@ -55,7 +55,7 @@ async fn a_job_that_cannot_save_fails_by_name_and_others_go_on() {
         .unwrap();
     let patient = long_job(&service, &file, 3).await;
     // Its folder holds the base weights, and no checkpoint beside them.
-    let cramped = service.worker("full/worker", &[]);
+    let cramped = service.worker("full/worker", &QUICK);
     let failed = service.ended(&hopeless).await;
     assert_eq!(failed["status"], "failed", "{failed}");
     assert_eq!(failed["error"]["code"], "storage_full", "{failed}");
@@ -67,7 +67,7 @@ async fn a_job_that_cannot_save_fails_by_name_and_others_go_on() {
     );
     drop(cramped);
 
-    let _roomy = service.worker("roomy", &[]);
+    let _roomy = service.worker("roomy", &QUICK);
     let ended = service.ended(&patient).await;
     assert_eq!(ended["status"], "succeeded", "{ended}");
 }

@@ -148,6 +148,8 @@ async fn several_labels_and_numbers_go_from_a_manifest_to_a_prediction() {
     let job = service.ended(&job).await;
     assert_eq!(job["status"], "succeeded", "{job}");
     labels_are_measured_and_predicted(&service, &job).await;
+    let started = first_evaluation(&service, &job).await;
+    assert!(number(&started["valid_micro_f1"]) > 0.6, "{started}");
 
     let file = service.dataset(numbers()).await;
     assert_eq!(file["dataset"]["task"], "regression");
@@ -161,13 +163,37 @@ async fn several_labels_and_numbers_go_from_a_manifest_to_a_prediction() {
     let job = service.ended(&job).await;
     assert_eq!(job["status"], "succeeded", "{job}");
     numbers_are_measured_and_predicted(&service, &job).await;
+    let started = first_evaluation(&service, &job).await;
+    assert!(number(&started["valid_r2"]) > 0.3, "{started}");
+
+    // On from it, on the trunk that it has; its head is fitted anew, and said to be.
+    let body = json!({
+        "model": job["fine_tuned_model"], "training_file": file["id"], "seed": 7,
+        "method": {"type": "transfer", "transfer": {"freeze": "all", "hyperparameters": {"n_epochs": 1}}},
+    });
+    let longer = service.post("/v1/fine_tuning/jobs", &body).await.ok();
+    assert_eq!(longer["resolved"]["labels"]["value"], "replace", "{longer}");
+    let longer = service.ended(&longer).await;
+    assert_eq!(longer["status"], "succeeded", "{longer}");
+    let started = first_evaluation(&service, &longer).await;
+    assert!(number(&started["valid_r2"]) > 0.3, "{started}");
+}
+
+/// That of the probe, before any step.
+async fn first_evaluation(service: &Service, job: &Value) -> Value {
+    assert_eq!(job["recipe"]["head"]["init"], "probe", "{job}");
+    let metrics = get(service, job, "/metrics").await;
+    let first = metrics["evaluations"][0].clone();
+    assert_eq!(first["step"], 0, "{metrics}");
+    println!("probe: {first}");
+    first
 }
 
 async fn refuses_options_of_other_tasks(service: &Service, file: &Value) {
     let body = json!({
         "model": "efficientnet_lite0", "training_file": file["id"],
         "method": {"type": "transfer", "transfer": {
-            "task": "regression", "head": {"init": "probe"}, "early_stopping": {"metric": "valid_r2"},
+            "task": "regression", "early_stopping": {"metric": "valid_r2"},
             "hyperparameters": {"loss": "mse", "label_smoothing": 0.1},
         }},
     });
@@ -184,7 +210,6 @@ async fn refuses_options_of_other_tasks(service: &Service, file: &Value) {
         ("method.transfer.task", "task_mismatch"),
         ("method.transfer.early_stopping.metric", "contradiction"),
         ("method.transfer.hyperparameters.loss", "contradiction"),
-        ("method.transfer.head.init", "contradiction"),
         (
             "method.transfer.hyperparameters.label_smoothing",
             "contradiction",

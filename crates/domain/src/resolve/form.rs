@@ -3,14 +3,14 @@
 
 use serde_json::json;
 
-use super::{NEW_CLASS, Start, mode};
+use super::{NEW_CLASS, Start, TASK_MISMATCH, mode};
 use crate::{
     base_model::Layers,
     cut::{self, PRE_LOGITS},
     file::Dataset,
     parent::Parent,
     problem::{Problem, suggestion},
-    recipe::{Adapter, HeadInit, HeadLayer, Inherited, Resolved},
+    recipe::{Adapter, HeadInit, HeadLayer, Inherited, Resolved, Task},
     request::{Auto, CONTRADICTION, Freeze, JobRequest, LabelRule, Transfer},
 };
 
@@ -74,7 +74,8 @@ pub(super) fn form(
 ) -> Result<Form, Vec<Problem>> {
     let mut problems = Vec::new();
     let inherited = match start.parent {
-        Some(parent) => inherited(asked, parent, training).map(Some),
+        Some(parent) => same_task(asked, parent, training)
+            .and_then(|()| inherited(asked, parent, training).map(Some)),
         None => without_parent(asked).map(|()| None),
     };
     let inherited = inherited.unwrap_or_else(|found| {
@@ -83,6 +84,7 @@ pub(super) fn form(
     });
     if let Some(parent) = start.parent
         && asked.labels != Auto::Value(LabelRule::Replace)
+        && training.task != Task::Regression
     {
         problems.extend(misfits(asked, parent, inherited.as_ref()));
     }
@@ -136,8 +138,13 @@ pub(super) fn form(
         }
     };
     if inherited.is_some() && asked.labels == Auto::Auto {
-        let reason = "the model knows every class of the file";
-        note("labels", json!(LabelRule::Keep), reason);
+        let (rule, reason) = if training.task == Task::Regression {
+            let reason = "the head of a regression is fitted anew, to the numbers of the file";
+            (LabelRule::Replace, reason)
+        } else {
+            (LabelRule::Keep, "the model knows every class of the file")
+        };
+        note("labels", json!(rule), reason);
     }
     Ok(Form {
         cut,
@@ -159,6 +166,28 @@ fn without_parent(asked: &Transfer) -> Result<(), Vec<Problem>> {
         CONTRADICTION,
         message,
     )])
+}
+
+/// A head can go on only with what it answers; one that answers with a number is fitted anew.
+fn same_task(asked: &Transfer, parent: &Parent, training: &Dataset) -> Result<(), Vec<Problem>> {
+    let path = "method.transfer.labels";
+    match &asked.labels {
+        Auto::Value(LabelRule::Replace) => Ok(()),
+        _ if parent.task != training.task => {
+            let message = format!(
+                "`{}` does {}, and the training file is for {}; set `\"labels\": \"replace\"` for a new head",
+                parent.id,
+                parent.task.as_str(),
+                training.task.as_str()
+            );
+            Err(vec![Problem::new(path, TASK_MISMATCH, message)])
+        }
+        Auto::Value(_) if training.task == Task::Regression => {
+            let message = "a regression has no labels; leave `labels` out".to_owned();
+            Err(vec![Problem::new(path, CONTRADICTION, message)])
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The classes of the result. The parent's keep their numbers, whatever the order in the file; new ones follow.

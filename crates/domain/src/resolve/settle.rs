@@ -295,11 +295,11 @@ pub(super) fn settle(
 /// Where the new head begins.
 fn head_init(task: Task, form: &Form) -> (HeadInit, &'static str) {
     match task {
-        Task::SingleLabelClassification if form.keeps_head() => (
+        _ if form.keeps_head() => (
             HeadInit::Zero,
             "the head goes on; what it lacks begins at the mean of its rows, so that no prediction changes at first",
         ),
-        Task::SingleLabelClassification if is_linear_head(&form.head) => (
+        _ if is_linear_head(&form.head) => (
             HeadInit::Probe,
             "the best linear head on fixed features: training begins there, and its result is no worse on the validation split",
         ),

@@ -4,7 +4,7 @@ use super::TASK_MISMATCH;
 use crate::{
     file::Dataset,
     problem::{Problem, one_of},
-    recipe::{HeadInit, Loss, Metric, Task},
+    recipe::{Loss, Metric, Task},
     request::{Auto, CONTRADICTION, ClassWeightRule, ClassWeights, JobRequest},
 };
 
@@ -94,12 +94,6 @@ pub(super) fn other_tasks(request: &JobRequest, task: Task) -> Vec<Problem> {
     }
     if task == Task::SingleLabelClassification {
         return problems;
-    }
-    if transfer.head.init == Auto::Value(HeadInit::Probe) {
-        let message = format!(
-            "a probe tells classes apart that exclude each other, as those of {name} do not; leave init out"
-        );
-        contradiction("head.init", message);
     }
     if matches!(asked.label_smoothing, Auto::Value(mass) if mass > 0.0) {
         let message = format!(

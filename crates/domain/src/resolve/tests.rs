@@ -407,6 +407,100 @@ fn goes_on(transfer: serde_json::Value, classes: &[&str]) -> Result<Recipe, Prob
         .map_err(|problems| problems[0].clone())
 }
 
+/// A data set for this task; `food` and `plants` are its classes, where it has any.
+fn for_task(task: Task) -> Dataset {
+    let data = dataset(&["food", "plants"], 40, 10);
+    Dataset {
+        task,
+        classes: match task {
+            Task::Regression => Vec::new(),
+            _ => data.classes,
+        },
+        ..data
+    }
+}
+
+#[test]
+fn the_head_of_every_task_begins_at_a_probe() {
+    let layers = layers();
+    let start = Start {
+        layers: &layers,
+        parent: None,
+    };
+    for task in [
+        Task::SingleLabelClassification,
+        Task::MultiLabelClassification,
+        Task::Regression,
+    ] {
+        let data = for_task(task);
+        let resolved = |transfer| resolve(&request(transfer), start, &data, None, 7).unwrap();
+        for transfer in [json!({}), json!({"head": {"init": "probe"}})] {
+            assert_eq!(resolved(transfer).recipe.head.init, HeadInit::Probe);
+        }
+        let deep = json!({"head": {"layers": [{"linear": 8}]}});
+        assert_eq!(resolved(deep).recipe.head.init, HeadInit::Zero);
+    }
+}
+
+/// A head that told classes apart says nothing of numbers; it is not thrown away in silence either.
+#[test]
+fn a_head_goes_on_only_with_its_own_task() {
+    let layers = layers();
+    let parent = |task| Parent {
+        task,
+        labels: match task {
+            Task::Regression => Vec::new(),
+            _ => parent().labels,
+        },
+        ..parent()
+    };
+    let tasks = [
+        Task::SingleLabelClassification,
+        Task::MultiLabelClassification,
+        Task::Regression,
+    ];
+    let pairs = tasks
+        .iter()
+        .flat_map(|&one| tasks.map(|other| (one, other)));
+    for (of_parent, of_file) in pairs {
+        let (parent, data) = (parent(of_parent), for_task(of_file));
+        let start = Start {
+            layers: &layers,
+            parent: Some(&parent),
+        };
+        let resolved = |transfer| resolve(&request(transfer), start, &data, None, 7);
+        let anew = resolved(json!({"labels": "replace"})).unwrap().recipe;
+        assert_eq!(anew.head.init, HeadInit::Probe);
+        match resolved(json!({})) {
+            Err(problems) => {
+                assert_ne!(of_parent, of_file, "{problems:?}");
+                assert_eq!(problems[0].code, TASK_MISMATCH);
+                assert_eq!(problems[0].path, "method.transfer.labels");
+            }
+            Ok(resolution) => {
+                assert_eq!(of_parent, of_file);
+                let settled = &resolution.resolved;
+                let labels = settled.iter().find(|one| one.option == "labels").unwrap();
+                let (rule, init) = match of_file {
+                    Task::Regression => ("replace", HeadInit::Probe),
+                    _ => ("keep", HeadInit::Zero),
+                };
+                assert_eq!(
+                    (&labels.value, resolution.recipe.head.init),
+                    (&json!(rule), init)
+                );
+            }
+        }
+    }
+    let (parent, data) = (parent(Task::Regression), for_task(Task::Regression));
+    let start = Start {
+        layers: &layers,
+        parent: Some(&parent),
+    };
+    let kept = resolve(&request(json!({"labels": "keep"})), start, &data, None, 7).unwrap_err();
+    assert_eq!(kept[0].code, CONTRADICTION);
+}
+
 #[test]
 fn a_job_that_goes_on_never_renumbers_a_class() {
     let labels = |transfer, classes: &[&str]| {

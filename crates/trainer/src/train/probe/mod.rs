@@ -4,12 +4,12 @@
 
 /// The solver.
 pub mod lbfgs;
-/// The objective.
-pub mod logistic;
+/// The objectives.
+pub mod linear;
 
 use tch::{Device, Kind, Tensor};
 
-use self::logistic::{Labelled, Linear};
+use self::linear::{Linear, Outputs, Ridge, Wanted};
 use super::{
     error::TrainError,
     order::permutation,
@@ -27,16 +27,16 @@ const SAMPLES: usize = 20_000;
 /// The best head on fixed features.
 #[derive(Debug)]
 pub struct Probe {
-    /// [classes, features] f32
+    /// [outputs, features] f32
     pub weight: Tensor,
-    /// `[classes]` f32
+    /// `[outputs]` f32
     pub bias: Tensor,
     /// Weight of the samples' loss against the penalty ½ ‖weight‖² on features of unit variance.
     pub c: f64,
 }
 
-/// Fits a path of probes to the train split and takes the one with the lowest log-loss on the validation split, of equals
-/// the smaller C. Of each split it takes at most `SAMPLES`, drawn by `seed`. The test split is not looked at. `features`
+/// Fits a path of probes to the train split and takes the one with the lowest loss on the validation split, of equals the
+/// smaller C: log-loss, that of each label where there are several, squares of a regression's deviations. Of each split it takes at most `SAMPLES`, drawn by `seed`. The test split is not looked at. `features`
 /// gives [N, features] of samples in evaluation. `None` when `stopped`.
 ///
 /// # Errors
@@ -47,29 +47,66 @@ pub fn fit(
     seed: u64,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Option<Probe>, TrainError> {
-    let labelled = |members: &[usize]| -> Result<Labelled, TrainError> {
+    let wanted = |members: &[usize]| {
         let members = drawn(members, seed);
-        let Targets::Class(all) = &samples.targets else {
-            let reason = "a probe tells classes apart that exclude each other";
-            return Err(TrainError::Plan(reason.to_owned()));
-        };
-        let labels: Vec<i64> = members.iter().map(|&i| all[i] as i64).collect();
-        Ok(Labelled {
+        Wanted {
+            outputs: outputs(samples, &members),
             features: features(&members)
                 .to_device(Device::Cpu)
                 .to_kind(Kind::Double),
-            labels: Tensor::from_slice(&labels),
-        })
+        }
     };
-    let (mut train, mut validation) = (labelled(&samples.train)?, labelled(&samples.validation)?);
+    let (mut train, mut validation) = (wanted(&samples.train), wanted(&samples.validation));
     let scale = Scale::of(&train.features);
     if !(scale.deviation.is_finite() && scale.mean.isfinite().all().int64_value(&[]) == 1) {
         return Err(TrainError::Diverged { step: 0 });
     }
     train.features = scale.apply(&train.features);
     validation.features = scale.apply(&validation.features);
-    let best = best_of_path(&train, &validation, samples.classes.len() as i64, stopped);
+    let best = match &train.outputs {
+        Outputs::Values(values) => {
+            let ridge = Ridge::new(&train.features, values);
+            best_of_path(&validation, stopped, |c| ridge.fit(c))
+        }
+        Outputs::Class(_) | Outputs::Labels(_) => {
+            let (outputs, features) = (samples.outputs() as i64, train.features.size()[1]);
+            let mut start = Linear::zero(outputs, features);
+            best_of_path(&validation, stopped, |c| {
+                let (linear, ..) = linear::fit(&train, c, &start, stopped);
+                start = linear.copy();
+                linear
+            })
+        }
+    };
     Ok(best.map(|(c, linear)| scale.unfold(c, &linear)))
+}
+
+/// What a head is to say of these samples: of a regression deviations, as in training.
+fn outputs(samples: &Samples, members: &[usize]) -> Outputs {
+    match &samples.targets {
+        Targets::Class(all) => {
+            let labels: Vec<i64> = members.iter().map(|&i| all[i] as i64).collect();
+            Outputs::Class(Tensor::from_slice(&labels))
+        }
+        Targets::Classes(all) => {
+            let width = samples.classes.len();
+            let mut table = vec![0.0; members.len() * width];
+            for (row, &member) in members.iter().enumerate() {
+                for &label in &all[member] {
+                    table[row * width + label] = 1.0;
+                }
+            }
+            Outputs::Labels(Tensor::from_slice(&table).view([members.len() as i64, width as i64]))
+        }
+        Targets::Value(all) => {
+            let scale = samples.scale();
+            let deviations: Vec<f64> = members
+                .iter()
+                .map(|&i| (all[i] - scale.mean) / scale.std)
+                .collect();
+            Outputs::Values(Tensor::from_slice(&deviations).unsqueeze(1))
+        }
+    }
 }
 
 /// At most `SAMPLES` of these; all of them in their order where there are no more.
@@ -85,28 +122,22 @@ fn drawn(members: &[usize], seed: u64) -> Vec<usize> {
         .collect()
 }
 
-/// C and the probe of the lowest validation log-loss. Each fit starts where the one before ended.
+/// C and the probe of the lowest validation loss.
 fn best_of_path(
-    train: &Labelled,
-    validation: &Labelled,
-    classes: i64,
+    validation: &Wanted,
     stopped: &dyn Fn() -> bool,
+    mut fit: impl FnMut(f64) -> Linear,
 ) -> Option<(f64, Linear)> {
-    let mut start = Linear::zero(classes, train.features.size()[1]);
     let mut best: Option<(f64, f64, Linear)> = None;
     let mut worse = 0;
     for place in 0..PATH {
         let share = f64::from(place) / f64::from(PATH - 1);
         let c = 10f64.powf(LOG10_C[0] + share * (LOG10_C[1] - LOG10_C[0]));
-        let (linear, ..) = logistic::fit(train, c, &start, stopped);
+        let linear = fit(c);
         if stopped() {
             return None;
         }
-        let loss = linear.log_loss(validation);
-        start = Linear {
-            weight: linear.weight.copy(),
-            bias: linear.bias.copy(),
-        };
+        let loss = linear.loss(validation);
         if best.as_ref().is_none_or(|(lowest, ..)| loss < *lowest) {
             best = Some((loss, c, linear));
             worse = 0;
@@ -148,7 +179,7 @@ impl Scale {
         (features - &self.mean) / self.deviation
     }
 
-    /// The same classifier on features that are not scaled.
+    /// The same model on features that are not scaled.
     fn unfold(&self, c: f64, linear: &Linear) -> Probe {
         let weight = &linear.weight / self.deviation;
         let bias = &linear.bias - weight.mv(&self.mean);

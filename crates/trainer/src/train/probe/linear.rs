@@ -1,0 +1,303 @@
+//! Linear models of fixed features with an L2 penalty on the weights, not on the bias: multinomial logistic regression, one
+//! logistic regression for each label. Convex, so there is one optimum and no rate, no epochs, no seed.
+
+use tch::{Kind, Tensor};
+
+use super::lbfgs::{self, Minimum};
+
+/// Iterations for one C; LP-FT's probes take 200 (Kumar et al. 2022), and a path starts each C near its optimum.
+const MAX_ITERATIONS: u32 = 1_000;
+/// Share of the objective that is certain not to be left to gain.
+const TOLERANCE: f64 = 1e-9;
+
+/// Samples with what is wanted of them.
+#[derive(Debug)]
+pub struct Wanted {
+    /// [N, features] f64
+    pub features: Tensor,
+    pub outputs: Outputs,
+}
+
+/// What a model is to say of N samples.
+#[derive(Debug)]
+pub enum Outputs {
+    /// One of the classes: `[N]` i64.
+    Class(Tensor),
+    /// 1 for each label that a sample has, else 0: [N, labels] f64.
+    Labels(Tensor),
+    /// Numbers: [N, 1] f64.
+    Values(Tensor),
+}
+
+impl Outputs {
+    /// What outputs [N, outputs] of a linear model cost, summed: negative log-likelihood, or half the squares.
+    fn loss(&self, found: &Tensor) -> f64 {
+        let loss = match self {
+            Self::Class(labels) => {
+                -found
+                    .log_softmax(1, Kind::Double)
+                    .gather(1, &labels.unsqueeze(1), false)
+            }
+            Self::Labels(labels) => found.softplus() - labels * found,
+            Self::Values(values) => (found - values).square() / 2.0,
+        };
+        loss.sum(Kind::Double).double_value(&[])
+    }
+
+    /// The loss's slope in each output.
+    fn slope(&self, found: &Tensor) -> Tensor {
+        match self {
+            Self::Class(labels) => {
+                let labels = labels.unsqueeze(1);
+                let kind = (Kind::Double, tch::Device::Cpu);
+                let minus_one = Tensor::full(labels.size(), -1.0, kind);
+                found
+                    .softmax(1, Kind::Double)
+                    .scatter_add(1, &labels, &minus_one)
+            }
+            Self::Labels(labels) => found.sigmoid() - labels,
+            Self::Values(values) => found - values,
+        }
+    }
+}
+
+/// A linear model: outputs are `features · weightᵀ + bias`.
+#[derive(Debug)]
+pub struct Linear {
+    /// [outputs, features] f64
+    pub weight: Tensor,
+    /// `[outputs]` f64
+    pub bias: Tensor,
+}
+
+impl Linear {
+    /// All 0.
+    pub fn zero(outputs: i64, features: i64) -> Self {
+        let kind = (Kind::Double, tch::Device::Cpu);
+        Self {
+            weight: Tensor::zeros([outputs, features], kind),
+            bias: Tensor::zeros([outputs], kind),
+        }
+    }
+
+    pub fn copy(&self) -> Self {
+        Self {
+            weight: self.weight.copy(),
+            bias: self.bias.copy(),
+        }
+    }
+
+    /// Outputs [N, outputs] of features [N, features].
+    pub fn outputs(&self, features: &Tensor) -> Tensor {
+        features.linear(&self.weight, Some(&self.bias))
+    }
+
+    /// Mean loss of a sample.
+    pub fn loss(&self, data: &Wanted) -> f64 {
+        data.outputs.loss(&self.outputs(&data.features)) / data.features.size()[0] as f64
+    }
+
+    fn flat(&self) -> Tensor {
+        Tensor::cat(&[self.weight.reshape([-1]), self.bias.shallow_clone()], 0)
+    }
+
+    fn of_flat(flat: &Tensor, outputs: i64, features: i64) -> Self {
+        let count = outputs * features;
+        Self {
+            weight: flat.narrow(0, 0, count).view([outputs, features]),
+            bias: flat.narrow(0, count, outputs),
+        }
+    }
+}
+
+/// Minimises `c · Σ loss + ½ ‖weight‖²` from `start`. Returns the optimum, the objective there, and the iterations taken.
+/// `stopped` makes it end early, wherever it is.
+pub fn fit(
+    data: &Wanted,
+    c: f64,
+    start: &Linear,
+    stopped: &dyn Fn() -> bool,
+) -> (Linear, f64, u32) {
+    let (outputs, features) = (start.bias.size()[0], start.weight.size()[1]);
+    let evaluate = |flat: &Tensor| objective(data, c, &Linear::of_flat(flat, outputs, features));
+    // The objective is 1-strongly convex in the weights: what is left to gain is at most ‖gradient‖² / 2.
+    let is_done = |value: f64, squared: f64| squared / 2.0 <= TOLERANCE * value || stopped();
+    let Minimum {
+        point,
+        value,
+        iterations,
+    } = lbfgs::minimize(&start.flat(), MAX_ITERATIONS, evaluate, is_done);
+    (
+        Linear::of_flat(&point, outputs, features),
+        value,
+        iterations,
+    )
+}
+
+/// The value and the flat gradient.
+fn objective(data: &Wanted, c: f64, at: &Linear) -> (f64, Tensor) {
+    let found = at.outputs(&data.features);
+    let penalty = at.weight.square().sum(Kind::Double).double_value(&[]) / 2.0;
+    let value = c * data.outputs.loss(&found) + penalty;
+    let slope = data.outputs.slope(&found) * c;
+    let weight = slope.tr().matmul(&data.features) + &at.weight;
+    let bias = slope.sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
+    (value, Tensor::cat(&[weight.reshape([-1]), bias], 0))
+}
+
+/// Ridge regression: the same for numbers, whose optimum needs no search.
+#[derive(Debug)]
+pub struct Ridge {
+    /// [features, features], of features less their means.
+    gram: Tensor,
+    /// [features, outputs]
+    moments: Tensor,
+    /// `[features]`, `[outputs]`
+    means: (Tensor, Tensor),
+}
+
+impl Ridge {
+    /// Of features [N, features] and values [N, outputs], both f64.
+    pub fn new(features: &Tensor, values: &Tensor) -> Self {
+        let mean = |table: &Tensor| table.mean_dim([0i64].as_slice(), false, Kind::Double);
+        let means = (mean(features), mean(values));
+        let centred = features - &means.0;
+        Self {
+            gram: centred.tr().matmul(&centred),
+            moments: centred.tr().matmul(&(values - &means.1)),
+            means,
+        }
+    }
+
+    /// The optimum of `c · ½ Σ (output - value)² + ½ ‖weight‖²`.
+    pub fn fit(&self, c: f64) -> Linear {
+        let eye = Tensor::eye(self.gram.size()[0], (Kind::Double, tch::Device::Cpu));
+        let factor = (&self.gram + eye / c).linalg_cholesky(false);
+        let weight = self.moments.cholesky_solve(&factor, false).tr();
+        let bias = &self.means.1 - weight.mv(&self.means.0);
+        Linear {
+            weight: weight.contiguous(),
+            bias,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::test_data::digits;
+
+    fn right(linear: &Linear, data: &Wanted) -> i64 {
+        let Outputs::Class(labels) = &data.outputs else {
+            unreachable!("digits have one class each")
+        };
+        let guessed = linear.outputs(&data.features).argmax(1, false);
+        guessed.eq_tensor(labels).sum(Kind::Int64).int64_value(&[])
+    }
+
+    /// Recorded with scikit-learn, newton-cg and L-BFGS agreeing to 1e-6.
+    #[test]
+    fn the_optimum_on_digits_is_scikit_learns() {
+        let (features, labels) = digits();
+        let rows = |from: i64, count: i64| Wanted {
+            features: features.narrow(0, from, count) / 16.0,
+            outputs: Outputs::Class(labels.narrow(0, from, count)),
+        };
+        let (train, test) = (rows(0, 1000), rows(1000, 797));
+        let zero = Linear::zero(10, 64);
+        for (c, value, norm, count) in [
+            (0.1, 71.426_048, 8.036_42, 732),
+            (1.0, 230.260_988, 15.519_23, 743),
+            (10.0, 636.734_431, 27.617_98, 745),
+        ] {
+            let (linear, found, iterations) = fit(&train, c, &zero, &|| false);
+            assert!(
+                (found / value - 1.0).abs() < 1e-6,
+                "C {c}: {found} in {iterations}"
+            );
+            let found = linear.weight.norm().double_value(&[]);
+            assert!((found / norm - 1.0).abs() < 1e-4, "C {c}: norm {found}");
+            assert_eq!(right(&linear, &test), count, "C {c}");
+            let again = fit(&train, c, &zero, &|| false).0;
+            assert_eq!(again.flat(), linear.flat(), "the same input, the same bits");
+        }
+    }
+
+    /// The first digits, and what of each kind could be asked of them.
+    fn asked() -> (Tensor, [Outputs; 3]) {
+        let (features, labels) = digits();
+        let (features, labels) = (features.narrow(0, 0, 50) / 16.0, labels.narrow(0, 0, 50));
+        // How many strokes, say.
+        let values = labels.unsqueeze(1).to_kind(Kind::Double) / 3.0;
+        let several = Tensor::cat(
+            &[
+                &labels.remainder(2).unsqueeze(1),
+                &labels.ge(5).unsqueeze(1).to_kind(Kind::Int64),
+            ],
+            1,
+        );
+        let labels = Outputs::Labels(several.to_kind(Kind::Double));
+        let class = Outputs::Class(digits().1.narrow(0, 0, 50));
+        (features, [class, labels, Outputs::Values(values)])
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_the_value() {
+        let (features, all) = asked();
+        for (outputs, width) in all.into_iter().zip([10, 2, 1]) {
+            let data = Wanted {
+                features: features.shallow_clone(),
+                outputs,
+            };
+            let count = width * 65;
+            let flat = (Tensor::arange(count, (Kind::Double, tch::Device::Cpu)) * 0.7).sin() * 0.1;
+            let value = |flat: &Tensor| objective(&data, 3.0, &Linear::of_flat(flat, width, 64));
+            let gradient = value(&flat).1;
+            for place in [20, count / 2, count - 1] {
+                let nudged = |by: f64| {
+                    let nudged = flat.copy();
+                    let _ = nudged.get(place).f_add_(&Tensor::from(by)).unwrap();
+                    value(&nudged).0
+                };
+                let slope = (nudged(1e-5) - nudged(-1e-5)) / 2e-5;
+                let found = gradient.double_value(&[place]);
+                assert!(
+                    (slope - found).abs() < 1e-5 * found.abs().max(1.0),
+                    "{width}: {slope} {found}"
+                );
+            }
+        }
+    }
+
+    /// Of one label each, and of numbers: by another path to the same optimum.
+    #[test]
+    fn labels_are_logistic_regressions_of_their_own_and_ridge_is_where_the_search_ends() {
+        let (features, [_, labels, values]) = asked();
+        let fitted = |outputs: Outputs, width: i64| {
+            let data = Wanted {
+                features: features.shallow_clone(),
+                outputs,
+            };
+            fit(&data, 2.0, &Linear::zero(width, 64), &|| false).0
+        };
+        let apart = |one: &Tensor, other: &Tensor| (one - other).abs().max().double_value(&[]);
+
+        let Outputs::Labels(table) = &labels else {
+            unreachable!("asked for above")
+        };
+        for label in 0..2 {
+            let one = Outputs::Labels(table.narrow(1, label, 1));
+            let alone = fitted(one, 1);
+            let together = fitted(Outputs::Labels(table.copy()), 2);
+            assert!(apart(&alone.weight, &together.weight.narrow(0, label, 1)) < 1e-4);
+        }
+
+        let Outputs::Values(numbers) = &values else {
+            unreachable!("asked for above")
+        };
+        let ridge = Ridge::new(&features, numbers).fit(2.0);
+        let searched = fitted(Outputs::Values(numbers.copy()), 1);
+        assert!(apart(&ridge.weight, &searched.weight) < 1e-4);
+        assert!(apart(&ridge.bias, &searched.bias) < 1e-4);
+    }
+}
