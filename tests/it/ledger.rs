@@ -109,6 +109,13 @@ async fn a_wrong_label_and_a_copy_across_splits_are_found() {
         .find(|one| one["path"] == "val/animals/copy.jpg");
     assert_eq!(copy.unwrap()["near_duplicate_of"], "train/animals/0.png");
 
+    // A trunk that was trained finds all animals alike; likeness is that of the pictures as they were.
+    let transfer = json!({"freeze": "none", "hyperparameters": {"n_epochs": 4}});
+    let trained = service.job(&file, &transfer).await;
+    let trained = service.ended(&trained).await;
+    let again = page(&service, &trained, "flag=near_duplicate").await;
+    assert_eq!(paths(&again), paths(&copies));
+
     // Page by page: every sample once, in order.
     let (mut all, mut after) = (Vec::new(), String::new());
     loop {

@@ -1,5 +1,5 @@
 //! The ledger: what the finished network says of each sample, one line each, so that people find wrong labels, odd samples
-//! and leaks between splits. One pass over the samples gives features; answers and likenesses both follow from them.
+//! and leaks between splits.
 
 use std::{
     fs::File,
@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 use super::{
     error::TrainError,
     evaluation,
-    inputs::Inputs,
+    inputs::{Features, Inputs},
     metrics::{MultiLabel, Reading, Regression, Scored, SingleLabel, single::argmax},
     network::Network,
     protocol::Stop,
@@ -25,10 +25,10 @@ use crate::domain::{
     recipe::Recipe,
 };
 
-/// Cosine of two samples' features, less the training split's mean features, from which on they count as nearly the same.
+/// Cosine of two samples' features, less the mean features of those it is compared with, from which on they count as nearly the same.
 /// Measured on clip art: a copy at four fifths of its size, as JPEG, has 0.99 and more, different pictures seldom 0.9.
 const NEARLY_SAME: f64 = 0.97;
-/// Rows that are compared with all training samples together.
+/// Rows that are compared with all others together.
 const ROWS: i64 = 512;
 
 /// What is said of one sample.
@@ -42,41 +42,37 @@ struct Opinion {
     likely_wrong_label: bool,
 }
 
-/// Writes `folder/samples.jsonl`. `None` when a stop was asked for meanwhile.
+/// Writes `folder/samples.jsonl`. Likeness is that of the features at the `start`: a trunk that was trained makes all samples
+/// of a class alike. `None` when a stop was asked for meanwhile.
 ///
 /// # Errors
 /// `Io`; `Data` for an image that cannot be decoded.
 pub fn write(
     folder: &Path,
     (samples, recipe): (&Samples, &Recipe),
-    (network, inputs): (&Network, &Inputs),
+    (network, inputs, start): (&Network, &Inputs, &Features),
     reading: &Reading,
     stop: &Stop,
 ) -> Result<Option<()>, TrainError> {
-    let mut splits = Vec::new();
+    let failed = || format!("cannot write {SAMPLES}");
+    let file = File::create(folder.join(SAMPLES)).map_err(TrainError::io(failed()))?;
+    let mut out = BufWriter::new(file);
+    // Samples of later splits are compared with these: a copy in an earlier one is the leak.
+    let mut earlier: Vec<usize> = Vec::new();
     for (split, members) in members(samples) {
         let Some(features) = inputs.features(network, members, stop)? else {
             return Ok(None);
         };
-        splits.push((split, members, features.to_kind(Kind::Float)));
-    }
-    let failed = || format!("cannot write {SAMPLES}");
-    let file = File::create(folder.join(SAMPLES)).map_err(TrainError::io(failed()))?;
-    let mut out = BufWriter::new(file);
-    let trained = splits.iter().find(|(split, ..)| *split == Split::Train);
-    for (split, members, features) in &splits {
-        let logits = logits(network, features)?;
+        let logits = logits(network, &features.to_kind(Kind::Float))?;
         let scored = evaluation::scored(logits, (samples, recipe), members);
         let opinions = opinions(&scored, reading, &samples.classes);
-        let near = match trained {
-            Some((_, _, trained)) if *split != Split::Train => near_duplicates(features, trained)?,
-            _ => vec![None; members.len()],
-        };
-        for ((opinion, near), &sample) in opinions.into_iter().zip(near).zip(*members) {
-            let original = near.and_then(|place| Some(samples.path(trained?.1[place]).to_owned()));
+        let originals = originals(members, &earlier, start)?;
+        earlier.extend(members);
+        for ((opinion, original), &sample) in opinions.into_iter().zip(originals).zip(members) {
+            let original = original.map(|original| samples.path(original).to_owned());
             let record = SampleRecord {
                 sample: u32::try_from(sample).expect("samples are limited: this is a bug"),
-                split: *split,
+                split,
                 path: samples.path(sample).to_owned(),
                 label: opinion.label,
                 prediction: opinion.prediction,
@@ -106,7 +102,7 @@ fn logits(network: &Network, features: &Tensor) -> Result<Vec<f32>, TrainError> 
     Ok(Vec::<f32>::try_from(&all.view(-1))?)
 }
 
-/// What is in the ledger: the samples that measured the model first, then those that trained it, up to the limit.
+/// What is in the ledger, in the order of its splits: the samples that measured the model have precedence under the limit.
 fn members(samples: &Samples) -> Vec<(Split, &[usize])> {
     let mut left = limits::LEDGER_SAMPLES;
     let splits = [
@@ -122,21 +118,37 @@ fn members(samples: &Samples) -> Vec<(Split, &[usize])> {
             chosen.push((split, taken));
         }
     }
+    chosen.reverse();
     chosen
 }
 
-/// For each row of `features` [N, D] the place of the row of `trained` [M, D] that is nearly the same, if one is.
-fn near_duplicates(features: &Tensor, trained: &Tensor) -> Result<Vec<Option<usize>>, TrainError> {
-    let mean = trained.mean_dim(&[0i64][..], true, Kind::Float);
+/// For each of `members` the one of `others` that is nearly the same, if one is.
+fn originals(
+    members: &[usize],
+    others: &[usize],
+    start: &Features,
+) -> Result<Vec<Option<usize>>, TrainError> {
+    if others.is_empty() {
+        return Ok(vec![None; members.len()]);
+    }
+    let features = |samples: &[usize]| start.of(samples).to_kind(Kind::Float);
+    let places = near_duplicates(&features(members), &features(others))?;
+    let original = |place: Option<usize>| place.map(|place| others[place]);
+    Ok(places.into_iter().map(original).collect())
+}
+
+/// For each row of `features` [N, D] the place of the row of `others` [M, D] that is nearly the same, if one is.
+fn near_duplicates(features: &Tensor, others: &Tensor) -> Result<Vec<Option<usize>>, TrainError> {
+    let mean = others.mean_dim(&[0i64][..], true, Kind::Float);
     let directions = |rows: &Tensor| {
         let centred = rows - &mean;
         let length = centred.norm_scalaropt_dim(2, &[1i64][..], true);
         centred / length.clamp_min(1e-12)
     };
-    let trained = directions(trained).tr();
+    let others = directions(others).tr();
     let mut found = Vec::new();
     for rows in directions(features).split(ROWS, 0) {
-        let (cosines, places) = rows.matmul(&trained).max_dim(1, false);
+        let (cosines, places) = rows.matmul(&others).max_dim(1, false);
         let cosines = Vec::<f32>::try_from(&cosines)?;
         let places = Vec::<i64>::try_from(&places)?;
         let near = |(cosine, place): (f32, i64)| {

@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path, time::Instant};
 
+use tch::Device;
+
 use super::{
     calibration,
     checkpoint::{Counters, Identity},
@@ -11,7 +13,7 @@ use super::{
     export::{self, Export},
     forgetting,
     gradients::{Criterion, Window},
-    inputs::Inputs,
+    inputs::{Features, Inputs},
     ledger,
     losses::Losses,
     memory,
@@ -275,7 +277,11 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     fs::write(folder.join(REPORT), text).map_err(TrainError::io("cannot write the report"))?;
 
     let data = (&samples, recipe);
-    if ledger::write(folder, data, (&network, &inputs), &reading, stop)?.is_none() {
+    let Some(start) = at_start(&plan, &samples, &inputs, device, stop, say)? else {
+        return Ok(stopped(counters.step, say));
+    };
+    let read = (&network, &inputs, &start);
+    if ledger::write(folder, data, read, &reading, stop)?.is_none() {
         return Ok(stopped(counters.step, say));
     }
 
@@ -308,6 +314,29 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         stopped_early,
     });
     Ok(Ending::Finished)
+}
+
+/// Features by the trunk that the run began with, mostly from the cache. `None` when a stop was asked for.
+fn at_start(
+    plan: &TrainPlan,
+    samples: &Samples,
+    inputs: &Inputs,
+    device: Device,
+    stop: &Stop,
+    say: &mut Reporter,
+) -> Result<Option<Features>, TrainError> {
+    if let Inputs::Features(features) = inputs {
+        return Ok(Some(features.clone()));
+    }
+    let network = Network::build(&plan.base_model, &plan.recipe, samples.outputs(), device)?;
+    let run = Frozen {
+        plan,
+        samples,
+        network: &network,
+        device,
+        stop,
+    };
+    inputs.at_start(&run, say)
 }
 
 /// Says it when evaluation runs fewer samples together than it was `told`.
