@@ -1,10 +1,12 @@
-"""The recipe benchmark's data: for each set and seed a zip with train/, val/ and test/, a folder per class. The same bytes
-every time.
+"""The recipe benchmark's data: for each set and seed a zip with train/, val/ and test/, a folder per class, or with a
+manifest. The same bytes every time.
 
 - clipart: the demo's pictures, six classes; 60 % train, 15 % validate, 25 % test.
 - fashion: Fashion-MNIST, ten classes; of each, 80 train, 20 validate, 50 of its own test file test.
 - dials: drawn here; the class is the direction of a dial's hand, one of eight. Networks learn to look away from direction, so
   frozen features know little of it. Of each class, 60 train, 15 validate, 40 test.
+- turns: dials whose hand points anywhere; the number is how far east, from -1 to 1. 480 train, 120 validate, 320 test.
+- hands: dials with two hands; the labels are both their directions. As many.
 
 `fashion-20` is fashion with 20 pictures of each class to train on and 5 to validate, from the same draw; the test split is
 the whole set's.
@@ -13,6 +15,7 @@ Only Python's standard library.
 """
 
 import gzip
+import json
 import math
 import random
 import struct
@@ -28,7 +31,7 @@ def make(name: str, seed: int, demo: Path, folder: Path) -> Path:
     archive = folder / f"{name}-{seed}.zip"
     if not archive.exists():
         whole, _, few = name.partition("-")
-        pictures = {"clipart": clipart, "fashion": fashion, "dials": dials}[whole](random.Random(f"{whole} {seed}"), demo)
+        pictures = SETS[whole](random.Random(f"{whole} {seed}"), demo)
         if few:
             pictures = fewer(pictures, {"train": int(few), "val": max(2, int(few) // 4)})
         part = archive.with_suffix(".part")
@@ -83,15 +86,44 @@ def dials(dice, _):
     for part, count in zip(PARTS, [60, 15, 40]):
         for sector, name in enumerate(DIRECTIONS):
             for place in range(count):
-                yield f"{part}/{name}/{place:03}.png", png(96, 96, 3, dial(dice, sector))
+                yield f"{part}/{name}/{place:03}.png", png(96, 96, 3, dial(dice, [within(dice, sector)]))
 
 
-def dial(dice, sector):
-    """A round dial of any colours, size and place, with a hand that points within 15 degrees of the sector's middle, and
-    some noise."""
+def within(dice, sector):
+    """An angle within 15 degrees of the sector's middle."""
+    return 45 * sector + dice.uniform(-15, 15)
+
+
+def turns(dice, _):
+    rows = ["path,value,split"]
+    for part, count in MEASURED.items():
+        for place in range(count):
+            angle = dice.uniform(0, 360)
+            path = f"{part}/{place:03}.png"
+            rows.append(f"{path},{math.sin(math.radians(angle)):.4f},{part}")
+            yield path, png(96, 96, 3, dial(dice, [angle]))
+    yield "manifest.csv", "\n".join(rows) + "\n"
+
+
+def hands(dice, _):
+    rows = []
+    for part, count in MEASURED.items():
+        for place in range(count):
+            sectors = dice.sample(range(8), 2)
+            path = f"{part}/{place:03}.png"
+            rows.append(json.dumps({"path": path, "labels": [DIRECTIONS[sector] for sector in sectors], "split": part}))
+            yield path, png(96, 96, 3, dial(dice, [within(dice, sector) for sector in sectors]))
+    yield "manifest.jsonl", "\n".join(rows) + "\n"
+
+
+MEASURED = {"train": 480, "validation": 120, "test": 320}
+
+
+def dial(dice, angles):
+    """A round dial of any colours, size and place, with hands at these angles in degrees, clockwise from north, and some
+    noise."""
     side = 96
-    angle = math.radians(45 * sector + dice.uniform(-15, 15))
-    east, south = math.sin(angle), -math.cos(angle)
+    directions = [(math.sin(angle), -math.cos(angle)) for angle in map(math.radians, angles)]
     radius = dice.uniform(26, 42)
     x, y = (dice.uniform(radius + 2, side - radius - 2) for _ in range(2))
     back, face, hand = (tuple(dice.randrange(256) for _ in range(3)) for _ in range(3))
@@ -101,14 +133,18 @@ def dial(dice, sector):
     for row in range(side):
         for column in range(side):
             right, down = column - x, row - y
-            along, across = right * east + down * south, abs(right * south - down * east)
             colour = face if right * right + down * down < radius * radius else back
-            # The hand narrows from its tail to its tip.
-            if -tail < along < length and across < thick * (1.2 - along / length):
-                colour = hand
+            for east, south in directions:
+                along, across = right * east + down * south, abs(right * south - down * east)
+                # A hand narrows from its tail to its tip.
+                if -tail < along < length and across < thick * (1.2 - along / length):
+                    colour = hand
             grain = dice.gauss(0, noise) if noise > 5 else 0
             pixels.extend(min(255, max(0, round(value + grain))) for value in colour)
     return bytes(pixels)
+
+
+SETS = {"clipart": clipart, "fashion": fashion, "dials": dials, "turns": turns, "hands": hands}
 
 
 def png(width, height, channels, pixels):

@@ -777,6 +777,43 @@ async fn the_database_allows_exactly_the_moves_of_the_domain() {
     );
 }
 
+/// By hand, or by a mistake of ours.
+#[tokio::test]
+async fn the_database_refuses_rows_of_what_never_was() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let job = queue.job().await;
+    let claimed = queue.claim().await.unwrap();
+    for (statement, reason) in [
+        (
+            "insert into jobs overriding user value
+            select (jsonb_populate_record(j, jsonb_build_object('id', gen_random_uuid(), 'result_model', 'm'))).*
+            from jobs j where id = $1",
+            "a job cannot begin as running",
+        ),
+        (
+            "update job_leases set token = token + 1 where job_id = $1",
+            "job_leases_attempt_fk",
+        ),
+        (
+            "insert into checkpoints (id, job_id, token, step, epoch, objects, bytes, manifest_sha256, best)
+            values (gen_random_uuid(), $1, 7, 1, 1, 'checkpoints/x/', 1, 'ab', false)",
+            "checkpoints_attempt_fk",
+        ),
+        (
+            "update job_events set message = 'all is well' where job_id = $1",
+            "it never changes",
+        ),
+    ] {
+        let done = sqlx::query(statement).bind(job.0).execute(pool).await;
+        let error = done.unwrap_err().to_string();
+        assert!(error.contains(reason), "{statement}: {error}");
+    }
+    let trace = Trace::default();
+    let ended = queue::finish(pool, job, claimed.token, &Outcome::Yielded, None, &trace);
+    assert_eq!(ended.await.unwrap(), Some(JobStatus::Queued));
+}
+
 #[tokio::test]
 async fn a_job_waits_for_its_file_and_is_settled_once() {
     let queue = Queue::start().await;
