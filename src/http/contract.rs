@@ -12,13 +12,14 @@ use utoipa::{
 };
 
 use super::{AppState, error::ErrorBody};
+use crate::domain::request::Freeze;
 
 /// What stands above the routes.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Rehead", description = "Transfer learning as a service: post a fine-tuning job, get back a model. \
         Shaped as OpenAI's fine-tuning API; times are Unix seconds, unknown request fields are refused by name."),
-    components(schemas(ErrorBody)),
+    components(schemas(ErrorBody, Freeze)),
     tags(
         (name = "files", description = "Data sets and weights."),
         (name = "models", description = "Base models and fine-tuned ones."),

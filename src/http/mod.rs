@@ -40,6 +40,7 @@ mod service;
 mod state;
 mod telemetry;
 mod torchscript;
+mod transfer_body;
 mod wait;
 mod workers;
 

@@ -21,6 +21,7 @@ mod go_on;
 mod goldens;
 mod http_errors;
 mod inputs;
+mod job_body;
 mod layers;
 mod ledger;
 mod lora;
