@@ -119,6 +119,21 @@ impl Architecture {
         }
     }
 
+    /// The Python library that has a network of its name.
+    pub fn library(&self) -> &'static str {
+        match self.family {
+            Family::SqueezeNet => "torchvision",
+            _ => "timm",
+        }
+    }
+
+    /// What `timm.create_model` must be told for weights of this input to fit, by name.
+    pub fn model_args(&self, input: &Preprocessing) -> Vec<(&'static str, u32)> {
+        let channels = (input.channels != 3).then_some(("in_chans", input.channels));
+        let side = self.patch().map(|_| ("img_size", input.input_size));
+        channels.into_iter().chain(side).collect()
+    }
+
     /// timm's name for a tensor of published weights; names that need no mapping stay.
     pub fn timm_name(&self, published: &str) -> String {
         let mapped = match self.family {

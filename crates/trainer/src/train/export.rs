@@ -172,14 +172,13 @@ fn config(export: &Export) -> Value {
         Reading::Thresholds(found) => thresholds = Some(found),
         Reading::Plain => {}
     }
-    // What `timm.create_model` must be told: the weights are of this shape.
-    let mut arguments = serde_json::Map::new();
-    if *channels != 3 {
-        arguments.insert("in_chans".to_owned(), json!(channels));
-    }
-    if network.architecture.patch().is_some() {
-        arguments.insert("img_size".to_owned(), json!(input_size));
-    }
+    let arguments = network
+        .architecture
+        .model_args(&plan.base_model.preprocessing);
+    let arguments: serde_json::Map<String, Value> = arguments
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), json!(value)))
+        .collect();
     json!({
         "architecture": network.architecture.name,
         "model_args": arguments,

@@ -3,11 +3,17 @@
 use std::fmt::Write as _;
 
 use super::{export::Export, metrics::Reading};
-use crate::domain::{
-    cut::PRE_LOGITS,
-    file::Split,
-    recipe::{Recipe, is_linear_head},
-    report::{Forgetting, MultiLabelScores, RegressionScores, Report, Scores, SingleLabelScores},
+use crate::{
+    domain::{
+        base_model::Preprocessing,
+        cut::PRE_LOGITS,
+        file::Split,
+        recipe::{Recipe, is_linear_head},
+        report::{
+            Forgetting, MultiLabelScores, RegressionScores, Report, Scores, SingleLabelScores,
+        },
+    },
+    models::registry::Architecture,
 };
 
 /// The whole card.
@@ -15,10 +21,13 @@ pub(super) fn card(export: &Export) -> String {
     let Export {
         plan,
         samples,
+        network,
         report,
         best,
         ..
     } = export;
+    let architecture = network.architecture;
+    let library = architecture.library();
     let source = &plan.base_model.source_task;
     let dataset = source
         .dataset
@@ -50,11 +59,11 @@ pub(super) fn card(export: &Export) -> String {
         Scores::Regression(_) => ("image-feature-extraction", "predict a number".to_owned()),
     };
     let mut card = format!(
-        "---\nlibrary_name: timm\npipeline_tag: {tag}\n---\n\n# {name}\n\n\
+        "---\nlibrary_name: {library}\npipeline_tag: {tag}\n---\n\n# {name}\n\n\
          `{base}` ({architecture}, {task} on {dataset}), fine-tuned to {purpose}: {trained}.\n\n",
         name = plan.fine_tuned_model,
         base = plan.base_model.id,
-        architecture = plan.base_model.architecture,
+        architecture = architecture.name,
         task = source.name,
     );
     let _ = match &report.scores {
@@ -64,19 +73,20 @@ pub(super) fn card(export: &Export) -> String {
     };
     let _ = write!(card, "\nChosen after epoch {}.\n", best.epoch);
     if plan.recipe.cut != PRE_LOGITS || !is_linear_head(&plan.recipe.head.layers) {
-        card.push_str(&own_form(&plan.recipe));
+        card.push_str(&own_form(&plan.recipe, library));
         return card;
     }
     let _ = write!(
         card,
-        "\n## Use\n\n```python\nimport json, timm\nfrom safetensors.torch import load_file\n\n\
-         labels = json.load(open(\"labels.json\"))\n\
-         model = timm.create_model(\"{}\", num_classes={})\n\
+        "\n## Use\n\n```python\n{}\
          model.load_state_dict(load_file(\"model.safetensors\"), strict=True)\nmodel.eval()\n```\n\n\
          `preprocess.json` says how an image becomes the input, `golden.safetensors` holds inputs and the {} that must come \
          out.\n",
-        plan.base_model.architecture,
-        samples.outputs(),
+        python(
+            architecture,
+            &plan.base_model.preprocessing,
+            samples.outputs()
+        ),
         match export.reading {
             Reading::Temperature(_) => "logits, before any temperature,",
             Reading::Thresholds(_) => "logits",
@@ -218,11 +228,56 @@ fn cell(name: &str) -> String {
     name.replace('|', "\\|").replace(['\n', '\r'], " ")
 }
 
-/// How to use a model that is not one of timm's: cut earlier, or with more layers in its head.
-fn own_form(recipe: &Recipe) -> String {
-    let mut text = "\n## Use\n\ntimm has no model of this form, so that its `load_state_dict` does not take all of \
-        `model.safetensors`: `config.json` says how it is built, and the tensors of the trunk have timm's names.\n"
-        .to_owned();
+/// What makes a network that takes the bundle's weights, and the labels.
+fn python(architecture: &Architecture, input: &Preprocessing, outputs: usize) -> String {
+    let (imports, model) = if architecture.library() == "timm" {
+        let arguments = architecture.model_args(input).into_iter();
+        let arguments: Vec<String> = arguments
+            .map(|(name, value)| format!(", {name}={value}"))
+            .collect();
+        let model = format!(
+            "model = timm.create_model(\"{}\", num_classes={outputs}{})\n",
+            architecture.name,
+            arguments.concat()
+        );
+        ("timm", model)
+    } else {
+        (
+            "torch, torchvision",
+            torchvision(architecture, input, outputs),
+        )
+    };
+    format!(
+        "import json, {imports}\nfrom safetensors.torch import load_file\n\n\
+         labels = json.load(open(\"labels.json\"))\n{model}"
+    )
+}
+
+/// SqueezeNet, whose classifier is there a convolution and a ReLU before the pooling, and its stem for colours.
+fn torchvision(architecture: &Architecture, input: &Preprocessing, outputs: usize) -> String {
+    let (name, features) = (architecture.name, architecture.feature_dim);
+    let mut text = format!("model = torchvision.models.{name}()\n");
+    if input.channels != 3 {
+        let channels = input.channels;
+        let _ = writeln!(
+            text,
+            "model.features[0] = torch.nn.Conv2d({channels}, 64, kernel_size=3, stride=2)"
+        );
+    }
+    let _ = writeln!(
+        text,
+        "pooled = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())\n\
+         model.classifier = torch.nn.Sequential(pooled, torch.nn.Linear({features}, {outputs}))"
+    );
+    text
+}
+
+/// How to use a model that is not one of the library's: cut earlier, or with more layers in its head.
+fn own_form(recipe: &Recipe, library: &str) -> String {
+    let mut text = format!(
+        "\n## Use\n\n{library} has no model of this form, so that its `load_state_dict` does not take all of \
+         `model.safetensors`: `config.json` says how it is built, and the tensors of the trunk have {library}'s names.\n"
+    );
     if recipe.cut != PRE_LOGITS {
         let _ = write!(
             text,
@@ -242,4 +297,60 @@ fn own_form(recipe: &Recipe) -> String {
          come out.\n",
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::registry;
+
+    /// What makes a network for pictures of so many channels and this side.
+    fn made(name: &str, channels: u32, input_size: u32) -> String {
+        let architecture = registry::find(name).unwrap();
+        let input = Preprocessing {
+            channels,
+            input_size,
+            ..architecture.preprocessing.clone()
+        };
+        python(architecture, &input, 6)
+    }
+
+    #[test]
+    fn timm_is_told_what_its_defaults_are_not() {
+        for (name, channels, input_size, expected) in [
+            ("resnet18", 3, 64, "\"resnet18\", num_classes=6)"),
+            (
+                "resnet18",
+                1,
+                64,
+                "\"resnet18\", num_classes=6, in_chans=1)",
+            ),
+            ("vit_tiny_patch16_224", 3, 96, "num_classes=6, img_size=96)"),
+            (
+                "vit_tiny_patch16_224",
+                4,
+                224,
+                "num_classes=6, in_chans=4, img_size=224)",
+            ),
+        ] {
+            let text = made(name, channels, input_size);
+            assert!(text.contains("timm.create_model("), "{text}");
+            assert!(text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_timm_lacks_is_torchvision_s() {
+        let text = made("squeezenet1_1", 3, 224);
+        for line in [
+            "import json, torch, torchvision\n",
+            "model = torchvision.models.squeezenet1_1()\n",
+            "torch.nn.Linear(512, 6)",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(!text.contains("timm") && !text.contains("Conv2d"), "{text}");
+        let grey = made("squeezenet1_1", 1, 64);
+        assert!(grey.contains("torch.nn.Conv2d(1, 64"), "{grey}");
+    }
 }
