@@ -11,7 +11,10 @@ use crate::support::service::Service;
 
 const JOBS: &str = "/v1/fine_tuning/jobs";
 
-/// Codes in the source: constants, fields named `code`, and the second argument of what makes a problem.
+/// Files of enums whose variants each have a code.
+const ENUMS: [&str; 3] = ["http/error.rs", "train/error.rs", "worker/relay.rs"];
+
+/// Codes in the source: constants, fields named `code`, the second argument of what makes a problem, and those of enums.
 fn codes_in_source() -> BTreeSet<String> {
     let patterns = [
         r#"Code = "([a-z_]+)""#,
@@ -23,7 +26,7 @@ fn codes_in_source() -> BTreeSet<String> {
         Regex::new(r#"=>\s*(?:\{\s*)?"([a-z_]+)"(?:\.to_owned\(\))?\s*[,}]"#).unwrap();
     let mut codes = BTreeSet::new();
     for (path, text) in sources() {
-        let of_error_enum = path.ends_with("http/error.rs") || path.ends_with("train/error.rs");
+        let of_error_enum = ENUMS.iter().any(|file| path.ends_with(file));
         for pattern in &patterns {
             codes.extend(
                 Regex::new(pattern)

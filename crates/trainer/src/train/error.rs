@@ -152,4 +152,36 @@ mod tests {
         let full = TrainError::io("cannot write x")(io::ErrorKind::StorageFull.into());
         assert!(full.retryable() && full.code() == "storage_full");
     }
+
+    #[test]
+    fn docs_errors_md_says_what_is_tried_again() {
+        let page = include_str!("../../../../docs/errors.md");
+        let (_, rows) = page.split_once("When a job fails:").unwrap();
+        let text = String::new;
+        for error in [
+            TrainError::Plan(text()),
+            TrainError::Data(text()),
+            TrainError::Weights(text()),
+            TrainError::Checkpoint {
+                folder: text(),
+                reason: text(),
+            },
+            TrainError::OtherRun {
+                folder: text(),
+                what: "data",
+            },
+            TrainError::ExportMismatch(text()),
+            TrainError::Diverged { step: 1 },
+            TrainError::OutOfMemory(text()),
+            TrainError::Device(text()),
+            TrainError::io("")(io::ErrorKind::StorageFull.into()),
+            TrainError::io("")(io::ErrorKind::NotFound.into()),
+            TrainError::Torch(text()),
+        ] {
+            let start = format!("| `{}` |", error.code());
+            let row = rows.lines().find(|row| row.starts_with(&start));
+            let row = row.unwrap_or_else(|| panic!("no row {start}"));
+            assert_eq!(!row.ends_with("| no |"), error.retryable(), "{row}");
+        }
+    }
 }
