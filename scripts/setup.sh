@@ -64,7 +64,7 @@ libtorch() {
     link libtorch "$folder"
 }
 
-# Loaded at run time when it is there (src/train/device.rs): the executables are the same with and without.
+# Loaded at run time when it is there (crates/trainer/src/train/device.rs): the executables are the same with and without.
 libtorch_cuda() {
     local folder=$cache/libtorch-2.13.0-cuda
     if [ ! -d "$folder" ]; then

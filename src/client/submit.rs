@@ -55,7 +55,7 @@ pub struct SubmitArgs {
     pub optimizer: Option<String>,
     #[arg(long)]
     pub weight_decay: Option<f64>,
-    /// `constant` or `cosine`
+    /// `constant`, `cosine`, `linear`, `step` or `one_cycle`
     #[arg(long)]
     pub schedule: Option<String>,
     /// Share of features dropped before the new layer while training
