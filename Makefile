@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup setup-cuda demo-data build up demo test chaos mutations check fmt fmt-check lint doc sqlx openapi bench recipes python-check clean clean-demo clean-deps
+.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations check fmt fmt-check lint doc sqlx openapi bench recipes python-check clean clean-demo clean-deps
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -15,13 +15,16 @@ demo: ## See it work: a published network learns six kinds of clip art, step by 
 up: build ## Run the service here (data in rehead-data/, address in rehead-data/url)
 	target/release/rehead up --data-dir rehead-data
 
-test: setup demo-data ## Run every test, as CI does
+test: setup demo-data ## Run every test, as CI does; by cargo-nextest where it is installed
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --release; else cargo test --release; fi
 
-chaos: setup demo-data ## 200 short jobs under 1,000 signals to workers, trainers and Postgres; `make test` has a short form
+nextest: setup
+	@. scripts/lib.sh; need_nextest
+
+chaos: nextest demo-data ## 200 short jobs under 1,000 signals to workers, trainers and Postgres (needs cargo-nextest); `make test` has a short form
 	REHEAD_CHAOS_KILLS=1000 REHEAD_CHAOS_JOBS=200 cargo nextest run --release --profile chaos -E 'test(chaos)'
 
-mutations: setup demo-data ## Take away what keeps the queue honest, piece by piece: the tests must fail (takes long)
+mutations: nextest demo-data ## Take away what keeps the queue honest, piece by piece: the tests must fail (needs cargo-nextest, takes long)
 	@scripts/mutations.sh
 
 # --- parts of these
@@ -64,7 +67,7 @@ openapi: build ## Renew openapi.yaml from the code
 python-check: build demo-data ## Load an exported model into timm and torch.jit and compare (brings Python packages, 3 GB)
 	@scripts/python-check.sh
 
-recipes: build demo-data ## Measure what recipes are worth, for docs/recipes.md (half an hour)
+recipes: build demo-data ## Measure what recipes are worth, for docs/recipes.md (half an hour for the first table, an hour or more for all)
 	@bench/recipes.sh
 
 bench: build demo-data ## What bench/README.md lists (brings Python packages, 3 GB)

@@ -2,6 +2,10 @@
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+need_nextest() {
+    cargo nextest --version >/dev/null 2>&1 ||
+        fail "cargo-nextest is missing, and the set-up does not bring it: cargo install --locked cargo-nextest"
+}
 
 # fetch_wheel FOLDER PACKAGE==VERSION SHA256: one wheel by pip, its hash checked; nothing when it is there.
 # The tags are fixed, so that any Python 3 brings the same file.

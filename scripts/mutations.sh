@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
+need_nextest
 parts=(src crates .sqlx)
 [ -z "$(git status --porcelain -- "${parts[@]}")" ] || fail "commit what you have in ${parts[*]} first: this changes files for a while"
 restore() { git checkout -q HEAD -- "${parts[@]}" && git clean -fdq .sqlx; }
