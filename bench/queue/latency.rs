@@ -1,5 +1,5 @@
-//! How long a user waits: from submission to a claim and to training, from a cancellation to a free device, from a kill to
-//! the next attempt; and what saving costs. By the database's clock.
+//! How long a user waits: from submission to a claim and to the training phase, from a cancellation to a free device, from a
+//! kill to the next attempt; and what saving costs. By the database's clock.
 
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
@@ -52,7 +52,7 @@ async fn submit(stack: &Stack) {
         quantiles(claimed)
     );
     println!(
-        "submit to training, idle warm worker: {}",
+        "submit to the training phase, idle warm worker: {}",
         quantiles(training)
     );
 }
