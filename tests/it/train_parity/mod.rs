@@ -17,6 +17,7 @@ use tch::{Device, Tensor};
 use self::recording::Recording;
 use crate::support::{numbers, training};
 
+mod optimizers;
 mod recording;
 
 #[test]
