@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Cursor,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -12,13 +13,18 @@ use nix::sys::signal::Signal;
 use rehead_domain::{
     progress::{Failure, Verified, exit},
     recipe::{Head, HeadInit, HeadLayer, Recipe},
+    work::{ImageOutcome, Predict, Predicted},
+};
+use rehead_trainer::{
+    data::{batch, image},
+    train::infer::{self, Bundle},
 };
 use serde_json::{Value, json};
-use tch::{CModule, Tensor};
+use tch::{CModule, Device, Tensor};
 
 use crate::support::{
     attempts::{QUICK, material, outcomes},
-    data::unzip,
+    data::{demo, unzip},
     service::Service,
     training::{Material, recipe},
 };
@@ -92,6 +98,69 @@ fn a_fresh_process_tells_a_damaged_bundle() {
     assert_eq!(trainer(&[verify, &bundle]).1, Some(exit::DONE));
     fs::remove_file(bundle.join("golden.safetensors")).unwrap();
     mismatch(&[verify, &bundle]);
+}
+
+/// The share of the first of two classes that the bundle gives for a picture.
+fn first_share(bundle: &Path, picture: &Path) -> f64 {
+    let request = Predict {
+        id: 1,
+        bundle: bundle.to_owned(),
+        images: vec![picture.to_owned()],
+    };
+    let line = serde_json::to_vec(&request).unwrap();
+    let mut said = Vec::new();
+    infer::serve(Cursor::new(line), &mut said).unwrap();
+    let said: Predicted = serde_json::from_slice(&said).unwrap();
+    match said.outcome.unwrap().as_slice() {
+        [ImageOutcome::Probabilities(shares)] => f64::from(shares[0]),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Predictions are as sure as the bundle's temperature makes them, which is the report's.
+#[test]
+fn probabilities_are_the_softmax_of_logits_over_the_temperature() {
+    tch::set_num_threads(1);
+    let material = Material::new(4);
+    let head = Head {
+        layers: Vec::new(),
+        init: HeadInit::Normal,
+    };
+    let still = Recipe {
+        head,
+        learning_rate: 0.0,
+        ..recipe()
+    };
+    let folder = trained(&material, "run", still);
+    let read = |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let path = folder.join("config.json");
+    let (mut config, report) = (read(&path), read(&folder.join("../report.json")));
+    let stored = &config["rehead"]["temperature"];
+    assert!(stored.is_number(), "{config}");
+    assert_eq!(*stored, report["calibration"]["temperature"]);
+
+    let picture = demo().join("unseen/food.png");
+    let bundle = Bundle::load(&folder).unwrap();
+    let input = bundle.input();
+    let side = i64::from(input.input_size);
+    let decoded = image::decode(&fs::read(&picture).unwrap(), 1 << 24, 3).unwrap();
+    let pixels = Tensor::from_slice(&image::preprocess(&decoded, input)).view([1, side, side, 3]);
+    let logits = bundle.logits(&batch::normalize(&pixels, input, Device::Cpu));
+    let lead = logits.double_value(&[0, 0]) - logits.double_value(&[0, 1]);
+    let mut shares = Vec::new();
+    for temperature in [0.05, 1.0, 8.0] {
+        config["rehead"]["temperature"] = json!(temperature);
+        fs::write(&path, config.to_string()).unwrap();
+        let found = first_share(&folder, &picture);
+        let expected = 1.0 / (1.0 + (-lead / temperature).exp());
+        assert!(
+            (found - expected).abs() < 1e-5,
+            "by {temperature}: {found} {expected}"
+        );
+        assert_eq!(found > 0.5, lead > 0.0, "another class by {temperature}");
+        shares.push(found);
+    }
+    assert!((shares[1] - shares[2]).abs() > 1e-2, "{shares:?}");
 }
 
 /// A head as deep as any.
