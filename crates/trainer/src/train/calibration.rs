@@ -121,6 +121,22 @@ mod tests {
         assert!(found.log_loss_after < found.log_loss_before, "{found:?}");
     }
 
+    /// The first two samples share a bin; with any other number of bins up to 39 the error would be another.
+    #[test]
+    fn the_calibration_error_has_fifteen_bins() {
+        let logit = |confidence: f64| (confidence / (1.0 - confidence)).ln() as f32;
+        let scored = SingleLabel {
+            logits: [0.61, 0.66, 0.68, 0.74]
+                .map(|confidence| [logit(confidence), 0.0])
+                .concat(),
+            labels: vec![1, 0, 0, 1],
+            classes: 2,
+        };
+        let found = measure(&scored, 1.0).ece_before;
+        let expected = ((0.61 - 0.34) + 0.32 + 0.74) / 4.0;
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+    }
+
     #[test]
     fn calibrated_logits_keep_their_temperature() {
         let temperature = fit(&drawn(1.0));
