@@ -6,7 +6,8 @@ use rehead_domain::{
     augmentation::{Augmentation, ColorJitter, RandAugment, RandomResizedCrop},
     progress::{Failure, Progress, exit},
     recipe::{
-        BatchNorm, FreezePhase, Head, HeadInit, HeadLayer, Optimizer, Precision, Recipe, Schedule,
+        BatchNorm, EarlyStopping, FreezePhase, Head, HeadInit, HeadLayer, Optimizer, Precision,
+        Recipe, Schedule,
     },
     work::TrainPlan,
 };
@@ -269,6 +270,56 @@ fn a_frozen_trunk_goes_on_exactly() {
     plan.resume = Some(first.newest_checkpoint());
     let mut second = material.start("second", &plan);
     assert_eq!(second.end().1.code(), Some(exit::DONE));
+    assert_eq!(second.result(), straight.result());
+}
+
+/// At a rate of 0 nothing is gained after the first epoch. How long there was no gain is counted on after a kill.
+#[test]
+fn patience_ends_a_run_at_the_same_step_after_a_kill() {
+    let material = Material::new(20);
+    let patient = Recipe {
+        learning_rate: 0.0,
+        n_epochs: 400,
+        early_stopping: EarlyStopping {
+            patience: Some(40),
+            ..recipe().early_stopping
+        },
+        ..recipe()
+    };
+    let end = |run: &mut Trainer| {
+        let (said, ended) = run.end();
+        assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
+        let last = said.iter().rev().find_map(|said| match said {
+            Progress::Evaluated { metrics, .. } => Some((metrics.epoch, metrics.step)),
+            _ => None,
+        });
+        let Some(Progress::Finished {
+            best_step,
+            stopped_early,
+        }) = said.last()
+        else {
+            panic!("{said:?}");
+        };
+        (last.unwrap(), *best_step, *stopped_early)
+    };
+    let mut straight = material.start("straight", &material.plan(patient.clone()));
+    let ended = end(&mut straight);
+    let ((epoch, step), best_step, stopped_early) = ended;
+    assert!(
+        stopped_early && epoch == 41 && step == 41 * best_step,
+        "{ended:?}"
+    );
+
+    let mut plan = material.plan(Recipe {
+        checkpoint_every_seconds: 0,
+        ..patient
+    });
+    let mut first = material.start("first", &plan);
+    first.until(|said| matches!(said, Progress::Saved { step, .. } if *step >= 8));
+    first.kill();
+    plan.resume = Some(first.newest_checkpoint());
+    let mut second = material.start("second", &plan);
+    assert_eq!(end(&mut second), ended);
     assert_eq!(second.result(), straight.result());
 }
 
