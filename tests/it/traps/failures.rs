@@ -1,7 +1,11 @@
 //! What cannot train ends with a code.
 
-use rehead_domain::{progress::Progress, recipe::Recipe};
+use rehead_domain::{
+    progress::Progress,
+    recipe::{Head, HeadInit, Recipe},
+};
 use serde_json::{Value, json};
+use tch::Tensor;
 
 use super::evaluations;
 use crate::support::{
@@ -34,6 +38,44 @@ fn trap_26_what_cannot_train_is_an_error_with_a_code() {
 }
 
 /// SGD's decay of 10 at a rate of 100 makes each weight a thousand times larger in each step: finite at first, not for long.
+#[test]
+fn trap_26_what_a_run_that_diverges_has_saved_is_finite() {
+    let material = Material::new(10);
+    let head = Head {
+        layers: Vec::new(),
+        init: HeadInit::Normal,
+    };
+    let growing = Recipe {
+        head,
+        n_epochs: 200,
+        learning_rate: 100.0,
+        weight_decay: 10.0,
+        gradient_clip: Some(1.0),
+        checkpoint_every_seconds: 0,
+        ..recipe()
+    };
+    let mut run = material.start("growing", &material.plan(growing));
+    let (said, _) = run.end();
+    let Some(Progress::Failed(failure)) = said.last() else {
+        panic!("{said:?}");
+    };
+    assert_eq!(failure.code, "diverged");
+    let saved = said.iter().filter_map(|said| match said {
+        Progress::Saved { step, .. } => Some(*step),
+        _ => None,
+    });
+    // Every step before that one is saved.
+    let next = format!("step {}", saved.max().unwrap() + 1);
+    assert!(failure.message.contains(&next), "{next}: {failure:?}");
+    let path = run.newest_checkpoint().join("model.safetensors");
+    let tensors = Tensor::read_safetensors(path).unwrap();
+    assert!(!tensors.is_empty());
+    for (name, tensor) in tensors {
+        assert_eq!(tensor.isfinite().all().int64_value(&[]), 1, "{name}");
+    }
+}
+
+/// The same as a job.
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_26_a_job_that_diverges_ends_at_that_step_and_keeps_what_was_finite() {
     let service = Service::start().await;
