@@ -3,7 +3,10 @@
 use rehead_domain::recipe::{Head, HeadInit, Recipe};
 
 use super::{evaluations, train_head};
-use crate::support::training::{Material, recipe};
+use crate::support::{
+    data::{clipart_subset, unzip, zip},
+    training::{Material, parameters, recipe},
+};
 
 #[test]
 fn trap_15_small_batches_add_up_to_the_large_one() {
@@ -61,4 +64,36 @@ fn trap_20_the_mean_loss_counts_samples_not_batches() {
             "{parts:?} {whole:?}"
         );
     }
+}
+
+/// Over pixels 38 samples are evaluated in batches of 32 and 6, over features together.
+#[test]
+fn trap_20_the_validation_loss_is_the_same_by_any_batches() {
+    let files = unzip(&clipart_subset(&["animals", "food"], 22)).into_iter();
+    let entries = files.map(|(name, bytes)| {
+        let number: u32 = name.split(['/', '.']).nth(1).unwrap().parse().unwrap();
+        let split = if number < 3 { "train" } else { "val" };
+        (format!("{split}/{name}"), bytes)
+    });
+    let archive = zip(&entries.collect::<Vec<_>>());
+    let material = Material::of_archive("resnet18", &archive);
+    let loss = |name: &str, trainable: Vec<String>| {
+        let still = Recipe {
+            trainable,
+            learning_rate: 0.0,
+            backbone_learning_rate: 0.0,
+            head: Head {
+                layers: vec![],
+                init: HeadInit::Normal,
+            },
+            ..recipe()
+        };
+        evaluations(&material, name, still)[0].1
+    };
+    let together = loss("features", vec![]);
+    let batched = loss("pixels", parameters("resnet18", &["layer4."]));
+    assert!(
+        (batched - together).abs() < 1e-4 * together,
+        "{batched} {together}"
+    );
 }

@@ -309,6 +309,7 @@ fn sigmoid(logit: f32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::calibration::TEMPERATURES;
 
     fn names(count: usize) -> Vec<String> {
         (0..count).map(|class| class.to_string()).collect()
@@ -335,6 +336,28 @@ mod tests {
         assert!(found[6].margin.unwrap() < -0.9 && found[0].margin.unwrap() > 0.9);
         let loss = (1.0 + f64::exp(5.0)).ln();
         assert!((found[6].loss - loss).abs() < 1e-9, "{}", found[6].loss);
+    }
+
+    #[test]
+    fn trap_29_no_temperature_makes_another_class_the_likeliest() {
+        let scored = SingleLabel {
+            logits: vec![4.0, 0.0, 3.9, -2.5, -2.0, -2.1, 30.0, -30.0, 30.01],
+            labels: vec![2, 1, 0],
+            classes: 3,
+        };
+        let [low, high] = TEMPERATURES;
+        for temperature in [low, 0.7, 1.0, 2.5, high] {
+            let opinions = of_single(&scored, temperature, &names(3));
+            let rows = scored.logits.chunks_exact(3);
+            for ((opinion, row), top) in opinions.iter().zip(rows).zip([0usize, 1, 2]) {
+                assert_eq!(opinion.prediction, Answer::Class(top.to_string()));
+                let shares = softmax(row, temperature);
+                assert_eq!(opinion.probability, Some(shares[top]));
+                for other in (0..3).filter(|&class| class != top) {
+                    assert!(shares[other] < shares[top], "{temperature}: {shares:?}");
+                }
+            }
+        }
     }
 
     #[test]
