@@ -154,4 +154,5 @@ fn golden_g7_fine_tuning_from_the_probe_keeps_what_features_know() {
         "fine-tuning's error over LP-FT's on other inputs: {:.0} to {:.0}, median {:.0}",
         ratios[0], ratios[9], ratios[4]
     );
+    assert!(ratios[4] > 100.0, "{ratios:?}");
 }
