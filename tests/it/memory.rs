@@ -6,8 +6,9 @@ use rehead_domain::{
     file::{Dataset, SplitSizes},
     job::Phase,
     job_plan::JobPlan,
-    progress::{Progress, Shrunk},
-    recipe::{BatchNorm, Recipe, Task},
+    progress::{Progress, Shrunk, exit},
+    recipe::{BatchNorm, Head, HeadInit, HeadLayer, Recipe, Task},
+    work::TrainPlan,
 };
 use rehead_trainer::models::{cost, registry};
 use serde_json::json;
@@ -61,6 +62,42 @@ fn too_little_memory_for_one_sample_is_an_error_with_a_code() {
     };
     assert_eq!((failure.code.as_str(), code), ("out_of_memory", Some(1)));
     assert!(failure.message.contains("freeze more"), "{failure:?}");
+}
+
+/// What fitted an earlier attempt is where the next begins: its steps are those of small batches that add up.
+#[test]
+fn a_run_begins_with_the_batch_that_is_known_to_fit() {
+    let material = Material::new(20);
+    let asked = |batch_size, accumulate| Recipe {
+        batch_size,
+        accumulate,
+        n_epochs: 3,
+        learning_rate: 1e-5,
+        head: Head {
+            layers: vec![HeadLayer::Dropout(0.5)],
+            init: HeadInit::Normal,
+        },
+        ..recipe()
+    };
+    let result = |name: &str, plan: &TrainPlan| {
+        let mut run = material.start(name, plan);
+        let (said, ended) = run.end();
+        assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
+        run.result()
+    };
+    let whole = material.plan(asked(8, 1));
+    let known = TrainPlan {
+        micro_batch: Some(4),
+        ..whole.clone()
+    };
+    let found = result("known", &known);
+    assert_eq!(
+        found,
+        result("accumulated", &material.plan(asked(4, 2))),
+        "not as if these batches had been asked for"
+    );
+    // The comparison can fail: dropout has other masks in other batches.
+    assert_ne!(found, result("whole", &whole));
 }
 
 /// What a plan says of the memory above that of an idle trainer.

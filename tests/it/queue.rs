@@ -14,7 +14,7 @@ use rehead::{
         jobs::{self, Created, Filter, JobProgress},
         metrics::{self, Evaluation},
         models, places,
-        queue::{self, Claimed, Records, Trace},
+        queue::{self, Claimed, NewBatch, Records, Trace},
     },
     domain::{
         file::Purpose,
@@ -450,6 +450,37 @@ async fn an_attempt_goes_on_from_the_last_good_checkpoint() {
     assert_eq!((listed.rows[0].step, listed.has_more), (4, false));
     let job = jobs::get(pool, queue.tenant, job).await.unwrap().unwrap();
     assert_eq!((job.preemptions, job.failures, job.crashes), (1, 0, 0));
+    invariants(pool).await;
+}
+
+/// The last record is about evaluation: it says nothing of training.
+#[tokio::test]
+async fn the_next_attempt_begins_with_the_batch_that_fitted() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let job = queue.job().await;
+    let first = queue.claim().await.unwrap();
+    assert_eq!(first.micro_batch, None);
+    for micro_batch in [Some(16), Some(8), None] {
+        let shrunk = NewBatch {
+            micro_batch,
+            best_effort: "memory ran out".to_owned(),
+        };
+        let records = Records {
+            shrunk: Some(shrunk),
+            ..Records::default()
+        };
+        assert!(
+            queue::record(pool, job, first.token, &records)
+                .await
+                .unwrap()
+        );
+    }
+    let trace = Trace::default();
+    let ended = queue::finish(pool, job, first.token, &Outcome::Yielded, None, &trace).await;
+    assert_eq!(ended.unwrap(), Some(JobStatus::Queued));
+    let second = queue.claim().await.unwrap();
+    assert_eq!((second.job, second.micro_batch), (job, Some(8)));
     invariants(pool).await;
 }
 
