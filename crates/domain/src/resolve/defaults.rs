@@ -6,11 +6,11 @@ use crate::{
     recipe::{BatchNorm, HeadInit, Optimizer},
 };
 
-/// A head's peak rate on features of unit order, measured on the clip-art set (docs/recipes.md).
+/// A head's peak rate on features of unit order.
 pub(super) fn head_rate(optimizer: Optimizer) -> (f64, &'static str) {
     match optimizer {
-        Optimizer::Adamw => (1e-3, "measured best of 1e-4 to 1e-1 for AdamW"),
-        Optimizer::Sgd | Optimizer::Nesterov => (1e-2, "measured best of 1e-4 to 1e-1 for SGD"),
+        Optimizer::Adamw => (1e-3, "AdamW's own default in PyTorch"),
+        Optimizer::Sgd | Optimizer::Nesterov => (1e-2, "usual for a new head with SGD"),
     }
 }
 
@@ -23,8 +23,9 @@ pub(super) fn default_batch_size(samples: u64) -> u64 {
     samples.clamp(1, 32)
 }
 
-/// The trunk's peak rate, for a head's of `head_rate`: measured for AdamW on a network with BatchNorm (docs/recipes.md); a
-/// tenth is usual for others, and ten times that for adapters (Schulman & Thinking Machines Lab 2025, "LoRA Without Regret").
+/// The trunk's peak rate, for a head's of `head_rate`, chosen or not: measured for AdamW on a network with BatchNorm
+/// (docs/recipes.md); a tenth is usual for others, and ten times that for adapters (Schulman & Thinking Machines Lab 2025,
+/// "LoRA Without Regret").
 pub(super) fn backbone_rate(
     optimizer: Optimizer,
     head_rate: f64,
@@ -40,6 +41,15 @@ pub(super) fn backbone_rate(
             head_rate / 10.0,
             "a tenth of the head's: pre-trained weights need small steps",
         ),
+    }
+}
+
+/// SGD's is L2 on every tensor, BatchNorm's scales and biases among them: BiT trains without (Kolesnikov et al. 2020).
+pub(super) fn weight_decay(optimizer: Optimizer, head_only: bool) -> (f64, &'static str) {
+    match optimizer {
+        _ if head_only => (0.0, "a head on frozen features is chosen by validation"),
+        Optimizer::Adamw => (0.01, "usual for fine-tuning with AdamW"),
+        Optimizer::Sgd | Optimizer::Nesterov => (0.0, "usual for fine-tuning with SGD"),
     }
 }
 

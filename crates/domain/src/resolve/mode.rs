@@ -22,15 +22,17 @@ pub(super) fn freeze(asked: &Transfer, training: &Dataset, samples: u64) -> (Fre
     } else if tunes_the_trunk(asked) {
         (Freeze::None, "the request tunes how the trunk trains")
     } else if samples / groups < ENOUGH {
-        (
-            Freeze::All,
-            "fewer than 10 samples a class: a head on fixed features",
-        )
+        let why = match training.task {
+            Task::Regression => "fewer than 100 samples: a head on fixed features",
+            _ => "fewer than 10 samples a class: a head on fixed features",
+        };
+        (Freeze::All, why)
     } else {
-        (
-            Freeze::None,
-            "10 samples a class or more: training the whole trunk pays",
-        )
+        let why = match training.task {
+            Task::Regression => "100 samples or more: training the whole trunk pays",
+            _ => "10 samples a class or more: training the whole trunk pays",
+        };
+        (Freeze::None, why)
     }
 }
 

@@ -5,7 +5,10 @@ use serde_json::json;
 
 use super::{
     augmentation,
-    defaults::{backbone_rate, batch_norm, default_batch_size, default_epochs, head_rate, mixup},
+    defaults::{
+        backbone_rate, batch_norm, default_batch_size, default_epochs, head_rate, mixup,
+        weight_decay,
+    },
     form::Form,
 };
 use crate::{
@@ -96,32 +99,30 @@ pub(super) fn settle(
         "rates as they are",
     );
     let (rate, why) = head_rate(optimizer);
-    let learning_rate = multiplier
-        * autos.settle(
-            "hyperparameters.learning_rate",
-            asked.learning_rate,
-            rate,
-            why,
-        );
-    let (backbone, why) = backbone_rate(optimizer, rate, (has_batch_norm, adapts));
-    let backbone = multiplier
-        * autos.settle(
-            "hyperparameters.backbone_learning_rate",
-            asked.backbone_learning_rate,
-            backbone,
-            why,
-        );
+    let learning_rate = autos.settle(
+        "hyperparameters.learning_rate",
+        asked.learning_rate,
+        rate,
+        why,
+    );
+    let (rate, why) = if head_only {
+        (0.0, "the whole trunk is frozen")
+    } else {
+        backbone_rate(optimizer, learning_rate, (has_batch_norm, adapts))
+    };
+    let backbone_learning_rate = autos.settle(
+        "hyperparameters.backbone_learning_rate",
+        asked.backbone_learning_rate,
+        rate,
+        why,
+    );
     let layer_decay = autos.settle(
         "hyperparameters.layer_decay",
         asked.layer_decay,
         1.0,
         "one rate for the whole trunk",
     );
-    let (decay, why) = if head_only {
-        (0.0, "a head on frozen features is chosen by validation")
-    } else {
-        (0.01, "usual for fine-tuning with AdamW")
-    };
+    let (decay, why) = weight_decay(optimizer, head_only);
     let weight_decay = autos.settle(
         "hyperparameters.weight_decay",
         asked.weight_decay,
@@ -196,7 +197,7 @@ pub(super) fn settle(
         "the best evaluation is chosen instead",
     );
     let (clip, why) = if head_only {
-        (None, "a linear head on fixed features needs none")
+        (None, "a head on fixed features needs none")
     } else {
         (Some(1.0), "usual for fine-tuning")
     };
@@ -261,8 +262,8 @@ pub(super) fn settle(
         batch_size: narrow(batch_size),
         accumulate: narrow(accumulate),
         optimizer,
-        learning_rate,
-        backbone_learning_rate: if head_only { 0.0 } else { backbone },
+        learning_rate: multiplier * learning_rate,
+        backbone_learning_rate: multiplier * backbone_learning_rate,
         layer_decay,
         weight_decay,
         schedule,

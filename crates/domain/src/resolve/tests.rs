@@ -79,6 +79,91 @@ fn every_auto_is_settled_with_a_reason_and_nothing_else_is() {
     );
 }
 
+/// A settled option's value and its reason.
+fn settled_as(transfer: serde_json::Value, option: &str) -> (serde_json::Value, String) {
+    let data = dataset(&["a", "b"], 40, 10);
+    let resolution = resolve(&request(transfer), base(&layers()), &data, None, 7).unwrap();
+    let mut resolved = resolution.resolved.into_iter();
+    let one = resolved.find(|one| one.option == format!("hyperparameters.{option}"));
+    one.map(|one| (one.value, one.reason)).unwrap()
+}
+
+#[test]
+fn the_trunks_rate_follows_the_heads_that_is_chosen() {
+    for (optimizer, rate, share) in [
+        ("adamw", 1e-5, 2.0),
+        ("adamw", 0.5, 2.0),
+        ("sgd", 0.5, 10.0),
+    ] {
+        let transfer = json!({"freeze": "none", "hyperparameters": {
+            "optimizer": optimizer, "learning_rate": rate, "learning_rate_multiplier": 4}});
+        let (settled, _) = settled_as(transfer.clone(), "backbone_learning_rate");
+        assert_eq!(settled, json!(rate / share), "{optimizer}");
+        let data = dataset(&["a", "b"], 40, 10);
+        let recipe = resolve(&request(transfer), base(&layers()), &data, None, 7)
+            .unwrap()
+            .recipe;
+        assert_eq!(recipe.learning_rate, 4.0 * rate);
+        assert_eq!(recipe.backbone_learning_rate, 4.0 * (rate / share));
+    }
+}
+
+#[test]
+fn a_frozen_trunk_has_no_rate() {
+    let frozen = json!({"freeze": "all"});
+    let (rate, why) = settled_as(frozen, "backbone_learning_rate");
+    assert_eq!(
+        (rate, why.as_str()),
+        (json!(0.0), "the whole trunk is frozen")
+    );
+}
+
+#[test]
+fn weights_decay_under_adamw_and_not_under_sgd() {
+    for (optimizer, decay, words) in [
+        ("adamw", 0.01, "AdamW"),
+        ("sgd", 0.0, "SGD"),
+        ("nesterov", 0.0, "SGD"),
+    ] {
+        let transfer = json!({"freeze": "none", "hyperparameters": {"optimizer": optimizer}});
+        let (settled, why) = settled_as(transfer, "weight_decay");
+        assert_eq!(settled, json!(decay), "{optimizer}");
+        assert!(why.contains(words), "{why}");
+    }
+}
+
+#[test]
+fn reasons_are_true_of_the_task() {
+    let reason = |data: &Dataset, start: Start<'_>, option: &str| {
+        let resolution = resolve(&request(json!({})), start, data, None, 7).unwrap();
+        let mut resolved = resolution.resolved.into_iter();
+        resolved.find(|one| one.option == option).unwrap().reason
+    };
+    let layers = layers();
+    for (samples, words) in [
+        (99, "fewer than 100 samples:"),
+        (100, "100 samples or more:"),
+    ] {
+        let mut numbers = dataset(&[], 0, 0);
+        numbers.task = Task::Regression;
+        (numbers.splits.train, numbers.splits.validation) = (samples, 10);
+        let why = reason(&numbers, base(&layers), "freeze");
+        assert!(why.starts_with(words), "{why}");
+    }
+    let mut several = dataset(&["food", "plants"], 40, 10);
+    several.task = Task::MultiLabelClassification;
+    let parent = Parent {
+        task: several.task,
+        ..parent()
+    };
+    let start = Start {
+        parent: Some(&parent),
+        ..base(&layers)
+    };
+    let why = reason(&several, start, "head.init");
+    assert!(why.starts_with("the head goes on"), "{why}");
+}
+
 #[test]
 fn all_that_cannot_be_done_is_said_at_once() {
     let asked =
