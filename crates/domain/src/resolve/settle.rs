@@ -174,8 +174,9 @@ pub(super) fn settle(
         &mut autos,
     );
     let (alpha, why) = match task {
+        Task::SingleLabelClassification => mixup(head_only, samples),
+        Task::MultiLabelClassification => (0.0, "thresholds are chosen on whole labels"),
         Task::Regression => (0.0, "it mixes classes, not numbers"),
-        _ => mixup(head_only, samples),
     };
     let mixup = autos.settle("hyperparameters.mixup", asked.mixup, alpha, why);
     let cutmix = autos.settle(

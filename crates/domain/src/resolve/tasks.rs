@@ -101,18 +101,24 @@ pub(super) fn other_tasks(request: &JobRequest, task: Task) -> Vec<Problem> {
         );
         contradiction("hyperparameters.label_smoothing", message);
     }
+    for (option, alpha) in [("mixup", asked.mixup), ("cutmix", asked.cutmix)] {
+        if matches!(alpha, Auto::Value(alpha) if alpha > 0.0) {
+            let message = match task {
+                Task::Regression => {
+                    format!("{option} mixes labels of classes, not numbers; leave it out")
+                }
+                _ => format!(
+                    "{option} gives samples shares of labels, but thresholds are chosen on whole labels; leave it out"
+                ),
+            };
+            contradiction(&format!("hyperparameters.{option}"), message);
+        }
+    }
     if task == Task::Regression {
         let weighs = |weights: &ClassWeights| *weights != ClassWeights::Rule(ClassWeightRule::None);
         if matches!(&asked.class_weights, Auto::Value(weights) if weighs(weights)) {
             let message = "a regression has no classes to weigh; leave class_weights out";
             contradiction("hyperparameters.class_weights", message.to_owned());
-        }
-        for (option, alpha) in [("mixup", asked.mixup), ("cutmix", asked.cutmix)] {
-            if matches!(alpha, Auto::Value(alpha) if alpha > 0.0) {
-                let message =
-                    format!("{option} mixes labels of classes, not numbers; leave it out");
-                contradiction(&format!("hyperparameters.{option}"), message);
-            }
         }
     }
     problems

@@ -360,6 +360,11 @@ fn what_is_cut_away_neither_trains_nor_counts() {
             json!({"cut": "layer1", "freeze": {"regex": "^layer2"}}),
             "is cut away",
         ),
+        (
+            json!({"cut": "layer1", "freeze": {"schedule": [
+                {"at_epoch": 0, "freeze": "all"}, {"at_epoch": 3, "freeze": {"blocks": ["layer2"]}}]}}),
+            "is cut away",
+        ),
     ] {
         let problems = settled(transfer.clone()).unwrap_err();
         assert!(
@@ -367,6 +372,36 @@ fn what_is_cut_away_neither_trains_nor_counts() {
             "{transfer}: {problems:?}"
         );
     }
+}
+
+#[test]
+fn only_samples_of_one_class_each_are_mixed() {
+    let of = |task: Task| Dataset {
+        task,
+        ..dataset(&["a", "b"], 10_000, 10)
+    };
+    let settled = |task, transfer| resolve(&request(transfer), base(&layers()), &of(task), None, 7);
+    let single = Task::SingleLabelClassification;
+    for (task, words) in [
+        (Task::MultiLabelClassification, "threshold"),
+        (Task::Regression, "not numbers"),
+    ] {
+        for option in ["mixup", "cutmix"] {
+            let asked = |alpha: f64| json!({"freeze": "none", "hyperparameters": {option: alpha}});
+            let problems = settled(task, asked(0.2)).unwrap_err();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert_eq!(
+                problems[0].path,
+                format!("method.transfer.hyperparameters.{option}")
+            );
+            assert_eq!(problems[0].code, CONTRADICTION);
+            assert!(problems[0].message.contains(words), "{problems:?}");
+            assert!(settled(task, asked(0.0)).is_ok(), "{option}");
+            assert!(settled(single, asked(0.2)).is_ok(), "{option}");
+        }
+        assert_eq!(settled(task, json!({})).unwrap().recipe.mixup, 0.0);
+    }
+    assert_eq!(settled(single, json!({})).unwrap().recipe.mixup, 0.1);
 }
 
 #[test]
