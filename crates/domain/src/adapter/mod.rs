@@ -277,4 +277,4 @@ fn places(layers: &Layers) -> Vec<u64> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

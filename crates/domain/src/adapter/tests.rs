@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A transformer of two blocks, 8 wide, after a table that is no linear layer.
-fn layers() -> Layers {
+pub(crate) fn layers() -> Layers {
     let mut tensors = Vec::new();
     let mut tensor = |stage: &str, name: &str, shape: &[u32]| {
         tensors.push(LayerTensor {

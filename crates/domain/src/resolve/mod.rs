@@ -197,4 +197,6 @@ fn data_problems(
 }
 
 #[cfg(test)]
+mod recipe_tests;
+#[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use crate::{
     request::{CONTRADICTION, parse},
 };
 
-fn dataset(classes: &[&str], train: u64, validation: u64) -> Dataset {
+pub(super) fn dataset(classes: &[&str], train: u64, validation: u64) -> Dataset {
     let class = |name: &&str| Class {
         name: (*name).to_owned(),
         train,
@@ -34,14 +34,14 @@ fn dataset(classes: &[&str], train: u64, validation: u64) -> Dataset {
 }
 
 /// Training starts from the base model.
-fn base(layers: &Layers) -> Start<'_> {
+pub(super) fn base(layers: &Layers) -> Start<'_> {
     Start {
         layers,
         parent: None,
     }
 }
 
-fn request(transfer: serde_json::Value) -> JobRequest {
+pub(super) fn request(transfer: serde_json::Value) -> JobRequest {
     let file = crate::id::FileId::new();
     parse(&json!({"model": "m", "training_file": file, "method": {"type": "transfer", "transfer": transfer}})).unwrap()
 }
@@ -497,7 +497,7 @@ fn a_frozen_trunk_sees_several_views_or_none() {
     }
 }
 
-fn parent() -> Parent {
+pub(super) fn parent() -> Parent {
     Parent {
         id: "ft:m::1".to_owned(),
         task: crate::recipe::Task::SingleLabelClassification,
