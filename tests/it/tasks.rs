@@ -193,7 +193,7 @@ async fn refuses_options_of_other_tasks(service: &Service, file: &Value) {
     let body = json!({
         "model": "efficientnet_lite0", "training_file": file["id"],
         "method": {"type": "transfer", "transfer": {
-"task": "regression", "early_stopping": {"metric": "valid_r2"},
+    "task": "regression", "early_stopping": {"metric": "valid_r2"},
             "hyperparameters": {"loss": "mse", "label_smoothing": 0.1, "mixup": 0.2},
         }},
     });
