@@ -61,6 +61,32 @@ pub struct Features {
 }
 
 impl Features {
+    /// Of a run's samples by the trunk as it was loaded, which it must still be: found or kept in the cache, whatever trains
+    /// later. `None` when a stop was asked for.
+    ///
+    /// # Errors
+    /// As `Inputs::prepare`.
+    pub fn at_start(
+        plan: &TrainPlan,
+        samples: &Samples,
+        network: &Network,
+        device: Device,
+        stop: &Stop,
+        say: &mut Reporter,
+    ) -> Result<Option<Self>, TrainError> {
+        make_cache(plan)?;
+        let run = Frozen {
+            plan,
+            samples,
+            network,
+            device,
+            stop,
+        };
+        let mut meter = Meter::new(say, samples.len());
+        let table = features::of_samples(&run, &network.whole_trunk(), &mut meter)?;
+        Ok(table.map(Self::from))
+    }
+
     /// Features [N, feature_dim] of these samples, as the evaluation sees them.
     pub fn of(&self, samples: &[usize]) -> Tensor {
         select(&self.table, samples)
@@ -201,6 +227,11 @@ impl<'a> Meter<'a> {
     }
 }
 
+fn make_cache(plan: &TrainPlan) -> Result<(), TrainError> {
+    let failed = format!("cannot make the cache folder {}", plan.cache.display());
+    std::fs::create_dir_all(&plan.cache).map_err(TrainError::io(failed))
+}
+
 /// Sets an entry's time to now: the least recently used are evicted first, by whoever keeps the cache.
 pub fn mark_used(entry: &std::path::Path) {
     // An entry of another user keeps its time.
@@ -223,10 +254,7 @@ impl Inputs {
         stop: &Stop,
         say: &mut Reporter,
     ) -> Result<Option<Self>, TrainError> {
-        std::fs::create_dir_all(&plan.cache).map_err(TrainError::io(format!(
-            "cannot make the cache folder {}",
-            plan.cache.display()
-        )))?;
+        make_cache(plan)?;
         let frozen = Frozen {
             plan,
             samples,
@@ -408,24 +436,6 @@ impl Inputs {
             .contiguous()
             .view(-1);
         Ok(Vec::<f32>::try_from(&all)?)
-    }
-
-    /// Features of a run's samples by the trunk as it was loaded, which it must still be: found or kept in the cache, whatever
-    /// trains later. `None` when a stop was asked for.
-    ///
-    /// # Errors
-    /// As `prepare`.
-    pub fn at_start(
-        &self,
-        run: &Frozen<'_>,
-        say: &mut Reporter,
-    ) -> Result<Option<Features>, TrainError> {
-        if let Self::Features(features) = self {
-            return Ok(Some(features.clone()));
-        }
-        let mut meter = Meter::new(say, run.samples.len());
-        let table = features::of_samples(run, &run.network.whole_trunk(), &mut meter)?;
-        Ok(table.map(Features::from))
     }
 
     /// Features [N, feature_dim] of these samples in evaluation, by the trunk as it is now. `None` when a stop was asked

@@ -2,6 +2,7 @@
 //! and leaks between splits.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{BufWriter, Write as _},
     path::Path,
@@ -42,23 +43,20 @@ struct Opinion {
     likely_wrong_label: bool,
 }
 
-/// Writes `folder/samples.jsonl`. Likeness is that of the features at the `start`: a trunk that was trained makes all samples
-/// of a class alike. `None` when a stop was asked for meanwhile.
+/// Writes `folder/samples.jsonl`. `None` when a stop was asked for meanwhile.
 ///
 /// # Errors
 /// `Io`; `Data` for an image that cannot be decoded.
 pub fn write(
     folder: &Path,
     (samples, recipe): (&Samples, &Recipe),
-    (network, inputs, start): (&Network, &Inputs, &Features),
-    reading: &Reading,
+    (network, inputs): (&Network, &Inputs),
+    (reading, originals): (&Reading, &HashMap<usize, usize>),
     stop: &Stop,
 ) -> Result<Option<()>, TrainError> {
     let failed = || format!("cannot write {SAMPLES}");
     let file = File::create(folder.join(SAMPLES)).map_err(TrainError::io(failed()))?;
     let mut out = BufWriter::new(file);
-    // Samples of later splits are compared with these: a copy in an earlier one is the leak.
-    let mut earlier: Vec<usize> = Vec::new();
     for (split, members) in members(samples) {
         let Some(features) = inputs.features(network, members, stop)? else {
             return Ok(None);
@@ -66,10 +64,9 @@ pub fn write(
         let logits = logits(network, &features.to_kind(Kind::Float))?;
         let scored = evaluation::scored(logits, (samples, recipe), members);
         let opinions = opinions(&scored, reading, &samples.classes);
-        let originals = originals(members, &earlier, start)?;
-        earlier.extend(members);
-        for ((opinion, original), &sample) in opinions.into_iter().zip(originals).zip(members) {
-            let original = original.map(|original| samples.path(original).to_owned());
+        for (opinion, &sample) in opinions.into_iter().zip(members) {
+            let original = originals.get(&sample);
+            let original = original.map(|&original| samples.path(original).to_owned());
             let record = SampleRecord {
                 sample: u32::try_from(sample).expect("samples are limited: this is a bug"),
                 split,
@@ -122,19 +119,24 @@ fn members(samples: &Samples) -> Vec<(Split, &[usize])> {
     chosen
 }
 
-/// For each of `members` the one of `others` that is nearly the same, if one is.
-fn originals(
-    members: &[usize],
-    others: &[usize],
-    start: &Features,
-) -> Result<Vec<Option<usize>>, TrainError> {
-    if others.is_empty() {
-        return Ok(vec![None; members.len()]);
-    }
+/// For samples of the ledger that are nearly the same as one of an earlier split, that one. By the features at the `start`: a
+/// trunk that was trained makes all samples of a class alike.
+///
+/// # Errors
+/// None that is expected.
+pub fn originals(samples: &Samples, start: &Features) -> Result<HashMap<usize, usize>, TrainError> {
     let features = |samples: &[usize]| start.of(samples).to_kind(Kind::Float);
-    let places = near_duplicates(&features(members), &features(others))?;
-    let original = |place: Option<usize>| place.map(|place| others[place]);
-    Ok(places.into_iter().map(original).collect())
+    let mut found = HashMap::new();
+    let mut earlier: Vec<usize> = Vec::new();
+    for (_, members) in members(samples) {
+        if !earlier.is_empty() {
+            let places = near_duplicates(&features(members), &features(&earlier))?;
+            let near = members.iter().zip(places);
+            found.extend(near.filter_map(|(&sample, place)| Some((sample, earlier[place?]))));
+        }
+        earlier.extend(members);
+    }
+    Ok(found)
 }
 
 /// For each row of `features` [N, D] the place of the row of `others` [M, D] that is nearly the same, if one is.

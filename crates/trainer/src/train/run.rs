@@ -2,8 +2,6 @@
 
 use std::{fs, path::Path, time::Instant};
 
-use tch::Device;
-
 use super::{
     calibration,
     checkpoint::{Counters, Identity},
@@ -27,7 +25,6 @@ use super::{
     samples::Samples,
     saver::Saver,
     schedule, selection, transferability,
-    views::Frozen,
 };
 use crate::domain::{
     checkpoint::Metrics,
@@ -67,6 +64,14 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     let samples = Samples::open(&plan)?;
     let mut network = Network::build(&plan.base_model, recipe, samples.outputs(), device)?;
 
+    // Features as the trunk was loaded: what the head begins with, and what samples are alike by. Mostly in the cache, where
+    // the run has been resumed.
+    say.say(&Progress::Phase {
+        phase: Phase::CachingFeatures,
+    });
+    let since = Instant::now();
+    let start = Features::at_start(&plan, &samples, &network, device, stop, say)?;
+
     // Optimizer, counters.
     let step_size = recipe.batch_size as usize * recipe.accumulate as usize;
     let batches = Batches::new(samples.train.len(), step_size);
@@ -96,11 +101,12 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         criterion.limit(known);
     }
 
+    let Some(start) = start else {
+        return Ok(stopped(counters.step, say));
+    };
+    let originals = ledger::originals(&samples, &start)?;
+
     // Features, or pixels.
-    say.say(&Progress::Phase {
-        phase: Phase::CachingFeatures,
-    });
-    let since = Instant::now();
     let Some(mut inputs) = Inputs::prepare(&plan, &samples, &network, device, stop, say)? else {
         return Ok(stopped(counters.step, say));
     };
@@ -110,24 +116,16 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         .is_some_and(|inherited| inherited.keeps_head());
     let probes = recipe.head.init == HeadInit::Probe;
     if plan.resume.is_none() && probes {
-        let run = Frozen {
-            plan: &plan,
-            samples: &samples,
-            network: &network,
-            device,
-            stop,
-        };
-        let Some(features) = inputs.at_start(&run, say)? else {
-            return Ok(stopped(0, say));
-        };
-        let table = |members: &[usize]| features.of(members);
+        let table = |members: &[usize]| start.of(members);
         let Some(probe) = probe::fit(table, &samples, recipe.seed, &|| stop.requested())? else {
             return Ok(stopped(0, say));
         };
         network.start_head(&probe.weight, &probe.bias);
-        counters.transferability =
-            transferability::measure(&samples, |members| Some(features.of(members)));
     }
+    if plan.resume.is_none() && (probes || network.has_fixed_features()) {
+        counters.transferability = transferability::measure(&samples, |members| start.of(members));
+    }
+    drop(start);
     if plan.resume.is_none() && (probes || keeps_head) {
         // A candidate like any epoch's end: training can only improve on it.
         let metrics = evaluation::end_epoch(&mut counters, &inputs, &network, (&samples, recipe))?;
@@ -269,19 +267,14 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     let mut report = scored.report(&known, occasion);
     if let Scores::SingleLabelClassification(scores) = &mut report.scores {
         scores.forgetting = forgetting;
-        let features = |members: &[usize]| inputs.fixed_features(members);
-        let measured = counters.transferability;
-        scores.transferability = measured.or_else(|| transferability::measure(&samples, features));
+        scores.transferability = counters.transferability;
     }
     let text = serde_json::to_vec_pretty(&report).expect("a report is plain data: this is a bug");
     fs::write(folder.join(REPORT), text).map_err(TrainError::io("cannot write the report"))?;
 
     let data = (&samples, recipe);
-    let Some(start) = at_start(&plan, &samples, &inputs, device, stop, say)? else {
-        return Ok(stopped(counters.step, say));
-    };
-    let read = (&network, &inputs, &start);
-    if ledger::write(folder, data, read, &reading, stop)?.is_none() {
+    let read = (&network, &inputs);
+    if ledger::write(folder, data, read, (&reading, &originals), stop)?.is_none() {
         return Ok(stopped(counters.step, say));
     }
 
@@ -314,29 +307,6 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         stopped_early,
     });
     Ok(Ending::Finished)
-}
-
-/// Features by the trunk that the run began with, mostly from the cache. `None` when a stop was asked for.
-fn at_start(
-    plan: &TrainPlan,
-    samples: &Samples,
-    inputs: &Inputs,
-    device: Device,
-    stop: &Stop,
-    say: &mut Reporter,
-) -> Result<Option<Features>, TrainError> {
-    if let Inputs::Features(features) = inputs {
-        return Ok(Some(features.clone()));
-    }
-    let network = Network::build(&plan.base_model, &plan.recipe, samples.outputs(), device)?;
-    let run = Frozen {
-        plan,
-        samples,
-        network: &network,
-        device,
-        stop,
-    };
-    inputs.at_start(&run, say)
 }
 
 /// Says it when evaluation runs fewer samples together than it was `told`.

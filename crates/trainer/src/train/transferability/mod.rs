@@ -33,17 +33,17 @@ const NEIGHBOURS: usize = 5;
 
 /// Scores the features of training samples: of all, or of as many as `limits::TRANSFERABILITY_SAMPLES` allows. These are the
 /// same for all jobs on the same data, whatever their seeds, so that scores can be compared. No other split is looked at.
-/// `features` gives [N, D] of samples in evaluation, or `None` where there are none of a frozen trunk. `None` then, where
-/// samples have no single label or are fewer than two, and where features are not finite.
+/// `features` gives [N, D] of samples in evaluation. `None` where samples have no single label or are fewer than two, and where
+/// features are not finite.
 pub fn measure(
     samples: &Samples,
-    features: impl FnOnce(&[usize]) -> Option<Tensor>,
+    features: impl FnOnce(&[usize]) -> Tensor,
 ) -> Option<Transferability> {
     let Labels::Class(labels) = &samples.targets else {
         return None;
     };
     let members = chosen(&samples.train, labels, limits::TRANSFERABILITY_SAMPLES);
-    let features = features(&members)?;
+    let features = features(&members);
     let labels: Vec<usize> = members.iter().map(|&sample| labels[sample]).collect();
     of_features(&features, &labels)
 }

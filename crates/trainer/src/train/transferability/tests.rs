@@ -293,7 +293,7 @@ fn only_training_samples_are_scored() {
         }
         let rows = |members: &[usize]| {
             assert!(members.iter().eq(&samples.train), "{members:?}");
-            Some(features.narrow(0, 0, members.len() as i64))
+            features.narrow(0, 0, members.len() as i64)
         };
         measure(&samples, rows).unwrap()
     };
