@@ -212,6 +212,14 @@ impl Layers {
         self.tensors.iter().any(|tensor| !tensor.trainable)
     }
 
+    /// Channels of the pictures that it reads, by its first convolution.
+    pub fn input_channels(&self) -> Option<u32> {
+        self.parameters().find_map(|tensor| match tensor.shape[..] {
+            [_, channels, _, _] => Some(channels),
+            _ => None,
+        })
+    }
+
     pub fn stage_names(&self) -> impl Iterator<Item = &str> + Clone {
         self.stages.iter().map(|stage| stage.name.as_str())
     }

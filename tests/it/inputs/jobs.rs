@@ -164,10 +164,19 @@ async fn jobs_learn_from_grey_pictures() {
     assert_eq!(preprocess["channels"], 1);
     assert_eq!(golden[1..], [1, 64, 64]);
 
+    // There is no colour to move.
+    let coloured = json!({
+        "model": model["id"], "training_file": file["id"],
+        "method": {"type": "transfer", "transfer": {"augmentation": {"color_jitter": {"saturation": 0.2}}}},
+    });
+    let path = "/v1/fine_tuning/jobs/plan";
+    let refused = service.post(path, &coloured).await;
+    refused.error(422, "contradiction");
+
     // Its weights and its input go on together.
     let deeper = json!({
         "freeze": {"last_stages": 1}, "hyperparameters": {"n_epochs": 1},
-        "augmentation": {"color_jitter": {"brightness": 0.2, "saturation": 0.2}, "rand_augment": {}, "random_erasing": 0.25},
+        "augmentation": {"color_jitter": {"brightness": 0.2, "contrast": 0.2}, "rand_augment": {}, "random_erasing": 0.25},
     });
     let next = trained(&service, &model, &file, deeper).await;
     assert!(right(&service, &next, kinds, stripes).await >= 19);

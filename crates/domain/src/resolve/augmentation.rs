@@ -3,6 +3,7 @@
 use super::{defaults, settle::Autos};
 use crate::{
     augmentation::Augmentation,
+    base_model::Layers,
     limits,
     problem::Problem,
     request::{Auto, CONTRADICTION, ChosenAugmentation, JobRequest, RequestedAugmentation},
@@ -41,7 +42,11 @@ pub(super) fn settle(
 }
 
 /// What would change nothing.
-pub(super) fn contradictions(request: &JobRequest, phases: &[(u64, Vec<String>)]) -> Vec<Problem> {
+pub(super) fn contradictions(
+    request: &JobRequest,
+    layers: &Layers,
+    phases: &[(u64, Vec<String>)],
+) -> Vec<Problem> {
     let Auto::Value(RequestedAugmentation::Chosen(chosen)) = &request.transfer.augmentation else {
         return Vec::new();
     };
@@ -64,6 +69,18 @@ pub(super) fn contradictions(request: &JobRequest, phases: &[(u64, Vec<String>)]
     {
         let message = "color_jitter moves no colour; give brightness, contrast, saturation or hue, or leave it out";
         contradiction(".color_jitter", message.to_owned());
+    }
+    if let Some(jitter) = &chosen.augmentation.color_jitter
+        && layers.input_channels() == Some(1)
+    {
+        for (option, bound) in [("saturation", jitter.saturation), ("hue", jitter.hue)] {
+            if bound > 0.0 {
+                let message = format!(
+                    "this model reads grey pictures, which have no {option}; leave {option} out, or choose a base model of 3 channels"
+                );
+                contradiction(&format!(".color_jitter.{option}"), message);
+            }
+        }
     }
     if let Some(message) = wrong_views(chosen, frozen_epochs(phases, n_epochs)) {
         contradiction(".views", message);

@@ -5,6 +5,7 @@ use super::{
     defaults::{default_batch_size, default_epochs},
 };
 use crate::{
+    base_model::Layers,
     problem::Problem,
     recipe::{BatchNorm, HeadInit, HeadLayer, Precision, Schedule, is_linear_head},
     request::{Auto, CONTRADICTION, JobRequest},
@@ -13,6 +14,7 @@ use crate::{
 /// Options that would silently do nothing.
 pub(super) fn contradictions(
     request: &JobRequest,
+    layers: &Layers,
     trunk_is_frozen: bool,
     samples: u64,
 ) -> Vec<Problem> {
@@ -89,9 +91,16 @@ pub(super) fn contradictions(
         let message = "bfloat16 is for the part of the trunk that trains, and the whole trunk is frozen; leave precision out or freeze less";
         contradiction("precision", CONTRADICTION, message.to_owned());
     }
-    if trunk_is_frozen && asked.batch_norm == Auto::Value(BatchNorm::Update) {
-        let message = "a frozen trunk never updates BatchNorm; leave batch_norm out or freeze less";
-        contradiction("batch_norm", CONTRADICTION, message.to_owned());
+    // With an adapter it is refused there.
+    if asked.batch_norm == Auto::Value(BatchNorm::Update) && request.transfer.adapter.is_none() {
+        if !layers.has_batch_norm() {
+            let message = "this model has no BatchNorm to update; leave batch_norm out";
+            contradiction("batch_norm", CONTRADICTION, message.to_owned());
+        } else if trunk_is_frozen {
+            let message =
+                "a frozen trunk never updates BatchNorm; leave batch_norm out or freeze less";
+            contradiction("batch_norm", CONTRADICTION, message.to_owned());
+        }
     }
     problems
 }

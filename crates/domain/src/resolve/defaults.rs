@@ -54,11 +54,13 @@ pub(super) fn weight_decay(optimizer: Optimizer, head_only: bool) -> (f64, &'sta
 }
 
 pub(super) fn batch_norm(
+    has_batch_norm: bool,
     head_only: bool,
     init: HeadInit,
     batch_size: u64,
 ) -> (BatchNorm, &'static str) {
     match (head_only, init, batch_size) {
+        _ if !has_batch_norm => (BatchNorm::Frozen, "the network has no BatchNorm"),
         (true, ..) => (BatchNorm::Frozen, "the whole trunk is frozen"),
         (false, HeadInit::Probe, _) => (
             BatchNorm::Frozen,

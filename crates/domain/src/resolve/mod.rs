@@ -101,9 +101,14 @@ pub fn resolve(
     let trunk_is_frozen = trained
         .as_ref()
         .is_some_and(|(_, phases)| phases.iter().all(|(_, trainable)| trainable.is_empty()));
-    noted(contradictions(request, trunk_is_frozen, samples));
+    noted(contradictions(
+        request,
+        start.layers,
+        trunk_is_frozen,
+        samples,
+    ));
     if let Some((_, phases)) = &trained {
-        noted(augmentation::contradictions(request, phases));
+        noted(augmentation::contradictions(request, start.layers, phases));
         noted(late_phases(request, phases));
     }
     noted(adapter::contradictions(&request.transfer));

@@ -208,7 +208,7 @@ pub(super) fn settle(
         clip,
         why,
     );
-    let (norm, why) = batch_norm(head_only || adapts, init, batch_size);
+    let (norm, why) = batch_norm(has_batch_norm, head_only || adapts, init, batch_size);
     let batch_norm = autos.settle("hyperparameters.batch_norm", asked.batch_norm, norm, why);
     let precision = autos.settle(
         "hyperparameters.precision",

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     file::{Class, SplitSizes},
     freeze::tests::layers,
-    recipe::{HeadInit, Task},
+    recipe::{BatchNorm, HeadInit, Task},
     request::{CONTRADICTION, parse},
 };
 
@@ -231,6 +231,55 @@ fn options_without_effect_are_refused() {
             .unwrap()
             .recipe;
         assert!(!recipe.trainable.is_empty());
+    }
+}
+
+#[test]
+fn a_network_without_batch_norm_updates_none() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let mut layers = layers();
+    let update =
+        |freeze: &str| json!({"freeze": freeze, "hyperparameters": {"batch_norm": "update"}});
+    assert!(resolve(&request(update("none")), base(&layers), &data, None, 7).is_ok());
+    layers.tensors.retain(|tensor| tensor.trainable);
+    for freeze in ["none", "all"] {
+        let problems =
+            resolve(&request(update(freeze)), base(&layers), &data, None, 7).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].code, CONTRADICTION);
+        assert!(problems[0].message.contains("no BatchNorm"), "{problems:?}");
+    }
+    // Nor does it where that is left to us, and says why.
+    let zero = request(json!({"freeze": "none", "head": {"init": "zero"}}));
+    let resolution = resolve(&zero, base(&layers), &data, None, 7).unwrap();
+    assert_eq!(resolution.recipe.batch_norm, BatchNorm::Frozen);
+    let mut resolved = resolution.resolved.into_iter();
+    let norm = resolved.find(|one| one.option == "hyperparameters.batch_norm");
+    assert_eq!(norm.unwrap().reason, "the network has no BatchNorm");
+}
+
+#[test]
+fn grey_pictures_have_no_colour_to_move() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let asked = |channels: u32, jitter: serde_json::Value| {
+        let mut layers = layers();
+        layers.tensors[0].shape = vec![8, channels, 3, 3];
+        let transfer = json!({"freeze": "none", "augmentation": {"color_jitter": jitter}});
+        let settled = resolve(&request(transfer), base(&layers), &data, None, 7);
+        let problems = settled.err().unwrap_or_default();
+        let paths = problems.into_iter().map(|one| (one.path, one.code));
+        paths.collect::<Vec<_>>()
+    };
+    let colours = json!({"brightness": 0.2, "saturation": 0.2, "hue": 0.1});
+    let path = |option| format!("method.transfer.augmentation.color_jitter.{option}");
+    let refused = |option| (path(option), CONTRADICTION.to_owned());
+    assert_eq!(
+        asked(1, colours.clone()),
+        ["saturation", "hue"].map(refused)
+    );
+    assert_eq!(asked(1, json!({"brightness": 0.2, "hue": 0.0})), []);
+    for channels in [3, 4] {
+        assert_eq!(asked(channels, colours.clone()), []);
     }
 }
 
