@@ -40,7 +40,8 @@ pub struct Hyperparameters {
     pub mixup: Auto<f64>,
     pub cutmix: Auto<f64>,
     pub class_weights: Auto<ClassWeights>,
-    pub gradient_clip: Auto<f64>,
+    /// `none`, or the largest norm.
+    pub gradient_clip: Auto<GradientClip>,
     /// `none`, or the share that the average keeps.
     pub ema_decay: Auto<EmaDecay>,
     pub batch_norm: Auto<BatchNorm>,
@@ -62,6 +63,20 @@ pub enum ClassWeights {
 pub enum ClassWeightRule {
     None,
     Balanced,
+}
+
+/// Whether the gradient's norm is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum GradientClip {
+    Off(ClipOff),
+    Norm(f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClipOff {
+    None,
 }
 
 /// Whether the weights are averaged over steps.
@@ -116,7 +131,7 @@ pub(super) fn hyperparameters(fields: Fields<'_>) -> Hyperparameters {
         mixup: fields.auto("mixup", number(limits::MIX_ALPHA)),
         cutmix: fields.auto("cutmix", number(limits::MIX_ALPHA)),
         class_weights: fields.auto("class_weights", class_weights),
-        gradient_clip: fields.auto("gradient_clip", number(1e-6..=1e6)),
+        gradient_clip: fields.auto("gradient_clip", gradient_clip),
         ema_decay: fields.auto("ema_decay", ema_decay),
         batch_norm: fields.auto("batch_norm", word(&["frozen", "update"])),
         precision: fields.auto("precision", word(&["float32", "bfloat16"])),
@@ -150,6 +165,15 @@ fn class_weights(value: &Value) -> Read<ClassWeights> {
         .map(weight)
         .collect::<Read<_>>()
         .map(ClassWeights::Given)
+}
+
+fn gradient_clip(value: &Value) -> Read<GradientClip> {
+    if value == "none" {
+        return Ok(GradientClip::Off(ClipOff::None));
+    }
+    number(1e-6..=1e6)(value)
+        .map(GradientClip::Norm)
+        .map_err(|(code, message)| (code, format!("{message}, or \"none\"")))
 }
 
 fn ema_decay(value: &Value) -> Read<EmaDecay> {

@@ -304,7 +304,7 @@ fn hyperparameters() -> Vec<Case> {
                 json!(2),
             ],
         ),
-        real("gradient_clip", 1e-6..=1e6),
+        real("gradient_clip", 1e-6..=1e6).also(json!("none")),
         share("ema_decay", false, false).also(json!("none")),
         words("batch_norm", &["frozen", "update"]),
         words("precision", &["float32", "bfloat16"]),

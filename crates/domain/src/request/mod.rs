@@ -18,7 +18,9 @@ pub use self::{
     augmentation::{AugmentationOff, ChosenAugmentation, RequestedAugmentation},
     freeze::{Freeze, ScheduledFreeze},
     head::RequestedHead,
-    hyperparameters::{ClassWeightRule, ClassWeights, EmaDecay, EmaOff, Hyperparameters},
+    hyperparameters::{
+        ClassWeightRule, ClassWeights, ClipOff, EmaDecay, EmaOff, GradientClip, Hyperparameters,
+    },
     transfer::{LabelRule, RequestedEarlyStopping, Transfer},
 };
 use self::{hyperparameters::openai_hyperparameters, transfer::transfer};

@@ -151,11 +151,13 @@ fn head_layers_are_read_in_order_and_within_their_limits() {
 #[test]
 fn a_request_survives_storage() {
     let freeze = json!({"last_stages": 2});
-    let asked = json!({"type": "transfer", "transfer": {"freeze": freeze,
-        "augmentation": {"horizontal_flip": 0.5, "rand_augment": {}}, "hyperparameters": {
-        "gradient_clip": 0.5, "class_weights": {"cats": 2.5}, "ema_decay": "none"}}});
-    let request = parse(&body(json!({"method": asked}))).unwrap();
-    let stored: JobRequest =
-        serde_json::from_value(serde_json::to_value(&request).unwrap()).unwrap();
-    assert_eq!(stored, request);
+    for (clip, decay) in [(json!(0.5), json!("none")), (json!("none"), json!(0.5))] {
+        let asked = json!({"type": "transfer", "transfer": {"freeze": freeze,
+            "augmentation": {"horizontal_flip": 0.5, "rand_augment": {}}, "hyperparameters": {
+            "gradient_clip": clip, "class_weights": {"cats": 2.5}, "ema_decay": decay}}});
+        let request = parse(&body(json!({"method": asked}))).unwrap();
+        let stored: JobRequest =
+            serde_json::from_value(serde_json::to_value(&request).unwrap()).unwrap();
+        assert_eq!(stored, request);
+    }
 }

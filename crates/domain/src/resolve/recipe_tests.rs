@@ -119,7 +119,8 @@ fn hyperparameters() -> Vec<Case> {
             json!({"plants": 3}),
         )
         .becomes("/class_weights", [json!([2.0, 1.0]), json!([1.0, 3.0])]),
-        of("hyperparameters.gradient_clip", json!(0.5), json!(0.25)),
+        of("hyperparameters.gradient_clip", json!(0.5), json!("none"))
+            .becomes("/gradient_clip", [json!(0.5), Value::Null]),
         of("hyperparameters.ema_decay", json!(0.5), json!("none"))
             .becomes("/ema_decay", [json!(0.5), Value::Null]),
         of(

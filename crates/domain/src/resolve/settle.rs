@@ -16,7 +16,9 @@ use crate::{
         EarlyStopping, FreezePhase, Head, HeadInit, Loss, Metric, Optimizer, Precision, Recipe,
         Resolved, Schedule, Task, is_linear_head,
     },
-    request::{Auto, ClassWeightRule, ClassWeights, EmaDecay, EmaOff, JobRequest},
+    request::{
+        Auto, ClassWeightRule, ClassWeights, ClipOff, EmaDecay, EmaOff, GradientClip, JobRequest,
+    },
 };
 
 /// What the data and the network say.
@@ -198,13 +200,16 @@ pub(super) fn settle(
         "the best evaluation is chosen instead",
     );
     let (clip, why) = if head_only {
-        (None, "a head on fixed features needs none")
+        (
+            GradientClip::Off(ClipOff::None),
+            "a head on fixed features needs none",
+        )
     } else {
-        (Some(1.0), "usual for fine-tuning")
+        (GradientClip::Norm(1.0), "usual for fine-tuning")
     };
     let gradient_clip = autos.settle(
         "hyperparameters.gradient_clip",
-        optional(asked.gradient_clip),
+        asked.gradient_clip,
         clip,
         why,
     );
@@ -276,7 +281,10 @@ pub(super) fn settle(
         mixup,
         cutmix,
         class_weights,
-        gradient_clip,
+        gradient_clip: match gradient_clip {
+            GradientClip::Off(ClipOff::None) => None,
+            GradientClip::Norm(norm) => Some(norm),
+        },
         ema_decay: match ema_decay {
             EmaDecay::Off(EmaOff::None) => None,
             EmaDecay::Decay(decay) => Some(decay),
