@@ -46,12 +46,16 @@ pub(super) async fn check(
     tenant: TenantId,
     body: &Value,
 ) -> Result<Admitted, ApiError> {
-    let request = request::parse(body).map_err(ApiError::Invalid)?;
+    let (request, mut problems) = request::read(body);
+    let Some(request) = request else {
+        return Err(ApiError::Invalid(problems));
+    };
+    // What a default stands in for is not to be blamed on the request: then only names are looked up.
+    let is_sound = problems.is_empty();
     // As small as other services' seeds, so that every client can hold it.
     let seed = request
         .seed
         .unwrap_or_else(|| u64::from(rand::random::<u32>() >> 1));
-    let mut problems = Vec::new();
     let start = find_start(pool, tenant, &request.model)
         .await?
         .map_err(|problem| problems.push(problem))
@@ -68,7 +72,7 @@ pub(super) async fn check(
         None => None,
     };
     let resolution = match (&start, &training, &validation) {
-        (Some((origin, layers)), Some(training), None | Some(Some(_))) => settle(
+        (Some((origin, layers)), Some(training), None | Some(Some(_))) if is_sound => settle(
             &request,
             Start {
                 layers,

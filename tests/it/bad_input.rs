@@ -179,16 +179,19 @@ async fn bad_jobs_are_refused_before_anything_runs() {
     submit(with(json!({"freeze": {"last_stages": 99}})))
         .await
         .error(422, "out_of_range");
-    let both = submit(with(
-        json!({"freeze": {"blocks": ["x"]}, "hyperparameters": {"batch_size": 4096}}),
-    ))
-    .await;
-    assert_eq!(
-        both.json()["error"]["details"].as_array().unwrap().len(),
-        2,
-        "{}",
-        both.text()
-    );
+    // Whether or not its values are within their bounds, what a request names is looked up.
+    for option in [json!({"batch_size": 4096}), json!({"n_epochs": 0})] {
+        let both = submit(with(
+            json!({"freeze": {"blocks": ["x"]}, "hyperparameters": option}),
+        ))
+        .await;
+        assert_eq!(
+            both.json()["error"]["details"].as_array().unwrap().len(),
+            2,
+            "{}",
+            both.text()
+        );
+    }
     let raw = |body: &'static str| {
         service.send(Method::POST, "/v1/fine_tuning/jobs", move |request| {
             request

@@ -331,6 +331,8 @@ async fn all_problems_of_a_request_come_at_once() {
     for path in [
         "seed",
         "colour",
+        "model",
+        "training_file",
         "method.transfer.hyperparameters.n_epochs",
         "method.transfer.hyperparameters.learning_rate",
     ] {

@@ -73,10 +73,16 @@ pub struct JobRequest {
 /// # Errors
 /// Every problem in it, each with its path: unknown names, wrong types, values out of bounds, contradictions.
 pub fn parse(body: &Value) -> Result<JobRequest, Vec<Problem>> {
+    let (request, problems) = read(body);
+    request.filter(|_| problems.is_empty()).ok_or(problems)
+}
+
+/// Reads as much as can be read, and every problem, as `parse` gives them: what is wrong has its default, so that the rest can
+/// be checked too. `None` where the model or the training file is missing or wrong.
+pub fn read(body: &Value) -> (Option<JobRequest>, Vec<Problem>) {
     let problems = RefCell::default();
     let request = Fields::new(body, "", &problems).and_then(job);
-    let problems = problems.into_inner();
-    request.filter(|_| problems.is_empty()).ok_or(problems)
+    (request, problems.into_inner())
 }
 
 /// `None` only when a required field is missing or wrong, which is then among the problems.

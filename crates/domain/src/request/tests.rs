@@ -78,6 +78,25 @@ fn every_bad_value_is_named_with_its_path() {
 }
 
 #[test]
+fn what_is_right_of_a_wrong_request_is_read_all_the_same() {
+    let transfer = json!({"freeze": {"blocks": ["layer9"]}, "hyperparameters": {"n_epochs": 0, "batch_size": 8}});
+    let wrong = body(json!({"method": {"type": "transfer", "transfer": transfer}}));
+    let (request, problems) = read(&wrong);
+    assert_eq!(parse(&wrong), Err(problems.clone()));
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let request = request.unwrap();
+    assert_eq!(request.model, "efficientnet_lite0");
+    let blocks = Freeze::Blocks(vec!["layer9".to_owned()]);
+    assert_eq!(request.transfer.freeze, Auto::Value(blocks));
+    let read_as = &request.transfer.hyperparameters;
+    assert_eq!(
+        (read_as.n_epochs, read_as.batch_size),
+        (Auto::Auto, Auto::Value(8))
+    );
+    assert_eq!(read(&json!({"model": "m"})).0, None);
+}
+
+#[test]
 fn a_freeze_schedule_begins_at_0_and_rises() {
     let schedule = |entries: Value| {
         let transfer = json!({"freeze": {"schedule": entries}});
