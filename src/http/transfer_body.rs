@@ -8,7 +8,7 @@ use crate::domain::{
     recipe::{BatchNorm, HeadInit, HeadLayer, Loss, Metric, Optimizer, Precision, Schedule, Task},
     request::{
         AdapterKind, AdapterTargets, AugmentationOff, Auto, ClassWeights, EmaDecay, Freeze,
-        LabelRule,
+        GradientClip, LabelRule,
     },
 };
 
@@ -114,8 +114,9 @@ pub(super) struct HyperparametersBody {
     /// What a sample's loss is multiplied by: a rule, or 1e-6 to 1,000,000 by class name, for 1 to 10,000 classes.
     /// `auto`: `none`.
     class_weights: Option<Auto<ClassWeights>>,
-    /// Largest global norm of the gradient, 1e-6 to 1,000,000. `auto`: 1 where some of the trunk trains, otherwise no clipping.
-    gradient_clip: Option<Auto<f64>>,
+    /// Largest global norm of the gradient, 1e-6 to 1,000,000; `none` sets no bound. `auto`: 1 where some of the trunk trains,
+    /// otherwise `none`.
+    gradient_clip: Option<Auto<GradientClip>>,
     /// Share of the running average of the weights that a step keeps, above 0 and below 1; the averages are evaluated and
     /// exported. `none` (`auto`) keeps none.
     ema_decay: Option<Auto<EmaDecay>>,
