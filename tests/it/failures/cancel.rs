@@ -6,23 +6,11 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    attempts::{QUICK, long_job, material, outcomes, signal_all},
+    attempts::{POINTS, QUICK, has_told, long_job, material, outcomes, signal_all},
     postgres::invariants,
     process::{eventually, is_alive},
     service::Service,
 };
-
-/// Waits until a job's history has an event of this kind (of this phase).
-async fn has_told(service: &Service, job: &Value, kind: &str, phase: Option<&str>) {
-    let path = format!("{}/events?limit=100", service.path(job));
-    service
-        .until(&path, kind, |events| {
-            events["data"].as_array().unwrap().iter().any(|event| {
-                event["kind"] == kind && phase.is_none_or(|phase| event["data"]["phase"] == phase)
-            })
-        })
-        .await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f18_a_cancelled_job_ends_at_whatever_point_it_is() {
@@ -31,15 +19,11 @@ async fn f18_a_cancelled_job_ends_at_whatever_point_it_is() {
     let file = material(&service).await;
 
     // Waiting: at once. The worker is busy with the next one of the list.
-    for (point, phase, epochs) in [
-        ("started", None, 1_000),
-        ("phase", Some("caching_features"), 1_000),
-        ("phase", Some("training"), 1_000),
-        ("evaluated", None, 1_000),
-        ("checkpoint", None, 1_000),
-        ("phase", Some("evaluating"), 1),
-        ("phase", Some("exporting"), 1),
-    ] {
+    for (point, phase) in POINTS {
+        let epochs = match phase {
+            Some("evaluating" | "exporting") => 1,
+            _ => 1_000,
+        };
         let running = long_job(&service, &file, epochs).await;
         let waiting = long_job(&service, &file, 1_000).await;
         let waiting = service.ask(&waiting, "cancel").await.ok();

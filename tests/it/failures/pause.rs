@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    attempts::{QUICK, long_job, material, outcomes, signal_all, weights},
+    attempts::{POINTS, QUICK, has_told, long_job, material, outcomes, signal_all, weights},
     postgres::invariants,
     process::{eventually, is_alive},
     service::Service,
@@ -77,6 +77,47 @@ async fn a_paused_job_frees_its_device_and_goes_on_exactly() {
         "the paused run ended with other weights"
     );
     assert_eq!(ended["determinism"]["guarantee"], exact, "{ended}");
+    invariants(&service.pool().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f18_a_job_that_is_paused_at_whatever_point_it_is_goes_on_exactly() {
+    let service = Service::start().await;
+    let worker = service.worker("worker", &QUICK);
+    let file = material(&service).await;
+    let straight = service.ended(&long_job(&service, &file, 6).await).await;
+    let straight = weights(&service, &straight).await;
+    for (point, phase) in POINTS {
+        let job = long_job(&service, &file, 6).await;
+        has_told(&service, &job, point, phase).await;
+        let asked = service.ask(&job, "pause").await;
+        let path = service.path(&job);
+        let still = service
+            .until(&path, "pause", |job| {
+                job["status"] == "paused" || job["is_terminal"] == true
+            })
+            .await;
+        println!("paused at {point} {phase:?}: {}", still["status"]);
+        if still["status"] == "paused" {
+            assert_eq!(asked.status.as_u16(), 200, "{point}");
+            assert_eq!(outcomes(&still), ["yielded"], "{point}");
+            // Once more changes nothing.
+            let again = service.ask(&job, "pause").await.ok();
+            assert_eq!(again["status"], "paused");
+            service.ask(&job, "resume").await.ok();
+            service.ask(&job, "resume").await.ok();
+        } else {
+            let late = matches!(phase, Some("evaluating" | "exporting"));
+            assert!(late, "{point}: it had ended already: {still}");
+        }
+        let ended = service.ended(&job).await;
+        assert_eq!(ended["status"], "succeeded", "{ended}\n{}", worker.log());
+        assert_eq!(
+            weights(&service, &ended).await,
+            straight,
+            "{point} {phase:?}"
+        );
+    }
     invariants(&service.pool().await).await;
 }
 

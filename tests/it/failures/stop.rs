@@ -3,10 +3,42 @@
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    attempts::{QUICK, long_job, material, outcomes, weights},
+    attempts::{POINTS, QUICK, has_told, long_job, material, outcomes, weights},
     postgres::invariants,
     service::Service,
 };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f18_a_job_that_is_stopped_at_whatever_point_it_is_ends_with_a_model_or_is_let_alone() {
+    let service = Service::start().await;
+    let _worker = service.worker("worker", &QUICK);
+    let file = material(&service).await;
+    let mut kept = 0;
+    for (point, phase) in POINTS {
+        let late = matches!(phase, Some("evaluating" | "exporting"));
+        let job = long_job(&service, &file, if late { 1 } else { 1_000 }).await;
+        has_told(&service, &job, point, phase).await;
+        let asked = service.ask(&job, "stop").await;
+        println!("stopped at {point} {phase:?}: {}", asked.status);
+        if asked.status != 200 {
+            let error = asked.json()["error"]["code"].clone();
+            let nothing_yet = error == "not_trained" && !late;
+            assert!(
+                nothing_yet || error == "job_ended" && late,
+                "{point}: {error}"
+            );
+            service.ask(&job, "cancel").await;
+            service.ended(&job).await;
+            continue;
+        }
+        let ended = service.ended(&job).await;
+        assert_eq!(outcomes(&ended), ["succeeded"], "{ended}");
+        assert!(!weights(&service, &ended).await.is_empty());
+        kept += 1;
+    }
+    assert!(kept >= 3, "{kept}");
+    invariants(&service.pool().await).await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_job_ends_as_a_success_with_its_best_model() {

@@ -41,6 +41,29 @@ pub(crate) async fn long_job(service: &Service, file: &Value, epochs: u32) -> Va
     service.job(file, &transfer).await
 }
 
+/// Where an attempt may be when its user wants something else: kinds of events, and their phases.
+pub(crate) const POINTS: [(&str, Option<&str>); 7] = [
+    ("started", None),
+    ("phase", Some("caching_features")),
+    ("phase", Some("training")),
+    ("evaluated", None),
+    ("checkpoint", None),
+    ("phase", Some("evaluating")),
+    ("phase", Some("exporting")),
+];
+
+/// Waits until a job's history has an event of this kind (of this phase).
+pub(crate) async fn has_told(service: &Service, job: &Value, kind: &str, phase: Option<&str>) {
+    let path = format!("{}/events?limit=100", service.path(job));
+    service
+        .until(&path, kind, |events| {
+            events["data"].as_array().unwrap().iter().any(|event| {
+                event["kind"] == kind && phase.is_none_or(|phase| event["data"]["phase"] == phase)
+            })
+        })
+        .await;
+}
+
 /// The weights in the exported bundle of a job that succeeded.
 pub(crate) async fn weights(service: &Service, job: &Value) -> Vec<u8> {
     assert_eq!(job["status"], "succeeded", "{job}");

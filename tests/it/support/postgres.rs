@@ -67,12 +67,17 @@ fn template() -> std::path::PathBuf {
     folder.join("data")
 }
 
-/// Kills a server and the processes of all its connections.
-pub(crate) fn kill_server(postgres: &Postgres) {
+/// A server's processes: first its own, then those of its connections and other children.
+pub(crate) fn processes(postgres: &Postgres) -> Vec<i32> {
     let postmaster = postgres.pid().cast_signed();
     let mut all = descendants(postmaster);
     all.insert(0, postmaster);
-    for pid in all {
+    all
+}
+
+/// Kills a server and the processes of all its connections.
+pub(crate) fn kill_server(postgres: &Postgres) {
+    for pid in processes(postgres) {
         // Some end by themselves when the postmaster does.
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }

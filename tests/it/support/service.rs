@@ -156,6 +156,11 @@ impl Service {
         self.dir.path().join("objects")
     }
 
+    /// Postgres' own process, then its children.
+    pub(crate) fn postgres_processes(&self) -> Vec<i32> {
+        postgres::processes(self.postgres.as_ref().unwrap())
+    }
+
     /// Kills Postgres and the processes of all its connections.
     pub(crate) fn kill_postgres(&self) {
         postgres::kill_server(self.postgres.as_ref().unwrap());
