@@ -1,14 +1,26 @@
 //! `rehead jobs`: what runs and what waits, and why it does.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::{
     api::{self, Api},
-    table::{render, span},
+    table::{self, render, span},
 };
 use crate::{config::ClientArgs, domain::job::JobStatus};
+
+/// In which order they are asked for: as jobs go, so that one that moves meanwhile is seen twice and not missed, unless it is
+/// put back in line just then.
+const ASKED: [JobStatus; 5] = [
+    JobStatus::ValidatingFiles,
+    JobStatus::Queued,
+    JobStatus::Running,
+    JobStatus::Pausing,
+    JobStatus::Paused,
+];
 
 /// In which order they are shown.
 const SHOWN: [JobStatus; 5] = [
@@ -38,10 +50,11 @@ pub struct JobsArgs {
 /// What the service says.
 pub async fn run(args: &JobsArgs) -> anyhow::Result<()> {
     let api = Api::new(&args.client);
-    let mut jobs = Vec::new();
-    for status in SHOWN {
-        jobs.extend(of_status(&api, status).await?);
+    let mut seen = Vec::new();
+    for status in ASKED {
+        seen.extend(of_status(&api, status).await?);
     }
+    let jobs = latest(seen);
     if args.json {
         return api::print(&serde_json::to_string_pretty(&jobs)?);
     }
@@ -78,6 +91,23 @@ async fn of_status(api: &Api, status: JobStatus) -> anyhow::Result<Vec<Value>> {
     }
 }
 
+/// Each job once, as it was seen last: oldest first in each state.
+fn latest(seen: Vec<Value>) -> Vec<Value> {
+    // Ids are in the order of their time.
+    let mut by_id = BTreeMap::new();
+    for job in seen {
+        let id = job["id"].as_str().unwrap_or_default().to_owned();
+        by_id.insert(id, job);
+    }
+    let mut jobs: Vec<Value> = by_id.into_values().collect();
+    jobs.sort_by_key(|job| {
+        SHOWN
+            .iter()
+            .position(|status| job["status"] == status.as_str())
+    });
+    jobs
+}
+
 fn row(job: &Value, now: i64) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let last = job["attempts"]
@@ -97,7 +127,7 @@ fn row(job: &Value, now: i64) -> Vec<String> {
             runs.to_string()
         },
         holds
-            .map(|attempt| text(&attempt["host"]))
+            .map(|attempt| table::worker(&attempt["host"], &attempt["worker"]))
             .unwrap_or_default(),
         holds
             .and_then(|attempt| attempt["started_at"].as_i64())
@@ -196,11 +226,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_job_that_moved_meanwhile_is_shown_once() {
+        let job = |id: &str, status: &str| json!({"id": id, "status": status});
+        let seen = vec![
+            job("ftjob-1", "queued"),
+            job("ftjob-2", "queued"),
+            job("ftjob-3", "queued"),
+            job("ftjob-0", "running"),
+            job("ftjob-2", "running"),
+            job("ftjob-3", "paused"),
+        ];
+        let expected = [
+            job("ftjob-0", "running"),
+            job("ftjob-2", "running"),
+            job("ftjob-1", "queued"),
+            job("ftjob-3", "paused"),
+        ];
+        assert_eq!(latest(seen), expected);
+    }
+
+    #[test]
     fn a_row_says_what_holds_a_job_up() {
         let mut job = json!({
             "id": "ftjob-1", "status": "queued", "model": "lite0", "created_at": 0, "phase": "waiting",
             "progress": {"fraction": 0.0, "step": 4, "n_steps": 8},
-            "attempts": [{"host": "a", "started_at": 2, "ended_at": 5, "outcome": "crashed", "message": "SIGKILL"}], "cancel_requested_at": null, "stop_requested_at": null,
+            "attempts": [{
+                "host": "a", "worker": "worker_0193a5c0000070008000123456789abc", "started_at": 2, "ended_at": 5,
+                "outcome": "crashed", "message": "SIGKILL",
+            }],
+            "cancel_requested_at": null, "stop_requested_at": null,
             "queue": {"ahead": 2, "reason": "slots_busy", "until": null, "estimated_start": {"p50": 400, "p90": 900}},
         });
         let expected = [
@@ -223,14 +277,14 @@ mod tests {
         job["progress"]["fraction"] = json!(0.43);
         job["attempts"][0]["ended_at"] = Value::Null;
         job["queue"] = Value::Null;
-        let shown = ["caching features 43 %", "1", "a", "98 s", ""];
+        let shown = ["caching features 43 %", "1", "a/56789abc", "98 s", ""];
         assert_eq!(row(&job, 100)[4..], shown);
         job["phase"] = json!("training");
         assert_eq!(row(&job, 100)[4], "training 4/8");
         job["status"] = json!("paused");
         assert_eq!(
             row(&job, 100)[4..],
-            ["step 4/8", "1", "a", "98 s", "until it is resumed"]
+            ["step 4/8", "1", "a/56789abc", "98 s", "until it is resumed"]
         );
     }
 }

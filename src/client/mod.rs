@@ -22,7 +22,7 @@ pub mod report;
 /// `rehead submit`
 pub mod submit;
 
-/// Columns and times for people.
+/// Columns, times and workers for people.
 mod table;
 
 /// `rehead watch`

@@ -1,4 +1,9 @@
-//! Rows in columns as wide as their widest cell.
+//! Rows in columns as wide as their widest cell, and what stands in them.
+
+use serde_json::Value;
+
+/// Characters of a worker's id.
+const SHORT: usize = 8;
 
 /// Lines of text: the heads, then the rows.
 pub(super) fn render(heads: &[&str], rows: &[Vec<String>]) -> String {
@@ -35,6 +40,13 @@ pub(super) fn span(seconds: i64) -> String {
     format!("{seconds} s")
 }
 
+/// A worker, as every table names it: its host, and the end of its id, whose start is a time.
+pub(super) fn worker(host: &Value, id: &Value) -> String {
+    let id = id.as_str().unwrap_or_default();
+    let short = id.get(id.len().saturating_sub(SHORT)..).unwrap_or(id);
+    format!("{}/{short}", host.as_str().unwrap_or("?"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +58,15 @@ mod tests {
             vec!["bbb".to_owned(), "é".to_owned()],
         ];
         assert_eq!(render(&["id", "x"], &rows), "id   x\na    long\nbbb  é");
+    }
+
+    #[test]
+    fn workers_on_one_host_are_told_apart() {
+        let id = Value::from("worker_0193a5c0000070008000123456789abc");
+        assert_eq!(worker(&Value::from("a"), &id), "a/56789abc");
+        // No id of ours, but no reason to panic.
+        let strange = Value::from("é1234567");
+        assert_eq!(worker(&Value::Null, &strange), "?/é1234567");
     }
 
     #[test]

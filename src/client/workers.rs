@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     api::{self, Api},
-    table::{render, span},
+    table::{self, render, span},
 };
 use crate::config::ClientArgs;
 
@@ -37,7 +37,7 @@ pub async fn run(args: &WorkersArgs) -> anyhow::Result<()> {
     let rows: Vec<Vec<String>> = workers.iter().map(|worker| row(worker, now)).collect();
     api::print(&render(
         &[
-            "HOST", "PID", "DEVICE", "STATE", "UP", "SEEN", "SLOTS", "MEMORY", "JOB", "WHY",
+            "WORKER", "PID", "DEVICE", "STATE", "UP", "SEEN", "SLOTS", "MEMORY", "JOB", "WHY",
         ],
         &rows,
     ))
@@ -58,7 +58,7 @@ fn row(worker: &Value, now: i64) -> Vec<String> {
         jobs.push(format!("{others} of others"));
     }
     vec![
-        text("host"),
+        table::worker(&worker["host"], &worker["id"]),
         number("pid").to_string(),
         text("device"),
         text("state"),
@@ -93,11 +93,12 @@ mod tests {
     #[test]
     fn a_row_names_own_jobs_and_counts_others() {
         let worker = json!({
-            "host": "a", "device": "cpu", "state": "active", "started_at": 0, "last_seen_at": 297, "slots": 2, "busy": 2,
-            "jobs": ["ftjob-1"], "pid": 7, "reason": "two jobs failed", "free_mb": 1536,
+            "id": "worker_0193a5c0000070008000123456789abc", "host": "a", "device": "cpu", "state": "active",
+            "started_at": 0, "last_seen_at": 297, "slots": 2, "busy": 2, "jobs": ["ftjob-1"], "pid": 7,
+            "reason": "two jobs failed", "free_mb": 1536,
         });
         let expected = [
-            "a",
+            "a/56789abc",
             "7",
             "cpu",
             "active",

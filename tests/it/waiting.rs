@@ -15,6 +15,7 @@ use rehead::{
     },
 };
 use serde_json::Value;
+use sqlx::PgPool;
 
 use crate::{
     events::queued_job,
@@ -24,7 +25,7 @@ use crate::{
     },
 };
 
-async fn register(queue: &Queue, host: &str) -> WorkerId {
+async fn register(pool: &PgPool, host: &str) -> WorkerId {
     let id = WorkerId::new();
     let worker = NewWorker {
         id,
@@ -34,7 +35,7 @@ async fn register(queue: &Queue, host: &str) -> WorkerId {
         device: "cpu".to_owned(),
         slots: 1,
     };
-    workers::register(queue.pool(), &worker).await.unwrap();
+    workers::register(pool, &worker).await.unwrap();
     id
 }
 
@@ -119,7 +120,7 @@ async fn a_place_counts_turns_of_tenants() {
 async fn workers_that_were_not_heard_of_for_a_month_are_forgotten() {
     let queue = Queue::start().await;
     for host in ["gone", "silent"] {
-        register(&queue, host).await;
+        register(queue.pool(), host).await;
     }
     for statement in [
         "update workers set last_seen_at = now() - interval '30 days 1 second' where host = 'gone'",
@@ -146,7 +147,7 @@ async fn a_waiting_job_says_why_and_for_how_long() {
         (1, WaitReason::NoWorker, None)
     );
 
-    let worker = register(&queue, "a").await;
+    let worker = register(pool, "a").await;
     assert_eq!(place(&queue, first).await.reason, WaitReason::Starting);
     let claimed = claim(pool, worker, HOUR).await.unwrap();
     assert_eq!(claimed.job, first);
@@ -186,7 +187,7 @@ async fn a_waiting_job_says_why_and_for_how_long() {
     );
     assert!(place(&queue, third).await.estimate.unwrap().p50 < estimate.p50);
 
-    register(&queue, "b").await;
+    register(pool, "b").await;
     assert_eq!(place(&queue, third).await.reason, WaitReason::Starting);
     run(&queue, "update tenants set max_running = 1").await;
     let seen = place(&queue, third).await;
@@ -233,7 +234,7 @@ async fn workers_are_seen_with_own_jobs_only() {
     let pool = queue.pool();
     let (other, _) = queue.tenant("other").await;
     let job = queue.job().await;
-    let (busy, idle) = (register(&queue, "a").await, register(&queue, "b").await);
+    let (busy, idle) = (register(pool, "a").await, register(pool, "b").await);
     claim(pool, busy, HOUR).await.unwrap();
     workers::drain(pool, idle).await.unwrap();
     let seen = workers::list(pool, queue.tenant).await.unwrap();
@@ -266,10 +267,7 @@ async fn workers_are_seen_with_own_jobs_only() {
 async fn a_job_that_needs_more_memory_than_is_free_says_so() {
     let queue = Queue::start().await;
     let pool = queue.pool();
-    let (small, large) = (
-        register(&queue, "small").await,
-        register(&queue, "large").await,
-    );
+    let (small, large) = (register(pool, "small").await, register(pool, "large").await);
     for (worker, free_mb) in [(small, 500), (large, 1_000)] {
         workers::offer(pool, worker, "cpu", (free_mb, free_mb), HOUR)
             .await
@@ -305,7 +303,7 @@ async fn a_job_that_needs_more_memory_than_is_free_says_so() {
 async fn a_job_for_which_there_is_room_that_another_waits_for_says_so() {
     let queue = Queue::start().await;
     let pool = queue.pool();
-    let worker = register(&queue, "shared").await;
+    let worker = register(pool, "shared").await;
     workers::offer(pool, worker, "cpu", (1_000, 4_000), HOUR / 2)
         .await
         .unwrap();
@@ -324,7 +322,7 @@ async fn a_job_for_which_there_is_room_that_another_waits_for_says_so() {
     assert_eq!(place(&queue, small).await.reason, WaitReason::Reserved);
     assert_eq!(place(&queue, large).await.reason, WaitReason::Memory);
     // Where the large one could never run, nothing is kept for it.
-    let other = register(&queue, "other").await;
+    let other = register(pool, "other").await;
     workers::offer(pool, other, "cpu", (1_000, 2_999), HOUR / 2)
         .await
         .unwrap();
@@ -385,4 +383,22 @@ async fn the_command_line_shows_jobs_and_workers() {
     assert!(said(&service, &["workers"]).contains("GiB free"));
     let jobs: Vec<Value> = serde_json::from_str(&said(&service, &["jobs", "--json"])).unwrap();
     assert_eq!((jobs.len(), &jobs[0]["status"]), (1, &"paused".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_names_a_worker_alike_everywhere() {
+    let service = Service::start().await;
+    queued_job(&service).await;
+    let pool = service.pool().await;
+    sqlx::query("update jobs set device_mb = 1")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let (worker, _other) = (register(&pool, "a").await, register(&pool, "a").await);
+    claim(&pool, worker, HOUR).await.unwrap();
+    let name = format!("a/{}", &worker.0.simple().to_string()[24..]);
+    for command in ["jobs", "workers"] {
+        let shown = said(&service, &[command]);
+        assert_eq!(shown.matches(&name).count(), 1, "{shown}");
+    }
 }
