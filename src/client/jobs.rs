@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::{
     api::{self, Api},
     table::{self, render, span},
+    why::why,
 };
 use crate::{config::ClientArgs, domain::job::JobStatus};
 
@@ -30,9 +31,6 @@ const SHOWN: [JobStatus; 5] = [
     JobStatus::ValidatingFiles,
     JobStatus::Paused,
 ];
-
-/// Characters of an attempt's message.
-const MESSAGE: usize = 60;
 
 /// `rehead jobs`
 #[derive(Debug, Args)]
@@ -61,8 +59,10 @@ pub async fn run(args: &JobsArgs) -> anyhow::Result<()> {
     if jobs.is_empty() {
         return api::print("nothing runs and nothing waits");
     }
+    let answer = api.get("/v1/workers").await?;
+    let workers = answer["data"].as_array().cloned().unwrap_or_default();
     let now = OffsetDateTime::now_utc().unix_timestamp();
-    let rows: Vec<Vec<String>> = jobs.iter().map(|job| row(job, now)).collect();
+    let rows: Vec<Vec<String>> = jobs.iter().map(|job| row(job, &workers, now)).collect();
     api::print(&render(
         &[
             "ID", "STATUS", "MODEL", "AGE", "PROGRESS", "ATTEMPT", "WORKER", "RUNS", "WHY",
@@ -108,7 +108,7 @@ fn latest(seen: Vec<Value>) -> Vec<Value> {
     jobs
 }
 
-fn row(job: &Value, now: i64) -> Vec<String> {
+fn row(job: &Value, workers: &[Value], now: i64) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let last = job["attempts"]
         .as_array()
@@ -133,7 +133,7 @@ fn row(job: &Value, now: i64) -> Vec<String> {
             .and_then(|attempt| attempt["started_at"].as_i64())
             .map(|since| span(now - since))
             .unwrap_or_default(),
-        why(job, now),
+        why(job, workers, now),
     ]
 }
 
@@ -151,70 +151,6 @@ fn progress(job: &Value) -> String {
         }
         (Some("running" | "pausing"), ..) => format!("{phase} {share:.0} %"),
         (_, Some(step), Some(steps)) if step > 0 => format!("step {step}/{steps}"),
-        _ => String::new(),
-    }
-}
-
-/// Why it does not run, or not for long.
-fn why(job: &Value, now: i64) -> String {
-    if !job["cancel_requested_at"].is_null() {
-        return "being cancelled".to_owned();
-    }
-    let queue = &job["queue"];
-    let Some(reason) = queue["reason"].as_str() else {
-        let is_stopping = !job["stop_requested_at"].is_null();
-        let why = match job["status"].as_str() {
-            Some("validating_files") => "its files are being validated",
-            Some("pausing") => "its state is being saved",
-            Some("paused") => "until it is resumed",
-            _ if is_stopping => "being stopped",
-            _ => "",
-        };
-        return why.to_owned();
-    };
-    let mut why = match reason {
-        "tenant_paused" => "its tenant's jobs are held back".to_owned(),
-        "backoff" => {
-            let left = queue["until"].as_i64().unwrap_or(now) - now;
-            let ended = last_end(job);
-            format!("{ended}tried again in {}", span(left))
-        }
-        "no_worker" => "no worker is there".to_owned(),
-        "tenant_at_cap" => "as many of its tenant's jobs run as may".to_owned(),
-        "slots_busy" => "every worker is busy".to_owned(),
-        "memory" => "no free worker has the memory that it needs".to_owned(),
-        "too_large" => {
-            "no worker has the memory that it needs, even if it ran nothing else".to_owned()
-        }
-        "reserved" => {
-            "room is kept for a job that needs more memory and has waited longer".to_owned()
-        }
-        "starting" => "about to start".to_owned(),
-        other => other.replace('_', " "),
-    };
-    if let Some(ahead) = queue["ahead"].as_u64().filter(|&ahead| ahead > 0) {
-        why.push_str(&format!(", {ahead} ahead"));
-    }
-    if let Some(start) = queue["estimated_start"]["p50"].as_i64() {
-        why.push_str(&format!(", in about {}", span(start - now)));
-    }
-    why
-}
-
-/// How the last attempt ended, with `; ` behind it.
-fn last_end(job: &Value) -> String {
-    let last = job["attempts"].as_array().and_then(|all| all.last());
-    let said = |name: &str| last.and_then(|attempt| attempt[name].as_str());
-    match (said("outcome"), said("message")) {
-        (Some(outcome), Some(message)) => {
-            let short: String = message.chars().take(MESSAGE).collect();
-            let dots = if short.len() < message.len() {
-                "…"
-            } else {
-                ""
-            };
-            format!("{outcome}: {short}{dots}; ")
-        }
         _ => String::new(),
     }
 }
@@ -268,22 +204,22 @@ mod tests {
             "",
             "every worker is busy, 2 ahead, in about 5 min",
         ];
-        assert_eq!(row(&job, 100), expected);
+        assert_eq!(row(&job, &[], 100), expected);
         job["queue"] =
             json!({"ahead": 0, "reason": "backoff", "until": 107, "estimated_start": null});
-        assert_eq!(why(&job, 100), "crashed: SIGKILL; tried again in 7 s");
+        assert_eq!(why(&job, &[], 100), "crashed: SIGKILL; tried again in 7 s");
         job["status"] = json!("running");
         job["phase"] = json!("caching_features");
         job["progress"]["fraction"] = json!(0.43);
         job["attempts"][0]["ended_at"] = Value::Null;
         job["queue"] = Value::Null;
         let shown = ["caching features 43 %", "1", "a/56789abc", "98 s", ""];
-        assert_eq!(row(&job, 100)[4..], shown);
+        assert_eq!(row(&job, &[], 100)[4..], shown);
         job["phase"] = json!("training");
-        assert_eq!(row(&job, 100)[4], "training 4/8");
+        assert_eq!(row(&job, &[], 100)[4], "training 4/8");
         job["status"] = json!("paused");
         assert_eq!(
-            row(&job, 100)[4..],
+            row(&job, &[], 100)[4..],
             ["step 4/8", "1", "a/56789abc", "98 s", "until it is resumed"]
         );
     }

@@ -28,5 +28,8 @@ mod table;
 /// `rehead watch`
 pub mod watch;
 
+/// What holds a job up, in words.
+mod why;
+
 /// `rehead workers`
 pub mod workers;

@@ -7,7 +7,7 @@ use rehead::{
         controls,
         places::{self, Place},
         queue::{self, Trace},
-        workers::{self, NewWorker},
+        workers::{self, NewWorker, State},
     },
     domain::{
         id::{JobId, WorkerId},
@@ -386,7 +386,7 @@ async fn the_command_line_shows_jobs_and_workers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_line_names_a_worker_alike_everywhere() {
+async fn the_command_line_says_which_worker_and_why_none() {
     let service = Service::start().await;
     queued_job(&service).await;
     let pool = service.pool().await;
@@ -394,7 +394,19 @@ async fn the_command_line_names_a_worker_alike_everywhere() {
         .execute(&pool)
         .await
         .unwrap();
-    let (worker, _other) = (register(&pool, "a").await, register(&pool, "a").await);
+    let (worker, other) = (register(&pool, "a").await, register(&pool, "a").await);
+    let reason = "three jobs failed";
+    for id in [worker, other] {
+        workers::tell(&pool, id, State::Quarantined, Some(reason))
+            .await
+            .unwrap();
+    }
+    let shown = said(&service, &["jobs"]);
+    assert!(
+        shown.contains("no worker takes jobs (2 quarantined)"),
+        "{shown}"
+    );
+
     claim(&pool, worker, HOUR).await.unwrap();
     let name = format!("a/{}", &worker.0.simple().to_string()[24..]);
     for command in ["jobs", "workers"] {
