@@ -6,7 +6,7 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rehead::{client, config};
+use rehead::{client, config, domain::job::Control};
 
 /// A self-hosted transfer-learning service: post a fine-tuning job, get back a model.
 #[derive(Debug, Parser)]
@@ -65,6 +65,14 @@ enum Command {
     Jobs(client::jobs::JobsArgs),
     /// Print who trains
     Workers(client::workers::WorkersArgs),
+    /// End a job without a model
+    Cancel(client::control::ControlArgs),
+    /// Have a job save its state and free its device
+    Pause(client::control::ControlArgs),
+    /// Have a paused job go on, exactly where it was
+    Resume(client::control::ControlArgs),
+    /// Have a job train no further and keep its best model
+    Stop(client::control::ControlArgs),
     /// Ask a model about images
     Predict(client::predict::PredictArgs),
     /// Bring a model as one file
@@ -97,6 +105,10 @@ fn main() -> ExitCode {
         Command::Compare(args) => commands::client(client::compare::run(&args)),
         Command::Jobs(args) => commands::client(client::jobs::run(&args)),
         Command::Workers(args) => commands::client(client::workers::run(&args)),
+        Command::Cancel(args) => commands::client(client::control::run(&args, Control::Cancel)),
+        Command::Pause(args) => commands::client(client::control::run(&args, Control::Pause)),
+        Command::Resume(args) => commands::client(client::control::run(&args, Control::Resume)),
+        Command::Stop(args) => commands::client(client::control::run(&args, Control::Stop)),
         Command::Predict(args) => commands::client(client::predict::run(&args)),
         Command::Export(args) => commands::client(client::export::run(&args)),
         Command::Train { folder } => commands::child("train", Some(&folder)),

@@ -7,6 +7,9 @@ mod api;
 /// `rehead compare`
 pub mod compare;
 
+/// `rehead cancel`, `pause`, `resume`, `stop`
+pub mod control;
+
 /// `rehead export`
 pub mod export;
 

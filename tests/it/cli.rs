@@ -1,4 +1,5 @@
-//! The command line, as a person uses it: `up`, `submit`, `watch`, `report`, `predict`; and what stops and starts again.
+//! The command line, as a person uses it: `up`, `submit`, `watch`, `report`, `predict`, `pause` and its like; and what
+//! stops and starts again.
 
 use std::{
     path::Path,
@@ -10,9 +11,13 @@ use nix::sys::signal::Signal;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
-use crate::support::{
-    data::{clipart_subset, demo, lite0_weights},
-    process::{Process, is_alive},
+use crate::{
+    events::queued_job,
+    support::{
+        data::{clipart_subset, demo, lite0_weights},
+        process::{Process, is_alive},
+        service::Service,
+    },
 };
 
 fn up(name: &str, dir: &Path) -> (Process, String) {
@@ -158,6 +163,29 @@ async fn a_postgres_that_dies_under_a_running_service_is_started_again() {
     service.signal(Signal::SIGTERM);
     assert!(service.wait(Duration::from_secs(60)).success());
     assert!(!is_alive(second), "left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_paused_resumed_and_cancelled_at_the_terminal() {
+    let service = Service::start().await;
+    let job = queued_job(&service).await;
+    let id = job["id"].as_str().unwrap();
+    let (dir, url) = (service.dir.path(), service.url.as_str());
+    for (command, status) in [
+        ("pause", "paused"),
+        ("resume", "queued"),
+        ("cancel", "cancelled"),
+    ] {
+        let line = said(dir, &[command, "--url", url, id]);
+        assert_eq!(line, format!("{id} {status}"));
+    }
+    let refused = run(dir, &["stop", "--url", url, id]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.status.code() == Some(1) && text.contains("job_ended"),
+        "{text}"
+    );
+    assert!(refused.stdout.is_empty());
 }
 
 #[test]

@@ -1,0 +1,66 @@
+//! `rehead cancel`, `pause`, `resume`, `stop`: asks something of a job that has not ended.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::api::{self, Api};
+use crate::{config::ClientArgs, domain::job::Control};
+
+/// `rehead cancel` and its like
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// The job's id
+    pub job: String,
+}
+
+/// Prints the job's id and its status, once it is asked.
+///
+/// # Errors
+/// There is no such job, or its state forbids it.
+pub async fn run(args: &ControlArgs, control: Control) -> anyhow::Result<()> {
+    let word = match control {
+        Control::Cancel => "cancel",
+        Control::Pause => "pause",
+        Control::Resume => "resume",
+        Control::Stop => "stop",
+    };
+    let path = format!("/v1/fine_tuning/jobs/{}/{word}", args.job);
+    let job = Api::new(&args.client).post(&path, &json!({})).await?;
+    api::print(&line(&args.job, &job))
+}
+
+/// A job that runs is asked: its status changes once its worker has seen that.
+fn line(id: &str, job: &Value) -> String {
+    let status = job["status"].as_str().unwrap_or("?");
+    let is_asked = |when: &str| job["is_terminal"] != true && !job[when].is_null();
+    let asked = if is_asked("cancel_requested_at") {
+        ", being cancelled"
+    } else if is_asked("stop_requested_at") {
+        ", being stopped"
+    } else {
+        ""
+    };
+    format!("{id} {status}{asked}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_is_still_to_come() {
+        let mut job = json!({
+            "status": "running", "is_terminal": false, "cancel_requested_at": null, "stop_requested_at": null,
+        });
+        assert_eq!(line("ftjob-1", &job), "ftjob-1 running");
+        job["stop_requested_at"] = json!(1);
+        assert_eq!(line("ftjob-1", &job), "ftjob-1 running, being stopped");
+        job["cancel_requested_at"] = json!(2);
+        assert_eq!(line("ftjob-1", &job), "ftjob-1 running, being cancelled");
+        job["status"] = json!("cancelled");
+        job["is_terminal"] = json!(true);
+        assert_eq!(line("ftjob-1", &job), "ftjob-1 cancelled");
+    }
+}
