@@ -17,7 +17,9 @@ use rehead::{
     db, http,
     objects::Objects,
     postgres::{self, StartOptions},
-    reaper, retention, worker,
+    reaper,
+    retention::{self, Finding},
+    worker,
 };
 use tokio::{
     net::TcpListener,
@@ -172,16 +174,19 @@ pub(crate) fn migrate(args: &DatabaseArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Removes what nothing needs, or says what that would be: a line for each thing, and the sum.
+/// Removes what nothing needs, or says what that would be: a line for each thing, and the sum. What is missing is counted
+/// apart: there is nothing to be removed.
 pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
     block_on(async |_| {
         let (pool, objects) = open(store).await?;
         let grace = Duration::from_millis(args.orphan_ms);
-        let (mut things, mut bytes) = (0_u64, 0);
+        let (mut things, mut bytes, mut missing) = (0_u64, 0, 0_u64);
         for finding in retention::look(&pool, &objects, grace).await? {
-            let removed =
-                args.dry_run || retention::remove(&pool, &objects, &finding, grace).await?;
+            let is_missing = matches!(finding, Finding::Lost { .. });
+            let removed = !is_missing
+                && (args.dry_run || retention::remove(&pool, &objects, &finding, grace).await?);
             announce(&finding.to_string());
+            missing += u64::from(is_missing);
             if removed {
                 things += 1;
                 bytes += finding.bytes();
@@ -193,6 +198,11 @@ pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
             "removed"
         };
         announce(&format!("{things} things, {bytes} bytes {verb}"));
+        if missing > 0 {
+            announce(&format!(
+                "{missing} objects that rows name are missing: restore them, or delete those files and models"
+            ));
+        }
         Ok(())
     })
 }

@@ -325,6 +325,26 @@ async fn deleting_a_job_a_model_and_a_file_takes_their_objects_along() {
         "{answer}"
     );
 
+    // What is missing cannot be removed, and is not counted with what can.
+    let (bundles, away) = (
+        service.objects().join("bundles"),
+        service.dir.path().join("away"),
+    );
+    std::fs::rename(&bundles, &away).unwrap();
+    for arguments in [
+        &["--dry-run", "--orphan-ms", "0"][..],
+        &["--orphan-ms", "0"],
+    ] {
+        let answer = gc(&service, arguments);
+        assert!(
+            answer.contains("has lost its objects at bundles/")
+                && answer.contains("\n0 things, 0 bytes ")
+                && answer.contains("\n1 objects that rows name are missing: restore them"),
+            "{answer}"
+        );
+    }
+    std::fs::rename(&away, &bundles).unwrap();
+
     service.delete(&path).await.ok();
     service.get(&path).await.error(404, "not_found");
     service
