@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{
     attempts::{POINTS, QUICK, has_told, long_job, material, outcomes, signal_all},

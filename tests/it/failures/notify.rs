@@ -115,8 +115,8 @@ async fn f14_a_job_that_runs_notifies_nobody() {
     .unwrap();
     assert_eq!(heard(&mut listener).await, channels(&[]));
     let triggers: Vec<String> = sqlx::query_scalar(
-        "select distinct tgrelid::regclass::text from pg_trigger where not tgisinternal
-        and tgrelid::regclass::text in ('job_steps', 'job_evaluations', 'job_events', 'job_leases', 'workers', 'checkpoints')",
+        "select distinct tgrelid::regclass::text from pg_trigger join pg_proc on pg_proc.oid = tgfoid
+        where not tgisinternal and prosrc like '%pg_notify%' and tgrelid::regclass::text in ('job_steps', 'job_evaluations', 'job_events', 'job_leases', 'workers', 'checkpoints')",
     )
     .fetch_all(pool)
     .await
