@@ -72,7 +72,7 @@ pub(super) struct HeadBody {
     /// At most 16; `linear` is 1 to 16,384 wide, `dropout` from 0 to below 1. `auto`: none, or those of the model that the job
     /// goes on from.
     layers: Option<Auto<Vec<HeadLayer>>>,
-    /// How its weights begin. `auto`: `probe` for a new linear head over single labels, otherwise `zero`.
+    /// How its weights begin. `auto`: `probe` for a new linear head, otherwise `zero`.
     init: Option<Auto<HeadInit>>,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct HyperparametersBody {
     optimizer: Option<Auto<Optimizer>>,
     /// 0 to 10. `adamw` shrinks tensors of two or more dimensions by the rate times this in each step (decoupled): no biases,
     /// no normalisations. `sgd` and `nesterov` add this times the weight to the gradient (L2), of every tensor that trains.
-    /// `auto`: 0.01 where some of the trunk trains, otherwise 0.
+    /// `auto`: 0.01 with `adamw` where some of the trunk trains, otherwise 0.
     weight_decay: Option<Auto<f64>>,
     /// How the rates go from step to step. `auto`: `cosine`.
     schedule: Option<Auto<Schedule>>,
@@ -106,7 +106,7 @@ pub(super) struct HyperparametersBody {
     loss: Option<Auto<Loss>>,
     /// Share of the true class that is spread over all classes: 0 to below 1. `auto`: 0.
     label_smoothing: Option<Auto<f64>>,
-    /// Beta's parameter for samples that are added up in pairs, 0 to 10; 0 adds none.
+    /// Beta's parameter for samples of one class each that are added up in pairs, 0 to 10; 0 adds none.
     mixup: Option<Auto<f64>>,
     /// Beta's parameter for images into which a part of another is pasted while some of the trunk trains, 0 to 10; 0 (`auto`)
     /// pastes none.

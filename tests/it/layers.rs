@@ -137,7 +137,16 @@ fn layers_know_only_what_is_below_them() {
     imports_only("child", &["domain"]);
     imports_only("postgres", &["config"]);
     imports_only("retention", &["domain", "db", "objects"]);
-    let shared = ["domain", "config", "db", "objects", "retention", "child"];
+    imports_only("reaper", &["domain", "config", "db"]);
+    let shared = [
+        "domain",
+        "config",
+        "db",
+        "objects",
+        "retention",
+        "reaper",
+        "child",
+    ];
     imports_only("http", &shared);
     imports_only("worker", &shared);
     imports_only("client", &["domain", "config"]);

@@ -23,12 +23,12 @@ use crate::support::{
 
 const MIB: u64 = 1 << 20;
 
-/// Runs to its end with `bytes` more than it holds before its data are decoded.
+/// Runs to its end with `bytes` more than it holds when training begins.
 fn limited(mut run: Trainer, bytes: u64) -> (Vec<Progress>, Option<i32>) {
-    let preparing = Progress::Phase {
-        phase: Phase::CachingFeatures,
+    let training = Progress::Phase {
+        phase: Phase::Training,
     };
-    run.until(|said| *said == preparing);
+    run.until(|said| *said == training);
     limit_memory(run.pid(), bytes);
     let (said, ended) = run.end();
     (said, ended.code())
