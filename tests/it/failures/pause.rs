@@ -85,10 +85,10 @@ async fn f18_a_job_that_is_paused_at_whatever_point_it_is_goes_on_exactly() {
     let service = Service::start().await;
     let worker = service.worker("worker", &QUICK);
     let file = material(&service).await;
-    let straight = service.ended(&long_job(&service, &file, 6).await).await;
+    let straight = service.ended(&long_job(&service, &file, 4).await).await;
     let straight = weights(&service, &straight).await;
     for (point, phase) in POINTS {
-        let job = long_job(&service, &file, 6).await;
+        let job = long_job(&service, &file, 4).await;
         has_told(&service, &job, point, phase).await;
         let asked = service.ask(&job, "pause").await;
         let path = service.path(&job);
