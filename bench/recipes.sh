@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What recipes are worth: a linear probe, a full fine-tune from a random head, one from the probe (LP-FT) and "auto", each on three
-# data sets and three seeds; prints the table of docs/recipes.md; then probe and LP-FT with few samples of each class. What is in
+# What recipes are worth: a linear probe, a full fine-tune from a random head, one from the probe (LP-FT) and "auto", each on five
+# data sets and three seeds; prints the table of docs/recipes.md; then trunk rates; then probe and LP-FT with few samples of each class. What is in
 # the results file is not measured again. Half an hour for the first table on 2 quiet cores, an hour or more for all. Usage:
 # recipes.sh [RESULTS [OPTION OF measure.py]...]
 set -euo pipefail
@@ -16,6 +16,8 @@ if [ ! -d "$cache/demo/fashion-mnist" ]; then
 fi
 results=${1:-.deps/recipes.jsonl}
 python3 bench/recipes/measure.py "$results" "${@:2}"
+echo
+python3 bench/recipes/measure.py "$results" --sets clipart,fashion,dials --recipes bench/recipes/rates.json
 for few in 5 10 20 40; do
     echo
     python3 bench/recipes/measure.py "$results" --sets "clipart-$few,fashion-$few,dials-$few" --recipes bench/recipes/few.json

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{PgPool, types::Json};
 
 use crate::{
-    db::{convert, retry},
+    db::{convert, persist::is_outage, retry},
     domain::{
         checkpoint::Metrics,
         id::JobId,
@@ -109,6 +109,8 @@ pub async fn reap(pool: &PgPool, grace: Duration) -> sqlx::Result<Option<(JobId,
             Ok(Some(status)) => return Ok(Some((job, status))),
             // Another reaper was quicker, or a heartbeat came after all.
             Ok(None) => {}
+            // Others would fail like it, each after its time.
+            Err(error) if is_outage(&error) => return Err(error),
             Err(error) => failed = Some(error),
         }
     }
