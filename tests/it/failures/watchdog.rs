@@ -60,7 +60,8 @@ async fn f19_a_trainer_that_never_says_ready_is_ended_within_the_start_time() {
 async fn f20_a_trainer_that_makes_no_step_is_ended_as_stalled_and_the_job_goes_on() {
     let service = Service::start().await;
     let mut arguments = QUICK.to_vec();
-    arguments.extend(["--stall-ms", "4000"]);
+    // A bundle is verified within it too, by a process that has to load torch.
+    arguments.extend(["--stall-ms", "8000"]);
     let worker = service.worker("worker", &arguments);
     let file = material(&service).await;
     let job = long_job(&service, &file, 12).await;

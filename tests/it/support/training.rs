@@ -260,6 +260,8 @@ impl Trainer {
         let mut child = Command::new(env!("CARGO_BIN_EXE_rehead-trainer"))
             .arg("train")
             .arg(&folder)
+            // As under a worker. A backtrace that finds no memory may never end.
+            .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
