@@ -49,7 +49,7 @@ pub enum Inputs {
     },
 }
 
-/// Features of the run's samples, computed ahead. Clones share them.
+/// Features of the run's samples, computed ahead.
 #[derive(Debug)]
 pub struct Features {
     /// f32 [samples, feature_dim] on the device: of what the evaluation sees, by sample number; then of each view of the
@@ -104,16 +104,6 @@ impl Features {
             .iter()
             .map(|sample| start + self.places[sample])
             .collect()
-    }
-}
-
-impl Clone for Features {
-    fn clone(&self) -> Self {
-        Self {
-            table: self.table.shallow_clone(),
-            views: self.views,
-            places: self.places.clone(),
-        }
     }
 }
 
