@@ -51,6 +51,28 @@ fn too_little_memory_for_one_sample_is_an_error_with_a_code() {
     assert!(failure.message.contains("freeze more"), "{failure:?}");
 }
 
+/// Weights that are read while memory runs out are not wrong: the job may be tried again.
+#[test]
+fn memory_that_ends_while_weights_are_read_is_not_the_weights_fault() {
+    let material = Material::of("resnet101", 4);
+    let plan = material.plan(recipe());
+    // Enough for nothing, for the network, and for a file of its weights (170 MB) too, but not for tensors made of it.
+    for more in [40, 250, 420] {
+        let mut run = material.start(&format!("with-{more}"), &plan);
+        run.until(|said| matches!(said, Progress::Ready { .. }));
+        limit_memory(run.pid(), more * MIB);
+        let (said, ended) = run.end();
+        let Some(Progress::Failed(failure)) = said.last() else {
+            panic!("{more} MiB: {said:?}");
+        };
+        assert_eq!(
+            (failure.code.as_str(), ended.code()),
+            ("out_of_memory", Some(1)),
+            "{more} MiB: {failure:?}"
+        );
+    }
+}
+
 /// What fitted an earlier attempt is where the next begins: its steps are those of small batches that add up.
 #[test]
 fn a_run_begins_with_the_batch_that_is_known_to_fit() {

@@ -51,3 +51,16 @@ pub mod fast;
 pub mod cost;
 
 pub use registry::layers;
+
+/// Whether this text of a C++ exception says that memory ran out.
+pub(crate) fn lacks_memory(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    let says = |words: &str| lower.contains(words);
+    // oneDNN does not say why; once an operation has its descriptor, memory is what it can still lack.
+    let primitive = (says("could not create a primitive") && !says("primitive descriptor"))
+        || says("could not execute a primitive");
+    primitive
+        || ["out of memory", "can't allocate memory", "bad_alloc"]
+            .into_iter()
+            .any(says)
+}

@@ -9,8 +9,9 @@ use std::{
 };
 
 use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
+use super::lacks_memory;
 use crate::domain::problem::Problem;
 
 /// Bytes of a safetensors header. The largest of a network here has 0.06 MB.
@@ -33,6 +34,9 @@ pub type Tensors = BTreeMap<String, Tensor>;
 pub enum WeightsError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    /// There is no memory for its tensors, whatever they are.
+    #[error("{0}")]
+    OutOfMemory(String),
     /// Not the format it should be, or past a limit. `code` is for a `Problem`.
     #[error("{message}")]
     Refused { code: &'static str, message: String },
@@ -42,6 +46,16 @@ impl WeightsError {
     pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, source }
+    }
+
+    /// Torch does not make the tensor `name`.
+    pub(super) fn unmade(name: &str, error: &TchError) -> Self {
+        let message = format!("`{name}` cannot be made: {error}");
+        if lacks_memory(&message) {
+            Self::OutOfMemory(message)
+        } else {
+            Self::format(message)
+        }
     }
 
     /// The file is not what it claims to be.
@@ -272,7 +286,7 @@ fn tensor(name: &str, view: &TensorView) -> Result<Tensor, WeightsError> {
     }
     let size: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
     Tensor::f_from_data_size(view.data(), &size, kind)
-        .map_err(|error| WeightsError::format(format!("`{name}` cannot be made: {error}")))
+        .map_err(|error| WeightsError::unmade(name, &error))
 }
 
 /// Names go into file formats, logs and answers.

@@ -301,7 +301,7 @@ pub fn save(
 /// Reads a checkpoint of the run `identity`, after checking every byte of it against its manifest.
 ///
 /// # Errors
-/// `Checkpoint` when it is incomplete, altered, of a later layout, or of another run.
+/// `Checkpoint` when it is incomplete, altered or of a later layout, `OtherRun`, `Io`, `OutOfMemory`.
 pub fn load(folder: &Path, identity: &Identity) -> Result<Checkpoint, TrainError> {
     let wrong = |reason: String| TrainError::Checkpoint {
         folder: folder.display().to_string(),
@@ -316,8 +316,9 @@ pub fn load(folder: &Path, identity: &Identity) -> Result<Checkpoint, TrainError
         });
     }
     let read = |name: &str| {
-        weights::read_safetensors(&folder.join(name))
-            .map_err(|error| wrong(format!("{name}: {error}")))
+        weights::read_safetensors(&folder.join(name)).map_err(|error| {
+            TrainError::of_weights(error, |reason| wrong(format!("{name}: {reason}")))
+        })
     };
     Ok(Checkpoint {
         model: read(MODEL)?,
@@ -366,7 +367,7 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, String> {
 fn io_error(error: WeightsError) -> io::Error {
     match error {
         WeightsError::Io { source, .. } => source,
-        refused @ WeightsError::Refused { .. } => io::Error::other(refused),
+        other => io::Error::other(other),
     }
 }
 

@@ -3,7 +3,10 @@
 
 use std::io;
 
-use crate::domain::progress::Failure;
+use crate::{
+    domain::progress::Failure,
+    models::{lacks_memory, weights::WeightsError},
+};
 
 /// What stops a trainer or an inference child.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,21 @@ impl TrainError {
     pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let context = context.into();
         move |source| Self::Io { context, source }
+    }
+
+    /// Why weights were not read: `wrong` where their file is not what it should be. What memory or a disk refuses says nothing
+    /// of the file.
+    pub fn of_weights(error: WeightsError, wrong: impl FnOnce(String) -> Self) -> Self {
+        match error {
+            WeightsError::Refused { message, .. } => wrong(message),
+            WeightsError::OutOfMemory(message) => Self::OutOfMemory(message),
+            WeightsError::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => {
+                Self::OutOfMemory(source.to_string())
+            }
+            WeightsError::Io { path, source } => {
+                Self::io(format!("cannot read {}", path.display()))(source)
+            }
+        }
     }
 
     /// The stable word for it, listed in docs/errors.md.
@@ -109,13 +127,7 @@ impl TrainError {
 
     fn from_torch(text: &str) -> Self {
         let first = text.lines().next().unwrap_or_default();
-        let lower = text.to_lowercase();
-        let says = |words: &str| lower.contains(words);
-        // oneDNN does not say why; once an operation has its descriptor, memory is what it can still lack.
-        let primitive = (says("could not create a primitive") && !says("primitive descriptor"))
-            || says("could not execute a primitive");
-        let memory = ["out of memory", "can't allocate memory", "bad_alloc"];
-        if primitive || memory.into_iter().any(says) {
+        if lacks_memory(text) {
             Self::OutOfMemory(first.to_owned())
         } else {
             Self::Torch(first.to_owned())

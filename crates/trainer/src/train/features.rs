@@ -170,6 +170,6 @@ pub(super) fn keep(path: &Path, features: &Tensor) -> Result<(), TrainError> {
         WeightsError::Io { source, .. } => {
             TrainError::io(format!("cannot write features to {}", path.display()))(source)
         }
-        refused @ WeightsError::Refused { .. } => TrainError::Torch(refused.to_string()),
+        other => TrainError::Torch(other.to_string()),
     })
 }

@@ -105,7 +105,7 @@ impl Bundle {
         tensors.extend(head.named_as(architecture.classifier));
         let path = folder.join(MODEL);
         let saved = weights::read_safetensors(&path)
-            .map_err(|error| TrainError::Weights(error.to_string()))?;
+            .map_err(|error| TrainError::of_weights(error, TrainError::Weights))?;
         weights::load_strict(&tensors, &saved, &[])
             .map_err(|report| TrainError::Weights(format!("{}: {report}", path.display())))?;
         // Nothing trains here, and tracing takes only tensors that cannot.

@@ -343,8 +343,8 @@ fn load_trunk(
     let unfit = |reason: String| {
         TrainError::Weights(format!("the weights of base model `{}`: {reason}", base.id))
     };
-    let tensors =
-        weights::read_safetensors(&base.weights).map_err(|error| unfit(error.to_string()))?;
+    let tensors = weights::read_safetensors(&base.weights)
+        .map_err(|error| TrainError::of_weights(error, unfit))?;
     let classifier = format!("{}.", architecture.classifier);
     weights::load_strict(&trunk.named(), &tensors, &[&classifier])
         .map_err(|report| unfit(report.to_string()))?;

@@ -36,14 +36,13 @@ pub fn load(
         let unfit = |reason: String| {
             TrainError::Weights(format!("the weights that this job goes on from: {reason}"))
         };
-        let tensors =
-            weights::read_safetensors(&over.weights).map_err(|error| unfit(error.to_string()))?;
+        let unread = |error| TrainError::of_weights(error, unfit);
+        let tensors = weights::read_safetensors(&over.weights).map_err(unread)?;
         let (mut of_head, mut of_trunk): (Tensors, Tensors) = tensors
             .into_iter()
             .partition(|(name, _)| is_of_head(name, classifier));
         // Of a checkpoint of adapters; a finished model has them in its weights.
-        let said =
-            weights::read_metadata(&over.weights).map_err(|error| unfit(error.to_string()))?;
+        let said = weights::read_metadata(&over.weights).map_err(unread)?;
         if let Some(scale) = said.get(lora::SCALE).and_then(|scale| scale.parse().ok()) {
             lora::merge(&mut of_trunk, &trunk.named(), scale);
         }

@@ -134,9 +134,7 @@ impl Saved<'_> {
             flat.f_as_strided(&view.size, &view.stride, 0i64)?
                 .f_contiguous()
         };
-        make().map_err(|error: tch::TchError| {
-            WeightsError::format(format!("`{name}` cannot be made: {error}"))
-        })
+        make().map_err(|error| WeightsError::unmade(name, &error))
     }
 }
 
