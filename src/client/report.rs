@@ -8,7 +8,10 @@ use clap::Args;
 use super::api::{self, Api};
 use crate::{
     config::ClientArgs,
-    domain::report::{MultiLabelScores, RegressionScores, Report, Scores, SingleLabelScores},
+    domain::report::{
+        Forgetting, LabelForgetting, MultiLabelScores, RegressionScores, Report, Scores,
+        SingleLabelScores,
+    },
 };
 
 /// Characters of a class name in a column's head.
@@ -93,10 +96,61 @@ fn single_label(text: &mut String, scores: &SingleLabelScores) -> std::fmt::Resu
         Some(counts) if scores.classes.len() <= MATRIX_CLASSES => {
             writeln!(text, "\n{:width$}  predicted", "true")?;
             confusion(text, scores, counts, width);
-            Ok(())
         }
-        _ => Ok(()),
+        _ => {}
     }
+    scores
+        .forgetting
+        .as_ref()
+        .map_or(Ok(()), |forgetting| known_classes(text, forgetting))
+}
+
+/// What became of the classes that the model knew which the job went on from.
+fn known_classes(text: &mut String, forgetting: &Forgetting) -> std::fmt::Result {
+    writeln!(
+        text,
+        "\nKnown before: accuracy {} -> {} on {} validation samples of these classes",
+        share(forgetting.accuracy_before),
+        share(forgetting.accuracy_after),
+        forgetting.samples
+    )?;
+    let width = width(forgetting.classes.iter().map(|class| class.name.as_str()));
+    writeln!(text, "{:width$}  recall before  after  support", "class")?;
+    for class in &forgetting.classes {
+        writeln!(
+            text,
+            "{}  {:>13}  {:>5}  {:>7}",
+            cell(&class.name, width),
+            share(class.recall_before),
+            share(class.recall_after),
+            class.support
+        )?;
+    }
+    Ok(())
+}
+
+/// The same of labels that a sample may have several of.
+fn known_labels(text: &mut String, forgetting: &LabelForgetting) -> std::fmt::Result {
+    writeln!(
+        text,
+        "\nKnown before: mean average precision {} -> {} on {} validation samples",
+        share(forgetting.mean_average_precision_before),
+        share(forgetting.mean_average_precision_after),
+        forgetting.samples
+    )?;
+    let width = width(forgetting.classes.iter().map(|class| class.name.as_str()));
+    writeln!(text, "{:width$}  AP before  after  support", "label")?;
+    for class in &forgetting.classes {
+        writeln!(
+            text,
+            "{}  {:>9}  {:>5}  {:>7}",
+            cell(&class.name, width),
+            share(class.average_precision_before),
+            share(class.average_precision_after),
+            class.support
+        )?;
+    }
+    Ok(())
 }
 
 fn multi_label(text: &mut String, scores: &MultiLabelScores) -> std::fmt::Result {
@@ -135,7 +189,10 @@ fn multi_label(text: &mut String, scores: &MultiLabelScores) -> std::fmt::Result
             class.support
         )?;
     }
-    Ok(())
+    scores
+        .forgetting
+        .as_ref()
+        .map_or(Ok(()), |forgetting| known_labels(text, forgetting))
 }
 
 fn regression(text: &mut String, scores: &RegressionScores) -> std::fmt::Result {
@@ -203,7 +260,10 @@ fn share(share: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{file::Split, report::ClassReport};
+    use crate::domain::{
+        file::Split,
+        report::{ClassReport, KnownClass},
+    };
 
     #[test]
     fn a_report_reads_as_tables() {
@@ -234,7 +294,17 @@ mod tests {
                     class("transportation", None, 2),
                 ],
                 confusion: Some(vec![vec![2, 2], vec![1, 1]]),
-                forgetting: None,
+                forgetting: Some(Forgetting {
+                    samples: 4,
+                    accuracy_before: Some(0.75),
+                    accuracy_after: Some(0.5),
+                    classes: vec![KnownClass {
+                        name: "cats".to_owned(),
+                        support: 4,
+                        recall_before: Some(0.75),
+                        recall_after: Some(0.5),
+                    }],
+                }),
                 transferability: None,
             }),
         };
@@ -256,6 +326,10 @@ true            predicted
                  cats  transporta
 cats                2           2
 transportation      1           1
+
+Known before: accuracy 0.750 -> 0.500 on 4 validation samples of these classes
+class  recall before  after  support
+cats           0.750  0.500        4
 ";
         assert_eq!(render(&report), expected);
     }

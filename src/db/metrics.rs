@@ -50,7 +50,8 @@ pub async fn evaluations_after(
 ) -> sqlx::Result<Vec<Evaluation>> {
     let rows = sqlx::query!(
         "select e.step, e.epoch, e.train_loss, e.valid_loss, e.valid_accuracy, e.valid_balanced_accuracy,
-            e.valid_macro_f1, e.valid_micro_f1, e.valid_mean_average_precision, e.valid_r2, e.valid_mae, e.valid_rmse, e.best
+            e.valid_macro_f1, e.valid_micro_f1, e.valid_mean_average_precision, e.valid_roc_auc, e.valid_r2, e.valid_mae,
+            e.valid_rmse, e.best
         from job_evaluations e join jobs j on j.id = e.job_id
         where e.job_id = $1 and j.tenant_id = $2 and e.step > $3 order by e.step",
         job.0,
@@ -70,6 +71,7 @@ pub async fn evaluations_after(
             valid_macro_f1: row.valid_macro_f1,
             valid_micro_f1: row.valid_micro_f1,
             valid_mean_average_precision: row.valid_mean_average_precision,
+            valid_roc_auc: row.valid_roc_auc,
             valid_r2: row.valid_r2,
             valid_mae: row.valid_mae,
             valid_rmse: row.valid_rmse,

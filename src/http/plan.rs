@@ -81,7 +81,13 @@ pub(super) async fn plan(
     let sizes =
         JobPlan::of(&recipe, &layers, training_set, validation_set).map_err(ApiError::Invalid)?;
     let earlier = db::attempts::measured(state.pool(), tenant).await?;
-    let time = estimate::time(&recipe, &layers, sizes.samples, &earlier);
+    let time = estimate::time(
+        &recipe,
+        &layers,
+        sizes.samples,
+        sizes.parameters.head,
+        &earlier,
+    );
     Ok(axum::Json(PlanObject {
         object: "fine_tuning.job.plan",
         model: request.model,

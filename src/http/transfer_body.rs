@@ -5,7 +5,10 @@
 use utoipa::ToSchema;
 
 use crate::domain::{
-    recipe::{BatchNorm, HeadInit, HeadLayer, Loss, Metric, Optimizer, Precision, Schedule, Task},
+    recipe::{
+        BatchNorm, EvaluateEvery, HeadInit, HeadLayer, Loss, Metric, Optimizer, Precision,
+        Schedule, Task,
+    },
     request::{
         AdapterKind, AdapterTargets, AugmentationOff, Auto, ClassWeights, EmaDecay, Freeze,
         GradientClip, LabelRule,
@@ -38,14 +41,8 @@ pub(super) struct TransferBody {
     /// 1 to 86,400; 300 when left out.
     #[schema(minimum = 1, maximum = 86_400)]
     checkpoint_every_seconds: Option<u64>,
-    /// Nothing but `auto`: after each epoch.
-    evaluate_every: Option<OnlyAuto>,
-}
-
-#[derive(ToSchema)]
-#[schema(rename_all = "snake_case")]
-pub(super) enum OnlyAuto {
-    Auto,
+    /// `epochs` is 1 to 10,000, `steps` 1 to 1,000,000; the last step is evaluated too. `auto`: after each epoch.
+    evaluate_every: Option<Auto<EvaluateEvery>>,
 }
 
 /// LoRA (Hu et al. 2021), with the defaults of PEFT.

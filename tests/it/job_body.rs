@@ -49,7 +49,7 @@ const FULL: &str = r#"{
     },
     "early_stopping": {"patience": 3, "metric": "valid_rmse", "min_delta": 0.01},
     "checkpoint_every_seconds": 60,
-    "evaluate_every": "auto"
+    "evaluate_every": {"steps": 100}
 }"#;
 
 fn body(method: &Value) -> Value {

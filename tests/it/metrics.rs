@@ -3,13 +3,13 @@
 use rehead_domain::{
     checkpoint::Metrics,
     file::Split,
-    recipe::Loss,
+    recipe::{Loss, Metric},
     report::{Report, Scores},
 };
 use rehead_trainer::train::metrics::{
     Known, MultiLabel, Occasion, Reading, Regression, Scored, SingleLabel,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const CLASSES: usize = 4;
 
@@ -102,7 +102,10 @@ fn several_labels_a_sample_are_measured_as_by_scikit_learn() {
         );
     }
     let mut metrics = Metrics::default();
-    scored.measure(&mut metrics);
+    let areas = numbers(&recorded["roc_auc"]);
+    let mean = areas.iter().sum::<f64>() / areas.len() as f64;
+    scored.measure(&mut metrics, Metric::ValidRocAuc);
+    assert_close(metrics.valid_roc_auc, &json!(mean));
     assert_close(metrics.valid_micro_f1, &recorded["micro_f1"]);
     assert_close(metrics.valid_loss, &recorded["log_loss"]);
     assert_eq!((metrics.valid_accuracy, metrics.valid_r2), (None, None));
@@ -142,6 +145,6 @@ fn numbers_are_measured_as_by_scikit_learn() {
     assert!(low < found.mae && found.mae < high);
     assert!(found.baseline.rmse > found.rmse);
     let mut metrics = Metrics::default();
-    scored.measure(&mut metrics);
+    scored.measure(&mut metrics, Metric::ValidRmse);
     assert_close(metrics.valid_loss.sqrt() * 10.0, &recorded["rmse"]);
 }

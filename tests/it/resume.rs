@@ -6,8 +6,8 @@ use rehead_domain::{
     augmentation::{Augmentation, ColorJitter, RandAugment, RandomResizedCrop},
     progress::{Failure, Progress, exit},
     recipe::{
-        BatchNorm, EarlyStopping, FreezePhase, Head, HeadInit, HeadLayer, Optimizer, Precision,
-        Recipe, Schedule,
+        BatchNorm, EarlyStopping, EvaluateEvery, FreezePhase, Head, HeadInit, HeadLayer, Optimizer,
+        Precision, Recipe, Schedule,
     },
     work::TrainPlan,
 };
@@ -68,6 +68,8 @@ fn eventful(optimizer: Optimizer) -> Recipe {
         ema_decay: Some(0.9),
         layer_decay: 0.8,
         batch_norm: BatchNorm::Update,
+        // An epoch has four steps.
+        evaluate_every: EvaluateEvery::Steps(5),
         ..recipe()
     }
 }

@@ -62,8 +62,8 @@ fn png(picture: &image::RgbImage) -> Vec<u8> {
 }
 
 /// Pictures of one category or of two side by side, labelled with all that is on them.
-fn several_labels() -> Vec<u8> {
-    let all = CATEGORIES.map(|category| pictures(category, 40));
+fn several_labels(categories: &[&str; 3]) -> Vec<u8> {
+    let all = categories.map(|category| pictures(category, 40));
     let mut entries = Vec::new();
     let mut rows = String::new();
     for place in 0..40 {
@@ -73,9 +73,9 @@ fn several_labels() -> Vec<u8> {
             image::imageops::replace(&mut both, left, 0, 0);
             image::imageops::replace(&mut both, right, i64::from(SIDE), 0);
             let labels = if first == second {
-                format!("[\"{}\"]", CATEGORIES[first])
+                format!("[\"{}\"]", categories[first])
             } else {
-                format!("[\"{}\", \"{}\"]", CATEGORIES[first], CATEGORIES[second])
+                format!("[\"{}\", \"{}\"]", categories[first], categories[second])
             };
             let path = format!("{place}-{first}{second}.png");
             rows.push_str(&format!("{{\"path\": \"{path}\", \"labels\": {labels}}}\n"));
@@ -136,7 +136,7 @@ async fn several_labels_and_numbers_go_from_a_manifest_to_a_prediction() {
     let _worker = service.worker("worker", &["--threads", "2"]);
     service.lite0().await;
 
-    let file = service.dataset(several_labels()).await;
+    let file = service.dataset(several_labels(&CATEGORIES)).await;
     assert_eq!(file["dataset"]["task"], "multi_label_classification");
     refuses_options_of_other_tasks(&service, &file).await;
     let choice = json!({
@@ -148,6 +148,7 @@ async fn several_labels_and_numbers_go_from_a_manifest_to_a_prediction() {
     let job = service.ended(&job).await;
     assert_eq!(job["status"], "succeeded", "{job}");
     labels_are_measured_and_predicted(&service, &job).await;
+    a_head_of_labels_grows(&service, &job).await;
     let started = first_evaluation(&service, &job).await;
     assert!(number(&started["valid_micro_f1"]) > 0.6, "{started}");
 
@@ -253,6 +254,62 @@ async fn labels_are_measured_and_predicted(service: &Service, job: &Value) {
         assert_eq!(labels.contains(&class["name"]), reached, "{answer} {class}");
     }
     assert!(answer.get("label").is_none() && answer.get("value").is_none());
+}
+
+/// On from it, with a label that it does not know: how it ranks those that it knew is told before and after.
+async fn a_head_of_labels_grows(service: &Service, job: &Value) {
+    let file = service
+        .dataset(several_labels(&["food", "plants", "transportation"]))
+        .await;
+    let body = json!({
+        "model": job["fine_tuned_model"], "training_file": file["id"], "seed": 7,
+        "method": {"type": "transfer", "transfer": {
+            "labels": "extend", "freeze": "all", "hyperparameters": {"n_epochs": 5},
+            "early_stopping": {"metric": "valid_roc_auc"}, "evaluate_every": {"epochs": 2},
+        }},
+    });
+    let grown = service.post("/v1/fine_tuning/jobs", &body).await.ok();
+    let grown = service.ended(&grown).await;
+    assert_eq!(grown["status"], "succeeded", "{grown}");
+    let report = get(service, &grown, "/report").await;
+    println!("grown: {report}");
+    let told = &report["forgetting"];
+    let known = told["classes"].as_array().unwrap();
+    let names: Vec<&str> = known
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, CATEGORIES);
+    // Of what it knew, animals are not in this file: nothing is said of them.
+    assert_eq!(
+        (&known[0]["support"], &known[0]["average_precision_after"]),
+        (&json!(0), &Value::Null)
+    );
+    for class in &known[1..] {
+        assert!(number(&class["average_precision_before"]) > 0.7, "{told}");
+        assert!(number(&class["average_precision_after"]) > 0.7, "{told}");
+    }
+    let mean = |when: &str| known[1..].iter().map(|one| number(&one[when])).sum::<f64>() / 2.0;
+    for when in ["average_precision_before", "average_precision_after"] {
+        let found = number(&told[format!("mean_{when}")]);
+        assert!((found - mean(when)).abs() < 1e-12, "{told}");
+    }
+
+    // The start, then every other epoch, and the last; the best by what it asked for.
+    let metrics = get(service, &grown, "/metrics").await;
+    let evaluations = metrics["evaluations"].as_array().unwrap();
+    let epochs: Vec<u64> = evaluations
+        .iter()
+        .map(|one| one["epoch"].as_u64().unwrap())
+        .collect();
+    assert_eq!(epochs, [0, 2, 4, 5]);
+    let area = |one: &Value| number(&one["valid_roc_auc"]);
+    let best = evaluations.iter().map(area).fold(0.0, f64::max);
+    assert_eq!(area(&grown["metrics"]), best, "{metrics}");
+    assert!(
+        job["metrics"].get("valid_roc_auc").is_none(),
+        "nobody asked for it"
+    );
 }
 
 async fn numbers_are_measured_and_predicted(service: &Service, job: &Value) {

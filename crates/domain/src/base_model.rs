@@ -155,6 +155,10 @@ pub struct Layers {
     /// What one sample costs in each stage, at the model's own input size; empty where it was not measured.
     #[serde(default)]
     pub costs: Vec<StageCost>,
+    /// Time of a multiplication where the model was imported, on a CPU; what plans go by before a job was measured. `null` where it
+    /// was not measured.
+    #[serde(default)]
+    pub picoseconds_per_mac: Option<u64>,
 }
 
 /// What one sample costs in a stage.

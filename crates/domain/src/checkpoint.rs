@@ -28,7 +28,8 @@ pub struct ManifestEntry {
 pub struct Metrics {
     pub step: u64,
     pub epoch: u32,
-    /// Mean over the samples of the epoch, with hard labels' smoothing as trained. `null` before the first step.
+    /// Mean over the samples trained on since the evaluation before, with hard labels' smoothing as trained. `null` before the
+    /// first step.
     pub train_loss: Option<f64>,
     /// As trained, but without smoothing, mixing and weights: in nats, or in squared deviations of the training split.
     pub valid_loss: f64,
@@ -47,6 +48,9 @@ pub struct Metrics {
     /// Mean average precision over the classes that the validation split holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_mean_average_precision: Option<f64>,
+    /// Mean area under the curve of each class against all others. Measured where `early_stopping.metric` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_roc_auc: Option<f64>,
     /// Share of the variance that is explained; absent where the numbers of the validation split are all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_r2: Option<f64>,
@@ -67,6 +71,7 @@ impl Metrics {
             Metric::ValidMacroF1 => self.valid_macro_f1,
             Metric::ValidMicroF1 => self.valid_micro_f1,
             Metric::ValidMeanAveragePrecision => self.valid_mean_average_precision,
+            Metric::ValidRocAuc => self.valid_roc_auc,
             Metric::ValidR2 => self.valid_r2,
             Metric::ValidMae => self.valid_mae,
             Metric::ValidRmse => self.valid_rmse,
@@ -84,6 +89,7 @@ impl Metrics {
             Metric::ValidMacroF1 => &mut self.valid_macro_f1,
             Metric::ValidMicroF1 => &mut self.valid_micro_f1,
             Metric::ValidMeanAveragePrecision => &mut self.valid_mean_average_precision,
+            Metric::ValidRocAuc => &mut self.valid_roc_auc,
             Metric::ValidR2 => &mut self.valid_r2,
             Metric::ValidMae => &mut self.valid_mae,
             Metric::ValidRmse => &mut self.valid_rmse,

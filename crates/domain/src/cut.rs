@@ -40,5 +40,6 @@ pub fn left(cut: &str, layers: &Layers) -> Result<Layers, Vec<Problem>> {
         stages,
         tensors,
         costs: layers.costs.iter().take(last + 1).copied().collect(),
+        picoseconds_per_mac: layers.picoseconds_per_mac,
     })
 }

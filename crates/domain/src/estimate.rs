@@ -1,5 +1,5 @@
 //! What a job will take, from what its network costs: memory by adding up what is held at once, time by what earlier jobs
-//! of this installation took.
+//! of this installation took; before there are any, by how long the network took when it was imported.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -40,7 +40,9 @@ pub struct Memory {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Time {
     pub seconds: f64,
-    /// Jobs of this installation that it is measured on.
+    /// Jobs of this installation that it is measured on: of the same kind (the trunk frozen, or not) or, where there are none,
+    /// of the other. 0: there is no job yet, and it follows from a few images' way through the network when it was imported;
+    /// it may be several times off.
     pub measured_on: u64,
 }
 
@@ -156,33 +158,55 @@ pub fn memory(
     })
 }
 
-/// From what a sample took in earlier jobs of the same kind (the trunk frozen, or not), by the multiplications of each;
-/// `None` where there was none, or where the base model's costs are not known.
+/// From what a sample took in earlier jobs, by the multiplications of each; `None` where the base model's costs are not
+/// known. `head` is its parameters, which are as many multiplications.
 pub fn time(
     recipe: &Recipe,
     layers: &Layers,
     samples: SplitSizes,
+    head: u64,
     earlier: &[Measured],
 ) -> Option<Time> {
     let costs = Costs::of(recipe, layers)?;
-    let mut sums = Sums::default();
+    let (mut sums, mut others) = (Sums::default(), Sums::default());
     for one in earlier {
-        let known = Costs::of(&one.recipe, &one.layers);
-        if let Some(known) = known.filter(|known| known.is_frozen == costs.is_frozen) {
-            sums.add(&known, &one.usage);
+        match Costs::of(&one.recipe, &one.layers) {
+            Some(known) if known.is_frozen == costs.is_frozen => sums.add(&known, &one.usage),
+            Some(known) => others.add(&known, &one.usage),
+            None => {}
         }
     }
     let all = (samples.train + samples.validation + samples.test) as f64;
     let trained = (samples.train * u64::from(recipe.n_epochs)) as f64;
-    let seconds = if costs.is_frozen {
-        let preparing = all * costs.frozen.macs as f64 * sums.seconds_per_prepared_mac()?;
-        preparing + trained * sums.seconds_per_trained_sample()?
+    let prepared_macs = all * costs.frozen.macs as f64;
+    let measured = || {
+        Some(if costs.is_frozen {
+            prepared_macs * sums.seconds_per_prepared_mac()?
+                + trained * sums.seconds_per_trained_sample()?
+        } else {
+            trained * costs.step_macs() * sums.seconds_per_trained_mac()?
+        })
+    };
+    if let Some(seconds) = measured() {
+        let measured_on = sums.jobs;
+        return Some(Time {
+            seconds,
+            measured_on,
+        });
+    }
+    let head = trained * (costs.passes * head) as f64;
+    let macs = if costs.is_frozen {
+        prepared_macs + head
     } else {
-        trained * costs.step_macs() * sums.seconds_per_trained_mac()?
+        trained * costs.step_macs() + head
+    };
+    let (speed, measured_on) = match others.seconds_per_mac() {
+        Some(speed) => (speed, others.jobs),
+        None => (layers.picoseconds_per_mac? as f64 * 1e-12, 0),
     };
     Some(Time {
-        seconds,
-        measured_on: sums.jobs,
+        seconds: macs * speed,
+        measured_on,
     })
 }
 
@@ -216,6 +240,12 @@ impl Sums {
 
     fn seconds_per_trained_sample(&self) -> Option<f64> {
         (self.trained_samples > 0.0).then(|| self.training_seconds / self.trained_samples)
+    }
+
+    /// Of all that was computed by the trunk; a head's own are too few to count.
+    fn seconds_per_mac(&self) -> Option<f64> {
+        self.seconds_per_trained_mac()
+            .or_else(|| self.seconds_per_prepared_mac())
     }
 
     fn seconds_per_trained_mac(&self) -> Option<f64> {
@@ -342,10 +372,34 @@ mod tests {
                 ..Usage::default()
             },
         };
-        assert_eq!(time(&all, &layers, SAMPLES, &[]), None);
-        let found = time(&all, &layers, SAMPLES, std::slice::from_ref(&earlier)).unwrap();
+        let time = |recipe, layers: &Layers, earlier| time(recipe, layers, SAMPLES, 10, earlier);
+        assert_eq!(time(&all, &layers, &[]), None);
+        let measured = std::slice::from_ref(&earlier);
+        let found = time(&all, &layers, measured).unwrap();
         assert!((found.seconds - 5.0).abs() < 1e-9 && found.measured_on == 1);
-        // A frozen trunk takes another time, and nothing was measured of it.
-        assert_eq!(time(&recipe(&[]), &layers, SAMPLES, &[earlier]), None);
+
+        // Of a frozen trunk nothing was measured: by what a multiplication took, a pass for each sample and the head's steps.
+        let macs = |stage: u64| 1_000_000 * stage;
+        let forward = (1..=layers.stages.len() as u64).map(macs).sum::<u64>();
+        let frozen = (100 * forward + 160 * 3 * 10) as f64;
+        let speed = 10.0 / (320 * 3 * forward) as f64;
+        let found = time(&recipe(&[]), &layers, measured).unwrap();
+        assert!(
+            (found.seconds / (frozen * speed) - 1.0).abs() < 1e-9,
+            "{found:?}"
+        );
+        assert_eq!(found.measured_on, 1);
+
+        // Before any job, by the import.
+        let imported = Layers {
+            picoseconds_per_mac: Some(500),
+            ..layers.clone()
+        };
+        let found = time(&recipe(&[]), &imported, &[]).unwrap();
+        assert!(
+            (found.seconds / (frozen * 5e-10) - 1.0).abs() < 1e-9,
+            "{found:?}"
+        );
+        assert_eq!(found.measured_on, 0);
     }
 }

@@ -274,6 +274,7 @@ pub(super) mod tests {
         }
         Layers {
             costs: Vec::new(),
+            picoseconds_per_mac: None,
             feature_dim: 8,
             stages,
             tensors,

@@ -34,6 +34,8 @@ pub const WEIGHT_DECAY: std::ops::RangeInclusive<f64> = 0.0..=10.0;
 pub const CHECKPOINT_SECONDS: std::ops::RangeInclusive<u64> = 1..=86_400;
 /// Seconds a job may run.
 pub const TIMEOUT_SECONDS: std::ops::RangeInclusive<u64> = 1..=30 * 86_400;
+/// Steps from one evaluation to the next.
+pub const EVALUATION_STEPS: std::ops::RangeInclusive<u64> = 1..=1_000_000;
 /// Evaluations without improvement before training ends.
 pub const PATIENCE: std::ops::RangeInclusive<u64> = 1..=10_000;
 /// Characters of a job's suffix, the part of the model's name that the user chooses.

@@ -68,6 +68,9 @@ pub struct Recipe {
     pub batch_norm: BatchNorm,
     pub precision: Precision,
     pub early_stopping: EarlyStopping,
+    /// The end of training is evaluated whatever this says.
+    #[serde(default)]
+    pub evaluate_every: EvaluateEvery,
     pub checkpoint_every_seconds: u32,
     pub seed: u64,
 }
@@ -287,6 +290,32 @@ pub enum Precision {
     Bfloat16,
 }
 
+/// How much training lies between two evaluations on the validation split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EvaluateEvery {
+    /// At the end of each such epoch.
+    Epochs(u32),
+    /// After each so many steps, wherever epochs end.
+    Steps(u64),
+}
+
+impl Default for EvaluateEvery {
+    fn default() -> Self {
+        Self::Epochs(1)
+    }
+}
+
+impl EvaluateEvery {
+    /// Whether to evaluate after step `step` of epoch `epoch` (both from 1), which may end that epoch.
+    pub fn is_due(self, step: u64, epoch: u32, ends_epoch: bool) -> bool {
+        match self {
+            Self::Epochs(epochs) => ends_epoch && epoch.is_multiple_of(epochs),
+            Self::Steps(steps) => step.is_multiple_of(steps),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EarlyStopping {
     /// Evaluations without improvement before training ends; `null` never ends it early.
@@ -306,19 +335,21 @@ pub enum Metric {
     ValidMacroF1,
     ValidMicroF1,
     ValidMeanAveragePrecision,
+    ValidRocAuc,
     ValidR2,
     ValidMae,
     ValidRmse,
 }
 
 impl Metric {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ValidLoss,
         Self::ValidAccuracy,
         Self::ValidBalancedAccuracy,
         Self::ValidMacroF1,
         Self::ValidMicroF1,
         Self::ValidMeanAveragePrecision,
+        Self::ValidRocAuc,
         Self::ValidR2,
         Self::ValidMae,
         Self::ValidRmse,
@@ -333,6 +364,7 @@ impl Metric {
             Self::ValidMacroF1 => "valid_macro_f1",
             Self::ValidMicroF1 => "valid_micro_f1",
             Self::ValidMeanAveragePrecision => "valid_mean_average_precision",
+            Self::ValidRocAuc => "valid_roc_auc",
             Self::ValidR2 => "valid_r2",
             Self::ValidMae => "valid_mae",
             Self::ValidRmse => "valid_rmse",
@@ -347,7 +379,7 @@ impl Metric {
         match self {
             Self::ValidLoss => true,
             Self::ValidAccuracy | Self::ValidBalancedAccuracy => task == Single,
-            Self::ValidMacroF1 => matches!(task, Single | Multi),
+            Self::ValidMacroF1 | Self::ValidRocAuc => matches!(task, Single | Multi),
             Self::ValidMicroF1 | Self::ValidMeanAveragePrecision => task == Multi,
             Self::ValidR2 | Self::ValidMae | Self::ValidRmse => task == Regression,
         }

@@ -99,6 +99,28 @@ pub struct KnownClass {
     pub recall_after: Option<f64>,
 }
 
+/// How the labels that a model knew fare before the first step of a training that went on from it, and after the last: how
+/// well their probabilities rank all samples of this data's validation split, which needs no threshold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LabelForgetting {
+    pub samples: u64,
+    /// Mean over the labels that have one; `null` where none has.
+    pub mean_average_precision_before: Option<f64>,
+    pub mean_average_precision_after: Option<f64>,
+    /// In label order. A label that no sample has cannot be ranked: what it lost cannot be told from this data.
+    pub classes: Vec<KnownLabel>,
+}
+
+/// A label that the model knew.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct KnownLabel {
+    pub name: String,
+    /// Samples that have it.
+    pub support: u64,
+    pub average_precision_before: Option<f64>,
+    pub average_precision_after: Option<f64>,
+}
+
 /// One class's row. A share is `null` where it would divide by zero.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ClassReport {
@@ -143,6 +165,9 @@ pub struct MultiLabelScores {
     pub log_loss: f64,
     /// In label order.
     pub classes: Vec<LabelReport>,
+    /// Of a job that went on from a model with its head: what became of the labels that it knew. `null` for other jobs.
+    #[serde(default)]
+    pub forgetting: Option<LabelForgetting>,
 }
 
 /// One label's row. A share is `null` where it would divide by zero.

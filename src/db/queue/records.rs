@@ -258,19 +258,19 @@ async fn record_columns(
                 learning_rate = excluded.learning_rate, samples_per_second = excluded.samples_per_second
         ), evaluation as (
             insert into job_evaluations (job_id, step, epoch, train_loss, valid_loss, valid_accuracy,
-                valid_balanced_accuracy, valid_macro_f1, valid_micro_f1, valid_mean_average_precision, valid_r2, valid_mae,
-                valid_rmse, best)
+                valid_balanced_accuracy, valid_macro_f1, valid_micro_f1, valid_mean_average_precision, valid_roc_auc, valid_r2,
+                valid_mae, valid_rmse, best)
             select distinct on (e.step) job.id, e.* from job, jsonb_to_recordset($22) as e (step bigint, epoch int,
                 train_loss double precision, valid_loss double precision, valid_accuracy double precision,
                 valid_balanced_accuracy double precision, valid_macro_f1 double precision,
                 valid_micro_f1 double precision, valid_mean_average_precision double precision,
-                valid_r2 double precision, valid_mae double precision, valid_rmse double precision, best boolean)
+                valid_roc_auc double precision, valid_r2 double precision, valid_mae double precision, valid_rmse double precision, best boolean)
             on conflict (job_id, step) do update set epoch = excluded.epoch, train_loss = excluded.train_loss,
                 valid_loss = excluded.valid_loss, valid_accuracy = excluded.valid_accuracy,
                 valid_balanced_accuracy = excluded.valid_balanced_accuracy,
                 valid_macro_f1 = excluded.valid_macro_f1, valid_micro_f1 = excluded.valid_micro_f1,
                 valid_mean_average_precision = excluded.valid_mean_average_precision,
-                valid_r2 = excluded.valid_r2, valid_mae = excluded.valid_mae, valid_rmse = excluded.valid_rmse,
+                valid_roc_auc = excluded.valid_roc_auc, valid_r2 = excluded.valid_r2, valid_mae = excluded.valid_mae, valid_rmse = excluded.valid_rmse,
                 best = excluded.best
         )
         select id from job",

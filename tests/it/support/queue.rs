@@ -18,8 +18,8 @@ use rehead::{
         id::{FileId, JobId, WorkerId},
         problem::Problem,
         recipe::{
-            BatchNorm, EarlyStopping, Head, HeadInit, HeadLayer, Loss, Metric, Optimizer,
-            Precision, Recipe, Schedule, Task,
+            BatchNorm, EarlyStopping, EvaluateEvery, Head, HeadInit, HeadLayer, Loss, Metric,
+            Optimizer, Precision, Recipe, Schedule, Task,
         },
         report::{Report, Scores, SingleLabelScores},
         request::{
@@ -231,6 +231,7 @@ pub(crate) fn request(training_file: FileId) -> JobRequest {
                 metric: Auto::Auto,
                 min_delta: 0.0,
             },
+            evaluate_every: Auto::Auto,
             checkpoint_every_seconds: 300,
         },
     }
@@ -274,6 +275,7 @@ pub(crate) fn resolution() -> Resolution {
             metric: Metric::ValidAccuracy,
             min_delta: 0.0,
         },
+        evaluate_every: EvaluateEvery::default(),
         checkpoint_every_seconds: 300,
         seed: u64::MAX - 7,
     };
@@ -335,6 +337,7 @@ pub(crate) fn imported() -> Imported {
         architecture: "resnet18".to_owned(),
         layers: Layers {
             costs: Vec::new(),
+            picoseconds_per_mac: None,
             feature_dim: 512,
             stages: Vec::new(),
             tensors: Vec::new(),

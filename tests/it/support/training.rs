@@ -13,8 +13,8 @@ use rehead_domain::{
     id::{FileId, JobId},
     progress::{Inspected, Progress},
     recipe::{
-        Adapter, BatchNorm, EarlyStopping, Head, HeadInit, Inherited, Loss, Metric, Optimizer,
-        Precision, Recipe, Schedule, Task,
+        Adapter, BatchNorm, EarlyStopping, EvaluateEvery, Head, HeadInit, Inherited, Loss, Metric,
+        Optimizer, Precision, Recipe, Schedule, Task,
     },
     request,
     work::{DatasetLimits, PLAN, PlanModel, PlanWeights, TrainPlan},
@@ -69,6 +69,7 @@ pub(crate) fn recipe() -> Recipe {
             metric: Metric::ValidLoss,
             min_delta: 0.0,
         },
+        evaluate_every: EvaluateEvery::default(),
         checkpoint_every_seconds: 3_600,
         seed: 7,
     }

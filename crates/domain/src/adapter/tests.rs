@@ -60,6 +60,7 @@ pub(crate) fn layers() -> Layers {
     Layers {
         feature_dim: 8,
         costs: vec![cost; stages.len()],
+        picoseconds_per_mac: None,
         stages,
         tensors,
     }

@@ -169,6 +169,7 @@ fn transfer() -> Vec<Case> {
         "valid_macro_f1",
         "valid_micro_f1",
         "valid_mean_average_precision",
+        "valid_roc_auc",
         "valid_r2",
         "valid_mae",
         "valid_rmse",
@@ -210,6 +211,8 @@ fn transfer() -> Vec<Case> {
         whole("early_stopping.patience", limits::PATIENCE).also(json!("auto")),
         words("early_stopping.metric", &metrics).also(json!("auto")),
         real("early_stopping.min_delta", 0.0..=1e6),
+        whole("evaluate_every", limits::EPOCHS).wrapped(|epochs| json!({"epochs": epochs})),
+        whole("evaluate_every", limits::EVALUATION_STEPS).wrapped(|steps| json!({"steps": steps})),
         whole("checkpoint_every_seconds", limits::CHECKPOINT_SECONDS),
     ]
 }

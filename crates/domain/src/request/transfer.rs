@@ -1,7 +1,7 @@
 //! `method.transfer`: how a base model becomes the user's, as asked for.
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
@@ -13,9 +13,9 @@ use super::{
     hyperparameters::{self, Hyperparameters},
 };
 use crate::{
-    fields::{Fields, integer, number, text, word},
+    fields::{Fields, INVALID_VALUE, Read, integer, number, text, word, wrong_type},
     limits,
-    recipe::{Metric, Task},
+    recipe::{EvaluateEvery, Metric, Task},
 };
 
 /// `method.transfer`.
@@ -37,6 +37,8 @@ pub struct Transfer {
     pub hyperparameters: Hyperparameters,
     pub augmentation: Auto<RequestedAugmentation>,
     pub early_stopping: RequestedEarlyStopping,
+    #[serde(default)]
+    pub evaluate_every: Auto<EvaluateEvery>,
     pub checkpoint_every_seconds: u64,
 }
 
@@ -71,6 +73,7 @@ impl Default for Transfer {
             hyperparameters: Hyperparameters::default(),
             augmentation: Auto::Auto,
             early_stopping: RequestedEarlyStopping::default(),
+            evaluate_every: Auto::Auto,
             checkpoint_every_seconds: 300,
         }
     }
@@ -100,6 +103,7 @@ pub(super) fn transfer(fields: Fields<'_>) -> Transfer {
         early_stopping: fields
             .object("early_stopping")
             .map_or(defaults.early_stopping, early_stopping),
+        evaluate_every: fields.auto("evaluate_every", evaluate_every),
         checkpoint_every_seconds: fields
             .optional(
                 "checkpoint_every_seconds",
@@ -107,19 +111,36 @@ pub(super) fn transfer(fields: Fields<'_>) -> Transfer {
             )
             .unwrap_or(defaults.checkpoint_every_seconds),
     };
-    fields.neutral("evaluate_every", &[json!("auto")]);
     fields.finish();
     transfer
 }
 
+fn evaluate_every(value: &Value) -> Read<EvaluateEvery> {
+    let expected = "an object of one entry, {\"epochs\": 2} or {\"steps\": 500}";
+    let entries = value
+        .as_object()
+        .ok_or_else(|| wrong_type(expected, value))?;
+    let mut entries = entries.iter();
+    match (entries.next(), entries.next()) {
+        (Some((name, epochs)), None) if name == "epochs" => {
+            integer(limits::EPOCHS)(epochs).map(|epochs| EvaluateEvery::Epochs(epochs as u32))
+        }
+        (Some((name, steps)), None) if name == "steps" => {
+            integer(limits::EVALUATION_STEPS)(steps).map(EvaluateEvery::Steps)
+        }
+        _ => Err((INVALID_VALUE, format!("must be {expected}"))),
+    }
+}
+
 /// As `Metric` has them.
-const METRICS: [&str; 9] = [
+const METRICS: [&str; 10] = [
     "valid_loss",
     "valid_accuracy",
     "valid_balanced_accuracy",
     "valid_macro_f1",
     "valid_micro_f1",
     "valid_mean_average_precision",
+    "valid_roc_auc",
     "valid_r2",
     "valid_mae",
     "valid_rmse",

@@ -176,6 +176,10 @@ fn form() -> Vec<Case> {
             [json!("valid_loss"), json!("valid_macro_f1")],
         ),
         Case::of("early_stopping.min_delta", [json!(0.5), json!(0.25)]),
+        Case::of(
+            "evaluate_every",
+            [json!({"epochs": 2}), json!({"steps": 3})],
+        ),
         Case::of("checkpoint_every_seconds", [json!(7), json!(8)]),
     ]
 }

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     recipe::{
-        EarlyStopping, FreezePhase, Head, HeadInit, Loss, Metric, Optimizer, Precision, Recipe,
-        Resolved, Schedule, Task, is_linear_head,
+        EarlyStopping, EvaluateEvery, FreezePhase, Head, HeadInit, Loss, Metric, Optimizer,
+        Precision, Recipe, Resolved, Schedule, Task, is_linear_head,
     },
     request::{
         Auto, ClassWeightRule, ClassWeights, ClipOff, EmaDecay, EmaOff, GradientClip, JobRequest,
@@ -243,6 +243,12 @@ pub(super) fn settle(
             Task::Regression => "the error in the unit of the numbers",
         },
     );
+    let evaluate_every = autos.settle(
+        "evaluate_every",
+        request.transfer.evaluate_every,
+        EvaluateEvery::default(),
+        "after each pass over the training split",
+    );
 
     let recipe = Recipe {
         task,
@@ -296,6 +302,7 @@ pub(super) fn settle(
             metric,
             min_delta: stopping.min_delta,
         },
+        evaluate_every,
         checkpoint_every_seconds: narrow(request.transfer.checkpoint_every_seconds),
         seed,
     };

@@ -78,6 +78,8 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Inspected> {
     let vs = nn::VarStore::new(Device::Cpu);
     let trunk = architecture.build(&vs.root(), &preprocessing);
     layers.costs = cost::of_stages(&trunk, &preprocessing);
+    let speed = cost::picoseconds_per_mac(&trunk, &preprocessing, &layers.costs);
+    layers.picoseconds_per_mac = Some(speed);
     let imported = Imported {
         architecture: architecture.name.to_owned(),
         parameters: layers

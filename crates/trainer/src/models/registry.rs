@@ -216,6 +216,7 @@ pub fn layers(architecture: &Architecture, input: &Preprocessing) -> Layers {
         .collect();
     Layers {
         costs: Vec::new(),
+        picoseconds_per_mac: None,
         feature_dim: architecture.feature_dim,
         stages,
         tensors,

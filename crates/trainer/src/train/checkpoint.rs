@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest, Sha256};
 use tch::Tensor;
 
-use super::error::TrainError;
+use super::{error::TrainError, forgetting::AtStart};
 use crate::{
     domain::{
         base_model::Preprocessing,
@@ -160,9 +160,11 @@ pub struct Counters {
     /// Training is over; only evaluation and export are left, and `model.safetensors` holds the best tensors.
     pub finished: bool,
     pub stopped_early: bool,
-    /// Sum over the samples that the epoch under way has trained on.
-    pub epoch_loss: Exact,
-    pub epoch_samples: u64,
+    /// Sum over the samples trained on since the last evaluation.
+    #[serde(alias = "epoch_loss")]
+    pub loss: Exact,
+    #[serde(alias = "epoch_samples")]
+    pub loss_samples: u64,
     pub best: Option<ExactMetrics>,
     /// The metric value that the next improvement is measured from.
     pub gain_from: Option<Exact>,
@@ -170,9 +172,9 @@ pub struct Counters {
     /// Samples that run together in training, since memory ran out with the recipe's `batch_size`.
     #[serde(default)]
     pub micro_batch: Option<u32>,
-    /// Right answers for each label on the validation split before the first step, where that was evaluated.
+    /// What was known before the first step, where that was evaluated.
     #[serde(default)]
-    pub right_at_start: Vec<u64>,
+    pub at_start: Option<AtStart>,
     /// Of the features before the first step, where they were all there.
     #[serde(default)]
     pub transferability: Option<Transferability>,
@@ -185,13 +187,13 @@ impl Counters {
             epoch: 0,
             finished: false,
             stopped_early: false,
-            epoch_loss: Exact(0.0),
-            epoch_samples: 0,
+            loss: Exact(0.0),
+            loss_samples: 0,
             best: None,
             gain_from: None,
             evaluations_without_gain: 0,
             micro_batch: None,
-            right_at_start: Vec::new(),
+            at_start: None,
             transferability: None,
         }
     }

@@ -3,6 +3,7 @@
 use super::{
     checkpoint::{Counters, Exact},
     error::TrainError,
+    forgetting::AtStart,
     inputs::Inputs,
     metrics::{MultiLabel, Regression, Scored, SingleLabel},
     network::Network,
@@ -57,33 +58,33 @@ pub fn scored(
     }
 }
 
-/// Ends an epoch: its mean loss, and how the network does on the validation split.
+/// Ends what was trained since the evaluation before: its mean loss, and how the network does on the validation split.
 ///
 /// # Errors
 /// `Diverged` when the validation loss is not finite, `Io`.
-pub fn end_epoch(
+pub fn evaluate(
     counters: &mut Counters,
     inputs: &Inputs,
     network: &Network,
     data: (&Samples, &Recipe),
 ) -> Result<Metrics, TrainError> {
-    let trained = counters.epoch_samples;
+    let trained = counters.loss_samples;
     let mut metrics = Metrics {
         step: counters.step,
         epoch: counters.epoch,
-        train_loss: (trained > 0).then(|| counters.epoch_loss.0 / trained as f64),
+        train_loss: (trained > 0).then(|| counters.loss.0 / trained as f64),
         ..Metrics::default()
     };
     let scored = score(inputs, network, data, &data.0.validation)?;
-    scored.measure(&mut metrics);
+    scored.measure(&mut metrics, data.1.early_stopping.metric);
     if !metrics.valid_loss.is_finite() {
         return Err(TrainError::Diverged {
             step: counters.step,
         });
     }
-    if let (0, Scored::SingleLabel(scored)) = (counters.step, &scored) {
-        counters.right_at_start = scored.right_and_support().0;
+    if counters.step == 0 {
+        counters.at_start = AtStart::of(&scored);
     }
-    (counters.epoch_loss, counters.epoch_samples) = (Exact(0.0), 0);
+    (counters.loss, counters.loss_samples) = (Exact(0.0), 0);
     Ok(metrics)
 }

@@ -1,34 +1,98 @@
 //! What training has done to the classes that its start knew already.
 
-use super::{metrics::SingleLabel, samples::Samples};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    checkpoint::Exact,
+    metrics::{MultiLabel, Scored, SingleLabel, mean, share},
+};
 use crate::domain::{
     recipe::Inherited,
-    report::{Forgetting, KnownClass},
+    report::{Forgetting, KnownClass, KnownLabel, LabelForgetting, Scores},
 };
 
-/// Compares with the start on the validation split: `right_at_start` counts each label's right answers there before the
-/// first step, `after` is of the tensors that are exported.
-pub fn measure(
-    inherited: &Inherited,
-    samples: &Samples,
-    right_at_start: &[u64],
-    after: &SingleLabel,
-) -> Forgetting {
+/// What the network knew before the first step, label by label, on the validation split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AtStart {
+    /// Right answers.
+    Right(Vec<u64>),
+    AveragePrecision(Vec<Option<Exact>>),
+}
+
+impl AtStart {
+    /// `None` of numbers.
+    pub fn of(scored: &Scored) -> Option<Self> {
+        match scored {
+            Scored::SingleLabel(scored) => Some(Self::Right(scored.right_and_support().0)),
+            Scored::MultiLabel(scored) => {
+                let all = (0..scored.classes).map(|class| scored.average_precision(class));
+                Some(Self::AveragePrecision(
+                    all.map(|one| one.map(Exact)).collect(),
+                ))
+            }
+            Scored::Regression(_) => None,
+        }
+    }
+}
+
+/// Puts the comparison with the start into a report's scores; `after` is of the tensors that are exported, on the validation
+/// split.
+pub fn tell(scores: &mut Scores, inherited: &Inherited, before: &AtStart, after: &Scored) {
+    match (scores, before, after) {
+        (
+            Scores::SingleLabelClassification(scores),
+            AtStart::Right(before),
+            Scored::SingleLabel(after),
+        ) => scores.forgetting = Some(of_classes(inherited, before, after)),
+        (
+            Scores::MultiLabelClassification(scores),
+            AtStart::AveragePrecision(before),
+            Scored::MultiLabel(after),
+        ) => scores.forgetting = Some(of_labels(inherited, before, after)),
+        _ => {}
+    }
+}
+
+fn of_classes(inherited: &Inherited, right_before: &[u64], after: &SingleLabel) -> Forgetting {
     let known = inherited.known as usize;
     let (right_after, supports) = after.right_and_support();
     let (right_after, supports) = (&right_after[..known], &supports[..known]);
-    let share = |right: u64, of: u64| (of > 0).then(|| right as f64 / of as f64);
     let class = |label: usize| KnownClass {
-        name: samples.classes[label].clone(),
+        name: inherited.labels[label].clone(),
         support: supports[label],
-        recall_before: share(right_at_start[label], supports[label]),
+        recall_before: share(right_before[label], supports[label]),
         recall_after: share(right_after[label], supports[label]),
     };
     let all = supports.iter().sum();
     Forgetting {
         samples: all,
-        accuracy_before: share(right_at_start[..known].iter().sum(), all),
+        accuracy_before: share(right_before[..known].iter().sum(), all),
         accuracy_after: share(right_after.iter().sum(), all),
         classes: (0..known).map(class).collect(),
+    }
+}
+
+fn of_labels(
+    inherited: &Inherited,
+    before: &[Option<Exact>],
+    after: &MultiLabel,
+) -> LabelForgetting {
+    let class = |label: usize| KnownLabel {
+        name: inherited.labels[label].clone(),
+        support: after.support(label),
+        average_precision_before: before[label].map(|Exact(value)| value),
+        average_precision_after: after.average_precision(label),
+    };
+    let classes: Vec<KnownLabel> = (0..inherited.known as usize).map(class).collect();
+    let all = classes.iter();
+    LabelForgetting {
+        samples: after.labels.len() as u64,
+        mean_average_precision_before: mean(
+            all.clone()
+                .filter_map(|class| class.average_precision_before),
+        ),
+        mean_average_precision_after: mean(all.filter_map(|class| class.average_precision_after)),
+        classes,
     }
 }

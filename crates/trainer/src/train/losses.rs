@@ -67,7 +67,7 @@ impl Losses {
         self.pending.len() >= MAX_PENDING || self.fetched.elapsed() >= FETCH_EVERY
     }
 
-    /// Fetches what is pending, adds it to the epoch's sums, and says it (when due, or `now`).
+    /// Fetches what is pending, adds it to the sums, and says it (when due, or `now`).
     ///
     /// # Errors
     /// `Diverged` at the first step whose loss is not finite; its line is said before.
@@ -114,8 +114,8 @@ impl Losses {
                 diverged = Some(step);
                 break;
             }
-            counters.epoch_loss = Exact(counters.epoch_loss.0 + loss * samples as f64);
-            counters.epoch_samples += samples as u64;
+            counters.loss = Exact(counters.loss.0 + loss * samples as f64);
+            counters.loss_samples += samples as u64;
         }
         say.steps(
             steps,

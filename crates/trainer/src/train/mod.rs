@@ -156,6 +156,7 @@ fn test_recipe() -> crate::domain::recipe::Recipe {
             metric: Metric::ValidAccuracy,
             min_delta: 0.0,
         },
+        evaluate_every: EvaluateEvery::default(),
         checkpoint_every_seconds: 300,
         seed: 1,
     }

@@ -10,7 +10,8 @@ use crate::{
         file::Split,
         recipe::{Recipe, is_linear_head},
         report::{
-            Forgetting, MultiLabelScores, RegressionScores, Report, Scores, SingleLabelScores,
+            Forgetting, LabelForgetting, MultiLabelScores, RegressionScores, Report, Scores,
+            SingleLabelScores,
         },
     },
     models::registry::Architecture,
@@ -128,7 +129,7 @@ fn single_label(
         writeln!(card, "| {name} | {precision} | {recall} | {support} |")?;
     }
     if let Some(forgetting) = &scores.forgetting {
-        card.push_str(&known_before(forgetting));
+        card.push_str(&known_classes(forgetting));
     }
     let Some(calibration) = scores.calibration else {
         return Ok(());
@@ -147,7 +148,7 @@ fn single_label(
 }
 
 /// What became of the classes that the model knew which this one went on from.
-fn known_before(forgetting: &Forgetting) -> String {
+fn known_classes(forgetting: &Forgetting) -> String {
     let mut text = format!(
         "\nIt went on from a model that knew {} of these classes. On the {} validation samples of those, accuracy was {} before \
          and is {} after:\n\n| class | recall before | recall after | samples |\n|---|---|---|---|\n",
@@ -160,6 +161,25 @@ fn known_before(forgetting: &Forgetting) -> String {
         let name = cell(&class.name);
         let (before, after) = (percent(class.recall_before), percent(class.recall_after));
         let _ = writeln!(text, "| {name} | {before} | {after} | {} |", class.support);
+    }
+    text
+}
+
+/// The same of labels that samples may have several of.
+fn known_labels(forgetting: &LabelForgetting) -> String {
+    let mut text = format!(
+        "\nIt went on from a model that knew {} of these labels. On the {} validation samples their mean average precision was {} \
+         before and is {} after:\n\n| label | average precision before | after | samples |\n|---|---|---|---|\n",
+        forgetting.classes.len(),
+        forgetting.samples,
+        number(forgetting.mean_average_precision_before),
+        number(forgetting.mean_average_precision_after),
+    );
+    for class in &forgetting.classes {
+        let (name, support) = (cell(&class.name), class.support);
+        let before = number(class.average_precision_before);
+        let after = number(class.average_precision_after);
+        let _ = writeln!(text, "| {name} | {before} | {after} | {support} |");
     }
     text
 }
@@ -191,7 +211,11 @@ fn multi_label(card: &mut String, report: &Report, scores: &MultiLabelScores) ->
         card,
         "\nAn image has a label when sigmoid(logit) reaches its threshold. Thresholds were chosen on the validation split, for \
          the best F1 of each label, and are in `config.json` under `rehead`."
-    )
+    )?;
+    if let Some(forgetting) = &scores.forgetting {
+        card.push_str(&known_labels(forgetting));
+    }
+    Ok(())
 }
 
 fn regression(card: &mut String, report: &Report, scores: &RegressionScores) -> std::fmt::Result {

@@ -128,7 +128,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     drop(start);
     if plan.resume.is_none() && (probes || keeps_head) {
         // A candidate like any epoch's end: training can only improve on it.
-        let metrics = evaluation::end_epoch(&mut counters, &inputs, &network, (&samples, recipe))?;
+        let metrics = evaluation::evaluate(&mut counters, &inputs, &network, (&samples, recipe))?;
         let best = selection::judge(&mut counters, metrics, &recipe.early_stopping);
         saver.keep_best(&network);
         say.say(&Progress::Evaluated { metrics, best });
@@ -186,16 +186,20 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         let saving = asked || saver.due();
         // Who wants the best so far also wants to know whether that is what there is now.
         let finishing = stop.finish_requested();
-        let epoch_ends = batches.is_last(step) || finishing;
-        if epoch_ends || saving || losses.due() {
-            losses.fetch(&mut counters, say, epoch_ends || saving)?;
+        let ends_epoch = batches.is_last(step);
+        if ends_epoch {
+            order.clear();
+        }
+        let evaluates =
+            recipe.evaluate_every.is_due(step, epoch, ends_epoch) || step == n_steps || finishing;
+        if evaluates || saving || losses.due() {
+            losses.fetch(&mut counters, say, evaluates || saving)?;
         }
         let mut evaluated = None;
-        if epoch_ends {
-            order.clear();
+        if evaluates {
             optimizer.swap_averages(&mut network.parameters);
             let metrics =
-                evaluation::end_epoch(&mut counters, &inputs, &network, (&samples, recipe))?;
+                evaluation::evaluate(&mut counters, &inputs, &network, (&samples, recipe))?;
             tell_shrunk(&inputs, &mut told, say);
             let best = selection::judge(&mut counters, metrics, &recipe.early_stopping);
             if best {
@@ -206,7 +210,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
             evaluated = Some(metrics);
             counters.stopped_early |= finishing && step < n_steps;
         }
-        if counters.is_training(n_steps) && (saving || (epoch_ends && saver.due())) {
+        if counters.is_training(n_steps) && (saving || (evaluates && saver.due())) {
             optimizer.swap_averages(&mut network.parameters);
             saver.save(&network, &optimizer, &counters, evaluated, say)?;
             optimizer.swap_averages(&mut network.parameters);
@@ -246,15 +250,9 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         Scored::MultiLabel(scored) => Reading::Thresholds(scored.thresholds()),
         Scored::Regression(_) => Reading::Plain,
     };
-    let forgetting = match (&recipe.inherited, &validation) {
-        (Some(inherited), Scored::SingleLabel(after)) if inherited.keeps_head() => Some(
-            forgetting::measure(inherited, &samples, &counters.right_at_start, after),
-        ),
-        _ => None,
-    };
-    let scored = match split {
-        Split::Validation => validation,
-        _ => evaluation::score(&inputs, &network, data, members)?,
+    let reported = match split {
+        Split::Validation => None,
+        _ => Some(evaluation::score(&inputs, &network, data, members)?),
     };
     tell_shrunk(&inputs, &mut told, say);
     let scale = samples.scale();
@@ -264,10 +262,17 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         majority_label: samples.majority_label(),
         mean: scale.mean,
     };
-    let mut report = scored.report(&known, occasion);
+    let mut report = reported
+        .as_ref()
+        .unwrap_or(&validation)
+        .report(&known, occasion);
     if let Scores::SingleLabelClassification(scores) = &mut report.scores {
-        scores.forgetting = forgetting;
         scores.transferability = counters.transferability;
+    }
+    if let (Some(inherited), Some(before)) = (&recipe.inherited, &counters.at_start)
+        && inherited.keeps_head()
+    {
+        forgetting::tell(&mut report.scores, inherited, before, &validation);
     }
     let text = serde_json::to_vec_pretty(&report).expect("a report is plain data: this is a bug");
     fs::write(folder.join(REPORT), text).map_err(TrainError::io("cannot write the report"))?;

@@ -13,6 +13,7 @@ pub use self::{multi::MultiLabel, regression::Regression, single::SingleLabel};
 use crate::domain::{
     checkpoint::Metrics,
     file::Split,
+    recipe::Metric,
     report::{Calibration, Report, Scores},
 };
 
@@ -56,12 +57,20 @@ pub enum Reading {
 }
 
 impl Scored {
-    /// Puts what an evaluation measures into `metrics`; the loss is not finite when the outputs are not.
-    pub fn measure(&self, metrics: &mut Metrics) {
+    /// Puts what an evaluation measures into `metrics`; the loss is not finite when the outputs are not. The area under the
+    /// curves, which takes a sort for each class, is measured only where it is what `chooses`.
+    pub fn measure(&self, metrics: &mut Metrics, chooses: Metric) {
         match self {
             Self::SingleLabel(scored) => scored.measure(metrics),
             Self::MultiLabel(scored) => scored.measure(metrics),
             Self::Regression(scored) => scored.measure(metrics),
+        }
+        if chooses == Metric::ValidRocAuc {
+            metrics.valid_roc_auc = match self {
+                Self::SingleLabel(scored) => scored.mean_roc_auc(),
+                Self::MultiLabel(scored) => scored.mean_roc_auc(),
+                Self::Regression(_) => None,
+            };
         }
     }
 
@@ -98,12 +107,12 @@ pub(super) fn calibration(scored: &SingleLabel, reading: &Reading) -> Option<Cal
     }
 }
 
-fn share(part: u64, whole: u64) -> Option<f64> {
+pub(super) fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 /// `None` of none.
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0u32), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / f64::from(count))
 }

@@ -122,9 +122,7 @@ impl MultiLabel {
                 recall: share(hits, support),
                 f1: counts[class].f1(),
                 threshold: thresholds[class],
-                roc_auc: ranking::roc_auc(&self.probabilities(class), |sample| {
-                    self.has(sample, class)
-                }),
+                roc_auc: self.roc_auc(class),
                 average_precision: self.average_precision(class),
                 support,
             }
@@ -141,6 +139,7 @@ impl MultiLabel {
             roc_auc: mean(classes.iter().filter_map(|class| class.roc_auc)),
             log_loss: self.log_loss(),
             classes,
+            forgetting: None,
         }
     }
 
@@ -154,6 +153,13 @@ impl MultiLabel {
 
     fn has(&self, sample: usize, class: usize) -> bool {
         self.labels[sample].binary_search(&class).is_ok()
+    }
+
+    /// Samples that have the label.
+    pub fn support(&self, class: usize) -> u64 {
+        (0..self.labels.len())
+            .filter(|&sample| self.has(sample, class))
+            .count() as u64
     }
 
     fn counts(&self, class: usize, threshold: f64) -> Counts {
@@ -173,7 +179,17 @@ impl MultiLabel {
         logits.map(|&logit| sigmoid(logit)).collect()
     }
 
-    fn average_precision(&self, class: usize) -> Option<f64> {
+    /// Mean over the classes that have a curve.
+    pub(super) fn mean_roc_auc(&self) -> Option<f64> {
+        mean((0..self.classes).filter_map(|class| self.roc_auc(class)))
+    }
+
+    fn roc_auc(&self, class: usize) -> Option<f64> {
+        ranking::roc_auc(&self.probabilities(class), |sample| self.has(sample, class))
+    }
+
+    /// Of one class; `None` where no sample has it.
+    pub fn average_precision(&self, class: usize) -> Option<f64> {
         ranking::average_precision(&self.probabilities(class), |sample| self.has(sample, class))
     }
 

@@ -71,6 +71,12 @@ impl SingleLabel {
         self.rows().map(|(row, _)| log_sum(row)).collect()
     }
 
+    /// Mean over the classes that have a curve.
+    pub(super) fn mean_roc_auc(&self) -> Option<f64> {
+        let normalizers = self.normalizers();
+        mean((0..self.classes).filter_map(|label| self.roc_auc(label, &normalizers)))
+    }
+
     /// Of a class against all others.
     fn roc_auc(&self, label: usize, normalizers: &[f64]) -> Option<f64> {
         let rows = self.rows().zip(normalizers);
