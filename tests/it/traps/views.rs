@@ -42,7 +42,15 @@ fn prepare(plan: &TrainPlan) -> Run {
     let classes = samples.classes.len();
     let network = Network::build(&plan.base_model, &plan.recipe, classes, Device::Cpu).unwrap();
     let (stop, mut say) = (Stop::default(), reporter());
-    let inputs = Inputs::prepare(plan, &samples, &network, Device::Cpu, &stop, &mut say);
+    let run = Preparation {
+        plan,
+        samples: &samples,
+        device: Device::Cpu,
+        stop: &stop,
+    };
+    let start = Features::at_start(&run, &network, &mut say);
+    let start = start.unwrap().unwrap();
+    let inputs = Inputs::prepare(&run, &network, &start, &mut say);
     Run {
         inputs: inputs.unwrap().unwrap(),
         samples,

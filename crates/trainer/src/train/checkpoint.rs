@@ -217,6 +217,8 @@ pub type Tensors = Vec<(String, Tensor)>;
 /// A checkpoint in memory.
 #[derive(Debug)]
 pub struct Checkpoint {
+    /// Where it was read.
+    pub folder: String,
     pub state: State,
     pub model: BTreeMap<String, Tensor>,
     pub optimizer: BTreeMap<String, Tensor>,
@@ -323,6 +325,7 @@ pub fn load(folder: &Path, identity: &Identity) -> Result<Checkpoint, TrainError
         })
     };
     Ok(Checkpoint {
+        folder: folder.display().to_string(),
         model: read(MODEL)?,
         optimizer: read(OPTIMIZER)?,
         state,

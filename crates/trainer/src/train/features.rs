@@ -7,11 +7,10 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     error::TrainError,
-    inputs::{CacheKey, Meter, View, mark_used},
+    inputs::{CacheKey, Meter, Preparation, View, mark_used},
     memory,
     network::Network,
     samples::Source,
-    views::Frozen,
 };
 use crate::{
     data::batch,
@@ -36,20 +35,21 @@ pub(super) const BATCH: usize = 32;
 /// The tensor's name in a file.
 const NAME: &str = "features";
 
-/// Features [samples, feature_dim] of a run's samples, by sample number, f32 on the CPU; `trunk` is the network's as it was
+/// Features [samples, feature_dim] of a run's samples, by sample number, f32 on the CPU; the network's trunk is as it was
 /// loaded. `None` when a stop was asked for.
 ///
 /// # Errors
 /// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written, `OutOfMemory` when one image at a
 /// time is too much.
 pub fn of_samples(
-    run: &Frozen<'_>,
-    trunk: &Extractor,
+    run: &Preparation<'_>,
+    network: &Network,
     meter: &mut Meter,
 ) -> Result<Option<Tensor>, TrainError> {
+    let trunk = &network.whole_trunk();
     let mut parts = Vec::new();
     for source in &run.samples.sources {
-        let Some(part) = of_pack(run, trunk, source, meter)? else {
+        let Some(part) = of_pack(run, (network, trunk), source, meter)? else {
             return Ok(None);
         };
         parts.push(part);
@@ -59,8 +59,8 @@ pub fn of_samples(
 
 /// Features of a whole pack. When memory runs out, all over again in batches of half the size.
 fn of_pack(
-    run: &Frozen<'_>,
-    trunk: &Extractor,
+    run: &Preparation<'_>,
+    trunk: (&Network, &Extractor),
     source: &Source,
     meter: &mut Meter,
 ) -> Result<Option<Tensor>, TrainError> {
@@ -80,17 +80,13 @@ fn of_pack(
 
 fn in_batches_of(
     size: usize,
-    run: &Frozen<'_>,
-    trunk: &Extractor,
+    run: &Preparation<'_>,
+    (network, trunk): (&Network, &Extractor),
     source: &Source,
     meter: &mut Meter,
 ) -> Result<Option<Tensor>, TrainError> {
-    let Frozen {
-        plan,
-        network,
-        device,
-        stop,
-        ..
+    let Preparation {
+        plan, device, stop, ..
     } = *run;
     let base = &plan.base_model;
     let key = key(plan, source, network, device, (size, None));

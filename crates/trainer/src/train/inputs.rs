@@ -19,7 +19,7 @@ use super::{
     pixels::{self, Form, Pixels},
     protocol::{Reporter, Stop},
     samples::Samples,
-    views::{Frozen, Views},
+    views::Views,
 };
 use crate::{
     data::batch::normalize,
@@ -31,6 +31,15 @@ use crate::{
 /// Samples of one evaluation batch, unless memory runs out. Part of what an evaluation is to the last bit.
 const EVALUATION_PIXELS: usize = 32;
 const EVALUATION_FEATURES: usize = 4096;
+
+/// What samples are prepared from.
+#[derive(Clone, Copy)]
+pub struct Preparation<'a> {
+    pub plan: &'a TrainPlan,
+    pub samples: &'a Samples,
+    pub device: Device,
+    pub stop: &'a Stop,
+}
 
 /// The prepared samples of a run, by sample number.
 #[derive(Debug)]
@@ -67,23 +76,13 @@ impl Features {
     /// # Errors
     /// As `Inputs::prepare`.
     pub fn at_start(
-        plan: &TrainPlan,
-        samples: &Samples,
+        run: &Preparation<'_>,
         network: &Network,
-        device: Device,
-        stop: &Stop,
         say: &mut Reporter,
     ) -> Result<Option<Self>, TrainError> {
-        make_cache(plan)?;
-        let run = Frozen {
-            plan,
-            samples,
-            network,
-            device,
-            stop,
-        };
-        let mut meter = Meter::new(say, samples.len());
-        let table = features::of_samples(&run, &network.whole_trunk(), &mut meter)?;
+        make_cache(run.plan)?;
+        let mut meter = Meter::new(say, run.samples.len());
+        let table = features::of_samples(run, network, &mut meter)?;
         Ok(table.map(Self::from))
     }
 
@@ -231,73 +230,49 @@ pub fn mark_used(entry: &std::path::Path) {
 }
 
 impl Inputs {
-    /// Makes or finds what the network's training reads. `None` when a stop was asked for meanwhile; what was made so far
-    /// stays in the cache.
+    /// Makes or finds what the network's training reads: the features that it started with while they are fixed, altered views
+    /// of them where the recipe has some, otherwise pixels. `None` when a stop was asked for meanwhile; what was made so far stays
+    /// in the cache.
     ///
     /// # Errors
     /// `Data` for an image that cannot be decoded, `Io` for the cache.
     pub fn prepare(
-        plan: &TrainPlan,
-        samples: &Samples,
+        run: &Preparation<'_>,
         network: &Network,
-        device: Device,
-        stop: &Stop,
+        start: &Features,
         say: &mut Reporter,
     ) -> Result<Option<Self>, TrainError> {
-        make_cache(plan)?;
-        let frozen = Frozen {
-            plan,
-            samples,
-            network,
-            device,
-            stop,
-        };
-        if network.has_fixed_features() {
-            let features = Self::prepare_features(frozen, say)?;
-            return Ok(features.map(Self::Features));
+        if !network.has_fixed_features() {
+            return Self::pixels(run, say);
         }
-        Self::prepare_pixels(frozen, say)
-    }
-
-    fn prepare_features(
-        frozen: Frozen<'_>,
-        say: &mut Reporter,
-    ) -> Result<Option<Features>, TrainError> {
-        let Frozen {
-            plan,
-            samples,
-            network,
-            device,
-            ..
-        } = frozen;
-        let views = plan.recipe.augmented_views as usize;
-        let mut meter = Meter::new(say, samples.len() + views * samples.train.len());
-        let plain = features::of_samples(&frozen, network.frozen_part(), &mut meter)?;
-        let Some(plain) = plain else {
-            return Ok(None);
-        };
-        let mut parts = vec![plain];
-        if let Some(altered) = Views::of(plan).filter(|_| views > 0) {
-            let Some(altered) = altered.features(&frozen, &mut meter)? else {
+        let views = run.plan.recipe.augmented_views as usize;
+        let mut parts = vec![start.table.shallow_clone()];
+        if let Some(altered) = Views::of(run.plan).filter(|_| views > 0) {
+            let mut meter = Meter::new(say, views * run.samples.train.len());
+            let Some(altered) = altered.features(run, network, &mut meter)? else {
                 return Ok(None);
             };
             parts.extend(altered);
         }
-        Ok(Some(Features {
-            table: Tensor::cat(&parts, 0).to_device(device),
+        Ok(Some(Self::Features(Features {
+            table: Tensor::cat(&parts, 0).to_device(run.device),
             views,
-            places: samples.train.iter().copied().zip(0..).collect(),
-        }))
+            places: run.samples.train.iter().copied().zip(0..).collect(),
+        })))
     }
 
-    fn prepare_pixels(frozen: Frozen<'_>, say: &mut Reporter) -> Result<Option<Self>, TrainError> {
-        let Frozen {
+    /// Decodes every picture once, or finds its pixels in the cache.
+    ///
+    /// # Errors
+    /// As `prepare`.
+    pub fn pixels(run: &Preparation<'_>, say: &mut Reporter) -> Result<Option<Self>, TrainError> {
+        let Preparation {
             plan,
             samples,
             device,
             stop,
-            ..
-        } = frozen;
+        } = *run;
+        make_cache(plan)?;
         let mut meter = Meter::new(say, samples.len());
         let mut sources = Vec::new();
         let mut views = Views::of(plan).map(|views| (views, None));

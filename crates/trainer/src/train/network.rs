@@ -194,11 +194,6 @@ impl Network {
         self.frozen_stages == self.trunk.stages.len()
     }
 
-    /// The stages before the first that trains, in their fast form.
-    pub fn frozen_part(&self) -> &Extractor {
-        &self.frozen
-    }
-
     /// A copy of the whole trunk as it is now, in its fast form.
     pub fn whole_trunk(&self) -> Extractor {
         Extractor::new(&self.trunk)

@@ -11,7 +11,7 @@ use super::{
     export::{self, Export},
     forgetting,
     gradients::{Criterion, Window},
-    inputs::{Features, Inputs},
+    inputs::{Features, Inputs, Preparation},
     ledger,
     losses::Losses,
     memory,
@@ -62,6 +62,11 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         phase: Phase::Preparing,
     });
     let samples = Samples::open(&plan)?;
+    let mut saver = Saver::new(folder, identity(&plan, &samples));
+    // What it cannot go on from is refused before anything is computed.
+    let resume = plan.resume.as_deref();
+    let resume = resume.map(|folder| saver.load(folder)).transpose()?;
+    let resumes = resume.is_some();
     let mut network = Network::build(&plan.base_model, recipe, samples.outputs(), device)?;
 
     // Features as the trunk was loaded: what the head begins with, and what samples are alike by. Mostly in the cache, where
@@ -70,7 +75,13 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         phase: Phase::CachingFeatures,
     });
     let since = Instant::now();
-    let start = Features::at_start(&plan, &samples, &network, device, stop, say)?;
+    let preparation = Preparation {
+        plan: &plan,
+        samples: &samples,
+        device,
+        stop,
+    };
+    let start = Features::at_start(&preparation, &network, say)?;
 
     // Optimizer, counters.
     let step_size = recipe.batch_size as usize * recipe.accumulate as usize;
@@ -78,8 +89,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     let n_steps = batches.per_epoch() * u64::from(recipe.n_epochs);
     let mut optimizer = Optimizer::new(recipe, &network.parameters);
     let mut criterion = Criterion::new(recipe, Objective::new(recipe, &samples, device));
-    let mut saver = Saver::new(folder, identity(&plan, &samples));
-    let mut counters = match &plan.resume {
+    let mut counters = match resume {
         Some(checkpoint) => {
             let counters = saver.resume(
                 checkpoint,
@@ -107,7 +117,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     let originals = ledger::originals(&samples, &start)?;
 
     // Features, or pixels.
-    let Some(mut inputs) = Inputs::prepare(&plan, &samples, &network, device, stop, say)? else {
+    let Some(mut inputs) = Inputs::prepare(&preparation, &network, &start, say)? else {
         return Ok(stopped(counters.step, say));
     };
     let keeps_head = recipe
@@ -115,18 +125,18 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         .as_ref()
         .is_some_and(|inherited| inherited.keeps_head());
     let probes = recipe.head.init == HeadInit::Probe;
-    if plan.resume.is_none() && probes {
+    if !resumes && probes {
         let table = |members: &[usize]| start.of(members);
         let Some(probe) = probe::fit(table, &samples, recipe.seed, &|| stop.requested())? else {
             return Ok(stopped(0, say));
         };
         network.start_head(&probe.weight, &probe.bias);
     }
-    if plan.resume.is_none() && (probes || network.has_fixed_features()) {
+    if !resumes && (probes || network.has_fixed_features()) {
         counters.transferability = transferability::measure(&samples, |members| start.of(members));
     }
     drop(start);
-    if plan.resume.is_none() && (probes || keeps_head) {
+    if !resumes && (probes || keeps_head) {
         // A candidate like any epoch's end: training can only improve on it.
         let metrics = evaluation::evaluate(&mut counters, &inputs, &network, (&samples, recipe))?;
         let best = selection::judge(&mut counters, metrics, &recipe.early_stopping);
@@ -153,7 +163,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         if network.enter_phases(recipe, epoch, batches.per_epoch(), &mut optimizer)?
             && !inputs.fit(&network)
         {
-            match Inputs::prepare(&plan, &samples, &network, device, stop, say)? {
+            match Inputs::pixels(&preparation, say)? {
                 Some(renewed) => inputs = renewed,
                 // What was trained since the last checkpoint is trained again.
                 None => return Ok(stopped(counters.step, say)),

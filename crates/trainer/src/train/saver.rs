@@ -109,20 +109,28 @@ impl Saver {
         self.write(network, counters, &[], metrics, true, say)
     }
 
+    /// Reads a checkpoint of this run.
+    ///
+    /// # Errors
+    /// As `checkpoint::load`.
+    pub fn load(&self, folder: &Path) -> Result<Checkpoint, TrainError> {
+        checkpoint::load(folder, &self.identity)
+    }
+
     /// Puts a checkpoint's state into a run that is about to go on from it; an epoch has `epoch_steps` steps.
     ///
     /// # Errors
-    /// `Checkpoint` when it does not fit, or is not whole.
+    /// `Checkpoint` when it does not fit.
     pub fn resume(
         &mut self,
-        folder: &Path,
+        saved: Checkpoint,
         network: &mut Network,
         optimizer: &mut Optimizer,
         epoch_steps: u64,
     ) -> Result<Counters, TrainError> {
-        let saved = checkpoint::load(folder, &self.identity)?;
+        let folder = saved.folder;
         let unfit = |reason: String| TrainError::Checkpoint {
-            folder: folder.display().to_string(),
+            folder: folder.clone(),
             reason,
         };
         let counters = saved.state.counters;

@@ -6,12 +6,10 @@ use tch::{Device, Tensor};
 use super::{
     error::TrainError,
     features::{self, BATCH, SHARD},
-    inputs::{Meter, View, mark_used},
+    inputs::{Meter, Preparation, View, mark_used},
     network::Network,
     order::{Stream, sample_key},
     pixels::{Form, Pixels},
-    protocol::Stop,
-    samples::Samples,
 };
 use crate::{
     data::{
@@ -21,16 +19,6 @@ use crate::{
     },
     domain::{base_model::Preprocessing, work::TrainPlan},
 };
-
-/// What features are made of.
-#[derive(Clone, Copy)]
-pub struct Frozen<'a> {
-    pub plan: &'a TrainPlan,
-    pub samples: &'a Samples,
-    pub network: &'a Network,
-    pub device: Device,
-    pub stop: &'a Stop,
-}
 
 /// How a run alters the pictures it trains on, all of which are in its first pack.
 #[derive(Debug, Clone)]
@@ -101,14 +89,15 @@ impl Views {
     /// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written.
     pub fn features(
         &self,
-        frozen: &Frozen<'_>,
+        run: &Preparation<'_>,
+        network: &Network,
         meter: &mut Meter,
     ) -> Result<Option<Vec<Tensor>>, TrainError> {
-        let Frozen { plan, samples, .. } = *frozen;
+        let Preparation { plan, samples, .. } = *run;
         let numbers: Vec<u32> = (1..=plan.recipe.augmented_views).collect();
         let keys: Vec<String> = numbers
             .iter()
-            .map(|&number| self.cache_key(frozen, number))
+            .map(|&number| self.cache_key(run, network, number))
             .collect();
         let mut parts: Vec<Vec<Tensor>> = numbers.iter().map(|_| Vec::new()).collect();
         for (number, shard) in samples.train.chunks(SHARD).enumerate() {
@@ -117,7 +106,7 @@ impl Views {
                 plan.cache.join(name)
             });
             let paths: Vec<_> = paths.collect();
-            let shape = [shard.len() as i64, frozen.network.feature_dim];
+            let shape = [shard.len() as i64, network.feature_dim];
             let mut found: Vec<Option<Tensor>> = paths
                 .iter()
                 .map(|path| features::find(path, shape))
@@ -127,7 +116,7 @@ impl Views {
                 .collect();
             meter.found(shard.len() * (found.len() - missing.len()));
             let epochs: Vec<u32> = missing.iter().map(|&place| numbers[place]).collect();
-            let Some(made) = self.compute(frozen, shard, &epochs, meter)? else {
+            let Some(made) = self.compute(run, network, (shard, &epochs), meter)? else {
                 return Ok(None);
             };
             for (&place, made) in missing.iter().zip(made) {
@@ -143,8 +132,8 @@ impl Views {
         Ok(Some(whole.collect()))
     }
 
-    fn cache_key(&self, frozen: &Frozen<'_>, number: u32) -> String {
-        let plan = frozen.plan;
+    fn cache_key(&self, run: &Preparation<'_>, network: &Network, number: u32) -> String {
+        let plan = run.plan;
         let view = View {
             augmentation: plan.recipe.augmentation.as_ref(),
             version: augment::VERSION,
@@ -152,26 +141,20 @@ impl Views {
             number,
             validates_elsewhere: plan.validation_pack.is_some(),
         };
-        let source = &frozen.samples.sources[0];
-        features::key(
-            plan,
-            source,
-            frozen.network,
-            frozen.device,
-            (BATCH, Some(view)),
-        )
+        let source = &run.samples.sources[0];
+        features::key(plan, source, network, run.device, (BATCH, Some(view)))
     }
 
     /// Features [N, feature_dim] of training samples as each of these epochs sees them.
     fn compute(
         &self,
-        frozen: &Frozen<'_>,
-        samples: &[usize],
-        epochs: &[u32],
+        run: &Preparation<'_>,
+        network: &Network,
+        (samples, epochs): (&[usize], &[u32]),
         meter: &mut Meter,
     ) -> Result<Option<Vec<Tensor>>, TrainError> {
         let preprocessing = &self.preprocessing;
-        let pack = &frozen.samples.sources[0].pack;
+        let pack = &run.samples.sources[0].pack;
         let (side, channels) = (
             i64::from(preprocessing.input_size),
             i64::from(preprocessing.channels),
@@ -181,7 +164,7 @@ impl Views {
             return Ok(Some(Vec::new()));
         }
         for chunk in samples.chunks(BATCH) {
-            if frozen.stop.requested() {
+            if run.stop.requested() {
                 return Ok(None);
             }
             let draw = |sample: usize, image: Bitmap| {
@@ -205,8 +188,8 @@ impl Views {
             let squares = Tensor::from_slice(&squares.concat()).view(shape);
             for (view, rows) in (0..).zip(&mut rows) {
                 let squares = squares.select(1, view).contiguous();
-                let images = batch::normalize(&squares, preprocessing, frozen.device);
-                let features = frozen.network.features(&images);
+                let images = batch::normalize(&squares, preprocessing, run.device);
+                let features = network.features(&images);
                 rows.push(features.to_device(Device::Cpu));
             }
             meter.computed(chunk.len() * epochs.len());
