@@ -11,7 +11,7 @@ use rehead_trainer::{
     data::batch,
     train::{
         gradients::{Criterion, Window},
-        inputs::{Batch, Inputs, Meter},
+        inputs::{Batch, Features, Inputs, Meter, Preparation},
         network::Network,
         objective::Objective,
         pixels::{self, Form, Pixels},

@@ -11,7 +11,7 @@ use std::{
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    checkpoint::{self, Counters, Identity, State, Tensors},
+    checkpoint::{self, Checkpoint, Counters, Identity, State, Tensors},
     error::TrainError,
     network::Network,
     optimizer::Optimizer,
