@@ -1,0 +1,132 @@
+//! How often a job is tried again, and what it ends with then.
+
+use rehead::{
+    db::{
+        jobs,
+        queue::{self, Trace},
+    },
+    domain::job::{JobStatus, Outcome},
+};
+
+use super::{AT_ONCE, retryable, skip_backoff};
+use crate::support::{
+    postgres::invariants,
+    queue::{Queue, claim},
+};
+
+#[tokio::test]
+async fn budgets_end_a_job_that_fails_or_crashes_again_and_again() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let failing = queue.job().await;
+    for attempt in 1..=4 {
+        skip_backoff(pool).await;
+        let claimed = queue.claim().await.unwrap();
+        let ended = queue::finish(
+            pool,
+            failing,
+            claimed.token,
+            &retryable("no memory"),
+            None,
+            &Trace::default(),
+        )
+        .await;
+        let expected = if attempt < 4 {
+            JobStatus::Queued
+        } else {
+            JobStatus::Failed
+        };
+        assert_eq!(ended.unwrap(), Some(expected));
+    }
+    let error = jobs::get(pool, queue.tenant, failing)
+        .await
+        .unwrap()
+        .unwrap()
+        .error
+        .unwrap();
+    assert_eq!(
+        (error.code.as_str(), error.message.as_str()),
+        ("torch_error", "no memory")
+    );
+
+    let crashing = queue.job().await;
+    for attempt in 1..=4 {
+        skip_backoff(pool).await;
+        let claimed = claim(pool, queue.worker, AT_ONCE).await.unwrap();
+        let expected = if attempt < 4 {
+            JobStatus::Queued
+        } else {
+            JobStatus::Failed
+        };
+        // Both ways to vanish count on one budget.
+        if attempt % 2 == 0 {
+            assert_eq!(
+                queue::reap(pool, AT_ONCE).await.unwrap(),
+                Some((crashing, expected))
+            );
+        } else {
+            let crashed = Outcome::Crashed {
+                message: "killed by signal 9".to_owned(),
+            };
+            let ended = queue::finish(
+                pool,
+                crashing,
+                claimed.token,
+                &crashed,
+                None,
+                &Trace::default(),
+            )
+            .await
+            .unwrap();
+            assert_eq!(ended, Some(expected));
+        }
+    }
+    let job = jobs::get(pool, queue.tenant, crashing)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (job.error.unwrap().code.as_str(), job.crashes),
+        ("worker_crash_loop", 4)
+    );
+
+    let wrong = queue.job().await;
+    queue.claim().await.unwrap();
+    let permanent = Outcome::Failed {
+        code: "diverged".to_owned(),
+        message: "loss".to_owned(),
+        retryable: false,
+    };
+    assert_eq!(
+        queue::finish(pool, wrong, 1, &permanent, None, &Trace::default())
+            .await
+            .unwrap(),
+        Some(JobStatus::Failed)
+    );
+    assert_eq!(queue::reap(pool, AT_ONCE).await.unwrap(), None);
+    invariants(pool).await;
+}
+
+/// Another try may find more memory; a third would find the same.
+#[tokio::test]
+async fn one_sample_that_does_not_fit_is_tried_once_more_and_then_the_jobs_fault() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let job = queue.job().await;
+    for expected in [JobStatus::Queued, JobStatus::Failed] {
+        skip_backoff(pool).await;
+        let token = queue.claim().await.unwrap().token;
+        let outcome = Outcome::Failed {
+            code: "out_of_memory".to_owned(),
+            message: "freeze more".to_owned(),
+            retryable: true,
+        };
+        let trace = Trace::default();
+        let ended = queue::finish(pool, job, token, &outcome, None, &trace).await;
+        assert_eq!(ended.unwrap(), Some(expected));
+    }
+    let job = jobs::get(pool, queue.tenant, job).await.unwrap().unwrap();
+    let error = job.error.unwrap();
+    assert_eq!(error.code, "out_of_memory");
+    assert!(error.permanent, "{error:?}");
+}

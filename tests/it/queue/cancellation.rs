@@ -1,0 +1,127 @@
+//! A cancellation, whatever the job is doing.
+
+use rehead::{
+    db::{
+        controls::{self, Answer},
+        queue::{self, Trace},
+    },
+    domain::{
+        id::JobId,
+        job::{Control, JobStatus, Outcome},
+    },
+};
+
+use super::{AT_ONCE, kinds, retryable, status};
+use crate::support::{
+    postgres::invariants,
+    queue::{HOUR, Queue, claim, new_model},
+};
+
+#[tokio::test]
+async fn a_job_is_cancelled_wherever_it_is() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let tenant = queue.tenant;
+
+    let waiting = queue.job().await;
+    assert!(matches!(
+        controls::ask(pool, tenant, waiting, Control::Cancel)
+            .await
+            .unwrap(),
+        Answer::Accepted(_)
+    ));
+    assert_eq!(status(&queue, waiting).await, JobStatus::Cancelled);
+    assert!(matches!(
+        controls::ask(pool, tenant, waiting, Control::Cancel)
+            .await
+            .unwrap(),
+        Answer::Accepted(_)
+    ));
+    assert!(queue.claim().await.is_none());
+
+    // A running job gets the flag; however its attempt then ends, but for a success, it is cancelled.
+    let crashed = Outcome::Crashed {
+        message: "gone".to_owned(),
+    };
+    for outcome in [
+        Outcome::Cancelled,
+        Outcome::Yielded,
+        retryable("no memory"),
+        crashed,
+    ] {
+        let running = queue.job().await;
+        queue.claim().await.unwrap();
+        let seen = queue::heartbeat(pool, running, 1, HOUR)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(!seen.cancel_requested);
+        for _ in 0..2 {
+            let Answer::Accepted(job) = controls::ask(pool, tenant, running, Control::Cancel)
+                .await
+                .unwrap()
+            else {
+                panic!()
+            };
+            assert_eq!(job.status, JobStatus::Running);
+        }
+        let seen = queue::heartbeat(pool, running, 1, HOUR)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(seen.cancel_requested);
+        let ended = queue::finish(pool, running, 1, &outcome, None, &Trace::default())
+            .await
+            .unwrap();
+        assert_eq!(ended, Some(JobStatus::Cancelled), "{outcome:?}");
+        assert_eq!(
+            kinds(&queue, running).await,
+            [
+                "created",
+                "queued",
+                "started",
+                "cancel_requested",
+                "cancelled"
+            ]
+        );
+    }
+    let lost = queue.job().await;
+    claim(pool, queue.worker, AT_ONCE).await.unwrap();
+    controls::ask(pool, tenant, lost, Control::Cancel)
+        .await
+        .unwrap();
+    assert_eq!(
+        queue::reap(pool, AT_ONCE).await.unwrap(),
+        Some((lost, JobStatus::Cancelled))
+    );
+
+    let done = queue.job().await;
+    let claimed = queue.claim().await.unwrap();
+    controls::ask(pool, tenant, done, Control::Cancel)
+        .await
+        .unwrap();
+    let ended = queue::finish(
+        pool,
+        done,
+        1,
+        &Outcome::Succeeded,
+        Some(&new_model(&claimed)),
+        &Trace::default(),
+    )
+    .await
+    .unwrap();
+    assert_eq!(ended, Some(JobStatus::Succeeded));
+    assert!(matches!(
+        controls::ask(pool, tenant, done, Control::Cancel)
+            .await
+            .unwrap(),
+        Answer::Refused(_)
+    ));
+    assert!(matches!(
+        controls::ask(pool, tenant, JobId::new(), Control::Cancel)
+            .await
+            .unwrap(),
+        Answer::NotFound
+    ));
+    invariants(pool).await;
+}

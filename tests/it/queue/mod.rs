@@ -1,0 +1,61 @@
+//! The queue on a real Postgres: order, caps, fences, budgets, cancellation, idempotency, and all of it at once.
+
+mod attempts;
+mod budgets;
+mod cancellation;
+mod claims;
+mod leases;
+mod new_jobs;
+mod reading;
+mod refusals;
+mod storm;
+
+use std::time::Duration;
+
+use rehead::{
+    db::{events, jobs},
+    domain::{
+        id::JobId,
+        job::{JobStatus, Outcome},
+    },
+};
+use sqlx::PgPool;
+
+use crate::support::queue::Queue;
+
+const AT_ONCE: Duration = Duration::ZERO;
+
+async fn status(queue: &Queue, job: JobId) -> JobStatus {
+    jobs::get(queue.pool(), queue.tenant, job)
+        .await
+        .unwrap()
+        .unwrap()
+        .status
+}
+
+async fn kinds(queue: &Queue, job: JobId) -> Vec<String> {
+    let events = events::after(queue.pool(), queue.tenant, job, 0, 1_000)
+        .await
+        .unwrap();
+    events.into_iter().map(|event| event.kind).collect()
+}
+
+/// Makes jobs that wait after a failure claimable now.
+async fn skip_backoff(pool: &PgPool) {
+    // Several call it at once: whatever another has its hands on is another's.
+    sqlx::query(
+        "update jobs set run_at = now() where id in (
+            select id from jobs where status = 'queued' and run_at > now() for update skip locked)",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
+}
+
+fn retryable(message: &str) -> Outcome {
+    Outcome::Failed {
+        code: "torch_error".to_owned(),
+        message: message.to_owned(),
+        retryable: true,
+    }
+}
