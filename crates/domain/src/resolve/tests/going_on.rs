@@ -1,0 +1,151 @@
+//! Jobs that go on from another one's model: their labels, and what becomes of its head.
+
+use super::*;
+
+/// The labels of a job that goes on with these classes in its file, or the first problem.
+fn goes_on(transfer: serde_json::Value, classes: &[&str]) -> Result<Recipe, Problem> {
+    let (layers, parent) = (layers(), parent());
+    let start = Start {
+        layers: &layers,
+        parent: Some(&parent),
+    };
+    let resolution = resolve(
+        &request(transfer),
+        start,
+        &dataset(classes, 40, 10),
+        None,
+        7,
+    );
+    resolution
+        .map(|resolution| resolution.recipe)
+        .map_err(|problems| problems[0].clone())
+}
+
+#[test]
+fn a_job_that_goes_on_never_renumbers_a_class() {
+    let labels = |transfer, classes: &[&str]| {
+        let inherited = goes_on(transfer, classes).unwrap().inherited.unwrap();
+        (inherited.labels.join(" "), inherited.known)
+    };
+    assert_eq!(
+        labels(json!({}), &["food", "plants"]),
+        ("plants food".into(), 2)
+    );
+    assert_eq!(labels(json!({}), &["food"]), ("plants food".into(), 2));
+    let extend = || json!({"labels": "extend"});
+    assert_eq!(
+        labels(extend(), &["animals", "food"]),
+        ("plants food animals".into(), 2)
+    );
+    let replace = || json!({"labels": "replace"});
+    assert_eq!(
+        labels(replace(), &["animals", "food"]),
+        ("animals food".into(), 0)
+    );
+}
+
+#[test]
+fn a_class_that_is_new_is_named_and_never_taken_in_silence() {
+    for transfer in [json!({}), json!({"labels": "keep"})] {
+        let problem = goes_on(transfer, &["food", "plant"]).unwrap_err();
+        assert_eq!(problem.code, NEW_CLASS);
+        assert!(problem.message.contains("`plant`"), "{problem:?}");
+        assert!(
+            problem.message.contains("did you mean `plants`"),
+            "{problem:?}"
+        );
+        assert!(problem.message.contains("extend"), "{problem:?}");
+    }
+    let nothing_new = goes_on(json!({"labels": "extend"}), &["food"]).unwrap_err();
+    assert_eq!(nothing_new.code, CONTRADICTION);
+}
+
+#[test]
+fn what_needs_a_new_head_is_refused_unless_one_is_asked_for() {
+    let classes = ["food", "plants"];
+    for transfer in [
+        json!({"cut": "layer1"}),
+        json!({"head": {"layers": [{"dropout": 0.5}]}}),
+        json!({"head": {"init": "normal"}}),
+        json!({"head": {"init": "probe"}}),
+    ] {
+        let problem = goes_on(transfer.clone(), &classes).unwrap_err();
+        assert_eq!(problem.code, CONTRADICTION, "{transfer}");
+        assert!(problem.message.contains("replace"), "{problem:?}");
+        let mut replaced = transfer;
+        replaced["labels"] = json!("replace");
+        assert!(goes_on(replaced.clone(), &classes).is_ok(), "{replaced}");
+    }
+    let normal = json!({"labels": "extend", "head": {"init": "normal"}});
+    assert!(goes_on(normal, &["animals", "food"]).is_ok());
+    let base_model = request(json!({"labels": "keep"}));
+    let data = dataset(&classes, 40, 10);
+    let problems = resolve(&base_model, base(&layers()), &data, None, 7).unwrap_err();
+    assert_eq!(problems[0].code, CONTRADICTION);
+}
+
+#[test]
+fn class_weights_follow_the_labels_not_the_file() {
+    let weights = json!({"hyperparameters": {"class_weights": {"food": 3.0}}});
+    let recipe = goes_on(weights, &["food"]).unwrap();
+    assert_eq!(recipe.class_weights, Some(vec![1.0, 3.0]));
+}
+
+/// A head that told classes apart says nothing of numbers; it is not thrown away in silence either.
+#[test]
+fn a_head_goes_on_only_with_its_own_task() {
+    let layers = layers();
+    let parent = |task| Parent {
+        task,
+        labels: match task {
+            Task::Regression => Vec::new(),
+            _ => parent().labels,
+        },
+        ..parent()
+    };
+    let tasks = [
+        Task::SingleLabelClassification,
+        Task::MultiLabelClassification,
+        Task::Regression,
+    ];
+    let pairs = tasks
+        .iter()
+        .flat_map(|&one| tasks.map(|other| (one, other)));
+    for (of_parent, of_file) in pairs {
+        let (parent, data) = (parent(of_parent), for_task(of_file));
+        let start = Start {
+            layers: &layers,
+            parent: Some(&parent),
+        };
+        let resolved = |transfer| resolve(&request(transfer), start, &data, None, 7);
+        let anew = resolved(json!({"labels": "replace"})).unwrap().recipe;
+        assert_eq!(anew.head.init, HeadInit::Probe);
+        match resolved(json!({})) {
+            Err(problems) => {
+                assert_ne!(of_parent, of_file, "{problems:?}");
+                assert_eq!(problems[0].code, TASK_MISMATCH);
+                assert_eq!(problems[0].path, "method.transfer.labels");
+            }
+            Ok(resolution) => {
+                assert_eq!(of_parent, of_file);
+                let settled = &resolution.resolved;
+                let labels = settled.iter().find(|one| one.option == "labels").unwrap();
+                let (rule, init) = match of_file {
+                    Task::Regression => ("replace", HeadInit::Probe),
+                    _ => ("keep", HeadInit::Zero),
+                };
+                assert_eq!(
+                    (&labels.value, resolution.recipe.head.init),
+                    (&json!(rule), init)
+                );
+            }
+        }
+    }
+    let (parent, data) = (parent(Task::Regression), for_task(Task::Regression));
+    let start = Start {
+        layers: &layers,
+        parent: Some(&parent),
+    };
+    let kept = resolve(&request(json!({"labels": "keep"})), start, &data, None, 7).unwrap_err();
+    assert_eq!(kept[0].code, CONTRADICTION);
+}

@@ -1,0 +1,158 @@
+//! Batches, rates, decay, norms and mixing.
+
+use super::*;
+use crate::recipe::BatchNorm;
+
+#[test]
+fn a_batch_may_hold_all_samples_but_not_one_more() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let asked = |n: u64| request(json!({"hyperparameters": {"batch_size": n}}));
+    assert!(resolve(&asked(80), base(&layers()), &data, None, 7).is_ok());
+    assert!(resolve(&asked(81), base(&layers()), &data, None, 7).is_err());
+    // A validation file of its own frees the training file's validation split to train.
+    assert!(resolve(&asked(81), base(&layers()), &data, Some(&data), 7).is_ok());
+}
+
+#[test]
+fn accumulation_takes_no_more_batches_than_there_are() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let asked = |n: u64| request(json!({"hyperparameters": {"batch_size": 16, "accumulate": n}}));
+    let most = resolve(&asked(5), base(&layers()), &data, None, 7).unwrap();
+    assert_eq!(most.recipe.accumulate, 5);
+    let problems = resolve(&asked(6), base(&layers()), &data, None, 7).unwrap_err();
+    assert_eq!(problems[0].code, BATCH_TOO_LARGE);
+}
+
+#[test]
+fn a_batch_of_one_has_no_statistics() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let asked = |n: u64| {
+        request(
+            json!({"head": {"layers": [{"batch_norm": true}]}, "hyperparameters": {"batch_size": n}}),
+        )
+    };
+    assert!(resolve(&asked(2), base(&layers()), &data, None, 7).is_ok());
+    let problems = resolve(&asked(1), base(&layers()), &data, None, 7).unwrap_err();
+    assert_eq!(problems[0].code, CONTRADICTION);
+}
+
+#[test]
+fn a_network_without_batch_norm_updates_none() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let mut layers = layers();
+    let update =
+        |freeze: &str| json!({"freeze": freeze, "hyperparameters": {"batch_norm": "update"}});
+    assert!(resolve(&request(update("none")), base(&layers), &data, None, 7).is_ok());
+    layers.tensors.retain(|tensor| tensor.trainable);
+    for freeze in ["none", "all"] {
+        let problems =
+            resolve(&request(update(freeze)), base(&layers), &data, None, 7).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].code, CONTRADICTION);
+        assert!(problems[0].message.contains("no BatchNorm"), "{problems:?}");
+    }
+    // Nor does it where that is left to us, and says why.
+    let zero = request(json!({"freeze": "none", "head": {"init": "zero"}}));
+    let resolution = resolve(&zero, base(&layers), &data, None, 7).unwrap();
+    assert_eq!(resolution.recipe.batch_norm, BatchNorm::Frozen);
+    let mut resolved = resolution.resolved.into_iter();
+    let norm = resolved.find(|one| one.option == "hyperparameters.batch_norm");
+    assert_eq!(norm.unwrap().reason, "the network has no BatchNorm");
+}
+
+/// A settled option's value and its reason.
+fn settled_as(transfer: serde_json::Value, option: &str) -> (serde_json::Value, String) {
+    let data = dataset(&["a", "b"], 40, 10);
+    let resolution = resolve(&request(transfer), base(&layers()), &data, None, 7).unwrap();
+    let mut resolved = resolution.resolved.into_iter();
+    let one = resolved.find(|one| one.option == format!("hyperparameters.{option}"));
+    one.map(|one| (one.value, one.reason)).unwrap()
+}
+
+#[test]
+fn the_trunks_rate_follows_the_heads_that_is_chosen() {
+    for (optimizer, rate, share) in [
+        ("adamw", 1e-5, 2.0),
+        ("adamw", 0.5, 2.0),
+        ("sgd", 0.5, 10.0),
+    ] {
+        let transfer = json!({"freeze": "none", "hyperparameters": {
+            "optimizer": optimizer, "learning_rate": rate, "learning_rate_multiplier": 4}});
+        let (settled, _) = settled_as(transfer.clone(), "backbone_learning_rate");
+        assert_eq!(settled, json!(rate / share), "{optimizer}");
+        let data = dataset(&["a", "b"], 40, 10);
+        let recipe = resolve(&request(transfer), base(&layers()), &data, None, 7)
+            .unwrap()
+            .recipe;
+        assert_eq!(recipe.learning_rate, 4.0 * rate);
+        assert_eq!(recipe.backbone_learning_rate, 4.0 * (rate / share));
+    }
+}
+
+#[test]
+fn a_frozen_trunk_has_no_rate() {
+    let frozen = json!({"freeze": "all"});
+    let (rate, why) = settled_as(frozen, "backbone_learning_rate");
+    assert_eq!(
+        (rate, why.as_str()),
+        (json!(0.0), "the whole trunk is frozen")
+    );
+}
+
+#[test]
+fn weights_decay_under_adamw_and_not_under_sgd() {
+    for (optimizer, decay, words) in [
+        ("adamw", 0.01, "AdamW"),
+        ("sgd", 0.0, "SGD"),
+        ("nesterov", 0.0, "SGD"),
+    ] {
+        let transfer = json!({"freeze": "none", "hyperparameters": {"optimizer": optimizer}});
+        let (settled, why) = settled_as(transfer, "weight_decay");
+        assert_eq!(settled, json!(decay), "{optimizer}");
+        assert!(why.contains(words), "{why}");
+    }
+}
+
+#[test]
+fn one_cycle_warms_up_by_itself() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let asked = |warmup: serde_json::Value| {
+        request(
+            json!({"freeze": "none", "hyperparameters": {"schedule": "one_cycle", "warmup_fraction": warmup}}),
+        )
+    };
+    let settled = resolve(&asked(json!("auto")), base(&layers()), &data, None, 7).unwrap();
+    assert_eq!(settled.recipe.warmup_fraction, 0.0);
+    let problems = resolve(&asked(json!(0.1)), base(&layers()), &data, None, 7).unwrap_err();
+    assert_eq!(problems[0].code, CONTRADICTION);
+}
+
+#[test]
+fn only_samples_of_one_class_each_are_mixed() {
+    let of = |task: Task| Dataset {
+        task,
+        ..dataset(&["a", "b"], 10_000, 10)
+    };
+    let settled = |task, transfer| resolve(&request(transfer), base(&layers()), &of(task), None, 7);
+    let single = Task::SingleLabelClassification;
+    for (task, words) in [
+        (Task::MultiLabelClassification, "threshold"),
+        (Task::Regression, "not numbers"),
+    ] {
+        for option in ["mixup", "cutmix"] {
+            let asked = |alpha: f64| json!({"freeze": "none", "hyperparameters": {option: alpha}});
+            let problems = settled(task, asked(0.2)).unwrap_err();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert_eq!(
+                problems[0].path,
+                format!("method.transfer.hyperparameters.{option}")
+            );
+            assert_eq!(problems[0].code, CONTRADICTION);
+            assert!(problems[0].message.contains(words), "{problems:?}");
+            assert!(settled(task, asked(0.0)).is_ok(), "{option}");
+            assert!(settled(single, asked(0.2)).is_ok(), "{option}");
+        }
+        assert_eq!(settled(task, json!({})).unwrap().recipe.mixup, 0.0);
+    }
+    assert_eq!(settled(single, json!({})).unwrap().recipe.mixup, 0.1);
+}

@@ -1,0 +1,96 @@
+//! How pictures are altered.
+
+use super::*;
+
+#[test]
+fn pictures_are_altered_where_the_trunk_trains() {
+    let asked = |transfer: serde_json::Value, samples: u64| {
+        let data = dataset(&["a", "b"], samples / 2, 10);
+        resolve(&request(transfer), base(&layers()), &data, None, 7)
+            .unwrap()
+            .recipe
+    };
+    let smallest = |recipe: Recipe| {
+        let crop = recipe.augmentation?.random_resized_crop?;
+        Some(crop.scale[0])
+    };
+    assert_eq!(asked(json!({"freeze": "all"}), 100).augmentation, None);
+    assert_eq!(
+        smallest(asked(json!({"freeze": "none"}), 19_998)),
+        Some(0.6)
+    );
+    assert_eq!(
+        smallest(asked(json!({"freeze": "none"}), 20_000)),
+        Some(0.08)
+    );
+    let off = json!({"freeze": "none", "augmentation": "none"});
+    assert_eq!(asked(off, 100).augmentation, None);
+}
+
+#[test]
+fn a_frozen_trunk_sees_several_views_or_none() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let asked = |freeze: serde_json::Value, augmentation: serde_json::Value| {
+        let transfer = json!({"freeze": freeze, "augmentation": augmentation, "hyperparameters": {"n_epochs": 6}});
+        resolve(&request(transfer), base(&layers()), &data, None, 7)
+    };
+    let views = |freeze, views| {
+        let augmentation = json!({"horizontal_flip": 0.5, "views": views});
+        asked(freeze, augmentation).map(|settled| settled.recipe.augmented_views)
+    };
+    let thawing = json!([{"at_epoch": 0, "freeze": "all"}, {"at_epoch": 3, "freeze": "none"}]);
+    let thawing = json!({"schedule": thawing});
+    assert_eq!(views(json!("all"), json!("auto")).unwrap(), 4);
+    assert_eq!(views(json!("all"), json!(6)).unwrap(), 6);
+    assert_eq!(views(thawing.clone(), json!("auto")).unwrap(), 3);
+    assert_eq!(views(json!("none"), json!("auto")).unwrap(), 0);
+    for (freeze, number, words) in [
+        (json!("all"), 1, "at least 2 views"),
+        (json!("all"), 7, "only 6 epochs"),
+        (thawing, 4, "only 3 epochs"),
+        (json!("none"), 2, "leave views out"),
+    ] {
+        let problems = views(freeze, json!(number)).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].path, "method.transfer.augmentation.views");
+        assert_eq!(problems[0].code, CONTRADICTION);
+        assert!(problems[0].message.contains(words), "{problems:?}");
+    }
+    for (augmentation, place) in [
+        (json!({}), ""),
+        (json!({"color_jitter": {}}), ""),
+        (
+            json!({"horizontal_flip": 1, "color_jitter": {}}),
+            ".color_jitter",
+        ),
+    ] {
+        let problems = asked(json!("none"), augmentation).unwrap_err();
+        let path = format!("method.transfer.augmentation{place}");
+        assert_eq!((problems.len(), &problems[0].path), (1, &path));
+    }
+}
+
+#[test]
+fn grey_pictures_have_no_colour_to_move() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let asked = |channels: u32, jitter: serde_json::Value| {
+        let mut layers = layers();
+        layers.tensors[0].shape = vec![8, channels, 3, 3];
+        let transfer = json!({"freeze": "none", "augmentation": {"color_jitter": jitter}});
+        let settled = resolve(&request(transfer), base(&layers), &data, None, 7);
+        let problems = settled.err().unwrap_or_default();
+        let paths = problems.into_iter().map(|one| (one.path, one.code));
+        paths.collect::<Vec<_>>()
+    };
+    let colours = json!({"brightness": 0.2, "saturation": 0.2, "hue": 0.1});
+    let path = |option| format!("method.transfer.augmentation.color_jitter.{option}");
+    let refused = |option| (path(option), CONTRADICTION.to_owned());
+    assert_eq!(
+        asked(1, colours.clone()),
+        ["saturation", "hue"].map(refused)
+    );
+    assert_eq!(asked(1, json!({"brightness": 0.2, "hue": 0.0})), []);
+    for channels in [3, 4] {
+        assert_eq!(asked(channels, colours.clone()), []);
+    }
+}
