@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use rehead_trainer::models::registry;
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
     attempts::weights,
     data::{clipart_subset, demo, unzip},
-    service::Service,
+    service::{Service, job_body},
     training::{base_model_for, input},
 };
 
@@ -30,15 +29,8 @@ async fn vit(service: &Service) -> Vec<u8> {
     weights
 }
 
-fn body(model: &str, file: &Value, transfer: &Value) -> Value {
-    json!({
-        "model": model, "training_file": file["id"], "seed": 7,
-        "method": {"type": "transfer", "transfer": transfer},
-    })
-}
-
 async fn trained(service: &Service, model: &str, file: &Value, transfer: &Value) -> Value {
-    let body = body(model, file, transfer);
+    let body = job_body(model, file, transfer);
     let job = service.post("/v1/fine_tuning/jobs", &body).await.ok();
     let job = service.ended(&job).await;
     assert_eq!(job["status"], "succeeded", "{job}");
@@ -70,7 +62,7 @@ async fn a_job_with_adapters_makes_an_ordinary_model() {
     });
 
     // Asked first: what trains, and how much it is.
-    let body = body("vit", &file, &transfer);
+    let body = job_body("vit", &file, &transfer);
     let plan = service.post("/v1/fine_tuning/jobs/plan", &body).await.ok();
     let adapter = &plan["recipe"]["adapter"];
     assert_eq!(adapter["layers"].as_array().unwrap().len(), 48);
@@ -124,18 +116,11 @@ fn is_ordinary(base: &[u8], made: &[u8]) {
 }
 
 async fn predicts_and_exports(service: &Service, model: &str) {
-    let image = std::fs::read(demo().join("unseen/food.png")).unwrap();
-    let part = reqwest::multipart::Part::bytes(image).file_name("picture.png");
-    let form = reqwest::multipart::Form::new().part("image", part);
-    let path = format!("/v1/models/{model}");
-    let answer = service
-        .send(Method::POST, &format!("{path}/predict"), |request| {
-            request.multipart(form)
-        })
-        .await
-        .ok();
-    let probabilities = answer["data"][0]["probabilities"].as_object().unwrap();
+    let picture = std::fs::read(demo().join("unseen/food.png")).unwrap();
+    let answer = service.predict(model, picture).await;
+    let probabilities = answer["probabilities"].as_object().unwrap();
     assert_eq!(probabilities.len(), 3, "{answer}");
+    let path = format!("/v1/models/{model}");
     let script = service
         .get(&format!("{path}/export?format=torchscript"))
         .await;
@@ -154,8 +139,7 @@ async fn predicts_and_exports(service: &Service, model: &str) {
 
 /// From the model and from its best checkpoint alike: the first evaluation is the last job's best one.
 async fn goes_on(service: &Service, job: &Value, file: &Value) {
-    let path = service.path(job);
-    let checkpoints = service.get(&format!("{path}/checkpoints")).await.ok();
+    let checkpoints = service.part(job, "/checkpoints").await;
     let mut checkpoints = checkpoints["data"].as_array().unwrap().iter();
     let best = checkpoints.find(|one| one["id"] == job["best_checkpoint"]);
     let best = best.unwrap_or_else(|| panic!("no best checkpoint: {job}"));
@@ -164,8 +148,7 @@ async fn goes_on(service: &Service, job: &Value, file: &Value) {
     for (parent, adapter) in parents.into_iter().zip([Value::Null, adapter]) {
         let transfer = json!({"adapter": adapter, "hyperparameters": {"n_epochs": 1}});
         let next = trained(service, parent.as_str().unwrap(), file, &transfer).await;
-        let metrics = format!("{}/metrics", service.path(&next));
-        let start = service.get(&metrics).await.ok()["evaluations"][0].clone();
+        let start = service.part(&next, "/metrics").await["evaluations"][0].clone();
         assert_eq!(start["step"], 0);
         let [was, is] = [&job["metrics"], &start].map(|one| one["valid_loss"].as_f64().unwrap());
         assert!(
@@ -186,7 +169,7 @@ async fn says_what_it_cannot(service: &Service, file: &Value) {
         (large, "out_of_range", "give at most 192"),
     ] {
         for path in ["/v1/fine_tuning/jobs", "/v1/fine_tuning/jobs/plan"] {
-            let refused = service.post(path, &body("vit", file, &transfer)).await;
+            let refused = service.post(path, &job_body("vit", file, &transfer)).await;
             let said = refused.error(422, code);
             assert!(said.contains(words), "{said}");
         }

@@ -16,13 +16,12 @@ use rehead_domain::{
     report::{Report, Scores, SingleLabelScores},
     work::TrainPlan,
 };
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
     data::{clipart_subset, demo, unzip, zip},
-    queue::{Queue, checkpoint, new_model},
-    service::Service,
+    queue::{Queue, checkpoint},
+    service::{Service, job_body},
     training::{Material, Trainer, inherits, over, parameters, recipe},
 };
 
@@ -203,7 +202,9 @@ async fn a_user_goes_on_from_models_and_checkpoints() {
     let renamed = clipart_subset(&["animals", "food"], 8);
     let renamed = service.dataset(rename(&renamed, "animals", "animal")).await;
     for path in ["/v1/fine_tuning/jobs", "/v1/fine_tuning/jobs/plan"] {
-        let refused = service.post(path, &body(&model, &renamed, &quick)).await;
+        let refused = service
+            .post(path, &job_body(&model, &renamed, &quick))
+            .await;
         let error = refused.error(422, "new_class");
         assert!(
             error.contains("`animal`") && error.contains("did you mean `animals`"),
@@ -213,17 +214,17 @@ async fn a_user_goes_on_from_models_and_checkpoints() {
     let mut cut = quick.clone();
     cut["cut"] = json!("blocks.3");
     let refused = service
-        .post("/v1/fine_tuning/jobs", &body(&model, &two, &cut))
+        .post("/v1/fine_tuning/jobs", &job_body(&model, &two, &cut))
         .await;
     refused.error(422, "contradiction");
-    let gone = body("ft:efficientnet_lite0::00000000", &two, &quick);
+    let gone = job_body("ft:efficientnet_lite0::00000000", &two, &quick);
     service
         .post("/v1/fine_tuning/jobs", &gone)
         .await
         .error(422, "unknown_model");
 
     let planned = service
-        .post("/v1/fine_tuning/jobs/plan", &body(&model, &two, &quick))
+        .post("/v1/fine_tuning/jobs/plan", &job_body(&model, &two, &quick))
         .await
         .ok();
     assert_eq!(
@@ -233,7 +234,7 @@ async fn a_user_goes_on_from_models_and_checkpoints() {
 
     // It starts at its parent's numbers; the parent stays while the job lives.
     let second = service
-        .post("/v1/fine_tuning/jobs", &body(&model, &two, &quick))
+        .post("/v1/fine_tuning/jobs", &job_body(&model, &two, &quick))
         .await
         .ok();
     assert_eq!(second["model"], model.as_str());
@@ -243,7 +244,7 @@ async fn a_user_goes_on_from_models_and_checkpoints() {
         .error(409, "model_in_use");
     let second = service.ended(&second).await;
     assert_eq!(second["status"], "succeeded", "{second}\n{}", worker.log());
-    let start = &metrics(&service, &second).await["evaluations"][0];
+    let start = &service.part(&second, "/metrics").await["evaluations"][0];
     assert_eq!(start["step"], 0);
     assert_eq!(start["valid_accuracy"], first["metrics"]["valid_accuracy"]);
     let made = model_of(&service, &second).await;
@@ -253,11 +254,7 @@ async fn a_user_goes_on_from_models_and_checkpoints() {
     );
 
     // Fewer classes: the model knows the other one still.
-    let checkpoints = format!(
-        "/v1/fine_tuning/jobs/{}/checkpoints",
-        second["id"].as_str().unwrap()
-    );
-    let checkpoint = service.get(&checkpoints).await.ok()["data"][0]["id"]
+    let checkpoint = service.part(&second, "/checkpoints").await["data"][0]["id"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -272,7 +269,7 @@ async fn a_user_goes_on_from_models_and_checkpoints() {
     let third = service
         .post(
             "/v1/fine_tuning/jobs",
-            &body(&checkpoint, &split, &extended),
+            &job_body(&checkpoint, &split, &extended),
         )
         .await
         .ok();
@@ -281,11 +278,7 @@ async fn a_user_goes_on_from_models_and_checkpoints() {
     let made = model_of(&service, &third).await;
     assert_eq!(made["labels"], json!(["animals", "food", "plants"]));
     assert_eq!(made["parent"], checkpoint.as_str());
-    let id = third["id"].as_str().unwrap();
-    let report = service
-        .get(&format!("/v1/fine_tuning/jobs/{id}/report"))
-        .await
-        .ok();
+    let report = service.part(&third, "/report").await;
     assert!(
         report["forgetting"]["samples"].as_u64().unwrap() > 0,
         "{report}"
@@ -295,7 +288,7 @@ async fn a_user_goes_on_from_models_and_checkpoints() {
         "{report}"
     );
     // It learns the new class's samples too; where that helps no others, the start stays the best.
-    let measured = metrics(&service, &third).await;
+    let measured = service.part(&third, "/metrics").await;
     let evaluations = measured["evaluations"].as_array().unwrap();
     let number = |value: &Value| value.as_f64().unwrap();
     let [start, first, .., last] = &evaluations[..] else {
@@ -318,7 +311,7 @@ async fn a_user_goes_on_from_models_and_checkpoints() {
         .ok();
     let name = made["id"].as_str().unwrap().to_owned();
     let fourth = service
-        .post("/v1/fine_tuning/jobs", &body(&name, &food, &quick))
+        .post("/v1/fine_tuning/jobs", &job_body(&name, &food, &quick))
         .await
         .ok();
     let fourth = service.ended(&fourth).await;
@@ -363,16 +356,8 @@ async fn what_a_live_job_goes_on_from_stays() {
     let superseded = checkpoints::supersede(pool, first, claimed.token).await;
     let steps: Vec<u64> = superseded.unwrap().iter().map(|gone| gone.step).collect();
     assert_eq!(steps, [2]);
-    let (model, trace) = (new_model(&claimed), queue::Trace::default());
-    let ended = queue::finish(
-        pool,
-        first,
-        claimed.token,
-        &Outcome::Succeeded,
-        Some(&model),
-        &trace,
-    );
-    assert_eq!(ended.await.unwrap(), Some(JobStatus::Succeeded));
+    let ended = queue.end(&claimed, &Outcome::Succeeded).await;
+    assert_eq!(ended, Some(JobStatus::Succeeded));
     let delete = || retention::begin_to_delete_job(pool, queue.tenant, first);
     assert_eq!(
         delete().await.unwrap(),
@@ -402,8 +387,8 @@ async fn what_a_live_job_goes_on_from_stays() {
     };
     let created = jobs::create(pool, &third).await.unwrap();
     assert!(matches!(created, Created::New(_)), "{created:?}");
-    let ended = queue::finish(pool, second.id, 1, &Outcome::Cancelled, None, &trace);
-    assert_eq!(ended.await.unwrap(), Some(JobStatus::Cancelled));
+    let ended = queue.end(&claimed, &Outcome::Cancelled).await;
+    assert_eq!(ended, Some(JobStatus::Cancelled));
     assert_eq!(delete().await.unwrap(), retention::Deleted::InUse(third.id));
     let cancelled = controls::ask(pool, queue.tenant, third.id, Control::Cancel);
     assert!(matches!(cancelled.await.unwrap(), Answer::Accepted(_)));
@@ -433,43 +418,16 @@ async fn what_a_live_job_goes_on_from_stays() {
     );
 }
 
-fn body(model: &str, file: &Value, transfer: &Value) -> Value {
-    json!({
-        "model": model, "training_file": file["id"], "seed": 7,
-        "method": {"type": "transfer", "transfer": transfer},
-    })
-}
-
-async fn metrics(service: &Service, job: &Value) -> Value {
-    let path = format!(
-        "/v1/fine_tuning/jobs/{}/metrics",
-        job["id"].as_str().unwrap()
-    );
-    service.get(&path).await.ok()
-}
-
 async fn model_of(service: &Service, job: &Value) -> Value {
     let model = job["fine_tuned_model"].as_str().unwrap();
     service.get(&format!("/v1/models/{model}")).await.ok()
 }
 
 async fn predicts_and_exports(service: &Service, model: &str) {
-    let image = std::fs::read(demo().join("unseen/food.png")).unwrap();
-    let part = reqwest::multipart::Part::bytes(image).file_name("picture.png");
-    let form = reqwest::multipart::Form::new().part("image", part);
-    let path = format!("/v1/models/{model}/predict");
-    let answer = service
-        .send(Method::POST, &path, |request| request.multipart(form))
-        .await
-        .ok();
-    assert_eq!(
-        answer["data"][0]["probabilities"]
-            .as_object()
-            .unwrap()
-            .len(),
-        3,
-        "{answer}"
-    );
+    let picture = std::fs::read(demo().join("unseen/food.png")).unwrap();
+    let answer = service.predict(model, picture).await;
+    let probabilities = answer["probabilities"].as_object().unwrap();
+    assert_eq!(probabilities.len(), 3, "{answer}");
     let exported = service
         .get(&format!("/v1/models/{model}/export?format=torchscript"))
         .await;

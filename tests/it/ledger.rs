@@ -143,10 +143,7 @@ async fn a_wrong_label_and_a_copy_across_splits_are_found() {
     assert!(samples.into_iter().eq(0..55));
 
     // The ledger and the report are of one mind.
-    let report = service
-        .get(&format!("/v1/fine_tuning/jobs/{id}/report"))
-        .await
-        .ok();
+    let report = service.part(&job, "/report").await;
     let validated: Vec<&Value> = all
         .iter()
         .filter(|one| one["split"] == "validation")

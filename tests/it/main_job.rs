@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     data::{clipart, clipart_subset, demo, find},
-    service::Service,
+    service::{Service, job_body},
     training::random_weights,
 };
 
@@ -32,12 +32,8 @@ async fn a_published_network_becomes_a_classifier_of_ones_own_classes() {
         .await;
     let job = service.ended(&job).await;
     assert_eq!(job["status"], "succeeded", "{job}");
-    let id = job["id"].as_str().unwrap();
 
-    let report = service
-        .get(&format!("/v1/fine_tuning/jobs/{id}/report"))
-        .await
-        .ok();
+    let report = service.part(&job, "/report").await;
     let accuracy = report["accuracy"].as_f64().unwrap();
     assert!(accuracy >= 0.74, "{report}");
     let [low, high] = [0, 1].map(|i| report["accuracy_interval"][i].as_f64().unwrap());
@@ -46,9 +42,9 @@ async fn a_published_network_becomes_a_classifier_of_ones_own_classes() {
 
     predicts_pictures_it_never_saw(&service, &job).await;
     keeps_its_history(&service, &job).await;
-    streams_checkpoints(&service, id).await;
+    streams_checkpoints(&service, &job).await;
     let curves = service
-        .get(&format!("/v1/fine_tuning/jobs/{id}/curves.svg"))
+        .get(&format!("{}/curves.svg", service.path(&job)))
         .await;
     assert!(curves.text().starts_with("<svg"), "{}", curves.text());
 }
@@ -63,18 +59,11 @@ async fn random_weights_make_a_poor_classifier() {
         .base_model(architecture, random_weights(architecture))
         .await;
     let file = service.dataset(clipart()).await;
-    let body = json!({
-        "model": architecture, "training_file": file["id"], "seed": 7,
-        "method": {"type": "transfer", "transfer": {"freeze": "all"}},
-    });
+    let body = job_body(architecture, &file, &json!({"freeze": "all"}));
     let job = service.post("/v1/fine_tuning/jobs", &body).await.ok();
     let job = service.ended(&job).await;
     assert_eq!(job["status"], "succeeded", "{job}");
-    let id = job["id"].as_str().unwrap();
-    let report = service
-        .get(&format!("/v1/fine_tuning/jobs/{id}/report"))
-        .await
-        .ok();
+    let report = service.part(&job, "/report").await;
     let accuracy = report["accuracy"].as_f64().unwrap();
     let scores = &report["transferability"];
     println!("accuracy over random weights: {accuracy:.3}, {scores}");
@@ -96,16 +85,8 @@ async fn predicts_pictures_it_never_saw(service: &Service, job: &Value) {
             .next()
             .unwrap()
             .to_owned();
-        let part =
-            reqwest::multipart::Part::bytes(std::fs::read(&path).unwrap()).file_name("picture.png");
-        let form = reqwest::multipart::Form::new().part("image", part);
-        let path = format!("/v1/models/{model}/predict");
-        let answer = service
-            .send(Method::POST, &path, |request| request.multipart(form))
-            .await
-            .ok();
-        let top = &answer["data"][0];
-        assert!(top["probability"].as_f64().unwrap() > 1.0 / 6.0, "{answer}");
+        let top = service.predict(model, std::fs::read(&path).unwrap()).await;
+        assert!(top["probability"].as_f64().unwrap() > 1.0 / 6.0, "{top}");
         asked += 1;
         right += u32::from(top["label"] == class.as_str());
     }
@@ -113,16 +94,9 @@ async fn predicts_pictures_it_never_saw(service: &Service, job: &Value) {
 }
 
 async fn keeps_its_history(service: &Service, job: &Value) {
-    let id = job["id"].as_str().unwrap();
-    let events = service
-        .get(&format!("/v1/fine_tuning/jobs/{id}/events?limit=100"))
-        .await
-        .ok();
+    let events = service.part(job, "/events?limit=100").await;
     assert!(!events["data"].as_array().unwrap().is_empty());
-    let metrics = service
-        .get(&format!("/v1/fine_tuning/jobs/{id}/metrics"))
-        .await
-        .ok();
+    let metrics = service.part(job, "/metrics").await;
     let steps = metrics["columns"]["step"].as_array().unwrap();
     let losses = metrics["columns"]["train_loss"].as_array().unwrap();
     assert_eq!(steps.len(), losses.len());
@@ -136,11 +110,8 @@ async fn keeps_its_history(service: &Service, job: &Value) {
     assert!(losses.last().unwrap().as_f64().unwrap() < 1.0);
 }
 
-async fn streams_checkpoints(service: &Service, id: &str) {
-    let checkpoints = service
-        .get(&format!("/v1/fine_tuning/jobs/{id}/checkpoints"))
-        .await
-        .ok();
+async fn streams_checkpoints(service: &Service, job: &Value) {
+    let checkpoints = service.part(job, "/checkpoints").await;
     let checkpoint = checkpoints["data"][0]["id"].as_str().unwrap();
     let path = format!("/v1/fine_tuning/checkpoints/{checkpoint}/content");
     let whole = service.get(&path).await;
@@ -214,11 +185,7 @@ async fn features_are_computed_once() {
             .await;
         let job = service.ended(&job).await;
         assert_eq!(job["status"], "succeeded");
-        let id = job["id"].as_str().unwrap();
-        let metrics = service
-            .get(&format!("/v1/fine_tuning/jobs/{id}/metrics"))
-            .await
-            .ok();
+        let metrics = service.part(&job, "/metrics").await;
         // The head begins as a linear probe, and that is measured before the first step.
         assert_eq!(metrics["evaluations"][0]["step"], 0, "{metrics}");
     }

@@ -206,10 +206,7 @@ async fn a_job_says_what_scarce_memory_made_of_it() {
         reason.contains("memory ran out: training now runs"),
         "{reason}"
     );
-    let events = service
-        .get(&format!("{}/events?limit=100", service.path(&job)))
-        .await
-        .ok();
+    let events = service.part(&job, "/events?limit=100").await;
     let told = events["data"].as_array().unwrap().iter();
     let told = told.filter(|event| event["message"] == *reason && event["level"] == "warn");
     assert_eq!(told.count(), 1, "{events}");

@@ -4,16 +4,13 @@ use serde_json::{Value, json};
 
 use crate::support::{
     data::{clipart_subset, zip},
-    service::Service,
+    service::{Service, job_body},
 };
 
 const PLAN: &str = "/v1/fine_tuning/jobs/plan";
 
 fn body(file: &Value, transfer: Value) -> Value {
-    json!({
-        "model": "efficientnet_lite0", "training_file": file["id"], "seed": 7,
-        "method": {"type": "transfer", "transfer": transfer},
-    })
+    job_body("efficientnet_lite0", file, &transfer)
 }
 
 #[tokio::test(flavor = "multi_thread")]

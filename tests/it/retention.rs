@@ -12,14 +12,13 @@ use rehead::{
     objects::Objects,
     retention::{self, Finding},
 };
-use sqlx::PgPool;
 
 use crate::support::{
     attempts::{long_job, material},
     data::files_below,
     postgres::invariants,
     process::Process,
-    queue::{HOUR, Queue, checkpoint, metrics, new_model},
+    queue::{HOUR, Queue, checkpoint, metrics},
     service::Service,
 };
 
@@ -123,18 +122,7 @@ async fn orphans_go_after_their_grace_and_a_live_attempts_objects_never() {
         .await
         .unwrap()
         .unwrap();
-    let model = new_model(&claimed);
-    queue::finish(
-        pool,
-        job,
-        token,
-        &Outcome::Succeeded,
-        Some(&model),
-        &queue::Trace::default(),
-    )
-    .await
-    .unwrap()
-    .unwrap();
+    queue.end(&claimed, &Outcome::Succeeded).await.unwrap();
     store.sweep(&queue, Duration::ZERO).await;
     assert!(underway.iter().all(|prefix| store.has(prefix)));
     assert_eq!(store.look(&queue, Duration::ZERO).await, []);
@@ -184,10 +172,6 @@ async fn table_of_steps(queue: &Queue, job: JobId) -> Vec<String> {
     tables.fetch_all(queue.pool()).await.unwrap()
 }
 
-async fn run(queue: &Queue, statement: &'static str) {
-    sqlx::query(statement).execute(queue.pool()).await.unwrap();
-}
-
 /// Claims the next job and has it take one step with an evaluation.
 async fn trained(queue: &Queue) -> Claimed {
     let claimed = queue.claim().await.unwrap();
@@ -227,40 +211,36 @@ async fn steps_go_by_the_week_and_never_those_of_a_job_that_lives() {
     let early = trained(&queue).await;
     assert_eq!(early.job, ahead.id);
     assert_eq!(table_of_steps(&queue, early.job).await, ["job_steps_rest"]);
-    run(
-        &queue,
-        "select add_job_step_weeks(now() + interval '40 days')",
-    )
-    .await;
+    queue
+        .run("select add_job_step_weeks(now() + interval '40 days')")
+        .await;
     let [table] = &table_of_steps(&queue, early.job).await[..] else {
         panic!("its step is in no table, or in two");
     };
     assert_ne!(table, "job_steps_rest");
     // Twice is once.
-    run(
-        &queue,
-        "select add_job_step_weeks(now() + interval '40 days')",
-    )
-    .await;
+    queue
+        .run("select add_job_step_weeks(now() + interval '40 days')")
+        .await;
 
     // 300 days from now, of which 200 are kept.
     let later = "select drop_job_step_weeks(interval '200 days' - interval '300 days')";
     let dropped = || sqlx::query_scalar::<_, i64>(later).fetch_one(pool);
     assert_eq!(dropped().await.unwrap(), 0, "the first job lives");
-    finish(pool, &first).await;
+    queue.end(&first, &Outcome::Succeeded).await.unwrap();
     assert!((1..=6).contains(&dropped().await.unwrap()));
     assert!(table_of_steps(&queue, first.job).await.is_empty());
     assert_eq!(table_of_steps(&queue, early.job).await.len(), 1);
     let kept = db::metrics::evaluations_after(pool, queue.tenant, first.job, None);
     assert_eq!(kept.await.unwrap().len(), 1, "evaluations stay");
-    finish(pool, &early).await;
+    queue.end(&early, &Outcome::Succeeded).await.unwrap();
     dropped().await.unwrap();
 
     // Somebody still trains that week's next job, and deletes the other with what is left of it.
     queue.job().await;
     let next = trained(&queue).await;
     assert_eq!(table_of_steps(&queue, next.job).await, ["job_steps_rest"]);
-    finish(pool, &next).await;
+    queue.end(&next, &Outcome::Succeeded).await.unwrap();
     for job in [first.job, early.job, next.job] {
         assert!(
             db::retention::forget_job(pool, queue.tenant, job)
@@ -269,13 +249,6 @@ async fn steps_go_by_the_week_and_never_those_of_a_job_that_lives() {
         );
         assert!(table_of_steps(&queue, job).await.is_empty());
     }
-}
-
-async fn finish(pool: &PgPool, claimed: &Claimed) {
-    let (model, trace) = (new_model(claimed), queue::Trace::default());
-    let (job, token) = (claimed.job, claimed.token);
-    let ended = queue::finish(pool, job, token, &Outcome::Succeeded, Some(&model), &trace);
-    ended.await.unwrap().unwrap();
 }
 
 fn gc(service: &Service, arguments: &[&str]) -> String {

@@ -6,10 +6,10 @@ use regex::Regex;
 use rehead::{
     db::{
         controls::{self, Answer},
-        events, files,
+        files,
         jobs::{self, Created, Job},
         phases,
-        queue::{self, Claimed, Trace},
+        queue::{self, Claimed},
     },
     domain::{
         file::Purpose,
@@ -20,7 +20,7 @@ use rehead::{
 
 use crate::support::{
     postgres::invariants,
-    queue::{HOUR, Queue, checkpoint, claim, new_model, resolution, usable},
+    queue::{HOUR, Queue, checkpoint, claim, resolution, usable},
 };
 
 #[test]
@@ -124,35 +124,12 @@ async fn asked_twice(queue: &Queue, job: JobId, control: Control) -> JobStatus {
     first.status
 }
 
-async fn end(queue: &Queue, claimed: &Claimed, outcome: &Outcome) -> JobStatus {
-    let model = (*outcome == Outcome::Succeeded).then(|| new_model(claimed));
-    let (job, token) = (claimed.job, claimed.token);
-    queue::finish(
-        queue.pool(),
-        job,
-        token,
-        outcome,
-        model.as_ref(),
-        &Trace::default(),
-    )
-    .await
-    .unwrap()
-    .unwrap()
-}
-
 async fn save(queue: &Queue, claimed: &Claimed, step: u64) {
     let new = checkpoint(claimed, step, true);
     queue::commit_checkpoint(queue.pool(), claimed.job, claimed.token, &new)
         .await
         .unwrap()
         .unwrap();
-}
-
-async fn told(queue: &Queue, job: JobId) -> Vec<String> {
-    let events = events::after(queue.pool(), queue.tenant, job, 0, 1_000)
-        .await
-        .unwrap();
-    events.into_iter().map(|event| event.kind).collect()
 }
 
 fn crashed() -> Outcome {
@@ -184,7 +161,7 @@ async fn a_waiting_job_is_paused_at_once_and_resumed() {
         JobStatus::Queued
     );
     assert_eq!(
-        told(&queue, job).await,
+        queue.told(job).await,
         ["created", "queued", "paused", "resumed"]
     );
     assert_eq!(queue.claim().await.unwrap().job, job);
@@ -254,8 +231,8 @@ async fn a_running_job_pauses_however_its_attempt_ends() {
             .unwrap();
         assert!(seen.pause_requested && !seen.cancel_requested && !seen.stop_requested);
         assert_eq!(
-            end(&queue, &claimed, &outcome).await,
-            becomes,
+            queue.end(&claimed, &outcome).await,
+            Some(becomes),
             "{outcome:?}"
         );
         invariants(pool).await;
@@ -270,7 +247,7 @@ async fn a_running_job_pauses_however_its_attempt_ends() {
             // Also after a failure: its user has said when.
             let again = queue.claim().await.unwrap();
             assert_eq!((again.job, again.resume.as_ref().unwrap().step), (job, 3));
-            end(&queue, &again, &Outcome::Succeeded).await;
+            queue.end(&again, &Outcome::Succeeded).await.unwrap();
         } else {
             assert_eq!(
                 ask(&queue, job, Control::Resume).await.unwrap_err().status,
@@ -317,8 +294,8 @@ async fn a_pause_can_be_taken_back() {
     save(&queue, &claimed, 5).await;
     ask(&queue, job, Control::Resume).await.unwrap();
     assert_eq!(
-        end(&queue, &claimed, &Outcome::Yielded).await,
-        JobStatus::Queued
+        queue.end(&claimed, &Outcome::Yielded).await,
+        Some(JobStatus::Queued)
     );
     assert_eq!(queue.claim().await.unwrap().resume.unwrap().step, 5);
     invariants(pool).await;
@@ -341,8 +318,8 @@ async fn a_cancellation_beats_every_other_wish() {
         assert_eq!(refused.status, JobStatus::Pausing, "{control:?}");
     }
     assert_eq!(
-        end(&queue, &claimed, &Outcome::Yielded).await,
-        JobStatus::Cancelled
+        queue.end(&claimed, &Outcome::Yielded).await,
+        Some(JobStatus::Cancelled)
     );
     for control in [Control::Pause, Control::Resume, Control::Stop] {
         assert!(ask(&queue, job, control).await.is_err(), "{control:?}");
@@ -357,7 +334,7 @@ async fn a_cancellation_beats_every_other_wish() {
         "cancel_requested",
         "cancelled",
     ];
-    assert_eq!(told(&queue, job).await, expected);
+    assert_eq!(queue.told(job).await, expected);
     invariants(queue.pool()).await;
 }
 
@@ -380,7 +357,7 @@ async fn a_stop_needs_something_to_keep_and_holds_for_every_later_attempt() {
         asked_twice(&queue, job, Control::Stop).await,
         JobStatus::Running
     );
-    assert_eq!(end(&queue, &first, &crashed()).await, JobStatus::Queued);
+    assert_eq!(queue.end(&first, &crashed()).await, Some(JobStatus::Queued));
 
     let second = queue.claim().await.unwrap();
     let seen = queue::heartbeat(pool, job, second.token, HOUR)
@@ -391,8 +368,8 @@ async fn a_stop_needs_something_to_keep_and_holds_for_every_later_attempt() {
     // Its user may still free the device, and a stop then asks for it again.
     ask(&queue, job, Control::Pause).await.unwrap();
     assert_eq!(
-        end(&queue, &second, &Outcome::Yielded).await,
-        JobStatus::Paused
+        queue.end(&second, &Outcome::Yielded).await,
+        Some(JobStatus::Paused)
     );
     assert_eq!(
         asked_twice(&queue, job, Control::Stop).await,
@@ -405,8 +382,8 @@ async fn a_stop_needs_something_to_keep_and_holds_for_every_later_attempt() {
         JobStatus::Running
     );
     assert_eq!(
-        end(&queue, &third, &Outcome::Succeeded).await,
-        JobStatus::Succeeded
+        queue.end(&third, &Outcome::Succeeded).await,
+        Some(JobStatus::Succeeded)
     );
     assert!(ask(&queue, job, Control::Stop).await.is_err());
     invariants(pool).await;
@@ -421,7 +398,7 @@ async fn neither_waiting_nor_a_pause_counts_as_running() {
     assert_eq!(first.elapsed_seconds, 0.0);
     tokio::time::sleep(Duration::from_millis(200)).await;
     ask(&queue, job, Control::Pause).await.unwrap();
-    end(&queue, &first, &Outcome::Yielded).await;
+    queue.end(&first, &Outcome::Yielded).await.unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;
     ask(&queue, job, Control::Resume).await.unwrap();
     let second = queue.claim().await.unwrap();

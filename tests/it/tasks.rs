@@ -2,12 +2,11 @@
 
 use std::io::{Cursor, Read as _};
 
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
     data::{clipart, unzip, zip},
-    service::Service,
+    service::{Service, job_body},
 };
 
 /// Side of a picture made here, in pixels.
@@ -109,21 +108,6 @@ fn numbers() -> Vec<u8> {
     zip(&entries)
 }
 
-async fn get(service: &Service, job: &Value, what: &str) -> Value {
-    let id = job["id"].as_str().unwrap();
-    let path = format!("/v1/fine_tuning/jobs/{id}{what}");
-    service.get(&path).await.ok()
-}
-
-async fn predict(service: &Service, job: &Value, picture: Vec<u8>) -> Value {
-    let model = job["fine_tuned_model"].as_str().unwrap();
-    let part = reqwest::multipart::Part::bytes(picture).file_name("picture.png");
-    let form = reqwest::multipart::Form::new().part("image", part);
-    let path = format!("/v1/models/{model}/predict");
-    let send = service.send(Method::POST, &path, |request| request.multipart(form));
-    send.await.ok()["data"][0].clone()
-}
-
 fn number(value: &Value) -> f64 {
     value
         .as_f64()
@@ -168,10 +152,8 @@ async fn several_labels_and_numbers_go_from_a_manifest_to_a_prediction() {
     assert!(number(&started["valid_r2"]) > 0.3, "{started}");
 
     // On from it, on the trunk that it has; its head is fitted anew, and said to be.
-    let body = json!({
-        "model": job["fine_tuned_model"], "training_file": file["id"], "seed": 7,
-        "method": {"type": "transfer", "transfer": {"freeze": "all", "hyperparameters": {"n_epochs": 1}}},
-    });
+    let transfer = json!({"freeze": "all", "hyperparameters": {"n_epochs": 1}});
+    let body = job_body(job["fine_tuned_model"].as_str().unwrap(), &file, &transfer);
     let longer = service.post("/v1/fine_tuning/jobs", &body).await.ok();
     assert_eq!(longer["resolved"]["labels"]["value"], "replace", "{longer}");
     let longer = service.ended(&longer).await;
@@ -183,7 +165,7 @@ async fn several_labels_and_numbers_go_from_a_manifest_to_a_prediction() {
 /// That of the probe, before any step.
 async fn first_evaluation(service: &Service, job: &Value) -> Value {
     assert_eq!(job["recipe"]["head"]["init"], "probe", "{job}");
-    let metrics = get(service, job, "/metrics").await;
+    let metrics = service.part(job, "/metrics").await;
     let first = metrics["evaluations"][0].clone();
     assert_eq!(first["step"], 0, "{metrics}");
     println!("probe: {first}");
@@ -221,7 +203,7 @@ async fn refuses_options_of_other_tasks(service: &Service, file: &Value) {
 }
 
 async fn labels_are_measured_and_predicted(service: &Service, job: &Value) {
-    let report = get(service, job, "/report").await;
+    let report = service.part(job, "/report").await;
     println!("several labels: {report}");
     assert_eq!(report["task"], "multi_label_classification");
     assert!(number(&report["mean_average_precision"]) > 0.8, "{report}");
@@ -230,7 +212,7 @@ async fn labels_are_measured_and_predicted(service: &Service, job: &Value) {
     for class in report["classes"].as_array().unwrap() {
         assert!((0.0..1.0).contains(&number(&class["threshold"])), "{class}");
     }
-    let metrics = get(service, job, "/metrics").await;
+    let metrics = service.part(job, "/metrics").await;
     let evaluations = metrics["evaluations"].as_array().unwrap();
     let value = |one: &Value| number(&one["valid_micro_f1"]);
     let best = evaluations.iter().map(value).fold(0.0, f64::max);
@@ -246,7 +228,8 @@ async fn labels_are_measured_and_predicted(service: &Service, job: &Value) {
     );
 
     let one = &pictures("food", 60)[55];
-    let answer = predict(service, job, png(one)).await;
+    let model = job["fine_tuned_model"].as_str().unwrap();
+    let answer = service.predict(model, png(one)).await;
     let labels = answer["labels"].as_array().unwrap();
     for class in report["classes"].as_array().unwrap() {
         let name = class["name"].as_str().unwrap();
@@ -313,7 +296,7 @@ async fn a_head_of_labels_grows(service: &Service, job: &Value) {
 }
 
 async fn numbers_are_measured_and_predicted(service: &Service, job: &Value) {
-    let report = get(service, job, "/report").await;
+    let report = service.part(job, "/report").await;
     println!("numbers: {report}");
     assert_eq!(
         (&report["task"], &report["split"]),
@@ -329,10 +312,11 @@ async fn numbers_are_measured_and_predicted(service: &Service, job: &Value) {
     assert!((low..high).contains(&number(&report["mae"])));
 
     // Every test picture predicted by the service gives the report's error: the unit is the manifest's.
+    let model = job["fine_tuned_model"].as_str().unwrap();
     let mut errors = Vec::new();
     for category in CATEGORIES {
         for picture in pictures(category, 40).iter().skip(4).step_by(5) {
-            let answer = predict(service, job, png(picture)).await;
+            let answer = service.predict(model, png(picture)).await;
             errors.push((number(&answer["value"]) - coloured(picture)).abs());
             assert!(answer.get("label").is_none() && answer.get("probabilities").is_none());
         }
@@ -349,7 +333,6 @@ async fn numbers_are_measured_and_predicted(service: &Service, job: &Value) {
         ))
         .await;
     assert!(curves.text().contains("validation RMSE"));
-    let model = job["fine_tuned_model"].as_str().unwrap();
     let bundle = service.get(&format!("/v1/models/{model}/export")).await;
     let files = unzip(&bundle.body);
     let text = String::from_utf8_lossy(&files["README.md"]);

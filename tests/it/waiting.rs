@@ -6,7 +6,6 @@ use rehead::{
     db::{
         controls,
         places::{self, Place},
-        queue::{self, Trace},
         workers::{self, NewWorker, State},
     },
     domain::{
@@ -20,7 +19,7 @@ use sqlx::PgPool;
 use crate::{
     events::queued_job,
     support::{
-        queue::{HOUR, Queue, claim, new_model},
+        queue::{HOUR, Queue, claim},
         service::Service,
     },
 };
@@ -46,10 +45,6 @@ async fn place(queue: &Queue, job: JobId) -> Place {
         .unwrap()
 }
 
-async fn run(queue: &Queue, statement: &'static str) {
-    sqlx::query(statement).execute(queue.pool()).await.unwrap();
-}
-
 /// Ahead are the turns that others have before, not all that they wait with.
 #[tokio::test]
 async fn a_place_counts_turns_of_tenants() {
@@ -73,37 +68,27 @@ async fn a_place_counts_turns_of_tenants() {
     // One each, the older tenant first.
     assert_eq!(ahead().await, [1, 3, 5, 7]);
     // Two for one; no more than there are; none.
-    run(
-        &queue,
-        "update tenants set weight = 2 where name <> 'other'",
-    )
-    .await;
+    queue
+        .run("update tenants set weight = 2 where name <> 'other'")
+        .await;
     assert_eq!(ahead().await, [1, 4, 7, 8]);
-    run(
-        &queue,
-        "update tenants set weight = 1000 where name <> 'other'",
-    )
-    .await;
+    queue
+        .run("update tenants set weight = 1000 where name <> 'other'")
+        .await;
     assert_eq!(ahead().await, [1, 6, 7, 8]);
-    run(
-        &queue,
-        "update tenants set max_running = 0 where name <> 'other'",
-    )
-    .await;
+    queue
+        .run("update tenants set max_running = 0 where name <> 'other'")
+        .await;
     assert_eq!(ahead().await, [0, 1, 2, 3]);
-    run(
-        &queue,
-        "update tenants set max_running = 100, paused = true where name <> 'other'",
-    )
-    .await;
+    queue
+        .run("update tenants set max_running = 100, paused = true where name <> 'other'")
+        .await;
     assert_eq!(ahead().await, [0, 1, 2, 3]);
 
     // What is said is what is done.
-    run(
-        &queue,
-        "update tenants set weight = 2, paused = false where name <> 'other'",
-    )
-    .await;
+    queue
+        .run("update tenants set weight = 2, paused = false where name <> 'other'")
+        .await;
     let said = ahead().await;
     for turn in 0..9 {
         let claimed = queue.claim().await.unwrap();
@@ -126,7 +111,7 @@ async fn workers_that_were_not_heard_of_for_a_month_are_forgotten() {
         "update workers set last_seen_at = now() - interval '30 days 1 second' where host = 'gone'",
         "update workers set last_seen_at = now() - interval '29 days 23 hours' where host = 'silent'",
     ] {
-        run(&queue, statement).await;
+        queue.run(statement).await;
     }
     assert_eq!(workers::forget(queue.pool()).await.unwrap(), 1);
     let hosts: Vec<String> = sqlx::query_scalar("select host from workers")
@@ -165,17 +150,7 @@ async fn a_waiting_job_says_why_and_for_how_long() {
     );
 
     tokio::time::sleep(Duration::from_millis(400)).await;
-    let model = new_model(&claimed);
-    queue::finish(
-        pool,
-        first,
-        1,
-        &Outcome::Succeeded,
-        Some(&model),
-        &Trace::default(),
-    )
-    .await
-    .unwrap();
+    queue.end(&claimed, &Outcome::Succeeded).await.unwrap();
     let third = queue.job().await;
     claim(pool, worker, HOUR).await.unwrap();
     let fourth = queue.job().await;
@@ -189,33 +164,27 @@ async fn a_waiting_job_says_why_and_for_how_long() {
 
     register(pool, "b").await;
     assert_eq!(place(&queue, third).await.reason, WaitReason::Starting);
-    run(&queue, "update tenants set max_running = 1").await;
+    queue.run("update tenants set max_running = 1").await;
     let seen = place(&queue, third).await;
     assert_eq!(
         (seen.reason, seen.estimate),
         (WaitReason::TenantAtCap, None)
     );
-    run(
-        &queue,
-        "update jobs set run_at = now() + interval '1 minute' where status = 'queued'",
-    )
-    .await;
+    queue
+        .run("update jobs set run_at = now() + interval '1 minute' where status = 'queued'")
+        .await;
     let seen = place(&queue, third).await;
     assert_eq!(seen.reason, WaitReason::Backoff);
     assert!(seen.until.is_some() && seen.estimate.unwrap().p50 > Duration::from_secs(50));
-    run(&queue, "update tenants set paused = true").await;
+    queue.run("update tenants set paused = true").await;
     assert_eq!(place(&queue, third).await.reason, WaitReason::TenantPaused);
-    run(
-        &queue,
-        "update workers set last_seen_at = now() - interval '2 minutes'",
-    )
-    .await;
-    run(&queue, "update tenants set paused = false").await;
-    run(
-        &queue,
-        "update jobs set run_at = now() where status = 'queued'",
-    )
-    .await;
+    queue
+        .run("update workers set last_seen_at = now() - interval '2 minutes'")
+        .await;
+    queue.run("update tenants set paused = false").await;
+    queue
+        .run("update jobs set run_at = now() where status = 'queued'")
+        .await;
     assert_eq!(place(&queue, third).await.reason, WaitReason::NoWorker);
     controls::ask(pool, queue.tenant, third, Control::Pause)
         .await
@@ -244,11 +213,9 @@ async fn workers_are_seen_with_own_jobs_only() {
         (1, 1, &vec![job])
     );
     assert_eq!((one(idle).busy, one(idle).state.as_str()), (0, "draining"));
-    run(
-        &queue,
-        "update workers set last_seen_at = now() - interval '2 minutes'",
-    )
-    .await;
+    queue
+        .run("update workers set last_seen_at = now() - interval '2 minutes'")
+        .await;
     let seen = workers::list(pool, other).await.unwrap();
     assert!(
         seen.iter()
@@ -284,18 +251,14 @@ async fn a_job_that_needs_more_memory_than_is_free_says_so() {
     assert_eq!(claim(pool, large, HOUR).await.unwrap().job, other);
     let seen = place(&queue, job).await;
     assert_eq!((seen.reason, seen.estimate), (WaitReason::Memory, None));
-    run(
-        &queue,
-        "update jobs set device_mb = 500 where status = 'queued'",
-    )
-    .await;
+    queue
+        .run("update jobs set device_mb = 500 where status = 'queued'")
+        .await;
     assert_eq!(place(&queue, job).await.reason, WaitReason::Starting);
     // Nobody here understands it.
-    run(
-        &queue,
-        "update jobs set spec_version = 1000 where status = 'queued'",
-    )
-    .await;
+    queue
+        .run("update jobs set spec_version = 1000 where status = 'queued'")
+        .await;
     assert_eq!(place(&queue, job).await.reason, WaitReason::NoWorker);
 }
 
@@ -308,17 +271,13 @@ async fn a_job_for_which_there_is_room_that_another_waits_for_says_so() {
         .await
         .unwrap();
     let (large, small) = (queue.job().await, queue.job().await);
-    run(
-        &queue,
-        "update jobs set device_mb = 3000 where seq = (select min(seq) from jobs)",
-    )
-    .await;
+    queue
+        .run("update jobs set device_mb = 3000 where seq = (select min(seq) from jobs)")
+        .await;
     assert_eq!(place(&queue, small).await.reason, WaitReason::Starting);
-    run(
-        &queue,
-        "update jobs set run_at = now() - interval '31 minutes' where device_mb = 3000",
-    )
-    .await;
+    queue
+        .run("update jobs set run_at = now() - interval '31 minutes' where device_mb = 3000")
+        .await;
     assert_eq!(place(&queue, small).await.reason, WaitReason::Reserved);
     assert_eq!(place(&queue, large).await.reason, WaitReason::Memory);
     // Where the large one could never run, nothing is kept for it.

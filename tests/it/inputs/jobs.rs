@@ -4,14 +4,13 @@ use std::io::Cursor;
 
 use image::{DynamicImage, GrayImage, ImageFormat, RgbaImage};
 use rehead_trainer::models::registry;
-use reqwest::Method;
 use serde_json::{Value, json};
 use tch::{Device, Tensor, nn};
 
 use crate::support::{
     data::{unzip, zip},
     numbers,
-    service::Service,
+    service::{Service, job_body},
 };
 
 const SIDE: u32 = 48;
@@ -91,10 +90,7 @@ async fn register(service: &Service, id: &str, input: Value) -> Value {
 
 /// A job on this file that must succeed; first its plan.
 async fn trained(service: &Service, model: &Value, file: &Value, transfer: Value) -> Value {
-    let body = json!({
-        "model": model["id"], "training_file": file["id"], "seed": 7,
-        "method": {"type": "transfer", "transfer": transfer},
-    });
+    let body = job_body(model["id"].as_str().unwrap(), file, &transfer);
     let plan = service.post("/v1/fine_tuning/jobs/plan", &body).await.ok();
     assert!(plan["memory"]["peak_bytes"].as_u64().unwrap() > 0, "{plan}");
     let job = service.post("/v1/fine_tuning/jobs", &body).await.ok();
@@ -114,14 +110,9 @@ async fn right(
     for number in 0..20 {
         let first = number % 2 == 0;
         let bytes = picture(first, 50_000 + 31 * number);
-        let part = reqwest::multipart::Part::bytes(bytes).file_name("picture.png");
-        let form = reqwest::multipart::Form::new().part("image", part);
-        let path = format!("/v1/models/{}/predict", model["id"].as_str().unwrap());
-        let answer = service
-            .send(Method::POST, &path, |request| request.multipart(form))
-            .await
-            .ok();
-        right += usize::from(answer["data"][0]["label"] == kinds[usize::from(!first)]);
+        let model = model["id"].as_str().unwrap();
+        let answer = service.predict(model, bytes).await;
+        right += usize::from(answer["label"] == kinds[usize::from(!first)]);
     }
     right
 }

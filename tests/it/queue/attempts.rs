@@ -6,7 +6,7 @@ use rehead::{
         jobs::{self, JobProgress},
         metrics::{self, Evaluation},
         models, places,
-        queue::{self, NewBatch, Records, Trace},
+        queue::{self, NewBatch, Records},
     },
     domain::{
         job::{JobStatus, Outcome, Phase},
@@ -14,10 +14,9 @@ use rehead::{
     },
 };
 
-use super::kinds;
 use crate::support::{
     postgres::invariants,
-    queue::{Queue, checkpoint, metrics, new_model, resolution},
+    queue::{Queue, checkpoint, metrics, resolution},
 };
 
 #[tokio::test]
@@ -83,16 +82,7 @@ async fn a_job_runs_to_its_model() {
     let saved = queue::commit_checkpoint(pool, job, claimed.token, &checkpoint(&claimed, 2, true))
         .await
         .unwrap();
-    let ended = queue::finish(
-        pool,
-        job,
-        1,
-        &Outcome::Succeeded,
-        Some(&new_model(&claimed)),
-        &Trace::default(),
-    )
-    .await
-    .unwrap();
+    let ended = queue.end(&claimed, &Outcome::Succeeded).await;
     assert_eq!(ended, Some(JobStatus::Succeeded));
     invariants(pool).await;
 
@@ -146,7 +136,7 @@ async fn a_job_runs_to_its_model() {
         "checkpoint",
         "succeeded",
     ];
-    assert_eq!(kinds(&queue, job.id).await, told);
+    assert_eq!(queue.told(job.id).await, told);
 }
 
 #[tokio::test]
@@ -174,9 +164,7 @@ async fn an_attempt_goes_on_from_the_last_good_checkpoint() {
     assert_eq!(gone, [1, 3]);
     checkpoints::forget(pool, ids[0]).await.unwrap();
     assert_eq!(
-        queue::finish(pool, job, 1, &Outcome::Yielded, None, &Trace::default())
-            .await
-            .unwrap(),
+        queue.end(&first, &Outcome::Yielded).await,
         Some(JobStatus::Queued)
     );
 
@@ -239,9 +227,8 @@ async fn the_next_attempt_begins_with_the_batch_that_fitted() {
                 .unwrap()
         );
     }
-    let trace = Trace::default();
-    let ended = queue::finish(pool, job, first.token, &Outcome::Yielded, None, &trace).await;
-    assert_eq!(ended.unwrap(), Some(JobStatus::Queued));
+    let ended = queue.end(&first, &Outcome::Yielded).await;
+    assert_eq!(ended, Some(JobStatus::Queued));
     let second = queue.claim().await.unwrap();
     assert_eq!((second.job, second.micro_batch), (job, Some(8)));
     invariants(pool).await;

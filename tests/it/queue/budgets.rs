@@ -1,10 +1,7 @@
 //! How often a job is tried again, and what it ends with then.
 
 use rehead::{
-    db::{
-        jobs,
-        queue::{self, Trace},
-    },
+    db::{jobs, queue},
     domain::job::{JobStatus, Outcome},
 };
 
@@ -22,21 +19,14 @@ async fn budgets_end_a_job_that_fails_or_crashes_again_and_again() {
     for attempt in 1..=4 {
         skip_backoff(pool).await;
         let claimed = queue.claim().await.unwrap();
-        let ended = queue::finish(
-            pool,
-            failing,
-            claimed.token,
-            &retryable("no memory"),
-            None,
-            &Trace::default(),
-        )
-        .await;
+        assert_eq!(claimed.job, failing);
+        let ended = queue.end(&claimed, &retryable("no memory")).await;
         let expected = if attempt < 4 {
             JobStatus::Queued
         } else {
             JobStatus::Failed
         };
-        assert_eq!(ended.unwrap(), Some(expected));
+        assert_eq!(ended, Some(expected));
     }
     let error = jobs::get(pool, queue.tenant, failing)
         .await
@@ -68,17 +58,7 @@ async fn budgets_end_a_job_that_fails_or_crashes_again_and_again() {
             let crashed = Outcome::Crashed {
                 message: "killed by signal 9".to_owned(),
             };
-            let ended = queue::finish(
-                pool,
-                crashing,
-                claimed.token,
-                &crashed,
-                None,
-                &Trace::default(),
-            )
-            .await
-            .unwrap();
-            assert_eq!(ended, Some(expected));
+            assert_eq!(queue.end(&claimed, &crashed).await, Some(expected));
         }
     }
     let job = jobs::get(pool, queue.tenant, crashing)
@@ -90,19 +70,14 @@ async fn budgets_end_a_job_that_fails_or_crashes_again_and_again() {
         ("worker_crash_loop", 4)
     );
 
-    let wrong = queue.job().await;
-    queue.claim().await.unwrap();
+    queue.job().await;
+    let wrong = queue.claim().await.unwrap();
     let permanent = Outcome::Failed {
         code: "diverged".to_owned(),
         message: "loss".to_owned(),
         retryable: false,
     };
-    assert_eq!(
-        queue::finish(pool, wrong, 1, &permanent, None, &Trace::default())
-            .await
-            .unwrap(),
-        Some(JobStatus::Failed)
-    );
+    assert_eq!(queue.end(&wrong, &permanent).await, Some(JobStatus::Failed));
     assert_eq!(queue::reap(pool, AT_ONCE).await.unwrap(), None);
     invariants(pool).await;
 }
@@ -115,15 +90,13 @@ async fn one_sample_that_does_not_fit_is_tried_once_more_and_then_the_jobs_fault
     let job = queue.job().await;
     for expected in [JobStatus::Queued, JobStatus::Failed] {
         skip_backoff(pool).await;
-        let token = queue.claim().await.unwrap().token;
+        let claimed = queue.claim().await.unwrap();
         let outcome = Outcome::Failed {
             code: "out_of_memory".to_owned(),
             message: "freeze more".to_owned(),
             retryable: true,
         };
-        let trace = Trace::default();
-        let ended = queue::finish(pool, job, token, &outcome, None, &trace).await;
-        assert_eq!(ended.unwrap(), Some(expected));
+        assert_eq!(queue.end(&claimed, &outcome).await, Some(expected));
     }
     let job = jobs::get(pool, queue.tenant, job).await.unwrap().unwrap();
     let error = job.error.unwrap();

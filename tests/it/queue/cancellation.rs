@@ -3,7 +3,7 @@
 use rehead::{
     db::{
         controls::{self, Answer},
-        queue::{self, Trace},
+        queue,
     },
     domain::{
         id::JobId,
@@ -11,10 +11,10 @@ use rehead::{
     },
 };
 
-use super::{AT_ONCE, kinds, retryable, status};
+use super::{AT_ONCE, retryable, status};
 use crate::support::{
     postgres::invariants,
-    queue::{HOUR, Queue, claim, new_model},
+    queue::{HOUR, Queue, claim},
 };
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn a_job_is_cancelled_wherever_it_is() {
         crashed,
     ] {
         let running = queue.job().await;
-        queue.claim().await.unwrap();
+        let claimed = queue.claim().await.unwrap();
         let seen = queue::heartbeat(pool, running, 1, HOUR)
             .await
             .unwrap()
@@ -70,12 +70,10 @@ async fn a_job_is_cancelled_wherever_it_is() {
             .unwrap()
             .unwrap();
         assert!(seen.cancel_requested);
-        let ended = queue::finish(pool, running, 1, &outcome, None, &Trace::default())
-            .await
-            .unwrap();
+        let ended = queue.end(&claimed, &outcome).await;
         assert_eq!(ended, Some(JobStatus::Cancelled), "{outcome:?}");
         assert_eq!(
-            kinds(&queue, running).await,
+            queue.told(running).await,
             [
                 "created",
                 "queued",
@@ -100,16 +98,7 @@ async fn a_job_is_cancelled_wherever_it_is() {
     controls::ask(pool, tenant, done, Control::Cancel)
         .await
         .unwrap();
-    let ended = queue::finish(
-        pool,
-        done,
-        1,
-        &Outcome::Succeeded,
-        Some(&new_model(&claimed)),
-        &Trace::default(),
-    )
-    .await
-    .unwrap();
+    let ended = queue.end(&claimed, &Outcome::Succeeded).await;
     assert_eq!(ended, Some(JobStatus::Succeeded));
     assert!(matches!(
         controls::ask(pool, tenant, done, Control::Cancel)

@@ -30,15 +30,9 @@ async fn claims_go_by_turn_then_by_priority_then_by_age() {
 async fn a_job_is_claimed_only_where_it_fits() {
     let queue = Queue::start().await;
     let job = queue.job().await;
-    sqlx::query("update jobs set device_mb = 1001")
-        .execute(queue.pool())
-        .await
-        .unwrap();
+    queue.run("update jobs set device_mb = 1001").await;
     assert!(queue.claim().await.is_none());
-    sqlx::query("update jobs set device_mb = 1000")
-        .execute(queue.pool())
-        .await
-        .unwrap();
+    queue.run("update jobs set device_mb = 1000").await;
     assert_eq!(queue.claim().await.unwrap().job, job);
 }
 
@@ -48,10 +42,7 @@ async fn a_cap_of_two_gives_sixteen_claimers_two_leases() {
     for _ in 0..16 {
         queue.job().await;
     }
-    sqlx::query("update tenants set max_running = 2")
-        .execute(queue.pool())
-        .await
-        .unwrap();
+    queue.run("update tenants set max_running = 2").await;
     let mut claimers = JoinSet::new();
     for _ in 0..16 {
         let pool = queue.pool().clone();

@@ -3,7 +3,7 @@
 use rehead::{
     db::{
         checkpoints, files, jobs, models,
-        queue::{self, Records, Trace},
+        queue::{self, Records},
     },
     domain::{
         file::Purpose,
@@ -11,10 +11,10 @@ use rehead::{
     },
 };
 
-use super::{AT_ONCE, kinds, retryable, skip_backoff};
+use super::{AT_ONCE, retryable, skip_backoff};
 use crate::support::{
     postgres::invariants,
-    queue::{HOUR, Queue, checkpoint, claim, new_model, usable},
+    queue::{HOUR, Queue, checkpoint, claim, usable},
 };
 
 #[tokio::test]
@@ -65,18 +65,7 @@ async fn a_worker_that_lost_its_lease_writes_nothing() {
         None
     );
     for outcome in outcomes {
-        let model = (outcome == Outcome::Succeeded).then(|| new_model(&zombie));
-        let ended = queue::finish(
-            pool,
-            job,
-            zombie.token,
-            &outcome,
-            model.as_ref(),
-            &Trace::default(),
-        )
-        .await
-        .unwrap();
-        assert_eq!(ended, None);
+        assert_eq!(queue.end(&zombie, &outcome).await, None);
     }
     assert!(
         checkpoints::supersede(pool, job, zombie.token)
@@ -94,7 +83,7 @@ async fn a_worker_that_lost_its_lease_writes_nothing() {
         before
     );
     assert_eq!(
-        kinds(&queue, job).await,
+        queue.told(job).await,
         ["created", "queued", "started", "requeued", "started"]
     );
     assert!(checkpoints::latest(pool, job).await.unwrap().is_none());

@@ -13,7 +13,7 @@ mod storm;
 use std::time::Duration;
 
 use rehead::{
-    db::{events, jobs},
+    db::jobs,
     domain::{
         id::JobId,
         job::{JobStatus, Outcome},
@@ -31,13 +31,6 @@ async fn status(queue: &Queue, job: JobId) -> JobStatus {
         .unwrap()
         .unwrap()
         .status
-}
-
-async fn kinds(queue: &Queue, job: JobId) -> Vec<String> {
-    let events = events::after(queue.pool(), queue.tenant, job, 0, 1_000)
-        .await
-        .unwrap();
-    events.into_iter().map(|event| event.kind).collect()
 }
 
 /// Makes jobs that wait after a failure claimable now.

@@ -62,10 +62,7 @@ async fn one_key_makes_one_job() {
 #[tokio::test]
 async fn a_full_queue_takes_no_more() {
     let queue = Queue::start().await;
-    sqlx::query("update tenants set max_queued = 2")
-        .execute(queue.pool())
-        .await
-        .unwrap();
+    queue.run("update tenants set max_queued = 2").await;
     queue.job().await;
     queue.job().await;
     let third = jobs::create(queue.pool(), &queue.new_job()).await.unwrap();

@@ -83,9 +83,8 @@ async fn the_database_refuses_rows_of_what_never_was() {
         let error = done.unwrap_err().to_string();
         assert!(error.contains(reason), "{statement}: {error}");
     }
-    let trace = Trace::default();
-    let ended = queue::finish(pool, job, claimed.token, &Outcome::Yielded, None, &trace);
-    assert_eq!(ended.await.unwrap(), Some(JobStatus::Queued));
+    let ended = queue.end(&claimed, &Outcome::Yielded).await;
+    assert_eq!(ended, Some(JobStatus::Queued));
 }
 
 #[tokio::test]

@@ -8,23 +8,23 @@ use std::{
 use rehead::{
     db::{
         controls,
-        queue::{self, Claimed, Records, Trace},
+        queue::{self, Claimed, Records},
     },
     domain::{
         id::WorkerId,
         job::{Control, Outcome, Phase},
     },
 };
-use sqlx::PgPool;
 
 use super::{AT_ONCE, retryable, skip_backoff};
 use crate::support::{
     postgres::invariants,
-    queue::{Queue, checkpoint, claim, new_model},
+    queue::{Queue, checkpoint, claim},
 };
 
 /// One worker of the storm: does to a claimed job whatever `dice` says, with a lease that may be born dead.
-async fn storm(pool: &PgPool, dice: u64, ends: &AtomicU64) {
+async fn storm(queue: &Queue, dice: u64, ends: &AtomicU64) {
+    let pool = queue.pool();
     let ttl = if dice.is_multiple_of(3) {
         AT_ONCE
     } else {
@@ -54,31 +54,17 @@ async fn storm(pool: &PgPool, dice: u64, ends: &AtomicU64) {
             .await
             .unwrap();
     }
-    let (outcome, model) = match dice % 7 {
-        0 => (Outcome::Succeeded, Some(new_model(&claimed))),
-        1 => (retryable("no memory"), None),
-        2 => (Outcome::Yielded, None),
-        3 => (
-            Outcome::Crashed {
-                message: "abort".to_owned(),
-            },
-            None,
-        ),
+    let outcome = match dice % 7 {
+        0 => Outcome::Succeeded,
+        1 => retryable("no memory"),
+        2 => Outcome::Yielded,
+        3 => Outcome::Crashed {
+            message: "abort".to_owned(),
+        },
         // Vanishes.
         _ => return,
     };
-    if queue::finish(
-        pool,
-        job,
-        token,
-        &outcome,
-        model.as_ref(),
-        &Trace::default(),
-    )
-    .await
-    .unwrap()
-    .is_some()
-    {
+    if queue.end(&claimed, &outcome).await.is_some() {
         ends.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -88,16 +74,10 @@ async fn a_storm_of_workers_and_reapers_breaks_nothing() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let (other, file) = queue.tenant("other").await;
-    sqlx::query("update tenants set max_running = 4")
-        .execute(pool)
-        .await
-        .unwrap();
-    sqlx::query(
-        "alter table jobs alter max_failures set default 20, alter max_crashes set default 40",
-    )
-    .execute(pool)
-    .await
-    .unwrap();
+    queue.run("update tenants set max_running = 4").await;
+    queue
+        .run("alter table jobs alter max_failures set default 20, alter max_crashes set default 40")
+        .await;
     for _ in 0..150 {
         queue.job().await;
         queue.job_of(other, file, 1).await;
@@ -105,7 +85,7 @@ async fn a_storm_of_workers_and_reapers_breaks_nothing() {
     let (ends, reaped) = (AtomicU64::new(0), AtomicU64::new(0));
     let until = Instant::now() + Duration::from_secs(5);
     let workers = (0..12_u64).map(|worker| {
-        let ends = &ends;
+        let (queue, ends) = (&queue, &ends);
         async move {
             let mut dice = worker + 1;
             while Instant::now() < until {
@@ -113,7 +93,7 @@ async fn a_storm_of_workers_and_reapers_breaks_nothing() {
                 dice = dice
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1_442_695_040_888_963_407);
-                storm(pool, dice >> 33, ends).await;
+                storm(queue, dice >> 33, ends).await;
             }
         }
     });

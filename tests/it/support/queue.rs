@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rehead::{
     db::{
+        events,
         files::{self, NewFile},
         jobs::{self, Created, Idempotency, NewJob},
         models::{self, NewBaseModel},
         parents::Origin,
-        queue::{self, Claimed, DEFAULT_CLASS, NewCheckpoint, NewModel, Offer},
+        queue::{self, Claimed, DEFAULT_CLASS, NewCheckpoint, NewModel, Offer, Trace},
         tenants::{self, TenantId},
     },
     domain::{
@@ -16,10 +17,10 @@ use rehead::{
         checkpoint::Metrics,
         file::{Class, Dataset, FileReport, Purpose, Split, SplitSizes},
         id::{FileId, JobId, WorkerId},
+        job::{JobStatus, Outcome},
         problem::Problem,
         recipe::{
-            BatchNorm, EarlyStopping, EvaluateEvery, Head, HeadInit, HeadLayer, Loss, Metric,
-            Optimizer, Precision, Recipe, Schedule, Task,
+            EarlyStopping, Head, HeadInit, HeadLayer, Metric, Optimizer, Recipe, Schedule, Task,
         },
         report::{Report, Scores, SingleLabelScores},
         request::{
@@ -32,7 +33,7 @@ use rehead::{
 };
 use sqlx::PgPool;
 
-use super::postgres::Database;
+use super::{postgres::Database, training};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -183,6 +184,27 @@ impl Queue {
     pub(crate) async fn claim(&self) -> Option<Claimed> {
         claim(self.pool(), self.worker, HOUR).await
     }
+
+    /// Ends an attempt, with a model if it succeeded. The job's status then, unless the attempt had lost its lease.
+    pub(crate) async fn end(&self, claimed: &Claimed, outcome: &Outcome) -> Option<JobStatus> {
+        let model = (*outcome == Outcome::Succeeded).then(|| new_model(claimed));
+        let (job, token, trace) = (claimed.job, claimed.token, Trace::default());
+        queue::finish(self.pool(), job, token, outcome, model.as_ref(), &trace)
+            .await
+            .unwrap()
+    }
+
+    /// Kinds of a job's events.
+    pub(crate) async fn told(&self, job: JobId) -> Vec<String> {
+        let events = events::after(self.pool(), self.tenant, job, 0, 1_000)
+            .await
+            .unwrap();
+        events.into_iter().map(|event| event.kind).collect()
+    }
+
+    pub(crate) async fn run(&self, statement: &'static str) {
+        sqlx::query(statement).execute(self.pool()).await.unwrap();
+    }
 }
 
 pub(crate) async fn claim(pool: &PgPool, worker: WorkerId, ttl: Duration) -> Option<Claimed> {
@@ -239,45 +261,26 @@ pub(crate) fn request(training_file: FileId) -> JobRequest {
 
 pub(crate) fn resolution() -> Resolution {
     let recipe = Recipe {
-        task: Task::SingleLabelClassification,
-        cut: "pre_logits".to_owned(),
-        trainable: Vec::new(),
-        later_phases: Vec::new(),
-        adapter: None,
         head: Head {
             layers: vec![HeadLayer::Dropout(0.2)],
             init: HeadInit::Zero,
         },
-        inherited: None,
         n_epochs: 3,
         batch_size: 32,
-        accumulate: 1,
         optimizer: Optimizer::Adamw,
         learning_rate: 1e-3,
         backbone_learning_rate: 1e-4,
-        layer_decay: 1.0,
         weight_decay: 0.01,
         schedule: Schedule::Cosine,
         warmup_fraction: 0.1,
-        loss: Loss::CrossEntropy,
-        label_smoothing: 0.0,
-        augmentation: None,
-        augmented_views: 0,
-        mixup: 0.0,
-        cutmix: 0.0,
-        class_weights: None,
-        gradient_clip: None,
-        ema_decay: None,
-        batch_norm: BatchNorm::Frozen,
-        precision: Precision::Float32,
         early_stopping: EarlyStopping {
             patience: None,
             metric: Metric::ValidAccuracy,
             min_delta: 0.0,
         },
-        evaluate_every: EvaluateEvery::default(),
         checkpoint_every_seconds: 300,
         seed: u64::MAX - 7,
+        ..training::recipe()
     };
     Resolution {
         recipe,

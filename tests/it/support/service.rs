@@ -66,6 +66,14 @@ impl Answer {
     }
 }
 
+/// A job's body; `transfer` is its `method.transfer`.
+pub(crate) fn job_body(model: &str, training_file: &Value, transfer: &Value) -> Value {
+    json!({
+        "model": model, "training_file": training_file["id"], "seed": 7,
+        "method": {"type": "transfer", "transfer": transfer},
+    })
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
         postgres::check_at_end(self.database_url.parse().unwrap(), Some(&self.objects()));
@@ -255,15 +263,27 @@ impl Service {
 
     /// Submits a job on the real Lite0; `transfer` is the body's `method.transfer`.
     pub(crate) async fn job(&self, training_file: &Value, transfer: &Value) -> Value {
-        let body = json!({
-            "model": "efficientnet_lite0", "training_file": training_file["id"], "seed": 7,
-            "method": {"type": "transfer", "transfer": transfer},
-        });
+        let body = job_body("efficientnet_lite0", training_file, transfer);
         self.post("/v1/fine_tuning/jobs", &body).await.ok()
     }
 
     pub(crate) fn path(&self, job: &Value) -> String {
         format!("/v1/fine_tuning/jobs/{}", job["id"].as_str().unwrap())
+    }
+
+    /// A part of what is recorded of a job: its `/report`, its `/metrics`.
+    pub(crate) async fn part(&self, job: &Value, part: &str) -> Value {
+        let path = format!("{}{part}", self.path(job));
+        self.get(&path).await.ok()
+    }
+
+    /// What a model says of a picture.
+    pub(crate) async fn predict(&self, model: &str, picture: Vec<u8>) -> Value {
+        let part = reqwest::multipart::Part::bytes(picture).file_name("picture.png");
+        let form = reqwest::multipart::Form::new().part("image", part);
+        let path = format!("/v1/models/{model}/predict");
+        let send = self.send(Method::POST, &path, |request| request.multipart(form));
+        send.await.ok()["data"][0].clone()
     }
 
     /// `cancel`, `pause`, `resume` or `stop`.
@@ -315,10 +335,9 @@ impl Service {
 
     /// All that is recorded of a job: itself, its events, metrics and checkpoints.
     pub(crate) async fn history(&self, job: &Value) -> Vec<Value> {
-        let path = format!("/v1/fine_tuning/jobs/{}", job["id"].as_str().unwrap());
         let mut history = Vec::new();
         for part in ["", "/events?limit=100", "/metrics", "/checkpoints"] {
-            history.push(self.get(&format!("{path}{part}")).await.ok());
+            history.push(self.part(job, part).await);
         }
         history
     }

@@ -111,11 +111,7 @@ async fn trap_26_a_job_that_diverges_ends_at_that_step_and_keeps_what_was_finite
     assert!(message.contains("learning_rate"), "{message}");
 
     // Every number in the answers is one: NaN has no JSON.
-    let id = job["id"].as_str().unwrap();
-    let metrics = service
-        .get(&format!("/v1/fine_tuning/jobs/{id}/metrics"))
-        .await
-        .ok();
+    let metrics = service.part(&job, "/metrics").await;
     let losses = metrics["columns"]["train_loss"].as_array().unwrap();
     let (last, before) = losses.split_last().unwrap();
     assert!(
