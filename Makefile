@@ -21,8 +21,8 @@ test: setup demo-data ## Run every test, as CI does; by cargo-nextest where it i
 nextest: setup
 	@. scripts/lib.sh; need_nextest
 
-chaos: nextest demo-data ## 200 short jobs under 1,000 signals to workers, trainers and Postgres (needs cargo-nextest); `make test` has a short form
-	REHEAD_CHAOS_KILLS=1000 REHEAD_CHAOS_JOBS=200 cargo nextest run --release --profile chaos -E 'test(chaos)'
+chaos: nextest demo-data ## 200 short jobs under 1,000 signals to workers, trainers and Postgres, one without connections for a minute (needs cargo-nextest); `make test` has a short form
+	REHEAD_CHAOS_KILLS=1000 REHEAD_CHAOS_JOBS=200 REHEAD_F12_SECONDS=60 cargo nextest run --release --profile chaos -E 'test(chaos) | test(f12)'
 
 mutations: nextest demo-data ## Take away what keeps the queue honest, piece by piece: the tests must fail (needs cargo-nextest, takes long)
 	@scripts/mutations.sh

@@ -341,7 +341,7 @@ async fn hash_of(service: &Service, job: &Value) -> String {
 }
 
 /// A number that `make chaos` may set.
-fn setting(name: &str, default: usize) -> usize {
+pub(crate) fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 

@@ -11,12 +11,15 @@ use rehead::{
 use serde_json::Value;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 
-use crate::support::{
-    attempts::{QUICK, long_job, material, outcomes},
-    postgres::invariants,
-    process::Process,
-    queue::{HOUR, Queue, claim, new_model},
-    service::Service,
+use crate::{
+    chaos::setting,
+    support::{
+        attempts::{QUICK, endless_job, long_job, material, outcomes},
+        postgres::invariants,
+        process::Process,
+        queue::{HOUR, Queue, claim, new_model},
+        service::Service,
+    },
 };
 
 /// Ends all connections but the asker's; says how many.
@@ -37,22 +40,24 @@ async fn one_connection(service: &Service) -> PgPool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f12_connections_that_end_every_second_end_no_attempt() {
+    let seconds = setting("REHEAD_F12_SECONDS", 8);
     let service = Service::start().await;
     let worker = service.worker("worker", &QUICK);
     let file = material(&service).await;
-    let job = long_job(&service, &file, 60).await;
+    let job = endless_job(&service, &file).await;
     service.has_checkpoint(&job).await;
     let pool = one_connection(&service).await;
     let mut ended = 0;
-    for _ in 0..8 {
+    for _ in 0..seconds {
         ended += terminate(&pool, "true").await;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+    service.ask(&job, "stop").await.ok();
     let done = service.ended(&job).await;
     assert_eq!(outcomes(&done), ["succeeded"], "{}", worker.log());
     assert_eq!(done["attempts"][0]["number"], 1, "{done}");
-    println!("{ended} connections ended under one attempt");
-    assert!(ended >= 16, "only {ended}");
+    println!("{ended} connections ended under one attempt in {seconds} s");
+    assert!(ended >= 2 * seconds as i64, "only {ended}");
     invariants(&pool).await;
 }
 

@@ -31,14 +31,24 @@ pub(crate) async fn material(service: &Service) -> Value {
 
 /// Posts a job whose last stage trains: some tens of steps, and a checkpoint at least every second.
 pub(crate) async fn long_job(service: &Service, file: &Value, epochs: u32) -> Value {
-    let transfer = json!({
+    service.job(file, &transfer(epochs)).await
+}
+
+/// Posts one that trains until it is asked to stop.
+pub(crate) async fn endless_job(service: &Service, file: &Value) -> Value {
+    let mut transfer = transfer(10_000);
+    transfer["early_stopping"]["patience"] = json!(10_000);
+    service.job(file, &transfer).await
+}
+
+fn transfer(epochs: u32) -> Value {
+    json!({
         "freeze": {"last_stages": 2},
         "head": {"layers": [{"dropout": 0.2}]},
         "hyperparameters": {"n_epochs": epochs, "batch_size": 4, "learning_rate": 0.001},
         "early_stopping": {"metric": "valid_loss"},
         "checkpoint_every_seconds": 1,
-    });
-    service.job(file, &transfer).await
+    })
 }
 
 /// Where an attempt may be when its user wants something else: kinds of events, and their phases.
