@@ -14,8 +14,10 @@ use rehead::{
 };
 
 use crate::support::{
+    attempts::{endless_job, material, outcomes},
     postgres::invariants,
     queue::{Queue, claim, new_model},
+    service::Service,
 };
 
 const AT_ONCE: Duration = Duration::ZERO;
@@ -45,6 +47,30 @@ async fn f04_a_lease_that_is_kept_for_ten_of_its_times_is_never_reaped() {
     );
     let reaped = queue::reap(pool, AT_ONCE).await.unwrap();
     assert_eq!(reaped, Some((job, JobStatus::Queued)));
+}
+
+/// Another worker and the server look for dead leases all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn f04_a_job_that_trains_for_ten_lease_times_is_never_reaped() {
+    const LEASE: Duration = Duration::from_millis(1_200);
+    let reaping = ["--lease-ms", "1200", "--reap-ms", "200"];
+    let mut working = reaping.to_vec();
+    working.extend(["--heartbeat-ms", "200"]);
+    let service = Service::start_with(&reaping).await;
+    // Whichever takes the job, the other one is beside it.
+    let workers = ["one", "other"].map(|name| service.worker(name, &working));
+    let file = material(&service).await;
+    let job = endless_job(&service, &file).await;
+    service.has_checkpoint(&job).await;
+    tokio::time::sleep(LEASE * 10).await;
+    service.ask(&job, "stop").await.ok();
+    let ended = service.ended(&job).await;
+    assert_eq!(outcomes(&ended), ["succeeded"], "{ended}");
+    for process in workers.iter().chain([&service.server]) {
+        let log = process.log();
+        assert!(!log.contains("a lease ran out"), "{log}");
+    }
+    invariants(&service.pool().await).await;
 }
 
 /// The reaper has seen a dead lease and reaches for it: it looks once more.
