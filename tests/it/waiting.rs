@@ -288,7 +288,8 @@ async fn a_job_for_which_there_is_room_that_another_waits_for_says_so() {
     assert_eq!(place(&queue, small).await.reason, WaitReason::Starting);
 }
 
-fn said(service: &Service, arguments: &[&str]) -> String {
+/// What a command of the client prints.
+pub(crate) fn said(service: &Service, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rehead"));
     command.args(arguments).args(["--url", &service.url]);
     let output = command.output().unwrap();

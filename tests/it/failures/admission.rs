@@ -10,12 +10,15 @@ use rehead::{
 use serde_json::Value;
 use sqlx::PgPool;
 
-use crate::support::{
-    attempts::{QUICK, long_job, material, outcomes},
-    postgres::invariants,
-    queue::Queue,
-    service::Service,
-    tmpfs::Tmpfs,
+use crate::{
+    support::{
+        attempts::{QUICK, long_job, material, outcomes, uuid},
+        postgres::invariants,
+        queue::Queue,
+        service::Service,
+        tmpfs::Tmpfs,
+    },
+    waiting::said,
 };
 
 async fn worker_in(pool: &PgPool, state: &str) -> workers::Worker {
@@ -56,6 +59,56 @@ async fn f10_jobs_of_a_newer_version_are_left_alone() {
             .await
             .unwrap();
     assert_eq!(untouched, ("queued".to_owned(), 0, 0));
+}
+
+/// The server is newer than its only worker, as in the middle of a deployment.
+#[tokio::test(flavor = "multi_thread")]
+async fn f10_an_old_worker_passes_a_newer_job_by_which_says_so_and_can_be_cancelled() {
+    let service = Service::start().await;
+    let pool = service.pool().await;
+    let old = service.worker("old", &QUICK);
+    let file = material(&service).await;
+    sqlx::query("update tenants set paused = true")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let newer = long_job(&service, &file, 1).await;
+    let ours = long_job(&service, &file, 1).await;
+    sqlx::query("update jobs set spec_version = $1 where id = $2::uuid")
+        .bind(SPEC_VERSION.cast_signed() + 1)
+        .bind(uuid(&newer))
+        .execute(&pool)
+        .await
+        .unwrap();
+    let row = || {
+        sqlx::query_scalar::<_, Value>("select to_jsonb(jobs) from jobs where id = $1::uuid")
+            .bind(uuid(&newer))
+            .fetch_one(&pool)
+    };
+    let before = row().await.unwrap();
+    sqlx::query("update tenants set paused = false")
+        .execute(&pool)
+        .await
+        .unwrap();
+    // Though it is younger.
+    let ended = service.ended(&ours).await;
+    assert_eq!(outcomes(&ended), ["succeeded"], "{ended}\n{}", old.log());
+    // The worker has nothing else to do, and looks some more times.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        (&before["status"], &before["token"]),
+        (&"queued".into(), &0.into())
+    );
+    assert_eq!(row().await.unwrap(), before);
+    let waits = service.get(&service.path(&newer)).await.ok();
+    assert_eq!(waits["queue"]["reason"], "no_worker", "{waits}");
+    let shown = said(&service, &["jobs"]);
+    assert!(shown.contains("the workers are too old for it"), "{shown}");
+
+    let cancelled = service.ask(&newer, "cancel").await.ok();
+    assert_eq!(cancelled["status"], "cancelled", "{cancelled}");
+    assert!(outcomes(&cancelled).is_empty(), "{cancelled}");
+    invariants(&pool).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,6 +51,11 @@ fn transfer(epochs: u32) -> Value {
     })
 }
 
+/// A job's id, as Postgres has it.
+pub(crate) fn uuid(job: &Value) -> &str {
+    job["id"].as_str().unwrap().trim_start_matches("ftjob-")
+}
+
 /// Where an attempt may be when its user wants something else: kinds of events, and their phases.
 pub(crate) const POINTS: [(&str, Option<&str>); 7] = [
     ("started", None),
