@@ -1,7 +1,7 @@
 //! NOTIFY takes a lock that all committers share, so only what a worker waits for, and the ends of short work, is notified: a job
 //! to claim, wishes of its user. Attempts, events, heartbeats, steps, checkpoints and results are not.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use rehead::{
     db::{
@@ -17,7 +17,11 @@ use rehead::{
 };
 use sqlx::postgres::PgListener;
 
-use crate::support::queue::{HOUR, Queue, checkpoint, new_model};
+use crate::support::{
+    attempts::{QUICK, long_job, material, outcomes},
+    queue::{HOUR, Queue, checkpoint, new_model},
+    service::Service,
+};
 
 const CHANNELS: [&str; 4] = [
     channel::WORK,
@@ -26,14 +30,30 @@ const CHANNELS: [&str; 4] = [
     channel::MODEL,
 ];
 
-async fn heard(listener: &mut PgListener) -> BTreeSet<String> {
-    let mut heard = BTreeSet::new();
+/// The channels of all that was notified since the last look.
+async fn heard(listener: &mut PgListener) -> Vec<String> {
+    let mut heard = Vec::new();
     while let Ok(notification) =
         tokio::time::timeout(Duration::from_millis(300), listener.recv()).await
     {
-        heard.insert(notification.unwrap().channel().to_owned());
+        heard.push(notification.unwrap().channel().to_owned());
     }
     heard
+}
+
+/// Whatever a worker and a server do about a job happens in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn f14_a_job_on_a_real_worker_is_notified_when_it_is_posted_and_never_again() {
+    let service = Service::start().await;
+    let worker = service.worker("worker", &QUICK);
+    let file = material(&service).await;
+    let pool = service.pool().await;
+    let mut listener = db::listen(&pool, &CHANNELS).await.unwrap();
+    let job = long_job(&service, &file, 20).await;
+    service.has_checkpoint(&job).await;
+    let ended = service.ended(&job).await;
+    assert_eq!(outcomes(&ended), ["succeeded"], "{ended}\n{}", worker.log());
+    assert_eq!(heard(&mut listener).await, [channel::WORK]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,16 +61,8 @@ async fn f14_a_job_that_runs_notifies_nobody() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let mut listener = db::listen(pool, &CHANNELS).await.unwrap();
-    let channels = |names: &[&str]| -> BTreeSet<String> {
-        names.iter().map(|&name| name.to_owned()).collect()
-    };
-
     let job = queue.job().await;
-    assert_eq!(
-        heard(&mut listener).await,
-        channels(&[channel::WORK]),
-        "a job came"
-    );
+    assert_eq!(heard(&mut listener).await, [channel::WORK], "a job came");
     let claimed = queue.claim().await.unwrap();
 
     let worker = NewWorker {
@@ -113,7 +125,7 @@ async fn f14_a_job_that_runs_notifies_nobody() {
     .await
     .unwrap()
     .unwrap();
-    assert_eq!(heard(&mut listener).await, channels(&[]));
+    assert_eq!(heard(&mut listener).await, Vec::<String>::new());
     let triggers: Vec<String> = sqlx::query_scalar(
         "select distinct tgrelid::regclass::text from pg_trigger join pg_proc on pg_proc.oid = tgfoid
         where not tgisinternal and prosrc like '%pg_notify%' and tgrelid::regclass::text in ('job_steps', 'job_evaluations', 'job_events', 'job_leases', 'workers', 'checkpoints')",
