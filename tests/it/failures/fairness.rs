@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rehead::{
     db::{
+        keys,
         queue::{self, Claimed, DEFAULT_CLASS, Offer, Trace},
         tenants::{self, Change, TenantId},
     },
@@ -12,11 +13,16 @@ use rehead::{
         id::{FileId, JobId},
         job::Outcome,
     },
+    http::NewKey,
 };
+use serde_json::Value;
+use sqlx::PgPool;
 
 use crate::support::{
+    attempts::{QUICK, endless_job, long_job, material, outcomes, uuid},
     postgres::invariants,
     queue::{HOUR, Queue, new_model},
+    service::Service,
 };
 
 const TEN_MINUTES: Duration = Duration::from_secs(600);
@@ -56,7 +62,7 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
 }
 
 /// Copies of one queued job.
-async fn flood(queue: &Queue, template: JobId, copies: i32) {
+async fn flood(pool: &PgPool, template: JobId, copies: i32) {
     sqlx::query(
         "insert into jobs (id, tenant_id, status, model, training_file, result_model, seed, timeout_seconds, metadata,
             request, recipe)
@@ -66,13 +72,25 @@ async fn flood(queue: &Queue, template: JobId, copies: i32) {
     )
     .bind(template.0)
     .bind(copies)
-    .execute(queue.pool())
+    .execute(pool)
     .await
     .unwrap();
-    sqlx::query("analyze jobs")
-        .execute(queue.pool())
-        .await
-        .unwrap();
+    sqlx::query("analyze jobs").execute(pool).await.unwrap();
+}
+
+/// How long a job waited for its worker. Returns once it has succeeded.
+async fn waited(service: &Service, pool: &PgPool, job: &Value) -> Duration {
+    let ended = service.ended(job).await;
+    assert_eq!(outcomes(&ended), ["succeeded"], "{ended}");
+    let seconds: f64 = sqlx::query_scalar(
+        "select extract(epoch from a.started_at - j.created_at)::float8
+        from attempts a join jobs j on j.id = a.job_id where j.id = $1::uuid",
+    )
+    .bind(uuid(job))
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    Duration::from_secs_f64(seconds)
 }
 
 /// Somebody claims, or counts, in a transaction that takes its time.
@@ -115,7 +133,7 @@ async fn f29_ten_thousand_jobs_of_a_capped_tenant_leave_anothers_pickup_alone() 
             .unwrap()
     );
     let template = queue.job().await;
-    flood(&queue, template, 10_000).await;
+    flood(queue.pool(), template, 10_000).await;
     let running = queue.claim().await.unwrap();
     assert_eq!(running.tenant, queue.tenant);
     let beside = pickups(&queue, other, file, 200).await;
@@ -151,6 +169,62 @@ async fn f29_ten_thousand_jobs_of_a_capped_tenant_leave_anothers_pickup_alone() 
         .unwrap();
     assert_eq!((default.running, default.queued), (4, 10_001 - 1 - 4));
     invariants(queue.pool()).await;
+}
+
+/// The same on a worker that has a slot left.
+#[tokio::test(flavor = "multi_thread")]
+async fn f29_a_worker_beside_ten_thousand_jobs_of_a_capped_tenant_starts_anothers_at_once() {
+    let mut service = Service::start().await;
+    let pool = service.pool().await;
+    let mut arguments = QUICK.to_vec();
+    arguments.extend(["--slots", "2"]);
+    let worker = service.worker("worker", &arguments);
+    let file = material(&service).await;
+    sqlx::query("update tenants set max_running = 1")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let running = endless_job(&service, &file).await;
+    service.runs_attempt(&running, 1).await;
+    let template = endless_job(&service, &file).await;
+
+    let other = tenants::find_or_create(&pool, "other").await.unwrap();
+    let key = NewKey::new();
+    keys::create(&pool, other, "other", &key.prefix, &key.sha256)
+        .await
+        .unwrap();
+    service.key = Some(key.text);
+    let file = material(&service).await;
+    let job = long_job(&service, &file, 1).await;
+    let alone = waited(&service, &pool, &job).await;
+    flood(
+        &pool,
+        template["id"].as_str().unwrap().parse().unwrap(),
+        10_000,
+    )
+    .await;
+    let job = long_job(&service, &file, 1).await;
+    let beside = waited(&service, &pool, &job).await;
+    println!("a worker took {alone:?} to a job, {beside:?} beside 10,000 of a capped tenant");
+    assert!(beside < alone + Duration::from_secs(2), "{}", worker.log());
+
+    // It was the cap that held the others back, and nothing else.
+    let attempts = || {
+        sqlx::query_scalar::<_, i64>(
+            "select count(*) from attempts a join jobs j on j.id = a.job_id where j.tenant_id <> $1",
+        )
+        .bind(other.0)
+        .fetch_one(&pool)
+    };
+    assert_eq!(attempts().await.unwrap(), 1);
+    sqlx::query("update tenants set max_running = 2")
+        .execute(&pool)
+        .await
+        .unwrap();
+    while attempts().await.unwrap() < 2 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    invariants(&pool).await;
 }
 
 #[tokio::test]
@@ -263,6 +337,84 @@ async fn f30_a_job_that_needs_much_memory_gets_it_in_the_end() {
         "and the small ones go on"
     );
     invariants(queue.pool()).await;
+}
+
+/// Shares of the memory that a worker measures: of two slots each has room for a small job, and a big one needs both.
+#[tokio::test(flavor = "multi_thread")]
+async fn f30_a_worker_keeps_room_for_a_big_job_that_has_waited() {
+    let service = Service::start().await;
+    let pool = service.pool().await;
+    let mut arguments = QUICK.to_vec();
+    arguments.extend(["--slots", "2", "--reserve-ms", "1000"]);
+    let worker = service.worker("worker", &arguments);
+    let file = material(&service).await;
+    sqlx::query("update tenants set paused = true")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let running = endless_job(&service, &file).await;
+    let big = long_job(&service, &file, 1).await;
+    let mut small = Vec::new();
+    for _ in 0..3 {
+        small.push(long_job(&service, &file, 1).await);
+    }
+    let measured = service
+        .until("/v1/workers", "measured worker", |workers| {
+            workers["data"][0]["free_mb"].as_u64() > Some(0)
+        })
+        .await;
+    let free_mb = measured["data"][0]["free_mb"].as_i64().unwrap();
+    // Far from either side: other tests take memory, and give it back.
+    sqlx::query("update jobs set device_mb = case when id = $1::uuid then $2 else $2 / 2 end")
+        .bind(uuid(&big))
+        .bind(free_mb / 5 * 4)
+        .execute(&pool)
+        .await
+        .unwrap();
+    sqlx::query("update tenants set paused = false")
+        .execute(&pool)
+        .await
+        .unwrap();
+    // A small one passes it, however long that takes here: until then it has only just come.
+    loop {
+        sqlx::query("update jobs set run_at = now() where id = $1::uuid")
+            .bind(uuid(&big))
+            .execute(&pool)
+            .await
+            .unwrap();
+        let first = service.get(&service.path(&small[0])).await.ok();
+        if first["started_at"].is_u64() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    // From then on small ones wait for it, though there is room for one.
+    let last = service.path(&small[2]);
+    let kept = |job: &Value| job["queue"]["reason"] == "reserved";
+    service.until(&last, "reserved room", kept).await;
+    service.has_checkpoint(&running).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let waits = service.get(&last).await.ok();
+    assert!(kept(&waits), "{waits}\n{}", worker.log());
+    let waits = service.get(&service.path(&big)).await.ok();
+    assert_eq!(waits["queue"]["reason"], "memory", "{waits}");
+
+    service.ask(&running, "stop").await.ok();
+    for job in small.iter().chain([&running, &big]) {
+        let ended = service.ended(job).await;
+        assert_eq!(outcomes(&ended), ["succeeded"], "{ended}");
+    }
+    let started: Vec<String> = sqlx::query_scalar(
+        "select replace(job_id::text, '-', '') from attempts order by started_at",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    let place = |job: &Value| started.iter().position(|id| id == uuid(job)).unwrap();
+    assert!(place(&small[0]) < place(&big), "{started:?}");
+    assert!(place(&big) < place(&small[2]), "{started:?}");
+    invariants(&pool).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,8 @@ pub(crate) struct Service {
     pub(crate) database_url: String,
     pub(crate) dir: TempDir,
     client: reqwest::Client,
+    /// Goes with every request: that of one tenant, once there are keys.
+    pub(crate) key: Option<String>,
 }
 
 /// An answer, already checked against openapi.yaml.
@@ -129,6 +131,7 @@ impl Service {
             database_url,
             dir,
             client: reqwest::Client::new(),
+            key: None,
         }
     }
 
@@ -191,9 +194,12 @@ impl Service {
         path: &str,
         build: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Answer {
-        let request = self
+        let mut request = self
             .client
             .request(method.clone(), format!("{}{path}", self.url));
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
         let response = build(request).send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes().await.unwrap().to_vec();
