@@ -52,8 +52,8 @@ async fn f04_a_lease_that_is_kept_for_ten_of_its_times_is_never_reaped() {
 /// Another worker and the server look for dead leases all the time.
 #[tokio::test(flavor = "multi_thread")]
 async fn f04_a_job_that_trains_for_ten_lease_times_is_never_reaped() {
-    const LEASE: Duration = Duration::from_millis(1_200);
-    let reaping = ["--lease-ms", "1200", "--reap-ms", "200"];
+    const LEASE: Duration = Duration::from_millis(2_000);
+    let reaping = ["--lease-ms", "2000", "--reap-ms", "200"];
     let mut working = reaping.to_vec();
     working.extend(["--heartbeat-ms", "200"]);
     let service = Service::start_with(&reaping).await;
