@@ -2,6 +2,9 @@
 //!
 //! Functions that the API calls take a tenant and never see another's rows. Functions that workers call take the token
 //! of their claim and write nothing when it is no longer the present one: they answer `None` or `false` then.
+//!
+//! Files and imports are claimed, released and reaped alike, and still by statements of their own: `query!` checks whole ones
+//! only, and no table or column can be a parameter of one.
 
 use std::{str::FromStr, time::Duration};
 
