@@ -51,15 +51,14 @@ impl Notices {
         Subscription {
             receiver: self.sender.subscribe(),
             poll,
-            job: None,
-            awaits: None,
+            about: About::Notified,
         }
     }
 
     /// Hears of every change of this job from now on, and may hear of none.
     pub fn subscribe_to(&self, job: JobId) -> Subscription {
         Subscription {
-            job: Some((Arc::clone(&self.jobs), job)),
+            about: About::Job(Arc::clone(&self.jobs), job),
             ..self.subscribe()
         }
     }
@@ -169,7 +168,7 @@ struct Awaits {
 }
 
 impl Awaits {
-    fn new((jobs, job): (Arc<Awaited>, JobId)) -> Self {
+    fn new(jobs: Arc<Awaited>, job: JobId) -> Self {
         let mut all = jobs.lock();
         let look = all.entry(job).or_default();
         look.waiters += 1;
@@ -196,16 +195,26 @@ impl Drop for Awaits {
 pub struct Subscription {
     receiver: broadcast::Receiver<String>,
     poll: tokio::time::Interval,
-    /// What it is about, until it first waits: most requests never do.
-    job: Option<(Arc<Awaited>, JobId)>,
-    awaits: Option<Awaits>,
+    about: About,
+}
+
+/// What a subscription is about.
+enum About {
+    /// A file or a model: all of these are notified.
+    Notified,
+    /// A job, until the subscription first waits: most requests never do.
+    Job(Arc<Awaited>, JobId),
+    /// A job from then on.
+    AwaitedJob { _awaits: Awaits },
 }
 
 impl Subscription {
     /// Returns when `subject` may have changed: a notice named it, some were missed, or it is time to look again.
     pub async fn changed(&mut self, subject: &str) {
-        if let Some(job) = self.job.take() {
-            self.awaits = Some(Awaits::new(job));
+        if let About::Job(jobs, job) = &self.about {
+            self.about = About::AwaitedJob {
+                _awaits: Awaits::new(Arc::clone(jobs), *job),
+            };
         }
         loop {
             tokio::select! {
