@@ -4,20 +4,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
-rounds=${1:-3}
 . bench/job.sh
+. bench/rounds.sh
 
-ratios=()
-for round in $(seq "$rounds"); do
+turn() {
+    local five
     seconds 5
     five=$took
     seconds 50
-    fifty=$took
-    ratio=$(python3 -c "print(f'{$fifty / $five:.2f}')")
-    echo "round $round: 5 epochs $five s, 50 epochs $fifty s, ratio $ratio"
-    ratios+=("$ratio")
-done
-python3 -c '
-import statistics, sys
-ratios = [float(ratio) for ratio in sys.argv[1:]]
-print(f"ratio: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")' "${ratios[@]}"
+    ratio "5 epochs $five s, 50 epochs $took s" "$took" "$five"
+}
+rounds "${1:-3}"

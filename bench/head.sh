@@ -6,10 +6,18 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
-rounds=${1:-3}
+. bench/job.sh
+. bench/rounds.sh
 sets=("${@:2}")
 [ ${#sets[@]} -gt 0 ] || sets=(clipart dials)
-. bench/job.sh
+
+turn() {
+    local ours theirs
+    seconds 10 "$archive"
+    ours=$took
+    theirs=$(scripts/python.sh bench/head.py "$dir/$set" 10)
+    ratio "rehead $ours s, the tutorial's loop $theirs s" "$theirs" "$ours"
+}
 
 for set in "${sets[@]}"; do
     archive=.deps/demo/clipart.zip
@@ -22,17 +30,5 @@ import data
 print(data.make(sys.argv[1], 1, Path(".deps/demo"), Path(sys.argv[2])))' "$set" "$dir")
     mkdir "$dir/$set"
     python3 -m zipfile -e "$archive" "$dir/$set"
-    ratios=()
-    for round in $(seq "$rounds"); do
-        seconds 10 "$archive"
-        ours=$took
-        theirs=$(scripts/python.sh bench/head.py "$dir/$set" 10)
-        ratio=$(python3 -c "print(f'{$theirs / $ours:.2f}')")
-        echo "$set, round $round: rehead $ours s, the tutorial's loop $theirs s, ratio $ratio"
-        ratios+=("$ratio")
-    done
-    python3 -c '
-import statistics, sys
-ratios = [float(ratio) for ratio in sys.argv[2:]]
-print(f"{sys.argv[1]}: ratio: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")' "$set" "${ratios[@]}"
+    rounds "${1:-3}" "$set"
 done

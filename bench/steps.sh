@@ -3,23 +3,21 @@
 # Usage: steps.sh [ROUNDS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-rounds=${1:-5} threads=2
+. bench/rounds.sh
+threads=2
 cargo build --release --quiet --package rehead-trainer --example steps
+
+turn() {
+    local ours theirs
+    # shellcheck disable=SC2086
+    ours=$(target/release/examples/steps $case)
+    # shellcheck disable=SC2086
+    theirs=$(scripts/python.sh bench/steps.py $case)
+    ratio "rehead $ours, eager PyTorch $theirs" "$ours" "$theirs"
+}
+
 for case in "resnet18 64 32 $threads 12" "tf_efficientnet_lite0 128 16 $threads 8"; do
     read -r architecture side batch _ <<<"$case"
     echo "$architecture, all of it, $side pixels, batches of $batch, AdamW, clipping, $threads threads, images per second"
-    ratios=()
-    for round in $(seq "$rounds"); do
-        # shellcheck disable=SC2086
-        ours=$(target/release/examples/steps $case)
-        # shellcheck disable=SC2086
-        theirs=$(scripts/python.sh bench/steps.py $case)
-        ratio=$(python3 -c "print(f'{$ours / $theirs:.2f}')")
-        echo "round $round: rehead $ours, eager PyTorch $theirs, ratio $ratio"
-        ratios+=("$ratio")
-    done
-    python3 -c '
-import statistics, sys
-ratios = [float(ratio) for ratio in sys.argv[1:]]
-print(f"ratio: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")' "${ratios[@]}"
+    rounds "${1:-5}"
 done
