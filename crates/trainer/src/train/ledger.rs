@@ -123,7 +123,7 @@ fn members(samples: &Samples) -> Vec<(Split, &[usize])> {
 /// trunk that was trained makes all samples of a class alike.
 ///
 /// # Errors
-/// None that is expected.
+/// `Torch`, `OutOfMemory`.
 pub fn originals(samples: &Samples, start: &Features) -> Result<HashMap<usize, usize>, TrainError> {
     let features = |samples: &[usize]| start.of(samples).to_kind(Kind::Float);
     let mut found = HashMap::new();
