@@ -182,6 +182,8 @@ fn descriptions_say_the_parser_s_ranges() {
             "checkpoint_every_seconds",
             limits::CHECKPOINT_SECONDS,
         ),
+        ("TransferBody", "evaluate_every", limits::EPOCHS),
+        ("TransferBody", "evaluate_every", limits::EVALUATION_STEPS),
         ("AdapterBody", "rank", limits::ADAPTER_RANK),
         ("HeadBody", "layers", limits::HEAD_WIDTH),
         ("HyperparametersBody", "n_epochs", limits::EPOCHS),
