@@ -254,7 +254,7 @@ async fn a_head_of_labels_grows(service: &Service, job: &Value) {
     let grown = service.post("/v1/fine_tuning/jobs", &body).await.ok();
     let grown = service.ended(&grown).await;
     assert_eq!(grown["status"], "succeeded", "{grown}");
-    let report = get(service, &grown, "/report").await;
+    let report = service.part(&grown, "/report").await;
     println!("grown: {report}");
     let told = &report["forgetting"];
     let known = told["classes"].as_array().unwrap();
@@ -279,7 +279,7 @@ async fn a_head_of_labels_grows(service: &Service, job: &Value) {
     }
 
     // The start, then every other epoch, and the last; the best by what it asked for.
-    let metrics = get(service, &grown, "/metrics").await;
+    let metrics = service.part(&grown, "/metrics").await;
     let evaluations = metrics["evaluations"].as_array().unwrap();
     let epochs: Vec<u64> = evaluations
         .iter()

@@ -372,7 +372,9 @@ mod tests {
                 ..Usage::default()
             },
         };
-        let time = |recipe, layers: &Layers, earlier| time(recipe, layers, SAMPLES, 10, earlier);
+        let time = |recipe: &Recipe, layers: &Layers, earlier: &[Measured]| {
+            time(recipe, layers, SAMPLES, 10, earlier)
+        };
         assert_eq!(time(&all, &layers, &[]), None);
         let measured = std::slice::from_ref(&earlier);
         let found = time(&all, &layers, measured).unwrap();

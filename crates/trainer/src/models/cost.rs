@@ -40,7 +40,7 @@ pub fn picoseconds_per_mac(trunk: &Trunk, input: &Preprocessing, costs: &[StageC
     let (channels, side) = (i64::from(input.channels), i64::from(input.input_size));
     let images = Tensor::zeros([TIMED, channels, side, side], (Kind::Float, Device::Cpu));
     let extractor = Extractor::new(trunk);
-    let mut run = || {
+    let run = || {
         let since = Instant::now();
         let _features = extractor.features(&images);
         since.elapsed()
