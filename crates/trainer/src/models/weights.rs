@@ -48,6 +48,15 @@ impl WeightsError {
         move |source| Self::Io { path, source }
     }
 
+    /// Whether it says nothing of the file.
+    pub fn lacks_memory(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::OutOfMemory,
+            Self::OutOfMemory(_) => true,
+            Self::Refused { .. } => false,
+        }
+    }
+
     /// Torch does not make the tensor `name`.
     pub(super) fn unmade(name: &str, error: &TchError) -> Self {
         let message = format!("`{name}` cannot be made: {error}");

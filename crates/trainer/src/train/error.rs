@@ -60,14 +60,11 @@ impl TrainError {
     /// of the file.
     pub fn of_weights(error: WeightsError, wrong: impl FnOnce(String) -> Self) -> Self {
         match error {
-            WeightsError::Refused { message, .. } => wrong(message),
-            WeightsError::OutOfMemory(message) => Self::OutOfMemory(message),
-            WeightsError::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => {
-                Self::OutOfMemory(source.to_string())
-            }
+            error if error.lacks_memory() => Self::OutOfMemory(error.to_string()),
             WeightsError::Io { path, source } => {
                 Self::io(format!("cannot read {}", path.display()))(source)
             }
+            other => wrong(other.to_string()),
         }
     }
 

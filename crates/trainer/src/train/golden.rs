@@ -25,13 +25,18 @@ impl Golden {
     /// Reads the golden file of a bundle.
     ///
     /// # Errors
-    /// `ExportMismatch` when it is not one, `Io`, `OutOfMemory`.
+    /// `ExportMismatch` when it is not there, or not one, `OutOfMemory`.
     pub fn read(bundle: &Path) -> Result<Self, TrainError> {
         let wrong = |what: String| {
             TrainError::ExportMismatch(format!("`{GOLDEN}` of the exported bundle: {what}"))
         };
-        let mut tensors = weights::read_safetensors(&bundle.join(GOLDEN))
-            .map_err(|error| TrainError::of_weights(error, wrong))?;
+        let mut tensors = weights::read_safetensors(&bundle.join(GOLDEN)).map_err(|error| {
+            if error.lacks_memory() {
+                TrainError::OutOfMemory(error.to_string())
+            } else {
+                wrong(error.to_string())
+            }
+        })?;
         let mut take = |name: &str, dimensions: usize| {
             let tensor = tensors.remove(name).filter(|tensor| {
                 tensor.dim() == dimensions && tensor.kind() == Kind::Float && tensor.size()[0] > 0
@@ -84,13 +89,11 @@ impl Golden {
 /// Loads a bundle from its files and compares. Returns the difference, as `Golden::compare`.
 ///
 /// # Errors
-/// `ExportMismatch`: it does not load, or gives other logits. `Io`, `Torch`, `OutOfMemory`.
+/// `ExportMismatch`: it does not load, or gives other logits. `Torch`, `OutOfMemory`.
 pub fn verify(folder: &Path) -> Result<f64, TrainError> {
     let golden = Golden::read(folder)?;
     let bundle = Bundle::load(folder).map_err(|error| match error {
-        error @ (TrainError::Io { .. } | TrainError::OutOfMemory(_) | TrainError::Torch(_)) => {
-            error
-        }
+        error @ (TrainError::OutOfMemory(_) | TrainError::Torch(_)) => error,
         other => TrainError::ExportMismatch(format!("the exported bundle does not load: {other}")),
     })?;
     golden.compare("the exported bundle", |images| Ok(bundle.logits(images)))
