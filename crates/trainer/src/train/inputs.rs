@@ -254,8 +254,12 @@ impl Inputs {
             };
             parts.extend(altered);
         }
+        let table = match &parts[..] {
+            [plain] => plain.shallow_clone(),
+            all => Tensor::cat(all, 0),
+        };
         Ok(Some(Self::Features(Features {
-            table: Tensor::cat(&parts, 0).to_device(run.device),
+            table: table.to_device(run.device),
             views,
             places: run.samples.train.iter().copied().zip(0..).collect(),
         })))
