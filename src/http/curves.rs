@@ -86,7 +86,7 @@ pub(super) fn svg(curves: &Curves<'_>) -> String {
             .iter()
             .any(|metrics| metrics.get(metric).is_some())
     };
-    let (label, names) = if has(Metric::ValidMeanAveragePrecision) {
+    let (label, mut names) = if has(Metric::ValidMeanAveragePrecision) {
         (
             "precision, F1",
             [
@@ -111,6 +111,10 @@ pub(super) fn svg(curves: &Curves<'_>) -> String {
             ],
         )
     };
+    // Measured only where it chooses: it must be seen then.
+    if has(Metric::ValidRocAuc) {
+        names[1] = (Metric::ValidRocAuc, "ROC-AUC");
+    }
     let [first, second] = names.map(|(metric, name)| (name, evaluated(metric)));
     let of_task = [
         Line {
@@ -362,6 +366,29 @@ mod tests {
         let thin = thinned(&points);
         assert!(thin.len() <= POINTS);
         assert!(thin.iter().all(|point| (point.1 - 2.0).abs() < 1e-12));
+    }
+
+    #[test]
+    fn what_chooses_is_drawn() {
+        let evaluated = |valid_roc_auc| Metrics {
+            step: 1,
+            valid_accuracy: Some(0.5),
+            valid_balanced_accuracy: Some(0.5),
+            valid_roc_auc,
+            ..Metrics::default()
+        };
+        let drawn = |evaluations: &[Metrics]| {
+            svg(&Curves {
+                title: "mine",
+                train_loss: Vec::new(),
+                evaluations,
+                best_step: None,
+            })
+        };
+        let names =
+            |picture: &str| ["balanced accuracy", "ROC-AUC"].map(|name| picture.contains(name));
+        assert_eq!(names(&drawn(&[evaluated(None)])), [true, false]);
+        assert_eq!(names(&drawn(&[evaluated(Some(0.7))])), [false, true]);
     }
 
     #[test]
