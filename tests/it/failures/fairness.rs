@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rehead::{
     db::{
         keys,
-        queue::{self, Claimed, DEFAULT_CLASS, Offer, Trace},
+        queue::{self, Claimed, DEFAULT_CLASS, Offer},
         tenants::{self, Change, TenantId},
     },
     domain::{
@@ -21,25 +21,15 @@ use sqlx::PgPool;
 use crate::support::{
     attempts::{QUICK, endless_job, long_job, material, outcomes, uuid},
     postgres::invariants,
-    queue::{HOUR, Queue, new_model},
+    queue::{HOUR, Queue},
     service::Service,
 };
 
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 
 async fn end(queue: &Queue, claimed: &Claimed) {
-    let model = new_model(claimed);
-    let (job, token) = (claimed.job, claimed.token);
-    let trace = Trace::default();
-    let ended = queue::finish(
-        queue.pool(),
-        job,
-        token,
-        &Outcome::Succeeded,
-        Some(&model),
-        &trace,
-    );
-    ended.await.unwrap().unwrap();
+    let ended = queue.end(claimed, &Outcome::Succeeded).await;
+    ended.unwrap();
 }
 
 /// Enqueues and claims jobs of one tenant, one after the other; each claim's time, sorted.

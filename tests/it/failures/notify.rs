@@ -7,7 +7,7 @@ use rehead::{
     db::{
         self, channel,
         jobs::JobProgress,
-        queue::{self, Records, Trace},
+        queue::{self, Records},
         workers::{self, NewWorker},
     },
     domain::{
@@ -19,7 +19,7 @@ use sqlx::postgres::PgListener;
 
 use crate::support::{
     attempts::{QUICK, long_job, material, outcomes},
-    queue::{HOUR, Queue, checkpoint, new_model},
+    queue::{HOUR, Queue, checkpoint},
     service::Service,
 };
 
@@ -113,18 +113,7 @@ async fn f14_a_job_that_runs_notifies_nobody() {
         .await
         .unwrap()
         .unwrap();
-    let model = new_model(&claimed);
-    queue::finish(
-        pool,
-        job,
-        claimed.token,
-        &Outcome::Succeeded,
-        Some(&model),
-        &Trace::default(),
-    )
-    .await
-    .unwrap()
-    .unwrap();
+    queue.end(&claimed, &Outcome::Succeeded).await.unwrap();
     assert_eq!(heard(&mut listener).await, Vec::<String>::new());
     let triggers: Vec<String> = sqlx::query_scalar(
         "select distinct tgrelid::regclass::text from pg_trigger join pg_proc on pg_proc.oid = tgfoid

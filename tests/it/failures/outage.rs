@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use rehead::{
-    db::queue::{self, Trace},
+    db::queue,
     domain::{id::WorkerId, job::Outcome},
 };
 use serde_json::Value;
@@ -17,7 +17,7 @@ use crate::{
         attempts::{QUICK, endless_job, long_job, material, outcomes},
         postgres::invariants,
         process::Process,
-        queue::{HOUR, Queue, claim, new_model},
+        queue::{HOUR, Queue, claim},
         service::Service,
     },
 };
@@ -184,18 +184,7 @@ async fn f15_a_postgres_that_dies_while_dead_leases_are_reaped_strands_nothing()
         .await
         .unwrap();
     while let Some(claimed) = claim(queue.pool(), WorkerId::new(), HOUR).await {
-        let model = new_model(&claimed);
-        let (job, token) = (claimed.job, claimed.token);
-        let trace = Trace::default();
-        let done = queue::finish(
-            queue.pool(),
-            job,
-            token,
-            &Outcome::Succeeded,
-            Some(&model),
-            &trace,
-        );
-        done.await.unwrap().unwrap();
+        queue.end(&claimed, &Outcome::Succeeded).await.unwrap();
     }
     let ended: i64 = sqlx::query_scalar("select count(*) from jobs where status = 'succeeded'")
         .fetch_one(queue.pool())
