@@ -6,7 +6,7 @@ use std::{
 };
 
 use rehead::{
-    db::queue::{self, Trace},
+    db::queue,
     domain::{
         id::WorkerId,
         job::{JobStatus, Outcome},
@@ -16,7 +16,7 @@ use rehead::{
 use crate::support::{
     attempts::{endless_job, material, outcomes},
     postgres::invariants,
-    queue::{Queue, claim, new_model},
+    queue::{Queue, claim, skip_backoff},
     service::Service,
 };
 
@@ -127,33 +127,19 @@ async fn f02_f03_a_finish_and_a_reaper_at_once_end_an_attempt_once() {
     let lane = || async {
         while races.fetch_add(1, Ordering::Relaxed) < RACES {
             let Some(claimed) = claim(pool, WorkerId::new(), AT_ONCE).await else {
-                sqlx::query(
-                    "update jobs set run_at = now() where id in (
-                        select id from jobs where status = 'queued' and run_at > now() for update skip locked)",
-                )
-                .execute(pool)
-                .await
-                .unwrap();
+                skip_backoff(pool).await;
                 continue;
             };
             // Most ends put the job back, so that it can be raced for again.
             let succeed = claimed.token % 100 == 99;
-            let (outcome, model) = if succeed {
-                (Outcome::Succeeded, Some(new_model(&claimed)))
+            let outcome = if succeed {
+                Outcome::Succeeded
             } else {
-                (Outcome::Yielded, None)
+                Outcome::Yielded
             };
-            let trace = Trace::default();
-            let finish = queue::finish(
-                pool,
-                claimed.job,
-                claimed.token,
-                &outcome,
-                model.as_ref(),
-                &trace,
-            );
+            let finish = queue.end(&claimed, &outcome);
             let (ended, lost) = tokio::join!(finish, queue::reap(pool, AT_ONCE));
-            finished.fetch_add(u64::from(ended.unwrap().is_some()), Ordering::Relaxed);
+            finished.fetch_add(u64::from(ended.is_some()), Ordering::Relaxed);
             reaped.fetch_add(u64::from(lost.unwrap().is_some()), Ordering::Relaxed);
         }
     };

@@ -5,10 +5,10 @@ use rehead::{
     domain::job::{JobStatus, Outcome},
 };
 
-use super::{AT_ONCE, retryable, skip_backoff};
+use super::{AT_ONCE, retryable};
 use crate::support::{
     postgres::invariants,
-    queue::{Queue, claim},
+    queue::{Queue, claim, skip_backoff},
 };
 
 #[tokio::test]

@@ -11,10 +11,10 @@ use rehead::{
     },
 };
 
-use super::{AT_ONCE, retryable, skip_backoff};
+use super::{AT_ONCE, retryable};
 use crate::support::{
     postgres::invariants,
-    queue::{HOUR, Queue, checkpoint, claim, usable},
+    queue::{HOUR, Queue, checkpoint, claim, skip_backoff, usable},
 };
 
 #[tokio::test]

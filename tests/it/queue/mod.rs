@@ -19,7 +19,6 @@ use rehead::{
         job::{JobStatus, Outcome},
     },
 };
-use sqlx::PgPool;
 
 use crate::support::queue::Queue;
 
@@ -31,18 +30,6 @@ async fn status(queue: &Queue, job: JobId) -> JobStatus {
         .unwrap()
         .unwrap()
         .status
-}
-
-/// Makes jobs that wait after a failure claimable now.
-async fn skip_backoff(pool: &PgPool) {
-    // Several call it at once: whatever another has its hands on is another's.
-    sqlx::query(
-        "update jobs set run_at = now() where id in (
-            select id from jobs where status = 'queued' and run_at > now() for update skip locked)",
-    )
-    .execute(pool)
-    .await
-    .unwrap();
 }
 
 fn retryable(message: &str) -> Outcome {

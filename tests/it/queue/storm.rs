@@ -16,10 +16,10 @@ use rehead::{
     },
 };
 
-use super::{AT_ONCE, retryable, skip_backoff};
+use super::{AT_ONCE, retryable};
 use crate::support::{
     postgres::invariants,
-    queue::{Queue, checkpoint, claim},
+    queue::{Queue, checkpoint, claim, skip_backoff},
 };
 
 /// One worker of the storm: does to a claimed job whatever `dice` says, with a lease that may be born dead.
