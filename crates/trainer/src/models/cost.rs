@@ -2,7 +2,7 @@
 //! stay in memory for the gradient. What stays is counted by each operation's rule, which is autograd's, but for small
 //! tensors such as a normalisation's statistics.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
 
@@ -13,8 +13,11 @@ use super::{
 };
 use crate::domain::base_model::{Preprocessing, StageCost};
 
-/// Images that are timed together.
-const TIMED: i64 = 8;
+/// Images that are timed together, at most: fewer of a large network, so that an import does not wait for it.
+const TIMED: u64 = 8;
+const TIMED_MACS: u64 = 8_000_000_000;
+/// What is timed once only.
+const LONG: Duration = Duration::from_millis(500);
 
 /// The costs of a trunk's stages, in order, for one image of the input that it was built for.
 pub fn of_stages(trunk: &Trunk, input: &Preprocessing) -> Vec<StageCost> {
@@ -33,21 +36,26 @@ pub fn of_stages(trunk: &Trunk, input: &Preprocessing) -> Vec<StageCost> {
         .collect()
 }
 
-/// Time of a multiplication in this trunk, in picoseconds: in its fast form, over a few images together, after as many for
-/// nothing. A guess at what other machines and batches will take, and better than none.
+/// Time of a multiplication in this trunk, in picoseconds: in its fast form, over a few images together, and again where the
+/// first time, which makes ready, took no time to speak of. A guess at what other machines and batches will take, and better than none.
 pub fn picoseconds_per_mac(trunk: &Trunk, input: &Preprocessing, costs: &[StageCost]) -> u64 {
     let _no_grad = tch::no_grad_guard();
     let (channels, side) = (i64::from(input.channels), i64::from(input.input_size));
-    let images = Tensor::zeros([TIMED, channels, side, side], (Kind::Float, Device::Cpu));
+    let all = costs.iter().map(|cost| cost.macs).sum::<u64>().max(1);
+    let count = (TIMED_MACS / all).clamp(1, TIMED);
+    let images = Tensor::zeros(
+        [count.cast_signed(), channels, side, side],
+        (Kind::Float, Device::Cpu),
+    );
     let extractor = Extractor::new(trunk);
     let run = || {
         let since = Instant::now();
         let _features = extractor.features(&images);
         since.elapsed()
     };
-    run();
-    let macs = TIMED as u64 * costs.iter().map(|cost| cost.macs).sum::<u64>();
-    (run().as_secs_f64() * 1e12 / macs.max(1) as f64) as u64
+    let first = run();
+    let took = if first < LONG { run() } else { first };
+    (took.as_secs_f64() * 1e12 / (count * all) as f64) as u64
 }
 
 fn of_block(block: &Block, x: &Tensor, cost: &mut StageCost) -> Tensor {

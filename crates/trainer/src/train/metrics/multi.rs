@@ -67,7 +67,7 @@ impl MultiLabel {
 
     fn threshold(&self, class: usize) -> f64 {
         let scores = self.probabilities(class);
-        let support = self.counts(class, EVEN).support;
+        let support = self.support(class);
         let groups = ranking::ascending(&scores);
         let (mut hits, mut called) = (0, 0);
         let mut best: Option<(f64, f64)> = None;
