@@ -35,7 +35,7 @@ setup: ## Bring what is missing: system tools, libtorch for the CPU, Postgres' p
 setup-cuda: ## The same, and the CUDA parts of libtorch (about 2.5 GB more)
 	@scripts/setup.sh cuda
 
-demo-data: ## Bring the demo's weights and pictures (0.2 GB)
+demo-data: ## Bring the demo's weights and images (0.2 GB)
 	@scripts/demo-data.sh
 
 build: setup ## Build target/release/rehead and the trainer beside it

@@ -1,5 +1,5 @@
 """The loop of PyTorch's transfer-learning tutorial with a fixed feature extractor ("ConvNet as fixed feature extractor"):
-each epoch decodes, transforms and runs the frozen network on every picture, then steps the new last layer; then validates.
+each epoch decodes, transforms and runs the frozen network on every image, then steps the new last layer; then validates.
 Usage: head.py FOLDER EPOCHS. Says its seconds."""
 
 import sys
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 BATCH = 32
-# Of transparency and of large pictures: the demo's are what they are.
+# Of transparency and of large images: the demo's are what they are.
 warnings.simplefilter("ignore")
 start = time.perf_counter()
 folder, epochs = Path(sys.argv[1]), int(sys.argv[2])
@@ -25,7 +25,7 @@ config = timm.data.resolve_model_data_config(network)
 optimizer = torch.optim.SGD(network.classifier.parameters(), lr=0.001, momentum=0.9)
 
 
-class Pictures(torch.utils.data.Dataset):
+class Images(torch.utils.data.Dataset):
     def __init__(self, paths, is_training):
         self.paths = paths
         self.transform = timm.data.create_transform(**config, is_training=is_training, auto_augment=None)
@@ -35,15 +35,15 @@ class Pictures(torch.utils.data.Dataset):
 
     def __getitem__(self, place):
         path = self.paths[place]
-        with Image.open(path) as picture:
-            return self.transform(picture.convert("RGB")), classes.index(path.parent.name)
+        with Image.open(path) as image:
+            return self.transform(image.convert("RGB")), classes.index(path.parent.name)
 
 
 loaders = {
     "train": torch.utils.data.DataLoader(
-        Pictures([path for i, path in enumerate(paths) if i % 5], True), BATCH, shuffle=True, num_workers=2
+        Images([path for i, path in enumerate(paths) if i % 5], True), BATCH, shuffle=True, num_workers=2
     ),
-    "val": torch.utils.data.DataLoader(Pictures(paths[::5], False), BATCH, num_workers=2),
+    "val": torch.utils.data.DataLoader(Images(paths[::5], False), BATCH, num_workers=2),
 }
 for _ in range(epochs):
     for phase, loader in loaders.items():

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A head over a frozen trunk, 10 epochs: a job, from POST to model, beside the loop of PyTorch's transfer-learning tutorial,
-# which decodes every picture and runs the frozen trunk on it in every epoch. On the demo's pictures, of which some are large,
+# A head over a frozen backbone, 10 epochs: a job, from POST to model, beside the loop of PyTorch's transfer-learning tutorial,
+# which decodes every image and runs the frozen backbone on it in every epoch. On the demo's images, of which some are large,
 # and on small ones that bench/recipes/data.py draws. They take turns, and each round gives one ratio.
 # Usage: head.sh [ROUNDS [SET]...]; SET is clipart or dials.
 set -euo pipefail

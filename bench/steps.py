@@ -14,9 +14,9 @@ half = sys.argv[6:] == ["bfloat16"]
 torch.set_num_threads(threads)
 network = timm.create_model(architecture, num_classes=CLASSES).train()
 head = list(network.get_classifier().parameters())
-trunk = [one for one in network.parameters() if all(one is not other for other in head)]
-matrices = [one for one in trunk if one.dim() >= 2]
-vectors = [one for one in trunk if one.dim() < 2]
+backbone = [one for one in network.parameters() if all(one is not other for other in head)]
+matrices = [one for one in backbone if one.dim() >= 2]
+vectors = [one for one in backbone if one.dim() < 2]
 optimizer = torch.optim.AdamW(
     [
         {"params": matrices, "lr": 1e-4, "weight_decay": 0.01},

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Which base model to start from: those for a task, a job over each one's frozen trunk, and how well its features fit. After
+# Which base model to start from: those for a task, a job over each one's frozen backbone, and how well its features fit. After
 # fine_tune.sh. Register more base models, and there is more to choose from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,7 +13,7 @@ data=$(get "$api/files?limit=100" | grep -o '"id": *"file-[0-9a-f]*", *"object":
 
 jobs=()
 for model in $(get "$api/models?owned_by=base&source_task=image+classification" | grep -o '"id": *"[^"]*"' | cut -d'"' -f4); do
-    # With everything frozen, pictures run through the trunk once; the head takes seconds.
+    # With everything frozen, images run through the backbone once; the head takes seconds.
     id=$(get "$api/fine_tuning/jobs" --json '{"model": "'"$model"'", "training_file": "'"$data"'", "seed": 7,
         "method": {"type": "transfer", "transfer": {"freeze": "all"}}}' | grep -o 'ftjob-[0-9a-f]*' | head -1)
     echo "$model: $(finished "$id")"

@@ -13,5 +13,5 @@ alter table attempts add column trained_samples bigint;
 alter table attempts add column training_seconds double precision;
 comment on column attempts.peak_bytes is
     'Most memory of the trainer''s process on a CPU; null where it was not measured, or the attempt did not end in order.';
-comment on column attempts.prepared_samples is 'Samples decoded, and run through a frozen trunk, in preparing_seconds.';
+comment on column attempts.prepared_samples is 'Samples decoded, and run through a frozen backbone, in preparing_seconds.';
 comment on column attempts.trained_samples is 'Samples of optimizer steps in training_seconds, evaluations included.';

@@ -17,7 +17,7 @@ create table job_samples (
     constraint job_samples_sample_range check (sample >= 0)
 );
 create index job_samples_by_loss on job_samples (job_id, loss desc, sample);
-comment on table job_samples is 'domain::ledger::SampleRecord, a row each. Written by the attempt that ends the job.';
+comment on table job_samples is 'domain::sample_report::SampleRecord, a row each. Written by the attempt that ends the job.';
 comment on column job_samples.sample is 'Its number through the training file, then the validation file, each sorted by path.';
 comment on column job_samples.label is 'A class, a list of classes, or a number, as the task has it; prediction likewise.';
 comment on column job_samples.probability is 'Of the predicted class, calibrated; null where the task has no single one.';

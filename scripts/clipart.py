@@ -1,4 +1,4 @@
-"""Makes the demo's data set of the unpacked openclipart-png package: clipart.zip, a folder per class, and three pictures
+"""Makes the demo's data set of the unpacked openclipart-png package: clipart.zip, a folder per class, and three images
 held out in unseen/, one of each of three classes, for the trained model to see first. The same bytes every time.
 
 Usage: clipart.py DEMO_FOLDER
@@ -10,14 +10,14 @@ import zipfile
 from pathlib import Path
 
 CLASSES = ["animals", "buildings", "food", "people", "plants", "transportation"]
-LEFT_OUT = {"aiga-symbols", "roadsigns", "smilies"}  # pictograms: no pictures of what their folder says
+LEFT_OUT = {"aiga-symbols", "roadsigns", "smilies"}  # pictograms: no images of what their folder says
 HELD_OUT = {"animals", "food", "transportation"}
 IMAGES = 1379
 
 
 def main(demo: Path) -> None:
     source = demo / "openclipart/usr/share/openclipart/png"
-    found = {name: pictures(source / name) for name in CLASSES}
+    found = {name: images(source / name) for name in CLASSES}
     total = sum(map(len, found.values()))
     assert total == IMAGES, f"{total} images under {source}, expected {IMAGES}"
 
@@ -36,8 +36,8 @@ def main(demo: Path) -> None:
     print(f"{demo / 'clipart.zip'}: {total - len(HELD_OUT)} images of {len(CLASSES)} classes; {len(HELD_OUT)} held out")
 
 
-def pictures(folder: Path) -> list[Path]:
-    """Every picture below a folder, but for the pictograms, in the order of their paths' bytes."""
+def images(folder: Path) -> list[Path]:
+    """Every image below a folder, but for the pictograms, in the order of their paths' bytes."""
     paths = [path for path in folder.rglob("*.png") if not LEFT_OUT & set(path.parts)]
     return sorted(paths, key=lambda path: os.fsencode(path))
 

@@ -71,7 +71,7 @@ phase "set-up"
 make --no-print-directory build
 phase "build"
 make --no-print-directory demo-data
-phase "data: weights and pictures"
+phase "data: weights and images"
 
 say "A service of its own"
 # Of an earlier demo; root's Postgres may live elsewhere and says where.
@@ -121,7 +121,7 @@ printf '\n'
 ask curl "$url/v1/fine_tuning/jobs/$job/curves.svg" --output "$out/curves.svg"
 if command -v rsvg-convert >/dev/null; then rsvg-convert --zoom 2 "$out/curves.svg" --output "$out/curves.png"; fi
 
-say "5. Pictures that it never saw: ${out%/}'s are $(cd .deps/demo/unseen && echo *)"
+say "5. Images that it never saw: ${out%/}'s are $(cd .deps/demo/unseen && echo *)"
 images=()
 for image in .deps/demo/unseen/*; do images+=(-F "image=@$image"); done
 ask curl "$url/v1/models/$model/predict" "${images[@]}"
@@ -148,7 +148,7 @@ sort -k2 -k1nr "$out/memory" | awk '{
     if (name in seen) next
     seen[name] = 1
     if (name == "rehead up") name = "rehead up             API and worker in one process"
-    if (name == "rehead-trainer spare") name = "rehead-trainer        checks data, trains"
+    if (name == "rehead-trainer warm-trainer") name = "rehead-trainer        checks data, trains"
     if (name == "rehead-trainer infer") name = "rehead-trainer infer  predicts"
     printf "%5d MB  %s\n", $1 / 1024, name
 }'
@@ -169,5 +169,5 @@ What to try next
   $rehead up --data-dir $out/data      the same service again, with the model in it; then open /docs
   $rehead predict --model $model YOUR.png
   $rehead submit --model efficientnet_lite0 --data YOUR.zip --freeze last_stages=1 --epochs 10 --watch
-  README.md                                        the same steps with pictures of your own
+  README.md                                        the same steps with images of your own
 E2

@@ -1,6 +1,6 @@
 //! Starting a child (`rehead-trainer …`) and talking to it in JSON lines. A child has its own process group, an empty
 //! environment and no terminal; it is killed when this process ends, however it ends. Shared by the server (one
-//! inference child) and the worker (one trainer for each attempt, one inspector for each file).
+//! inference child) and the worker (one trainer for each attempt, one validation process for each file).
 
 use std::{
     collections::VecDeque,

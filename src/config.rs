@@ -289,7 +289,7 @@ impl Timing {
     }
 }
 
-/// Bounds on uploaded data, enforced by the inspector.
+/// Bounds on uploaded data, enforced by the validation process.
 #[derive(Debug, Clone, Args)]
 pub struct DataLimits {
     /// Entries of an archive

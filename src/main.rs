@@ -80,7 +80,7 @@ enum Command {
     /// Run the trainer on a job folder, by hand
     Train { folder: std::path::PathBuf },
     /// Validate a data set or weights in a folder, by hand
-    Inspect { folder: std::path::PathBuf },
+    Validate { folder: std::path::PathBuf },
     /// Load an unpacked bundle and compare it with its golden logits, by hand
     Verify { folder: std::path::PathBuf },
     /// Answer predictions on standard input, by hand
@@ -112,7 +112,7 @@ fn main() -> ExitCode {
         Command::Predict(args) => commands::client(client::predict::run(&args)),
         Command::Export(args) => commands::client(client::export::run(&args)),
         Command::Train { folder } => commands::child("train", Some(&folder)),
-        Command::Inspect { folder } => commands::child("inspect", Some(&folder)),
+        Command::Validate { folder } => commands::child("validate", Some(&folder)),
         Command::Verify { folder } => commands::child("verify", Some(&folder)),
         Command::Infer => commands::child("infer", None),
     };

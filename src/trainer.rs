@@ -12,8 +12,8 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use rehead_domain::{
-    progress::{Failure, Inspected, Progress, Verified, exit},
-    work::{Assignment, InspectPlan, PLAN, SelfTested},
+    progress::{Failure, Progress, Validated, Verified, exit},
+    work::{Assignment, PLAN, SelfTested, ValidatePlan},
 };
 use rehead_trainer::{
     data,
@@ -22,11 +22,11 @@ use rehead_trainer::{
         error::TrainError,
         golden, infer,
         protocol::{Ending, Reporter, Stop},
-        run, spare, torchscript,
+        run, torchscript, warm_trainer,
     },
 };
 
-/// Trains, inspects uploads and predicts, as a child of `rehead`; can also be run by hand.
+/// Trains, validates uploads and predicts, as a child of `rehead`; can also be run by hand.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -43,8 +43,8 @@ enum Command {
         #[arg(long)]
         detached: bool,
     },
-    /// Runs the inspection plan in FOLDER: validates a data set, or converts weights
-    Inspect { folder: PathBuf },
+    /// Runs the validation plan in FOLDER: validates a data set, or converts weights
+    Validate { folder: PathBuf },
     /// Loads the bundle in FOLDER and compares with its golden logits; or the TorchScript that was made of it
     Verify {
         folder: PathBuf,
@@ -56,7 +56,7 @@ enum Command {
     /// Answers requests to predict, one JSON object a line, until standard input is closed
     Infer,
     /// Loads what is slow to load, computes something, then waits for one line that says what to become
-    Spare {
+    WarmTrainer {
         /// auto, cpu, cuda:0
         #[arg(long, default_value = "auto")]
         device: String,
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
             folder,
             detached: false,
         } => train(&folder, io::stdin(), false),
-        Command::Inspect { folder } => inspect(&folder),
+        Command::Validate { folder } => validate(&folder),
         Command::Verify { folder, script } => verify(|| match &script {
             Some(script) => torchscript::verify(&folder, script),
             None => golden::verify(&folder),
@@ -86,13 +86,13 @@ fn main() -> ExitCode {
             Ok(()) => exit::DONE,
             Err(error) => failed(&error),
         },
-        Command::Spare { device } => spare(&device),
+        Command::WarmTrainer { device } => warm_trainer(&device),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-fn spare(device: &str) -> i32 {
-    let tested = catch_unwind(AssertUnwindSafe(|| spare::warm(device)))
+fn warm_trainer(device: &str) -> i32 {
+    let tested = catch_unwind(AssertUnwindSafe(|| warm_trainer::warm(device)))
         .unwrap_or_else(|payload| Err(TrainError::from_panic(&*payload)));
     let outcome = tested.map_err(|error| error.failure());
     let (is_fit, line) = (outcome.is_ok(), SelfTested { outcome });
@@ -105,9 +105,9 @@ fn spare(device: &str) -> i32 {
         return code_of(true);
     }
     let mut input = BufReader::new(io::stdin());
-    match spare::assignment(&mut input) {
+    match warm_trainer::assignment(&mut input) {
         Ok(Some(Assignment::Train { folder })) => train(&folder, input, false),
-        Ok(Some(Assignment::Inspect { folder })) => inspect(&folder),
+        Ok(Some(Assignment::Validate { folder })) => validate(&folder),
         Ok(None) => exit::DONE,
         Err(error) => failed(&error),
     }
@@ -168,21 +168,21 @@ fn verify(check: impl FnOnce() -> Result<f64, TrainError>) -> i32 {
     }
 }
 
-fn inspect(folder: &Path) -> i32 {
-    let inspected = catch_unwind(AssertUnwindSafe(|| run_inspection(folder)))
-        .unwrap_or_else(|payload| Inspected::Failed(TrainError::from_panic(&*payload).failure()));
+fn validate(folder: &Path) -> i32 {
+    let validated = catch_unwind(AssertUnwindSafe(|| run_validation(folder)))
+        .unwrap_or_else(|payload| Validated::Failed(TrainError::from_panic(&*payload).failure()));
     let mut out = io::stdout().lock();
-    let said = serde_json::to_writer(&mut out, &inspected)
+    let said = serde_json::to_writer(&mut out, &validated)
         .map_err(io::Error::from)
         .and_then(|()| writeln!(out));
-    match inspected {
+    match validated {
         _ if said.is_err() => code_of(true),
-        Inspected::Failed(Failure { retryable, .. }) => code_of(retryable),
-        Inspected::Accepted | Inspected::Refused { .. } => exit::DONE,
+        Validated::Failed(Failure { retryable, .. }) => code_of(retryable),
+        Validated::Accepted | Validated::Refused { .. } => exit::DONE,
     }
 }
 
-fn run_inspection(folder: &Path) -> Inspected {
+fn run_validation(folder: &Path) -> Validated {
     let path = folder.join(PLAN);
     let plan = fs::read(&path)
         .map_err(TrainError::io(format!("cannot read {}", path.display())))
@@ -190,12 +190,12 @@ fn run_inspection(folder: &Path) -> Inspected {
             serde_json::from_slice(&text).map_err(|error| TrainError::Plan(error.to_string()))
         });
     match plan {
-        Ok(InspectPlan::Dataset {
+        Ok(ValidatePlan::Dataset {
             input,
             limits,
             threads,
-        }) => data::inspect::run(&input, &limits, threads as usize, folder),
-        Ok(InspectPlan::Weights {
+        }) => data::validate::run(&input, &limits, threads as usize, folder),
+        Ok(ValidatePlan::Weights {
             input,
             architecture,
             max_bytes,
@@ -215,14 +215,14 @@ fn run_inspection(folder: &Path) -> Inspected {
                     .map(io::Error::kind)
                     .any(|kind| kind == io::ErrorKind::StorageFull);
                 let code = if full { "storage_full" } else { "io_error" };
-                Inspected::Failed(Failure {
+                Validated::Failed(Failure {
                     code: code.to_owned(),
                     message: format!("{error:#}"),
                     retryable: true,
                 })
             })
         }
-        Err(error) => Inspected::Failed(error.failure()),
+        Err(error) => Validated::Failed(error.failure()),
     }
 }
 

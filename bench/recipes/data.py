@@ -1,14 +1,14 @@
 """The recipe benchmark's data: for each set and seed a zip with train/, val/ and test/, a folder per class, or with a
 manifest. The same bytes every time.
 
-- clipart: the demo's pictures, six classes; 60 % train, 15 % validate, 25 % test.
+- clipart: the demo's images, six classes; 60 % train, 15 % validate, 25 % test.
 - fashion: Fashion-MNIST, ten classes; of each, 80 train, 20 validate, 50 of its own test file test.
 - dials: drawn here; the class is the direction of a dial's hand, one of eight. Networks learn to look away from direction, so
   frozen features know little of it. Of each class, 60 train, 15 validate, 40 test.
 - turns: dials whose hand points anywhere; the number is how far east, from -1 to 1. 480 train, 120 validate, 320 test.
 - hands: dials with two hands; the labels are both their directions. As many.
 
-`fashion-20` is fashion with 20 pictures of each class to train on and 5 to validate, from the same draw; the test split is
+`fashion-20` is fashion with 20 images of each class to train on and 5 to validate, from the same draw; the test split is
 the whole set's.
 
 Only Python's standard library.
@@ -31,21 +31,21 @@ def make(name: str, seed: int, demo: Path, folder: Path) -> Path:
     archive = folder / f"{name}-{seed}.zip"
     if not archive.exists():
         whole, _, few = name.partition("-")
-        pictures = SETS[whole](random.Random(f"{whole} {seed}"), demo)
+        images = SETS[whole](random.Random(f"{whole} {seed}"), demo)
         if few:
-            pictures = fewer(pictures, {"train": int(few), "val": max(2, int(few) // 4)})
+            images = fewer(images, {"train": int(few), "val": max(2, int(few) // 4)})
         part = archive.with_suffix(".part")
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as out:
-            for path, data in pictures:
+            for path, data in images:
                 out.writestr(zipfile.ZipInfo(path), data)
         part.rename(archive)
     return archive
 
 
-def fewer(pictures, most):
+def fewer(images, most):
     """At most so many of each class in these parts."""
     taken = {}
-    for path, data in pictures:
+    for path, data in images:
         folder = path.rsplit("/", 1)[0]
         taken[folder] = taken.get(folder, 0) + 1
         if taken[folder] <= most.get(folder.split("/")[0], taken[folder]):
@@ -120,7 +120,7 @@ MEASURED = {"train": 480, "validation": 120, "test": 320}
 
 
 def dial(dice, angles):
-    """A round dial of any colours, size and place, with hands at these angles in degrees, clockwise from north, and some
+    """A round dial of any colors, size and place, with hands at these angles in degrees, clockwise from north, and some
     noise."""
     side = 96
     directions = [(math.sin(angle), -math.cos(angle)) for angle in map(math.radians, angles)]
@@ -133,14 +133,14 @@ def dial(dice, angles):
     for row in range(side):
         for column in range(side):
             right, down = column - x, row - y
-            colour = face if right * right + down * down < radius * radius else back
+            color = face if right * right + down * down < radius * radius else back
             for east, south in directions:
                 along, across = right * east + down * south, abs(right * south - down * east)
                 # A hand narrows from its tail to its tip.
                 if -tail < along < length and across < thick * (1.2 - along / length):
-                    colour = hand
+                    color = hand
             grain = dice.gauss(0, noise) if noise > 5 else 0
-            pixels.extend(min(255, max(0, round(value + grain))) for value in colour)
+            pixels.extend(min(255, max(0, round(value + grain))) for value in color)
     return bytes(pixels)
 
 
@@ -148,7 +148,7 @@ SETS = {"clipart": clipart, "fashion": fashion, "dials": dials, "turns": turns, 
 
 
 def png(width, height, channels, pixels):
-    """8-bit grey (1 channel) or RGB (3)."""
+    """8-bit gray (1 channel) or RGB (3)."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

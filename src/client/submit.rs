@@ -47,7 +47,7 @@ pub struct SubmitArgs {
     pub batch_size: Option<u64>,
     #[arg(long)]
     pub learning_rate: Option<f64>,
-    /// Of the part of the trunk that trains
+    /// Of the part of the backbone that trains
     #[arg(long)]
     pub backbone_learning_rate: Option<f64>,
     /// `sgd`, `nesterov` or `adamw`

@@ -235,7 +235,7 @@ pub async fn renew(pool: &PgPool, id: FileId, token: i64, ttl: Duration) -> sqlx
     Ok(done.rows_affected() == 1)
 }
 
-/// Hands a claim back. One whose inspector crashed counts against `MAX_ATTEMPTS`; one that was stopped does not.
+/// Hands a claim back. One whose validation process crashed counts against `MAX_ATTEMPTS`; one that was stopped does not.
 pub async fn release(pool: &PgPool, id: FileId, token: i64, crashed: bool) -> sqlx::Result<bool> {
     let done = sqlx::query!(
         "update files set lease_expires_at = null, worker_id = null, attempts = attempts - case when $3 then 0 else 1 end
@@ -305,7 +305,7 @@ pub async fn reap(pool: &PgPool) -> sqlx::Result<Vec<FileId>> {
     .execute(pool)
     .await?;
     let details = "the validation of this file came to no end each time it was tried; check that its images open elsewhere";
-    let errors = vec![Problem::new("", "inspection_crashed", details)];
+    let errors = vec![Problem::new("", "validation_crashed", details)];
     let report = FileReport {
         dataset: None,
         errors,

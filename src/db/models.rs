@@ -362,7 +362,7 @@ pub async fn renew_import(
     Ok(done.rows_affected() == 1)
 }
 
-/// Hands a claim back. One whose inspector crashed counts against `MAX_ATTEMPTS`; one that was stopped does not.
+/// Hands a claim back. One whose validation process crashed counts against `MAX_ATTEMPTS`; one that was stopped does not.
 pub async fn release_import(
     pool: &PgPool,
     claim: &ClaimedImport,
@@ -456,7 +456,7 @@ pub async fn reap_imports(pool: &PgPool) -> sqlx::Result<Vec<String>> {
     .execute(pool)
     .await?;
     let message = "the check of these weights came to no end each time it was tried; check that the file loads elsewhere";
-    let problems = [Problem::new("weights", "inspection_crashed", message)];
+    let problems = [Problem::new("weights", "validation_crashed", message)];
     sqlx::query_scalar!(
         "update models set status = 'error', problems = $1
         where status = 'importing' and attempts >= $2 and lease_expires_at is null

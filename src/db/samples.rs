@@ -1,4 +1,4 @@
-//! The ledger of samples: written by the attempt that ends a job, read a page at a time in the order of a measure.
+//! The sample report of samples: written by the attempt that ends a job, read a page at a time in the order of a measure.
 
 use serde_json::json;
 use sqlx::{PgPool, types::Json};
@@ -7,7 +7,7 @@ use super::{Page, Slice, convert, retry, tenants::TenantId};
 use crate::domain::{
     file::Split,
     id::JobId,
-    ledger::{Answer, SampleRecord},
+    sample_report::{Answer, SampleRecord},
 };
 
 /// What a list of samples goes by.
@@ -28,7 +28,7 @@ pub struct Filter {
     pub near_duplicate: bool,
 }
 
-/// Writes some of the ledger; the same samples again replace themselves. `false`: the lease is lost, nothing was written.
+/// Writes some of the sample report; the same samples again replace themselves. `false`: the lease is lost, nothing was written.
 pub async fn write(
     pool: &PgPool,
     job: JobId,
@@ -62,7 +62,7 @@ pub async fn write(
     retry(write).await
 }
 
-/// A page of a job's ledger by `measure`, largest first where the page is descending; equal ones by number.
+/// A page of a job's sample report by `measure`, largest first where the page is descending; equal ones by number.
 pub async fn list(
     pool: &PgPool,
     (tenant, job): (TenantId, JobId),
@@ -78,7 +78,7 @@ pub async fn list(
     };
     let rows = sqlx::query_as!(
         SampleRow,
-        r#"with ledger as (
+        r#"with report as (
             select s.*, coalesce(case $7 when 'loss' then s.loss when 'probability' then s.probability
                 when 'margin' then s.margin else s.sample end, 0) * case when $4 then -1 else 1 end as key
             from job_samples s join jobs j on j.id = s.job_id where s.job_id = $1 and j.tenant_id = $2
@@ -86,7 +86,7 @@ pub async fn list(
         select l.sample as "sample!", l.split as "split!", l.path as "path!", l.label as "label!: Json<Answer>",
             l.prediction as "prediction!: Json<Answer>", l.probability, l.loss as "loss!", l.margin,
             l.likely_wrong_label as "likely_wrong_label!", l.near_duplicate_of
-        from ledger l left join ledger cursor on cursor.sample = $3
+        from report l left join report cursor on cursor.sample = $3
         where ($3::int is null or (l.key, l.sample) > (cursor.key, cursor.sample))
             and ($6::text is null or l.split = $6) and (not $8 or l.likely_wrong_label)
             and (not $9 or l.near_duplicate_of is not null)

@@ -1,4 +1,4 @@
-//! `POST /v1/base_models`: a model of the catalogue from uploaded weights. A worker checks and converts them; the
+//! `POST /v1/base_models`: a model of the catalog from uploaded weights. A worker checks and converts them; the
 //! request waits for the outcome, so that one curl tells whether the weights fit.
 
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// Characters of an architecture's name, a licence, a source task's words.
+/// Characters of an architecture's name, a license, a source task's words.
 const WORD_CHARACTERS: usize = 128;
 
 /// A base model to register.

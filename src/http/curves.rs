@@ -1,4 +1,4 @@
-//! A job's learning curves as an SVG picture: losses above, the metrics of its task below, one shared step axis. Written by hand: two
+//! A job's learning curves as an SVG image: losses above, the metrics of its task below, one shared step axis. Written by hand: two
 //! panels of lines need no plotting library. Light background and own fonts sizes, so that it reads the same in a
 //! README, a browser and a rasteriser.
 
@@ -10,7 +10,7 @@ const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 620.0;
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = 24.0;
-/// Points of one line; more are averaged, since a picture has only so many pixels.
+/// Points of one line; more are averaged, since an image has only so many pixels.
 const POINTS: usize = 500;
 
 const TRAIN: &str = "#7f8fa6";
@@ -33,7 +33,7 @@ pub(super) struct Curves<'a> {
 /// One line of a panel.
 struct Line {
     name: &'static str,
-    colour: &'static str,
+    color: &'static str,
     points: Vec<(f64, f64)>,
     dots: bool,
 }
@@ -56,7 +56,7 @@ impl Panel {
     }
 }
 
-/// The picture, a complete SVG document.
+/// The image, a complete SVG document.
 pub(super) fn svg(curves: &Curves<'_>) -> String {
     let evaluated = |metric: Metric| -> Vec<(f64, f64)> {
         curves
@@ -69,13 +69,13 @@ pub(super) fn svg(curves: &Curves<'_>) -> String {
     let losses = [
         Line {
             name: "training loss",
-            colour: TRAIN,
+            color: TRAIN,
             points: thinned(&curves.train_loss),
             dots: false,
         },
         Line {
             name: "validation loss",
-            colour: VALID,
+            color: VALID,
             points: evaluated(Metric::ValidLoss),
             dots: true,
         },
@@ -119,13 +119,13 @@ pub(super) fn svg(curves: &Curves<'_>) -> String {
     let of_task = [
         Line {
             name: first.0,
-            colour: ACCURACY,
+            color: ACCURACY,
             points: first.1,
             dots: true,
         },
         Line {
             name: second.0,
-            colour: BALANCED,
+            color: BALANCED,
             points: second.1,
             dots: false,
         },
@@ -259,7 +259,7 @@ fn draw(out: &mut String, panel: &Panel, line: &Line) {
     let _ = write!(
         out,
         r#"<polyline fill="none" stroke="{}" stroke-width="{width}" stroke-linejoin="round" points=""#,
-        line.colour
+        line.color
     );
     for &(x, y) in &line.points {
         let _ = write!(out, "{:.1},{:.1} ", panel.x(x), panel.y(y));
@@ -273,7 +273,7 @@ fn draw(out: &mut String, panel: &Panel, line: &Line) {
                 r#"<circle cx="{:.1}" cy="{:.1}" r="3" fill="{}"/>"#,
                 panel.x(x),
                 panel.y(y),
-                line.colour
+                line.color
             );
         }
     }
@@ -288,7 +288,7 @@ fn legend(out: &mut String, panel: &Panel, lines: &[Line]) {
             out,
             r#"<path d="M{x:.1} {:.1}h26" stroke="{}" stroke-width="3"/><text x="{:.1}" y="{y:.1}">{}</text>"#,
             y - 4.5,
-            line.colour,
+            line.color,
             x + 32.0,
             line.name
         );
@@ -296,7 +296,7 @@ fn legend(out: &mut String, panel: &Panel, lines: &[Line]) {
     }
 }
 
-/// At most `POINTS` points, each the mean of its neighbours.
+/// At most `POINTS` points, each the mean of its neighbors.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let finite: Vec<(f64, f64)> = points
         .iter()
@@ -385,21 +385,20 @@ mod tests {
                 best_step: None,
             })
         };
-        let names =
-            |picture: &str| ["balanced accuracy", "ROC-AUC"].map(|name| picture.contains(name));
+        let names = |image: &str| ["balanced accuracy", "ROC-AUC"].map(|name| image.contains(name));
         assert_eq!(names(&drawn(&[evaluated(None)])), [true, false]);
         assert_eq!(names(&drawn(&[evaluated(Some(0.7))])), [false, true]);
     }
 
     #[test]
     fn a_title_cannot_break_out() {
-        let picture = svg(&Curves {
+        let image = svg(&Curves {
             title: "<script>&\"\u{0}",
             train_loss: vec![(1.0, f64::NAN)],
             evaluations: &[],
             best_step: None,
         });
-        assert!(picture.contains("&lt;script&gt;&amp;&quot;</text>"));
-        assert!(!picture.contains("NaN"));
+        assert!(image.contains("&lt;script&gt;&amp;&quot;</text>"));
+        assert!(!image.contains("NaN"));
     }
 }

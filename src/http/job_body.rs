@@ -12,7 +12,7 @@ use crate::domain::{id::FileId, request::Auto};
 /// A job to create. Everything but `model` and `training_file` has a default.
 #[derive(ToSchema)]
 pub(super) struct JobBody {
-    /// A base model's id; or a fine-tuned model's or a checkpoint's, to go on from its trunk and head.
+    /// A base model's id; or a fine-tuned model's or a checkpoint's, to go on from its backbone and head.
     #[schema(max_length = 255)]
     model: String,
     /// A data set, uploaded with purpose `fine-tune`.
@@ -69,6 +69,6 @@ pub(super) struct SupervisedHyperparameters {
     n_epochs: Option<Auto<u64>>,
     /// Samples that run through the network together, 1 to 4,096.
     batch_size: Option<Auto<u64>>,
-    /// What the learning rates of head and trunk are multiplied by, 0.0001 to 10,000.
+    /// What the learning rates of head and backbone are multiplied by, 0.0001 to 10,000.
     learning_rate_multiplier: Option<Auto<f64>>,
 }

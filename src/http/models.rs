@@ -206,7 +206,7 @@ pub(super) async fn get(
 
 /// Get a model's layers
 ///
-/// The stages, blocks and tensors of its trunk in forward order: the names that `freeze` and `cut` take.
+/// The stages, blocks and tensors of its backbone in forward order: the names that `freeze` and `cut` take.
 #[utoipa::path(get, path = "/v1/models/{id}/layers", tag = "models", params(("id" = String, Path)),
     responses((status = 200, body = Layers)))]
 pub(super) async fn layers(

@@ -34,7 +34,7 @@ use crate::{
 
 /// Steps of one answer.
 const STEPS: u32 = 10_000;
-/// Steps that a picture of curves is drawn from.
+/// Steps that an image of curves is drawn from.
 const DRAWN_STEPS: usize = 200_000;
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -266,7 +266,7 @@ pub(super) async fn report(
 
 /// Get a job's learning curves
 ///
-/// Losses and accuracies over the steps, as a picture.
+/// Losses and accuracies over the steps, as an image.
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/curves.svg", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = String, content_type = "image/svg+xml")))]
 pub(super) async fn curves(
@@ -288,7 +288,7 @@ pub(super) async fn curves(
         .iter()
         .filter_map(|step| Some((step.step as f64, step.train_loss?)))
         .collect();
-    let picture = svg(&Curves {
+    let image = svg(&Curves {
         title: &title,
         train_loss,
         evaluations: &evaluations,
@@ -299,13 +299,13 @@ pub(super) async fn curves(
             header::CONTENT_TYPE,
             HeaderValue::from_static("image/svg+xml"),
         ),
-        // Opened by itself, a picture is a document; it needs nothing.
+        // Opened by itself, an image is a document; it needs nothing.
         (
             header::CONTENT_SECURITY_POLICY,
             HeaderValue::from_static("default-src 'none'"),
         ),
     ];
-    Ok((headers, picture).into_response())
+    Ok((headers, image).into_response())
 }
 
 async fn all_steps(pool: &PgPool, tenant: TenantId, job: JobId) -> sqlx::Result<Vec<Step>> {

@@ -1,4 +1,4 @@
-//! The ledger of a job: each sample with what the model says of it, the most suspicious first.
+//! The sample report of a job: each sample with what the model says of it, the most suspicious first.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use crate::{
         Page,
         samples::{self, Filter, Measure},
     },
-    domain::{file::Split, id::JobId, job::JobStatus, ledger::SampleRecord},
+    domain::{file::Split, id::JobId, job::JobStatus, sample_report::SampleRecord},
 };
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -24,18 +24,18 @@ pub(super) struct TransferBody {
     /// `auto`: `pre_logits`, or the cut of the model that the job goes on from.
     #[schema(max_length = 255)]
     cut: Option<String>,
-    /// What of the trunk keeps its weights. `last_stages` and `first_n` are 1 to 1,000, `fraction` 0 to 1; at most 4,096 names,
+    /// What of the backbone keeps its weights. `last_stages` and `first_n` are 1 to 1,000, `fraction` 0 to 1; at most 4,096 names,
     /// 64 entries of a schedule. `auto`: `all` under an adapter, or with fewer than 10 training samples a class and no option
-    /// that says how the trunk trains; otherwise `none`.
+    /// that says how the backbone trains; otherwise `none`.
     freeze: Option<Auto<Freeze>>,
-    /// What trains in the place of the trunk's own weights; none when left out.
+    /// What trains in the place of the backbone's own weights; none when left out.
     adapter: Option<AdapterBody>,
     head: Option<HeadBody>,
     /// Of a job that goes on: what becomes of the model's labels. `auto` is `keep`; a class of the file that the model does
     /// not know is then refused by name.
     labels: Option<Auto<LabelRule>>,
     hyperparameters: Option<HyperparametersBody>,
-    /// How training pictures are altered. `auto`: random crops where the trunk trains, `none` where it is frozen.
+    /// How training images are altered. `auto`: random crops where the backbone trains, `none` where it is frozen.
     augmentation: Option<Auto<AugmentationBody>>,
     early_stopping: Option<EarlyStoppingBody>,
     /// 1 to 86,400; 300 when left out.
@@ -81,15 +81,15 @@ pub(super) struct HyperparametersBody {
     batch_size: Option<Auto<u64>>,
     /// Peak rate of the head, 1e-9 to 100.
     learning_rate: Option<Auto<f64>>,
-    /// Peak rate of the trunk's last stage, 1e-9 to 100.
+    /// Peak rate of the backbone's last stage, 1e-9 to 100.
     backbone_learning_rate: Option<Auto<f64>>,
     /// What both learning rates are multiplied by, 0.0001 to 10,000. `auto`: 1.
     learning_rate_multiplier: Option<Auto<f64>>,
     /// `auto`: `adamw`.
     optimizer: Option<Auto<Optimizer>>,
     /// 0 to 10. `adamw` shrinks tensors of two or more dimensions by the rate times this in each step (decoupled): no biases,
-    /// no normalisations. `sgd` and `nesterov` add this times the weight to the gradient (L2), of every tensor that trains.
-    /// `auto`: 0.01 with `adamw` where some of the trunk trains, otherwise 0.
+    /// no normalizations. `sgd` and `nesterov` add this times the weight to the gradient (L2), of every tensor that trains.
+    /// `auto`: 0.01 with `adamw` where some of the backbone trains, otherwise 0.
     weight_decay: Option<Auto<f64>>,
     /// How the rates go from step to step. `auto`: `cosine`.
     schedule: Option<Auto<Schedule>>,
@@ -105,13 +105,13 @@ pub(super) struct HyperparametersBody {
     label_smoothing: Option<Auto<f64>>,
     /// Beta's parameter for samples of one class each that are added up in pairs, 0 to 10; 0 adds none.
     mixup: Option<Auto<f64>>,
-    /// Beta's parameter for images into which a part of another is pasted while some of the trunk trains, 0 to 10; 0 (`auto`)
+    /// Beta's parameter for images into which a part of another is pasted while some of the backbone trains, 0 to 10; 0 (`auto`)
     /// pastes none.
     cutmix: Option<Auto<f64>>,
     /// What a sample's loss is multiplied by: a rule, or 1e-6 to 1,000,000 by class name, for 1 to 10,000 classes.
     /// `auto`: `none`.
     class_weights: Option<Auto<ClassWeights>>,
-    /// Largest global norm of the gradient, 1e-6 to 1,000,000; `none` sets no bound. `auto`: 1 where some of the trunk trains,
+    /// Largest global norm of the gradient, 1e-6 to 1,000,000; `none` sets no bound. `auto`: 1 where some of the backbone trains,
     /// otherwise `none`.
     gradient_clip: Option<Auto<GradientClip>>,
     /// Share of the running average of the weights that a step keeps, above 0 and below 1; the averages are evaluated and
@@ -119,7 +119,7 @@ pub(super) struct HyperparametersBody {
     ema_decay: Option<Auto<EmaDecay>>,
     /// How BatchNorm runs in the part that trains: on its running statistics, or updating them.
     batch_norm: Option<Auto<BatchNorm>>,
-    /// In which numbers the trunk's trained part computes. `auto`: `float32`.
+    /// In which numbers the backbone's trained part computes. `auto`: `float32`.
     precision: Option<Auto<Precision>>,
 }
 
@@ -135,7 +135,7 @@ pub(super) struct EarlyStoppingBody {
     min_delta: Option<f64>,
 }
 
-/// `none`, or what is done to a training picture, each time anew, in the order of the fields; what is left out is not done.
+/// `none`, or what is done to a training image, each time anew, in the order of the fields; what is left out is not done.
 #[derive(ToSchema)]
 #[serde(untagged)]
 pub(super) enum AugmentationBody {
@@ -151,15 +151,15 @@ pub(super) struct ChosenAugmentationBody {
     horizontal_flip: Option<f64>,
     color_jitter: Option<ColorJitterBody>,
     rand_augment: Option<RandAugmentBody>,
-    /// Probability that a rectangle of 2 to 33 % of the area becomes the mean colour, 0 to 1.
+    /// Probability that a rectangle of 2 to 33 % of the area becomes the mean color, 0 to 1.
     #[schema(minimum = 0, maximum = 1)]
     random_erasing: Option<f64>,
-    /// Altered views of each training sample whose features are computed ahead while the whole trunk is frozen, 1 to 16; an
+    /// Altered views of each training sample whose features are computed ahead while the whole backbone is frozen, 1 to 16; an
     /// epoch trains on one of them.
     views: Option<Auto<u64>>,
 }
 
-/// A random part of the picture, resized to the input.
+/// A random part of the image, resized to the input.
 #[derive(ToSchema)]
 pub(super) struct RandomResizedCropBody {
     /// Least and largest share of the area, 0.01 to 1. `[0.08, 1]` when left out.
@@ -170,7 +170,7 @@ pub(super) struct RandomResizedCropBody {
     aspect_ratio: Option<Vec<f64>>,
 }
 
-/// How far colours move, in a random order; 0 when left out.
+/// How far colors move, in a random order; 0 when left out.
 #[derive(ToSchema)]
 pub(super) struct ColorJitterBody {
     /// The factor is drawn from 1 less this to 1 plus this: 0 to 1.
@@ -182,7 +182,7 @@ pub(super) struct ColorJitterBody {
     /// As `brightness`, 0 to 1.
     #[schema(minimum = 0, maximum = 1)]
     saturation: Option<f64>,
-    /// The turn is drawn from less this to plus this, in turns of the colour wheel: 0 to 0.5.
+    /// The turn is drawn from less this to plus this, in turns of the color wheel: 0 to 0.5.
     #[schema(minimum = 0, maximum = 0.5)]
     hue: Option<f64>,
 }
@@ -190,7 +190,7 @@ pub(super) struct ColorJitterBody {
 /// Some operations drawn from a list, all of one strength (Cubuk et al. 2020).
 #[derive(ToSchema)]
 pub(super) struct RandAugmentBody {
-    /// Operations on each picture, 1 to 8. 2 when left out.
+    /// Operations on each image, 1 to 8. 2 when left out.
     #[schema(minimum = 1, maximum = 8)]
     n_ops: Option<u64>,
     /// 0 to 30, the strongest. 9 when left out.

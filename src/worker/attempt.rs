@@ -10,8 +10,8 @@ use super::{
     folder::Folder,
     hex, layout,
     lease::{Claim, Lease},
-    ledger,
     relay::{Fault, Heard, Relay},
+    sample_report,
     watchdog::Watchdog,
 };
 use crate::db::persist::persist;
@@ -256,7 +256,7 @@ async fn drive(
     if stops.must_let_go() {
         return Ok(Outcome::Yielded.into());
     }
-    let (child, mut output) = worker.spare.take().await?;
+    let (child, mut output) = worker.warm_trainer.take().await?;
     let child = trainer.insert(child);
     taken.promised.bind(child.pid());
     child
@@ -268,7 +268,7 @@ async fn drive(
     let ended = match converse(worker, &mut relay, child, &mut output, stops).await? {
         Last::Finished => {
             let model = bundle::keep(worker, claimed, folder).await?;
-            ledger::keep(worker, claimed, folder).await?;
+            sample_report::keep(worker, claimed, folder).await?;
             Ended {
                 outcome: Outcome::Succeeded,
                 model: Some(model),
@@ -328,7 +328,7 @@ async fn converse(
         watchdog.forgive(heard_at.elapsed());
         match heard {
             Heard::More if watchdog.is_ready && !was_ready && !stops.must_let_go() => {
-                if let Err(error) = worker.spare.warm().await {
+                if let Err(error) = worker.warm_trainer.warm().await {
                     tracing::warn!("no warm trainer for the next job: {error}");
                 }
             }

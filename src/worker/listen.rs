@@ -24,14 +24,14 @@ pub(super) async fn run(worker: &Worker) {
                 Ok(Some(notification)) => match (notification.channel(), notification.payload()) {
                     (channel::CONTROL, _) => worker.wakes.control.notify_waiters(),
                     (channel::WORK, "job") => worker.wakes.jobs.notify_one(),
-                    _ => worker.wakes.inspections.notify_one(),
+                    _ => worker.wakes.validations.notify_one(),
                 },
                 // The connection was lost, and notifications with it.
                 Ok(None) => {
                     worker.wakes.reconnected.notify_one();
                     worker.wakes.control.notify_waiters();
                     worker.wakes.jobs.notify_one();
-                    worker.wakes.inspections.notify_one();
+                    worker.wakes.validations.notify_one();
                 }
                 Err(error) => {
                     tracing::warn!("notifications stopped: {error}");

@@ -1,8 +1,8 @@
 //! Claims work, holds its lease, runs a child, keeps what the child makes.
 //!
-//! A worker has slots for training (one, where it is not told otherwise) and one for inspections (data sets and base
+//! A worker has slots for training (one, where it is not told otherwise) and one for validations (data sets and base
 //! models), so that a long training holds up no upload. Every write carries the token of its claim; a worker that lost a claim kills its child and writes
-//! nothing. In reading order: `attempt` (one try of a job), `inspect`, `lease`, `sweeper`.
+//! nothing. In reading order: `attempt` (one try of a job), `validate`, `lease`, `sweeper`.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -29,15 +29,15 @@ mod capacity;
 mod checkpoints;
 mod folder;
 mod health;
-mod inspect;
 mod layout;
 mod lease;
-mod ledger;
 mod listen;
 mod parent;
 mod relay;
-mod spare;
+mod sample_report;
 mod sweeper;
+mod validate;
+mod warm_trainer;
 mod watchdog;
 
 /// What the parts of one worker process share.
@@ -52,7 +52,7 @@ struct Worker {
     threads: u32,
     folders: folder::Folders,
     cache: cache::Cache,
-    spare: spare::Spare,
+    warm_trainer: warm_trainer::WarmTrainer,
     health: health::Health,
     promises: capacity::Promises,
     /// Held from measuring memory until the claim's trainer has its promise.
@@ -64,7 +64,7 @@ struct Worker {
 #[derive(Default)]
 struct Wakes {
     jobs: Notify,
-    inspections: Notify,
+    validations: Notify,
     /// The user of a running job asks for something: heartbeats look at once.
     control: Arc<Notify>,
     /// The connection to Postgres was lost for a while: every lease may only look dead.
@@ -115,7 +115,7 @@ pub async fn run(
     for _ in 0..worker.args.admission.slots {
         slots.spawn(train(Arc::clone(&worker), shutdown.clone()));
     }
-    slots.spawn(inspect::run(Arc::clone(&worker), shutdown.clone()));
+    slots.spawn(validate::run(Arc::clone(&worker), shutdown.clone()));
 
     tokio::select! {
         () = shutdown.cancelled() => {
@@ -130,7 +130,7 @@ pub async fn run(
     }
     background_ends.cancel();
     background.join_all().await;
-    worker.spare.stop().await;
+    worker.warm_trainer.stop().await;
     let _ = tokio::time::timeout(
         Duration::from_secs(2),
         db::workers::stop(&worker.pool, worker.id),
@@ -168,7 +168,7 @@ impl Worker {
             .context("cannot open the folder of job folders")?;
         let cache = cache::Cache::open(&work_dir.join("cache"), args.cache_bytes)
             .context("cannot open the cache")?;
-        // One for each slot, and one for inspections: they carry nothing but heartbeats.
+        // One for each slot, and one for validations: they carry nothing but heartbeats.
         let connect = || db::connect_beside(&pool, args.admission.slots + 1);
         let heartbeats = persist("reaching the database", connect)
             .await
@@ -180,7 +180,11 @@ impl Worker {
             pool,
             heartbeats,
             objects,
-            spare: spare::Spare::new(trainer_exe.clone(), &args.device, args.timing.start()),
+            warm_trainer: warm_trainer::WarmTrainer::new(
+                trainer_exe.clone(),
+                &args.device,
+                args.timing.start(),
+            ),
             health: health::Health::default(),
             promises: capacity::Promises::default(),
             claiming: Mutex::default(),
@@ -255,7 +259,10 @@ impl Worker {
             return Ok(None);
         }
         // A worker whose trainer does not work claims nothing, or it would fail every job in the queue in turn.
-        let device = match shutdown.run_until_cancelled(self.spare.ready()).await {
+        let device = match shutdown
+            .run_until_cancelled(self.warm_trainer.ready())
+            .await
+        {
             None => return Ok(None),
             Some(Ok(device)) => device,
             Some(Err(error)) => {

@@ -11,11 +11,11 @@ use crate::{
         events::{Level, NewEvent},
         jobs::JobProgress,
         metrics::Evaluation,
-        queue::{Claimed, NewBatch, NewCheckpoint, Records},
+        queue::{Claimed, MicroBatch, NewCheckpoint, Records},
     },
     domain::{
         job::Outcome,
-        progress::{Failure, Progress, Shrunk, Step},
+        progress::{BatchSizePart, Failure, Progress, Step},
         recipe::Recipe,
     },
     objects::ObjectError,
@@ -187,7 +187,7 @@ impl<'a> Relay<'a> {
                 }
                 records.steps = thinned(steps, n_steps, self.worker.args.steps_kept);
             }
-            Progress::Shrunk { what, batch_size } => {
+            Progress::BatchSizeReduced { what, batch_size } => {
                 let (shrunk, event) = shrunk(what, batch_size, &self.claimed.recipe);
                 records.shrunk = Some(shrunk);
                 records.events.push(event);
@@ -300,17 +300,17 @@ fn thinned(mut steps: Vec<Step>, n_steps: u64, kept: u64) -> Vec<Step> {
 }
 
 /// What memory that ran out changes for the job, and what its user is told.
-fn shrunk(what: Shrunk, batch_size: u32, recipe: &Recipe) -> (NewBatch, NewEvent) {
+fn shrunk(what: BatchSizePart, batch_size: u32, recipe: &Recipe) -> (MicroBatch, NewEvent) {
     let by_rounding = "numbers change by rounding only";
     let (what, micro_batch, changes) = match what {
-        Shrunk::Training if recipe.depends_on_batches() => (
+        BatchSizePart::Training if recipe.depends_on_batches() => (
             "training",
             Some(batch_size),
             "a step keeps its samples, but BatchNorm's statistics and dropout's masks are those of smaller batches",
         ),
-        Shrunk::Training => ("training", Some(batch_size), by_rounding),
-        Shrunk::Evaluation => ("evaluation", None, by_rounding),
-        Shrunk::Features => ("the frozen trunk", None, by_rounding),
+        BatchSizePart::Training => ("training", Some(batch_size), by_rounding),
+        BatchSizePart::Evaluation => ("evaluation", None, by_rounding),
+        BatchSizePart::Features => ("the frozen backbone", None, by_rounding),
     };
     let message =
         format!("memory ran out: {what} now runs {batch_size} samples at a time; {changes}");
@@ -319,7 +319,7 @@ fn shrunk(what: Shrunk, batch_size: u32, recipe: &Recipe) -> (NewBatch, NewEvent
         data: serde_json::json!({ "batch_size": batch_size }),
         message: message.clone(),
     };
-    let shrunk = NewBatch {
+    let shrunk = MicroBatch {
         micro_batch,
         best_effort: message,
     };

@@ -78,7 +78,7 @@ impl Watchdog {
             Progress::Evaluated { metrics, .. } => (2, metrics.step + 1),
             Progress::Saved { step, .. } => (3, step + 1),
             // The same work begins again in smaller batches.
-            Progress::Shrunk { .. } => {
+            Progress::BatchSizeReduced { .. } => {
                 self.further = now;
                 return;
             }

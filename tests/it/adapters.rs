@@ -116,8 +116,8 @@ fn is_ordinary(base: &[u8], made: &[u8]) {
 }
 
 async fn predicts_and_exports(service: &Service, model: &str) {
-    let picture = std::fs::read(demo().join("unseen/food.png")).unwrap();
-    let answer = service.predict(model, picture).await;
+    let image = std::fs::read(demo().join("unseen/food.png")).unwrap();
+    let answer = service.predict(model, image).await;
     let probabilities = answer["probabilities"].as_object().unwrap();
     assert_eq!(probabilities.len(), 3, "{answer}");
     let path = format!("/v1/models/{model}");
@@ -165,7 +165,7 @@ async fn says_what_it_cannot(service: &Service, file: &Value) {
     let large = json!({"adapter": {"type": "lora", "rank": 193}});
     for (transfer, code, words) in [
         (misnamed, "unknown_layer", "did you mean `attn.qkv`"),
-        (both, "contradiction", "in the place of the trunk"),
+        (both, "contradiction", "in the place of the backbone"),
         (large, "out_of_range", "give at most 192"),
     ] {
         for path in ["/v1/fine_tuning/jobs", "/v1/fine_tuning/jobs/plan"] {

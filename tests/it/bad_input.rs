@@ -39,8 +39,8 @@ async fn refused(service: &Service, bytes: Vec<u8>, code: &str) -> String {
     details
 }
 
-/// A real picture.
-fn picture() -> Vec<u8> {
+/// A real image.
+fn image() -> Vec<u8> {
     let mut archive =
         zip::ZipArchive::new(std::io::Cursor::new(clipart_subset(&["food"], 1))).unwrap();
     let mut bytes = Vec::new();
@@ -55,8 +55,8 @@ async fn bad_archives_are_refused_with_a_reason() {
         "worker",
         &["--max-entries", "200", "--max-unpacked-bytes", "50000000"],
     );
-    let picture = picture();
-    let good = |name: &str| (name.to_owned(), picture.clone());
+    let image = image();
+    let good = |name: &str| (name.to_owned(), image.clone());
 
     refused(&service, b"this is no archive".to_vec(), "not_an_archive").await;
     for path in [
@@ -278,12 +278,12 @@ fn symlink_tar() -> Vec<u8> {
     link.set_entry_type(tar::EntryType::Symlink);
     link.set_size(0);
     builder.append_link(&mut link, "cats", "/tmp").unwrap();
-    let picture = picture();
+    let image = image();
     let mut file = tar::Header::new_gnu();
-    file.set_size(picture.len() as u64);
+    file.set_size(image.len() as u64);
     file.set_mode(0o644);
     builder
-        .append_data(&mut file, "cats/outside.png", picture.as_slice())
+        .append_data(&mut file, "cats/outside.png", image.as_slice())
         .unwrap();
     builder.into_inner().unwrap()
 }

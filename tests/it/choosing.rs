@@ -87,7 +87,7 @@ async fn a_model_to_start_from_is_found_and_chosen() {
             .error(422, code);
     }
 
-    // By their features. Nothing but the data and the trunk decides: the same bits for every job.
+    // By their features. Nothing but the data and the backbone decides: the same bits for every job.
     let file = service.dataset(clipart_subset(&CLASSES, 16)).await;
     let of_noise = trained(&service, "noise", &file, json!("all")).await;
     let of_published = trained(&service, "published", &file, json!("all")).await;
@@ -107,7 +107,7 @@ async fn a_model_to_start_from_is_found_and_chosen() {
         println!("{}", report["transferability"]);
         scores.push(report["transferability"].clone());
     }
-    assert_eq!(scores[2], scores[0], "before its trunk trained");
+    assert_eq!(scores[2], scores[0], "before its backbone trained");
     let file_report = service
         .get(&format!(
             "/v1/files/{}/report",

@@ -292,8 +292,8 @@ async fn a_wait_ends_when_the_job_changes() {
         .get(&format!("{path}/report"))
         .await
         .error(409, "no_report");
-    let picture = service.get(&format!("{path}/curves.svg")).await;
-    assert!(picture.text().starts_with("<svg"));
+    let image = service.get(&format!("{path}/curves.svg")).await;
+    assert!(image.text().starts_with("<svg"));
 }
 
 #[tokio::test]

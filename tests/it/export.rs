@@ -100,12 +100,12 @@ fn a_fresh_process_tells_a_damaged_bundle() {
     mismatch(&[verify, &bundle]);
 }
 
-/// The share of the first of two classes that the bundle gives for a picture.
-fn first_share(bundle: &Path, picture: &Path) -> f64 {
+/// The share of the first of two classes that the bundle gives for an image.
+fn first_share(bundle: &Path, image: &Path) -> f64 {
     let request = Predict {
         id: 1,
         bundle: bundle.to_owned(),
-        images: vec![picture.to_owned()],
+        images: vec![image.to_owned()],
     };
     let line = serde_json::to_vec(&request).unwrap();
     let mut said = Vec::new();
@@ -139,11 +139,11 @@ fn probabilities_are_the_softmax_of_logits_over_the_temperature() {
     assert!(stored.is_number(), "{config}");
     assert_eq!(*stored, report["calibration"]["temperature"]);
 
-    let picture = demo().join("unseen/food.png");
+    let image = demo().join("unseen/food.png");
     let bundle = Bundle::load(&folder).unwrap();
     let input = bundle.input();
     let side = i64::from(input.input_size);
-    let decoded = image::decode(&fs::read(&picture).unwrap(), 1 << 24, 3).unwrap();
+    let decoded = image::decode(&fs::read(&image).unwrap(), 1 << 24, 3).unwrap();
     let pixels = Tensor::from_slice(&image::preprocess(&decoded, input)).view([1, side, side, 3]);
     let logits = bundle.logits(&batch::normalize(&pixels, input, Device::Cpu));
     let lead = logits.double_value(&[0, 0]) - logits.double_value(&[0, 1]);
@@ -151,7 +151,7 @@ fn probabilities_are_the_softmax_of_logits_over_the_temperature() {
     for temperature in [0.05, 1.0, 8.0] {
         config["rehead"]["temperature"] = json!(temperature);
         fs::write(&path, config.to_string()).unwrap();
-        let found = first_share(&folder, &picture);
+        let found = first_share(&folder, &image);
         let expected = 1.0 / (1.0 + (-lead / temperature).exp());
         assert!(
             (found - expected).abs() < 1e-5,
@@ -230,7 +230,7 @@ fn gives_the_golden_logits(script: &Path, golden: &[u8]) -> bool {
             "{count}: {error:?}"
         );
     }
-    // The clip art begins with one picture under two names.
+    // The clip art begins with one image under two names.
     let [first, third] = [0, 2].map(|row| {
         let image = inputs.narrow(0, row, 1);
         module.forward_ts(&[image]).unwrap()

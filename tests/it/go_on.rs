@@ -59,7 +59,7 @@ fn report(run: &Trainer) -> (u64, SingleLabelScores) {
     }
 }
 
-/// Of equal trunks and heads, whichever path computed them.
+/// Of equal backbones and heads, whichever path computed them.
 #[track_caller]
 fn same(one: Metrics, other: Metrics) {
     assert_eq!(one.valid_accuracy, other.valid_accuracy);
@@ -424,8 +424,8 @@ async fn model_of(service: &Service, job: &Value) -> Value {
 }
 
 async fn predicts_and_exports(service: &Service, model: &str) {
-    let picture = std::fs::read(demo().join("unseen/food.png")).unwrap();
-    let answer = service.predict(model, picture).await;
+    let image = std::fs::read(demo().join("unseen/food.png")).unwrap();
+    let answer = service.predict(model, image).await;
     let probabilities = answer["probabilities"].as_object().unwrap();
     assert_eq!(probabilities.len(), 3, "{answer}");
     let exported = service

@@ -319,7 +319,7 @@ async fn every_kind_of_error_has_the_envelope() {
 async fn all_problems_of_a_request_come_at_once() {
     let service = Service::start().await;
     let body = json!({
-        "model": "none", "training_file": "file-00000000000000000000000000000000", "seed": -1, "colour": "red",
+        "model": "none", "training_file": "file-00000000000000000000000000000000", "seed": -1, "color": "red",
         "method": {"type": "transfer", "transfer": {"hyperparameters": {"n_epochs": 0, "learning_rate": "NaN"}}},
     });
     let answer = service.post(JOBS, &body).await;
@@ -333,7 +333,7 @@ async fn all_problems_of_a_request_come_at_once() {
         .collect();
     for path in [
         "seed",
-        "colour",
+        "color",
         "model",
         "training_file",
         "method.transfer.hyperparameters.n_epochs",

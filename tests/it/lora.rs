@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use rehead_domain::recipe::Adapter;
 use rehead_trainer::models::{
+    backbone::{Backbone, Block, Stage},
     channels::Linear,
     ops::{Activation, Norm, Op, Pass},
-    trunk::{Block, Stage, Trunk},
 };
 use tch::{Device, Kind as Number, Tensor, nn};
 
 use crate::support::numbers;
 
-/// A trunk of one linear layer, 6 to 4 wide, and its adapter's matrices, filled.
-fn one_layer(asked: &Adapter) -> (Trunk, [Tensor; 2]) {
+/// A backbone of one linear layer, 6 to 4 wide, and its adapter's matrices, filled.
+fn one_layer(asked: &Adapter) -> (Backbone, [Tensor; 2]) {
     let vs = nn::VarStore::new(Device::Cpu);
     let linear = Linear::new(&vs.root(), "layer", (6, 4), Activation::Gelu);
     let block = Block {
@@ -22,21 +22,21 @@ fn one_layer(asked: &Adapter) -> (Trunk, [Tensor; 2]) {
         shortcut: None,
         activation: Activation::None,
     };
-    let mut trunk = Trunk {
+    let mut backbone = Backbone {
         stages: vec![Stage {
             name: "layer".to_owned(),
             blocks: vec![block],
             channels: 4,
         }],
     };
-    trunk.adapt(&vs.root(), asked, 1).unwrap();
-    let named = trunk.named();
+    backbone.adapt(&vs.root(), asked, 1).unwrap();
+    let named = backbone.named();
     let kaiming = named[2].1.abs().max().double_value(&[]);
     assert!(kaiming <= 1.0 / 6f64.sqrt() && kaiming > 0.3, "{kaiming}");
     assert_eq!(named[3].1.abs().sum(Number::Float).double_value(&[]), 0.0);
     numbers::fill(&named);
     let matrices = [2, 3].map(|place| named[place].1.detach());
-    (trunk, matrices)
+    (backbone, matrices)
 }
 
 fn on_one_layer(dropout: f64) -> Adapter {
@@ -51,14 +51,14 @@ fn on_one_layer(dropout: f64) -> Adapter {
 /// `result + lora_B(lora_A(dropout(x))) * scaling`, as PEFT's `lora.Linear` has it, on tokens and on maps.
 #[test]
 fn an_adapter_computes_what_pefts_does() {
-    let (trunk, [a, b]) = one_layer(&on_one_layer(0.0));
-    let named: BTreeMap<String, Tensor> = trunk.named().into_iter().collect();
+    let (backbone, [a, b]) = one_layer(&on_one_layer(0.0));
+    let named: BTreeMap<String, Tensor> = backbone.named().into_iter().collect();
     let by_hand = |x: &Tensor| {
         let base = x.matmul(&named["layer.weight"].transpose(0, 1)) + &named["layer.bias"];
         let update = x.matmul(&a.transpose(0, 1)).matmul(&b.transpose(0, 1)) * (3.0 / 2.0);
         (base + update).gelu("none")
     };
-    let forward = |x: &Tensor| trunk.stages[0].forward(x, Norm::Running.into());
+    let forward = |x: &Tensor| backbone.stages[0].forward(x, Norm::Running.into());
     let tokens = numbers::images("tokens", &[2, 5, 6]);
     let maps = numbers::images("maps", &[2, 6, 3, 4]);
     let places = maps.permute([0, 2, 3, 1]);
@@ -75,14 +75,14 @@ fn an_adapter_computes_what_pefts_does() {
 #[test]
 fn dropout_of_adapters_is_keyed_and_leaves_the_mean() {
     let share = 0.25;
-    let (trunk, [a, b]) = one_layer(&on_one_layer(share));
+    let (backbone, [a, b]) = one_layer(&on_one_layer(share));
     let x = numbers::images("tokens", &[64, 8, 6]);
     let update = |key: Option<u64>| {
         let pass = Pass {
             norm: Norm::Running,
             dropout: key,
         };
-        trunk.stages[0].forward(&x, pass).detach()
+        backbone.stages[0].forward(&x, pass).detach()
     };
     assert_eq!(update(Some(5)), update(Some(5)));
     assert_ne!(update(Some(5)), update(Some(6)));
@@ -90,7 +90,7 @@ fn dropout_of_adapters_is_keyed_and_leaves_the_mean() {
 
     // With W = 0 and B A = 1 on four of six inputs the update shows the masks. (GELU is one to one where it is positive.)
     tch::no_grad(|| {
-        for (name, mut tensor) in trunk.named() {
+        for (name, mut tensor) in backbone.named() {
             if name != "layer.lora_A.weight" && name != "layer.lora_B.weight" {
                 let _ = tensor.zero_();
             }
@@ -106,7 +106,7 @@ fn dropout_of_adapters_is_keyed_and_leaves_the_mean() {
             norm: Norm::Running,
             dropout: key,
         };
-        let out = trunk.stages[0].forward(&(x.abs() + 1.0), pass).detach();
+        let out = backbone.stages[0].forward(&(x.abs() + 1.0), pass).detach();
         out.narrow(2, 0, 2)
     };
     let kept = (&seen * (1.5 / (1.0 - share))).gelu("none");

@@ -1,4 +1,4 @@
-//! One integration binary; a module per behaviour that a user can see.
+//! One integration binary; a module per behavior that a user can see.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +23,6 @@ mod http_errors;
 mod inputs;
 mod job_body;
 mod layers;
-mod ledger;
 mod lora;
 mod main_job;
 mod memory;
@@ -36,6 +35,7 @@ mod postgres_killed;
 mod queue;
 mod resume;
 mod retention;
+mod sample_report;
 mod states;
 mod storage_full;
 mod support;

@@ -40,7 +40,7 @@ async fn a_published_network_becomes_a_classifier_of_ones_own_classes() {
     assert!(low < accuracy && accuracy < high);
     assert!(report["majority_baseline"].as_f64().unwrap() < 0.35);
 
-    predicts_pictures_it_never_saw(&service, &job).await;
+    predicts_images_it_never_saw(&service, &job).await;
     keeps_its_history(&service, &job).await;
     streams_checkpoints(&service, &job).await;
     let curves = service
@@ -70,7 +70,7 @@ async fn random_weights_make_a_poor_classifier() {
     assert!(accuracy <= 0.50, "{report}");
 }
 
-async fn predicts_pictures_it_never_saw(service: &Service, job: &Value) {
+async fn predicts_images_it_never_saw(service: &Service, job: &Value) {
     let model = job["fine_tuned_model"].as_str().unwrap();
     let mut right = 0;
     let mut asked = 0;
@@ -167,7 +167,7 @@ async fn a_bundle_holds_all_that_another_program_needs() {
     assert_eq!(labels, json!(["animals", "food", "plants"]));
 }
 
-/// The trunk runs once for each sample, whoever asks: a second job on the same data computes no feature.
+/// The backbone runs once for each sample, whoever asks: a second job on the same data computes no feature.
 #[tokio::test(flavor = "multi_thread")]
 async fn features_are_computed_once() {
     let service = Service::start().await;
@@ -229,7 +229,7 @@ async fn a_gigabyte_is_uploaded_through_little_memory() {
 }
 
 #[test]
-fn the_demo_holds_out_three_pictures() {
+fn the_demo_holds_out_three_images() {
     assert_eq!(
         std::fs::read_dir(
             find(&demo(), "clipart.zip")

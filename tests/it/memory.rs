@@ -42,7 +42,7 @@ fn too_little_memory_for_one_sample_is_an_error_with_a_code() {
         batch_size: 8,
         ..recipe()
     };
-    // Not even a copy of the trunk fits: 170 MB, whatever the batch.
+    // Not even a copy of the backbone fits: 170 MB, whatever the batch.
     let (said, code) = limited(material.start("hopeless", &material.plan(whole)), 24 * MIB);
     let Some(Progress::Failed(failure)) = said.last() else {
         panic!("{said:?}");
@@ -173,7 +173,7 @@ fn estimates_of_memory_are_within_a_factor_of_two() {
 fn idle_trainer(worker: &Process) -> i32 {
     let waits = |pid: &i32| {
         let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.contains("rehead-trainer") && line.contains("spare")
+        line.contains("rehead-trainer") && line.contains("warm-trainer")
     };
     eventually(Duration::from_secs(60), "idle trainer", || {
         let pid = worker.descendants().into_iter().find(waits)?;

@@ -7,7 +7,7 @@ use rehead_domain::{
     report::{Report, Scores},
 };
 use rehead_trainer::train::metrics::{
-    Known, MultiLabel, Occasion, Reading, Regression, Scored, SingleLabel,
+    EvalPoint, MultiLabel, OutputDecoding, Regression, ReportContext, Scored, SingleLabel,
 };
 use serde_json::{Value, json};
 
@@ -30,15 +30,15 @@ fn logits(value: &Value) -> Vec<f32> {
         .collect()
 }
 
-fn report(scored: &Scored, reading: &Reading) -> Report {
+fn report(scored: &Scored, reading: &OutputDecoding) -> Report {
     let classes: Vec<String> = (0..CLASSES).map(|class| class.to_string()).collect();
-    let known = Known {
+    let known = ReportContext {
         classes: &classes,
         reading,
         majority_label: 0,
         mean: 100.0,
     };
-    let occasion = Occasion {
+    let occasion = EvalPoint {
         split: Split::Test,
         step: 1,
         epoch: 1,
@@ -61,7 +61,7 @@ fn one_label_a_sample_is_measured_as_by_scikit_learn() {
         classes: CLASSES,
     });
     let Scores::SingleLabelClassification(found) =
-        report(&scored, &Reading::Temperature(1.0)).scores
+        report(&scored, &OutputDecoding::Temperature(1.0)).scores
     else {
         panic!("another task")
     };
@@ -84,7 +84,7 @@ fn several_labels_a_sample_are_measured_as_by_scikit_learn() {
         labels: serde_json::from_value(recorded["labels"].clone()).unwrap(),
         classes: CLASSES,
     });
-    let even = Reading::Thresholds(vec![0.5; CLASSES]);
+    let even = OutputDecoding::Thresholds(vec![0.5; CLASSES]);
     let Scores::MultiLabelClassification(found) = report(&scored, &even).scores else {
         panic!("another task")
     };
@@ -114,7 +114,7 @@ fn several_labels_a_sample_are_measured_as_by_scikit_learn() {
     let Scored::MultiLabel(several) = &scored else {
         unreachable!("made above")
     };
-    let chosen = Reading::Thresholds(several.thresholds());
+    let chosen = OutputDecoding::Thresholds(several.thresholds());
     let Scores::MultiLabelClassification(chosen) = report(&scored, &chosen).scores else {
         panic!("another task")
     };
@@ -135,7 +135,7 @@ fn numbers_are_measured_as_by_scikit_learn() {
         std: 10.0,
         loss: Loss::Mse,
     });
-    let Scores::Regression(found) = report(&scored, &Reading::Plain).scores else {
+    let Scores::Regression(found) = report(&scored, &OutputDecoding::Plain).scores else {
         panic!("another task")
     };
     assert_close(found.r2, &recorded["r2"]);

@@ -16,7 +16,7 @@ use rehead_trainer::{
         checkpoint::hash_file,
         export::{self, Export},
         golden, loss,
-        metrics::Reading,
+        metrics::OutputDecoding,
         network::Network,
         optimizer::{self, Optimizer, Rates},
         samples::Samples,
@@ -145,8 +145,10 @@ fn trains_where_it_says(network: &mut Network, recipe: &Recipe, layers: &Layers)
             .enter_phases(recipe, step as u32, 1, &mut optimizer)
             .unwrap();
         assert_eq!(entered, step > 1);
-        let of_trunk = network.parameters.len() - 2;
-        let training = network.parameters[..of_trunk].iter().map(|one| &one.name);
+        let of_backbone = network.parameters.len() - 2;
+        let training = network.parameters[..of_backbone]
+            .iter()
+            .map(|one| &one.name);
         assert!(training.eq(trainable), "{name}, phase {step}");
 
         let images = numbers::images(&format!("input-{step}"), &size);
@@ -205,7 +207,7 @@ fn is_kept(network: &Network, base: &PlanModel, folder: &Path) {
         },
         ..recipe()
     };
-    // A few pictures, the same for all.
+    // A few images, the same for all.
     let material = Material::sized("squeezenet1_1", 3, 64);
     let plan = TrainPlan {
         base_model: base.clone(),
@@ -252,7 +254,7 @@ fn export(network: &Network, plan: &TrainPlan, folder: &Path) {
             network,
             best: Default::default(),
             report: &report.unwrap(),
-            reading: &Reading::Temperature(1.0),
+            reading: &OutputDecoding::Temperature(1.0),
             device: Device::Cpu,
         },
     )

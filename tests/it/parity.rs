@@ -68,21 +68,21 @@ fn check(recording: &Value) -> Result<(), String> {
 
     // The same weights for the images' size: timm resampled a ViT's positions.
     let vs = nn::VarStore::new(Device::Cpu);
-    let trunk = architecture.build(&vs.root(), &input(size[2]));
+    let backbone = architecture.build(&vs.root(), &input(size[2]));
     let mut tensors: Tensors = stored.named().into_iter().collect();
-    adapt(architecture, &trunk.named(), &mut tensors);
-    load_strict(&trunk.named(), &tensors, &[]).map_err(|report| report.to_string())?;
+    adapt(architecture, &backbone.named(), &mut tensors);
+    load_strict(&backbone.named(), &tensors, &[]).map_err(|report| report.to_string())?;
 
     let images = numbers::images("input", &size);
-    let plain = tch::no_grad(|| trunk.forward(&images, 0, Norm::Running));
-    let extractor = Extractor::new(&trunk);
+    let plain = tch::no_grad(|| backbone.forward(&images, 0, Norm::Running));
+    let extractor = Extractor::new(&backbone);
     if convolves {
         let logits = |map: Tensor| {
             map.conv2d(&weight, Some(&bias), 1, 0, 1, 1)
                 .relu()
                 .mean_dim(&[2i64, 3][..], false, None)
         };
-        let map = tch::no_grad(|| trunk.forward_until(&images, trunk.stages.len()));
+        let map = tch::no_grad(|| backbone.forward_until(&images, backbone.stages.len()));
         compare("logits", &logits(map), recording, "logits")?;
         return compare(
             "fast logits",
@@ -216,7 +216,7 @@ fn compare(what: &str, found: &Tensor, recording: &Value, key: &str) -> Result<(
 
 /// What `GET /v1/models/{id}/layers` shows covers every tensor once, and every stage has parameters.
 #[test]
-fn layers_cover_the_trunk() {
+fn layers_cover_the_backbone() {
     for architecture in registry::all() {
         let layers = registry::layers(architecture, &architecture.preprocessing);
         let names: std::collections::BTreeSet<&str> = layers
@@ -249,10 +249,10 @@ fn layers_cover_the_trunk() {
             );
         }
         let vs = nn::VarStore::new(Device::Cpu);
-        let trunk = architecture.build(&vs.root(), &architecture.preprocessing);
+        let backbone = architecture.build(&vs.root(), &architecture.preprocessing);
         assert_eq!(vs.len(), layers.tensors.len(), "{}", architecture.name);
         assert_eq!(
-            trunk.stages.last().unwrap().channels,
+            backbone.stages.last().unwrap().channels,
             i64::from(architecture.feature_dim)
         );
     }
@@ -264,28 +264,28 @@ fn frozen_batch_norm_never_moves() {
     tch::set_num_threads(2);
     let architecture = registry::find("resnet18").unwrap();
     let vs = nn::VarStore::new(Device::Cpu);
-    let trunk = architecture.build(&vs.root(), &architecture.preprocessing);
-    numbers::fill(&trunk.named());
-    for entry in trunk.tensors() {
+    let backbone = architecture.build(&vs.root(), &architecture.preprocessing);
+    numbers::fill(&backbone.named());
+    for entry in backbone.tensors() {
         let _ = entry
             .tensor
             .set_requires_grad(entry.trainable && entry.stage == "layer4");
     }
-    let before: Vec<(String, Tensor)> = trunk
+    let before: Vec<(String, Tensor)> = backbone
         .named()
         .into_iter()
         .map(|(name, t)| (name, t.copy()))
         .collect();
     let images = numbers::images("input", &[4, 3, 64, 64]);
-    let features = trunk.forward(&images, 0, Norm::Batch);
+    let features = backbone.forward(&images, 0, Norm::Batch);
     assert!(features.requires_grad());
-    for ((name, before), (_, after)) in before.iter().zip(trunk.named()) {
+    for ((name, before), (_, after)) in before.iter().zip(backbone.named()) {
         let moves = name.starts_with("layer4") && name.contains("running_");
         assert_eq!(*before != after, moves, "{name}");
     }
     // The frozen part gives each image what it gives it alone.
-    let together = trunk.forward_until(&images, 4);
-    let alone = trunk.forward_until(&images.narrow(0, 1, 1), 4);
+    let together = backbone.forward_until(&images, 4);
+    let alone = backbone.forward_until(&images.narrow(0, 1, 1), 4);
     let error = (together.narrow(0, 1, 1) - &alone)
         .abs()
         .max()

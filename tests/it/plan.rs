@@ -33,14 +33,14 @@ async fn a_plan_is_what_the_job_then_does() {
     assert_eq!(plan["recipe"]["trainable"], json!(trainable));
     // Lite0's last stage is a 1x1 convolution from 320 to 1280 channels and its BatchNorm; all of it with its head: 4,652,008.
     let last_stage = 320 * 1280 + 2 * 1280;
-    let trunk = 4_652_008 - 1000 * 1281;
+    let backbone = 4_652_008 - 1000 * 1281;
     assert_eq!(
         plan["parameters"],
-        json!({"frozen": trunk - last_stage, "trainable": last_stage, "head": 3 * 1281})
+        json!({"frozen": backbone - last_stage, "trainable": last_stage, "head": 3 * 1281})
     );
     assert_eq!(plan["head"], json!({"inputs": 1280, "outputs": 3}));
     let trained = u64::try_from(last_stage + 3 * 1281).unwrap();
-    let frozen = u64::try_from(trunk - last_stage).unwrap();
+    let frozen = u64::try_from(backbone - last_stage).unwrap();
     assert_eq!(plan["tensor_bytes"], 4 * (frozen + 5 * trained), "{plan}");
     assert_eq!(plan["time"]["measured_on"], 0, "no job was measured yet");
     let guessed = plan["time"]["seconds"].as_f64().unwrap();
@@ -50,7 +50,7 @@ async fn a_plan_is_what_the_job_then_does() {
     let cut = service.post(PLAN, &self::body(&file, deep)).await.ok();
     assert_eq!(cut["head"]["inputs"], 320);
     assert_eq!(cut["parameters"]["head"], 321 * 16 + 2 * 16 + 17 * 3);
-    assert_eq!(cut["parameters"]["frozen"], trunk - last_stage);
+    assert_eq!(cut["parameters"]["frozen"], backbone - last_stage);
 
     let job = service.post("/v1/fine_tuning/jobs", &body).await.ok();
     assert_eq!(job["resolved"], plan["resolved"]);
@@ -91,17 +91,15 @@ async fn a_plan_names_all_problems_and_what_is_wrong_with_the_data() {
     let mut entries = Vec::new();
     for class in ["animals", "food"] {
         for i in 0..12_u8 {
-            let picture = image::RgbImage::from_fn(8, 8, |x, y| {
+            let image = image::RgbImage::from_fn(8, 8, |x, y| {
                 image::Rgb([x as u8 * 9, y as u8 * 9, i * 20 + class.len() as u8])
             });
             let mut bytes = std::io::Cursor::new(Vec::new());
-            picture
-                .write_to(&mut bytes, image::ImageFormat::Png)
-                .unwrap();
+            image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
             entries.push((format!("{class}/{i}.png"), bytes.into_inner()));
         }
     }
-    entries.push(("food/broken.png".to_owned(), b"no picture".to_vec()));
+    entries.push(("food/broken.png".to_owned(), b"no image".to_vec()));
     let archive = zip(&entries);
     let uploaded = service.upload("data.zip", "fine-tune", archive).await.ok();
     service

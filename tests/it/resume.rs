@@ -39,7 +39,7 @@ fn everything() -> Augmentation {
 }
 
 /// Everything that has a state or a random choice: dropout, warm-up, a schedule, clipping, BatchNorm that learns,
-/// averaged weights, altered pictures, mixed samples, a freeze schedule.
+/// averaged weights, altered images, mixed samples, a freeze schedule.
 fn eventful(optimizer: Optimizer) -> Recipe {
     Recipe {
         trainable: Vec::new(),
@@ -248,9 +248,9 @@ fn training_only_improves_on_the_probe() {
     assert_eq!(second.result(), straight.result());
 }
 
-/// Over a frozen trunk an epoch takes milliseconds: it is stopped wherever that happens to be.
+/// Over a frozen backbone an epoch takes milliseconds: it is stopped wherever that happens to be.
 #[test]
-fn a_frozen_trunk_goes_on_exactly() {
+fn a_frozen_backbone_goes_on_exactly() {
     let frozen = Recipe {
         later_phases: Vec::new(),
         n_epochs: 400,

@@ -72,7 +72,7 @@ async fn a_job_that_cannot_save_fails_by_name_and_others_go_on() {
     assert_eq!(ended["status"], "succeeded", "{ended}");
 }
 
-/// The pictures are not to blame.
+/// The images are not to blame.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_set_that_finds_no_room_to_be_checked_waits_for_it() {
     let service = Service::start().await;
@@ -86,10 +86,10 @@ async fn a_data_set_that_finds_no_room_to_be_checked_waits_for_it() {
     let filler = full.join("filler");
     let mut filling = File::create(&filler).unwrap();
     while filling.write_all(&[7; 1 << 12]).is_ok() {}
-    let pictures = clipart_subset(&["animals", "food"], 10);
-    let file = service.upload("data.zip", "fine-tune", pictures).await.ok();
+    let images = clipart_subset(&["animals", "food"], 10);
+    let file = service.upload("data.zip", "fine-tune", images).await.ok();
     eventually(Duration::from_secs(60), "two tries", || {
-        (worker.log().matches("no room to inspect").count() >= 2).then_some(())
+        (worker.log().matches("no room to validate").count() >= 2).then_some(())
     });
     let pool = service.pool().await;
     let crashes: Vec<i32> = sqlx::query_scalar(

@@ -1,4 +1,4 @@
-//! Several labels a sample, and numbers: real pictures through the real service, from a manifest to a prediction.
+//! Several labels a sample, and numbers: real images through the real service, from a manifest to a prediction.
 
 use std::io::{Cursor, Read as _};
 
@@ -9,12 +9,12 @@ use crate::support::{
     service::{Service, job_body},
 };
 
-/// Side of a picture made here, in pixels.
+/// Side of an image made here, in pixels.
 const SIDE: u32 = 112;
 const CATEGORIES: [&str; 3] = ["animals", "food", "plants"];
 
-/// The first `count` different clip-art pictures of a category, on white.
-fn pictures(category: &str, count: usize) -> Vec<image::RgbImage> {
+/// The first `count` different clip-art images of a category, on white.
+fn images(category: &str, count: usize) -> Vec<image::RgbImage> {
     let mut archive = ::zip::ZipArchive::new(Cursor::new(clipart())).unwrap();
     let mut names: Vec<String> = archive
         .file_names()
@@ -30,20 +30,20 @@ fn pictures(category: &str, count: usize) -> Vec<image::RgbImage> {
             .read_to_end(&mut bytes)
             .unwrap();
         // One is larger than the decoder allows.
-        let picture = image::load_from_memory(&bytes).ok()?.to_rgba8();
+        let image = image::load_from_memory(&bytes).ok()?.to_rgba8();
         let white = |pixel: &image::Rgba<u8>| {
             let [r, g, b, alpha] = pixel.0.map(u32::from);
             image::Rgb([r, g, b].map(|value| ((value * alpha + 255 * (255 - alpha)) / 255) as u8))
         };
-        let flat = image::RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
-            white(picture.get_pixel(x, y))
+        let flat = image::RgbImage::from_fn(image.width(), image.height(), |x, y| {
+            white(image.get_pixel(x, y))
         });
         Some(image::imageops::thumbnail(&flat, SIDE, SIDE))
     };
     let mut found: Vec<image::RgbImage> = Vec::new();
     for name in &names {
-        if let Some(picture) = one(name).filter(|picture| !found.contains(picture)) {
-            found.push(picture);
+        if let Some(image) = one(name).filter(|image| !found.contains(image)) {
+            found.push(image);
         }
         if found.len() == count {
             break;
@@ -52,17 +52,15 @@ fn pictures(category: &str, count: usize) -> Vec<image::RgbImage> {
     found
 }
 
-fn png(picture: &image::RgbImage) -> Vec<u8> {
+fn png(image: &image::RgbImage) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    picture
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .unwrap();
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
 
-/// Pictures of one category or of two side by side, labelled with all that is on them.
+/// Images of one category or of two side by side, labelled with all that is on them.
 fn several_labels(categories: &[&str; 3]) -> Vec<u8> {
-    let all = categories.map(|category| pictures(category, 40));
+    let all = categories.map(|category| images(category, 40));
     let mut entries = Vec::new();
     let mut rows = String::new();
     for place in 0..40 {
@@ -86,22 +84,22 @@ fn several_labels(categories: &[&str; 3]) -> Vec<u8> {
 }
 
 /// Percent of the pixels that are not nearly white.
-fn coloured(picture: &image::RgbImage) -> f64 {
-    let inked = picture
+fn colored(image: &image::RgbImage) -> f64 {
+    let inked = image
         .pixels()
         .filter(|pixel| pixel.0.iter().any(|&value| value < 230));
-    100.0 * inked.count() as f64 / f64::from(picture.width() * picture.height())
+    100.0 * inked.count() as f64 / f64::from(image.width() * image.height())
 }
 
 fn numbers() -> Vec<u8> {
     let mut entries = Vec::new();
     let mut rows = "path,value,split\n".to_owned();
     for category in CATEGORIES {
-        for (place, picture) in pictures(category, 40).iter().enumerate() {
+        for (place, image) in images(category, 40).iter().enumerate() {
             let path = format!("{category}/{place}.png");
             let split = ["train", "train", "train", "validation", "test"][place % 5];
-            rows.push_str(&format!("{path},{},{split}\n", coloured(picture)));
-            entries.push((path, png(picture)));
+            rows.push_str(&format!("{path},{},{split}\n", colored(image)));
+            entries.push((path, png(image)));
         }
     }
     entries.push(("manifest.csv".to_owned(), rows.into_bytes()));
@@ -151,7 +149,7 @@ async fn several_labels_and_numbers_go_from_a_manifest_to_a_prediction() {
     let started = first_evaluation(&service, &job).await;
     assert!(number(&started["valid_r2"]) > 0.3, "{started}");
 
-    // On from it, on the trunk that it has; its head is fitted anew, and said to be.
+    // On from it, on the backbone that it has; its head is fitted anew, and said to be.
     let transfer = json!({"freeze": "all", "hyperparameters": {"n_epochs": 1}});
     let body = job_body(job["fine_tuned_model"].as_str().unwrap(), &file, &transfer);
     let longer = service.post("/v1/fine_tuning/jobs", &body).await.ok();
@@ -227,7 +225,7 @@ async fn labels_are_measured_and_predicted(service: &Service, job: &Value) {
         "the best by the metric asked for"
     );
 
-    let one = &pictures("food", 60)[55];
+    let one = &images("food", 60)[55];
     let model = job["fine_tuned_model"].as_str().unwrap();
     let answer = service.predict(model, png(one)).await;
     let labels = answer["labels"].as_array().unwrap();
@@ -311,13 +309,13 @@ async fn numbers_are_measured_and_predicted(service: &Service, job: &Value) {
     let [low, high] = [0, 1].map(|at| number(&report["mae_interval"][at]));
     assert!((low..high).contains(&number(&report["mae"])));
 
-    // Every test picture predicted by the service gives the report's error: the unit is the manifest's.
+    // Every test image predicted by the service gives the report's error: the unit is the manifest's.
     let model = job["fine_tuned_model"].as_str().unwrap();
     let mut errors = Vec::new();
     for category in CATEGORIES {
-        for picture in pictures(category, 40).iter().skip(4).step_by(5) {
-            let answer = service.predict(model, png(picture)).await;
-            errors.push((number(&answer["value"]) - coloured(picture)).abs());
+        for image in images(category, 40).iter().skip(4).step_by(5) {
+            let answer = service.predict(model, png(image)).await;
+            errors.push((number(&answer["value"]) - colored(image)).abs());
             assert!(answer.get("label").is_none() && answer.get("probabilities").is_none());
         }
     }

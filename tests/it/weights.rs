@@ -9,7 +9,7 @@ use std::{
 use rehead_domain::{
     base_model::{AskedPreprocessing, Preprocessing},
     problem::Problem,
-    progress::Inspected,
+    progress::Validated,
     work::Imported,
 };
 use rehead_trainer::{
@@ -32,7 +32,7 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-fn import(input: &Path, architecture: &str, folder: &Path) -> Inspected {
+fn import(input: &Path, architecture: &str, folder: &Path) -> Validated {
     let plan = Import {
         input,
         architecture,
@@ -52,7 +52,7 @@ fn refused(input: &Path, architecture: &str) -> Vec<Problem> {
         "a refused import leaves nothing"
     );
     match outcome {
-        Inspected::Refused { problems } => problems,
+        Validated::Refused { problems } => problems,
         other => panic!("{}: {other:?}", input.display()),
     }
 }
@@ -63,7 +63,7 @@ fn lite0(folder: &Path) -> Imported {
     fs::write(&input, data::lite0_weights()).unwrap();
     assert_eq!(
         import(&input, "tf_efficientnet_lite0", folder),
-        Inspected::Accepted
+        Validated::Accepted
     );
     serde_json::from_slice(&fs::read(folder.join(import::IMPORTED)).unwrap()).unwrap()
 }
@@ -73,12 +73,12 @@ fn network(folder: &Path, architecture: &str) -> impl Fn(&Tensor) -> (Tensor, Te
     let architecture = registry::find(architecture).unwrap();
     let tensors = weights::read_safetensors(&folder.join(import::MODEL)).unwrap();
     let vs = nn::VarStore::new(Device::Cpu);
-    let trunk = architecture.build(&vs.root(), &architecture.preprocessing);
-    weights::load_strict(&trunk.named(), &tensors, &[architecture.classifier]).unwrap();
+    let backbone = architecture.build(&vs.root(), &architecture.preprocessing);
+    weights::load_strict(&backbone.named(), &tensors, &[architecture.classifier]).unwrap();
     let [weight, bias] = ["weight", "bias"]
         .map(|part| tensors[&format!("{}.{part}", architecture.classifier)].shallow_clone());
     move |images| {
-        let features = tch::no_grad(|| trunk.forward(images, 0, Norm::Running));
+        let features = tch::no_grad(|| backbone.forward(images, 0, Norm::Running));
         let logits = features.linear(&weight, Some(&bias));
         (features, logits)
     }
@@ -142,7 +142,7 @@ fn published_lite0_gives_its_golden_numbers() {
 /// Photos of foolbox, each named after its class: `imagenet_04_949.jpg` is of class 949. The publisher's network, as it
 /// is imported and fed here, must know them.
 #[test]
-fn published_lite0_recognises_photos() {
+fn published_lite0_recognizes_photos() {
     tch::set_num_threads(2);
     let folder = tempfile::tempdir().unwrap();
     // They are cut out already: foolbox feeds them whole, scaled to the network's input, and so were the 18 recorded.
@@ -315,14 +315,14 @@ fn an_import_of_an_import_changes_nothing() {
     weights::write_safetensors(&path, &named, &BTreeMap::new()).unwrap();
     assert_eq!(
         import(&path, "efficientnet_b0", &first),
-        Inspected::Accepted
+        Validated::Accepted
     );
     let imported: Imported =
         serde_json::from_slice(&fs::read(first.join(import::IMPORTED)).unwrap()).unwrap();
     assert_eq!(imported.classes, None);
     assert_eq!(
         import(&first.join(import::MODEL), "efficientnet_b0", &second),
-        Inspected::Accepted
+        Validated::Accepted
     );
     let bytes = |folder: &Path| fs::read(folder.join(import::MODEL)).unwrap();
     assert!(bytes(&first) == bytes(&second));

@@ -1,5 +1,5 @@
 """Records what timm and PyTorch make of inputs and rates, for tests/it/inputs.rs, traps/inputs.rs and goldens.rs:
-positions resampled, stems of other channels, pictures as a network sees them, schedules, layer-wise decay.
+positions resampled, stems of other channels, images as a network sees them, schedules, layer-wise decay.
 
     scripts/python.sh tests/python/record_inputs.py > tests/fixtures/inputs.json
 
@@ -67,7 +67,7 @@ def published_lite0(model):
     return model.eval()
 
 
-def pictures(name, side, crop_fraction, interpolation, mean, std, prepared=filled):
+def images(name, side, crop_fraction, interpolation, mean, std, prepared=filled):
     """Photos through timm's evaluation transform and a network of these weights."""
     transform = create_transform((3, side, side), interpolation=interpolation, crop_pct=crop_fraction, mean=mean, std=std)
     options = {"img_size": side} if name.startswith("vit") else {}
@@ -134,10 +134,10 @@ print(json.dumps({
         adapted("vit_tiny_patch16_224", "patch_embed.proj.weight", 1, 96),
         adapted("vit_small_patch14_dinov2", "patch_embed.proj.weight", 4, 98),
     ],
-    "pictures": [
-        pictures("resnet18", 64, 0.875, "bilinear", *IMAGENET),
-        pictures("vit_tiny_patch16_224", 64, 0.9, "bicubic", (0.5,) * 3, (0.5,) * 3),
-        pictures("tf_efficientnet_lite0", 224, 0.875, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3, published_lite0),
+    "images": [
+        images("resnet18", 64, 0.875, "bilinear", *IMAGENET),
+        images("vit_tiny_patch16_224", 64, 0.9, "bicubic", (0.5,) * 3, (0.5,) * 3),
+        images("tf_efficientnet_lite0", 224, 0.875, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3, published_lite0),
     ],
     "one_cycle": {steps: one_cycle(steps) for steps in (10, 37, 200)},
     "cosine": {steps: cosine(steps) for steps in (7, 100)},

@@ -20,8 +20,8 @@ from PIL import Image, ImageOps
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "fixtures" / "images"
 
 
-def picture(width, height):
-    """Smooth colours with a disc and a bar in them: something of a photo, and small as a file."""
+def image(width, height):
+    """Smooth colors with a disc and a bar in them: something of a photo, and small as a file."""
     y, x = np.mgrid[0:height, 0:width]
     u, v = x / width, y / height
     red = 127 + 100 * np.sin(5 * u + 2 * v)
@@ -33,13 +33,13 @@ def picture(width, height):
     return Image.fromarray(image.clip(0, 255).astype(np.uint8))
 
 
-def png(width, height, depth, colour, rows):
-    """A PNG written by hand: Pillow does not write 16-bit colour."""
+def png(width, height, depth, color, rows):
+    """A PNG written by hand: Pillow does not write 16-bit color."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     data = zlib.compress(b"".join(b"\0" + row for row in rows), 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
@@ -57,17 +57,17 @@ def with_orientation(image, orientation, **options):
 
 
 def files():
-    base = picture(36, 24)
+    base = image(36, 24)
     alpha = Image.fromarray(np.tile(np.linspace(0, 255, 36).astype(np.uint8), (24, 1)))
     rgba = base.copy()
     rgba.putalpha(alpha)
-    grey = base.convert("L")
-    grey_alpha = Image.merge("LA", (grey, alpha))
+    gray = base.convert("L")
+    gray_alpha = Image.merge("LA", (gray, alpha))
     palette = base.quantize(16)
     wide = (np.asarray(base).astype(np.uint16) * 257) ^ 0x00FF
     yield "rgb.jpg", saved(base, format="JPEG", quality=90)
     yield "rgb-progressive.jpg", saved(base, format="JPEG", quality=90, progressive=True)
-    yield "grey.jpg", saved(grey, format="JPEG", quality=90)
+    yield "gray.jpg", saved(gray, format="JPEG", quality=90)
     yield "cmyk.jpg", saved(base.convert("CMYK"), format="JPEG", quality=95)
     for orientation in range(2, 9):
         yield f"orientation-{orientation}.jpg", with_orientation(base, orientation, format="JPEG", quality=90)
@@ -75,13 +75,13 @@ def files():
     yield "orientation-8.webp", with_orientation(base, 8, format="WEBP", lossless=True)
     yield "rgb.png", saved(base, format="PNG")
     yield "rgba.png", saved(rgba, format="PNG")
-    yield "grey.png", saved(grey, format="PNG")
-    yield "grey-alpha.png", saved(grey_alpha, format="PNG")
-    yield "one-bit.png", saved(grey.convert("1"), format="PNG")
+    yield "gray.png", saved(gray, format="PNG")
+    yield "gray-alpha.png", saved(gray_alpha, format="PNG")
+    yield "one-bit.png", saved(gray.convert("1"), format="PNG")
     yield "palette.png", saved(palette, format="PNG")
     yield "palette-alpha.png", saved(palette, format="PNG", transparency=bytes(range(0, 256, 16)))
     yield "rgb-16.png", png(36, 24, 16, 2, [row.astype(">u2").tobytes() for row in wide])
-    yield "grey-16.png", png(36, 24, 16, 0, [row.astype(">u2").tobytes() for row in wide[..., 1]])
+    yield "gray-16.png", png(36, 24, 16, 0, [row.astype(">u2").tobytes() for row in wide[..., 1]])
     yield "animated.gif", saved(palette, format="GIF", save_all=True, append_images=[ImageOps.flip(palette)])
     yield "transparent.gif", saved(palette, format="GIF", transparency=3)
     yield "rgb.webp", saved(base, format="WEBP", quality=90)
@@ -93,7 +93,7 @@ def files():
 def decoded(name, data):
     """As Rehead promises: first frame, upright, on white, 8 bits, RGB."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    if name == "grey-16.png":
+    if name == "gray-16.png":
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -102,7 +102,7 @@ def decoded(name, data):
 
 
 def in_channels(name, data, channels):
-    """As `decoded`, in grey, or with alpha."""
+    """As `decoded`, in gray, or with alpha."""
     if channels == 4:
         return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGBA")
     image = decoded(name, data)
@@ -135,15 +135,15 @@ def main():
         image = decoded(name, data)
         record["decoded"].append({"file": name, "width": image.width, "height": image.height, "pixels": text(image)})
     for channels, names in [
-        (1, ["rgb.png", "rgb.jpg", "grey.jpg", "grey.png", "rgba.png", "orientation-6.png", "one-bit.png"]),
-        (4, ["rgba.png", "grey-alpha.png", "palette-alpha.png", "rgb.png", "grey.jpg", "orientation-8.webp", "rgba.webp"]),
+        (1, ["rgb.png", "rgb.jpg", "gray.jpg", "gray.png", "rgba.png", "orientation-6.png", "one-bit.png"]),
+        (4, ["rgba.png", "gray-alpha.png", "palette-alpha.png", "rgb.png", "gray.jpg", "orientation-8.webp", "rgba.webp"]),
     ]:
         for name in names:
             image = in_channels(name, (FOLDER / name).read_bytes(), channels)
             entry = {"file": name, "width": image.width, "height": image.height, "channels": channels}
             record["decoded"].append({**entry, "pixels": text(image)})
     for name, size in [("photo-wide.png", (301, 197)), ("photo-tall.png", (90, 143)), ("photo-small.png", (23, 19))]:
-        image = picture(*size)
+        image = image(*size)
         (FOLDER / name).write_bytes(saved(image, format="PNG", optimize=True))
         for side, crop_fraction in [(32, 0.875), (48, 1.0), (40, 0.95)]:
             for interpolation in ["bilinear", "bicubic"]:

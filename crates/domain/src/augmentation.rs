@@ -1,23 +1,23 @@
-//! How training pictures are altered at random. Fields have the meaning and the defaults of torchvision's transforms of the
+//! How training images are altered at random. Fields have the meaning and the defaults of torchvision's transforms of the
 //! same names; they are applied in the order of the fields.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What is done to a training picture, each time anew.
+/// What is done to a training image, each time anew.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Augmentation {
-    /// A random part of the picture, resized to the input; `null` takes the crop of the evaluation.
+    /// A random part of the image, resized to the input; `null` takes the crop of the evaluation.
     pub random_resized_crop: Option<RandomResizedCrop>,
     /// Probability of a mirror image.
     pub horizontal_flip: f64,
     pub color_jitter: Option<ColorJitter>,
     pub rand_augment: Option<RandAugment>,
-    /// Probability that a rectangle of 2 to 33 % of the area becomes the mean colour.
+    /// Probability that a rectangle of 2 to 33 % of the area becomes the mean color.
     pub random_erasing: f64,
 }
 
-/// Bounds of a random part of a picture; each is drawn between them.
+/// Bounds of a random part of an image; each is drawn between them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RandomResizedCrop {
     /// Its share of the area, uniformly.
@@ -35,7 +35,7 @@ impl Default for RandomResizedCrop {
     }
 }
 
-/// How far colours may move, in a random order.
+/// How far colors may move, in a random order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ColorJitter {
     /// The factor is drawn from 1 less this to 1 plus this.
@@ -44,7 +44,7 @@ pub struct ColorJitter {
     pub contrast: f64,
     /// As `brightness`.
     pub saturation: f64,
-    /// The turn is drawn from less this to plus this, in turns of the colour wheel.
+    /// The turn is drawn from less this to plus this, in turns of the color wheel.
     pub hue: f64,
 }
 
@@ -57,10 +57,10 @@ impl ColorJitter {
 }
 
 /// Some operations drawn from a list, all of one strength (Cubuk et al. 2020). The list is torchvision's without sharpness:
-/// identity, shear, shift and rotation, brightness, colour, contrast, posterize, solarize, autocontrast, equalize.
+/// identity, shear, shift and rotation, brightness, color, contrast, posterize, solarize, autocontrast, equalize.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RandAugment {
-    /// Operations on each picture, one after the other.
+    /// Operations on each image, one after the other.
     pub n_ops: u32,
     /// From 0 to 30, the strongest.
     pub magnitude: u32,
@@ -76,7 +76,7 @@ impl Default for RandAugment {
 }
 
 impl Augmentation {
-    /// Whether it ever changes a picture.
+    /// Whether it ever changes an image.
     pub fn acts(&self) -> bool {
         self.random_resized_crop.is_some()
             || self.horizontal_flip > 0.0

@@ -17,11 +17,11 @@ use super::{
 pub struct Preprocessing {
     /// Side of the square input, in pixels.
     pub input_size: u32,
-    /// 1 (grey), 3 (red, green, blue) or 4 (and alpha).
+    /// 1 (gray), 3 (red, green, blue) or 4 (and alpha).
     #[serde(default = "Preprocessing::rgb")]
     #[schema(minimum = 1, maximum = 4)]
     pub channels: u32,
-    /// The image's short side is resized to `input_size / crop_fraction`, then its centre is cropped (timm: `crop_pct`).
+    /// The image's short side is resized to `input_size / crop_fraction`, then its center is cropped (timm: `crop_pct`).
     pub crop_fraction: f64,
     pub interpolation: Interpolation,
     /// Per channel, on pixel values scaled to 0..1: `(x / 255 - mean) / std`.
@@ -50,15 +50,15 @@ pub struct AskedPreprocessing {
     /// resampled.
     #[schema(minimum = 32, maximum = 1024)]
     pub input_size: Option<u32>,
-    /// 1 (grey), 3 (red, green, blue) or 4 (and alpha). Weights for 3 are changed for 1 and 4, as timm does.
+    /// 1 (gray), 3 (red, green, blue) or 4 (and alpha). Weights for 3 are changed for 1 and 4, as timm does.
     #[schema(minimum = 1, maximum = 4)]
     pub channels: Option<u32>,
-    /// The image's short side is resized to `input_size / crop_fraction`, then its centre is cropped (timm: `crop_pct`).
+    /// The image's short side is resized to `input_size / crop_fraction`, then its center is cropped (timm: `crop_pct`).
     #[schema(minimum = 0.1, maximum = 1)]
     pub crop_fraction: Option<f64>,
     pub interpolation: Option<Interpolation>,
-    /// Per channel, on pixel values scaled to 0..1: `(x / 255 - mean) / std`. Grey has the mean of the usual three when left
-    /// out; alpha has mean 1 and deviation 1, so that an opaque picture's is 0.
+    /// Per channel, on pixel values scaled to 0..1: `(x / 255 - mean) / std`. Gray has the mean of the usual three when left
+    /// out; alpha has mean 1 and deviation 1, so that an opaque image's is 0.
     pub mean: Option<Vec<f64>>,
     pub std: Option<Vec<f64>>,
 }
@@ -99,7 +99,7 @@ impl AskedPreprocessing {
             .channels
             .is_none_or(|channels| CHANNELS.contains(&channels));
         if !known {
-            let message = "must be 1 (grey), 3 (red, green, blue) or 4 (red, green, blue, alpha)";
+            let message = "must be 1 (gray), 3 (red, green, blue) or 4 (red, green, blue, alpha)";
             refuse("channels", fields::OUT_OF_RANGE, message.to_owned());
         }
         for (field, values, range) in [("mean", &self.mean, MEAN), ("std", &self.std, STD)] {
@@ -150,7 +150,7 @@ pub struct Layers {
     pub feature_dim: u32,
     /// From the input side to the features. The original head is not among them: it is always removed.
     pub stages: Vec<Stage>,
-    /// Every tensor of the trunk, in forward order.
+    /// Every tensor of the backbone, in forward order.
     pub tensors: Vec<LayerTensor>,
     /// What one sample costs in each stage, at the model's own input size; empty where it was not measured.
     #[serde(default)]
@@ -172,7 +172,7 @@ pub struct StageCost {
     pub largest: u64,
 }
 
-/// A named part of a trunk.
+/// A named part of a backbone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Stage {
     pub name: String,
@@ -184,7 +184,7 @@ pub struct Stage {
     pub channels: u32,
 }
 
-/// One named tensor of a trunk.
+/// One named tensor of a backbone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LayerTensor {
     /// The name in timm's state dict.
@@ -211,12 +211,12 @@ impl Layers {
         self.tensors.iter().filter(|tensor| tensor.trainable)
     }
 
-    /// Whether it normalises by statistics of batches, whose running averages are its buffers.
+    /// Whether it normalizes by statistics of batches, whose running averages are its buffers.
     pub fn has_batch_norm(&self) -> bool {
         self.tensors.iter().any(|tensor| !tensor.trainable)
     }
 
-    /// Channels of the pictures that it reads, by its first convolution.
+    /// Channels of the images that it reads, by its first convolution.
     pub fn input_channels(&self) -> Option<u32> {
         self.parameters().find_map(|tensor| match tensor.shape[..] {
             [_, channels, _, _] => Some(channels),

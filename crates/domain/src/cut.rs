@@ -1,4 +1,4 @@
-//! Where a trunk ends: what is left of its layers when everything after a stage goes.
+//! Where a backbone ends: what is left of its layers when everything after a stage goes.
 
 use super::{
     base_model::Layers,

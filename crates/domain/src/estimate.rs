@@ -40,7 +40,7 @@ pub struct Memory {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Time {
     pub seconds: f64,
-    /// Jobs of this installation that it is measured on: of the same kind (the trunk frozen, or not) or, where there are none,
+    /// Jobs of this installation that it is measured on: of the same kind (the backbone frozen, or not) or, where there are none,
     /// of the other. 0: there is no job yet, and it follows from a few images' way through the network when it was imported;
     /// it may be several times off.
     pub measured_on: u64,
@@ -242,7 +242,7 @@ impl Sums {
         (self.trained_samples > 0.0).then(|| self.training_seconds / self.trained_samples)
     }
 
-    /// Of all that was computed by the trunk; a head's own are too few to count.
+    /// Of all that was computed by the backbone; a head's own are too few to count.
     fn seconds_per_mac(&self) -> Option<f64> {
         self.seconds_per_trained_mac()
             .or_else(|| self.seconds_per_prepared_mac())
@@ -380,7 +380,7 @@ mod tests {
         let found = time(&all, &layers, measured).unwrap();
         assert!((found.seconds - 5.0).abs() < 1e-9 && found.measured_on == 1);
 
-        // Of a frozen trunk nothing was measured: by what a multiplication took, a pass for each sample and the head's steps.
+        // Of a frozen backbone nothing was measured: by what a multiplication took, a pass for each sample and the head's steps.
         let macs = |stage: u64| 1_000_000 * stage;
         let forward = (1..=layers.stages.len() as u64).map(macs).sum::<u64>();
         let frozen = (100 * forward + 160 * 3 * 10) as f64;

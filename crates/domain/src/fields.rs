@@ -178,7 +178,7 @@ pub fn integer(range: RangeInclusive<u64>) -> impl Fn(&Value) -> Read<u64> {
         };
         let whole = number.as_u64().or_else(|| {
             let float = number.as_f64()?;
-            // 2^53: past it a float no longer tells neighbours apart.
+            // 2^53: past it a float no longer tells neighbors apart.
             (float.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&float))
                 .then_some(float as u64)
         });

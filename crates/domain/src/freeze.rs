@@ -1,4 +1,4 @@
-//! Freeze policies: which parameters of a trunk train. Every policy becomes a list of names here, so that the trainer,
+//! Freeze policies: which parameters of a backbone train. Every policy becomes a list of names here, so that the trainer,
 //! the job object and a person reading it see the same thing.
 
 use regex::{Regex, RegexBuilder};

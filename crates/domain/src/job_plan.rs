@@ -41,7 +41,7 @@ pub struct JobPlan {
 /// From features to classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct HeadShape {
-    /// Width of the trunk's features.
+    /// Width of the backbone's features.
     pub inputs: u64,
     /// Classes; 1 in regression.
     pub outputs: u64,
@@ -50,9 +50,9 @@ pub struct HeadShape {
 /// Numbers that train or stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ParameterCounts {
-    /// Of what is left of the trunk, as they were.
+    /// Of what is left of the backbone, as they were.
     pub frozen: u64,
-    /// Of the trunk, changed by training, in any phase; or of its adapters.
+    /// Of the backbone, changed by training, in any phase; or of its adapters.
     pub trainable: u64,
     /// Of the new head.
     pub head: u64,

@@ -4,23 +4,23 @@
 pub const EPOCHS: std::ops::RangeInclusive<u64> = 1..=10_000;
 /// Samples of one optimizer step.
 pub const BATCH_SIZE: std::ops::RangeInclusive<u64> = 1..=4_096;
-/// Learning rates, of head and trunk.
+/// Learning rates, of head and backbone.
 pub const LEARNING_RATE: std::ops::RangeInclusive<f64> = 1e-9..=100.0;
 /// Batches of one optimizer step.
 pub const ACCUMULATE: std::ops::RangeInclusive<u64> = 1..=1_024;
 /// A class's weight in the loss.
 pub const CLASS_WEIGHT: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
-/// Views of each training sample under a frozen trunk; each costs a pass through it and a copy of the features.
+/// Views of each training sample under a frozen backbone; each costs a pass through it and a copy of the features.
 pub const VIEWS: std::ops::RangeInclusive<u64> = 1..=16;
-/// Shares of a picture's area that a random crop takes.
+/// Shares of an image's area that a random crop takes.
 pub const CROP_SCALE: std::ops::RangeInclusive<f64> = 0.01..=1.0;
 /// Width by height of a random crop.
 pub const CROP_ASPECT_RATIO: std::ops::RangeInclusive<f64> = 0.1..=10.0;
 /// How far from 1 the factors of brightness, contrast and saturation are drawn.
 pub const COLOR_FACTOR: std::ops::RangeInclusive<f64> = 0.0..=1.0;
-/// How far a hue turns, in turns of the colour wheel: half of one is as far as it goes.
+/// How far a hue turns, in turns of the color wheel: half of one is as far as it goes.
 pub const HUE: std::ops::RangeInclusive<f64> = 0.0..=0.5;
-/// Operations of RandAugment on one picture.
+/// Operations of RandAugment on one image.
 pub const RAND_AUGMENT_OPS: std::ops::RangeInclusive<u64> = 1..=8;
 /// Strength of RandAugment, as torchvision's 31 bins.
 pub const RAND_AUGMENT_MAGNITUDE: std::ops::RangeInclusive<u64> = 0..=30;
@@ -48,9 +48,9 @@ pub const METADATA_KEY_CHARACTERS: usize = 64;
 pub const METADATA_VALUE_CHARACTERS: usize = 512;
 /// Sides of a network's square input, in pixels.
 pub const INPUT_SIZE: std::ops::RangeInclusive<u32> = 32..=1_024;
-/// Channels of a network's input: grey, colours, colours and alpha.
+/// Channels of a network's input: gray, colors, colors and alpha.
 pub const CHANNELS: [u32; 3] = [1, 3, 4];
-/// Share of the short side that is kept of a picture.
+/// Share of the short side that is kept of an image.
 pub const CROP_FRACTION: std::ops::RangeInclusive<f64> = 0.1..=1.0;
 /// Mean of a channel, on pixels scaled to 0..1.
 pub const MEAN: std::ops::RangeInclusive<f64> = -10.0..=10.0;
@@ -88,7 +88,7 @@ pub const VALUE: std::ops::RangeInclusive<f64> = -1e12..=1e12;
 pub const FILENAME_CHARACTERS: usize = 255;
 /// Characters of an `Idempotency-Key`, as Stripe's.
 pub const IDEMPOTENCY_KEY_CHARACTERS: usize = 255;
-/// Samples in a job's ledger: those that it was measured on first, then those that it trained on.
-pub const LEDGER_SAMPLES: usize = 200_000;
+/// Samples in a job's sample report: those that it was measured on first, then those that it trained on.
+pub const SAMPLE_REPORT_ROWS: usize = 200_000;
 /// Training samples that a report's `transferability` is measured on.
 pub const TRANSFERABILITY_SAMPLES: usize = 2_000;

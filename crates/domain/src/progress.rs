@@ -32,8 +32,8 @@ pub enum Progress {
         steps: Vec<Step>,
     },
     /// Memory ran out; from here on fewer samples run together, and the same work is done again that way.
-    Shrunk {
-        what: Shrunk,
+    BatchSizeReduced {
+        what: BatchSizePart,
         /// Samples that run together now.
         batch_size: u32,
     },
@@ -73,7 +73,7 @@ pub enum Progress {
 pub struct Usage {
     /// Most memory that the process held, on a CPU; `null` elsewhere.
     pub peak_bytes: Option<u64>,
-    /// Samples that were decoded, and run through a frozen trunk; what was found in the cache is not among them.
+    /// Samples that were decoded, and run through a frozen backbone; what was found in the cache is not among them.
     pub prepared_samples: u64,
     pub preparing_seconds: f64,
     /// Samples of optimizer steps.
@@ -82,14 +82,14 @@ pub struct Usage {
     pub training_seconds: f64,
 }
 
-/// Whose batches a trainer made smaller.
+/// The work whose batch size a trainer reduced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Shrunk {
+pub enum BatchSizePart {
     /// Of the samples of an optimizer step, which stay as many: more batches add up to it.
     Training,
     Evaluation,
-    /// Of a frozen trunk, whose features are kept.
+    /// Of a frozen backbone, whose features are kept.
     Features,
 }
 
@@ -116,10 +116,10 @@ pub struct Failure {
     pub retryable: bool,
 }
 
-/// A line of an inspector (`rehead inspect`). Its results are files in its folder.
+/// A line of a validation process (`rehead validate`). Its results are files in its folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Inspected {
+pub enum Validated {
     /// The input is usable: the outputs that `domain::work` names are complete.
     Accepted,
     /// The input is not usable, and this is everything that is wrong with it.

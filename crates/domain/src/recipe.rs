@@ -15,11 +15,11 @@ pub struct Recipe {
     pub task: Task,
     /// Where the base model's tail is removed; `pre_logits` takes away the classifier only.
     pub cut: String,
-    /// Trunk parameters that train, by name, in forward order. All others stay bit for bit.
+    /// Backbone parameters that train, by name, in forward order. All others stay bit for bit.
     pub trainable: Vec<String>,
     /// What trains instead of `trainable` from later epochs on, in order; empty without a freeze schedule.
     pub later_phases: Vec<FreezePhase>,
-    /// Adapters on layers of the trunk, whose own weights stay: of the trunk, what trains is theirs. `null` gives none.
+    /// Adapters on layers of the backbone, whose own weights stay: of the backbone, what trains is theirs. `null` gives none.
     #[serde(default)]
     pub adapter: Option<Adapter>,
     pub head: Head,
@@ -34,9 +34,9 @@ pub struct Recipe {
     pub optimizer: Optimizer,
     /// Peak rate of the head.
     pub learning_rate: f64,
-    /// Peak rate of the trunk's trainable part.
+    /// Peak rate of the backbone's trainable part.
     pub backbone_learning_rate: f64,
-    /// The trunk's last stage trains at its full rate, each stage before it at this share of the next one's.
+    /// The backbone's last stage trains at its full rate, each stage before it at this share of the next one's.
     pub layer_decay: f64,
     /// On every trained tensor of two or more dimensions (AdamW, decoupled) or on all (SGD, as L2), as PyTorch's rules in `train::optimizer` say.
     pub weight_decay: f64,
@@ -46,15 +46,15 @@ pub struct Recipe {
     pub loss: Loss,
     /// Mass taken from the true class and spread over all (Szegedy et al. 2016).
     pub label_smoothing: f64,
-    /// How training pictures are altered; `null` shows them as the evaluation does.
+    /// How training images are altered; `null` shows them as the evaluation does.
     pub augmentation: Option<Augmentation>,
     /// Views of each training sample that are altered, and their features computed, ahead, while nothing but the head trains
     /// from the start: epochs train on them in turn. 0 shows samples unaltered as long.
     pub augmented_views: u32,
-    /// Beta's parameter for samples that are added up in pairs, features where the whole trunk is frozen and images otherwise
+    /// Beta's parameter for samples that are added up in pairs, features where the whole backbone is frozen and images otherwise
     /// (Zhang et al. 2018); 0 adds none. Where both this and `cutmix` are above 0, each step draws one of them.
     pub mixup: f64,
-    /// Beta's parameter for images into which a part of another is pasted while some of the trunk trains (Yun et al. 2019); 0
+    /// Beta's parameter for images into which a part of another is pasted while some of the backbone trains (Yun et al. 2019); 0
     /// pastes none.
     pub cutmix: f64,
     /// What a sample's loss is multiplied by, for each class in label order; with several labels a sample, what the part of
@@ -115,7 +115,7 @@ pub fn steps_per_epoch(samples: u64, batch_size: u64) -> u64 {
     samples.div_ceil(batch_size) - u64::from(lone)
 }
 
-/// What a job that goes on takes over from its parent besides the trunk.
+/// What a job that goes on takes over from its parent besides the backbone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Inherited {
     /// The result's classes in label order: the parent's, which keep their numbers, then new ones.
@@ -153,7 +153,7 @@ pub struct Adapter {
     pub alpha: f64,
     /// Share of a layer's inputs that A does not see while training.
     pub dropout: f64,
-    /// Linear layers of the trunk, by name, in forward order.
+    /// Linear layers of the backbone, by name, in forward order.
     pub layers: Vec<String>,
 }
 
@@ -241,7 +241,7 @@ pub enum HeadInit {
     Zero,
     /// Weights from N(0, 0.01), bias 0; around that mean in a head that goes on.
     Normal,
-    /// The best linear classifier on the base model's features, by convex optimisation (LP-FT, Kumar et al. 2022).
+    /// The best linear classifier on the base model's features, by convex optimization (LP-FT, Kumar et al. 2022).
     Probe,
 }
 
@@ -279,7 +279,7 @@ pub enum BatchNorm {
     Update,
 }
 
-/// In which numbers the trunk's trained part computes. Weights, normalisations, head, loss, gradients and optimizer are
+/// In which numbers the backbone's trained part computes. Weights, normalizations, head, loss, gradients and optimizer are
 /// float32 either way, and so are the frozen part and every evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -50,20 +50,20 @@ pub struct SingleLabelScores {
     /// Of a job that went on from a model with its head: what became of the classes that it knew. `null` for other jobs.
     #[serde(default)]
     pub forgetting: Option<Forgetting>,
-    /// How well the features of the model that the job started from fit this data. `null` where its trunk trains and its head did not
+    /// How well the features of the model that the job started from fit this data. `null` where its backbone trains and its head did not
     /// begin at a probe.
     #[serde(default)]
     pub transferability: Option<Transferability>,
 }
 
 /// Scores that rank the models a job could start from, on the same data: higher is better in all. They are not expected
-/// accuracies: nothing is said of other data, and little of a training that changes the trunk. Of the trunk's features of
+/// accuracies: nothing is said of other data, and little of a training that changes the backbone. Of the backbone's features of
 /// training samples alone, before any head; a score of each sample comes from the others.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Transferability {
     /// Training samples scored: all, or 2,000, of each class in proportion; the same ones for all jobs on the same data.
     pub samples: u64,
-    /// Numbers that the trunk gives for a sample.
+    /// Numbers that the backbone gives for a sample.
     pub features: u64,
     /// Share of the samples whose class most of their 5 nearest others have.
     pub knn_accuracy: f64,

@@ -13,15 +13,15 @@ use super::{
 /// The name of the plan in every child's folder.
 pub const PLAN: &str = "plan.json";
 
-/// One line on the standard input of a warm spare trainer: what to become.
+/// One line on the standard input of a warm trainer: what to become.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "work", rename_all = "snake_case")]
 pub enum Assignment {
     Train { folder: PathBuf },
-    Inspect { folder: PathBuf },
+    Validate { folder: PathBuf },
 }
 
-/// The first line of a warm spare trainer: the device that it computed on, or why it cannot.
+/// The first line of a warm trainer: the device that it computed on, or why it cannot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SelfTested {
     pub outcome: Result<String, super::progress::Failure>,
@@ -92,10 +92,10 @@ pub struct PlanWeights {
     pub whole: bool,
 }
 
-/// The plan of `rehead inspect FOLDER`.
+/// The plan of `rehead validate FOLDER`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum InspectPlan {
+pub enum ValidatePlan {
     /// Validates a data set. Writes `report.json` (a `domain::file::FileReport`, also when refused) and, when
     /// accepted, `pack.safetensors`.
     Dataset {
@@ -119,7 +119,7 @@ pub struct Imported {
     pub layers: super::base_model::Layers,
     /// As asked for; what was not, as the weights tell, and as is usual for the architecture.
     pub preprocessing: Preprocessing,
-    /// Trainable numbers of trunk and original head.
+    /// Trainable numbers of backbone and original head.
     pub parameters: u64,
     /// Classes of the original head; `null` when the file has none.
     pub classes: Option<u32>,

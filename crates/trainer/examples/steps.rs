@@ -40,9 +40,9 @@ fn main() {
         input_size: side as u32,
         ..architecture.preprocessing.clone()
     };
-    let trunk = architecture.build(&vs.root(), &input);
+    let backbone = architecture.build(&vs.root(), &input);
     let path = folder.path().join("weights.safetensors");
-    weights::write_safetensors(&path, &trunk.named(), &Default::default()).unwrap();
+    weights::write_safetensors(&path, &backbone.named(), &Default::default()).unwrap();
     let base = PlanModel {
         id: architecture.name.to_owned(),
         architecture: architecture.name.to_owned(),
@@ -56,7 +56,7 @@ fn main() {
         weights_sha256: String::new(),
         over: Vec::new(),
     };
-    let names = trunk.tensors().into_iter().filter(|one| one.trainable);
+    let names = backbone.tensors().into_iter().filter(|one| one.trainable);
     let recipe: Recipe = serde_json::from_value(serde_json::json!({
         "task": "single_label_classification", "cut": "pre_logits",
         "trainable": names.map(|one| one.name).collect::<Vec<_>>(), "later_phases": [],

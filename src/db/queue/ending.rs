@@ -24,7 +24,7 @@ pub struct NewModel {
     pub report: Report,
     /// Prefix of its bundle in the object store, with its last `/`.
     pub objects: String,
-    /// Trainable numbers of trunk and head.
+    /// Trainable numbers of backbone and head.
     pub parameters: u64,
     /// Of its `model.safetensors`, lower-case hex.
     pub weights_sha256: String,

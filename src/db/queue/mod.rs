@@ -17,7 +17,7 @@ mod records;
 
 pub use claim::{Claimed, ClaimedModel, DEFAULT_CLASS, Offer, Pack, claim};
 pub use ending::{NewModel, Trace, finish, reap};
-pub use records::{NewBatch, NewCheckpoint, Records, commit_checkpoint, measured, record};
+pub use records::{MicroBatch, NewCheckpoint, Records, commit_checkpoint, measured, record};
 
 /// The answer to a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,13 +24,13 @@ pub struct Records {
     /// Device and threads, when the trainer said that it is ready.
     pub device: Option<(String, u32)>,
     pub events: Vec<NewEvent>,
-    pub shrunk: Option<NewBatch>,
+    pub shrunk: Option<MicroBatch>,
     pub usage: Option<Usage>,
 }
 
 /// Smaller batches, since memory ran out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewBatch {
+pub struct MicroBatch {
     /// Samples that run together in training, where it is about those.
     pub micro_batch: Option<u32>,
     /// Why another run may not give the same bits.

@@ -6,7 +6,7 @@ use super::*;
 fn every_container_gives_the_same_pack() {
     let files = with(cats_and_dogs(), "__MACOSX/cats/._0.png", "x");
     let tar = tarred(&files);
-    let first = inspect(zipped(&files));
+    let first = validate(zipped(&files));
     let dataset = first.dataset();
     assert_eq!((dataset.samples, dataset.unusable), (20, 0));
     assert_eq!(dataset.classes.len(), 2);
@@ -23,24 +23,24 @@ fn every_container_gives_the_same_pack() {
         gzipped(&tar),
         zstd::encode_all(&tar[..], 3).unwrap(),
     ] {
-        assert!(inspect(other).pack_bytes() == first.pack_bytes());
+        assert!(validate(other).pack_bytes() == first.pack_bytes());
     }
     let pack = first.pack();
     assert_eq!(
         (pack.classes(), pack.path(0)),
         (&["cats", "dogs"].map(str::to_owned)[..], "cats/0.png")
     );
-    assert_eq!((pack.bytes(0), pack.size(0)), (&picture(0)[..], (8, 6)));
+    assert_eq!((pack.bytes(0), pack.size(0)), (&image(0)[..], (8, 6)));
 }
 
 #[test]
-fn the_trainer_says_what_the_inspector_finds() {
+fn the_trainer_says_what_the_validator_finds() {
     let files = cats_and_dogs();
-    let child = inspect_in_a_child(zipped(&files));
-    assert_eq!(child.report, inspect(zipped(&files)).report);
+    let child = validate_in_a_child(zipped(&files));
+    assert_eq!(child.report, validate(zipped(&files)).report);
     assert_eq!(child.dataset().samples, 20);
     assert_eq!(child.pack().len(), 20);
-    let child = inspect_in_a_child(tarred(&with(files, "../x.png", "x")));
+    let child = validate_in_a_child(tarred(&with(files, "../x.png", "x")));
     child.assert_refused("unsafe_path");
 }
 
@@ -49,19 +49,19 @@ fn what_is_no_archive_is_refused() {
     for bytes in [
         &b""[..],
         b"hello",
-        &picture(1),
+        &image(1),
         &gzipped(b"hello"),
         &[7; 5_000],
     ] {
-        inspect(bytes).assert_refused("not_an_archive");
+        validate(bytes).assert_refused("not_an_archive");
     }
     let whole = zipped(&cats_and_dogs());
-    inspect(&whole[..whole.len() / 2]).assert_refused("corrupt_archive");
+    validate(&whole[..whole.len() / 2]).assert_refused("corrupt_archive");
     let gz = gzipped(&tarred(&cats_and_dogs()));
-    inspect(&gz[..gz.len() / 2]).assert_refused("corrupt_archive");
-    inspect(&tarred(&cats_and_dogs())[..3_000]).assert_refused("corrupt_archive");
-    inspect(zipped::<&str, &str>(&[])).assert_refused("no_class_folders");
-    inspect(tarred(&vec![])).assert_refused("no_class_folders");
+    validate(&gz[..gz.len() / 2]).assert_refused("corrupt_archive");
+    validate(&tarred(&cats_and_dogs())[..3_000]).assert_refused("corrupt_archive");
+    validate(zipped::<&str, &str>(&[])).assert_refused("no_class_folders");
+    validate(tarred(&vec![])).assert_refused("no_class_folders");
 }
 
 #[test]
@@ -77,10 +77,10 @@ fn unsafe_paths_refuse_the_whole_archive() {
         "cats\\..\\x.png",
     ] {
         let placeholder = "p".repeat(path.len());
-        let zip = zipped(&with(cats_and_dogs(), &placeholder, picture(1)));
-        let zip = inspect(bent(zip, placeholder.as_bytes(), path.as_bytes()));
+        let zip = zipped(&with(cats_and_dogs(), &placeholder, image(1)));
+        let zip = validate(bent(zip, placeholder.as_bytes(), path.as_bytes()));
         zip.assert_refused("unsafe_path");
-        let tar = inspect(tarred(&with(cats_and_dogs(), path, picture(1))));
+        let tar = validate(tarred(&with(cats_and_dogs(), path, image(1))));
         tar.assert_refused("unsafe_path");
         assert!(zip.errors() == tar.errors() && zip.errors()[0].1 == path);
         assert!(
@@ -102,7 +102,7 @@ fn links_and_devices_refuse_the_whole_archive() {
     zip.add_symlink("cats/1.png", "/etc/passwd", options)
         .unwrap();
     let zip = zip.finish().unwrap().into_inner();
-    inspect(zip).assert_refused("unsafe_entry");
+    validate(zip).assert_refused("unsafe_entry");
     for kind in [
         tar::EntryType::Symlink,
         tar::EntryType::Link,
@@ -113,7 +113,7 @@ fn links_and_devices_refuse_the_whole_archive() {
     ] {
         let mut builder = tar::Builder::new(Vec::new());
         append(&mut builder, kind, "cats/1.png", b"");
-        inspect(builder.into_inner().unwrap()).assert_refused("unsafe_entry");
+        validate(builder.into_inner().unwrap()).assert_refused("unsafe_entry");
     }
 }
 
@@ -129,12 +129,12 @@ fn archives_that_lie_are_refused() {
             overlapping[at + 42..at + 46].fill(0);
         }
     }
-    inspect(encrypted).assert_refused("encrypted_archive");
-    inspect(lying).assert_refused("corrupt_archive");
-    inspect(overlapping).assert_refused("corrupt_archive");
-    let twice = zipped(&with(cats_and_dogs(), "cats/X.png", picture(1)));
-    inspect(bent(twice, b"cats/X.png", b"cats/1.png")).assert_refused("duplicate_path");
-    inspect(tarred(&with(cats_and_dogs(), "cats/1.png", picture(1))))
+    validate(encrypted).assert_refused("encrypted_archive");
+    validate(lying).assert_refused("corrupt_archive");
+    validate(overlapping).assert_refused("corrupt_archive");
+    let twice = zipped(&with(cats_and_dogs(), "cats/X.png", image(1)));
+    validate(bent(twice, b"cats/X.png", b"cats/1.png")).assert_refused("duplicate_path");
+    validate(tarred(&with(cats_and_dogs(), "cats/1.png", image(1))))
         .assert_refused("duplicate_path");
 }
 
@@ -144,9 +144,9 @@ fn bombs_stop_at_the_ratio() {
     let files = vec![("cats/1.png".to_owned(), zeros.clone())];
     let bomb = zipped(&files);
     assert!(bomb.len() < 64 << 10);
-    inspect(bomb).assert_refused("archive_ratio");
-    inspect(gzipped(&tarred(&files))).assert_refused("archive_ratio");
-    inspect(zstd::encode_all(&tarred(&files)[..], 3).unwrap()).assert_refused("archive_ratio");
+    validate(bomb).assert_refused("archive_ratio");
+    validate(gzipped(&tarred(&files))).assert_refused("archive_ratio");
+    validate(zstd::encode_all(&tarred(&files)[..], 3).unwrap()).assert_refused("archive_ratio");
     // A name, which readers hold in memory, of 16 MiB; what is to be ignored, of as much.
     let mut builder = tar::Builder::new(Vec::new());
     append(
@@ -155,7 +155,7 @@ fn bombs_stop_at_the_ratio() {
         "././@LongLink",
         &zeros,
     );
-    inspect(gzipped(&builder.into_inner().unwrap())).assert_refused("archive_ratio");
+    validate(gzipped(&builder.into_inner().unwrap())).assert_refused("archive_ratio");
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn limits_hold_at_the_limit_and_one_past() {
         ..LIMITS
     };
     for archive in [zipped(&files), tarred(&files), gzipped(&tarred(&files))] {
-        assert_eq!(inspect_within(at, &archive).dataset().samples, 20);
+        assert_eq!(validate_within(at, &archive).dataset().samples, 20);
         for past in [
             DatasetLimits {
                 entries: at.entries - 1,
@@ -190,9 +190,9 @@ fn limits_hold_at_the_limit_and_one_past() {
                 ..at
             },
         ] {
-            inspect_within(past, &archive).assert_refused("archive_too_large");
+            validate_within(past, &archive).assert_refused("archive_too_large");
         }
-        let past = inspect_within(
+        let past = validate_within(
             DatasetLimits {
                 pixels: 8 * 6 - 1,
                 ..at
@@ -235,9 +235,9 @@ fn a_full_disk_is_a_failure_that_may_pass() {
         .join(format!("rehead-full-{}", std::process::id()));
     fs::write(&input, tarred(&files)).unwrap();
     let folder = disk.folder.path();
-    let said = rehead_trainer::data::inspect::run(&input, &LIMITS, 1, folder);
+    let said = rehead_trainer::data::validate::run(&input, &LIMITS, 1, folder);
     fs::remove_file(&input).unwrap();
-    let Inspected::Failed(failure) = said else {
+    let Validated::Failed(failure) = said else {
         panic!("{said:?}")
     };
     assert_eq!(

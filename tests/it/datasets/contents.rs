@@ -4,8 +4,8 @@ use super::*;
 
 #[test]
 fn classes_must_be_two_and_not_empty() {
-    inspect(zipped(&pictures(&["cats"], 0, 5))).assert_refused("one_class");
-    inspect(zipped(&[("1.png", picture(1)), ("2.png", picture(2))]))
+    validate(zipped(&images(&["cats"], 0, 5))).assert_refused("one_class");
+    validate(zipped(&[("1.png", image(1)), ("2.png", image(2))]))
         .assert_refused("no_class_folders");
 
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
@@ -19,7 +19,7 @@ fn classes_must_be_two_and_not_empty() {
     }
     zip.add_directory("birds", SimpleFileOptions::default())
         .unwrap();
-    let empty = inspect(zip.finish().unwrap().into_inner());
+    let empty = validate(zip.finish().unwrap().into_inner());
     empty.assert_refused("empty_class");
     assert_eq!(empty.errors(), [("empty_class", "birds")]);
 
@@ -28,18 +28,18 @@ fn classes_must_be_two_and_not_empty() {
         append(&mut builder, tar::EntryType::Regular, &path, &bytes);
     }
     append(&mut builder, tar::EntryType::Directory, "birds/", b"");
-    inspect(builder.into_inner().unwrap()).assert_refused("empty_class");
+    validate(builder.into_inner().unwrap()).assert_refused("empty_class");
 
-    let unusable = inspect(zipped(&with(cats_and_dogs(), "birds/notes.txt", "no bird")));
+    let unusable = validate(zipped(&with(cats_and_dogs(), "birds/notes.txt", "no bird")));
     assert_eq!(unusable.errors(), [("empty_class", "birds")]);
     assert_eq!(unusable.warnings(), [("not_an_image", "birds/notes.txt")]);
 }
 
 #[test]
 fn all_corrupt_is_refused_and_one_of_a_hundred_is_reported() {
-    let mut files = pictures(&["cats", "dogs"], 0, 50);
+    let mut files = images(&["cats", "dogs"], 0, 50);
     files[70].1.truncate(60);
-    let one = inspect(zipped(&files));
+    let one = validate(zipped(&files));
     let dataset = one.dataset();
     assert_eq!((dataset.samples, dataset.unusable), (99, 1));
     assert_eq!(one.warnings(), [("truncated_image", files[70].0.as_str())]);
@@ -47,7 +47,7 @@ fn all_corrupt_is_refused_and_one_of_a_hundred_is_reported() {
     for (_, bytes) in &mut files {
         bytes.truncate(60);
     }
-    let all = inspect(zipped(&files));
+    let all = validate(zipped(&files));
     all.assert_refused("no_usable_images");
     assert_eq!(all.warnings().len(), 100);
     let few = DatasetLimits {
@@ -58,15 +58,15 @@ fn all_corrupt_is_refused_and_one_of_a_hundred_is_reported() {
         warnings,
         warnings_omitted,
         ..
-    } = inspect_within(few, zipped(&files)).report;
+    } = validate_within(few, zipped(&files)).report;
     assert_eq!((warnings.len(), warnings_omitted), (3, 97));
 }
 
 #[test]
 fn a_split_by_hash_stays_when_files_are_added() {
     let classes = ["cats", "dogs", "owls"];
-    let before = inspect(zipped(&pictures(&classes, 0, 60))).splits();
-    let after = inspect(zipped(&pictures(&classes, 0, 90))).splits();
+    let before = validate(zipped(&images(&classes, 0, 60))).splits();
+    let after = validate(zipped(&images(&classes, 0, 90))).splits();
     for (path, split) in before {
         assert_eq!(after[&path], split, "{path}");
     }
@@ -74,12 +74,12 @@ fn a_split_by_hash_stays_when_files_are_added() {
 
 #[test]
 fn copies_are_on_one_side() {
-    let mut files = pictures(&["cats", "dogs"], 0, 20);
+    let mut files = images(&["cats", "dogs"], 0, 20);
     for number in 0..20 {
-        files.push((format!("cats/copy of {number}.png"), picture(number)));
+        files.push((format!("cats/copy of {number}.png"), image(number)));
     }
-    files.push(("dogs/cat.png".to_owned(), picture(3)));
-    let outcome = inspect(zipped(&files));
+    files.push(("dogs/cat.png".to_owned(), image(3)));
+    let outcome = validate(zipped(&files));
     assert_eq!(outcome.dataset().duplicates, 41);
     let splits = outcome.splits();
     for number in 0..20 {
@@ -102,23 +102,23 @@ fn copies_are_on_one_side() {
 fn split_folders_are_kept() {
     let mut files = Files::new();
     for (folder, start, count) in [("train", 0, 6), ("val", 100, 3), ("test", 200, 2)] {
-        let of_folder = pictures(&["cats", "dogs"], start, count);
+        let of_folder = images(&["cats", "dogs"], start, count);
         files.extend(
             of_folder
                 .into_iter()
                 .map(|(path, bytes)| (format!("set/{folder}/{path}"), bytes)),
         );
     }
-    let kept = inspect(zipped(&files));
+    let kept = validate(zipped(&files));
     let sizes = kept.dataset().splits;
     assert_eq!((sizes.train, sizes.validation, sizes.test), (12, 6, 4));
     assert_eq!(kept.dataset().split_by, "folders");
 
     // A copy of a training image in `val` is not validated on.
-    let leak = inspect(zipped(&with(
+    let leak = validate(zipped(&with(
         files.clone(),
         "set/val/cats/leak.png",
-        picture(0),
+        image(0),
     )));
     assert_eq!(leak.dataset().splits.validation, 6);
     assert!(
@@ -128,7 +128,7 @@ fn split_folders_are_kept() {
 
     // Without `val`, training images are split; `test` stays.
     files.retain(|(path, _)| !path.starts_with("set/val"));
-    let split = inspect(zipped(&files));
+    let split = validate(zipped(&files));
     let sizes = split.dataset().splits;
     assert_eq!((sizes.train + sizes.validation, sizes.test), (12, 4));
     assert!(sizes.validation >= 2 && split.dataset().split_by == "hash");
@@ -136,7 +136,7 @@ fn split_folders_are_kept() {
 
 #[test]
 fn class_names_that_are_twins_are_refused() {
-    let twins = inspect(zipped(&pictures(&["cats", "Cats", "dogs"], 0, 3)));
+    let twins = validate(zipped(&images(&["cats", "Cats", "dogs"], 0, 3)));
     twins.assert_refused("class_name_twins");
     assert!(twins.report.errors[0].message.contains("\"Cats\""));
 }

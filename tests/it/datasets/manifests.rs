@@ -8,9 +8,9 @@ use rehead_trainer::data::target::Target;
 
 use super::*;
 
-/// Twenty pictures `0.png` to `19.png`.
+/// Twenty images `0.png` to `19.png`.
 fn twenty() -> Files {
-    (0..20).map(|n| (format!("{n}.png"), picture(n))).collect()
+    (0..20).map(|n| (format!("{n}.png"), image(n))).collect()
 }
 
 /// A manifest with one line for each of the twenty.
@@ -24,7 +24,7 @@ fn one_label_a_row_is_as_a_folder_per_class() {
     let manifest = rows("path,label", |n| ["cat", "dog"][n % 2].to_owned());
     let files = with(twenty(), "manifest.csv", manifest);
     let kept: Vec<_> = [zipped(&files), tarred(&files), gzipped(&tarred(&files))]
-        .map(inspect)
+        .map(validate)
         .into_iter()
         .collect();
     for found in &kept {
@@ -35,12 +35,12 @@ fn one_label_a_row_is_as_a_folder_per_class() {
         assert_eq!(found.warnings(), []);
         assert_eq!(found.pack_bytes(), kept[0].pack_bytes());
     }
-    // The same pictures in folders are split in the same way.
+    // The same images in folders are split in the same way.
     let folders = twenty().into_iter().enumerate();
     let folders: Files = folders
         .map(|(n, (path, bytes))| (format!("{}/{path}", ["cat", "dog"][n % 2]), bytes))
         .collect();
-    let folders = inspect(zipped(&folders));
+    let folders = validate(zipped(&folders));
     assert_eq!(kept[0].dataset().classes, folders.dataset().classes);
     for (path, split) in folders.splits() {
         let name = path.split_once('/').unwrap().1;
@@ -57,7 +57,7 @@ fn lists_of_labels_and_numbers_are_kept() {
         _ => "owl|cat|dog".to_owned(),
     };
     let manifest = rows("path,labels", labels);
-    let several = inspect(zipped(&with(twenty(), "manifest.csv", manifest)));
+    let several = validate(zipped(&with(twenty(), "manifest.csv", manifest)));
     let dataset = several.dataset();
     assert_eq!(dataset.task, Task::MultiLabelClassification);
     let having = |class: &Class| class.train + class.validation + class.test;
@@ -83,7 +83,7 @@ fn lists_of_labels_and_numbers_are_kept() {
     assert_eq!(pack.target(at), Target::Classes(vec![0, 1, 2]));
 
     let manifest = rows("path,value", |n| format!("{}", n as f64 / 4.0));
-    let numbers = inspect(zipped(&with(
+    let numbers = validate(zipped(&with(
         twenty(),
         "data/manifest.csv",
         manifest.clone(),
@@ -91,9 +91,9 @@ fn lists_of_labels_and_numbers_are_kept() {
     assert_eq!(
         numbers.errors()[0],
         ("one_class", "data"),
-        "pictures lie outside of its folder"
+        "images lie outside of its folder"
     );
-    let numbers = inspect(zipped(&with(twenty(), "manifest.csv", manifest)));
+    let numbers = validate(zipped(&with(twenty(), "manifest.csv", manifest)));
     let dataset = numbers.dataset();
     assert_eq!((dataset.task, dataset.classes.len()), (Task::Regression, 0));
     let target = dataset.target.unwrap();
@@ -112,7 +112,7 @@ fn a_split_column_is_kept_and_leaks_are_closed() {
     let split = |n: usize| ["train", "train", "val", "test"][n % 4];
     let manifest = rows("path,value,split", |n| format!("{n},{}", split(n)));
     let files = with(twenty(), "manifest.csv", manifest.clone());
-    let kept = inspect(zipped(&files));
+    let kept = validate(zipped(&files));
     assert_eq!(kept.dataset().split_by, "manifest");
     let sizes = SplitSizes {
         train: 10,
@@ -124,7 +124,7 @@ fn a_split_column_is_kept_and_leaks_are_closed() {
 
     let mut files = with(twenty(), "manifest.csv", manifest);
     files[7].1 = files[4].1.clone();
-    let leaking = inspect(zipped(&files));
+    let leaking = validate(zipped(&files));
     let warnings = leaking.warnings();
     assert!(warnings.contains(&("split_leak", "4.png")), "{warnings:?}");
     assert!(
@@ -139,7 +139,7 @@ fn what_does_not_fit_is_refused_or_reported() {
     let manifest = rows("path,value", |n| n.to_string());
     let mut files = with(twenty(), "manifest.csv", manifest.clone());
     files.retain(|(path, _)| path != "3.png" && path != "5.png");
-    let missing = inspect(zipped(&files));
+    let missing = validate(zipped(&files));
     assert_eq!(missing.errors(), [("missing_file", "manifest.csv"); 2]);
     let lines: Vec<_> = missing
         .report
@@ -150,8 +150,8 @@ fn what_does_not_fit_is_refused_or_reported() {
     assert_eq!(lines, [Some(5), Some(7)]);
 
     let files = with(twenty(), "manifest.csv", manifest);
-    let more = inspect(zipped(&with(
-        with(files, "extra.png", picture(99)),
+    let more = validate(zipped(&with(
+        with(files, "extra.png", image(99)),
         "notes.txt",
         "x",
     )));
@@ -163,30 +163,28 @@ fn what_does_not_fit_is_refused_or_reported() {
     assert_eq!(more.warnings(), outside);
 
     let constant = rows("path,value", |_| "1.5".to_owned());
-    inspect(zipped(&with(twenty(), "manifest.csv", constant))).assert_refused("constant_value");
+    validate(zipped(&with(twenty(), "manifest.csv", constant))).assert_refused("constant_value");
     let lone = rows("path,label", |_| "cat".to_owned());
-    inspect(zipped(&with(twenty(), "manifest.csv", lone))).assert_refused("one_class");
+    validate(zipped(&with(twenty(), "manifest.csv", lone))).assert_refused("one_class");
     let untrained = rows("path,label,split", |n| match n {
         0 => "cat,val".to_owned(),
         1..8 => "dog,train".to_owned(),
         _ => "owl,train".to_owned(),
     });
-    let untrained = inspect(zipped(&with(twenty(), "manifest.csv", untrained)));
+    let untrained = validate(zipped(&with(twenty(), "manifest.csv", untrained)));
     assert_eq!(untrained.errors(), [("empty_class", "cat")]);
     let no_train = rows("path,label,split", |n| format!("{},val", ["a", "b"][n % 2]));
-    let no_train = inspect(zipped(&with(twenty(), "manifest.csv", no_train)));
+    let no_train = validate(zipped(&with(twenty(), "manifest.csv", no_train)));
     assert_eq!(no_train.errors(), [("no_training_split", "manifest.csv")]);
 }
 
 #[test]
 fn rows_that_are_added_move_no_others() {
     let of = |count: usize| {
-        let pictures: Files = (0..count)
-            .map(|n| (format!("{n}.png"), picture(n)))
-            .collect();
+        let images: Files = (0..count).map(|n| (format!("{n}.png"), image(n))).collect();
         let rows: String = (0..count).map(|n| format!("{n}.png,{n}\n")).collect();
-        inspect(zipped(&with(
-            pictures,
+        validate(zipped(&with(
+            images,
             "manifest.csv",
             format!("path,value\n{rows}"),
         )))

@@ -1,4 +1,4 @@
-//! Uploads as the inspector sees them: what is accepted, what is refused and how that is said, and that nothing but a
+//! Uploads as the validation process sees them: what is accepted, what is refused and how that is said, and that nothing but a
 //! report is left behind.
 
 mod archives;
@@ -15,8 +15,8 @@ use std::{
 
 use rehead_domain::{
     file::{Dataset, FileReport, Split},
-    progress::{Inspected, exit},
-    work::{DatasetLimits, InspectPlan, PLAN},
+    progress::{Validated, exit},
+    work::{DatasetLimits, PLAN, ValidatePlan},
 };
 use rehead_trainer::data::pack::Pack;
 use tempfile::TempDir;
@@ -33,15 +33,15 @@ const LIMITS: DatasetLimits = DatasetLimits {
     report_problems: 100,
 };
 
-/// What became of an upload; the folder holds what the inspector left.
+/// What became of an upload; the folder holds what the validation process left.
 struct Outcome {
     folder: TempDir,
-    said: Inspected,
+    said: Validated,
     report: FileReport,
 }
 
 impl Outcome {
-    fn read(folder: TempDir, said: Inspected) -> Self {
+    fn read(folder: TempDir, said: Validated) -> Self {
         let report = fs::read(folder.path().join("report.json")).unwrap();
         let report = serde_json::from_slice(&report).unwrap();
         Self {
@@ -61,7 +61,7 @@ impl Outcome {
     }
 
     fn dataset(&self) -> &Dataset {
-        assert_eq!(self.said, Inspected::Accepted, "{:?}", self.report.errors);
+        assert_eq!(self.said, Validated::Accepted, "{:?}", self.report.errors);
         self.report.dataset.as_ref().unwrap()
     }
 
@@ -87,7 +87,7 @@ impl Outcome {
         let problem = &self.report.errors[0];
         assert_eq!(problem.code, code, "{problem:?}");
         assert!(problem.message.len() > 30, "{problem:?}");
-        let Inspected::Refused { problems } = &self.said else {
+        let Validated::Refused { problems } = &self.said else {
             panic!("{:?}", self.said)
         };
         assert_eq!(problems, &self.report.errors);
@@ -108,21 +108,21 @@ fn pairs(problems: &[rehead_domain::problem::Problem]) -> Vec<(&str, &str)> {
         .collect()
 }
 
-fn inspect(archive: impl AsRef<[u8]>) -> Outcome {
-    inspect_within(LIMITS, archive)
+fn validate(archive: impl AsRef<[u8]>) -> Outcome {
+    validate_within(LIMITS, archive)
 }
 
-fn inspect_within(limits: DatasetLimits, archive: impl AsRef<[u8]>) -> Outcome {
+fn validate_within(limits: DatasetLimits, archive: impl AsRef<[u8]>) -> Outcome {
     let (folder, input) = upload(limits, archive);
-    let said = rehead_trainer::data::inspect::run(&input, &limits, 2, folder.path());
+    let said = rehead_trainer::data::validate::run(&input, &limits, 2, folder.path());
     Outcome::read(folder, said)
 }
 
-/// As `inspect`, in a process of its own.
-fn inspect_in_a_child(archive: impl AsRef<[u8]>) -> Outcome {
+/// As `validate`, in a process of its own.
+fn validate_in_a_child(archive: impl AsRef<[u8]>) -> Outcome {
     let (folder, _) = upload(LIMITS, archive);
     let output = Command::new(env!("CARGO_BIN_EXE_rehead-trainer"))
-        .arg("inspect")
+        .arg("validate")
         .arg(folder.path())
         .stdin(Stdio::null())
         .output()
@@ -133,12 +133,12 @@ fn inspect_in_a_child(archive: impl AsRef<[u8]>) -> Outcome {
     Outcome::read(folder, said)
 }
 
-/// A folder with an archive and the plan to inspect it.
+/// A folder with an archive and the plan to validate it.
 fn upload(limits: DatasetLimits, archive: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("input");
     fs::write(&input, archive).unwrap();
-    let plan = InspectPlan::Dataset {
+    let plan = ValidatePlan::Dataset {
         input: input.clone(),
         limits,
         threads: 2,
@@ -147,10 +147,10 @@ fn upload(limits: DatasetLimits, archive: impl AsRef<[u8]>) -> (TempDir, PathBuf
     (folder, input)
 }
 
-/// A small picture that no other number gives.
-fn picture(number: usize) -> Vec<u8> {
-    let colour = |x: u32, y: u32| [number as u8, (number >> 8) as u8, (x * y) as u8];
-    let image = image::RgbImage::from_fn(8, 6, |x, y| image::Rgb(colour(x, y)));
+/// A small image that no other number gives.
+fn image(number: usize) -> Vec<u8> {
+    let color = |x: u32, y: u32| [number as u8, (number >> 8) as u8, (x * y) as u8];
+    let image = image::RgbImage::from_fn(8, 6, |x, y| image::Rgb(color(x, y)));
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
     bytes.into_inner()
@@ -158,13 +158,13 @@ fn picture(number: usize) -> Vec<u8> {
 
 type Files = Vec<(String, Vec<u8>)>;
 
-/// `count` pictures of each class, from number `start` on.
-fn pictures(classes: &[&str], start: usize, count: usize) -> Files {
+/// `count` images of each class, from number `start` on.
+fn images(classes: &[&str], start: usize, count: usize) -> Files {
     let numbered = |(place, class)| {
         (start..start + count).map(move |number| {
             (
                 format!("{class}/{number}.png"),
-                picture(number + place * 10_000),
+                image(number + place * 10_000),
             )
         })
     };
@@ -172,7 +172,7 @@ fn pictures(classes: &[&str], start: usize, count: usize) -> Files {
 }
 
 fn cats_and_dogs() -> Files {
-    pictures(&["cats", "dogs"], 0, 10)
+    images(&["cats", "dogs"], 0, 10)
 }
 
 fn with(mut files: Files, path: &str, bytes: impl Into<Vec<u8>>) -> Files {

@@ -86,7 +86,7 @@ async fn f18_a_cancellation_frees_the_device_of_a_trainer_that_hangs() {
     let took = asked.elapsed();
     println!("a hanging trainer was gone {took:?} after the cancellation");
     assert!(took < Duration::from_secs(15), "{took:?}");
-    // The spare was stopped too, and is of no more use to the next job.
+    // The warm trainer was stopped too, and is of no more use to the next job.
     signal_all(&worker.descendants(), Signal::SIGCONT);
     let refused = service.ask(&job, "pause").await.error(409, "job_ended");
     assert!(refused.contains("`cancelled`"), "{refused}");

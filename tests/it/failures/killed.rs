@@ -86,7 +86,7 @@ async fn a_killed_trainer_costs_one_attempt() {
     let file = material(&service).await;
     let job = long_job(&service, &file, EPOCHS).await;
     service.has_checkpoint(&job).await;
-    // The worker's children: the trainer, and the spares that wait.
+    // The worker's children: the trainer, and the warm trainers that wait.
     for pid in worker.descendants() {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
     }

@@ -7,16 +7,16 @@ use std::{
 
 use rehead_domain::{
     file::Split,
-    ledger::{SAMPLES, SampleRecord},
     progress::{Progress, Step, exit},
     recipe::{Head, HeadInit, HeadLayer, Recipe},
+    sample_report::{SAMPLES, SampleRecord},
 };
 
 use crate::support::training::{Material, Trainer, parameters, recipe};
 
 const EPOCHS: u32 = 3;
 
-/// One sample a step, and nothing learns: a step's loss is that of its sample, and the ledger names it.
+/// One sample a step, and nothing learns: a step's loss is that of its sample, and the sample report names it.
 fn recipe_of_single_samples(trainable: Vec<String>) -> Recipe {
     Recipe {
         trainable,
@@ -33,8 +33,8 @@ fn recipe_of_single_samples(trainable: Vec<String>) -> Recipe {
     }
 }
 
-/// The training samples and their losses, by the ledger of a finished run.
-fn ledger(run: &Trainer) -> Vec<(u32, f64)> {
+/// The training samples and their losses, by the sample report of a finished run.
+fn sample_report(run: &Trainer) -> Vec<(u32, f64)> {
     let text = fs::read_to_string(run.folder.join(SAMPLES)).unwrap();
     let records = text
         .lines()
@@ -45,21 +45,28 @@ fn ledger(run: &Trainer) -> Vec<(u32, f64)> {
         .collect()
 }
 
-/// Which sample has which loss, bit for bit, from the steps of one epoch: the ledger's, smallest loss first, are the same
+/// Which sample has which loss, bit for bit, from the steps of one epoch: the sample report's, smallest loss first, are the same
 /// but for rounding.
-fn samples_by_loss(epoch: &[Step], mut ledger: Vec<(u32, f64)>) -> BTreeMap<u64, u32> {
+fn samples_by_loss(epoch: &[Step], mut sample_report: Vec<(u32, f64)>) -> BTreeMap<u64, u32> {
     let mut losses: Vec<f64> = epoch.iter().filter_map(|step| step.train_loss).collect();
     losses.sort_by(f64::total_cmp);
-    ledger.sort_by(|(_, a), (_, b)| a.total_cmp(b));
-    assert_eq!(losses.len(), ledger.len());
-    for (loss, (_, recorded)) in losses.iter().zip(&ledger) {
-        assert!((loss - recorded).abs() < 1e-4, "{losses:?} {ledger:?}");
+    sample_report.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+    assert_eq!(losses.len(), sample_report.len());
+    for (loss, (_, recorded)) in losses.iter().zip(&sample_report) {
+        assert!(
+            (loss - recorded).abs() < 1e-4,
+            "{losses:?} {sample_report:?}"
+        );
     }
-    let named = losses.iter().zip(&ledger);
+    let named = losses.iter().zip(&sample_report);
     let named: BTreeMap<u64, u32> = named
         .map(|(loss, &(sample, _))| (loss.to_bits(), sample))
         .collect();
-    assert_eq!(named.len(), ledger.len(), "losses are alike: {losses:?}");
+    assert_eq!(
+        named.len(),
+        sample_report.len(),
+        "losses are alike: {losses:?}"
+    );
     named
 }
 
@@ -92,13 +99,13 @@ fn steps_until(
 }
 
 fn the_same_samples(trainable: Vec<String>) {
-    // No picture of these is there twice.
+    // No image of these is there twice.
     let material = Material::with("resnet18", &["buildings", "transportation"], 16);
     let mut plan = material.plan(recipe_of_single_samples(trainable));
     let mut straight = material.start("straight", &plan);
     let (steps, _) = steps_until(&mut straight, |_| false);
     let per_epoch = steps.len() / EPOCHS as usize;
-    let samples = samples_by_loss(&steps[..per_epoch], ledger(&straight));
+    let samples = samples_by_loss(&steps[..per_epoch], sample_report(&straight));
     let expected = log(&steps, &samples);
     // Each epoch has each sample once, in an order of its own.
     let epochs: Vec<&[u32]> = expected.chunks(per_epoch).collect();
@@ -147,6 +154,6 @@ fn f22_a_resumed_run_sees_the_samples_of_the_straight_one() {
 }
 
 #[test]
-fn f22_a_resumed_run_over_pictures_sees_the_samples_of_the_straight_one() {
+fn f22_a_resumed_run_over_images_sees_the_samples_of_the_straight_one() {
     the_same_samples(parameters("resnet18", &["layer4.1."]));
 }

@@ -1,4 +1,4 @@
-//! Jobs on grey pictures and on pictures with alpha, from the upload to the export.
+//! Jobs on gray images and on images with alpha, from the upload to the export.
 
 use std::io::Cursor;
 
@@ -28,7 +28,7 @@ fn png(image: DynamicImage) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// Grey stripes of 12 or of 3 pixels, each picture of a brightness and place of its own.
+/// Gray stripes of 12 or of 3 pixels, each image of a brightness and place of its own.
 fn stripes(coarse: bool, number: u32) -> Vec<u8> {
     let width = if coarse { 12 } else { 3 };
     let (shift, bright) = (noise(number) % 24, 120 + noise(number + 7) / 2);
@@ -41,7 +41,7 @@ fn stripes(coarse: bool, number: u32) -> Vec<u8> {
     )))
 }
 
-/// Colours with a white square, which is a hole or is not: on white the two kinds cannot be told apart.
+/// Colors with a white square, which is a hole or is not: on white the two kinds cannot be told apart.
 fn square(hole: bool, number: u32) -> Vec<u8> {
     let (left, top) = (noise(number) % 20, noise(number + 3) % 20);
     let pixel = |x: u32, y: u32| {
@@ -58,12 +58,12 @@ fn square(hole: bool, number: u32) -> Vec<u8> {
     )))
 }
 
-/// 60 pictures of either kind.
-fn archive(kinds: [&str; 2], picture: impl Fn(bool, u32) -> Vec<u8>) -> Vec<u8> {
+/// 60 images of either kind.
+fn archive(kinds: [&str; 2], image: impl Fn(bool, u32) -> Vec<u8>) -> Vec<u8> {
     let of = |first: bool| {
-        let picture = &picture;
+        let image = &image;
         let kind = kinds[usize::from(!first)];
-        (0..60).map(move |n| (format!("{kind}/{n}.png"), picture(first, 100 * n)))
+        (0..60).map(move |n| (format!("{kind}/{n}.png"), image(first, 100 * n)))
     };
     zip(&of(true).chain(of(false)).collect::<Vec<_>>())
 }
@@ -99,17 +99,17 @@ async fn trained(service: &Service, model: &Value, file: &Value, transfer: Value
     json!({"id": job["fine_tuned_model"]})
 }
 
-/// How many pictures that it never saw a model names rightly, of 20.
+/// How many images that it never saw a model names rightly, of 20.
 async fn right(
     service: &Service,
     model: &Value,
     kinds: [&str; 2],
-    picture: impl Fn(bool, u32) -> Vec<u8>,
+    image: impl Fn(bool, u32) -> Vec<u8>,
 ) -> usize {
     let mut right = 0;
     for number in 0..20 {
         let first = number % 2 == 0;
-        let bytes = picture(first, 50_000 + 31 * number);
+        let bytes = image(first, 50_000 + 31 * number);
         let model = model["id"].as_str().unwrap();
         let answer = service.predict(model, bytes).await;
         right += usize::from(answer["label"] == kinds[usize::from(!first)]);
@@ -132,16 +132,16 @@ async fn exported(service: &Service, model: &Value) -> (Value, Value, Vec<usize>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_learn_from_grey_pictures() {
+async fn jobs_learn_from_gray_images() {
     let service = Service::start().await;
     let _worker = service.worker("worker", &["--threads", "2"]);
-    let base = register(&service, "grey", json!({"channels": 1, "input_size": 64})).await;
+    let base = register(&service, "gray", json!({"channels": 1, "input_size": 64})).await;
     assert_eq!(
         (&base["input"]["channels"], &base["input"]["input_size"]),
         (&json!(1), &json!(64))
     );
     assert_eq!(base["input"]["mean"].as_array().unwrap().len(), 1);
-    let layers = service.get("/v1/models/grey/layers").await.ok();
+    let layers = service.get("/v1/models/gray/layers").await.ok();
     assert_eq!(layers["tensors"][0]["shape"], json!([64, 1, 7, 7]));
 
     let kinds = ["coarse", "fine"];
@@ -155,13 +155,13 @@ async fn jobs_learn_from_grey_pictures() {
     assert_eq!(preprocess["channels"], 1);
     assert_eq!(golden[1..], [1, 64, 64]);
 
-    // There is no colour to move.
-    let coloured = json!({
+    // There is no color to move.
+    let colored = json!({
         "model": model["id"], "training_file": file["id"],
         "method": {"type": "transfer", "transfer": {"augmentation": {"color_jitter": {"saturation": 0.2}}}},
     });
     let path = "/v1/fine_tuning/jobs/plan";
-    let refused = service.post(path, &coloured).await;
+    let refused = service.post(path, &colored).await;
     refused.error(422, "contradiction");
 
     // Its weights and its input go on together.
@@ -191,8 +191,8 @@ async fn jobs_learn_what_only_alpha_tells() {
     assert_eq!(preprocess["mean"][3], 1.0);
     assert_eq!(golden[1..], [4, 64, 64]);
 
-    // The same pictures on white, as networks for colours see them, cannot be told apart.
-    let base = register(&service, "colours", json!({"input_size": 64})).await;
+    // The same images on white, as networks for colors see them, cannot be told apart.
+    let base = register(&service, "colors", json!({"input_size": 64})).await;
     let model = trained(&service, &base, &file, transfer).await;
     let guessed = right(&service, &model, kinds, square).await;
     println!("{found} of 20 right with alpha, {guessed} without");
@@ -204,9 +204,9 @@ async fn inputs_that_no_network_takes_are_refused_at_once() {
     let service = Service::start().await;
     let file = service.upload("weights", "weights", weights()).await.ok();
     for (input, code, said) in [
-        (json!({"channels": 0}), "out_of_range", "1 (grey)"),
-        (json!({"channels": 2}), "out_of_range", "1 (grey)"),
-        (json!({"channels": 5}), "out_of_range", "1 (grey)"),
+        (json!({"channels": 0}), "out_of_range", "1 (gray)"),
+        (json!({"channels": 2}), "out_of_range", "1 (gray)"),
+        (json!({"channels": 5}), "out_of_range", "1 (gray)"),
         (
             json!({"channels": 1, "mean": [0.5, 0.5, 0.5]}),
             "invalid_value",

@@ -1,18 +1,18 @@
-//! Networks for other inputs than their weights were trained for: any side, grey pictures, pictures with alpha.
+//! Networks for other inputs than their weights were trained for: any side, gray images, images with alpha.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 use rehead_domain::{
     base_model::{AskedPreprocessing, Preprocessing},
-    progress::Inspected,
+    progress::Validated,
     work::Imported,
 };
 use rehead_trainer::models::{
     adapt::adapt,
+    backbone::Backbone,
     import::{self, Import},
     ops::Norm,
     registry::{self, Architecture},
-    trunk::Trunk,
     weights::{self, Tensors},
 };
 use serde_json::{Value, json};
@@ -35,17 +35,17 @@ fn with_channels(architecture: &Architecture, side: u32, channels: u32) -> Prepr
     }
 }
 
-/// A trunk for `input` under weights by the recordings' rules that are stored for `stored`.
-fn adapted(architecture: &Architecture, stored: &Preprocessing, input: &Preprocessing) -> Trunk {
+/// A backbone for `input` under weights by the recordings' rules that are stored for `stored`.
+fn adapted(architecture: &Architecture, stored: &Preprocessing, input: &Preprocessing) -> Backbone {
     let vs = nn::VarStore::new(Device::Cpu);
     let from = architecture.build(&vs.root(), stored).named();
     numbers::fill(&from);
     let mut from: Tensors = from.into_iter().collect();
     let vs = nn::VarStore::new(Device::Cpu);
-    let trunk = architecture.build(&vs.root(), input);
-    adapt(architecture, &trunk.named(), &mut from);
-    weights::load_strict(&trunk.named(), &from, &[]).unwrap();
-    trunk
+    let backbone = architecture.build(&vs.root(), input);
+    adapt(architecture, &backbone.named(), &mut from);
+    weights::load_strict(&backbone.named(), &from, &[]).unwrap();
+    backbone
 }
 
 /// A small side that an architecture takes.
@@ -53,8 +53,8 @@ fn small_side(architecture: &Architecture) -> u32 {
     architecture.patch().map_or(64, |patch| 4 * patch)
 }
 
-pub(crate) fn features(trunk: &Trunk, images: &Tensor) -> Tensor {
-    tch::no_grad(|| trunk.forward(images, 0, Norm::Running))
+pub(crate) fn features(backbone: &Backbone, images: &Tensor) -> Tensor {
+    tch::no_grad(|| backbone.forward(images, 0, Norm::Running))
 }
 
 #[track_caller]
@@ -64,10 +64,10 @@ fn same(found: &Tensor, expected: &Tensor, what: &str) {
     assert!(error < 1e-4, "{what}: {error} of {scale}");
 }
 
-/// A stem is linear, so that what the adapted one makes of a picture is what the usual one makes of a picture that can be
-/// said: for grey `g`, of `g, g, g`; for `r, g, b, a`, of three quarters of `r + a, g, b`.
+/// A stem is linear, so that what the adapted one makes of an image is what the usual one makes of an image that can be
+/// said: for gray `g`, of `g, g, g`; for `r, g, b, a`, of three quarters of `r + a, g, b`.
 #[test]
-fn a_stem_of_other_channels_does_what_the_usual_one_does_of_a_picture_that_stands_for_it() {
+fn a_stem_of_other_channels_does_what_the_usual_one_does_of_a_image_that_stands_for_it() {
     tch::set_num_threads(2);
     // A network of each stem, and of each family.
     let names = [
@@ -87,20 +87,20 @@ fn a_stem_of_other_channels_does_what_the_usual_one_does_of_a_picture_that_stand
         let usual = adapted(architecture, &stored, &stored);
         let size = |channels| [1, channels, i64::from(side), i64::from(side)];
 
-        let grey = numbers::images("input", &size(1));
-        let trunk = adapted(architecture, &stored, &with_channels(architecture, side, 1));
-        let expected = features(&usual, &grey.repeat([1, 3, 1, 1]));
-        same(&features(&trunk, &grey), &expected, name);
+        let gray = numbers::images("input", &size(1));
+        let backbone = adapted(architecture, &stored, &with_channels(architecture, side, 1));
+        let expected = features(&usual, &gray.repeat([1, 3, 1, 1]));
+        same(&features(&backbone, &gray), &expected, name);
 
         let four = numbers::images("input", &size(4));
-        let trunk = adapted(architecture, &stored, &with_channels(architecture, side, 4));
+        let backbone = adapted(architecture, &stored, &with_channels(architecture, side, 4));
         let red = four.narrow(1, 0, 1) + four.narrow(1, 3, 1);
         let three = Tensor::cat(&[red, four.narrow(1, 1, 2)], 1) * 0.75;
-        same(&features(&trunk, &four), &features(&usual, &three), name);
+        same(&features(&backbone, &four), &features(&usual, &three), name);
         assert_ne!(
-            features(&trunk, &four),
+            features(&backbone, &four),
             features(
-                &trunk,
+                &backbone,
                 &(&four * Tensor::from_slice(&[1.0f32, 1.0, 1.0, 0.0]).view([1, 4, 1, 1]))
             ),
             "{name} does not look at alpha"
@@ -126,8 +126,8 @@ fn positions_and_stems_are_timms() {
         );
         let architecture = vit(patch, shape[2]);
         let sides = [old, new].map(|grid| input(architecture, (grid * patch) as u32));
-        let trunk = adapted(architecture, &sides[0], &sides[1]);
-        let (_, found) = trunk
+        let backbone = adapted(architecture, &sides[0], &sides[1]);
+        let (_, found) = backbone
             .named()
             .into_iter()
             .find(|(name, _)| name == "pos_embed")
@@ -172,10 +172,10 @@ fn networks_of_other_inputs_compute_what_timms_compute() {
         let architecture = registry::find(case["name"].as_str().unwrap()).unwrap();
         let (channels, side) = (integer(&case["channels"]), integer(&case["side"]));
         let wanted = with_channels(architecture, side as u32, channels as u32);
-        let trunk = adapted(architecture, &architecture.preprocessing, &wanted);
+        let backbone = adapted(architecture, &architecture.preprocessing, &wanted);
         let logits = logits(
             architecture,
-            &trunk,
+            &backbone,
             &numbers::images("input", &[2, channels, side, side]),
         );
         for image in 0..2 {
@@ -187,13 +187,13 @@ fn networks_of_other_inputs_compute_what_timms_compute() {
 }
 
 /// Of a classifier of ImageNet's classes under weights by the recordings' rules.
-pub(crate) fn logits(architecture: &Architecture, trunk: &Trunk, images: &Tensor) -> Tensor {
+pub(crate) fn logits(architecture: &Architecture, backbone: &Backbone, images: &Tensor) -> Tensor {
     let width = i64::from(architecture.feature_dim);
     let of = |part: &str, size: &[i64]| {
         numbers::weights(&format!("{}.{part}", architecture.classifier), size)
     };
     let bias = of("bias", &[1000]);
-    features(trunk, images).linear(&of("weight", &[1000, width]), Some(&bias))
+    features(backbone, images).linear(&of("weight", &[1000, width]), Some(&bias))
 }
 
 fn imported(architecture: &str, stored: &Preprocessing, asked: &Value) -> Result<Imported, Value> {
@@ -211,8 +211,8 @@ fn imported(architecture: &str, stored: &Preprocessing, asked: &Value) -> Result
         preprocessing: &asked,
     };
     match import::run(&plan, folder.path()).unwrap() {
-        Inspected::Accepted => Ok(read(folder.path())),
-        Inspected::Refused { problems } => Err(json!(problems)),
+        Validated::Accepted => Ok(read(folder.path())),
+        Validated::Refused { problems } => Err(json!(problems)),
         other => panic!("{other:?}"),
     }
 }
@@ -284,21 +284,21 @@ fn channels_are_as_asked_or_as_the_weights_have_them() {
         let pairs = found.iter().zip(expected);
         found.len() == expected.len() && pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-12)
     };
-    let grey = of(rgb, json!({"channels": 1})).unwrap();
+    let gray = of(rgb, json!({"channels": 1})).unwrap();
     assert!(
-        near(&grey.mean, &[(0.485 + 0.456 + 0.406) / 3.0]),
-        "{grey:?}"
+        near(&gray.mean, &[(0.485 + 0.456 + 0.406) / 3.0]),
+        "{gray:?}"
     );
     assert!(
-        near(&grey.std, &[(0.229 + 0.224 + 0.225) / 3.0]),
-        "{grey:?}"
+        near(&gray.std, &[(0.229 + 0.224 + 0.225) / 3.0]),
+        "{gray:?}"
     );
     let four = of(rgb, json!({"channels": 4})).unwrap();
     assert!(near(&four.mean, &[0.485, 0.456, 0.406, 1.0]), "{four:?}");
     assert!(near(&four.std, &[0.229, 0.224, 0.225, 1.0]), "{four:?}");
     let own = of(rgb, json!({"channels": 1, "mean": [0.3], "std": [0.2]})).unwrap();
     assert!(near(&own.mean, &[0.3]) && near(&own.std, &[0.2]), "{own:?}");
-    // Weights that were trained on grey pictures are taken as they are, and are no weights for colours.
+    // Weights that were trained on gray images are taken as they are, and are no weights for colors.
     for channels in [1, 4] {
         let stored = with_channels(resnet, 224, channels);
         assert_eq!(of(&stored, json!({})).unwrap().channels, channels);
@@ -332,9 +332,9 @@ fn what_an_input_may_be_is_said_with_everything_that_is_wrong() {
         (json!({"input_size": 1025}), "from 32 to 1024"),
         (json!({"crop_fraction": 0.099}), "from 0.1 to 1"),
         (json!({"crop_fraction": 1.001}), "from 0.1 to 1"),
-        (json!({"channels": 0}), "must be 1 (grey)"),
-        (json!({"channels": 2}), "must be 1 (grey)"),
-        (json!({"channels": 5}), "must be 1 (grey)"),
+        (json!({"channels": 0}), "must be 1 (gray)"),
+        (json!({"channels": 2}), "must be 1 (gray)"),
+        (json!({"channels": 5}), "must be 1 (gray)"),
         (
             json!({"channels": 1, "mean": [0.5, 0.5, 0.5]}),
             "has 3 numbers, and the input 1 channels",

@@ -6,7 +6,7 @@ use rehead::{
         jobs::{self, JobProgress},
         metrics::{self, Evaluation},
         models, places,
-        queue::{self, NewBatch, Records},
+        queue::{self, MicroBatch, Records},
     },
     domain::{
         job::{JobStatus, Outcome, Phase},
@@ -213,7 +213,7 @@ async fn the_next_attempt_begins_with_the_batch_that_fitted() {
     let first = queue.claim().await.unwrap();
     assert_eq!(first.micro_batch, None);
     for micro_batch in [Some(16), Some(8), None] {
-        let shrunk = NewBatch {
+        let shrunk = MicroBatch {
             micro_batch,
             best_effort: "memory ran out".to_owned(),
         };

@@ -192,7 +192,7 @@ async fn files_and_imports_have_leases_and_budgets_too() {
             .unwrap()
             .unwrap()[0]
             .code,
-        "inspection_crashed"
+        "validation_crashed"
     );
     assert!(
         models::get(pool, queue.tenant, "bad")

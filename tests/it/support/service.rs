@@ -283,9 +283,9 @@ impl Service {
         self.get(&path).await.ok()
     }
 
-    /// What a model says of a picture.
-    pub(crate) async fn predict(&self, model: &str, picture: Vec<u8>) -> Value {
-        let part = reqwest::multipart::Part::bytes(picture).file_name("picture.png");
+    /// What a model says of an image.
+    pub(crate) async fn predict(&self, model: &str, image: Vec<u8>) -> Value {
+        let part = reqwest::multipart::Part::bytes(image).file_name("image.png");
         let form = reqwest::multipart::Form::new().part("image", part);
         let path = format!("/v1/models/{model}/predict");
         let send = self.send(Method::POST, &path, |request| request.multipart(form));

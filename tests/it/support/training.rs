@@ -11,7 +11,7 @@ use std::{
 use rehead_domain::{
     base_model::{Preprocessing, SourceTask},
     id::{FileId, JobId},
-    progress::{Inspected, Progress},
+    progress::{Progress, Validated},
     recipe::{
         Adapter, BatchNorm, EarlyStopping, EvaluateEvery, Head, HeadInit, Inherited, Loss, Metric,
         Optimizer, Precision, Recipe, Schedule, Task,
@@ -20,7 +20,7 @@ use rehead_domain::{
     work::{DatasetLimits, PLAN, PlanModel, PlanWeights, TrainPlan},
 };
 use rehead_trainer::{
-    data::inspect,
+    data::validate,
     models::registry::{self, Architecture},
     train::checkpoint::hash_file,
 };
@@ -30,7 +30,7 @@ use tempfile::TempDir;
 
 use super::{data, numbers};
 
-/// A frozen trunk under a zero head; tests change what they are about.
+/// A frozen backbone under a zero head; tests change what they are about.
 pub(crate) fn recipe() -> Recipe {
     Recipe {
         task: Task::SingleLabelClassification,
@@ -158,10 +158,10 @@ pub(crate) fn random_weights(architecture: &str) -> Vec<u8> {
     tch::manual_seed(7);
     let vs = nn::VarStore::new(Device::Cpu);
     let architecture = registry::find(architecture).unwrap();
-    let trunk = architecture.build(&vs.root(), &architecture.preprocessing);
+    let backbone = architecture.build(&vs.root(), &architecture.preprocessing);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("random.safetensors");
-    Tensor::write_safetensors(&trunk.named(), &path).unwrap();
+    Tensor::write_safetensors(&backbone.named(), &path).unwrap();
     fs::read(path).unwrap()
 }
 
@@ -213,8 +213,8 @@ impl Material {
             pixels: 50_000_000,
             report_problems: 10,
         };
-        let said = inspect::run(&archive, &limits, 1, dir.path());
-        assert_eq!(said, Inspected::Accepted);
+        let said = validate::run(&archive, &limits, 1, dir.path());
+        assert_eq!(said, Validated::Accepted);
         let architecture = registry::find(architecture).unwrap();
         let base = base_model_for(architecture, &input(architecture, side), dir.path());
         Self { dir, base }
@@ -227,7 +227,7 @@ impl Material {
             recipe,
             base_model: self.base.clone(),
             fine_tuned_model: "ft:resnet18::1".to_owned(),
-            pack: self.dir.path().join(inspect::PACK),
+            pack: self.dir.path().join(validate::PACK),
             pack_sha256: "1".repeat(64),
             validation_pack: None,
             validation_pack_sha256: None,

@@ -221,7 +221,7 @@ impl Recording {
         })
     }
 
-    /// Parameters of the trunk that train: all, or those of the parts, each a module, a tensor or a stage. The head always
+    /// Parameters of the backbone that train: all, or those of the parts, each a module, a tensor or a stage. The head always
     /// does.
     fn trainable(&self, layers: &Layers) -> Result<Vec<String>, String> {
         let parts: Vec<&str> = match &self.trainable {
@@ -236,7 +236,7 @@ impl Recording {
         for part in parts {
             let found = self.of_part(part, layers);
             if found.is_empty() && part != "head" {
-                return Err(format!("`trainable`: the trunk has no part `{part}`"));
+                return Err(format!("`trainable`: the backbone has no part `{part}`"));
             }
             chosen.extend(found);
         }
@@ -255,7 +255,7 @@ impl Recording {
             .filter(|name| named(name))
             .collect();
         if part == "head" {
-            // A trunk whose last norm is named after the head: what it did is what was meant.
+            // A backbone whose last norm is named after the head: what it did is what was meant.
             found.retain(|name| !self.unchanged.iter().any(|unchanged| unchanged == name));
         } else if found.is_empty() {
             let of_stage = parameters.filter(|one| one.stage == part);

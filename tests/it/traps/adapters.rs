@@ -92,12 +92,12 @@ fn trap_24_an_adapter_begins_as_the_base_and_merges_exactly() {
             .iter()
             .map(|one| one.name.clone())
             .collect();
-        let trunk = parameters(architecture, &[""]);
+        let backbone = parameters(architecture, &[""]);
         let head =
-            |name: &str| !Adapter::is_tensor(name) && !trunk.iter().any(|known| known == name);
-        let (of_head, of_trunk): (Vec<&String>, Vec<&String>) =
+            |name: &str| !Adapter::is_tensor(name) && !backbone.iter().any(|known| known == name);
+        let (of_head, of_backbone): (Vec<&String>, Vec<&String>) =
             names.iter().partition(|name| head(name));
-        assert_eq!(of_trunk, adapter.tensors().iter().collect::<Vec<_>>());
+        assert_eq!(of_backbone, adapter.tensors().iter().collect::<Vec<_>>());
         assert_eq!(of_head.len(), 2, "{of_head:?}");
 
         let mut optimizer = Optimizer::new(&recipe, &network.parameters);
@@ -307,7 +307,7 @@ fn a_checkpoint_of_adapters_goes_on_merged() {
     for next in [plain(), lora(VIT, json!({"targets": ["fc1"]}))] {
         let next = goes_on(&going_on(&next)).unwrap();
         assert_eq!(copies(&next), copies(&network));
-        assert_ne!(next.trunk_sha256, base.weights_sha256);
+        assert_ne!(next.backbone_sha256, base.weights_sha256);
     }
     // Without what their products are multiplied by they mean nothing.
     write(&[]);

@@ -8,11 +8,11 @@ use std::{
 
 use rehead_domain::{
     file::{FileReport, Split},
-    progress::Inspected,
+    progress::Validated,
     work::DatasetLimits,
 };
 use rehead_trainer::{
-    data::{inspect, pack::Pack, target::Target},
+    data::{pack::Pack, target::Target, validate},
     train::samples::{Samples, Targets},
 };
 use serde_json::Value;
@@ -25,8 +25,8 @@ use crate::support::{
 
 type Files = Vec<(String, Vec<u8>)>;
 
-/// A small picture that no other number gives.
-fn picture(number: u32) -> Vec<u8> {
+/// A small image that no other number gives.
+fn image(number: u32) -> Vec<u8> {
     let [_, high, middle, low] = number.to_be_bytes();
     let image = image::RgbImage::from_pixel(5, 4, image::Rgb([high, middle, low]));
     let mut bytes = Cursor::new(Vec::new());
@@ -34,7 +34,7 @@ fn picture(number: u32) -> Vec<u8> {
     bytes.into_inner()
 }
 
-fn inspected(files: &Files) -> (TempDir, Inspected, FileReport) {
+fn validated(files: &Files) -> (TempDir, Validated, FileReport) {
     let dir = tempfile::tempdir().unwrap();
     let input = dir.path().join("input");
     fs::write(&input, zip(files)).unwrap();
@@ -46,15 +46,15 @@ fn inspected(files: &Files) -> (TempDir, Inspected, FileReport) {
         pixels: 1_000_000,
         report_problems: 100,
     };
-    let said = inspect::run(&input, &limits, 1, dir.path());
-    let report = fs::read(dir.path().join(inspect::REPORT)).unwrap();
+    let said = validate::run(&input, &limits, 1, dir.path());
+    let report = fs::read(dir.path().join(validate::REPORT)).unwrap();
     (dir, said, serde_json::from_slice(&report).unwrap())
 }
 
 fn packed(files: &Files) -> Pack {
-    let (dir, said, report) = inspected(files);
-    assert_eq!(said, Inspected::Accepted, "{report:?}");
-    Pack::open(&dir.path().join(inspect::PACK)).unwrap()
+    let (dir, said, report) = validated(files);
+    assert_eq!(said, Validated::Accepted, "{report:?}");
+    Pack::open(&dir.path().join(validate::PACK)).unwrap()
 }
 
 /// The class of every sample, by its path.
@@ -68,9 +68,9 @@ fn classes(pack: &Pack) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Turned, CMYK, grey, 16-bit and cut-off pictures: each decodes in one way or is reported, and none takes another's label.
+/// Turned, CMYK, gray, 16-bit and cut-off images: each decodes in one way or is reported, and none takes another's label.
 #[test]
-fn trap_12_odd_pictures_do_not_shift_labels() {
+fn trap_12_odd_images_do_not_shift_labels() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/images");
     let mut files: Files = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -82,9 +82,9 @@ fn trap_12_odd_pictures_do_not_shift_labels() {
             files.push((format!("odd/cut {name}"), bytes[..bytes.len() / 2].to_vec()));
         }
     }
-    files.extend((0..20).map(|n| (format!("plain/{n}.png"), picture(n))));
+    files.extend((0..20).map(|n| (format!("plain/{n}.png"), image(n))));
     let (pack, again) = (packed(&files), packed(&files));
-    let (_, _, report) = inspected(&files);
+    let (_, _, report) = validated(&files);
     let found = classes(&pack);
     assert_eq!(found, classes(&again));
     for (path, class) in &found {
@@ -111,13 +111,13 @@ fn trap_12_odd_pictures_do_not_shift_labels() {
 }
 
 #[test]
-fn trap_13_no_picture_is_on_two_sides_and_more_pictures_move_none() {
+fn trap_13_no_image_is_on_two_sides_and_more_images_move_none() {
     let of = |count: u32| {
         let mut files: Files = Vec::new();
         for n in 0..count {
             let class = ["cats", "dogs"][n as usize % 2];
-            files.push((format!("{class}/{n}.png"), picture(n)));
-            files.push((format!("{class}/copy of {n}.png"), picture(n)));
+            files.push((format!("{class}/{n}.png"), image(n)));
+            files.push((format!("{class}/copy of {n}.png"), image(n)));
         }
         files
     };
@@ -141,7 +141,7 @@ fn trap_13_no_picture_is_on_two_sides_and_more_pictures_move_none() {
     assert!(validated.count() > 5);
 }
 
-/// The pictures of two categories below `train`, `val` and `test`; the labels of the test split as they are, or swapped.
+/// The images of two categories below `train`, `val` and `test`; the labels of the test split as they are, or swapped.
 fn three_splits(swapped: bool) -> Vec<u8> {
     let archive = clipart_subset(&["animals", "food"], 20);
     let mut archive = ::zip::ZipArchive::new(Cursor::new(archive)).unwrap();
@@ -199,7 +199,7 @@ fn trap_19_a_class_keeps_its_place() {
     let mut files: Files = Vec::new();
     for (place, class) in ["zebras", "ants", "mice"].into_iter().enumerate() {
         let first = place as u32 * 100;
-        files.extend((first..first + 10).map(|n| (format!("{class}/{n}.png"), picture(n))));
+        files.extend((first..first + 10).map(|n| (format!("{class}/{n}.png"), image(n))));
     }
     let sorted = packed(&files);
     files.reverse();
@@ -209,12 +209,12 @@ fn trap_19_a_class_keeps_its_place() {
     assert_eq!(classes(&reversed), classes(&sorted));
 
     let split = |path: &str| format!("{path}/{}", path.len());
-    let mut only = vec![(split("val/bees") + ".png", picture(900))];
+    let mut only = vec![(split("val/bees") + ".png", image(900))];
     for (path, bytes) in &files {
         only.push((format!("train/{path}"), bytes.clone()));
     }
-    let (_, said, report) = inspected(&only);
-    assert!(matches!(said, Inspected::Refused { .. }), "{said:?}");
+    let (_, said, report) = validated(&only);
+    assert!(matches!(said, Validated::Refused { .. }), "{said:?}");
     assert_eq!(
         (
             report.errors[0].code.as_str(),
@@ -228,13 +228,13 @@ fn trap_19_a_class_keeps_its_place() {
     let few: Files = (0..20)
         .map(|n| {
             let class = ["zebras", "mice"][n as usize % 2];
-            (format!("{class}/{n}.png"), picture(5_000 + n))
+            (format!("{class}/{n}.png"), image(5_000 + n))
         })
         .collect();
-    let (dir, said, _) = inspected(&few);
-    assert_eq!(said, Inspected::Accepted);
+    let (dir, said, _) = validated(&few);
+    assert_eq!(said, Validated::Accepted);
     let mut plan = material.plan(recipe());
-    plan.validation_pack = Some(dir.path().join(inspect::PACK));
+    plan.validation_pack = Some(dir.path().join(validate::PACK));
     let samples = Samples::open(&plan).unwrap();
     let Targets::Class(labels) = &samples.targets else {
         panic!("another task")

@@ -26,7 +26,7 @@ fn trap_1_statistics_of_frozen_batch_norm_do_not_drift() {
 }
 
 #[test]
-fn trap_2_a_frozen_trunk_looks_at_each_image_alone() {
+fn trap_2_a_frozen_backbone_looks_at_each_image_alone() {
     let recipe = Recipe {
         batch_norm: BatchNorm::Update,
         ..recipe()

@@ -2,17 +2,17 @@
 
 use rehead_domain::{
     base_model::{AskedPreprocessing, Preprocessing},
-    progress::Inspected,
+    progress::Validated,
     recipe::{BatchNorm, FreezePhase, Recipe},
 };
 use rehead_trainer::{
     data::{batch, image},
     models::{
+        backbone::Backbone,
         fast::Extractor,
         import::{self, Import},
         ops::Norm,
         registry::{self, Architecture},
-        trunk::Trunk,
         weights::{self, Tensors},
     },
     train::{network::Network, optimizer::Optimizer},
@@ -25,7 +25,7 @@ use crate::{
     support::{data, numbers, training::input},
 };
 
-/// A picture as a network sees it: f32 [1, 3, S, S].
+/// An image as a network sees it: f32 [1, 3, S, S].
 fn seen(file: &str, preprocessing: &Preprocessing) -> Tensor {
     let path = format!(
         "{}/tests/fixtures/images/{file}",
@@ -50,7 +50,7 @@ fn published_lite0() -> Tensors {
     };
     assert_eq!(
         import::run(&plan, folder.path()).unwrap(),
-        Inspected::Accepted
+        Validated::Accepted
     );
     let tensors = Tensor::read_safetensors(folder.path().join(import::MODEL)).unwrap();
     tensors.into_iter().collect()
@@ -59,19 +59,19 @@ fn published_lite0() -> Tensors {
 /// timm's transform on Pillow, then a network: three photos through the filters, crops, means and deviations of three
 /// families.
 #[test]
-fn trap_11_pictures_are_preprocessed_as_the_weights_expect() {
+fn trap_11_images_are_preprocessed_as_the_weights_expect() {
     tch::set_num_threads(2);
-    for case in recorded()["pictures"].as_array().unwrap() {
+    for case in recorded()["images"].as_array().unwrap() {
         let architecture = registry::find(case["name"].as_str().unwrap()).unwrap();
         let preprocessing = input(architecture, case["side"].as_u64().unwrap() as u32);
         let published = case["published"].as_bool().unwrap().then(published_lite0);
         let vs = nn::VarStore::new(Device::Cpu);
-        let trunk = architecture.build(&vs.root(), &preprocessing);
+        let backbone = architecture.build(&vs.root(), &preprocessing);
         match &published {
             Some(tensors) => {
-                weights::load_strict(&trunk.named(), tensors, &["classifier"]).unwrap();
+                weights::load_strict(&backbone.named(), tensors, &["classifier"]).unwrap();
             }
-            None => numbers::fill(&trunk.named()),
+            None => numbers::fill(&backbone.named()),
         }
         for (place, file) in case["files"].as_array().unwrap().iter().enumerate() {
             let what = format!("{} of {file}", architecture.name);
@@ -87,9 +87,9 @@ fn trap_11_pictures_are_preprocessed_as_the_weights_expect() {
             let found = match &published {
                 Some(tensors) => {
                     let of = |part: &str| &tensors[&format!("classifier.{part}")];
-                    features(&trunk, &images).linear(of("weight"), Some(of("bias")))
+                    features(&backbone, &images).linear(of("weight"), Some(of("bias")))
                 }
-                None => logits(architecture, &trunk, &images),
+                None => logits(architecture, &backbone, &images),
             };
             let found = found.get(0);
             let norm = case["logits_l2"][place].as_f64().unwrap();
@@ -114,13 +114,13 @@ fn trap_25_folding_batch_norm_changes_features_by_rounding_only() {
     let mut checked = 0;
     for architecture in registry::all().iter().filter(has_batch_norm) {
         let vs = nn::VarStore::new(Device::Cpu);
-        let trunk = architecture.build(&vs.root(), &input(architecture, 64));
-        numbers::fill(&trunk.named());
+        let backbone = architecture.build(&vs.root(), &input(architecture, 64));
+        numbers::fill(&backbone.named());
         let images = numbers::images("input", &[2, 3, 64, 64]);
         // Stage by stage, so that no rounding of one is a difference of the next.
         let mut x = images;
-        for stage in trunk.stages {
-            let one = Trunk {
+        for stage in backbone.stages {
+            let one = Backbone {
                 stages: vec![stage],
             };
             let plain = tch::no_grad(|| one.forward_until(&x, 1));
@@ -138,10 +138,10 @@ fn trap_25_folding_batch_norm_changes_features_by_rounding_only() {
 fn unfolded(network: &Network, images: &Tensor) -> Tensor {
     let vs = nn::VarStore::new(Device::Cpu);
     let architecture = network.architecture;
-    let trunk = architecture.build(&vs.root(), &architecture.preprocessing);
+    let backbone = architecture.build(&vs.root(), &architecture.preprocessing);
     let tensors: Tensors = network.tensors().into_iter().collect();
-    weights::load_strict(&trunk.named(), &tensors, &[architecture.classifier]).unwrap();
-    tch::no_grad(|| trunk.forward(images, 0, Norm::Running))
+    weights::load_strict(&backbone.named(), &tensors, &[architecture.classifier]).unwrap();
+    tch::no_grad(|| backbone.forward(images, 0, Norm::Running))
 }
 
 #[test]

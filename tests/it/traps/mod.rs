@@ -48,7 +48,7 @@ const CLASSES: usize = 3;
 
 const SAMPLES: usize = 32;
 
-/// Of pictures made up here, in pixels: a multiple of what each network's patches need.
+/// Of images made up here, in pixels: a multiple of what each network's patches need.
 const SIDE: u32 = 32;
 
 /// Of samples with these labels.
@@ -66,7 +66,7 @@ fn build(recipe: &Recipe) -> Network {
     build_of("resnet18", SIDE, recipe)
 }
 
-/// For pictures of this side.
+/// For images of this side.
 fn build_of(architecture: &str, side: u32, recipe: &Recipe) -> Network {
     tch::set_num_threads(1);
     let folder = tempfile::tempdir().unwrap();
@@ -116,7 +116,7 @@ fn train_on_images(
     train_on(network, optimizer, recipe, i64::from(SIDE), steps);
 }
 
-/// The same with pictures of this side.
+/// The same with images of this side.
 fn train_on(
     network: &mut Network,
     optimizer: &mut Optimizer,

@@ -28,7 +28,7 @@ fn tensors(network: &Network) -> BTreeMap<String, Tensor> {
     all.map(|(name, tensor)| (name, tensor.copy())).collect()
 }
 
-/// The base model, a parent with three classes whose trunk and head have moved, and the parent's tensors.
+/// The base model, a parent with three classes whose backbone and head have moved, and the parent's tensors.
 fn parent(folder: &Path) -> (PlanModel, BTreeMap<String, Tensor>) {
     tch::set_num_threads(1);
     let base = base_model("resnet18", folder);
@@ -150,13 +150,13 @@ fn trap_8_a_head_that_grows_keeps_its_rows() {
     let logits = network.logits(&features);
     let best = |logits: &Tensor| Vec::<i64>::try_from(logits.argmax(1, false)).unwrap();
     assert_eq!(best(&logits), best(&logits.narrow(1, 0, 3)));
-    // Only what trained since is another trunk than the base model's: its features are not made twice.
-    assert_ne!(network.trunk_sha256, base.weights_sha256);
+    // Only what trained since is another backbone than the base model's: its features are not made twice.
+    assert_ne!(network.backbone_sha256, base.weights_sha256);
     let mut unmoved = copied(&parent);
     let own = Network::build(&base, &recipe(), 3, Device::Cpu).unwrap();
     let kept = tensors(&own).remove("layer4.1.conv2.weight").unwrap();
     unmoved.insert("layer4.1.conv2.weight".to_owned(), kept);
     write(&unmoved, &path);
     let network = Network::build(&over(&base, &path, true), &going_on(3), 5, Device::Cpu).unwrap();
-    assert_eq!(network.trunk_sha256, base.weights_sha256);
+    assert_eq!(network.backbone_sha256, base.weights_sha256);
 }

@@ -1,4 +1,4 @@
-//! bfloat16 changes the numbers that the trunk computes in, and nothing else.
+//! bfloat16 changes the numbers that the backbone computes in, and nothing else.
 
 use rehead_domain::{
     progress::{Progress, exit},
@@ -42,11 +42,11 @@ fn every_architecture_computes_and_learns_in_bfloat16_as_in_float32_by_rounding(
     ] {
         let vs = nn::VarStore::new(Device::Cpu);
         let architecture = registry::find(name).unwrap();
-        let trunk = architecture.build(&vs.root(), &input(architecture, 64));
-        numbers::fill(&trunk.named());
+        let backbone = architecture.build(&vs.root(), &input(architecture, 64));
+        numbers::fill(&backbone.named());
         let images = numbers::images("input-1", &[2, 3, 64, 64]);
         let run = |kind: Number| {
-            let features = trunk.forward(&images.to_kind(kind), 0, Norm::Running);
+            let features = backbone.forward(&images.to_kind(kind), 0, Norm::Running);
             assert_eq!(features.kind(), Number::Float, "{name}");
             let weights: Vec<Tensor> = vs.trainable_variables();
             let loss = features.square().mean(Number::Float);

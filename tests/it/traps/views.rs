@@ -1,4 +1,4 @@
-//! What training sees of a picture, and what evaluation does.
+//! What training sees of an image, and what evaluation does.
 
 use std::io;
 
@@ -101,7 +101,7 @@ fn normal_head(layers: Vec<HeadLayer>) -> Head {
 }
 
 /// u8 [N, S, S, 3] of samples as an epoch sees them.
-fn pictures(plan: &TrainPlan, samples: &[usize], epoch: u32) -> Tensor {
+fn images(plan: &TrainPlan, samples: &[usize], epoch: u32) -> Tensor {
     std::fs::create_dir_all(&plan.cache).unwrap();
     let source = &Samples::open(plan).unwrap().sources[0];
     let views = Views::of(plan).unwrap();
@@ -114,7 +114,7 @@ fn pictures(plan: &TrainPlan, samples: &[usize], epoch: u32) -> Tensor {
 }
 
 #[test]
-fn a_picture_is_the_same_whatever_the_threads_and_the_order() {
+fn a_image_is_the_same_whatever_the_threads_and_the_order() {
     let material = Material::new(20);
     for augmentation in [flipped(), cropped()] {
         let mut plan = material.plan(Recipe {
@@ -123,20 +123,20 @@ fn a_picture_is_the_same_whatever_the_threads_and_the_order() {
         });
         let train = Samples::open(&plan).unwrap().train;
         let members = &train[..12];
-        let one = pictures(&plan, members, 3);
+        let one = images(&plan, members, 3);
         plan.threads = 4;
         let mut turned = members.to_vec();
         turned.reverse();
-        assert_eq!(pictures(&plan, &turned, 3).flip([0]), one);
-        assert_eq!(pictures(&plan, &members[5..6], 3).get(0), one.get(5));
-        assert_ne!(pictures(&plan, members, 4), one);
+        assert_eq!(images(&plan, &turned, 3).flip([0]), one);
+        assert_eq!(images(&plan, &members[5..6], 3).get(0), one.get(5));
+        assert_ne!(images(&plan, members, 4), one);
         plan.recipe.seed += 1;
-        assert_ne!(pictures(&plan, members, 3), one);
+        assert_ne!(images(&plan, members, 3), one);
     }
 }
 
 #[test]
-fn trap_6_every_change_of_pictures_reaches_training() {
+fn trap_6_every_change_of_images_reaches_training() {
     let material = Material::new(20);
     let plain = Recipe {
         head: normal_head(Vec::new()),
@@ -262,7 +262,7 @@ fn trap_9_cached_features_are_those_of_evaluation_without_dropout() {
 }
 
 #[test]
-fn a_frozen_trunk_trains_on_its_views_in_turn_and_is_evaluated_on_none() {
+fn a_frozen_backbone_trains_on_its_views_in_turn_and_is_evaluated_on_none() {
     let material = Material::new(20);
     let plan = material.plan(Recipe {
         augmentation: Some(flipped()),
@@ -280,7 +280,7 @@ fn a_frozen_trunk_trains_on_its_views_in_turn_and_is_evaluated_on_none() {
     let preprocessing = &plan.base_model.preprocessing;
     let chunk = &members[..members.len().min(32)];
     for epoch in 1..=3 {
-        let images = batch::normalize(&pictures(&plan, chunk, epoch), preprocessing, Device::Cpu);
+        let images = batch::normalize(&images(&plan, chunk, epoch), preprocessing, Device::Cpu);
         let live = run.network.features(&images);
         assert_eq!(of(epoch).narrow(0, 0, chunk.len() as i64), live, "{epoch}");
     }

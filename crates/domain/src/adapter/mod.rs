@@ -1,4 +1,4 @@
-//! Adapters: which linear layers of a trunk get one, and what that adds to the trunk. The names of an adapter's matrices are
+//! Adapters: which linear layers of a backbone get one, and what that adds to the backbone. The names of an adapter's matrices are
 //! those that train, so that everything which follows from names follows.
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use super::{
 
 const PATH: &str = "method.transfer.adapter";
 
-/// A linear layer of a trunk.
+/// A linear layer of a backbone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Linear<'a> {
     name: &'a str,
@@ -45,7 +45,7 @@ fn linear_layer(weight: &LayerTensor) -> Option<Linear<'_>> {
     }
 }
 
-/// What a request asks for, for a trunk of which `left` is left of `layers`.
+/// What a request asks for, for a backbone of which `left` is left of `layers`.
 ///
 /// # Errors
 /// What matches no layer, or one that was cut away; a rank that a layer has no room for.
@@ -197,15 +197,15 @@ pub fn contradictions(asked: &Transfer) -> Vec<Problem> {
         Auto::Auto | Auto::Value(Freeze::All) => {}
         Auto::Value(Freeze::Schedule(_)) => contradiction(
             "freeze",
-            "an adapter trains from the first epoch to the last, under a trunk that is frozen all the time; leave the schedule out, or `adapter`",
+            "an adapter trains from the first epoch to the last, under a backbone that is frozen all the time; leave the schedule out, or `adapter`",
         ),
         Auto::Value(_) => contradiction(
             "freeze",
-            "an adapter trains in the place of the trunk, which is frozen as a whole; leave `freeze` out or give \"all\", or leave `adapter` out",
+            "an adapter trains in the place of the backbone, which is frozen as a whole; leave `freeze` out or give \"all\", or leave `adapter` out",
         ),
     }
     if asked.hyperparameters.batch_norm == Auto::Value(BatchNorm::Update) {
-        let message = "an adapter leaves the trunk as it is, BatchNorm's statistics with it; leave batch_norm out, or `adapter`";
+        let message = "an adapter leaves the backbone as it is, BatchNorm's statistics with it; leave batch_norm out, or `adapter`";
         contradiction("hyperparameters.batch_norm", message);
     }
     problems

@@ -155,7 +155,7 @@ fn an_adapter_has_the_defaults_of_peft_and_trains_alone() {
     assert_eq!(recipe.trainable[1], "blocks.0.attn.qkv.lora_B.weight");
     assert!(recipe.later_phases.is_empty());
     assert_eq!(recipe.batch_norm, BatchNorm::Frozen);
-    // Ten times what training the trunk itself would have.
+    // Ten times what training the backbone itself would have.
     let full = settled(&layers(), &json!({"freeze": "none"})).unwrap();
     let ratio = recipe.backbone_learning_rate / full.recipe.backbone_learning_rate;
     assert!((ratio - 10.0).abs() < 1e-9, "{ratio}");
@@ -232,12 +232,12 @@ fn what_an_adapter_leaves_no_room_for_is_refused() {
         (
             "freeze",
             json!({"freeze": "none", "adapter": lora}),
-            "in the place of the trunk",
+            "in the place of the backbone",
         ),
         (
             "freeze",
             json!({"freeze": {"last_stages": 1}, "adapter": lora}),
-            "in the place of the trunk",
+            "in the place of the backbone",
         ),
         (
             "freeze",
@@ -247,7 +247,7 @@ fn what_an_adapter_leaves_no_room_for_is_refused() {
         (
             "hyperparameters.batch_norm",
             json!({"hyperparameters": {"batch_norm": "update"}, "adapter": lora}),
-            "leaves the trunk as it is",
+            "leaves the backbone as it is",
         ),
     ] {
         let (path, code, message) = refused(&layers(), transfer);

@@ -1,4 +1,4 @@
-//! `adapter`: small matrices that train in the place of the trunk's own, as asked for.
+//! `adapter`: small matrices that train in the place of the backbone's own, as asked for.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

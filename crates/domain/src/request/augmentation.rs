@@ -1,4 +1,4 @@
-//! `augmentation`: how training pictures are altered, as asked for.
+//! `augmentation`: how training images are altered, as asked for.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,7 +31,7 @@ pub enum AugmentationOff {
 pub struct ChosenAugmentation {
     #[serde(flatten)]
     pub augmentation: Augmentation,
-    /// Altered views of each training sample whose features are computed ahead while the whole trunk is frozen; an epoch
+    /// Altered views of each training sample whose features are computed ahead while the whole backbone is frozen; an epoch
     /// trains on one of them.
     pub views: Auto<u64>,
 }

@@ -1,4 +1,4 @@
-//! `freeze`: which part of the trunk keeps its weights, as asked for.
+//! `freeze`: which part of the backbone keeps its weights, as asked for.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,11 +10,11 @@ use crate::{
     problem::suggestion,
 };
 
-/// Which part of the trunk keeps its weights.
+/// Which part of the backbone keeps its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Freeze {
-    /// The whole trunk; only the head trains.
+    /// The whole backbone; only the head trains.
     All,
     /// Nothing: everything trains.
     None,

@@ -25,9 +25,9 @@ pub struct Transfer {
     /// `auto`, `pre_logits`, or a stage's name.
     #[schema(value_type = String)]
     pub cut: Auto<String>,
-    /// `auto`, or which part of the trunk keeps its weights.
+    /// `auto`, or which part of the backbone keeps its weights.
     pub freeze: Auto<Freeze>,
-    /// What trains in the place of the trunk's own weights.
+    /// What trains in the place of the backbone's own weights.
     #[serde(default)]
     pub adapter: Option<RequestedAdapter>,
     pub head: RequestedHead,

@@ -1,4 +1,4 @@
-//! How pictures are altered under a trunk that trains, and under one that is frozen for some epochs.
+//! How images are altered under a backbone that trains, and under one that is frozen for some epochs.
 
 use super::{defaults, settle::Autos};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 
 const PATH: &str = "method.transfer.augmentation";
 
-/// Epochs, of `n_epochs`, in which the trunk is as it came.
+/// Epochs, of `n_epochs`, in which the backbone is as it came.
 pub(super) fn frozen_epochs(phases: &[(u64, Vec<String>)], n_epochs: u64) -> u64 {
     let mut phases = phases.iter();
     phases
@@ -60,14 +60,14 @@ pub(super) fn contradictions(
         problems.push(Problem::new(path, CONTRADICTION, message));
     };
     if !chosen.augmentation.acts() {
-        let message = "nothing in augmentation alters a picture; choose random_resized_crop, horizontal_flip, color_jitter, rand_augment or random_erasing, or give \"none\"";
+        let message = "nothing in augmentation alters an image; choose random_resized_crop, horizontal_flip, color_jitter, rand_augment or random_erasing, or give \"none\"";
         contradiction("", message.to_owned());
     } else if chosen
         .augmentation
         .color_jitter
         .is_some_and(|jitter| !jitter.acts())
     {
-        let message = "color_jitter moves no colour; give brightness, contrast, saturation or hue, or leave it out";
+        let message = "color_jitter moves no color; give brightness, contrast, saturation or hue, or leave it out";
         contradiction(".color_jitter", message.to_owned());
     }
     if let Some(jitter) = &chosen.augmentation.color_jitter
@@ -76,7 +76,7 @@ pub(super) fn contradictions(
         for (option, bound) in [("saturation", jitter.saturation), ("hue", jitter.hue)] {
             if bound > 0.0 {
                 let message = format!(
-                    "this model reads grey pictures, which have no {option}; leave {option} out, or choose a base model of 3 channels"
+                    "this model reads gray images, which have no {option}; leave {option} out, or choose a base model of 3 channels"
                 );
                 contradiction(&format!(".color_jitter.{option}"), message);
             }
@@ -94,15 +94,15 @@ fn wrong_views(chosen: &ChosenAugmentation, frozen_epochs: u64) -> Option<String
     };
     match (frozen_epochs, views) {
         (0, _) => Some(
-            "views are for a frozen trunk, which reads pictures ahead; a trunk that trains sees new ones in every epoch: leave views out"
+            "views are for a frozen backbone, which reads images ahead; a backbone that trains sees new ones in every epoch: leave views out"
                 .to_owned(),
         ),
         (2.., 1) => Some(
-            "with 1 view a frozen trunk sees the same altered picture in every epoch; give at least 2 views, or freeze less"
+            "with 1 view a frozen backbone sees the same altered image in every epoch; give at least 2 views, or freeze less"
                 .to_owned(),
         ),
         (epochs, views) if views > epochs => Some(format!(
-            "views is {views}, but the trunk is frozen for only {epochs} epochs, which see one each; give at most {epochs}"
+            "views is {views}, but the backbone is frozen for only {epochs} epochs, which see one each; give at most {epochs}"
         )),
         _ => None,
     }

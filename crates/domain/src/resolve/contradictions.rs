@@ -15,7 +15,7 @@ use crate::{
 pub(super) fn contradictions(
     request: &JobRequest,
     layers: &Layers,
-    trunk_is_frozen: bool,
+    backbone_is_frozen: bool,
     samples: u64,
 ) -> Vec<Problem> {
     let asked = &request.transfer.hyperparameters;
@@ -75,20 +75,20 @@ pub(super) fn contradictions(
         let message = "one_cycle has a warm-up of its own; leave warmup_fraction out or choose another schedule";
         contradiction("warmup_fraction", CONTRADICTION, message.to_owned());
     }
-    if trunk_is_frozen && matches!(asked.layer_decay, Auto::Value(share) if share < 1.0) {
-        let message = "layer_decay has no effect while the whole trunk is frozen; leave it out or freeze less";
+    if backbone_is_frozen && matches!(asked.layer_decay, Auto::Value(share) if share < 1.0) {
+        let message = "layer_decay has no effect while the whole backbone is frozen; leave it out or freeze less";
         contradiction("layer_decay", CONTRADICTION, message.to_owned());
     }
-    if trunk_is_frozen && matches!(asked.cutmix, Auto::Value(alpha) if alpha > 0.0) {
-        let message = "cutmix pastes pixels, but a frozen trunk reads each picture once, ahead of training; use mixup, which then adds up features, or freeze less";
+    if backbone_is_frozen && matches!(asked.cutmix, Auto::Value(alpha) if alpha > 0.0) {
+        let message = "cutmix pastes pixels, but a frozen backbone reads each image once, ahead of training; use mixup, which then adds up features, or freeze less";
         contradiction("cutmix", CONTRADICTION, message.to_owned());
     }
-    if trunk_is_frozen && asked.backbone_learning_rate != Auto::Auto {
-        let message = "backbone_learning_rate has no effect while the whole trunk is frozen; leave it out or freeze less";
+    if backbone_is_frozen && asked.backbone_learning_rate != Auto::Auto {
+        let message = "backbone_learning_rate has no effect while the whole backbone is frozen; leave it out or freeze less";
         contradiction("backbone_learning_rate", CONTRADICTION, message.to_owned());
     }
-    if trunk_is_frozen && asked.precision == Auto::Value(Precision::Bfloat16) {
-        let message = "bfloat16 is for the part of the trunk that trains, and the whole trunk is frozen; leave precision out or freeze less";
+    if backbone_is_frozen && asked.precision == Auto::Value(Precision::Bfloat16) {
+        let message = "bfloat16 is for the part of the backbone that trains, and the whole backbone is frozen; leave precision out or freeze less";
         contradiction("precision", CONTRADICTION, message.to_owned());
     }
     // With an adapter it is refused there.
@@ -96,9 +96,9 @@ pub(super) fn contradictions(
         if !layers.has_batch_norm() {
             let message = "this model has no BatchNorm to update; leave batch_norm out";
             contradiction("batch_norm", CONTRADICTION, message.to_owned());
-        } else if trunk_is_frozen {
+        } else if backbone_is_frozen {
             let message =
-                "a frozen trunk never updates BatchNorm; leave batch_norm out or freeze less";
+                "a frozen backbone never updates BatchNorm; leave batch_norm out or freeze less";
             contradiction("batch_norm", CONTRADICTION, message.to_owned());
         }
     }

@@ -23,7 +23,7 @@ pub(super) fn default_batch_size(samples: u64) -> u64 {
     samples.clamp(1, 32)
 }
 
-/// The trunk's peak rate, for a head's of `head_rate`, chosen or not: measured for AdamW on a network with BatchNorm
+/// The backbone's peak rate, for a head's of `head_rate`, chosen or not: measured for AdamW on a network with BatchNorm
 /// (docs/recipes.md); a tenth is usual for others, and ten times that for adapters (Schulman & Thinking Machines Lab 2025,
 /// "LoRA Without Regret").
 pub(super) fn backbone_rate(
@@ -61,7 +61,7 @@ pub(super) fn batch_norm(
 ) -> (BatchNorm, &'static str) {
     match (head_only, init, batch_size) {
         _ if !has_batch_norm => (BatchNorm::Frozen, "the network has no BatchNorm"),
-        (true, ..) => (BatchNorm::Frozen, "the whole trunk is frozen"),
+        (true, ..) => (BatchNorm::Frozen, "the whole backbone is frozen"),
         (false, HeadInit::Probe, _) => (
             BatchNorm::Frozen,
             "the head begins at a probe of features under the running statistics",
@@ -81,12 +81,12 @@ pub(super) fn batch_norm(
 /// mixup, Kolesnikov et al. 2020).
 const LARGE: u64 = 20_000;
 
-/// How training pictures are altered: gently, since a pre-trained trunk has seen such changes; more where data last long. No
+/// How training images are altered: gently, since a pre-trained backbone has seen such changes; more where data last long. No
 /// mirror images: whether they mean the same only the user knows.
 pub(super) fn augmentation(head_only: bool, samples: u64) -> (Option<Augmentation>, &'static str) {
     let (smallest, why) = match (head_only, samples) {
         (true, _) => {
-            return (None, "a frozen trunk reads each picture once");
+            return (None, "a frozen backbone reads each image once");
         }
         (false, LARGE..) => (0.08, "ImageNet's crops: 20,000 samples or more"),
         (false, _) => (0.6, "mild crops: fewer than 20,000 samples"),
@@ -102,13 +102,13 @@ pub(super) fn augmentation(head_only: bool, samples: u64) -> (Option<Augmentatio
     (Some(augmentation), why)
 }
 
-/// Views of each sample under a trunk that is frozen for so many epochs.
+/// Views of each sample under a backbone that is frozen for so many epochs.
 pub(super) fn views(frozen_epochs: u64) -> (u64, &'static str) {
     match frozen_epochs {
-        0 => (0, "the trunk trains: every epoch alters pictures anew"),
+        0 => (0, "the backbone trains: every epoch alters images anew"),
         _ => (
             frozen_epochs.min(4),
-            "each view costs a pass through the trunk",
+            "each view costs a pass through the backbone",
         ),
     }
 }
@@ -119,7 +119,7 @@ pub(super) fn mixup(head_only: bool, samples: u64) -> (f64, &'static str) {
         (false, LARGE..) => (0.1, "BiT's value from 20,000 samples on"),
         _ => (
             0.0,
-            "fewer samples than 20,000, or a frozen trunk, learn better from whole ones",
+            "fewer samples than 20,000, or a frozen backbone, learn better from whole ones",
         ),
     }
 }

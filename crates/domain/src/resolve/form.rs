@@ -1,4 +1,4 @@
-//! The form of the network: where the trunk ends, what of it trains, the head's layers, and its classes. A job that goes on
+//! The form of the network: where the backbone ends, what of it trains, the head's layers, and its classes. A job that goes on
 //! has its parent's, unless it asks for a new head.
 
 use serde_json::json;
@@ -22,7 +22,7 @@ pub(super) struct Form {
     pub head: Vec<HeadLayer>,
     /// `None` where training starts from a base model.
     pub inherited: Option<Inherited>,
-    /// What the trunk gains, once that is settled.
+    /// What the backbone gains, once that is settled.
     pub adapter: Option<Adapter>,
     /// What was left to us.
     pub resolved: Vec<Resolved>,
@@ -292,7 +292,7 @@ pub(super) fn every_class(start: Start<'_>, training: &Dataset) -> Vec<String> {
     all
 }
 
-/// The layers that are left of the trunk: a parent's has lost what comes after its own cut already.
+/// The layers that are left of the backbone: a parent's has lost what comes after its own cut already.
 ///
 /// # Errors
 /// A stage that is not there, or not any more.
@@ -303,7 +303,7 @@ pub(super) fn left(asked: &Transfer, start: Start<'_>) -> Result<Layers, Vec<Pro
         Auto::Value(cut) if cut == own => Ok(left),
         Auto::Value(cut) if cut == PRE_LOGITS => {
             let message =
-                format!("the trunk ends after stage `{own}` already; cut there, or earlier");
+                format!("the backbone ends after stage `{own}` already; cut there, or earlier");
             let path = "method.transfer.cut";
             Err(vec![Problem::new(path, CONTRADICTION, message)])
         }

@@ -98,13 +98,13 @@ pub fn resolve(
         noted(found);
         None
     });
-    let trunk_is_frozen = trained
+    let backbone_is_frozen = trained
         .as_ref()
         .is_some_and(|(_, phases)| phases.iter().all(|(_, trainable)| trainable.is_empty()));
     noted(contradictions(
         request,
         start.layers,
-        trunk_is_frozen,
+        backbone_is_frozen,
         samples,
     ));
     if let Some((_, phases)) = &trained {
@@ -137,7 +137,7 @@ pub fn resolve(
 /// Adapters, and the names of what trains in each phase, with the epochs that are over when it begins.
 type Trained = (Option<Adapter>, Vec<(u64, Vec<String>)>);
 
-/// Which part of a trunk trains; `None` while that is left to the data.
+/// Which part of a backbone trains; `None` while that is left to the data.
 fn trained(asked: &Transfer, start: Start<'_>) -> Result<Option<Trained>, Vec<Problem>> {
     let left = form::left(asked, start)?;
     match (&asked.adapter, &asked.freeze) {

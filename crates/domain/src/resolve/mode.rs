@@ -1,4 +1,4 @@
-//! How much of the trunk trains, where that is left to us: by how many samples there are for each class.
+//! How much of the backbone trains, where that is left to us: by how many samples there are for each class.
 
 use crate::{
     file::Dataset,
@@ -6,7 +6,7 @@ use crate::{
     request::{Auto, Freeze, Transfer},
 };
 
-/// Samples of a class from which on training the trunk pays (docs/recipes.md).
+/// Samples of a class from which on training the backbone pays (docs/recipes.md).
 const ENOUGH: u64 = 10;
 /// As many classes have a regression's numbers, in this reckoning.
 const OF_NUMBERS: u64 = 10;
@@ -19,8 +19,8 @@ pub(super) fn freeze(asked: &Transfer, training: &Dataset, samples: u64) -> (Fre
     };
     if asked.adapter.is_some() {
         (Freeze::All, "adapters train in its place")
-    } else if tunes_the_trunk(asked) {
-        (Freeze::None, "the request tunes how the trunk trains")
+    } else if tunes_the_backbone(asked) {
+        (Freeze::None, "the request tunes how the backbone trains")
     } else if samples / groups < ENOUGH {
         let why = match training.task {
             Task::Regression => "fewer than 100 samples: a head on fixed features",
@@ -29,15 +29,15 @@ pub(super) fn freeze(asked: &Transfer, training: &Dataset, samples: u64) -> (Fre
         (Freeze::All, why)
     } else {
         let why = match training.task {
-            Task::Regression => "100 samples or more: training the whole trunk pays",
-            _ => "10 samples a class or more: training the whole trunk pays",
+            Task::Regression => "100 samples or more: training the whole backbone pays",
+            _ => "10 samples a class or more: training the whole backbone pays",
         };
         (Freeze::None, why)
     }
 }
 
-/// Whether an option is given that a frozen trunk would have to refuse.
-fn tunes_the_trunk(asked: &Transfer) -> bool {
+/// Whether an option is given that a frozen backbone would have to refuse.
+fn tunes_the_backbone(asked: &Transfer) -> bool {
     let asked = &asked.hyperparameters;
     asked.backbone_learning_rate != Auto::Auto
         || matches!(asked.layer_decay, Auto::Value(share) if share < 1.0)

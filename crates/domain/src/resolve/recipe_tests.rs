@@ -166,7 +166,7 @@ fn form() -> Vec<Case> {
             ..Case::of("labels", [json!("keep"), json!("replace")])
                 .becomes("/inherited/known", [json!(2), json!(0)])
         },
-        Case::of("augmentation", pictures()),
+        Case::of("augmentation", images()),
         Case::of("augmentation.views", [json!(2), json!(3)])
             .beside(frozen())
             .becomes("/augmented_views", [json!(2), json!(3)]),
@@ -185,7 +185,7 @@ fn form() -> Vec<Case> {
 }
 
 /// Two augmentations that differ in every number.
-fn pictures() -> [Value; 2] {
+fn images() -> [Value; 2] {
     let one = |x: f64, n: u32| {
         json!({
             "random_resized_crop": {"scale": [x, 1.0], "aspect_ratio": [x, 2.0]},
@@ -215,7 +215,7 @@ fn trap_6_every_option_is_in_the_recipe_as_asked() {
 fn no_option_is_without_a_test_of_its_way_into_the_recipe() {
     let cases = || hyperparameters().into_iter().chain(form());
     let tried: BTreeSet<&str> = cases().map(|case| case.option).collect();
-    let asked = json!({"adapter": {"type": "lora"}, "augmentation": pictures()[0]});
+    let asked = json!({"adapter": {"type": "lora"}, "augmentation": images()[0]});
     let transfer = json!(request(asked).transfer);
     let names = |value: &Value| -> BTreeSet<String> {
         value.as_object().unwrap().keys().cloned().collect()
@@ -239,5 +239,5 @@ fn no_option_is_without_a_test_of_its_way_into_the_recipe() {
     // Augmentations are compared as a whole.
     let mut augmentation = names(&transfer["augmentation"]);
     augmentation.remove("views");
-    assert_eq!(augmentation, names(&pictures()[0]));
+    assert_eq!(augmentation, names(&images()[0]));
 }

@@ -27,7 +27,7 @@ pub(super) struct Told {
     /// Samples that train.
     pub(super) samples: u64,
     pub(super) class_weights: Option<Vec<f64>>,
-    /// Of the trunk.
+    /// Of the backbone.
     pub(super) has_batch_norm: bool,
 }
 
@@ -73,7 +73,7 @@ pub(super) fn settle(
     } else if head_only {
         (30, "cached features make epochs cheap")
     } else {
-        (10, "each epoch runs the trunk")
+        (10, "each epoch runs the backbone")
     };
     let n_epochs = autos.settle("hyperparameters.n_epochs", asked.n_epochs, epochs, why);
     let batch_size = autos.settle(
@@ -108,7 +108,7 @@ pub(super) fn settle(
         why,
     );
     let (rate, why) = if head_only {
-        (0.0, "the whole trunk is frozen")
+        (0.0, "the whole backbone is frozen")
     } else {
         backbone_rate(optimizer, learning_rate, (has_batch_norm, adapts))
     };
@@ -122,7 +122,7 @@ pub(super) fn settle(
         "hyperparameters.layer_decay",
         asked.layer_decay,
         1.0,
-        "one rate for the whole trunk",
+        "one rate for the whole backbone",
     );
     let (decay, why) = weight_decay(optimizer, head_only);
     let weight_decay = autos.settle(
@@ -144,7 +144,7 @@ pub(super) fn settle(
     } else {
         (
             0.1,
-            "keeps a new head's first gradients from upsetting the trunk",
+            "keeps a new head's first gradients from upsetting the backbone",
         )
     };
     let warmup_fraction = autos.settle(

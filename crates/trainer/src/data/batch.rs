@@ -38,7 +38,7 @@ pub fn load(
 ) -> Result<Tensor, BatchError> {
     squares(samples, preprocessing, threads, |&sample, square| {
         let image = open(pack, sample, preprocessing.channels)?;
-        preprocess_into(image.picture(), preprocessing, square);
+        preprocess_into(image.as_view(), preprocessing, square);
         Ok(())
     })
 }
@@ -154,7 +154,7 @@ mod tests {
         let path = folder.path().join("pack");
         let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/images");
         let contents =
-            ["rgb.png", "grey.jpg", "rgba.webp"].map(|name| fs::read(images.join(name)).unwrap());
+            ["rgb.png", "gray.jpg", "rgba.webp"].map(|name| fs::read(images.join(name)).unwrap());
         let mut samples = contents.each_ref().map(|bytes| Sample {
             path: "x",
             bytes,

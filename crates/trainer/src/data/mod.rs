@@ -1,7 +1,7 @@
 //! Bytes to tensors. Everything here runs in children (`rehead-trainer`), never in the server or the worker: an
 //! archive or an image is an attacker's bytes until it is decoded.
 //!
-//! An upload goes `archive` → `manifest` or `layout` → `image` → `split` → `pack`, driven by `inspect`; training reads the pack
+//! An upload goes `archive` → `manifest` or `layout` → `image` → `split` → `pack`, driven by `validate`; training reads the pack
 //! through `batch`.
 
 /// Entries of a zip or tar, within limits, into one spool file.
@@ -28,14 +28,14 @@ pub mod pack;
 /// Samples of a pack to tensors.
 pub mod batch;
 
-/// Training pictures altered at random.
+/// Training images altered at random.
 pub mod augment;
 
 /// Random numbers as a function of a key.
 pub mod random;
 
 /// Validates an upload: report and pack.
-pub mod inspect;
+pub mod validate;
 
 /// The codes of problems with data sets, listed in docs/errors.md.
 pub mod codes;

@@ -14,12 +14,12 @@ use crate::domain::{
     problem::Problem,
 };
 
-/// Channels of pictures as most networks take them.
+/// Channels of images as most networks take them.
 const RGB: i64 = 3;
 
 /// The input of a network with these weights: as asked for; what was not, as the weights tell (channels by the stem, side by
-/// the number of positions) and as is usual for the architecture. Grey has the mean of the usual three means and deviations;
-/// alpha has 1 and 1, so that an opaque picture's is 0.
+/// the number of positions) and as is usual for the architecture. Gray has the mean of the usual three means and deviations;
+/// alpha has 1 and 1, so that an opaque image's is 0.
 ///
 /// # Errors
 /// A side that is no multiple of a Vision Transformer's patch.
@@ -29,8 +29,8 @@ pub fn settle(
     tensors: &Tensors,
 ) -> Result<Preprocessing, Problem> {
     let usual = &architecture.preprocessing;
-    let says_colours = asked.mean.is_some() || asked.std.is_some();
-    let told = if says_colours {
+    let says_colors = asked.mean.is_some() || asked.std.is_some();
+    let told = if says_colors {
         None
     } else {
         stem_channels(architecture, tensors)
@@ -112,8 +112,8 @@ pub fn adapt(architecture: &Architecture, into: &[(String, Tensor)], from: &mut 
     }
 }
 
-/// A stem [outputs, 3, k, k] for so many channels. Grey: the sum over red, green and blue, which is what the same stem makes
-/// of a grey picture. Others: red, green, blue, red and so on, scaled by `3 / channels`. Any other stem stays.
+/// A stem [outputs, 3, k, k] for so many channels. Gray: the sum over red, green and blue, which is what the same stem makes
+/// of a gray image. Others: red, green, blue, red and so on, scaled by `3 / channels`. Any other stem stays.
 fn stem_for(stem: &Tensor, channels: i64) -> Tensor {
     let size = stem.size();
     if size.len() != 4 || size[1] != RGB || channels == RGB || !is_usable(stem) {

@@ -25,7 +25,7 @@ pub struct Linear {
     pub weight: Tensor,
     pub bias: Tensor,
     pub activation: Activation,
-    /// What `Trunk::adapt` gave it.
+    /// What `Backbone::adapt` gave it.
     pub adapter: Option<Adapter>,
 }
 
@@ -48,7 +48,7 @@ fn over_channels(x: &Tensor, f: impl Fn(&Tensor) -> Tensor) -> Tensor {
 }
 
 impl LayerNorm {
-    /// The identity of what is normalised.
+    /// The identity of what is normalized.
     pub fn new(root: &nn::Path, name: &str, channels: i64, eps: f64) -> Self {
         let path = at(root, name);
         Self {

@@ -1,13 +1,13 @@
 //! ConvNeXt (Liu et al. 2022, <https://arxiv.org/abs/2201.03545>), as in timm 1.0 `convnext.py`. Features are pooled, then
-//! normalised.
+//! normalized.
 
 use tch::nn;
 
 use super::{
+    backbone::{Backbone, Block, Stage},
     channels::{LayerNorm, LayerScale, Linear},
     ops::{Activation, Conv, ConvShape, Op, Padding},
     registry::{Architecture, Family, imagenet},
-    trunk::{Block, Stage, Trunk},
 };
 use crate::domain::base_model::Interpolation;
 
@@ -55,7 +55,7 @@ pub static CONVNEXT_BASE: Architecture = architecture(
 );
 
 /// Stages `stem`, `stages.0` … `stages.3`, `head.norm`.
-pub(super) fn build(config: &Config, root: &nn::Path, inputs: i64) -> Trunk {
+pub(super) fn build(config: &Config, root: &nn::Path, inputs: i64) -> Backbone {
     let patches = |name: &str, inputs, outputs, side| {
         let shape = ConvShape {
             padding: Padding::None,
@@ -96,7 +96,7 @@ pub(super) fn build(config: &Config, root: &nn::Path, inputs: i64) -> Trunk {
     }
     let head = vec![Op::GlobalPool, norm("head.norm", channels)];
     stages.push(Stage::plain("head.norm", head, channels));
-    Trunk { stages }
+    Backbone { stages }
 }
 
 fn block(root: &nn::Path, name: String, channels: i64) -> Block {

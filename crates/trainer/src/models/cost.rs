@@ -1,15 +1,15 @@
-//! What a sample costs in each stage of a trunk, found by running one image through it: multiplications, and numbers that
+//! What a sample costs in each stage of a backbone, found by running one image through it: multiplications, and numbers that
 //! stay in memory for the gradient. What stays is counted by each operation's rule, which is autograd's, but for small
-//! tensors such as a normalisation's statistics.
+//! tensors such as a normalization's statistics.
 
 use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
 
 use super::{
+    backbone::{Backbone, Block},
     fast::Extractor,
     ops::{Activation, Conv, Norm, Op},
-    trunk::{Block, Trunk},
 };
 use crate::domain::base_model::{Preprocessing, StageCost};
 
@@ -19,12 +19,12 @@ const TIMED_MACS: u64 = 8_000_000_000;
 /// What is timed once only.
 const LONG: Duration = Duration::from_millis(500);
 
-/// The costs of a trunk's stages, in order, for one image of the input that it was built for.
-pub fn of_stages(trunk: &Trunk, input: &Preprocessing) -> Vec<StageCost> {
+/// The costs of a backbone's stages, in order, for one image of the input that it was built for.
+pub fn of_stages(backbone: &Backbone, input: &Preprocessing) -> Vec<StageCost> {
     let _no_grad = tch::no_grad_guard();
     let (channels, side) = (i64::from(input.channels), i64::from(input.input_size));
     let mut x = Tensor::zeros([1, channels, side, side], (Kind::Float, Device::Cpu));
-    let stages = trunk.stages.iter();
+    let stages = backbone.stages.iter();
     stages
         .map(|stage| {
             let mut cost = StageCost::default();
@@ -36,9 +36,9 @@ pub fn of_stages(trunk: &Trunk, input: &Preprocessing) -> Vec<StageCost> {
         .collect()
 }
 
-/// Time of a multiplication in this trunk, in picoseconds: in its fast form, over a few images together, and again where the
+/// Time of a multiplication in this backbone, in picoseconds: in its fast form, over a few images together, and again where the
 /// first time, which makes ready, took no time to speak of. A guess at what other machines and batches will take, and better than none.
-pub fn picoseconds_per_mac(trunk: &Trunk, input: &Preprocessing, costs: &[StageCost]) -> u64 {
+pub fn picoseconds_per_mac(backbone: &Backbone, input: &Preprocessing, costs: &[StageCost]) -> u64 {
     let _no_grad = tch::no_grad_guard();
     let (channels, side) = (i64::from(input.channels), i64::from(input.input_size));
     let all = costs.iter().map(|cost| cost.macs).sum::<u64>().max(1);
@@ -47,7 +47,7 @@ pub fn picoseconds_per_mac(trunk: &Trunk, input: &Preprocessing, costs: &[StageC
         [count.cast_signed(), channels, side, side],
         (Kind::Float, Device::Cpu),
     );
-    let extractor = Extractor::new(trunk);
+    let extractor = Extractor::new(backbone);
     let run = || {
         let since = Instant::now();
         let _features = extractor.features(&images);

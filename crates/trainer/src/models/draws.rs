@@ -30,7 +30,7 @@ pub(super) fn uniform(seed: u64, i: u64) -> f64 {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     };
-    // The seed is mixed first: neighbouring seeds would give sequences that are shifts of each other.
+    // The seed is mixed first: neighboring seeds would give sequences that are shifts of each other.
     let place = mix(seed).wrapping_add(i.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     (mix(place) >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -6,10 +6,10 @@
 use tch::nn;
 
 use super::{
+    backbone::Backbone,
     inverted::{self, Spec, Style, divisible_by_8},
     ops::{Activation, Gate, Padding},
     registry::{Architecture, Family, imagenet, rgb},
-    trunk::Trunk,
 };
 use crate::domain::base_model::{Interpolation, Preprocessing};
 
@@ -195,7 +195,7 @@ pub static TF_EFFICIENTNET_LITE4: Architecture = lite(
 );
 
 /// Stages `stem`, `blocks.0` … `blocks.6`, `conv_head`.
-pub(super) fn build(config: &Config, root: &nn::Path, channels: i64) -> Trunk {
+pub(super) fn build(config: &Config, root: &nn::Path, channels: i64) -> Backbone {
     let (activation, padding, eps) = if config.lite {
         (Activation::Relu6, Padding::Same, 1e-3)
     } else {
@@ -214,7 +214,7 @@ pub(super) fn build(config: &Config, root: &nn::Path, channels: i64) -> Trunk {
         .collect();
     let mut stages = inverted::stages(&style, root, (channels, stem), rows);
     stages.push(inverted::conv_head(&style, root, inputs, features));
-    Trunk { stages }
+    Backbone { stages }
 }
 
 fn blocks(config: &Config, style: &Style, stage: usize, inputs: &mut i64) -> Vec<Spec> {

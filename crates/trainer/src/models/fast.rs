@@ -1,36 +1,36 @@
-//! The seam "samples in, features out": the first stages of a trunk, copied for computing only. BatchNorm is folded into
+//! The seam "samples in, features out": the first stages of a backbone, copied for computing only. BatchNorm is folded into
 //! the convolutions (in f64, Jacob et al. 2018, section 3.2), weights and maps lie channels last, and activations reuse
-//! their input's memory; adapters are merged. Differs from the trunk itself by rounding only: less than 1e-4 of the
+//! their input's memory; adapters are merged. Differs from the backbone itself by rounding only: less than 1e-4 of the
 //! features' norm.
 
 use tch::{Kind, Tensor};
 
 use super::{
     attention::{Attention, Embedding},
+    backbone::{Backbone, Block, Stage, pool},
     ops::{Conv, ConvNorm, Fire, Op, SqueezeExcite},
-    trunk::{Block, Stage, Trunk, pool},
 };
 
-/// Part of a feature's key in a cache: changes whenever the numbers of the same trunk and images may change.
+/// Part of a feature's key in a cache: changes whenever the numbers of the same backbone and images may change.
 pub const VERSION: u32 = 1;
 
-/// A frozen copy of a trunk's first stages.
+/// A frozen copy of a backbone's first stages.
 #[derive(Debug)]
 pub struct Extractor {
-    folded: Trunk,
+    folded: Backbone,
 }
 
 impl Extractor {
-    /// A copy of the whole trunk as it is now: later changes of its weights do not reach the copy.
-    pub fn new(trunk: &Trunk) -> Self {
-        Self::prefix(trunk, trunk.stages.len())
+    /// A copy of the whole backbone as it is now: later changes of its weights do not reach the copy.
+    pub fn new(backbone: &Backbone) -> Self {
+        Self::prefix(backbone, backbone.stages.len())
     }
 
     /// A copy of the stages before `stage`.
-    pub fn prefix(trunk: &Trunk, stage: usize) -> Self {
-        let stages = tch::no_grad(|| trunk.stages[..stage].iter().map(fold_stage).collect());
+    pub fn prefix(backbone: &Backbone, stage: usize) -> Self {
+        let stages = tch::no_grad(|| backbone.stages[..stage].iter().map(fold_stage).collect());
         Self {
-            folded: Trunk { stages },
+            folded: Backbone { stages },
         }
     }
 
@@ -149,10 +149,10 @@ mod tests {
     };
 
     /// Statistics and scales as a trained network has, not the identity of a fresh one.
-    fn unsettle(trunk: &Trunk) {
+    fn unsettle(backbone: &Backbone) {
         tch::manual_seed(1);
         tch::no_grad(|| {
-            for mut entry in trunk.tensors() {
+            for mut entry in backbone.tensors() {
                 let noise = entry.tensor.rand_like();
                 if entry.name.ends_with("running_var") {
                     entry.tensor.copy_(&(noise + 0.5));
@@ -172,18 +172,18 @@ mod tests {
             };
             let side = i64::from(input.input_size);
             let vs = nn::VarStore::new(Device::Cpu);
-            let trunk = architecture.build(&vs.root(), &input);
-            unsettle(&trunk);
+            let backbone = architecture.build(&vs.root(), &input);
+            unsettle(&backbone);
             let images = Tensor::randn([2, 3, side, side], (Kind::Float, Device::Cpu));
-            let plain = tch::no_grad(|| trunk.forward(&images, 0, Norm::Running));
-            let fast = Extractor::new(&trunk).features(&images);
+            let plain = tch::no_grad(|| backbone.forward(&images, 0, Norm::Running));
+            let fast = Extractor::new(&backbone).features(&images);
             assert_eq!(fast.size(), [2, i64::from(architecture.feature_dim)]);
             let error = (&fast - &plain).abs().max().double_value(&[])
                 / plain.abs().max().double_value(&[]);
             assert!(error < 1e-4, "{}: {error}", architecture.name);
 
-            let map = Extractor::prefix(&trunk, 2).map(&images);
-            let rest = tch::no_grad(|| trunk.forward(&map, 2, Norm::Running));
+            let map = Extractor::prefix(&backbone, 2).map(&images);
+            let rest = tch::no_grad(|| backbone.forward(&map, 2, Norm::Running));
             let error = (&rest - &plain).abs().max().double_value(&[])
                 / plain.abs().max().double_value(&[]);
             assert!(error < 1e-4, "{}: {error}", architecture.name);

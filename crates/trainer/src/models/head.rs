@@ -14,7 +14,7 @@ pub const NAME: &str = "head";
 
 /// Standard deviation of `HeadInit::Normal` (Caron et al. 2021 and DINOv2's linear heads).
 const NORMAL_STDEV: f64 = 0.01;
-/// Of both normalisations, as PyTorch's.
+/// Of both normalizations, as PyTorch's.
 const EPSILON: f64 = 1e-5;
 /// How much running statistics move towards the batch's in one step, as PyTorch's.
 const MOMENTUM: f64 = 0.1;
@@ -118,7 +118,7 @@ impl Head {
 }
 
 impl Layer {
-    /// Linear weights are uniform within 1 / sqrt(inputs), as PyTorch's `nn.Linear`, biases 0; normalisations begin as the
+    /// Linear weights are uniform within 1 / sqrt(inputs), as PyTorch's `nn.Linear`, biases 0; normalizations begin as the
     /// identity.
     fn new(path: &nn::Path, kind: HeadLayer, width: i64, seed: u64) -> Self {
         let affine = || {

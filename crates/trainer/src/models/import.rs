@@ -1,5 +1,5 @@
 //! Imports uploaded weights: reads `.pth` or safetensors, maps published names to timm's, checks every tensor against
-//! the architecture, and writes safetensors. The work of `rehead-trainer inspect` on an `InspectPlan::Weights`.
+//! the architecture, and writes safetensors. The work of `rehead-trainer validate` on an `ValidatePlan::Weights`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -14,7 +14,7 @@ use super::{
 use crate::domain::{
     base_model::{AskedPreprocessing, Preprocessing},
     problem::{self, Problem},
-    progress::Inspected,
+    progress::Validated,
     work::Imported,
 };
 
@@ -23,7 +23,7 @@ pub const MODEL: &str = "model.safetensors";
 /// What was found (an `Imported`), in the plan's folder.
 pub const IMPORTED: &str = "imported.json";
 
-/// What to import: the fields of an `InspectPlan::Weights`.
+/// What to import: the fields of an `ValidatePlan::Weights`.
 #[derive(Debug, Clone)]
 pub struct Import<'a> {
     pub input: &'a Path,
@@ -36,9 +36,9 @@ pub struct Import<'a> {
 ///
 /// # Errors
 /// What is not the input's fault, such as a full disk.
-pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Inspected> {
+pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Validated> {
     let Some(architecture) = registry::find(plan.architecture) else {
-        return Ok(Inspected::Refused {
+        return Ok(Validated::Refused {
             problems: vec![unknown(plan.architecture)],
         });
     };
@@ -62,9 +62,9 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Inspected> {
         Some(Ok(network)) => network,
         Some(Err(mut unfit)) => {
             problems.append(&mut unfit);
-            return Ok(Inspected::Refused { problems });
+            return Ok(Validated::Refused { problems });
         }
-        None => return Ok(Inspected::Refused { problems }),
+        None => return Ok(Validated::Refused { problems }),
     };
     let metadata = BTreeMap::from([
         ("architecture".to_owned(), architecture.name.to_owned()),
@@ -76,9 +76,9 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Inspected> {
         u64::from(classes) * (u64::from(architecture.feature_dim) + 1)
     });
     let vs = nn::VarStore::new(Device::Cpu);
-    let trunk = architecture.build(&vs.root(), &preprocessing);
-    layers.costs = cost::of_stages(&trunk, &preprocessing);
-    let speed = cost::picoseconds_per_mac(&trunk, &preprocessing, &layers.costs);
+    let backbone = architecture.build(&vs.root(), &preprocessing);
+    layers.costs = cost::of_stages(&backbone, &preprocessing);
+    let speed = cost::picoseconds_per_mac(&backbone, &preprocessing, &layers.costs);
     layers.picoseconds_per_mac = Some(speed);
     let imported = Imported {
         architecture: architecture.name.to_owned(),
@@ -96,7 +96,7 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Inspected> {
     fs::write(&partial, serde_json::to_vec_pretty(&imported)?)
         .and_then(|()| fs::rename(&partial, &path))
         .with_context(|| path.display().to_string())?;
-    Ok(Inspected::Accepted)
+    Ok(Validated::Accepted)
 }
 
 fn unknown(name: &str) -> Problem {

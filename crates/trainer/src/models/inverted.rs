@@ -4,8 +4,8 @@
 use tch::nn;
 
 use super::{
+    backbone::{Block, Stage},
     ops::{Activation, ConvNorm, ConvShape, Gate, Op, Padding, SqueezeExcite},
-    trunk::{Block, Stage},
 };
 
 /// What all convolutions of a network have in common.

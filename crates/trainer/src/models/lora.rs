@@ -5,10 +5,10 @@
 use tch::{Tensor, nn};
 
 use super::{
+    backbone::Backbone,
     channels::Linear,
     draws::{dropout_mask, fill, uniform},
     ops::{Op, at},
-    trunk::Trunk,
     weights::Tensors,
 };
 use crate::domain::recipe;
@@ -26,7 +26,7 @@ pub struct Adapter {
     pub scale: f64,
     /// Share of the layer's inputs that A does not see in training.
     dropout: f64,
-    /// Among the trunk's adapters: each has masks of its own.
+    /// Among the backbone's adapters: each has masks of its own.
     place: u64,
 }
 
@@ -77,11 +77,11 @@ impl Adapter {
     }
 }
 
-impl Trunk {
+impl Backbone {
     /// Gives the linear layers that `recipe` names an adapter each, its tensors under `root`. `seed` keys their first numbers.
     ///
     /// # Errors
-    /// The first of them that the trunk does not have.
+    /// The first of them that the backbone does not have.
     pub fn adapt(
         &mut self,
         root: &nn::Path,
@@ -154,7 +154,7 @@ pub fn merge(tensors: &mut Tensors, base: &[(String, Tensor)], scale: f64) {
     }
 }
 
-/// A trunk's tensors with every adapter in its layer's weight.
+/// A backbone's tensors with every adapter in its layer's weight.
 pub fn merge_all(named: Vec<(String, Tensor)>, scale: f64) -> Vec<(String, Tensor)> {
     let is_adapter = |(name, _): &(String, Tensor)| recipe::Adapter::is_tensor(name);
     let (adapters, mut base): (Vec<_>, Vec<_>) = named.into_iter().partition(is_adapter);

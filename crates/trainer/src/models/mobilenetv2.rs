@@ -3,10 +3,10 @@
 use tch::nn;
 
 use super::{
+    backbone::Backbone,
     inverted::{self, Spec, Style},
     ops::{Activation, Gate, Padding},
     registry::{Architecture, Family, imagenet},
-    trunk::Trunk,
 };
 use crate::domain::base_model::Interpolation;
 
@@ -32,7 +32,7 @@ pub static MOBILENETV2_100: Architecture = Architecture {
 };
 
 /// Stages `stem`, `blocks.0` … `blocks.6`, `conv_head`.
-pub(super) fn build(root: &nn::Path, channels: i64) -> Trunk {
+pub(super) fn build(root: &nn::Path, channels: i64) -> Backbone {
     let style = Style {
         activation: Activation::Relu6,
         padding: Padding::Half,
@@ -58,5 +58,5 @@ pub(super) fn build(root: &nn::Path, channels: i64) -> Trunk {
     });
     let mut stages = inverted::stages(&style, root, (channels, 32), rows);
     stages.push(inverted::conv_head(&style, root, inputs, FEATURES));
-    Trunk { stages }
+    Backbone { stages }
 }

@@ -4,10 +4,10 @@
 use tch::nn;
 
 use super::{
+    backbone::{Backbone, Stage},
     inverted::{self, Spec, Style, divisible_by_8},
     ops::{Activation, Conv, ConvShape, Gate, Op, Padding},
     registry::{Architecture, Family, imagenet},
-    trunk::{Stage, Trunk},
 };
 use crate::domain::base_model::Interpolation;
 
@@ -98,7 +98,7 @@ pub static MOBILENETV3_LARGE_100: Architecture = architecture("mobilenetv3_large
 pub static MOBILENETV3_SMALL_100: Architecture = architecture("mobilenetv3_small_100", &SMALL);
 
 /// Stages `stem`, `blocks.0` and so on (the last is the 1x1 convolution), `conv_head`.
-pub(super) fn build(config: &Config, root: &nn::Path, channels: i64) -> Trunk {
+pub(super) fn build(config: &Config, root: &nn::Path, channels: i64) -> Backbone {
     let style = Style {
         activation: Activation::HardSwish,
         padding: Padding::Half,
@@ -133,7 +133,7 @@ pub(super) fn build(config: &Config, root: &nn::Path, channels: i64) -> Trunk {
         vec![Op::GlobalPool, head],
         config.features,
     ));
-    Trunk { stages }
+    Backbone { stages }
 }
 
 fn spec(row: &Row, inputs: &mut i64) -> Spec {

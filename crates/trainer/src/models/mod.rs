@@ -1,11 +1,11 @@
 //! Architectures, their weights, and the heads on top. Runs in children only. In reading order: `registry` lists what
-//! there is, `trunk`, `ops`, `channels` and `attention` are what networks are made of, one file per family builds them (`text` those that read tokens), `head` is what is new in
+//! there is, `backbone`, `ops`, `channels` and `attention` are what networks are made of, one file per family builds them (`text` those that read tokens), `head` is what is new in
 //! a fine-tuned model and `lora` what linear layers may gain, `weights` and `pth` read files that nobody needs to trust, `adapt` changes weights for another input, `import` joins these for an uploaded
-//! base model, and `fast` computes features of a trunk that does not train.
+//! base model, and `fast` computes features of a backbone that does not train.
 
 pub mod registry;
 
-pub mod trunk;
+pub mod backbone;
 
 pub mod ops;
 

@@ -13,7 +13,7 @@ use super::{
 /// How much a BatchNorm's running statistics move towards the batch's in one step (PyTorch's default).
 const MOMENTUM: f64 = 0.1;
 
-/// Which statistics BatchNorm uses; see `Trunk::forward`.
+/// Which statistics BatchNorm uses; see `Backbone::forward`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Norm {
     /// The running ones, which stay.

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use tch::{Device, nn};
 
 use super::{
-    convnext, efficientnet, mobilenetv2, mobilenetv3, resnet, squeezenet, trunk::Trunk, vit,
+    backbone::Backbone, convnext, efficientnet, mobilenetv2, mobilenetv3, resnet, squeezenet, vit,
 };
 use crate::domain::base_model::{self, Interpolation, LayerTensor, Layers, Preprocessing};
 
@@ -29,7 +29,7 @@ pub struct Architecture {
     pub(super) family: Family,
 }
 
-/// What builds an architecture's trunk.
+/// What builds an architecture's backbone.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Family {
     ConvNext(&'static convnext::Config),
@@ -83,9 +83,9 @@ pub fn find(name: &str) -> Option<&'static Architecture> {
 }
 
 impl Architecture {
-    /// Builds the trunk for this input with fresh weights (drawn from torch's generator) under `path`, every parameter
+    /// Builds the backbone for this input with fresh weights (drawn from torch's generator) under `path`, every parameter
     /// trainable. The stem has as many inputs as `input` channels; a Vision Transformer has a position for each patch.
-    pub fn build(&self, path: &nn::Path, input: &Preprocessing) -> Trunk {
+    pub fn build(&self, path: &nn::Path, input: &Preprocessing) -> Backbone {
         let channels = i64::from(input.channels);
         match self.family {
             Family::ConvNext(config) => convnext::build(config, path, channels),
@@ -158,7 +158,7 @@ pub(super) const fn imagenet(
     )
 }
 
-/// Pictures of red, green and blue.
+/// Images of red, green and blue.
 pub(super) const fn rgb(
     input_size: u32,
     crop_fraction: f64,
@@ -175,11 +175,11 @@ pub(super) const fn rgb(
     }
 }
 
-/// The stages, blocks and tensors of an architecture's trunk for this input, in forward order, as timm names them.
+/// The stages, blocks and tensors of an architecture's backbone for this input, in forward order, as timm names them.
 pub fn layers(architecture: &Architecture, input: &Preprocessing) -> Layers {
     let vs = nn::VarStore::new(Device::Cpu);
-    let trunk = architecture.build(&vs.root(), input);
-    let tensors: Vec<LayerTensor> = trunk
+    let backbone = architecture.build(&vs.root(), input);
+    let tensors: Vec<LayerTensor> = backbone
         .tensors()
         .into_iter()
         .map(|entry| LayerTensor {
@@ -195,7 +195,7 @@ pub fn layers(architecture: &Architecture, input: &Preprocessing) -> Layers {
             trainable: entry.trainable,
         })
         .collect();
-    let stages = trunk
+    let stages = backbone
         .stages
         .iter()
         .map(|stage| base_model::Stage {

@@ -5,9 +5,9 @@
 use tch::nn;
 
 use super::{
+    backbone::{Backbone, Block, Stage},
     ops::{Activation, ConvNorm, ConvShape, Op},
     registry::{Architecture, Family, imagenet},
-    trunk::{Block, Stage, Trunk},
 };
 use crate::domain::base_model::Interpolation;
 
@@ -69,7 +69,7 @@ pub static RESNET152: Architecture = architecture(
 );
 
 /// Stages `stem`, `layer1` … `layer4`.
-pub(super) fn build(config: &Config, root: &nn::Path, inputs: i64) -> Trunk {
+pub(super) fn build(config: &Config, root: &nn::Path, inputs: i64) -> Backbone {
     let stem = conv(root, "conv1", "bn1", (inputs, 64), (7, 2), Activation::Relu);
     let block = Block {
         name: "stem".to_owned(),
@@ -107,7 +107,7 @@ pub(super) fn build(config: &Config, root: &nn::Path, inputs: i64) -> Trunk {
         });
         channels = outputs;
     }
-    Trunk { stages }
+    Backbone { stages }
 }
 
 fn residual(

@@ -5,9 +5,9 @@
 use tch::nn;
 
 use super::{
+    backbone::{Backbone, Stage},
     ops::{Activation, Conv, ConvShape, Fire, Op, Padding},
     registry::{Architecture, Family, imagenet},
-    trunk::{Stage, Trunk},
 };
 use crate::domain::base_model::Interpolation;
 
@@ -35,7 +35,7 @@ const MODULES: [(i64, i64, i64); 8] = [
 const POOLED: [i64; 3] = [3, 6, 9];
 
 /// Stages `stem`, then a fire module each: `features.3`, `features.4`, `features.6` … `features.12`.
-pub(super) fn build(root: &nn::Path, channels: i64) -> Trunk {
+pub(super) fn build(root: &nn::Path, channels: i64) -> Backbone {
     let conv = |name: &str, shape| Conv::new(root, name, shape, true);
     let shape = ConvShape {
         padding: Padding::None,
@@ -63,5 +63,5 @@ pub(super) fn build(root: &nn::Path, channels: i64) -> Trunk {
         let body = pool.into_iter().chain([fire]).collect();
         stages.push(Stage::plain(&name, body, inputs));
     }
-    Trunk { stages }
+    Backbone { stages }
 }

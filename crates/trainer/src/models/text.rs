@@ -51,7 +51,7 @@ pub struct TextEncoder {
     pooler: Option<Linear>,
 }
 
-/// Attention, then two linear layers, each with a shortcut around and normalised after.
+/// Attention, then two linear layers, each with a shortcut around and normalized after.
 #[derive(Debug)]
 struct Block {
     query: Linear,

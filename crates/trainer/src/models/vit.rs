@@ -6,10 +6,10 @@ use tch::nn;
 
 use super::{
     attention::{Attention, Embedding},
+    backbone::{Backbone, Stage},
     channels::{LayerNorm, LayerScale, Linear},
     ops::{Activation, ConvShape, Op, Padding},
     registry::{Architecture, Family, imagenet, rgb},
-    trunk::{Stage, Trunk},
 };
 use crate::domain::base_model::{Interpolation, Preprocessing};
 
@@ -79,7 +79,7 @@ pub static VIT_BASE_PATCH14_DINOV2: Architecture =
     dinov2("vit_base_patch14_dinov2", &const { config14(768) });
 
 /// Stages `patch_embed` (with the class token and the positions), `blocks.0` … `blocks.11`, `norm`.
-pub(super) fn build(config: &Config, root: &nn::Path, input: &Preprocessing) -> Trunk {
+pub(super) fn build(config: &Config, root: &nn::Path, input: &Preprocessing) -> Backbone {
     let width = config.width;
     let channels = i64::from(input.channels);
     let patches = ConvShape {
@@ -96,10 +96,10 @@ pub(super) fn build(config: &Config, root: &nn::Path, input: &Preprocessing) -> 
     }
     let norm = Op::LayerNorm(LayerNorm::new(root, "norm", width, EPS));
     stages.push(Stage::plain("norm", vec![norm], width));
-    Trunk { stages }
+    Backbone { stages }
 }
 
-/// Attention, then two linear layers, each normalised before and with a shortcut around.
+/// Attention, then two linear layers, each normalized before and with a shortcut around.
 fn block(config: &Config, root: &nn::Path, name: &str) -> Vec<Op> {
     let width = config.width;
     let part = |part: &str| format!("{name}.{part}");

@@ -67,7 +67,7 @@ pub fn load_cuda() {
     ONCE.call_once(|| {
         #[expect(
             unsafe_code,
-            reason = "dlopen: runs the initialisers of a library that comes with libtorch"
+            reason = "dlopen: runs the initializers of a library that comes with libtorch"
         )]
         // SAFETY: the name is a constant C string; a missing library is a null handle, which is what a CPU machine has.
         let _handle = unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };

@@ -36,7 +36,7 @@ pub enum TrainError {
     Diverged { step: u64 },
     /// Even the smallest batch is too much.
     #[error(
-        "out of memory, even for the smallest batch: {0}; freeze more of the trunk, or take a smaller base model"
+        "out of memory, even for the smallest batch: {0}; freeze more of the backbone, or take a smaller base model"
     )]
     OutOfMemory(String),
     /// The device is not there.

@@ -1,5 +1,5 @@
 //! The bundle: a fine-tuned model as a folder that stands alone. timm loads its weights with `strict=True`, unless the
-//! trunk is cut or the head has layers that timm's has not; the golden file says which logits come out for which input,
+//! backbone is cut or the head has layers that timm's has not; the golden file says which logits come out for which input,
 //! and another process checks that (`golden`) before anyone relies on the bundle.
 
 use std::{
@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
 use super::{
-    error::TrainError, metrics::Reading, model_card::card, network::Network, samples::Samples,
+    error::TrainError, metrics::OutputDecoding, model_card::card, network::Network,
+    samples::Samples,
 };
 use crate::{
     data::batch,
@@ -49,7 +50,7 @@ pub struct Export<'a> {
     pub best: Metrics,
     pub report: &'a Report,
     /// How predictions are read from the outputs.
-    pub reading: &'a Reading,
+    pub reading: &'a OutputDecoding,
     pub device: Device,
 }
 
@@ -168,9 +169,9 @@ fn config(export: &Export) -> Value {
     };
     let (mut temperature, mut thresholds) = (None, None);
     match reading {
-        Reading::Temperature(found) => temperature = Some(found),
-        Reading::Thresholds(found) => thresholds = Some(found),
-        Reading::Plain => {}
+        OutputDecoding::Temperature(found) => temperature = Some(found),
+        OutputDecoding::Thresholds(found) => thresholds = Some(found),
+        OutputDecoding::Plain => {}
     }
     let arguments = network
         .architecture

@@ -1,4 +1,4 @@
-//! Runs a frozen trunk once per sample, ever: features are kept in files named by everything that they depend on, shared
+//! Runs a frozen backbone once per sample, ever: features are kept in files named by everything that they depend on, shared
 //! by epochs, attempts and jobs. A file holds a fixed run of samples, so that a stopped run goes on where it was.
 
 use std::{collections::BTreeMap, path::Path};
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     data::batch,
     domain::{
-        progress::{Progress, Shrunk},
+        progress::{BatchSizePart, Progress},
         work::TrainPlan,
     },
     models::{
@@ -28,14 +28,14 @@ use crate::{
 const VERSION: u32 = 2;
 /// Samples of one file.
 pub(super) const SHARD: usize = 1024;
-/// Samples that run through the trunk together, unless memory runs out; a power of two, so that all smaller ones divide
+/// Samples that run through the backbone together, unless memory runs out; a power of two, so that all smaller ones divide
 /// `SHARD` too. Batches are always the same samples, so that a feature is the same to the last bit whoever computes it:
 /// hence features of smaller batches have another key.
 pub(super) const BATCH: usize = 32;
 /// The tensor's name in a file.
 const NAME: &str = "features";
 
-/// Features [samples, feature_dim] of a run's samples, by sample number, f32 on the CPU; the network's trunk is as it was
+/// Features [samples, feature_dim] of a run's samples, by sample number, f32 on the CPU; the network's backbone is as it was
 /// loaded. `None` when a stop was asked for.
 ///
 /// # Errors
@@ -46,10 +46,10 @@ pub fn of_samples(
     network: &Network,
     meter: &mut Meter,
 ) -> Result<Option<Tensor>, TrainError> {
-    let trunk = &network.whole_trunk();
+    let backbone = &network.whole_backbone();
     let mut parts = Vec::new();
     for source in &run.samples.sources {
-        let Some(part) = of_pack(run, (network, trunk), source, meter)? else {
+        let Some(part) = of_pack(run, (network, backbone), source, meter)? else {
             return Ok(None);
         };
         parts.push(part);
@@ -60,19 +60,19 @@ pub fn of_samples(
 /// Features of a whole pack. When memory runs out, all over again in batches of half the size.
 fn of_pack(
     run: &Preparation<'_>,
-    trunk: (&Network, &Extractor),
+    backbone: (&Network, &Extractor),
     source: &Source,
     meter: &mut Meter,
 ) -> Result<Option<Tensor>, TrainError> {
     let mut size = BATCH;
     loop {
-        let work = || in_batches_of(size, run, trunk, source, meter);
+        let work = || in_batches_of(size, run, backbone, source, meter);
         match (memory::guarded(work), memory::smaller(size, 1)) {
             (Err(TrainError::OutOfMemory(_)), Some(half)) => size = half,
             (done, _) => return done,
         }
-        meter.begin_again(&Progress::Shrunk {
-            what: Shrunk::Features,
+        meter.begin_again(&Progress::BatchSizeReduced {
+            what: BatchSizePart::Features,
             batch_size: size as u32,
         });
     }
@@ -81,7 +81,7 @@ fn of_pack(
 fn in_batches_of(
     size: usize,
     run: &Preparation<'_>,
-    (network, trunk): (&Network, &Extractor),
+    (network, backbone): (&Network, &Extractor),
     source: &Source,
     meter: &mut Meter,
 ) -> Result<Option<Tensor>, TrainError> {
@@ -116,7 +116,7 @@ fn in_batches_of(
             )
             .map_err(|error| TrainError::Data(error.to_string()))?;
             let images = batch::normalize(&pixels, &base.preprocessing, device);
-            rows.push(trunk.features(&images).to_device(Device::Cpu));
+            rows.push(backbone.features(&images).to_device(Device::Cpu));
             meter.computed(chunk.len());
         }
         let made = Tensor::cat(&rows, 0);
@@ -141,8 +141,8 @@ pub(super) fn key(
         version: VERSION << 16 | fast::VERSION,
         pack_sha256: &source.sha256,
         preprocessing: &base.preprocessing,
-        trunk: Some((
-            &network.trunk_sha256,
+        backbone: Some((
+            &network.backbone_sha256,
             network.architecture.name,
             &plan.recipe.cut,
             device_kind,

@@ -14,7 +14,7 @@ use super::{
     protocol::Reporter,
 };
 use crate::domain::{
-    progress::{Progress, Shrunk},
+    progress::{BatchSizePart, Progress},
     recipe::Recipe,
 };
 
@@ -85,8 +85,8 @@ impl Criterion {
             if let Some(statistics) = &statistics {
                 network.put_back(statistics);
             }
-            say.say(&Progress::Shrunk {
-                what: Shrunk::Training,
+            say.say(&Progress::BatchSizeReduced {
+                what: BatchSizePart::Training,
                 batch_size: self.batch_size(),
             });
         }

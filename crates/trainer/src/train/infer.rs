@@ -18,7 +18,7 @@ use super::{
     calibration::TEMPERATURES,
     error::TrainError,
     export::{CONFIG, LABELS, MODEL, PREPROCESS},
-    metrics::Reading,
+    metrics::OutputDecoding,
     metrics::multi::sigmoid,
     network::cut_at,
 };
@@ -35,7 +35,7 @@ use crate::{
 
 /// Models that stay loaded.
 const LOADED_MODELS: usize = 4;
-/// Images that run through a trunk together.
+/// Images that run through a backbone together.
 const BATCH: usize = 32;
 /// Pixels of one image (width times height), as for images of a data set by default.
 const MAX_PIXELS: u64 = 50_000_000;
@@ -47,7 +47,7 @@ const READ_AHEAD: usize = 256;
 pub struct Bundle {
     extractor: Extractor,
     head: Head,
-    reading: Reading,
+    reading: OutputDecoding,
     preprocessing: Preprocessing,
 }
 
@@ -91,17 +91,17 @@ impl Bundle {
         })?;
         let mut vs = nn::VarStore::new(Device::Cpu);
         let preprocessing = read_json(&folder.join(PREPROCESS))?;
-        let mut trunk = architecture.build(&vs.root(), &preprocessing);
-        let feature_dim = cut_at(&mut trunk, architecture, &config.rehead.cut)?;
+        let mut backbone = architecture.build(&vs.root(), &preprocessing);
+        let feature_dim = cut_at(&mut backbone, architecture, &config.rehead.cut)?;
         let recipe = &config.rehead.recipe.head;
         let outputs = match reading {
-            Reading::Plain => 1,
+            OutputDecoding::Plain => 1,
             _ => labels.len() as u32,
         };
         // Its first weights do not matter: all are loaded.
         let head = Head::new(&vs.root(), recipe, feature_dim as u32, outputs, 0);
 
-        let mut tensors = trunk.named();
+        let mut tensors = backbone.named();
         tensors.extend(head.named_as(architecture.classifier));
         let path = folder.join(MODEL);
         let saved = weights::read_safetensors(&path)
@@ -111,7 +111,7 @@ impl Bundle {
         // Nothing trains here, and tracing takes only tensors that cannot.
         vs.freeze();
         Ok(Self {
-            extractor: Extractor::new(&trunk),
+            extractor: Extractor::new(&backbone),
             head,
             reading,
             preprocessing,
@@ -170,18 +170,18 @@ impl Bundle {
             Ok(all.chunks_exact(outputs).map(<[f32]>::to_vec).collect())
         };
         Ok(match &self.reading {
-            Reading::Temperature(temperature) => {
+            OutputDecoding::Temperature(temperature) => {
                 let shares = (logits.to_kind(Kind::Double) / *temperature)
                     .softmax(-1, Kind::Double)
                     .to_kind(Kind::Float);
                 let rows = rows(&shares)?.into_iter();
                 rows.map(ImageOutcome::Probabilities).collect()
             }
-            Reading::Thresholds(thresholds) => {
+            OutputDecoding::Thresholds(thresholds) => {
                 let rows = rows(&logits)?.into_iter();
                 rows.map(|row| labels(&row, thresholds)).collect()
             }
-            Reading::Plain => {
+            OutputDecoding::Plain => {
                 let values = rows(&logits)?.into_iter().flatten();
                 values
                     .map(|value| ImageOutcome::Value(f64::from(value)))
@@ -204,7 +204,7 @@ fn labels(logits: &[f32], thresholds: &[f64]) -> ImageOutcome {
     }
 }
 
-fn read_as(facts: &RunFacts, classes: usize) -> Result<Reading, TrainError> {
+fn read_as(facts: &RunFacts, classes: usize) -> Result<OutputDecoding, TrainError> {
     let wrong = |what: String| Err(TrainError::Plan(format!("{CONFIG}: {what}")));
     match facts.recipe.task {
         Task::SingleLabelClassification => {
@@ -215,15 +215,15 @@ fn read_as(facts: &RunFacts, classes: usize) -> Result<Reading, TrainError> {
                     "the temperature must be from {low} to {high}, not {temperature}"
                 ));
             }
-            Ok(Reading::Temperature(temperature))
+            Ok(OutputDecoding::Temperature(temperature))
         }
         Task::MultiLabelClassification => match &facts.thresholds {
             Some(all) if all.len() == classes && all.iter().all(|at| (0.0..=1.0).contains(at)) => {
-                Ok(Reading::Thresholds(all.clone()))
+                Ok(OutputDecoding::Thresholds(all.clone()))
             }
             _ => wrong(format!("there must be {classes} thresholds from 0 to 1")),
         },
-        Task::Regression => Ok(Reading::Plain),
+        Task::Regression => Ok(OutputDecoding::Plain),
     }
 }
 

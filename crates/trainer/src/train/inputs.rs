@@ -1,5 +1,5 @@
-//! What an epoch reads, made once: features where the whole trunk is frozen, otherwise decoded pixels. No image is
-//! decoded, and no frozen trunk is run, once per epoch.
+//! What an epoch reads, made once: features where the whole backbone is frozen, otherwise decoded pixels. No image is
+//! decoded, and no frozen backbone is run, once per epoch.
 
 use std::{
     cell::Cell,
@@ -48,7 +48,7 @@ pub enum Inputs {
     Pixels {
         /// What the evaluation sees of each source in turn.
         sources: Vec<Pixels>,
-        /// How training alters the first source's pictures, and the whole ones where it crops from them.
+        /// How training alters the first source's images, and the whole ones where it crops from them.
         views: Option<Box<(Views, Option<Pixels>)>>,
         preprocessing: Preprocessing,
         device: Device,
@@ -70,7 +70,7 @@ pub struct Features {
 }
 
 impl Features {
-    /// Of a run's samples by the trunk as it was loaded, which it must still be: found or kept in the cache, whatever trains
+    /// Of a run's samples by the backbone as it was loaded, which it must still be: found or kept in the cache, whatever trains
     /// later. `None` when a stop was asked for.
     ///
     /// # Errors
@@ -138,8 +138,8 @@ pub struct CacheKey<'a> {
     pub version: u32,
     pub pack_sha256: &'a str,
     pub preprocessing: &'a Preprocessing,
-    /// Weights, architecture, cut, device kind, threads and samples of a batch, where a trunk ran.
-    pub trunk: Option<(&'a str, &'a str, &'a str, &'a str, u32, usize)>,
+    /// Weights, architecture, cut, device kind, threads and samples of a batch, where a backbone ran.
+    pub backbone: Option<(&'a str, &'a str, &'a str, &'a str, u32, usize)>,
     /// Where training samples were altered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub view: Option<View<'a>>,
@@ -265,7 +265,7 @@ impl Inputs {
         })))
     }
 
-    /// Decodes every picture once, or finds its pixels in the cache.
+    /// Decodes every image once, or finds its pixels in the cache.
     ///
     /// # Errors
     /// As `prepare`.
@@ -308,10 +308,10 @@ impl Inputs {
         matches!(self, Self::Features(_)) == network.has_fixed_features()
     }
 
-    /// Side of the images that are joined in training, in pixels; `None` where features are: while the whole trunk is frozen.
+    /// Side of the images that are joined in training, in pixels; `None` where features are: while the whole backbone is frozen.
     pub fn mixed_side(&self, network: &Network) -> Option<u32> {
         match self {
-            Self::Pixels { preprocessing, .. } if !network.is_trunk_frozen() => {
+            Self::Pixels { preprocessing, .. } if !network.is_backbone_frozen() => {
                 Some(preprocessing.input_size)
             }
             _ => None,
@@ -345,14 +345,14 @@ impl Inputs {
                 mix.apply(&ours, &select(&read, &partners))
             }
         };
-        if network.is_trunk_frozen() {
+        if network.is_backbone_frozen() {
             Ok(read)
         } else {
             Ok(network.features_train(&read, batch.number))
         }
     }
 
-    /// What is mixed, of `samples` as `batch` sees them: features [N, feature_dim] while the whole trunk is frozen, otherwise
+    /// What is mixed, of `samples` as `batch` sees them: features [N, feature_dim] while the whole backbone is frozen, otherwise
     /// images [N, C, S, S].
     fn read_train(
         &self,
@@ -380,7 +380,7 @@ impl Inputs {
             }
             Self::Pixels { .. } => self.images(samples)?,
         };
-        if network.is_trunk_frozen() {
+        if network.is_backbone_frozen() {
             Ok(network.features_train(&images, batch.number))
         } else {
             Ok(images)
@@ -407,7 +407,7 @@ impl Inputs {
         Ok(Vec::<f32>::try_from(&all)?)
     }
 
-    /// Features [N, feature_dim] of these samples in evaluation, by the trunk as it is now. `None` when a stop was asked
+    /// Features [N, feature_dim] of these samples in evaluation, by the backbone as it is now. `None` when a stop was asked
     /// for.
     ///
     /// # Errors
@@ -431,7 +431,7 @@ impl Inputs {
         Ok(parts.map(|parts| Tensor::cat(&parts, 0)))
     }
 
-    /// Features [N, feature_dim] of these samples in evaluation, where they were computed ahead: while the whole trunk is frozen.
+    /// Features [N, feature_dim] of these samples in evaluation, where they were computed ahead: while the whole backbone is frozen.
     pub fn fixed_features(&self, samples: &[usize]) -> Option<Tensor> {
         match self {
             Self::Features(features) => Some(features.of(samples)),

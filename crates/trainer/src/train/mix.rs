@@ -91,8 +91,8 @@ impl Patch {
     fn draw(share: f64, side: i64, random: &mut Random) -> Self {
         let half = (side as f64 * (1.0 - share).sqrt()) as i64 / 2;
         let mut range = || {
-            let centre = random.below(side as usize) as i64;
-            let (start, end) = ((centre - half).max(0), (centre + half).min(side));
+            let center = random.below(side as usize) as i64;
+            let (start, end) = ((center - half).max(0), (center + half).min(side));
             (start, end - start)
         };
         let ((left, width), (top, height)) = (range(), range());

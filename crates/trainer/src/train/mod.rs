@@ -8,7 +8,7 @@ pub mod run;
 /// Packs, labels and splits.
 pub mod samples;
 
-/// Trunk and head; what trains and what does not.
+/// Backbone and head; what trains and what does not.
 pub mod network;
 
 /// Going on from a finished model or a checkpoint.
@@ -17,13 +17,13 @@ pub mod parent;
 /// Features or pixels, made once.
 pub mod inputs;
 
-/// Features of a frozen trunk, through the cache.
+/// Features of a frozen backbone, through the cache.
 pub mod features;
 
 /// Decoded images, through the cache.
 pub mod pixels;
 
-/// Altered pictures of training samples, and their features.
+/// Altered images of training samples, and their features.
 pub mod views;
 
 /// Random choices as functions of the seed and of where they are made.
@@ -65,10 +65,10 @@ pub mod calibration;
 /// How the network does on some samples.
 pub mod evaluation;
 
-/// Known classes, before and after.
+/// ReportContext classes, before and after.
 pub mod forgetting;
 
-/// How well a frozen trunk's features fit the task.
+/// How well a frozen backbone's features fit the task.
 pub mod transferability;
 
 /// The best evaluation, and early stopping.
@@ -81,7 +81,7 @@ pub mod saver;
 pub mod checkpoint;
 
 /// What the finished network says of each sample.
-pub mod ledger;
+pub mod sample_report;
 
 /// The bundle.
 pub mod export;
@@ -98,8 +98,8 @@ pub mod model_card;
 /// The inference child.
 pub mod infer;
 
-/// The warm spare.
-pub mod spare;
+/// The warm warm trainer.
+pub mod warm_trainer;
 
 /// CPU or CUDA.
 pub mod device;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{export::Export, metrics::Reading};
+use super::{export::Export, metrics::OutputDecoding};
 use crate::{
     domain::{
         base_model::Preprocessing,
@@ -36,14 +36,14 @@ pub(super) fn card(export: &Export) -> String {
         .unwrap_or("data that its publisher did not name");
     let trained = match (&plan.recipe.adapter, plan.recipe.trainable.len()) {
         (Some(adapter), _) => format!(
-            "low-rank adapters (LoRA, rank {}, alpha {}) on {} linear layers of the trunk and a new head were trained; the \
+            "low-rank adapters (LoRA, rank {}, alpha {}) on {} linear layers of the backbone and a new head were trained; the \
              adapters are merged into the layers' weights",
             adapter.rank,
             adapter.alpha,
             adapter.layers.len()
         ),
-        (None, 0) => "the trunk kept its weights, only a new head was trained".to_owned(),
-        (None, count) => format!("{count} tensors of the trunk and a new head were trained"),
+        (None, 0) => "the backbone kept its weights, only a new head was trained".to_owned(),
+        (None, count) => format!("{count} tensors of the backbone and a new head were trained"),
     };
     let (tag, purpose) = match report.scores {
         Scores::SingleLabelClassification(_) => (
@@ -89,9 +89,9 @@ pub(super) fn card(export: &Export) -> String {
             samples.outputs()
         ),
         match export.reading {
-            Reading::Temperature(_) => "logits, before any temperature,",
-            Reading::Thresholds(_) => "logits",
-            Reading::Plain => "numbers",
+            OutputDecoding::Temperature(_) => "logits, before any temperature,",
+            OutputDecoding::Thresholds(_) => "logits",
+            OutputDecoding::Plain => "numbers",
         },
     );
     card
@@ -277,7 +277,7 @@ fn python(architecture: &Architecture, input: &Preprocessing, outputs: usize) ->
     )
 }
 
-/// SqueezeNet, whose classifier is there a convolution and a ReLU before the pooling, and its stem for colours.
+/// SqueezeNet, whose classifier is there a convolution and a ReLU before the pooling, and its stem for colors.
 fn torchvision(architecture: &Architecture, input: &Preprocessing, outputs: usize) -> String {
     let (name, features) = (architecture.name, architecture.feature_dim);
     let mut text = format!("model = torchvision.models.{name}()\n");
@@ -300,12 +300,12 @@ fn torchvision(architecture: &Architecture, input: &Preprocessing, outputs: usiz
 fn own_form(recipe: &Recipe, library: &str) -> String {
     let mut text = format!(
         "\n## Use\n\n{library} has no model of this form, so that its `load_state_dict` does not take all of \
-         `model.safetensors`: `config.json` says how it is built, and the tensors of the trunk have {library}'s names.\n"
+         `model.safetensors`: `config.json` says how it is built, and the tensors of the backbone have {library}'s names.\n"
     );
     if recipe.cut != PRE_LOGITS {
         let _ = write!(
             text,
-            "\nThe trunk ends after stage `{}`; its features are the mean over the places of that \
+            "\nThe backbone ends after stage `{}`; its features are the mean over the places of that \
              stage's output, or the class token of a network that has one.\n",
             recipe.cut
         );
@@ -328,7 +328,7 @@ mod tests {
     use super::*;
     use crate::models::registry;
 
-    /// What makes a network for pictures of so many channels and this side.
+    /// What makes a network for images of so many channels and this side.
     fn made(name: &str, channels: u32, input_size: u32) -> String {
         let architecture = registry::find(name).unwrap();
         let input = Preprocessing {
@@ -374,7 +374,7 @@ mod tests {
             assert!(text.contains(line), "{text}");
         }
         assert!(!text.contains("timm") && !text.contains("Conv2d"), "{text}");
-        let grey = made("squeezenet1_1", 1, 64);
-        assert!(grey.contains("torch.nn.Conv2d(1, 64"), "{grey}");
+        let gray = made("squeezenet1_1", 1, 64);
+        assert!(gray.contains("torch.nn.Conv2d(1, 64"), "{gray}");
     }
 }

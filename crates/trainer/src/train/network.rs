@@ -1,4 +1,4 @@
-//! The network of a run: a trunk of which some part trains, under a new head. What is frozen stays bit for bit, its
+//! The network of a run: a backbone of which some part trains, under a new head. What is frozen stays bit for bit, its
 //! BatchNorm included; what trains, and nothing else, is in `parameters`.
 
 use std::collections::{BTreeMap, HashSet};
@@ -18,12 +18,12 @@ use crate::{
         work::PlanModel,
     },
     models::{
+        backbone::{Backbone, BackboneTensor},
         fast::Extractor,
         head::Head,
         lora,
         ops::{Norm, Pass},
         registry::{self, Architecture},
-        trunk::{Trunk, TrunkTensor},
         weights,
     },
 };
@@ -33,17 +33,17 @@ pub struct Network {
     pub architecture: &'static Architecture,
     /// Width of the features.
     pub feature_dim: i64,
-    /// What the trunk was when it was loaded, for the cache: hashes of the files that decide its numbers.
-    pub trunk_sha256: String,
-    /// What trains: the trunk's part in forward order, then the head. Names are timm's.
+    /// What the backbone was when it was loaded, for the cache: hashes of the files that decide its numbers.
+    pub backbone_sha256: String,
+    /// What trains: the backbone's part in forward order, then the head. Names are timm's.
     pub parameters: Vec<Parameter>,
-    trunk: Trunk,
+    backbone: Backbone,
     head: Head,
     /// The longest run of stages from the input side in which nothing trains.
     frozen: Extractor,
     frozen_stages: usize,
-    /// Whether no parameter of the trunk has trained in any phase so far.
-    has_loaded_trunk: bool,
+    /// Whether no parameter of the backbone has trained in any phase so far.
+    has_loaded_backbone: bool,
     /// Later phases of the freeze schedule that were entered.
     phase: usize,
     norm: Norm,
@@ -51,14 +51,14 @@ pub struct Network {
     kind: Kind,
     /// All that training changes in any phase.
     changing: Vec<(String, Tensor)>,
-    /// What adapters' products are multiplied by, where the trunk has some.
+    /// What adapters' products are multiplied by, where the backbone has some.
     adapter_scale: Option<f64>,
     seed: u64,
 }
 
 impl Network {
     /// Loads the base model, strictly, without its head; cuts it; gives it a new head. A job that goes on then loads its
-    /// parent's weights, strictly, into the trunk and, where the head is kept, into the head. Adapters come last.
+    /// parent's weights, strictly, into the backbone and, where the head is kept, into the head. Adapters come last.
     ///
     /// # Errors
     /// `Plan` for an architecture, cut, layer or parameter that does not exist, `Weights` for a file that does not fit.
@@ -75,7 +75,7 @@ impl Network {
             ))
         })?;
         let vs = nn::VarStore::new(device);
-        let (mut trunk, feature_dim) = load_trunk(architecture, base, &recipe.cut, &vs)?;
+        let (mut backbone, feature_dim) = load_backbone(architecture, base, &recipe.cut, &vs)?;
         let seed = key(recipe.seed, Stream::Init, 0);
         let head = Head::new(
             &vs.root(),
@@ -85,10 +85,11 @@ impl Network {
             seed,
         );
 
-        let trunk_sha256 = parent::load(base, recipe, &trunk, &head, architecture.classifier)?;
+        let backbone_sha256 =
+            parent::load(base, recipe, &backbone, &head, architecture.classifier)?;
         if let Some(adapter) = &recipe.adapter {
             let seed = key(recipe.seed, Stream::Adapter, 0);
-            trunk
+            backbone
                 .adapt(&vs.root(), adapter, seed)
                 .map_err(|layer| no_layer(&layer))?;
         }
@@ -100,15 +101,15 @@ impl Network {
         let mut network = Self {
             architecture,
             feature_dim,
-            trunk_sha256,
+            backbone_sha256,
             parameters: Vec::new(),
-            changing: changing(&trunk, &head, architecture.classifier, recipe, norm)?,
+            changing: changing(&backbone, &head, architecture.classifier, recipe, norm)?,
             adapter_scale: recipe.adapter.as_ref().map(Adapter::scale),
-            frozen: Extractor::prefix(&trunk, 0),
+            frozen: Extractor::prefix(&backbone, 0),
             frozen_stages: 0,
-            has_loaded_trunk: true,
+            has_loaded_backbone: true,
             phase: 0,
-            trunk,
+            backbone,
             head,
             norm,
             kind: match recipe.precision {
@@ -121,11 +122,11 @@ impl Network {
         Ok(network)
     }
 
-    /// Lets exactly these parameters of the trunk train, and the head.
+    /// Lets exactly these parameters of the backbone train, and the head.
     fn train_only(&mut self, trainable: &[String]) -> Result<(), TrainError> {
-        let tensors = self.trunk.tensors();
+        let tensors = self.backbone.tensors();
         let trained = freeze(&tensors, trainable)?;
-        let stages = self.trunk.stages.iter();
+        let stages = self.backbone.stages.iter();
         let depths: BTreeMap<&str, i32> = (0..)
             .zip(stages.rev())
             .map(|(depth, stage)| (stage.name.as_str(), depth))
@@ -134,10 +135,10 @@ impl Network {
             .iter()
             .find(|tensor| trained.contains(tensor.name.as_str()));
         self.frozen_stages = match first {
-            Some(first) => self.trunk.stages.len() - 1 - depths[first.stage.as_str()] as usize,
-            None => self.trunk.stages.len(),
+            Some(first) => self.backbone.stages.len() - 1 - depths[first.stage.as_str()] as usize,
+            None => self.backbone.stages.len(),
         };
-        self.has_loaded_trunk &= trained.is_empty();
+        self.has_loaded_backbone &= trained.is_empty();
         let backbone = tensors
             .iter()
             .filter(|tensor| trained.contains(tensor.name.as_str()))
@@ -155,7 +156,7 @@ impl Network {
             group: Group::Head,
         });
         self.parameters = backbone.chain(head).collect();
-        self.frozen = Extractor::prefix(&self.trunk, self.frozen_stages);
+        self.frozen = Extractor::prefix(&self.backbone, self.frozen_stages);
         Ok(())
     }
 
@@ -184,19 +185,19 @@ impl Network {
         Ok(!to_enter.is_empty())
     }
 
-    /// Whether features of samples are those of the trunk as it was loaded, and stay so while this phase lasts.
+    /// Whether features of samples are those of the backbone as it was loaded, and stay so while this phase lasts.
     pub fn has_fixed_features(&self) -> bool {
-        self.has_loaded_trunk && self.is_trunk_frozen()
+        self.has_loaded_backbone && self.is_backbone_frozen()
     }
 
     /// Whether nothing but the head trains: features are then the same in every epoch.
-    pub fn is_trunk_frozen(&self) -> bool {
-        self.frozen_stages == self.trunk.stages.len()
+    pub fn is_backbone_frozen(&self) -> bool {
+        self.frozen_stages == self.backbone.stages.len()
     }
 
-    /// A copy of the whole trunk as it is now, in its fast form.
-    pub fn whole_trunk(&self) -> Extractor {
-        Extractor::new(&self.trunk)
+    /// A copy of the whole backbone as it is now, in its fast form.
+    pub fn whole_backbone(&self) -> Extractor {
+        Extractor::new(&self.backbone)
     }
 
     /// Features [N, `feature_dim`] of images [N, C, S, S], with gradients for what trains, and running statistics updated
@@ -208,7 +209,7 @@ impl Network {
             norm: self.norm,
             dropout: Some(key(self.seed, Stream::AdapterDropout, batch)),
         };
-        self.trunk.forward(&input, self.frozen_stages, pass)
+        self.backbone.forward(&input, self.frozen_stages, pass)
     }
 
     /// What enters the first stage that trains.
@@ -223,10 +224,10 @@ impl Network {
     /// Features [N, `feature_dim`] of images [N, C, S, S], in evaluation.
     pub fn features(&self, images: &Tensor) -> Tensor {
         tch::no_grad(|| {
-            if self.is_trunk_frozen() {
+            if self.is_backbone_frozen() {
                 self.frozen.features(images)
             } else {
-                self.trunk
+                self.backbone
                     .forward(&self.enter(images), self.frozen_stages, Norm::Running)
             }
         })
@@ -300,7 +301,7 @@ impl Network {
     pub fn restore(&mut self, saved: &BTreeMap<String, Tensor>) -> Result<(), String> {
         weights::load_strict(&self.changing(), saved, &[]).map_err(|report| report.to_string())?;
         // What is frozen now may have trained before.
-        self.frozen = Extractor::prefix(&self.trunk, self.frozen_stages);
+        self.frozen = Extractor::prefix(&self.backbone, self.frozen_stages);
         Ok(())
     }
 
@@ -312,7 +313,7 @@ impl Network {
     /// The whole network under timm's names, the new head in the classifier's place; its own tensors, not copies, but for
     /// weights with an adapter, which are merged here.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
-        let mut all = self.trunk.named();
+        let mut all = self.backbone.named();
         if let Some(scale) = self.adapter_scale {
             all = lora::merge_all(all, scale);
         }
@@ -324,27 +325,29 @@ impl Network {
 }
 
 fn no_layer(layer: &str) -> TrainError {
-    TrainError::Plan(format!("the trunk has no linear layer `{layer}` to adapt"))
+    TrainError::Plan(format!(
+        "the backbone has no linear layer `{layer}` to adapt"
+    ))
 }
 
-/// The trunk with the base model's weights, and its width after the cut.
-fn load_trunk(
+/// The backbone with the base model's weights, and its width after the cut.
+fn load_backbone(
     architecture: &Architecture,
     base: &PlanModel,
     cut: &str,
     vs: &nn::VarStore,
-) -> Result<(Trunk, i64), TrainError> {
-    let mut trunk = architecture.build(&vs.root(), &base.preprocessing);
+) -> Result<(Backbone, i64), TrainError> {
+    let mut backbone = architecture.build(&vs.root(), &base.preprocessing);
     let unfit = |reason: String| {
         TrainError::Weights(format!("the weights of base model `{}`: {reason}", base.id))
     };
     let tensors = weights::read_safetensors(&base.weights)
         .map_err(|error| TrainError::of_weights(error, unfit))?;
     let classifier = format!("{}.", architecture.classifier);
-    weights::load_strict(&trunk.named(), &tensors, &[&classifier])
+    weights::load_strict(&backbone.named(), &tensors, &[&classifier])
         .map_err(|report| unfit(report.to_string()))?;
-    let feature_dim = cut_at(&mut trunk, architecture, cut)?;
-    Ok((trunk, feature_dim))
+    let feature_dim = cut_at(&mut backbone, architecture, cut)?;
+    Ok((backbone, feature_dim))
 }
 
 /// Removes what comes after `cut`. Returns the width of the features that are left.
@@ -352,7 +355,7 @@ fn load_trunk(
 /// # Errors
 /// `Plan` when there is no such stage.
 pub fn cut_at(
-    trunk: &mut Trunk,
+    backbone: &mut Backbone,
     architecture: &Architecture,
     cut: &str,
 ) -> Result<i64, TrainError> {
@@ -365,18 +368,18 @@ pub fn cut_at(
             architecture.name
         ))
     };
-    trunk.cut_after(cut).ok_or_else(missing)
+    backbone.cut_after(cut).ok_or_else(missing)
 }
 
-/// Every tensor that training changes in some phase: parameters of the trunk and running statistics beside them, the head's.
+/// Every tensor that training changes in some phase: parameters of the backbone and running statistics beside them, the head's.
 fn changing(
-    trunk: &Trunk,
+    backbone: &Backbone,
     head: &Head,
     classifier: &str,
     recipe: &Recipe,
     norm: Norm,
 ) -> Result<Vec<(String, Tensor)>, TrainError> {
-    let tensors = trunk.tensors();
+    let tensors = backbone.tensors();
     let ever: Vec<String> = recipe.phases().flatten().cloned().collect();
     let trained = freeze(&tensors, &ever)?;
     let mut changing: Vec<(String, Tensor)> = tensors
@@ -393,7 +396,7 @@ fn changing(
 
 /// Lets exactly `trainable` require gradients.
 fn freeze<'a>(
-    tensors: &[TrunkTensor],
+    tensors: &[BackboneTensor],
     trainable: &'a [String],
 ) -> Result<HashSet<&'a str>, TrainError> {
     let trained: HashSet<&str> = trainable.iter().map(String::as_str).collect();
@@ -407,7 +410,7 @@ fn freeze<'a>(
         .find(|name| !parameters.contains(name.as_str()))
     {
         return Err(TrainError::Plan(format!(
-            "the trunk has no parameter `{unknown}` to train"
+            "the backbone has no parameter `{unknown}` to train"
         )));
     }
     for entry in tensors {
@@ -419,8 +422,11 @@ fn freeze<'a>(
 }
 
 /// The running statistics beside BatchNorm weights that train: `x.running_mean` and `x.running_var` of `x.weight`.
-fn updated_statistics(tensors: &[TrunkTensor], trained: &HashSet<&str>) -> Vec<(String, Tensor)> {
-    let of_trained_layer = |tensor: &&TrunkTensor| {
+fn updated_statistics(
+    tensors: &[BackboneTensor],
+    trained: &HashSet<&str>,
+) -> Vec<(String, Tensor)> {
+    let of_trained_layer = |tensor: &&BackboneTensor| {
         let layer = tensor.name.rsplit_once('.').map_or("", |(layer, _)| layer);
         !tensor.trainable && trained.contains(format!("{layer}.weight").as_str())
     };

@@ -23,7 +23,7 @@ const PIECE: i64 = 1 << 18;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     Head,
-    /// The trunk's part, so many stages before its last one.
+    /// The backbone's part, so many stages before its last one.
     Backbone {
         depth: i32,
     },
@@ -43,7 +43,7 @@ pub struct Parameter {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rates {
     pub head: f64,
-    /// Of the trunk's last stage.
+    /// Of the backbone's last stage.
     pub backbone: f64,
     /// What each stage before it takes of the next one's.
     pub layer_decay: f64,
@@ -244,7 +244,7 @@ impl Optimizer {
     }
 
     /// `torch.optim.AdamW` (Loshchilov & Hutter 2019), bias-corrected: weight decay is decoupled, and only on tensors of
-    /// two or more dimensions (no bias, no normalisation).
+    /// two or more dimensions (no bias, no normalization).
     fn adamw(&self, part: Part, mut second: Tensor, step: u64) {
         let Part {
             mut weight,

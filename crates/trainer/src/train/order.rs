@@ -17,7 +17,7 @@ pub enum Stream {
     Init = 3,
     /// What is mixed with what, by step.
     Mix = 4,
-    /// How a picture is altered, by epoch and sample.
+    /// How an image is altered, by epoch and sample.
     Augment = 5,
     /// Adapters' first weights.
     Adapter = 6,

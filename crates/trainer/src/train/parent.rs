@@ -11,15 +11,15 @@ use crate::{
         work::{PlanModel, PlanWeights},
     },
     models::{
+        backbone::Backbone,
         head::{self, Head},
         lora,
-        trunk::Trunk,
         weights::{self, Tensors},
     },
 };
 
-/// Puts what lies over the base model's weights into `trunk`, which is cut already, and into `head`; `classifier` is timm's
-/// name for a linear head. Returns what the trunk is now, for the cache: the base model's hash where every number is still
+/// Puts what lies over the base model's weights into `backbone`, which is cut already, and into `head`; `classifier` is timm's
+/// name for a linear head. Returns what the backbone is now, for the cache: the base model's hash where every number is still
 /// the base model's.
 ///
 /// # Errors
@@ -27,7 +27,7 @@ use crate::{
 pub fn load(
     base: &PlanModel,
     recipe: &Recipe,
-    trunk: &Trunk,
+    backbone: &Backbone,
     head: &Head,
     classifier: &str,
 ) -> Result<String, TrainError> {
@@ -38,25 +38,26 @@ pub fn load(
         };
         let unread = |error| TrainError::of_weights(error, unfit);
         let tensors = weights::read_safetensors(&over.weights).map_err(unread)?;
-        let (mut of_head, mut of_trunk): (Tensors, Tensors) = tensors
+        let (mut of_head, mut of_backbone): (Tensors, Tensors) = tensors
             .into_iter()
             .partition(|(name, _)| is_of_head(name, classifier));
         // Of a checkpoint of adapters; a finished model has them in its weights.
         let said = weights::read_metadata(&over.weights).map_err(unread)?;
         if let Some(scale) = said.get(lora::SCALE).and_then(|scale| scale.parse().ok()) {
-            lora::merge(&mut of_trunk, &trunk.named(), scale);
+            lora::merge(&mut of_backbone, &backbone.named(), scale);
         }
-        let into = targets(trunk, &of_trunk, over);
-        let report = weights::check(&into, &of_trunk, &[]);
+        let into = targets(backbone, &of_backbone, over);
+        let report = weights::check(&into, &of_backbone, &[]);
         if !report.is_empty() {
             return Err(unfit(report.to_string()));
         }
         is_base &= into.iter().all(|(name, tensor)| {
             tensor
                 .to_device(Device::Cpu)
-                .equal(&of_trunk[name].to_kind(tensor.kind()))
+                .equal(&of_backbone[name].to_kind(tensor.kind()))
         });
-        weights::load_strict(&into, &of_trunk, &[]).map_err(|report| unfit(report.to_string()))?;
+        weights::load_strict(&into, &of_backbone, &[])
+            .map_err(|report| unfit(report.to_string()))?;
         let is_parent = place + 1 == base.over.len();
         if let Some(inherited) = recipe.inherited.as_ref().filter(|it| it.keeps_head())
             && is_parent
@@ -79,10 +80,14 @@ pub fn load(
     Ok(all.join("+"))
 }
 
-/// The trunk's tensors that a file must fill: all, or those that it names.
-fn targets(trunk: &Trunk, of_trunk: &Tensors, over: &PlanWeights) -> Vec<(String, Tensor)> {
-    let mut named = trunk.named();
-    named.retain(|(name, _)| over.whole || of_trunk.contains_key(name));
+/// The backbone's tensors that a file must fill: all, or those that it names.
+fn targets(
+    backbone: &Backbone,
+    of_backbone: &Tensors,
+    over: &PlanWeights,
+) -> Vec<(String, Tensor)> {
+    let mut named = backbone.named();
+    named.retain(|(name, _)| over.whole || of_backbone.contains_key(name));
     named
 }
 

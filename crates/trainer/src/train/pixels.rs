@@ -1,4 +1,4 @@
-//! Decodes every image once, for trunks that train: pictures are kept in safetensors files, one for each pack and form,
+//! Decodes every image once, for backbones that train: images are kept in safetensors files, one for each pack and form,
 //! named by all that they depend on, and read back one by one.
 
 use std::{
@@ -38,7 +38,7 @@ const MAX_HEADER: u64 = 1 << 16;
 pub enum Form {
     /// The square that the evaluation sees, of every sample.
     Square,
-    /// The whole picture, its shorter side at most `short`, of what trains: for random crops.
+    /// The whole image, its shorter side at most `short`, of what trains: for random crops.
     Canvas { short: u32 },
 }
 
@@ -48,10 +48,10 @@ pub struct Pixels {
     file: File,
     /// Where the first image begins.
     start: u64,
-    pictures: Vec<Place>,
+    images: Vec<Place>,
 }
 
-/// Where a sample's picture is, in bytes after the first one, and how large, in pixels: nothing where none is kept.
+/// Where a sample's image is, in bytes after the first one, and how large, in pixels: nothing where none is kept.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     offset: u64,
@@ -72,7 +72,7 @@ struct Entry {
     form: Form,
     path: PathBuf,
     header: Vec<u8>,
-    pictures: Vec<Place>,
+    images: Vec<Place>,
 }
 
 /// The decoded images of a pack in these forms, each from the cache or into it; what is not there is made in one pass. `None`
@@ -145,11 +145,9 @@ fn make(
         let channels = plan.base_model.preprocessing.channels;
         let rendered = batch::each(&source.pack, chunk, channels, plan.threads as usize, render)
             .map_err(|error| TrainError::Data(error.to_string()))?;
-        for pictures in rendered {
-            for (writer, picture) in writers.iter_mut().zip(pictures) {
-                writer
-                    .write_all(&picture)
-                    .map_err(TrainError::io(failed()))?;
+        for images in rendered {
+            for (writer, image) in writers.iter_mut().zip(images) {
+                writer.write_all(&image).map_err(TrainError::io(failed()))?;
             }
         }
         meter.computed(chunk.len());
@@ -200,12 +198,12 @@ impl Entry {
             offset += place.bytes() as u64;
             place
         };
-        let pictures: Vec<Place> = (0..source.pack.len()).map(place).collect();
+        let images: Vec<Place> = (0..source.pack.len()).map(place).collect();
         let (what, shape) = match form {
             Form::Square => (
                 "pixels".to_owned(),
                 vec![
-                    pictures.len() as u64,
+                    images.len() as u64,
                     side.into(),
                     side.into(),
                     channels.into(),
@@ -221,7 +219,7 @@ impl Entry {
             version: VERSION,
             pack_sha256: &source.sha256,
             preprocessing: &plan.base_model.preprocessing,
-            trunk: None,
+            backbone: None,
             view: None,
         };
         let name = format!("pixels-{}.safetensors", key.hash());
@@ -229,14 +227,14 @@ impl Entry {
             form,
             path: plan.cache.join(name),
             header: header(&shape, offset),
-            pictures,
+            images,
         }
     }
 
-    /// The bytes of a sample's picture.
+    /// The bytes of a sample's image.
     fn render(&self, plan: &TrainPlan, sample: usize, image: &Bitmap) -> Vec<u8> {
         let preprocessing = &plan.base_model.preprocessing;
-        let place = self.pictures[sample];
+        let place = self.images[sample];
         match self.form {
             Form::Square => preprocess(image, preprocessing),
             Form::Canvas { .. } if place.bytes() == 0 => Vec::new(),
@@ -256,7 +254,7 @@ impl Entry {
             .read_to_end(&mut found)?;
         let start = self.header.len() as u64;
         let end = self
-            .pictures
+            .images
             .last()
             .map_or(0, |last| last.offset + last.bytes() as u64);
         if found != self.header || file.metadata()?.len() != start + end {
@@ -265,7 +263,7 @@ impl Entry {
         Ok(Pixels {
             file,
             start,
-            pictures: self.pictures.clone(),
+            images: self.images.clone(),
         })
     }
 }
@@ -280,12 +278,12 @@ fn header(shape: &[u64], bytes: u64) -> Vec<u8> {
 }
 
 impl Pixels {
-    /// A sample's picture.
+    /// A sample's image.
     ///
     /// # Errors
     /// `Io` when the file cannot be read.
-    pub fn picture(&self, sample: usize) -> Result<Bitmap, TrainError> {
-        let place = self.pictures[sample];
+    pub fn bitmap(&self, sample: usize) -> Result<Bitmap, TrainError> {
+        let place = self.images[sample];
         let mut pixels = vec![0; place.bytes()];
         self.read(sample, &mut pixels)?;
         Ok(Bitmap {
@@ -296,19 +294,19 @@ impl Pixels {
         })
     }
 
-    /// Reads a sample's picture, `height * width * channels` bytes.
+    /// Reads a sample's image, `height * width * channels` bytes.
     ///
     /// # Errors
     /// `Io` when the file cannot be read.
     pub fn read(&self, sample: usize, into: &mut [u8]) -> Result<(), TrainError> {
-        let place = self.pictures[sample];
+        let place = self.images[sample];
         self.file
             .read_exact_at(into, self.start + place.offset)
             .map_err(TrainError::io("cannot read cached pixels"))
     }
 }
 
-/// u8 [N, S, S, C] of samples that are numbered through all sources, whose pictures are squares of the input.
+/// u8 [N, S, S, C] of samples that are numbered through all sources, whose images are squares of the input.
 ///
 /// # Errors
 /// `Io` when a file cannot be read.
@@ -326,10 +324,10 @@ pub fn gather(
 
 fn locate(sources: &[Pixels], mut sample: usize) -> (&Pixels, usize) {
     for source in sources {
-        if sample < source.pictures.len() {
+        if sample < source.images.len() {
             return (source, sample);
         }
-        sample -= source.pictures.len();
+        sample -= source.images.len();
     }
     unreachable!("samples are numbered through the sources: this is a bug")
 }

@@ -12,16 +12,16 @@ use super::{
     forgetting,
     gradients::{Criterion, Window},
     inputs::{Features, Inputs, Preparation},
-    ledger,
     losses::Losses,
     memory,
-    metrics::{Known, Occasion, Reading, Scored},
+    metrics::{EvalPoint, OutputDecoding, ReportContext, Scored},
     network::Network,
     objective::Objective,
     optimizer::{Optimizer, Rates},
     order::{Batches, permutation},
     probe,
     protocol::{Ending, Reporter, Stop},
+    sample_report,
     samples::Samples,
     saver::Saver,
     schedule, selection, transferability,
@@ -30,7 +30,7 @@ use crate::domain::{
     checkpoint::Metrics,
     file::Split,
     job::Phase,
-    progress::{Progress, Shrunk},
+    progress::{BatchSizePart, Progress},
     recipe::{HeadInit, Task},
     report::Scores,
     work::{PLAN, TrainPlan},
@@ -69,7 +69,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     let resumes = resume.is_some();
     let mut network = Network::build(&plan.base_model, recipe, samples.outputs(), device)?;
 
-    // Features as the trunk was loaded: what the head begins with, and what samples are alike by. Mostly in the cache, where
+    // Features as the backbone was loaded: what the head begins with, and what samples are alike by. Mostly in the cache, where
     // the run has been resumed.
     say.say(&Progress::Phase {
         phase: Phase::CachingFeatures,
@@ -114,7 +114,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     let Some(start) = start else {
         return Ok(stopped(counters.step, say));
     };
-    let originals = ledger::originals(&samples, &start)?;
+    let originals = sample_report::originals(&samples, &start)?;
 
     // Features, or pixels.
     let Some(mut inputs) = Inputs::prepare(&preparation, &network, &start, say)? else {
@@ -247,7 +247,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
         phase: Phase::Evaluating,
     });
     let (split, members) = samples.report_split();
-    let occasion = Occasion {
+    let occasion = EvalPoint {
         split,
         step: best.step,
         epoch: best.epoch,
@@ -256,9 +256,9 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     let data = (&samples, recipe);
     let validation = evaluation::score(&inputs, &network, data, &samples.validation)?;
     let reading = match &validation {
-        Scored::SingleLabel(scored) => Reading::Temperature(calibration::fit(scored)),
-        Scored::MultiLabel(scored) => Reading::Thresholds(scored.thresholds()),
-        Scored::Regression(_) => Reading::Plain,
+        Scored::SingleLabel(scored) => OutputDecoding::Temperature(calibration::fit(scored)),
+        Scored::MultiLabel(scored) => OutputDecoding::Thresholds(scored.thresholds()),
+        Scored::Regression(_) => OutputDecoding::Plain,
     };
     let reported = match split {
         Split::Validation => None,
@@ -266,7 +266,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
     };
     tell_shrunk(&inputs, &mut told, say);
     let scale = samples.scale();
-    let known = Known {
+    let known = ReportContext {
         classes: &samples.classes,
         reading: &reading,
         majority_label: samples.majority_label(),
@@ -289,7 +289,7 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
 
     let data = (&samples, recipe);
     let read = (&network, &inputs);
-    if ledger::write(folder, data, read, (&reading, &originals), stop)?.is_none() {
+    if sample_report::write(folder, data, read, (&reading, &originals), stop)?.is_none() {
         return Ok(stopped(counters.step, say));
     }
 
@@ -328,8 +328,8 @@ pub fn run(folder: &Path, stop: &Stop, say: &mut Reporter) -> Result<Ending, Tra
 fn tell_shrunk(inputs: &Inputs, told: &mut Option<u32>, say: &mut Reporter) {
     let shrunk = inputs.shrunk_evaluation();
     if let Some(batch_size) = shrunk.filter(|_| shrunk != *told) {
-        let what = Shrunk::Evaluation;
-        say.say(&Progress::Shrunk { what, batch_size });
+        let what = BatchSizePart::Evaluation;
+        say.say(&Progress::BatchSizeReduced { what, batch_size });
         *told = shrunk;
     }
 }

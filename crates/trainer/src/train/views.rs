@@ -1,4 +1,4 @@
-//! Training pictures altered at random: from cached pixels in every epoch, or, under a frozen trunk, as features of a few
+//! Training images altered at random: from cached pixels in every epoch, or, under a frozen backbone, as features of a few
 //! views of each sample, computed once. A view is decided by seed, epoch and sample alone.
 
 use tch::{Device, Tensor};
@@ -20,7 +20,7 @@ use crate::{
     domain::{base_model::Preprocessing, work::TrainPlan},
 };
 
-/// How a run alters the pictures it trains on, all of which are in its first pack.
+/// How a run alters the images it trains on, all of which are in its first pack.
 #[derive(Debug, Clone)]
 pub struct Views {
     augmenter: Augmenter,
@@ -75,8 +75,8 @@ impl Views {
                     self.augmenter.view_of_square(key, square);
                     return Ok(());
                 }
-                let whole = pixels.picture(sample)?;
-                self.augmenter.view(whole.picture(), key, square);
+                let whole = pixels.bitmap(sample)?;
+                self.augmenter.view(whole.as_view(), key, square);
                 Ok(())
             },
         )
@@ -172,7 +172,7 @@ impl Views {
                 let places = squares.chunks_exact_mut(preprocessing.square_bytes());
                 for (&epoch, square) in epochs.iter().zip(places) {
                     let key = self.key(epoch, sample);
-                    self.augmenter.view(image.picture(), key, square);
+                    self.augmenter.view(image.as_view(), key, square);
                 }
                 squares
             };

@@ -1,4 +1,4 @@
-//! What trains of a trunk, and what is refused where nothing of it does.
+//! What trains of a backbone, and what is refused where nothing of it does.
 
 use super::*;
 
@@ -106,7 +106,7 @@ fn options_without_effect_are_refused() {
         );
         let thawed = request(json!({"freeze": "none", "hyperparameters": option}));
         assert!(resolve(&thawed, base(&layers()), &data, None, 7).is_ok());
-        // Who says how the trunk trains wants it to train, however few samples there are.
+        // Who says how the backbone trains wants it to train, however few samples there are.
         let implied = request(json!({"hyperparameters": option}));
         let few = dataset(&["a", "b"], 16, 10);
         let recipe = resolve(&implied, base(&layers()), &few, None, 7)
@@ -117,7 +117,7 @@ fn options_without_effect_are_refused() {
 }
 
 #[test]
-fn options_without_effect_on_a_frozen_trunk_say_so() {
+fn options_without_effect_on_a_frozen_backbone_say_so() {
     let data = dataset(&["a", "b"], 40, 10);
     let asked =
         |share: f64| request(json!({"freeze": "all", "hyperparameters": {"layer_decay": share}}));

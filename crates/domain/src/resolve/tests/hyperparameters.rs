@@ -70,7 +70,7 @@ fn settled_as(transfer: serde_json::Value, option: &str) -> (serde_json::Value, 
 }
 
 #[test]
-fn the_trunks_rate_follows_the_heads_that_is_chosen() {
+fn the_backbones_rate_follows_the_heads_that_is_chosen() {
     for (optimizer, rate, share) in [
         ("adamw", 1e-5, 2.0),
         ("adamw", 0.5, 2.0),
@@ -90,12 +90,12 @@ fn the_trunks_rate_follows_the_heads_that_is_chosen() {
 }
 
 #[test]
-fn a_frozen_trunk_has_no_rate() {
+fn a_frozen_backbone_has_no_rate() {
     let frozen = json!({"freeze": "all"});
     let (rate, why) = settled_as(frozen, "backbone_learning_rate");
     assert_eq!(
         (rate, why.as_str()),
-        (json!(0.0), "the whole trunk is frozen")
+        (json!(0.0), "the whole backbone is frozen")
     );
 }
 

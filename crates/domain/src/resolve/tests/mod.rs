@@ -5,7 +5,7 @@ mod freezing;
 mod going_on;
 mod heads;
 mod hyperparameters;
-mod pictures;
+mod images;
 mod reasons;
 
 use serde_json::json;

@@ -1,31 +1,31 @@
-//! Training pictures altered at random, as torchvision's transforms do: `RandomResizedCrop`, `RandomHorizontalFlip`,
-//! `ColorJitter`, `RandAugment`, `RandomErasing`, in this order, on bytes. A key decides all that is drawn for a picture. Of
-//! grey pictures hue and saturation stay, as in torchvision; alpha moves with its pixel, and no colour's change reaches it.
+//! Training images altered at random, as torchvision's transforms do: `RandomResizedCrop`, `RandomHorizontalFlip`,
+//! `ColorJitter`, `RandAugment`, `RandomErasing`, in this order, on bytes. A key decides all that is drawn for an image. Of
+//! gray images hue and saturation stay, as in torchvision; alpha moves with its pixel, and no color's change reaches it.
 
-mod colour;
+mod color;
 mod rand_augment;
 mod regions;
 mod warp;
 
 use super::{
-    image::{Picture, preprocess_into, resize_part},
+    image::{ImageView, preprocess_into, resize_part},
     random::Random,
 };
 use crate::domain::{augmentation::Augmentation, base_model::Preprocessing};
 
-/// Of the pictures of one key: raised when they change.
+/// Of the images of one key: raised when they change.
 pub const VERSION: u32 = 1;
 
-/// The short side of the pictures that are cropped from, in sides of the input: crops of less than its inverse square of the
-/// area are enlarged, as those of any small picture are.
+/// The short side of the images that are cropped from, in sides of the input: crops of less than its inverse square of the
+/// area are enlarged, as those of any small image are.
 const CANVAS: f64 = 1.5;
 
-/// Alters pictures for one model.
+/// Alters images for one model.
 #[derive(Debug, Clone)]
 pub struct Augmenter {
     augmentation: Augmentation,
     preprocessing: Preprocessing,
-    /// What is put where nothing of the picture is: the mean of each channel, which is 0 after normalisation.
+    /// What is put where nothing of the image is: the mean of each channel, which is 0 after normalization.
     fill: Vec<u8>,
 }
 
@@ -42,23 +42,23 @@ impl Augmenter {
         }
     }
 
-    /// The short side of the pictures that it wants to crop from; `None` where it alters what the evaluation sees.
+    /// The short side of the images that it wants to crop from; `None` where it alters what the evaluation sees.
     pub fn canvas(&self) -> Option<u32> {
         let side = f64::from(self.preprocessing.input_size);
         let crops = self.augmentation.random_resized_crop.is_some();
         crops.then(|| (side * CANVAS).round() as u32)
     }
 
-    /// A view of a whole picture, into a square of the input. The picture has its channels.
-    pub fn view(&self, picture: Picture<'_>, key: u64, square: &mut [u8]) {
+    /// A view of a whole image, into a square of the input. The image has its channels.
+    pub fn view(&self, image: ImageView<'_>, key: u64, square: &mut [u8]) {
         let mut random = Random::new(key);
         match &self.augmentation.random_resized_crop {
-            None => preprocess_into(picture, &self.preprocessing, square),
+            None => preprocess_into(image, &self.preprocessing, square),
             Some(crop) => {
-                let part = regions::crop(picture.width, picture.height, crop, &mut random);
+                let part = regions::crop(image.width, image.height, crop, &mut random);
                 let side = self.preprocessing.input_size;
                 let filter = self.preprocessing.interpolation;
-                resize_part(picture, part, filter, (side, side, square));
+                resize_part(image, part, filter, (side, side, square));
             }
         }
         self.alter(square, &mut random);
@@ -87,7 +87,7 @@ impl Augmenter {
             warp::flip(pixels, side);
         }
         if let Some(jitter) = &wanted.color_jitter {
-            colour::jitter(pixels, jitter, random);
+            color::jitter(pixels, jitter, random);
         }
         if let Some(rand_augment) = wanted.rand_augment {
             rand_augment::apply(pixels, side, rand_augment, fill, random);

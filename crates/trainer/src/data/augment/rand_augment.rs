@@ -2,7 +2,7 @@
 
 use super::{
     super::random::Random,
-    colour,
+    color,
     warp::{self, affine},
 };
 use crate::domain::augmentation::RandAugment;
@@ -76,12 +76,12 @@ fn apply_one<const C: usize>(
         Op::ShiftX => moved(warp::shift(shift, 0)),
         Op::ShiftY => moved(warp::shift(0, shift)),
         Op::Rotate => moved(warp::rotation(sign * 30.0 * share, side)),
-        Op::Brightness => colour::brighten(pixels, factor),
-        Op::Saturation => colour::saturate(pixels, factor),
-        Op::Contrast => colour::contrast(pixels, factor),
+        Op::Brightness => color::brighten(pixels, factor),
+        Op::Saturation => color::saturate(pixels, factor),
+        Op::Contrast => color::contrast(pixels, factor),
         Op::Posterize => {
             let bits = 8 - (magnitude / (STRONGEST / 4.0)).round_ties_even() as u32;
-            colour::look_up(pixels, |value| value & (0xff_u32 << (8 - bits)) as u8);
+            color::look_up(pixels, |value| value & (0xff_u32 << (8 - bits)) as u8);
         }
         Op::Solarize => {
             let threshold = 255.0 * (1.0 - share);
@@ -92,7 +92,7 @@ fn apply_one<const C: usize>(
                     value
                 }
             };
-            colour::look_up(pixels, solarized);
+            color::look_up(pixels, solarized);
         }
         Op::AutoContrast => by_channel(pixels, |counts| {
             let low = counts.iter().position(|&count| count > 0).unwrap_or(0);
@@ -107,12 +107,12 @@ fn apply_one<const C: usize>(
     }
 }
 
-/// Each colour's channel by a table that its histogram decides; as it is where there is none.
+/// Each color's channel by a table that its histogram decides; as it is where there is none.
 fn by_channel<const C: usize>(
     pixels: &mut [[u8; C]],
     table: impl Fn(&[usize; 256]) -> Option<[u8; 256]>,
 ) {
-    for channel in 0..C.min(colour::COLOURS) {
+    for channel in 0..C.min(color::COLORS) {
         let mut counts = [0; 256];
         for pixel in pixels.iter() {
             counts[usize::from(pixel[channel])] += 1;

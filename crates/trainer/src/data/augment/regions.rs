@@ -1,4 +1,4 @@
-//! Random parts of a picture: what is cropped, what is erased.
+//! Random parts of an image: what is cropped, what is erased.
 
 use super::super::{image::Part, random::Random};
 use crate::domain::augmentation::RandomResizedCrop;
@@ -10,7 +10,7 @@ const ERASED_SCALE: [f64; 2] = [0.02, 0.33];
 const ERASED_RATIO: [f64; 2] = [0.3, 3.3];
 
 /// The part that torchvision's `RandomResizedCrop.get_params` draws: area and shape within their bounds; when none of ten
-/// draws fits, the largest centred part whose shape is within its bounds.
+/// draws fits, the largest centered part whose shape is within its bounds.
 pub(super) fn crop(width: u32, height: u32, crop: &RandomResizedCrop, random: &mut Random) -> Part {
     let (full_width, full_height) = (f64::from(width), f64::from(height));
     for _ in 0..ATTEMPTS {
@@ -120,9 +120,9 @@ mod tests {
         assert!((mean - 0.432_6).abs() < 0.02, "{mean}");
     }
 
-    /// torchvision: `w = W, h = round(W / min(ratio))` for tall pictures, `h = H, w = round(H * max(ratio))` for wide ones.
+    /// torchvision: `w = W, h = round(W / min(ratio))` for tall images, `h = H, w = round(H * max(ratio))` for wide ones.
     #[test]
-    fn where_no_draw_fits_the_largest_centred_part_is_taken() {
+    fn where_no_draw_fits_the_largest_centered_part_is_taken() {
         let whole = RandomResizedCrop {
             scale: [1.0, 1.0],
             ..RandomResizedCrop::default()

@@ -39,7 +39,7 @@ fn image() -> Bitmap {
 
 fn view(augmentation: &Augmentation, key: u64) -> Vec<u8> {
     let mut square = vec![0; SIDE * SIDE * 3];
-    Augmenter::new(augmentation, &preprocessing()).view(image().picture(), key, &mut square);
+    Augmenter::new(augmentation, &preprocessing()).view(image().as_view(), key, &mut square);
     square
 }
 
@@ -86,7 +86,7 @@ fn a_key_decides_the_view_and_each_part_changes_it() {
 #[test]
 fn without_a_crop_it_alters_what_the_evaluation_sees() {
     let mut square = vec![0; SIDE * SIDE * 3];
-    preprocess_into(image().picture(), &preprocessing(), &mut square);
+    preprocess_into(image().as_view(), &preprocessing(), &mut square);
     assert_eq!(view(&Augmentation::default(), 1), square);
     let flip = Augmentation {
         horizontal_flip: 0.5,
@@ -104,7 +104,7 @@ fn without_a_crop_it_alters_what_the_evaluation_sees() {
 }
 
 #[test]
-fn what_is_erased_is_zero_after_normalisation() {
+fn what_is_erased_is_zero_after_normalization() {
     let erase = Augmentation {
         random_erasing: 1.0,
         ..Augmentation::default()
@@ -119,7 +119,7 @@ fn what_is_erased_is_zero_after_normalisation() {
     assert!(filled.count() >= 5);
 }
 
-/// `image` in grey, or with an alpha that rises from left to right.
+/// `image` in gray, or with an alpha that rises from left to right.
 fn in_channels(channels: u32) -> Bitmap {
     let image = image();
     let (pixels, _) = image.pixels.as_chunks::<3>();
@@ -144,14 +144,14 @@ fn square(augmentation: &Augmentation, channels: u32, key: u64) -> Vec<u8> {
         ..preprocessing()
     };
     let mut square = vec![0; preprocessing.square_bytes()];
-    let picture = in_channels(channels);
-    Augmenter::new(augmentation, &preprocessing).view(picture.picture(), key, &mut square);
+    let image = in_channels(channels);
+    Augmenter::new(augmentation, &preprocessing).view(image.as_view(), key, &mut square);
     square
 }
 
-/// Colours of a grey picture do not turn, those that are no colours do not change; what is left changes.
+/// Colors of a gray image do not turn, those that are no colors do not change; what is left changes.
 #[test]
-fn grey_and_alpha_are_altered_by_what_is_about_them() {
+fn gray_and_alpha_are_altered_by_what_is_about_them() {
     let turned = Augmentation {
         color_jitter: Some(ColorJitter {
             brightness: 0.0,
@@ -177,8 +177,8 @@ fn grey_and_alpha_are_altered_by_what_is_about_them() {
         let (pixels, _) = square.as_chunks::<4>();
         pixels.iter().map(|pixel| pixel[3]).collect()
     };
-    for colours in [&turned, &brighter] {
-        let (found, plain) = (square(colours, 4, 5), square(&plain, 4, 5));
+    for colors in [&turned, &brighter] {
+        let (found, plain) = (square(colors, 4, 5), square(&plain, 4, 5));
         assert_ne!(found, plain);
         assert_eq!(alpha(&found), alpha(&plain));
     }
@@ -200,9 +200,9 @@ fn grey_and_alpha_are_altered_by_what_is_about_them() {
     assert!(filled.count() >= 5);
 }
 
-/// A picture of three equal channels is changed as the grey one that it is.
+/// An image of three equal channels is changed as the gray one that it is.
 #[test]
-fn grey_is_altered_as_its_picture_in_three_channels() {
+fn gray_is_altered_as_its_image_in_three_channels() {
     let all = Augmentation {
         random_resized_crop: Some(RandomResizedCrop::default()),
         horizontal_flip: 0.5,
@@ -219,19 +219,19 @@ fn grey_is_altered_as_its_picture_in_three_channels() {
         std: vec![0.2; channels].into(),
         ..preprocessing()
     };
-    let grey = in_channels(1);
+    let gray = in_channels(1);
     let three = Bitmap {
         channels: 3,
-        pixels: grey.pixels.iter().flat_map(|&value| [value; 3]).collect(),
-        ..grey.clone()
+        pixels: gray.pixels.iter().flat_map(|&value| [value; 3]).collect(),
+        ..gray.clone()
     };
     for key in 0..200 {
         let mut small = vec![0; SIDE * SIDE];
-        Augmenter::new(&all, &preprocessing(1)).view(grey.picture(), key, &mut small);
+        Augmenter::new(&all, &preprocessing(1)).view(gray.as_view(), key, &mut small);
         let mut large = vec![0; SIDE * SIDE * 3];
-        Augmenter::new(&all, &preprocessing(3)).view(three.picture(), key, &mut large);
+        Augmenter::new(&all, &preprocessing(3)).view(three.as_view(), key, &mut large);
         let (large, _) = large.as_chunks::<3>();
-        // Shares of red, green and blue in torchvision's grey add up to 0.9999: a step less now and then.
+        // Shares of red, green and blue in torchvision's gray add up to 0.9999: a step less now and then.
         let apart = |(&one, other): (&u8, &[u8; 3])| one.abs_diff(other[0]);
         let worst = small.iter().zip(large).map(apart).max().unwrap();
         assert!(worst <= 2, "{worst} apart for key {key}");

@@ -8,7 +8,7 @@ pub(super) fn flip<const C: usize>(pixels: &mut [[u8; C]], side: usize) {
 }
 
 /// Where an output pixel is taken from: `x' = a x + b y + c`, `y' = d x + e y + f` for `[a, b, c, d, e, f]`, in pixels, of
-/// pixels' centres.
+/// pixels' centers.
 pub(super) type Matrix = [f64; 6];
 
 /// Takes each pixel from where the matrix says, the nearest one, as Pillow's and torchvision's affine transforms do by
@@ -47,12 +47,12 @@ pub(super) fn shift(right: i32, down: i32) -> Matrix {
     [1.0, 0.0, -f64::from(right), 0.0, 1.0, -f64::from(down)]
 }
 
-/// Counter-clockwise around the centre.
+/// Counter-clockwise around the center.
 pub(super) fn rotation(degrees: f64, side: usize) -> Matrix {
     let (sin, cos) = degrees.to_radians().sin_cos();
-    let centre = side as f64 / 2.0;
-    // The output pixel at an offset (x, y) from the centre, y down, was at that offset turned clockwise.
-    let stay = |a: f64, b: f64| centre - a * centre - b * centre;
+    let center = side as f64 / 2.0;
+    // The output pixel at an offset (x, y) from the center, y down, was at that offset turned clockwise.
+    let stay = |a: f64, b: f64| center - a * center - b * center;
     [cos, -sin, stay(cos, -sin), sin, cos, stay(sin, cos)]
 }
 

@@ -1,6 +1,6 @@
 //! Encoded images to 8-bit pixels, and these to the square that a network takes.
 //!
-//! Whatever the format: upright by its EXIF orientation, first frame, 8 bits, as many channels as asked for: grey (ITU-R
+//! Whatever the format: upright by its EXIF orientation, first frame, 8 bits, as many channels as asked for: gray (ITU-R
 //! 601, as Pillow's `L`), red, green and blue, or these and alpha, 255 where the format has none. Without an alpha channel,
 //! transparency is on white.
 //! The decoders are safe Rust, but panics and large allocations on crafted files have been found in all of them: the
@@ -21,12 +21,12 @@ use image::{
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::JpegDecoder;
 
-pub use self::resize::{Part, Picture, preprocess, shrink, shrunk_size};
+pub use self::resize::{ImageView, Part, preprocess, shrink, shrunk_size};
 pub(super) use self::resize::{preprocess_into, resize_part};
 use super::codes;
 use crate::domain::problem::Code;
 
-/// Bytes a decoder may allocate beside its pixels: colour profiles, tables, text that is skipped.
+/// Bytes a decoder may allocate beside its pixels: color profiles, tables, text that is skipped.
 const DECODER_BYTES: u64 = 64 << 20;
 /// Bytes a decoder may allocate for each pixel: 16-bit RGBA, twice.
 const PIXEL_BYTES: u64 = 16;
@@ -176,17 +176,17 @@ fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> {
         .dimensions()
         .expect("the headers are decoded: this is a bug");
     check_pixels(width as u64, height as u64, max_pixels)?;
-    // The decoder fills what is missing with grey and says nothing.
+    // The decoder fills what is missing with gray and says nothing.
     if is_cut_off(bytes) {
         return Err(DecodeError::Truncated);
     }
-    let is_grey = matches!(decoder.input_colorspace(), Some(ColorSpace::Luma));
-    decoder.set_options(options.jpeg_set_out_colorspace(if is_grey {
+    let is_gray = matches!(decoder.input_colorspace(), Some(ColorSpace::Luma));
+    decoder.set_options(options.jpeg_set_out_colorspace(if is_gray {
         ColorSpace::Luma
     } else {
         ColorSpace::RGB
     }));
-    let channels = if is_grey { 1 } else { 3 };
+    let channels = if is_gray { 1 } else { 3 };
     let mut pixels = vec![0; width * height * channels];
     decoder.decode_into(&mut pixels).map_err(unreadable)?;
     let orientation = decoder
@@ -231,16 +231,16 @@ fn decode_with(mut decoder: impl ImageDecoder, max_pixels: u64) -> Result<Decode
     })
 }
 
-/// The same picture in so many channels.
+/// The same image in so many channels.
 fn in_channels(bitmap: Bitmap, channels: u32) -> Bitmap {
     let pixels = match (bitmap.channels, channels) {
         (found, wanted) if found == wanted => return bitmap,
-        (1, 3) => grey_to_rgb(&bitmap.pixels),
-        (1, _) => opaque(&grey_to_rgb(&bitmap.pixels)),
+        (1, 3) => gray_to_rgb(&bitmap.pixels),
+        (1, _) => opaque(&gray_to_rgb(&bitmap.pixels)),
         (4, 3) => on_white(&bitmap.pixels),
-        (4, _) => grey(&on_white(&bitmap.pixels)),
+        (4, _) => gray(&on_white(&bitmap.pixels)),
         (_, 4) => opaque(&bitmap.pixels),
-        (..) => grey(&bitmap.pixels),
+        (..) => gray(&bitmap.pixels),
     };
     Bitmap {
         channels,
@@ -249,8 +249,8 @@ fn in_channels(bitmap: Bitmap, channels: u32) -> Bitmap {
     }
 }
 
-/// ITU-R 601 in Pillow's whole numbers: grey stays as it is.
-fn grey(rgb: &[u8]) -> Vec<u8> {
+/// ITU-R 601 in Pillow's whole numbers: gray stays as it is.
+fn gray(rgb: &[u8]) -> Vec<u8> {
     let (rgb, _) = rgb.as_chunks::<3>();
     let pixels = rgb.iter().map(|pixel| {
         let [red, green, blue] = pixel.map(u32::from);
@@ -265,9 +265,9 @@ fn opaque(rgb: &[u8]) -> Vec<u8> {
 }
 
 fn on_white(rgba: &[u8]) -> Vec<u8> {
-    let over = |colour: u8, alpha: u8| {
-        let (colour, alpha) = (u32::from(colour), u32::from(alpha));
-        ((colour * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+    let over = |color: u8, alpha: u8| {
+        let (color, alpha) = (u32::from(color), u32::from(alpha));
+        ((color * alpha + 255 * (255 - alpha) + 127) / 255) as u8
     };
     let (rgba, _) = rgba.as_chunks::<4>();
     let mut rgb = vec![0; rgba.len() * 3];
@@ -277,10 +277,10 @@ fn on_white(rgba: &[u8]) -> Vec<u8> {
     rgb
 }
 
-fn grey_to_rgb(grey: &[u8]) -> Vec<u8> {
-    let mut rgb = vec![0; grey.len() * 3];
-    for (to, &grey) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(grey) {
-        *to = [grey; 3];
+fn gray_to_rgb(gray: &[u8]) -> Vec<u8> {
+    let mut rgb = vec![0; gray.len() * 3];
+    for (to, &gray) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(gray) {
+        *to = [gray; 3];
     }
     rgb
 }

@@ -1,4 +1,4 @@
-//! Pictures in other sizes.
+//! Images in other sizes.
 
 use std::{cell::RefCell, error::Error};
 
@@ -12,7 +12,7 @@ use crate::domain::base_model::{Interpolation, Preprocessing};
 
 /// A `Bitmap` whose pixels lie elsewhere.
 #[derive(Debug, Clone, Copy)]
-pub struct Picture<'a> {
+pub struct ImageView<'a> {
     pub width: u32,
     pub height: u32,
     pub channels: u32,
@@ -20,8 +20,8 @@ pub struct Picture<'a> {
 }
 
 impl Bitmap {
-    pub fn picture(&self) -> Picture<'_> {
-        Picture {
+    pub fn as_view(&self) -> ImageView<'_> {
+        ImageView {
             width: self.width,
             height: self.height,
             channels: self.channels,
@@ -30,7 +30,7 @@ impl Bitmap {
     }
 }
 
-/// A part of a picture in its pixels, which it may cut through.
+/// A part of an image in its pixels, which it may cut through.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Part {
     pub left: f64,
@@ -42,7 +42,7 @@ pub struct Part {
 /// Resizes and crops as timm does at evaluation: `square_bytes` bytes, row by row. The image has the input's channels.
 pub fn preprocess(image: &Bitmap, preprocessing: &Preprocessing) -> Vec<u8> {
     let mut square = vec![0; preprocessing.square_bytes()];
-    preprocess_into(image.picture(), preprocessing, &mut square);
+    preprocess_into(image.as_view(), preprocessing, &mut square);
     square
 }
 
@@ -52,7 +52,7 @@ pub fn preprocess(image: &Bitmap, preprocessing: &Preprocessing) -> Vec<u8> {
 /// keeps the shape, rounded down; the crop's corner is at half the rest, rounded to even (torchvision's `Resize` and
 /// `CenterCrop`). Only what the crop shows is computed.
 pub(in crate::data) fn preprocess_into(
-    image: Picture<'_>,
+    image: ImageView<'_>,
     preprocessing: &Preprocessing,
     square: &mut [u8],
 ) {
@@ -88,10 +88,10 @@ pub(in crate::data) fn preprocess_into(
     );
 }
 
-/// Resizes a part of a picture into a slice of `width * height * channels` bytes, antialiased. Colours count as much as
+/// Resizes a part of an image into a slice of `width * height * channels` bytes, antialiased. Colors count as much as
 /// they are opaque, as in Pillow.
 pub(in crate::data) fn resize_part(
-    picture: Picture<'_>,
+    image: ImageView<'_>,
     part: Part,
     interpolation: Interpolation,
     into: (u32, u32, &mut [u8]),
@@ -101,7 +101,7 @@ pub(in crate::data) fn resize_part(
     }
     SCRATCH.with_borrow_mut(|scratch| {
         scratch
-            .resize(picture, part, interpolation, into)
+            .resize(image, part, interpolation, into)
             .expect("parts lie inside images that have a byte for each channel: this is a bug");
     });
 }
@@ -110,7 +110,7 @@ pub(in crate::data) fn resize_part(
 #[derive(Default)]
 struct Scratch {
     resizer: Resizer,
-    /// Colours multiplied by alpha, of the whole picture.
+    /// Colors multiplied by alpha, of the whole image.
     weighed: Vec<u8>,
     /// Rows in their new width.
     narrowed: Vec<u8>,
@@ -121,7 +121,7 @@ impl Scratch {
     /// (0.1 % of EfficientNet-Lite0's logits).
     fn resize(
         &mut self,
-        picture: Picture<'_>,
+        image: ImageView<'_>,
         part: Part,
         interpolation: Interpolation,
         (width, height, into): (u32, u32, &mut [u8]),
@@ -131,15 +131,15 @@ impl Scratch {
             // Pillow's bicubic has a = -0.5: Catmull and Rom's.
             Interpolation::Bicubic => (FilterType::CatmullRom, 2.0),
         };
-        let pixel = match picture.channels {
+        let pixel = match image.channels {
             1 => PixelType::U8,
             4 => PixelType::U8x4,
             _ => PixelType::U8x3,
         };
-        let mut source = ImageRef::new(picture.width, picture.height, picture.pixels, pixel)?;
+        let mut source = ImageRef::new(image.width, image.height, image.pixels, pixel)?;
         if pixel == PixelType::U8x4 {
-            self.weighed.resize(picture.pixels.len(), 0);
-            let (width, height) = (picture.width, picture.height);
+            self.weighed.resize(image.pixels.len(), 0);
+            let (width, height) = (image.width, image.height);
             let mut target = Image::from_slice_u8(width, height, &mut self.weighed, pixel)?;
             MulDiv::new().multiply_alpha(&source, &mut target)?;
             source = ImageRef::new(width, height, &self.weighed, pixel)?;
@@ -149,12 +149,12 @@ impl Scratch {
         let reach = support * (part.height / f64::from(height)).max(1.0) + 1.0;
         let first = (part.top - reach).floor().max(0.0);
         let end = (part.top + part.height + reach).ceil();
-        let rows = end.min(f64::from(picture.height)) - first;
+        let rows = end.min(f64::from(image.height)) - first;
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(filter))
             .use_alpha(false);
 
-        let bytes = width as usize * rows as usize * picture.channels as usize;
+        let bytes = width as usize * rows as usize * image.channels as usize;
         self.narrowed.resize(bytes, 0);
         let mut target = Image::from_slice_u8(width, rows as u32, &mut self.narrowed, pixel)?;
         let shown = options.crop(part.left, first, part.width, rows);
@@ -171,7 +171,7 @@ impl Scratch {
     }
 }
 
-/// A whole picture in another size, row by row.
+/// A whole image in another size, row by row.
 pub fn shrink(
     image: &Bitmap,
     (width, height): (u32, u32),
@@ -188,7 +188,7 @@ pub fn shrink(
         height: f64::from(image.height),
     };
     resize_part(
-        image.picture(),
+        image.as_view(),
         whole,
         interpolation,
         (width, height, &mut shrunk),
@@ -196,8 +196,8 @@ pub fn shrink(
     shrunk
 }
 
-/// Width and height of a picture whose shorter side is at most `short`; where it is more than four times as long as wide,
-/// it has as many pixels as if it were not. No picture is enlarged.
+/// Width and height of an image whose shorter side is at most `short`; where it is more than four times as long as wide,
+/// it has as many pixels as if it were not. No image is enlarged.
 pub fn shrunk_size(width: u32, height: u32, short: u32) -> (u32, u32) {
     let (full_width, full_height, short) = (f64::from(width), f64::from(height), f64::from(short));
     let by_side = short / full_width.min(full_height);

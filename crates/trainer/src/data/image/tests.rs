@@ -63,12 +63,12 @@ fn difference(ours: &[u8], theirs: &[u8]) -> (f64, u8) {
     )
 }
 
-/// Multiplies colours by their alpha.
+/// Multiplies colors by their alpha.
 fn weigh(rgba: &mut [u8]) {
     for pixel in rgba.as_chunks_mut::<4>().0 {
         let alpha = u32::from(pixel[3]);
-        for colour in &mut pixel[..3] {
-            *colour = (u32::from(*colour) * alpha / 255) as u8;
+        for color in &mut pixel[..3] {
+            *color = (u32::from(*color) * alpha / 255) as u8;
         }
     }
 }
@@ -122,7 +122,7 @@ fn preprocessing_is_pillows() {
             BASE64_STANDARD.decode(pixels).unwrap(),
         );
         if channels == 4 {
-            // A colour is known as well as it is opaque.
+            // A color is known as well as it is opaque.
             weigh(&mut ours);
             weigh(&mut theirs);
         }
@@ -130,7 +130,7 @@ fn preprocessing_is_pillows() {
         println!(
             "{file} in {channels} {input_size} {crop_fraction} {interpolation:?}: mean {mean:.4}, largest {largest}"
         );
-        // Colours are multiplied by alpha and divided again, and rounded each time.
+        // Colors are multiplied by alpha and divided again, and rounded each time.
         let (mean_limit, limit) = if channels == 4 { (0.5, 2) } else { (0.02, 1) };
         assert!(
             mean <= mean_limit && largest <= limit,
@@ -212,11 +212,11 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn cut_off_images_are_errors_not_grey() {
+fn cut_off_images_are_errors_not_gray() {
     for file in [
         "rgb.jpg",
         "rgb-progressive.jpg",
-        "grey.jpg",
+        "gray.jpg",
         "rgb.png",
         "rgb.webp",
         "transparent.gif",
@@ -270,7 +270,7 @@ fn no_damage_makes_a_panic_pass() {
 }
 
 #[test]
-fn pictures_are_shrunk_by_their_shorter_side_and_never_enlarged() {
+fn images_are_shrunk_by_their_shorter_side_and_never_enlarged() {
     assert_eq!(shrunk_size(900, 600, 300), (450, 300));
     assert_eq!(shrunk_size(600, 900, 300), (300, 450));
     assert_eq!(shrunk_size(200, 4_000, 300), (134, 2_683));

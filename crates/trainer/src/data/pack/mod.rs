@@ -72,7 +72,7 @@ pub(super) fn map(file: &File) -> io::Result<Mmap> {
         unsafe_code,
         reason = "the file is this job's own; nothing else writes to it"
     )]
-    // SAFETY: mapped files are the inspector's anonymous spool and packs, which are complete before they get their name.
+    // SAFETY: mapped files are the validation process's anonymous spool and packs, which are complete before they get their name.
     unsafe {
         Mmap::map(file)
     }

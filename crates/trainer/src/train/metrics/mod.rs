@@ -27,7 +27,7 @@ pub enum Scored {
 
 /// Where and when a report was measured.
 #[derive(Debug, Clone, Copy)]
-pub struct Occasion {
+pub struct EvalPoint {
     pub split: Split,
     pub step: u64,
     pub epoch: u32,
@@ -35,10 +35,10 @@ pub struct Occasion {
 
 /// What a report needs besides the scored samples.
 #[derive(Debug)]
-pub struct Known<'a> {
+pub struct ReportContext<'a> {
     /// In label order.
     pub classes: &'a [String],
-    pub reading: &'a Reading,
+    pub reading: &'a OutputDecoding,
     /// The commonest label of the training split.
     pub majority_label: usize,
     /// Mean of the numbers of the training split.
@@ -47,7 +47,7 @@ pub struct Known<'a> {
 
 /// How outputs become answers: fitted on the validation split, never on the test split.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Reading {
+pub enum OutputDecoding {
     /// Softmax of the logits divided by this.
     Temperature(f64),
     /// A label's least probability, for each class.
@@ -74,7 +74,7 @@ impl Scored {
         }
     }
 
-    pub fn report(&self, known: &Known<'_>, occasion: Occasion) -> Report {
+    pub fn report(&self, known: &ReportContext<'_>, occasion: EvalPoint) -> Report {
         let (samples, scores) = match self {
             Self::SingleLabel(scored) => (
                 scored.labels.len(),
@@ -100,9 +100,11 @@ impl Scored {
 }
 
 /// What `reading`'s temperature does to these samples, where it has one.
-pub(super) fn calibration(scored: &SingleLabel, reading: &Reading) -> Option<Calibration> {
+pub(super) fn calibration(scored: &SingleLabel, reading: &OutputDecoding) -> Option<Calibration> {
     match *reading {
-        Reading::Temperature(temperature) => Some(super::calibration::measure(scored, temperature)),
+        OutputDecoding::Temperature(temperature) => {
+            Some(super::calibration::measure(scored, temperature))
+        }
         _ => None,
     }
 }

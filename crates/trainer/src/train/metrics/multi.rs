@@ -1,6 +1,6 @@
 //! Several labels a sample: each by itself, and all together.
 
-use super::{Known, Reading, mean, ranking, share};
+use super::{OutputDecoding, ReportContext, mean, ranking, share};
 use crate::domain::{
     checkpoint::Metrics,
     recipe::Metric,
@@ -57,7 +57,7 @@ impl MultiLabel {
     }
 
     /// For each class the least probability that is a prediction: of the best F1 on these samples, halfway between two
-    /// neighbouring probabilities (or below the lowest); of equals the one nearest to one half, then the lower. One half for
+    /// neighboring probabilities (or below the lowest); of equals the one nearest to one half, then the lower. One half for
     /// a class that no sample has.
     pub fn thresholds(&self) -> Vec<f64> {
         (0..self.classes)
@@ -101,10 +101,10 @@ impl MultiLabel {
         }
     }
 
-    pub(super) fn report(&self, known: &Known<'_>) -> MultiLabelScores {
+    pub(super) fn report(&self, known: &ReportContext<'_>) -> MultiLabelScores {
         let even = vec![EVEN; self.classes];
         let thresholds = match known.reading {
-            Reading::Thresholds(thresholds) => thresholds,
+            OutputDecoding::Thresholds(thresholds) => thresholds,
             _ => &even,
         };
         let counts: Vec<Counts> = (0..self.classes)

@@ -1,6 +1,6 @@
 //! One class a sample.
 
-use super::{Known, calibration, mean, ranking, share};
+use super::{ReportContext, calibration, mean, ranking, share};
 use crate::domain::{
     checkpoint::Metrics,
     limits,
@@ -26,7 +26,7 @@ impl SingleLabel {
         metrics.set(Metric::ValidMacroF1, tally.macro_f1());
     }
 
-    pub(super) fn report(&self, known: &Known<'_>) -> SingleLabelScores {
+    pub(super) fn report(&self, known: &ReportContext<'_>) -> SingleLabelScores {
         let tally = Tally::of(self);
         let samples = self.labels.len() as u64;
         let normalizers = self.normalizers();
@@ -185,19 +185,19 @@ pub fn wilson(hits: u64, trials: u64) -> [f64; 2] {
         return [0.0, 1.0];
     }
     let (n, p) = (trials as f64, hits as f64 / trials as f64);
-    let centre = p + Z * Z / (2.0 * n);
+    let center = p + Z * Z / (2.0 * n);
     let spread = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
     let scale = 1.0 + Z * Z / n;
     [
-        ((centre - spread) / scale).max(0.0),
-        ((centre + spread) / scale).min(1.0),
+        ((center - spread) / scale).max(0.0),
+        ((center + spread) / scale).min(1.0),
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::metrics::Reading;
+    use crate::train::metrics::OutputDecoding;
 
     fn scored() -> SingleLabel {
         // True 0: predicted 0, 0, 1. True 1: predicted 1. Nothing is, or is called, 2.
@@ -230,9 +230,9 @@ mod tests {
     #[test]
     fn a_report_says_null_where_there_is_nothing_to_divide_by() {
         let names = ["a", "b", "c"].map(str::to_owned);
-        let known = Known {
+        let known = ReportContext {
             classes: &names,
-            reading: &Reading::Temperature(2.0),
+            reading: &OutputDecoding::Temperature(2.0),
             majority_label: 1,
             mean: 0.0,
         };

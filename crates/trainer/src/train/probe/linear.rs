@@ -161,10 +161,10 @@ impl Ridge {
     pub fn new(features: &Tensor, values: &Tensor) -> Self {
         let mean = |table: &Tensor| table.mean_dim([0i64].as_slice(), false, Kind::Double);
         let means = (mean(features), mean(values));
-        let centred = features - &means.0;
+        let centered = features - &means.0;
         Self {
-            gram: centred.tr().matmul(&centred),
-            moments: centred.tr().matmul(&(values - &means.1)),
+            gram: centered.tr().matmul(&centered),
+            moments: centered.tr().matmul(&(values - &means.1)),
             means,
         }
     }

@@ -1,4 +1,4 @@
-//! The linear probe: the head that is best on the features of the base model as it is, found by convex optimisation. It
+//! The linear probe: the head that is best on the features of the base model as it is, found by convex optimization. It
 //! is where training starts (LP-FT, Kumar et al. 2022): a head that fits the features keeps the first gradients from
 //! distorting them, and training can only improve on it.
 
@@ -151,7 +151,7 @@ fn best_of_path(
     best.map(|(_, c, linear)| (c, linear))
 }
 
-/// One mean per feature and one deviation for all: C means the same for every trunk, and no feature gains weight.
+/// One mean per feature and one deviation for all: C means the same for every backbone, and no feature gains weight.
 struct Scale {
     /// `[features]`
     mean: Tensor,

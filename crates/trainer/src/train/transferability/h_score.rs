@@ -9,34 +9,34 @@ const MIN_SHRINKAGE: f64 = 1e-9;
 /// Trace of the shrunk covariance's inverse times the covariance of the class means, of features [N, D] f64 and one-hot
 /// labels [N, C]. From 0, where all classes have the same mean; higher is better. At most D, and less than C.
 pub(super) fn score(features: &Tensor, one_hot: &Tensor) -> f64 {
-    let centred = features - features.mean_dim([0i64].as_slice(), true, Kind::Double);
-    let (samples, width) = centred
+    let centered = features - features.mean_dim([0i64].as_slice(), true, Kind::Double);
+    let (samples, width) = centered
         .size2()
         .expect("features are a matrix: this is a bug");
     let wide = samples < width;
     // Of the two Gram matrices the smaller one: their traces, squares and inverses say the same.
     let gram = if wide {
-        centred.matmul(&centred.tr())
+        centered.matmul(&centered.tr())
     } else {
-        centred.tr().matmul(&centred)
+        centered.tr().matmul(&centered)
     };
     let variance = gram.trace().double_value(&[]) / (samples * width) as f64;
     if variance <= 0.0 {
         return 0.0;
     }
-    let shrinkage = shrinkage(&centred, &gram, variance).max(MIN_SHRINKAGE);
+    let shrinkage = shrinkage(&centered, &gram, variance).max(MIN_SHRINKAGE);
     let identity = Tensor::eye(gram.size()[0], (Kind::Double, Device::Cpu));
     let covariance =
         gram * ((1.0 - shrinkage) / samples as f64) + identity * (shrinkage * variance);
-    // Sums of each class's centred features over the root of its size: their squares are the spread of the means.
+    // Sums of each class's centered features over the root of its size: their squares are the spread of the means.
     let share = one_hot
         / one_hot
             .sum_dim_intlist([0i64].as_slice(), true, Kind::Double)
             .sqrt();
-    let between = centred.tr().matmul(&share);
+    let between = centered.tr().matmul(&share);
     // Whichever side: tr(Bᵀ(XᵀX + c)⁻¹B) with B = Xᵀs is tr((X B)ᵀ(XXᵀ + c)⁻¹s).
     let (left, right) = if wide {
-        (centred.matmul(&between), share)
+        (centered.matmul(&between), share)
     } else {
         (between.shallow_clone(), between)
     };
@@ -48,14 +48,14 @@ pub(super) fn score(features: &Tensor, one_hot: &Tensor) -> f64 {
 
 /// Ledoit and Wolf's (2004): the weight of `variance` times the identity beside the sample covariance that is least wrong in
 /// mean square.
-fn shrinkage(centred: &Tensor, gram: &Tensor, variance: f64) -> f64 {
-    let (samples, width) = centred
+fn shrinkage(centered: &Tensor, gram: &Tensor, variance: f64) -> f64 {
+    let (samples, width) = centered
         .size2()
         .expect("features are a matrix: this is a bug");
     let (samples, width) = (samples as f64, width as f64);
     let squared = |tensor: &Tensor| tensor.square().sum(Kind::Double).double_value(&[]);
     let covariance = squared(gram) / samples.powi(2);
-    let lengths = centred
+    let lengths = centered
         .square()
         .sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
     let noise = (squared(&lengths) / samples - covariance) / (samples * width);

@@ -15,7 +15,7 @@ const GUARD: f64 = 1e-5;
 /// Evidence per sample, the mean over classes of one against all others. Higher is better; no upper bound.
 ///
 /// Where N < D, the D - N weights that no sample tells anything about cancel out of the evidence. The authors' fast form
-/// counts them on one side alone, which favours wide features; elsewhere it says the same.
+/// counts them on one side alone, which favors wide features; elsewhere it says the same.
 pub(super) fn score(spectrum: &Spectrum, targets: &Targets) -> f64 {
     let samples = spectrum.samples() as f64;
     let unit = spectrum.squares.sum(Kind::Double) / samples;

@@ -1,4 +1,4 @@
-//! How well a frozen trunk's features fit a task, told without training: scores that rank base models on the same data. They
+//! How well a frozen backbone's features fit a task, told without training: scores that rank base models on the same data. They
 //! are no forecast of an accuracy after training.
 //!
 //! LEEP and NCE, which ask the head of the source task, are not here: an import keeps no head.
@@ -7,8 +7,8 @@
 mod h_score;
 /// Evidence.
 mod log_me;
-/// Nearest neighbours.
-mod neighbours;
+/// Nearest neighbors.
+mod neighbors;
 /// Ridge regression, leaving one out.
 mod ridge;
 /// What the others share.
@@ -28,8 +28,8 @@ use crate::{
     domain::{limits, report::Transferability},
 };
 
-/// Neighbours that vote.
-const NEIGHBOURS: usize = 5;
+/// Neighbors that vote.
+const NEIGHBORS: usize = 5;
 
 /// Scores the features of training samples: of all, or of as many as `limits::TRANSFERABILITY_SAMPLES` allows. These are the
 /// same for all jobs on the same data, whatever their seeds, so that scores can be compared. No other split is looked at.
@@ -93,7 +93,7 @@ fn of_features(features: &Tensor, labels: &[usize]) -> Option<Transferability> {
     Some(Transferability {
         samples: samples as u64,
         features: width as u64,
-        knn_accuracy: neighbours::accuracy(&features, labels, NEIGHBOURS),
+        knn_accuracy: neighbors::accuracy(&features, labels, NEIGHBORS),
         ridge_accuracy,
         ridge_standard_error: (ridge_accuracy * (1.0 - ridge_accuracy) / samples as f64).sqrt(),
         log_me: log_me::score(&spectrum, &targets),

@@ -45,12 +45,12 @@ fn golden_g1_log_me_of_iris() {
 
 /// Published by transformer-ranker, whose features are rounded to f32.
 #[test]
-fn golden_g2_h_score_and_neighbours_of_iris() {
+fn golden_g2_h_score_and_neighbors_of_iris() {
     let (features, labels) = plain(iris());
     let rounded = features.to_kind(Kind::Float).to_kind(Kind::Double);
     near(h_score(&rounded, &labels), 1.177_842_480_4, 1e-10);
     for (k, accuracy) in [(1, 0.96), (3, 0.96), (5, 0.9667), (13, 0.9667)] {
-        near(neighbours::accuracy(&rounded, &labels, k), accuracy, 1e-4);
+        near(neighbors::accuracy(&rounded, &labels, k), accuracy, 1e-4);
     }
 }
 
@@ -61,7 +61,7 @@ fn golden_g3_all_scores_of_digits() {
     near(log_me(&features, &labels), 0.270_277, 1e-6);
     near(h_score(&features, &labels), 5.851_433, 1e-6);
     for (k, accuracy) in [(1, 0.9883), (3, 0.9889), (5, 0.9878), (13, 0.9844)] {
-        near(neighbours::accuracy(&features, &labels, k), accuracy, 1e-4);
+        near(neighbors::accuracy(&features, &labels, k), accuracy, 1e-4);
     }
     // More features than samples: LogME from the samples' products, the H-score through a smaller inverse.
     let (features, labels) = first_digits(40);
@@ -99,13 +99,13 @@ fn fitted_without(
         let mean = tensor.mean_dim([0i64].as_slice(), true, Kind::Double);
         if intercept { mean } else { mean.zeros_like() }
     };
-    let (centre, level) = (mean(&rows), mean(&labels));
-    let rows = rows - &centre;
+    let (center, level) = (mean(&rows), mean(&labels));
+    let rows = rows - &center;
     let width = rows.size()[1];
     let normal =
         rows.tr().matmul(&rows) + Tensor::eye(width, (Kind::Double, Device::Cpu)) * penalty;
     let weight = Tensor::linalg_solve(&normal, &rows.tr().matmul(&(labels - &level)), true);
-    (features.narrow(0, out, 1) - centre).matmul(&weight) + level
+    (features.narrow(0, out, 1) - center).matmul(&weight) + level
 }
 
 /// Recorded with numpy: 0.946 leaving one out, 713 of the 797 test rows.
@@ -260,11 +260,11 @@ fn features_that_say_nothing_have_scores_too() {
 fn equally_near_and_equally_common_end_the_same_way_always() {
     let points = Tensor::from_slice(&[0.0, 1.0, -1.0, 2.0, 5.0]).view([5, 1]);
     // The nearest others of the first: the second and the third.
-    assert_eq!(neighbours::accuracy(&points, &[7, 7, 3, 9, 9], 1), 0.6);
-    // With two neighbours, one each of 3 and 7: the lower class.
-    assert_eq!(neighbours::accuracy(&points, &[7, 7, 3, 9, 9], 2), 0.2);
-    // More neighbours than there are.
-    assert_eq!(neighbours::accuracy(&points, &[1, 1, 1, 1, 0], 50), 0.8);
+    assert_eq!(neighbors::accuracy(&points, &[7, 7, 3, 9, 9], 1), 0.6);
+    // With two neighbors, one each of 3 and 7: the lower class.
+    assert_eq!(neighbors::accuracy(&points, &[7, 7, 3, 9, 9], 2), 0.2);
+    // More neighbors than there are.
+    assert_eq!(neighbors::accuracy(&points, &[1, 1, 1, 1, 0], 50), 0.8);
 }
 
 /// Digits with a split each, and a class that is rare.

@@ -1,4 +1,4 @@
-//! The ledger: what the finished network says of each sample, one line each, so that people find wrong labels, odd samples
+//! The sample report: what the finished network says of each sample, one line each, so that people find wrong labels, odd samples
 //! and leaks between splits.
 
 use std::{
@@ -14,20 +14,20 @@ use super::{
     error::TrainError,
     evaluation,
     inputs::{Features, Inputs},
-    metrics::{MultiLabel, Reading, Regression, Scored, SingleLabel, single::argmax},
+    metrics::{MultiLabel, OutputDecoding, Regression, Scored, SingleLabel, single::argmax},
     network::Network,
     protocol::Stop,
     samples::Samples,
 };
 use crate::domain::{
     file::Split,
-    ledger::{Answer, SAMPLES, SampleRecord},
     limits,
     recipe::Recipe,
+    sample_report::{Answer, SAMPLES, SampleRecord},
 };
 
 /// Cosine of two samples' features, less the mean features of those it is compared with, from which on they count as nearly the same.
-/// Measured on clip art: a copy at four fifths of its size, as JPEG, has 0.99 and more, different pictures seldom 0.9.
+/// Measured on clip art: a copy at four fifths of its size, as JPEG, has 0.99 and more, different images seldom 0.9.
 const NEARLY_SAME: f64 = 0.97;
 /// Rows that are compared with all others together.
 const ROWS: i64 = 512;
@@ -51,7 +51,7 @@ pub fn write(
     folder: &Path,
     (samples, recipe): (&Samples, &Recipe),
     (network, inputs): (&Network, &Inputs),
-    (reading, originals): (&Reading, &HashMap<usize, usize>),
+    (reading, originals): (&OutputDecoding, &HashMap<usize, usize>),
     stop: &Stop,
 ) -> Result<Option<()>, TrainError> {
     let failed = || format!("cannot write {SAMPLES}");
@@ -99,9 +99,9 @@ fn logits(network: &Network, features: &Tensor) -> Result<Vec<f32>, TrainError> 
     Ok(Vec::<f32>::try_from(&all.view(-1))?)
 }
 
-/// What is in the ledger, in the order of its splits: the samples that measured the model have precedence under the limit.
+/// What is in the sample report, in the order of its splits: the samples that measured the model have precedence under the limit.
 fn members(samples: &Samples) -> Vec<(Split, &[usize])> {
-    let mut left = limits::LEDGER_SAMPLES;
+    let mut left = limits::SAMPLE_REPORT_ROWS;
     let splits = [
         (Split::Test, &samples.test),
         (Split::Validation, &samples.validation),
@@ -119,8 +119,8 @@ fn members(samples: &Samples) -> Vec<(Split, &[usize])> {
     chosen
 }
 
-/// For samples of the ledger that are nearly the same as one of an earlier split, that one. By the features at the `start`: a
-/// trunk that was trained makes all samples of a class alike.
+/// For samples of the sample report that are nearly the same as one of an earlier split, that one. By the features at the `start`: a
+/// backbone that was trained makes all samples of a class alike.
 ///
 /// # Errors
 /// `Torch`, `OutOfMemory`.
@@ -143,9 +143,9 @@ pub fn originals(samples: &Samples, start: &Features) -> Result<HashMap<usize, u
 fn near_duplicates(features: &Tensor, others: &Tensor) -> Result<Vec<Option<usize>>, TrainError> {
     let mean = others.mean_dim(&[0i64][..], true, Kind::Float);
     let directions = |rows: &Tensor| {
-        let centred = rows - &mean;
-        let length = centred.norm_scalaropt_dim(2, &[1i64][..], true);
-        centred / length.clamp_min(1e-12)
+        let centered = rows - &mean;
+        let length = centered.norm_scalaropt_dim(2, &[1i64][..], true);
+        centered / length.clamp_min(1e-12)
     };
     let others = directions(others).tr();
     let mut found = Vec::new();
@@ -161,11 +161,11 @@ fn near_duplicates(features: &Tensor, others: &Tensor) -> Result<Vec<Option<usiz
     Ok(found)
 }
 
-fn opinions(scored: &Scored, reading: &Reading, classes: &[String]) -> Vec<Opinion> {
+fn opinions(scored: &Scored, reading: &OutputDecoding, classes: &[String]) -> Vec<Opinion> {
     match scored {
         Scored::SingleLabel(scored) => {
             let temperature = match reading {
-                Reading::Temperature(temperature) => *temperature,
+                OutputDecoding::Temperature(temperature) => *temperature,
                 _ => 1.0,
             };
             of_single(scored, temperature, classes)
@@ -173,7 +173,7 @@ fn opinions(scored: &Scored, reading: &Reading, classes: &[String]) -> Vec<Opini
         Scored::MultiLabel(scored) => {
             let even = vec![0.5; scored.classes];
             let thresholds = match reading {
-                Reading::Thresholds(thresholds) => thresholds,
+                OutputDecoding::Thresholds(thresholds) => thresholds,
                 _ => &even,
             };
             of_multi(scored, thresholds, classes)

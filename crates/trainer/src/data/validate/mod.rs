@@ -19,7 +19,7 @@ use super::{
 use crate::domain::{
     file::FileReport,
     problem::Problem,
-    progress::{Failure, Inspected},
+    progress::{Failure, Validated},
     work::DatasetLimits,
 };
 
@@ -29,20 +29,20 @@ pub const REPORT: &str = "report.json";
 pub const PACK: &str = "pack.safetensors";
 
 /// Validates the archive `input` on `threads` threads and writes `report.json` (always) and `pack.safetensors` (when
-/// accepted) into `folder`. Never panics on what the archive holds; a full disk or the like is `Inspected::Failed`.
-pub fn run(input: &Path, limits: &DatasetLimits, threads: usize, folder: &Path) -> Inspected {
-    let outcome = inspect(input, limits, threads, folder).and_then(|report| {
+/// accepted) into `folder`. Never panics on what the archive holds; a full disk or the like is `Validated::Failed`.
+pub fn run(input: &Path, limits: &DatasetLimits, threads: usize, folder: &Path) -> Validated {
+    let outcome = validate(input, limits, threads, folder).and_then(|report| {
         write_report(folder, &report)?;
         Ok(report)
     });
     match outcome {
-        Ok(FileReport { errors, .. }) if errors.is_empty() => Inspected::Accepted,
-        Ok(FileReport { errors, .. }) => Inspected::Refused { problems: errors },
-        Err(error) => Inspected::Failed(failure(&error)),
+        Ok(FileReport { errors, .. }) if errors.is_empty() => Validated::Accepted,
+        Ok(FileReport { errors, .. }) => Validated::Refused { problems: errors },
+        Err(error) => Validated::Failed(failure(&error)),
     }
 }
 
-fn inspect(
+fn validate(
     input: &Path,
     limits: &DatasetLimits,
     threads: usize,

@@ -1,11 +1,11 @@
-//! The ledger: what a finished model says of each sample, so that people find wrong labels and leaks.
+//! The sample report: what a finished model says of each sample, so that people find wrong labels and leaks.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::file::Split;
 
-/// The ledger's file in the job folder: one `SampleRecord` a line.
+/// The sample report's file in the job folder: one `SampleRecord` a line.
 pub const SAMPLES: &str = "samples.jsonl";
 
 /// What a sample is, or is taken for.

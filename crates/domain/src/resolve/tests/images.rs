@@ -1,9 +1,9 @@
-//! How pictures are altered.
+//! How images are altered.
 
 use super::*;
 
 #[test]
-fn pictures_are_altered_where_the_trunk_trains() {
+fn images_are_altered_where_the_backbone_trains() {
     let asked = |transfer: serde_json::Value, samples: u64| {
         let data = dataset(&["a", "b"], samples / 2, 10);
         resolve(&request(transfer), base(&layers()), &data, None, 7)
@@ -28,7 +28,7 @@ fn pictures_are_altered_where_the_trunk_trains() {
 }
 
 #[test]
-fn a_frozen_trunk_sees_several_views_or_none() {
+fn a_frozen_backbone_sees_several_views_or_none() {
     let data = dataset(&["a", "b"], 40, 10);
     let asked = |freeze: serde_json::Value, augmentation: serde_json::Value| {
         let transfer = json!({"freeze": freeze, "augmentation": augmentation, "hyperparameters": {"n_epochs": 6}});
@@ -71,7 +71,7 @@ fn a_frozen_trunk_sees_several_views_or_none() {
 }
 
 #[test]
-fn grey_pictures_have_no_colour_to_move() {
+fn gray_images_have_no_color_to_move() {
     let data = dataset(&["a", "b"], 40, 10);
     let asked = |channels: u32, jitter: serde_json::Value| {
         let mut layers = layers();
@@ -82,15 +82,12 @@ fn grey_pictures_have_no_colour_to_move() {
         let paths = problems.into_iter().map(|one| (one.path, one.code));
         paths.collect::<Vec<_>>()
     };
-    let colours = json!({"brightness": 0.2, "saturation": 0.2, "hue": 0.1});
+    let colors = json!({"brightness": 0.2, "saturation": 0.2, "hue": 0.1});
     let path = |option| format!("method.transfer.augmentation.color_jitter.{option}");
     let refused = |option| (path(option), CONTRADICTION.to_owned());
-    assert_eq!(
-        asked(1, colours.clone()),
-        ["saturation", "hue"].map(refused)
-    );
+    assert_eq!(asked(1, colors.clone()), ["saturation", "hue"].map(refused));
     assert_eq!(asked(1, json!({"brightness": 0.2, "hue": 0.0})), []);
     for channels in [3, 4] {
-        assert_eq!(asked(channels, colours.clone()), []);
+        assert_eq!(asked(channels, colors.clone()), []);
     }
 }

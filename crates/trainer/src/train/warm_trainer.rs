@@ -1,4 +1,4 @@
-//! A warm spare: a trainer that has loaded everything slow and waits to be told what to do, so that a job starts at once.
+//! A warm warm trainer: a trainer that has loaded everything slow and waits to be told what to do, so that a job starts at once.
 
 use std::io::BufRead;
 
@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 use super::{device, error::TrainError};
 use crate::domain::work::Assignment;
 
-/// Makes libtorch do what it does once a process (load CUDA's half, initialise oneDNN, start its threads) by computing
+/// Makes libtorch do what it does once a process (load CUDA's half, initialize oneDNN, start its threads) by computing
 /// something whose result is known. Answers the device's name.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use crate::{
     domain::work::SelfTested,
 };
 
-pub(super) struct Spare {
+pub(super) struct WarmTrainer {
     trainer_exe: PathBuf,
     /// As `WorkArgs::device`.
     device: String,
@@ -26,7 +26,7 @@ struct Idle {
     proven: Option<String>,
 }
 
-impl Spare {
+impl WarmTrainer {
     pub(super) fn new(trainer_exe: PathBuf, device: &str, patience: Duration) -> Self {
         Self {
             trainer_exe,
@@ -77,7 +77,7 @@ impl Spare {
 
     async fn start(&self, idle: &mut Option<Idle>) -> io::Result<()> {
         if idle.is_none() {
-            let arguments = ["spare", "--device", &self.device].map(OsStr::new);
+            let arguments = ["warm-trainer", "--device", &self.device].map(OsStr::new);
             let (child, output) = Child::spawn(&self.trainer_exe, &arguments).await?;
             *idle = Some(Idle {
                 child,

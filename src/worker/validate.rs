@@ -1,4 +1,4 @@
-//! The inspection slot: validates data sets and imports base models, each in a child, under a lease of its own; and
+//! The validation slot: validates data sets and imports base models, each in a child, under a lease of its own; and
 //! settles the jobs that waited for a data set.
 
 use std::{ffi::OsStr, path::Path, sync::Arc, time::Duration};
@@ -21,25 +21,25 @@ use crate::{
     domain::{
         file::FileReport,
         problem::Problem,
-        progress::{Failure, Inspected},
+        progress::{Failure, Validated},
         resolve::{self, Start},
-        work::{Imported, InspectPlan},
+        work::{Imported, ValidatePlan},
     },
     objects::ObjectError,
 };
 
 /// Jobs settled in one look.
 const SETTLED_AT_ONCE: u32 = 100;
-/// Bytes an inspector gets through in a second, at the least; it has `stall_ms` besides.
+/// Bytes a validation process gets through in a second, at the least; it has `stall_ms` besides.
 const BYTES_PER_SECOND: u64 = 128 << 10;
 /// Time before the next try after the disk was full.
 const AFTER_FULL: Duration = Duration::from_secs(5);
-/// Time before the next try after an inspector crashed.
+/// Time before the next try after a validation process crashed.
 const AFTER_CRASH: Duration = Duration::from_secs(1);
 /// Bytes of a report or of `imported.json`.
 const JSON_BYTES: u64 = 64 << 20;
 
-/// How an inspection ended that its lease outlived.
+/// How a validation ended that its lease outlived.
 enum Ended {
     /// It is written down.
     Settled,
@@ -51,23 +51,23 @@ enum Ended {
     Stopped,
 }
 
-/// Inspects until `shutdown`, one thing after the other.
+/// Validates until `shutdown`, one thing after the other.
 pub(super) async fn run(worker: Arc<Worker>, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         match round(&worker, &shutdown).await {
             Ok(true) => continue,
             Ok(false) => {}
-            Err(error) => tracing::warn!("cannot inspect: {error:#}"),
+            Err(error) => tracing::warn!("cannot validate: {error:#}"),
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = worker.wakes.inspections.notified() => {}
+            () = worker.wakes.validations.notified() => {}
             () = tokio::time::sleep(worker.poll_with_jitter()) => {}
         }
     }
 }
 
-/// Settles, then inspects one thing; whether there was one.
+/// Settles, then validates one thing; whether there was one.
 async fn round(worker: &Worker, shutdown: &CancellationToken) -> sqlx::Result<bool> {
     settle(worker).await?;
     let ttl = worker.args.timing.lease();
@@ -161,7 +161,7 @@ async fn validate(
     lease.end();
     if matches!(ended, Ended::Settled) {
         // Jobs may wait for it.
-        worker.wakes.inspections.notify_one();
+        worker.wakes.validations.notify_one();
         return;
     }
     let (crashed, pause) = ended.cost(&format!("file {}", file.id));
@@ -190,16 +190,16 @@ impl Ended {
         }
     }
 
-    /// Whether an inspection of `what` that is not settled counts as a crash, and the time before the next one here.
+    /// Whether a validation of `what` that is not settled counts as a crash, and the time before the next one here.
     fn cost(&self, what: &str) -> (bool, Duration) {
         match self {
             Self::Settled | Self::Stopped => (false, Duration::ZERO),
             Self::Crashed(how) => {
-                tracing::warn!("the inspection of {what} crashed: {how}");
+                tracing::warn!("the validation of {what} crashed: {how}");
                 (true, AFTER_CRASH)
             }
             Self::Full(how) => {
-                tracing::warn!("no room to inspect {what}, will try again: {how}");
+                tracing::warn!("no room to validate {what}, will try again: {how}");
                 (false, AFTER_FULL)
             }
         }
@@ -221,17 +221,17 @@ async fn validate_held(
         .objects
         .fetch(&format!("files/{hex}/content"), &input)
         .await?;
-    let plan = InspectPlan::Dataset {
+    let plan = ValidatePlan::Dataset {
         input,
         limits: worker.args.data.dataset(),
         threads: worker.threads,
     };
-    let said = match inspect(worker, folder.path(), &plan, file.bytes, shutdown).await? {
+    let said = match run_child(worker, folder.path(), &plan, file.bytes, shutdown).await? {
         Ok(said) => said,
         Err(ended) => return Ok(ended),
     };
     match said {
-        Inspected::Accepted => {
+        Validated::Accepted => {
             let report: FileReport = read_json(folder.path(), "report.json").await?;
             let pack = plain_file(folder.path(), "pack.safetensors")?;
             let stored = worker
@@ -251,11 +251,11 @@ async fn validate_held(
             };
             settled(persist("accept a data set", write).await?)
         }
-        Inspected::Refused { problems } => {
+        Validated::Refused { problems } => {
             refuse_reported(worker, file, folder.path(), problems, lease).await
         }
-        Inspected::Failed(failure) if failure.retryable => Ok(Ended::of_failure(failure)),
-        Inspected::Failed(failure) => {
+        Validated::Failed(failure) if failure.retryable => Ok(Ended::of_failure(failure)),
+        Validated::Failed(failure) => {
             refuse(worker, file, vec![problem_of("file", failure)], lease).await
         }
     }
@@ -278,7 +278,7 @@ fn problem_of(path: &str, failure: Failure) -> Problem {
     }
 }
 
-/// Refuses with the inspector's own report, where it left one.
+/// Refuses with the validation process's own report, where it left one.
 async fn refuse_reported(
     worker: &Worker,
     file: &ClaimedFile,
@@ -373,18 +373,18 @@ async fn import_held(
     let key = format!("files/{hex}/content");
     worker.objects.fetch(&key, &input).await?;
     let bytes = worker.objects.size(&key).await?;
-    let plan = InspectPlan::Weights {
+    let plan = ValidatePlan::Weights {
         input,
         architecture: import.architecture.clone(),
         max_bytes: worker.args.data.max_weights_bytes,
         preprocessing: import.preprocessing.clone(),
     };
-    let said = match inspect(worker, folder.path(), &plan, bytes, shutdown).await? {
+    let said = match run_child(worker, folder.path(), &plan, bytes, shutdown).await? {
         Ok(said) => said,
         Err(ended) => return Ok(ended),
     };
     let problems = match said {
-        Inspected::Accepted => match keep_weights(worker, folder.path()).await {
+        Validated::Accepted => match keep_weights(worker, folder.path()).await {
             Ok((imported, sha256)) => {
                 lease.end();
                 let write = || db::models::accept_import(&worker.pool, import, &imported, &sha256);
@@ -396,11 +396,11 @@ async fn import_held(
             }
             Err(fault) => return Err(fault),
         },
-        Inspected::Refused { problems } => problems,
-        Inspected::Failed(failure) if failure.retryable => {
+        Validated::Refused { problems } => problems,
+        Validated::Failed(failure) if failure.retryable => {
             return Ok(Ended::of_failure(failure));
         }
-        Inspected::Failed(failure) => vec![problem_of("weights.file", failure)],
+        Validated::Failed(failure) => vec![problem_of("weights.file", failure)],
     };
     lease.end();
     let write = || db::models::refuse_import(&worker.pool, import, &problems);
@@ -424,34 +424,34 @@ async fn keep_weights(worker: &Worker, folder: &Path) -> Result<(Imported, Strin
     Ok((imported, sha256))
 }
 
-/// Runs an inspector on a folder. The inner error: it ended without a word, was too slow, or this worker stops.
-async fn inspect(
+/// Runs a validation process on a folder. The inner error: it ended without a word, was too slow, or this worker stops.
+async fn run_child(
     worker: &Worker,
     folder: &Path,
-    plan: &InspectPlan,
+    plan: &ValidatePlan,
     bytes: u64,
     shutdown: &CancellationToken,
-) -> Result<Result<Inspected, Ended>, Fault> {
+) -> Result<Result<Validated, Ended>, Fault> {
     write_plan(folder, plan).await?;
     let (mut child, mut output) = Child::spawn(
         &worker.trainer_exe,
-        &[OsStr::new("inspect"), folder.as_os_str()],
+        &[OsStr::new("validate"), folder.as_os_str()],
     )
     .await?;
     let patience = worker.args.timing.stall() + Duration::from_secs(bytes / BYTES_PER_SECOND);
     let said = tokio::select! {
         () = shutdown.cancelled() => Err(Ended::Stopped),
         () = tokio::time::sleep(patience) => {
-            Err(Ended::Crashed(format!("the inspector took longer than {} seconds", patience.as_secs())))
+            Err(Ended::Crashed(format!("the validation process took longer than {} seconds", patience.as_secs())))
         }
-        said = output.receive::<Inspected>() => match said? {
+        said = output.receive::<Validated>() => match said? {
             Some(said) => Ok(said),
             None => {
                 let how = match child.wait().await? {
                     Exit::Crashed(how) => how,
                     _ => "ended without a word".to_owned(),
                 };
-                Err(Ended::Crashed(format!("the inspector {how}: {}", child.log_tail())))
+                Err(Ended::Crashed(format!("the validation process {how}: {}", child.log_tail())))
             }
         },
     };

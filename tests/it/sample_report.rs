@@ -1,4 +1,4 @@
-//! The ledger of samples: a wrong label and a copy across splits are found, and a page follows the other.
+//! The sample report of samples: a wrong label and a copy across splits are found, and a page follows the other.
 
 use std::io::Cursor;
 
@@ -109,7 +109,7 @@ async fn a_wrong_label_and_a_copy_across_splits_are_found() {
         .find(|one| one["path"] == "val/animals/copy.jpg");
     assert_eq!(copy.unwrap()["near_duplicate_of"], "train/animals/0.png");
 
-    // A trunk that was trained finds all animals alike; likeness is that of the pictures as they were.
+    // A backbone that was trained finds all animals alike; likeness is that of the images as they were.
     let transfer = json!({"freeze": "none", "hyperparameters": {"n_epochs": 4}});
     let trained = service.job(&file, &transfer).await;
     let trained = service.ended(&trained).await;
@@ -142,7 +142,7 @@ async fn a_wrong_label_and_a_copy_across_splits_are_found() {
     samples.sort_unstable();
     assert!(samples.into_iter().eq(0..55));
 
-    // The ledger and the report are of one mind.
+    // The sample report and the report are of one mind.
     let report = service.part(&job, "/report").await;
     let validated: Vec<&Value> = all
         .iter()

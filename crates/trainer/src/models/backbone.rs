@@ -1,4 +1,4 @@
-//! A trunk is a list of stages, a stage a list of blocks, a block a list of operations with or without a shortcut around
+//! A backbone is a list of stages, a stage a list of blocks, a block a list of operations with or without a shortcut around
 //! them. All image networks here are such lists: one `forward`, one walk over the tensors and one folding of BatchNorm
 //! serve every architecture.
 
@@ -8,12 +8,12 @@ use super::ops::{Activation, Norm, Op, Pass};
 
 /// A network without its last layer: images in, features out.
 #[derive(Debug)]
-pub struct Trunk {
+pub struct Backbone {
     /// In forward order.
     pub stages: Vec<Stage>,
 }
 
-/// A named part of a trunk; `freeze` and `cut` name it.
+/// A named part of a backbone; `freeze` and `cut` name it.
 #[derive(Debug)]
 pub struct Stage {
     pub name: String,
@@ -33,9 +33,9 @@ pub struct Block {
     pub activation: Activation,
 }
 
-/// One tensor of a trunk, with its place. `tensor` shares storage with the trunk.
+/// One tensor of a backbone, with its place. `tensor` shares storage with the backbone.
 #[derive(Debug)]
-pub struct TrunkTensor {
+pub struct BackboneTensor {
     /// As in timm's state dict.
     pub name: String,
     pub tensor: Tensor,
@@ -45,7 +45,7 @@ pub struct TrunkTensor {
     pub block: String,
 }
 
-impl Trunk {
+impl Backbone {
     /// The pooled features [N, feature_dim], f32, of `x`, in whose numbers all stages compute, and which is what enters stage `from_stage`: images [N, C, H, W] for 0,
     /// or what `forward_until` returned for that stage.
     ///
@@ -81,14 +81,14 @@ impl Trunk {
     }
 
     /// Every parameter and running statistic, in forward order (timm's order).
-    pub fn tensors(&self) -> Vec<TrunkTensor> {
+    pub fn tensors(&self) -> Vec<BackboneTensor> {
         let mut all = Vec::new();
         for stage in &self.stages {
             for block in &stage.blocks {
                 let start = all.len();
                 for op in block.body.iter().chain(block.shortcut.iter().flatten()) {
                     op.visit(&mut |name, tensor, trainable| {
-                        all.push(TrunkTensor {
+                        all.push(BackboneTensor {
                             name,
                             tensor: tensor.shallow_clone(),
                             trainable,
@@ -98,7 +98,7 @@ impl Trunk {
                     });
                 }
                 // PyTorch lists a module's own parameters (ConvNeXt's `gamma`) before those of its parts.
-                all[start..].sort_by_key(|entry: &TrunkTensor| {
+                all[start..].sort_by_key(|entry: &BackboneTensor| {
                     entry.name.rsplit_once('.').map(|(module, _)| module)
                         != Some(block.name.as_str())
                 });

@@ -1,13 +1,13 @@
-//! Colours that move, by the formulas that torchvision has for 8-bit tensors: results are cut off below the point.
+//! Colors that move, by the formulas that torchvision has for 8-bit tensors: results are cut off below the point.
 
 use super::super::random::Random;
 use crate::domain::augmentation::ColorJitter;
 
-/// Red, green and blue in grey, as torchvision's `rgb_to_grayscale` (ITU-R 601).
-const GREY: [f32; 3] = [0.2989, 0.587, 0.114];
+/// Red, green and blue in gray, as torchvision's `rgb_to_grayscale` (ITU-R 601).
+const GRAY: [f32; 3] = [0.2989, 0.587, 0.114];
 
 /// Red, green and blue; what comes after is alpha.
-pub(super) const COLOURS: usize = 3;
+pub(super) const COLORS: usize = 3;
 
 /// torchvision's `ColorJitter`: the four in a random order.
 pub(super) fn jitter<const C: usize>(
@@ -33,30 +33,30 @@ pub(super) fn brighten<const C: usize>(pixels: &mut [[u8; C]], factor: f64) {
     look_up(pixels, |value| (factor * f64::from(value)) as u8);
 }
 
-/// `factor` times as far from the mean grey.
+/// `factor` times as far from the mean gray.
 pub(super) fn contrast<const C: usize>(pixels: &mut [[u8; C]], factor: f64) {
-    let sum: u64 = pixels.iter().map(|pixel| u64::from(grey(pixel))).sum();
+    let sum: u64 = pixels.iter().map(|pixel| u64::from(gray(pixel))).sum();
     let mean = sum as f64 / pixels.len() as f64;
     look_up(pixels, |value| {
         (factor * f64::from(value) + (1.0 - factor) * mean) as u8
     });
 }
 
-/// `factor` times as far from the pixel's own grey.
+/// `factor` times as far from the pixel's own gray.
 pub(super) fn saturate<const C: usize>(pixels: &mut [[u8; C]], factor: f64) {
     let factor = factor as f32;
-    if C < COLOURS {
+    if C < COLORS {
         return;
     }
     for pixel in pixels {
-        let rest = (1.0 - factor) * f32::from(grey(pixel));
-        for value in colours(pixel) {
+        let rest = (1.0 - factor) * f32::from(gray(pixel));
+        for value in colors(pixel) {
             *value = (factor * f32::from(*value) + rest) as u8;
         }
     }
 }
 
-/// Turns the hue by `turns` of the colour wheel, at most half of one, by way of HSV (Smith 1978).
+/// Turns the hue by `turns` of the color wheel, at most half of one, by way of HSV (Smith 1978).
 pub(super) fn turn<const C: usize>(pixels: &mut [[u8; C]], turns: f64) {
     // Half a turn at most: one wrap brings any angle back.
     let wrapped = |sixths: f32| {
@@ -65,7 +65,7 @@ pub(super) fn turn<const C: usize>(pixels: &mut [[u8; C]], turns: f64) {
     };
     let turned = 6.0 * turns as f32;
     for pixel in pixels {
-        let Some(pixel) = pixel.first_chunk_mut::<COLOURS>() else {
+        let Some(pixel) = pixel.first_chunk_mut::<COLORS>() else {
             return;
         };
         let [red, green, blue] = pixel.map(f32::from);
@@ -91,27 +91,27 @@ pub(super) fn turn<const C: usize>(pixels: &mut [[u8; C]], turns: f64) {
     }
 }
 
-/// Each colour's value by a function of it alone.
+/// Each color's value by a function of it alone.
 pub(super) fn look_up<const C: usize>(pixels: &mut [[u8; C]], of: impl Fn(u8) -> u8) {
     let table: [u8; 256] = std::array::from_fn(|value| of(value as u8));
     for pixel in pixels {
-        for value in colours(pixel) {
+        for value in colors(pixel) {
             *value = table[usize::from(*value)];
         }
     }
 }
 
 /// The channels of a pixel that are no alpha.
-pub(super) fn colours<const C: usize>(pixel: &mut [u8; C]) -> &mut [u8] {
-    &mut pixel[..C.min(COLOURS)]
+pub(super) fn colors<const C: usize>(pixel: &mut [u8; C]) -> &mut [u8] {
+    &mut pixel[..C.min(COLORS)]
 }
 
-fn grey<const C: usize>(pixel: &[u8; C]) -> u8 {
-    let Some(pixel) = pixel.first_chunk::<COLOURS>() else {
+fn gray<const C: usize>(pixel: &[u8; C]) -> u8 {
+    let Some(pixel) = pixel.first_chunk::<COLORS>() else {
         return pixel[0];
     };
     let [red, green, blue] = pixel.map(f32::from);
-    (GREY[0] * red + GREY[1] * green + GREY[2] * blue) as u8
+    (GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue) as u8
 }
 
 #[cfg(test)]
@@ -132,7 +132,7 @@ mod tests {
             changed(&pixels, |pixels| brighten(pixels, 1.5)),
             [[15, 150, 255], [255, 1, 0]]
         );
-        // Greys 84 (84.489) and 76 (76.8065): the mean is 80.
+        // Grays 84 (84.489) and 76 (76.8065): the mean is 80.
         assert_eq!(
             changed(&pixels, |pixels| contrast(pixels, 0.5)),
             [[45, 90, 140], [167, 40, 40]]
@@ -151,7 +151,7 @@ mod tests {
         );
     }
 
-    /// Known colours on the wheel, a sixth apart: red, yellow, green, cyan, blue, magenta.
+    /// ReportContext colors on the wheel, a sixth apart: red, yellow, green, cyan, blue, magenta.
     #[test]
     fn hues_turn_around_the_wheel() {
         let wheel = [
@@ -172,7 +172,7 @@ mod tests {
             back,
             [wheel[3], wheel[4], wheel[5], wheel[0], wheel[1], wheel[2]]
         );
-        // HSV (30 degrees, 0.5, 200) to (90 degrees, 0.5, 200), and a grey, which has no hue.
+        // HSV (30 degrees, 0.5, 200) to (90 degrees, 0.5, 200), and a gray, which has no hue.
         let pale = changed(&[[200, 150, 100], [7; 3]], |pixels| turn(pixels, 1.0 / 6.0));
         assert_eq!(pale, [[150, 200, 100], [7; 3]]);
         let some: Vec<[u8; 3]> = (0..=255).map(|i| [i, 255 - i, i / 2]).collect();

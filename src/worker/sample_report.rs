@@ -1,4 +1,4 @@
-//! The ledger of a finished job folder, from lines to rows.
+//! The sample report of a finished job folder, from lines to rows.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use crate::db::persist::persist;
 use crate::{
     db::{self, queue::Claimed},
     domain::{
-        ledger::{SAMPLES, SampleRecord},
         limits,
+        sample_report::{SAMPLES, SampleRecord},
     },
     objects::ObjectError,
 };
@@ -23,7 +23,7 @@ const LINE_BYTES: u64 = 16 << 20;
 /// Writes down what the model says of each sample.
 ///
 /// # Errors
-/// `Lost`; a file that is not a ledger.
+/// `Lost`; a file that is not a sample report.
 pub(super) async fn keep(
     worker: &Worker,
     claimed: &Claimed,
@@ -53,14 +53,14 @@ pub(super) async fn keep(
             return Ok(());
         }
         written += records.len();
-        if written > limits::LEDGER_SAMPLES {
+        if written > limits::SAMPLE_REPORT_ROWS {
             return Err(Fault::damaged(format!(
                 "`{SAMPLES}` has more than {} samples",
-                limits::LEDGER_SAMPLES
+                limits::SAMPLE_REPORT_ROWS
             )));
         }
         let write = || db::samples::write(&worker.pool, claimed.job, claimed.token, &records);
-        if !persist("write the ledger", write).await? {
+        if !persist("write the sample report", write).await? {
             return Err(Fault::Lost);
         }
     }

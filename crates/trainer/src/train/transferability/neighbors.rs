@@ -1,4 +1,4 @@
-//! Nearest neighbours: the classifier with nothing to fit.
+//! Nearest neighbors: the classifier with nothing to fit.
 
 use tch::{Kind, Tensor};
 
