@@ -15,6 +15,7 @@ use sqlx::{
 };
 
 pub mod attempts;
+pub mod changes;
 pub mod checkpoints;
 pub mod controls;
 pub mod events;

@@ -10,16 +10,6 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    AppState,
-    auth::Tenant,
-    download::Download,
-    error::ApiError,
-    extract::{Id, Params},
-    list::{Deleted, List, Order, page},
-    multipart,
-    wait::seconds,
-};
 use crate::{
     db::{
         self,
@@ -32,12 +22,22 @@ use crate::{
         limits::FILENAME_CHARACTERS,
         problem::Problem,
     },
+    http::api::{
+        auth::Tenant,
+        download::Download,
+        error::ApiError,
+        extract::{Id, Params},
+        multipart,
+        page::{Deleted, List, Order, page},
+        state::AppState,
+        wait::seconds,
+    },
     objects::{Objects, Stored},
 };
 
 /// An uploaded file.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct FileObject {
+pub(crate) struct FileObject {
     pub id: FileId,
     /// `file`.
     pub object: &'static str,
@@ -75,7 +75,7 @@ impl From<File> for FileObject {
 /// The form that an upload is.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "read part by part; this is its description")]
-pub(super) struct Upload {
+pub(crate) struct Upload {
     /// The bytes, with a file name.
     #[schema(value_type = String, format = Binary)]
     file: Vec<u8>,
@@ -98,7 +98,7 @@ fn content_key(id: FileId) -> String {
 #[utoipa::path(post, path = "/v1/files", tag = "files",
     request_body(content = Upload, content_type = "multipart/form-data"),
     responses((status = 200, body = FileObject)))]
-pub(super) async fn upload(
+pub(crate) async fn upload(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     request: Request,
@@ -254,7 +254,7 @@ impl Drop for Unkept {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct FileListQuery {
+pub(crate) struct FileListQuery {
     /// The last id of the page before.
     after: Option<FileId>,
     /// Rows of a page; 20 when left out.
@@ -269,7 +269,7 @@ pub(super) struct FileListQuery {
 /// List files
 #[utoipa::path(get, path = "/v1/files", tag = "files", params(FileListQuery),
     responses((status = 200, body = List<FileObject>)))]
-pub(super) async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Params(query): Params<FileListQuery>,
@@ -288,7 +288,7 @@ pub(super) async fn list(
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct FileQuery {
+pub(crate) struct FileQuery {
     /// Hold the answer back for up to so many seconds, until …
     wait: Option<u64>,
     /// … the file's validation has ended, for good or ill.
@@ -297,14 +297,14 @@ pub(super) struct FileQuery {
 
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum FileUntil {
+pub(crate) enum FileUntil {
     Processed,
 }
 
 /// Get a file
 #[utoipa::path(get, path = "/v1/files/{id}", tag = "files", params(("id" = FileId, Path), FileQuery),
     responses((status = 200, body = FileObject)))]
-pub(super) async fn get(
+pub(crate) async fn get(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<FileId>,
@@ -315,7 +315,7 @@ pub(super) async fn get(
         until: None | Some(FileUntil::Processed),
     } = query;
     let wait = seconds(wait, state.limits())?;
-    let mut changes = state.notices().subscribe();
+    let mut changes = state.changes().subscribe();
     let look = || db::files::get(state.pool(), tenant, id);
     let done = |file: &Option<File>| {
         file.as_ref()
@@ -337,7 +337,7 @@ fn not_found(id: FileId) -> ApiError {
     params(("id" = FileId, Path), ("range" = Option<String>, Header, description = "One range of bytes.")),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 206, body = Vec<u8>, content_type = "application/octet-stream")))]
-pub(super) async fn content(
+pub(crate) async fn content(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<FileId>,
@@ -359,7 +359,7 @@ pub(super) async fn content(
 /// Get a data set's validation report
 #[utoipa::path(get, path = "/v1/files/{id}/report", tag = "files", params(("id" = FileId, Path)),
     responses((status = 200, body = FileReport)))]
-pub(super) async fn report(
+pub(crate) async fn report(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<FileId>,
@@ -388,7 +388,7 @@ pub(super) async fn report(
 /// Delete a file
 #[utoipa::path(delete, path = "/v1/files/{id}", tag = "files", params(("id" = FileId, Path)),
     responses((status = 200, body = Deleted)))]
-pub(super) async fn delete(
+pub(crate) async fn delete(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<FileId>,

@@ -17,7 +17,6 @@ use anyhow::Context as _;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::error::ApiError;
 use crate::{
     child::{Child, LineError, Output},
     config::HttpLimits,
@@ -25,6 +24,7 @@ use crate::{
         progress::Failure,
         work::{ImageOutcome, Predict, Predicted},
     },
+    http::api::error::ApiError,
     objects::Objects,
 };
 
@@ -46,7 +46,7 @@ pub struct Inference {
     session: AsyncMutex<Option<Session>>,
     fetching: AsyncMutex<()>,
     /// Held by whoever makes a TorchScript: one child at a time.
-    pub(super) scripting: AsyncMutex<()>,
+    pub(crate) scripting: AsyncMutex<()>,
     next_id: AtomicU64,
 }
 
@@ -85,7 +85,7 @@ impl Inference {
     }
 
     /// The path of `rehead-trainer`.
-    pub(super) fn trainer(&self) -> &Path {
+    pub(crate) fn trainer(&self) -> &Path {
         &self.trainer
     }
 
@@ -116,7 +116,7 @@ impl Inference {
     }
 
     /// Removes images that a killed service left behind.
-    pub(super) async fn sweep(&self) -> std::io::Result<()> {
+    pub(crate) async fn sweep(&self) -> std::io::Result<()> {
         let mut entries = tokio::fs::read_dir(self.scratch.join("spool")).await?;
         while let Some(entry) = entries.next_entry().await? {
             let age = entry
@@ -246,14 +246,14 @@ impl Inference {
     }
 
     /// Ends the child.
-    pub(super) async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         if let Some(session) = self.session.lock().await.take() {
             session.dead.cancel();
         }
     }
 
     /// The bundle's files on this disk; fetched once, complete or absent.
-    pub(super) async fn bundle(&self, prefix: &str) -> Result<PathBuf, ApiError> {
+    pub(crate) async fn bundle(&self, prefix: &str) -> Result<PathBuf, ApiError> {
         let prefix = prefix.trim_end_matches('/');
         let models = self.scratch.join("models");
         let folder = models.join(prefix.replace('/', "-"));

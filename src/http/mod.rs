@@ -1,99 +1,27 @@
-//! The HTTP API. All routes are on this page; a handler reads its request, makes one or two calls of `db`, and answers.
+//! The HTTP API. `router` lists all routes; a handler reads its request, makes one or two calls of `db`, and answers.
 //! Nothing here parses a user's bytes beyond JSON and multipart framing, and nothing here links torch.
 
 use anyhow::Context as _;
-use axum::{Router, extract::DefaultBodyLimit, middleware};
 use tokio_util::sync::CancellationToken;
-use utoipa::OpenApi as _;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::db::persist::persist;
+use crate::{
+    db::persist::persist,
+    http::api::{server, telemetry},
+};
 
-mod admission;
-mod auth;
-mod base_models;
-mod contract;
-mod controls;
-mod curves;
-mod determinism;
-mod download;
-mod envelope;
-pub mod error;
-mod export;
-mod extract;
+mod api;
 mod files;
-mod history;
 mod inference;
 mod job_body;
-mod job_object;
 mod jobs;
-mod list;
 mod models;
-mod multipart;
-mod notices;
-mod plan;
-mod predict;
-mod results;
-mod samples;
-mod server;
+mod router;
 mod service;
-mod state;
-mod telemetry;
-mod torchscript;
 mod transfer_body;
-mod wait;
 mod workers;
 
-pub use auth::NewKey;
-pub use contract::openapi;
-pub use state::AppState;
-
-/// Every route; the contract is made of the same list.
-fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(contract::Head::openapi())
-        .routes(routes!(files::upload, files::list))
-        .routes(routes!(files::get, files::delete))
-        .routes(routes!(files::content))
-        .routes(routes!(files::report))
-        .routes(routes!(base_models::register))
-        .routes(routes!(models::list))
-        .routes(routes!(models::get, models::delete))
-        .routes(routes!(models::layers))
-        .routes(routes!(models::export))
-        .routes(routes!(predict::predict))
-        .routes(routes!(jobs::create, jobs::list))
-        .routes(routes!(plan::plan))
-        .routes(routes!(jobs::get, jobs::delete))
-        .routes(routes!(controls::cancel))
-        .routes(routes!(controls::pause))
-        .routes(routes!(controls::resume))
-        .routes(routes!(controls::stop))
-        .routes(routes!(history::events))
-        .routes(routes!(results::metrics))
-        .routes(routes!(results::checkpoints))
-        .routes(routes!(results::report))
-        .routes(routes!(samples::list))
-        .routes(routes!(results::curves))
-        .routes(routes!(results::checkpoint_content))
-        .routes(routes!(workers::list))
-        .routes(routes!(service::healthz))
-        .routes(routes!(service::readyz))
-        .routes(routes!(service::metrics))
-        .routes(routes!(service::openapi_yaml))
-}
-
-/// The routes with the contract's page, and around them the envelope that every answer passes.
-fn app(state: AppState) -> Router {
-    let (router, _) = routes().split_for_parts();
-    router
-        .merge(contract::page())
-        .fallback(async || error::ApiError::UnknownRoute)
-        .method_not_allowed_fallback(async || error::ApiError::MethodNotAllowed)
-        // Each way of reading a body has its own limit (`extract::read_body`, `multipart::bytes`).
-        .layer(DefaultBodyLimit::disable())
-        .layer(middleware::from_fn(envelope::wrap))
-        .with_state(state)
-}
+pub use api::{auth::NewKey, state::AppState};
+pub use router::openapi;
 
 /// Serves the API on `listener` until `shutdown`, then lets running requests end.
 ///
@@ -129,7 +57,7 @@ pub async fn serve(
     let stop = state.shutdown().clone();
     let listening = tokio::spawn(
         state
-            .notices()
+            .changes()
             .clone()
             .listen(state.pool().clone(), stop.clone()),
     );
@@ -138,7 +66,12 @@ pub async fn serve(
         shutdown.cancelled().await;
         stop.cancel();
     });
-    let served = server::accept(listener, app(state.clone()), state.shutdown().clone()).await;
+    let served = server::accept(
+        listener,
+        router::app(state.clone())?,
+        state.shutdown().clone(),
+    )
+    .await;
     state.shutdown().cancel();
     passing_on.abort();
     state.inference().stop().await;

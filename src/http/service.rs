@@ -1,6 +1,7 @@
 //! What operators and tools ask: health, readiness, metrics, the contract.
 
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderValue, header},
     response::{IntoResponse as _, Response},
@@ -8,11 +9,13 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{AppState, error::ApiError, telemetry};
-use crate::db;
+use crate::{
+    db,
+    http::api::{contract::Contract, error::ApiError, state::AppState, telemetry},
+};
 
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Health {
+pub(crate) struct Health {
     /// `ok`.
     status: &'static str,
     version: &'static str,
@@ -25,7 +28,7 @@ const HEALTH: Health = Health {
 
 /// Whether the process lives
 #[utoipa::path(get, path = "/healthz", tag = "service", responses((status = 200, body = Health)))]
-pub(super) async fn healthz() -> axum::Json<Health> {
+pub(crate) async fn healthz() -> axum::Json<Health> {
     axum::Json(HEALTH)
 }
 
@@ -33,7 +36,7 @@ pub(super) async fn healthz() -> axum::Json<Health> {
 ///
 /// Its database answers and is migrated, its store can be read.
 #[utoipa::path(get, path = "/readyz", tag = "service", responses((status = 200, body = Health)))]
-pub(super) async fn readyz(State(state): State<AppState>) -> Result<axum::Json<Health>, ApiError> {
+pub(crate) async fn readyz(State(state): State<AppState>) -> Result<axum::Json<Health>, ApiError> {
     let not_ready = |message: &str| ApiError::Unavailable {
         code: "not_ready",
         message: message.to_owned(),
@@ -53,7 +56,7 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<axum::Json<H
 
 /// Prometheus metrics
 #[utoipa::path(get, path = "/metrics", tag = "service", responses((status = 200, body = String, content_type = "text/plain")))]
-pub(super) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
+pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
     let handle = telemetry::install()?;
     // A scrape must not fail with the database: the rest is worth having then.
     match db::jobs::counts(state.pool()).await {
@@ -75,14 +78,7 @@ pub(super) async fn metrics(State(state): State<AppState>) -> Result<Response, A
 /// This contract
 #[utoipa::path(get, path = "/openapi.yaml", tag = "service",
     responses((status = 200, body = String, content_type = "application/yaml")))]
-pub(super) async fn openapi_yaml() -> Result<Response, ApiError> {
-    let text = super::openapi().to_yaml().map_err(anyhow::Error::from)?;
-    Ok((
-        [(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/yaml"),
-        )],
-        text,
-    )
-        .into_response())
+pub(crate) async fn openapi_yaml(Extension(Contract(text)): Extension<Contract>) -> Response {
+    let content_type = HeaderValue::from_static("application/yaml");
+    ([(header::CONTENT_TYPE, content_type)], text.to_string()).into_response()
 }

@@ -4,16 +4,16 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{AppState, auth::Tenant, error::ApiError, list::List};
 use crate::{
     db::{self, workers::Worker},
     domain::id::{JobId, WorkerId},
+    http::api::{auth::Tenant, error::ApiError, page::List, state::AppState},
 };
 
 /// A worker process. One that is started again is another.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Worker)]
-pub(super) struct WorkerObject {
+pub(crate) struct WorkerObject {
     pub id: WorkerId,
     /// `worker`.
     pub object: &'static str,
@@ -69,7 +69,7 @@ impl From<Worker> for WorkerObject {
 ///
 /// Those of the last day, the newest first, 500 at most.
 #[utoipa::path(get, path = "/v1/workers", tag = "workers", responses((status = 200, body = List<WorkerObject>)))]
-pub(super) async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
 ) -> Result<axum::Json<List<WorkerObject>>, ApiError> {

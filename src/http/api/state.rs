@@ -13,9 +13,10 @@ use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{inference::Inference, notices::Notices};
 use crate::{
     config::{HttpLimits, ServeArgs},
+    db::changes::Changes,
+    http::inference::Inference,
     objects::Objects,
 };
 
@@ -29,7 +30,7 @@ struct Shared {
     pool: PgPool,
     objects: Objects,
     limits: HttpLimits,
-    notices: Notices,
+    changes: Changes,
     streams: Arc<Semaphore>,
     inference: Inference,
     address: OnceLock<SocketAddr>,
@@ -45,7 +46,7 @@ impl AppState {
             shared: Arc::new(Shared {
                 inference: Inference::new(trainer, args.scratch.clone(), objects.clone(), &limits),
                 streams: Arc::new(Semaphore::new(limits.max_streams)),
-                notices: Notices::new(),
+                changes: Changes::new(),
                 address: OnceLock::new(),
                 keys_exist: AtomicBool::new(false),
                 shutdown: CancellationToken::new(),
@@ -68,8 +69,8 @@ impl AppState {
         &self.shared.limits
     }
 
-    pub fn notices(&self) -> &Notices {
-        &self.shared.notices
+    pub fn changes(&self) -> &Changes {
+        &self.shared.changes
     }
 
     pub fn inference(&self) -> &Inference {
@@ -91,7 +92,7 @@ impl AppState {
         self.shared.address.get().copied()
     }
 
-    pub(super) fn set_address(&self, address: SocketAddr) {
+    pub(crate) fn set_address(&self, address: SocketAddr) {
         let _ = self.shared.address.set(address);
     }
 

@@ -4,15 +4,6 @@ use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    AppState,
-    auth::Tenant,
-    error::ApiError,
-    export,
-    extract::{ModelName, Params},
-    list::{Deleted, List, Order, page},
-    torchscript,
-};
 use crate::{
     db::{
         self,
@@ -25,11 +16,21 @@ use crate::{
         id::JobId,
         problem::Problem,
     },
+    http::{
+        api::{
+            auth::Tenant,
+            error::ApiError,
+            extract::{ModelName, Params},
+            page::{Deleted, List, Order, page},
+            state::AppState,
+        },
+        models::{export, torchscript},
+    },
 };
 
 /// A base model, or one that a job made.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ModelObject {
+pub(crate) struct ModelObject {
     pub id: String,
     /// `model`.
     pub object: &'static str,
@@ -65,7 +66,7 @@ pub(super) struct ModelObject {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum ModelState {
+pub(crate) enum ModelState {
     /// Its weights are being checked and converted.
     Importing,
     Ready,
@@ -75,7 +76,7 @@ pub(super) enum ModelState {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Owner {
+pub(crate) enum Owner {
     Base,
     User,
 }
@@ -115,7 +116,7 @@ impl From<Model> for ModelObject {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct ModelListQuery {
+pub(crate) struct ModelListQuery {
     /// The last id of the page before.
     after: Option<String>,
     /// Rows of a page; 20 when left out.
@@ -134,7 +135,7 @@ pub(super) struct ModelListQuery {
 /// List models
 #[utoipa::path(get, path = "/v1/models", tag = "models", params(ModelListQuery),
     responses((status = 200, body = List<ModelObject>)))]
-pub(super) async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Params(query): Params<ModelListQuery>,
@@ -162,7 +163,7 @@ pub(super) async fn list(
 ///
 /// # Errors
 /// There is none.
-pub(super) async fn find(state: &AppState, tenant: TenantId, id: &str) -> Result<Model, ApiError> {
+pub(crate) async fn find(state: &AppState, tenant: TenantId, id: &str) -> Result<Model, ApiError> {
     db::models::get(state.pool(), tenant, id)
         .await?
         .ok_or_else(|| ApiError::not_found("model", id))
@@ -172,7 +173,7 @@ pub(super) async fn find(state: &AppState, tenant: TenantId, id: &str) -> Result
 ///
 /// # Errors
 /// There is none, or not yet.
-pub(super) async fn find_ready(
+pub(crate) async fn find_ready(
     state: &AppState,
     tenant: TenantId,
     id: &str,
@@ -196,7 +197,7 @@ pub(super) async fn find_ready(
 /// Get a model
 #[utoipa::path(get, path = "/v1/models/{id}", tag = "models", params(("id" = String, Path)),
     responses((status = 200, body = ModelObject)))]
-pub(super) async fn get(
+pub(crate) async fn get(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     ModelName(id): ModelName,
@@ -209,7 +210,7 @@ pub(super) async fn get(
 /// The stages, blocks and tensors of its backbone in forward order: the names that `freeze` and `cut` take.
 #[utoipa::path(get, path = "/v1/models/{id}/layers", tag = "models", params(("id" = String, Path)),
     responses((status = 200, body = Layers)))]
-pub(super) async fn layers(
+pub(crate) async fn layers(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     ModelName(id): ModelName,
@@ -224,7 +225,7 @@ pub(super) async fn layers(
 /// Delete a model
 #[utoipa::path(delete, path = "/v1/models/{id}", tag = "models", params(("id" = String, Path)),
     responses((status = 200, body = Deleted)))]
-pub(super) async fn delete(
+pub(crate) async fn delete(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     ModelName(id): ModelName,
@@ -260,14 +261,14 @@ pub(super) async fn delete(
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct ExportQuery {
+pub(crate) struct ExportQuery {
     /// `zip` (the default) or `torchscript`.
     format: Option<ExportFormat>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum ExportFormat {
+pub(crate) enum ExportFormat {
     /// Everything that the model is, not compressed: weights do not shrink.
     Zip,
     /// One file for `torch.jit.load`: preprocessed images [N, C, S, S] in, logits [N, classes] out. Made when it is first
@@ -281,7 +282,7 @@ pub(super) enum ExportFormat {
 /// model, TorchScript, which needs none of them.
 #[utoipa::path(get, path = "/v1/models/{id}/export", tag = "models", params(("id" = String, Path), ExportQuery),
     responses((status = 200, content((Vec<u8> = "application/zip"), (Vec<u8> = "application/octet-stream")))))]
-pub(super) async fn export(
+pub(crate) async fn export(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     ModelName(id): ModelName,

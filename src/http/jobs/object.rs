@@ -25,7 +25,7 @@ use crate::{
         recipe::{Recipe, Resolved},
         request::{Auto, Transfer},
     },
-    http::determinism::Determinism,
+    http::jobs::determinism::Determinism,
 };
 
 /// Of an attempt's log, in the job.
@@ -33,7 +33,7 @@ const LOG_LINES: usize = 20;
 
 /// A fine-tuning job.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct JobObject {
+pub(crate) struct JobObject {
     pub id: JobId,
     /// `fine_tuning.job`.
     pub object: &'static str,
@@ -97,7 +97,7 @@ pub(super) struct JobObject {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// Share of the present phase that is done.
     pub fraction: f64,
     pub epoch: u32,
@@ -112,7 +112,7 @@ pub(super) struct Progress {
 
 /// The place of a job that waits for a worker.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     /// From 1.
     pub position: u64,
     /// Jobs that come first, of all tenants.
@@ -128,13 +128,13 @@ pub(super) struct Queue {
 
 /// If all jobs before it take as long as the median job, and as the longest of ten.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct EstimatedStart {
+pub(crate) struct EstimatedStart {
     pub p50: i64,
     pub p90: i64,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Method {
+pub(crate) struct Method {
     /// `transfer`.
     #[serde(rename = "type")]
     pub kind: &'static str,
@@ -144,14 +144,14 @@ pub(super) struct Method {
 /// `"auto"` until the job is settled.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OpenAiHyperparameters)]
-pub(super) struct Hyperparameters {
+pub(crate) struct Hyperparameters {
     pub n_epochs: Auto<u64>,
     pub batch_size: Auto<u64>,
     pub learning_rate_multiplier: Auto<f64>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Settled {
+pub(crate) struct Settled {
     pub value: Value,
     /// One phrase.
     pub reason: String,
@@ -160,7 +160,7 @@ pub(super) struct Settled {
 /// A stretch of time in one phase. Between two of them a job was paused.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = JobPhase)]
-pub(super) struct PhaseObject {
+pub(crate) struct PhaseObject {
     pub phase: Phase,
     /// The attempt that it was part of; `null` while it waited.
     pub attempt: Option<i64>,
@@ -182,7 +182,7 @@ impl From<PhaseSpan> for PhaseObject {
 
 /// How its attempts ended, of those that did not end it. One more than the most fails the job.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Budgets {
+pub(crate) struct Budgets {
     /// By an error that may pass.
     pub failures: u32,
     pub max_failures: u32,
@@ -195,7 +195,7 @@ pub(super) struct Budgets {
 
 /// One try by one worker.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct AttemptObject {
+pub(crate) struct AttemptObject {
     /// From 1.
     pub number: i64,
     pub worker: WorkerId,
@@ -223,7 +223,7 @@ pub(super) struct AttemptObject {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct JobFailure {
+pub(crate) struct JobFailure {
     /// Listed in docs/errors.md.
     pub code: String,
     pub message: String,
@@ -234,7 +234,7 @@ pub(super) struct JobFailure {
 }
 
 /// A job with what its object takes from other tables, all of one moment.
-pub(super) struct Seen {
+pub(crate) struct Seen {
     pub job: Job,
     place: Option<Place>,
     attempts: Vec<Attempt>,
@@ -246,7 +246,7 @@ impl Seen {
     ///
     /// # Errors
     /// The database's.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         pool: &PgPool,
         tenant: TenantId,
         id: JobId,
@@ -262,7 +262,7 @@ impl Seen {
     ///
     /// # Errors
     /// The database's.
-    pub(super) async fn list(
+    pub(crate) async fn list(
         pool: &PgPool,
         tenant: TenantId,
         page: Page<JobId>,
@@ -298,7 +298,7 @@ impl Seen {
     }
 
     /// Changes whenever the object does, but for its estimates.
-    pub(super) fn etag(&self) -> String {
+    pub(crate) fn etag(&self) -> String {
         match self.place {
             Some(place) => format!(
                 "W/\"{}.{}.{}\"",
@@ -311,12 +311,12 @@ impl Seen {
     }
 
     /// The object.
-    pub(super) fn object(self) -> JobObject {
+    pub(crate) fn object(self) -> JobObject {
         object(self, OffsetDateTime::now_utc())
     }
 
     /// The object in a list: without what makes it long.
-    pub(super) fn listed(self) -> JobObject {
+    pub(crate) fn listed(self) -> JobObject {
         JobObject {
             recipe: None,
             ..self.object()
@@ -459,7 +459,7 @@ fn hyperparameters(transfer: &Transfer, recipe: Option<&Recipe>) -> Hyperparamet
 }
 
 /// By the option's name.
-pub(super) fn settled(resolved: Vec<Resolved>) -> BTreeMap<String, Settled> {
+pub(crate) fn settled(resolved: Vec<Resolved>) -> BTreeMap<String, Settled> {
     resolved
         .into_iter()
         .map(|one| {

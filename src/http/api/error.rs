@@ -171,7 +171,7 @@ impl ApiError {
     }
 
     /// The answer, and what the log should say about it.
-    pub(super) fn render(self, request_id: &str) -> Response {
+    pub(crate) fn render(self, request_id: &str) -> Response {
         let status = self.status();
         let mut headers = axum::http::HeaderMap::new();
         match &self {
@@ -224,12 +224,12 @@ fn summary(problems: &[Problem]) -> String {
 
 /// What every answer that is not a success holds.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ErrorBody {
+pub(crate) struct ErrorBody {
     pub error: ErrorObject,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ErrorObject {
+pub(crate) struct ErrorObject {
     /// For people: what is wrong, and how to mend it.
     pub message: String,
     #[serde(rename = "type")]
@@ -247,7 +247,7 @@ pub struct ErrorObject {
 /// The family of an error, as OpenAI's clients know them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ErrorType {
+pub(crate) enum ErrorType {
     InvalidRequestError,
     AuthenticationError,
     PermissionError,
@@ -273,7 +273,7 @@ impl ErrorType {
 
 /// Carries an error from a handler to `http::envelope`, which knows the request id.
 #[derive(Clone)]
-pub(super) struct Pending(pub(super) std::sync::Arc<std::sync::Mutex<Option<ApiError>>>);
+pub(crate) struct Pending(pub(crate) std::sync::Arc<std::sync::Mutex<Option<ApiError>>>);
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {

@@ -5,11 +5,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::error::ApiError;
 use crate::{
     config::HttpLimits,
     db::Page,
     domain::{fields, problem::Problem},
+    http::api::error::ApiError,
 };
 
 /// Rows of a page when none is asked for.
@@ -19,7 +19,7 @@ const DEFAULT_LIMIT: u32 = 20;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct PageQuery {
+pub(crate) struct PageQuery {
     /// The last id of the page before.
     after: Option<String>,
     /// Rows of a page; 20 when left out.
@@ -31,7 +31,7 @@ pub(super) struct PageQuery {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Order {
+pub(crate) enum Order {
     Asc,
     Desc,
 }
@@ -40,7 +40,7 @@ pub(super) enum Order {
 ///
 /// # Errors
 /// A cursor that is no id of this list, or a limit out of bounds.
-pub(super) fn page<Cursor: FromStr>(
+pub(crate) fn page<Cursor: FromStr>(
     after: Option<&str>,
     limit: Option<u32>,
     order: Option<Order>,
@@ -73,7 +73,7 @@ pub(super) fn page<Cursor: FromStr>(
 impl PageQuery {
     /// # Errors
     /// See `page`.
-    pub(super) fn page<Cursor: FromStr>(
+    pub(crate) fn page<Cursor: FromStr>(
         &self,
         limits: &HttpLimits,
     ) -> Result<Page<Cursor>, ApiError> {
@@ -83,7 +83,7 @@ impl PageQuery {
 
 /// One page.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct List<T: ToSchema> {
+pub(crate) struct List<T: ToSchema> {
     /// `list`.
     pub object: &'static str,
     pub data: Vec<T>,
@@ -94,7 +94,7 @@ pub(super) struct List<T: ToSchema> {
 }
 
 impl<T: ToSchema> List<T> {
-    pub(super) fn new(data: Vec<T>, has_more: bool, id: impl Fn(&T) -> String) -> Self {
+    pub(crate) fn new(data: Vec<T>, has_more: bool, id: impl Fn(&T) -> String) -> Self {
         Self {
             object: "list",
             first_id: data.first().map(&id),
@@ -107,7 +107,7 @@ impl<T: ToSchema> List<T> {
 
 /// What a deletion answers.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Deleted {
+pub(crate) struct Deleted {
     pub id: String,
     /// The noun that was deleted.
     pub object: &'static str,

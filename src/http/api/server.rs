@@ -23,7 +23,7 @@ const HEAD_BYTES: usize = 32 << 10;
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Serves until `shutdown`, then lets running requests end, for a while.
-pub(super) async fn accept(
+pub(crate) async fn accept(
     listener: TcpListener,
     router: Router,
     shutdown: CancellationToken,

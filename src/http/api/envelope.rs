@@ -15,13 +15,15 @@ use axum::{
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 
-use super::error::{ApiError, Pending};
-use crate::domain::id::RequestId;
+use crate::{
+    domain::id::RequestId,
+    http::api::error::{ApiError, Pending},
+};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Wraps the router.
-pub(super) async fn wrap(request: Request, next: Next) -> Response {
+pub(crate) async fn wrap(request: Request, next: Next) -> Response {
     let id = RequestId::new().to_string();
     let method = request.method().clone();
     // The route's pattern, never the path itself: paths hold user strings, and metrics must stay bounded.

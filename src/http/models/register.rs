@@ -11,7 +11,6 @@ use axum::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{AppState, auth::Tenant, error::ApiError, extract::Json, models::ModelObject};
 use crate::{
     db::{
         self,
@@ -24,6 +23,10 @@ use crate::{
         limits::MODEL_ID_CHARACTERS,
         problem::Problem,
     },
+    http::{
+        api::{auth::Tenant, error::ApiError, extract::Json, state::AppState},
+        models::catalog::ModelObject,
+    },
 };
 
 /// Characters of an architecture's name, a license, a source task's words.
@@ -32,7 +35,7 @@ const WORD_CHARACTERS: usize = 128;
 /// A base model to register.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct BaseModelRequest {
+pub(crate) struct BaseModelRequest {
     /// The name that jobs will use: letters, digits, `-`, `_`, `.`.
     #[schema(max_length = 64, pattern = "^[A-Za-z0-9._-]+$")]
     id: String,
@@ -50,7 +53,7 @@ pub(super) struct BaseModelRequest {
 /// Where the weights are.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Weights {
+pub(crate) struct Weights {
     /// A file uploaded with purpose `weights`: safetensors, or a PyTorch `.pth` of tensors.
     file: FileId,
 }
@@ -62,7 +65,7 @@ pub(super) struct Weights {
 #[utoipa::path(post, path = "/v1/base_models", tag = "models",
     request_body = BaseModelRequest,
     responses((status = 200, body = ModelObject), (status = 202, body = ModelObject)))]
-pub(super) async fn register(
+pub(crate) async fn register(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     body: Json,
@@ -85,7 +88,7 @@ pub(super) async fn register(
         classes: None,
         dataset: None,
     });
-    let mut changes = state.notices().subscribe();
+    let mut changes = state.changes().subscribe();
     let model = NewBaseModel {
         tenant,
         id: id.clone(),

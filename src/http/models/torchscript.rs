@@ -12,10 +12,10 @@ use axum::{
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
-use super::{AppState, download::attachment, error::ApiError};
 use crate::{
     child::{self, Unanswered},
     domain::progress::{Failure, Verified},
+    http::api::{download::attachment, error::ApiError, state::AppState},
 };
 
 /// In a fetched bundle's folder.
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 ///
 /// # Errors
 /// It cannot be made, or is not the model; too many wait.
-pub(super) async fn send(
+pub(crate) async fn send(
     state: &AppState,
     prefix: String,
     model: &str,

@@ -12,10 +12,10 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{AppState, error::ApiError};
+use crate::http::api::{error::ApiError, state::AppState};
 
 /// A JSON body, checked for what Postgres cannot store. Typed reading is `read`.
-pub(super) struct Json(pub Value);
+pub(crate) struct Json(pub Value);
 
 impl FromRequest<AppState> for Json {
     type Rejection = ApiError;
@@ -40,7 +40,7 @@ impl FromRequest<AppState> for Json {
 impl Json {
     /// # Errors
     /// The first field that does not fit, by its path.
-    pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, ApiError> {
+    pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, ApiError> {
         serde_path_to_error::deserialize(self.0).map_err(|error| {
             let path = error.path().to_string();
             field_error(&path, &error.into_inner().to_string())
@@ -49,7 +49,7 @@ impl Json {
 }
 
 /// Whether the body says that it is JSON.
-pub(super) fn is_json(headers: &HeaderMap) -> bool {
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let value = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -62,7 +62,7 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// It is larger than `limit`, takes longer than `seconds`, or breaks off.
-pub(super) async fn read_body(
+pub(crate) async fn read_body(
     body: Body,
     limit: usize,
     seconds: u64,
@@ -86,7 +86,7 @@ pub(super) async fn read_body(
 
 /// # Errors
 /// It is not JSON, or holds U+0000.
-pub(super) fn parse_json(bytes: &[u8]) -> Result<Value, ApiError> {
+pub(crate) fn parse_json(bytes: &[u8]) -> Result<Value, ApiError> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| ApiError::Unreadable {
         code: "invalid_json",
         message: format!("the body is not JSON: {error}"),
@@ -139,7 +139,7 @@ fn nul(path: &str) -> crate::domain::problem::Problem {
 }
 
 /// A query string. Unknown names are refused.
-pub(super) struct Params<T>(pub T);
+pub(crate) struct Params<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequestParts<AppState> for Params<T> {
     type Rejection = ApiError;
@@ -153,7 +153,7 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Params<T> {
 ///
 /// # Errors
 /// An unknown name, or a value that does not fit.
-pub(super) fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
+pub(crate) fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
     let unreadable =
         || ApiError::invalid("query", "invalid_query", "the query string cannot be read");
     let uri = Uri::builder()
@@ -201,10 +201,10 @@ fn field_error(path: &str, message: &str) -> ApiError {
 }
 
 /// An id in the path; one that cannot be read is not there.
-pub(super) struct Id<T>(pub T);
+pub(crate) struct Id<T>(pub T);
 
 /// The noun behind an id, for "there is no …".
-pub(super) trait Noun: FromStr {
+pub(crate) trait Noun: FromStr {
     const NOUN: &'static str;
 }
 
@@ -232,7 +232,7 @@ impl<T: Noun> FromRequestParts<AppState> for Id<T> {
 }
 
 /// A model's name in the path.
-pub(super) struct ModelName(pub String);
+pub(crate) struct ModelName(pub String);
 
 impl FromRequestParts<AppState> for ModelName {
     type Rejection = ApiError;

@@ -11,16 +11,6 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    AppState,
-    auth::Tenant,
-    curves::{Curves, svg},
-    download::Download,
-    error::ApiError,
-    extract::{Id, Params},
-    jobs,
-    list::{List, PageQuery},
-};
 use crate::{
     db::{self, checkpoints::Checkpoint, tenants::TenantId},
     domain::{
@@ -29,6 +19,20 @@ use crate::{
         progress::Step,
         recipe::Metric,
         report::Report,
+    },
+    http::{
+        api::{
+            auth::Tenant,
+            download::Download,
+            error::ApiError,
+            extract::{Id, Params},
+            page::{List, PageQuery},
+            state::AppState,
+        },
+        jobs::{
+            create,
+            curves::{Curves, svg},
+        },
     },
 };
 
@@ -40,7 +44,7 @@ const DRAWN_STEPS: usize = 200_000;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct MetricsQuery {
+pub(crate) struct MetricsQuery {
     /// Only what is behind this step; `last_step` of the answer before.
     after_step: Option<u64>,
 }
@@ -48,7 +52,7 @@ pub(super) struct MetricsQuery {
 /// What training measured, a column for each quantity; all columns are equally long. Of a very long job every k-th step is
 /// there, and the last: `columns.step` says which.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct MetricsObject {
+pub(crate) struct MetricsObject {
     /// `fine_tuning.job.metrics`.
     object: &'static str,
     columns: Columns,
@@ -60,7 +64,7 @@ pub(super) struct MetricsObject {
 }
 
 #[derive(Debug, Default, Serialize, ToSchema)]
-pub(super) struct Columns {
+pub(crate) struct Columns {
     step: Vec<u64>,
     epoch: Vec<u32>,
     /// Mean over the batch, in nats.
@@ -70,7 +74,7 @@ pub(super) struct Columns {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct EvaluationObject {
+pub(crate) struct EvaluationObject {
     #[serde(flatten)]
     metrics: Metrics,
     /// Whether it was the best when it was made.
@@ -83,13 +87,13 @@ pub(super) struct EvaluationObject {
 /// (`--steps-days`) only the evaluations are left.
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/metrics", tag = "jobs", params(("id" = JobId, Path), MetricsQuery),
     responses((status = 200, body = MetricsObject)))]
-pub(super) async fn metrics(
+pub(crate) async fn metrics(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(job): Id<JobId>,
     Params(query): Params<MetricsQuery>,
 ) -> Result<axum::Json<MetricsObject>, ApiError> {
-    jobs::find(&state, tenant, job).await?;
+    create::find(&state, tenant, job).await?;
     // Postgres' bigint ends where i64 does; there is no step behind that.
     let after = query.after_step.map(|step| step.min(i64::MAX as u64));
     let first = after.unwrap_or(0);
@@ -122,7 +126,7 @@ pub(super) async fn metrics(
 
 /// A saved state that training can go on from.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct CheckpointObject {
+pub(crate) struct CheckpointObject {
     pub id: CheckpointId,
     /// `fine_tuning.job.checkpoint`.
     pub object: &'static str,
@@ -143,7 +147,7 @@ pub(super) struct CheckpointObject {
 
 /// What was measured at a checkpoint's step; what the task has no such thing as is absent.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct CheckpointMetrics {
+pub(crate) struct CheckpointMetrics {
     pub step: u64,
     pub train_loss: Option<f64>,
     pub valid_loss: Option<f64>,
@@ -186,13 +190,13 @@ impl From<Checkpoint> for CheckpointObject {
 /// List a job's checkpoints
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/checkpoints", tag = "jobs", params(("id" = JobId, Path), PageQuery),
     responses((status = 200, body = List<CheckpointObject>)))]
-pub(super) async fn checkpoints(
+pub(crate) async fn checkpoints(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(job): Id<JobId>,
     Params(query): Params<PageQuery>,
 ) -> Result<axum::Json<List<CheckpointObject>>, ApiError> {
-    jobs::find(&state, tenant, job).await?;
+    create::find(&state, tenant, job).await?;
     let slice =
         db::checkpoints::list(state.pool(), tenant, job, query.page(state.limits())?).await?;
     let data = slice.rows.into_iter().map(CheckpointObject::from).collect();
@@ -210,7 +214,7 @@ pub(super) async fn checkpoints(
     params(("id" = CheckpointId, Path), ("range" = Option<String>, Header, description = "One range of bytes.")),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 206, body = Vec<u8>, content_type = "application/octet-stream")))]
-pub(super) async fn checkpoint_content(
+pub(crate) async fn checkpoint_content(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<CheckpointId>,
@@ -240,12 +244,12 @@ pub(super) async fn checkpoint_content(
 /// The evaluation of its best checkpoint.
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/report", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = Report)))]
-pub(super) async fn report(
+pub(crate) async fn report(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<JobId>,
 ) -> Result<axum::Json<Report>, ApiError> {
-    let job = jobs::find(&state, tenant, id).await?;
+    let job = create::find(&state, tenant, id).await?;
     let report = db::models::report_of_job(state.pool(), tenant, id).await?;
     report.map(axum::Json).ok_or_else(|| ApiError::Conflict {
         code: "no_report",
@@ -269,12 +273,12 @@ pub(super) async fn report(
 /// Losses and accuracies over the steps, as an image.
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/curves.svg", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = String, content_type = "image/svg+xml")))]
-pub(super) async fn curves(
+pub(crate) async fn curves(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<JobId>,
 ) -> Result<Response, ApiError> {
-    let job = jobs::find(&state, tenant, id).await?;
+    let job = create::find(&state, tenant, id).await?;
     let steps = all_steps(state.pool(), tenant, id).await?;
     let evaluations = db::metrics::evaluations_after(state.pool(), tenant, id, None).await?;
     let best_step = evaluations

@@ -6,15 +6,6 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    AppState,
-    admission::{self, Admitted},
-    auth::Tenant,
-    error::ApiError,
-    extract::Json,
-    job_body::JobBody,
-    job_object::{Settled, settled},
-};
 use crate::{
     db::{self, files::File, tenants::TenantId},
     domain::{
@@ -24,11 +15,19 @@ use crate::{
         problem::Problem,
         recipe::Recipe,
     },
+    http::{
+        api::{auth::Tenant, error::ApiError, extract::Json, state::AppState},
+        job_body::JobBody,
+        jobs::{
+            admission::{self, Admitted},
+            object::{Settled, settled},
+        },
+    },
 };
 
 /// What a job would be.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct PlanObject {
+pub(crate) struct PlanObject {
     /// `fine_tuning.job.plan`.
     pub object: &'static str,
     /// What it would start from.
@@ -55,7 +54,7 @@ pub(super) struct PlanObject {
 /// queued. The data sets must be validated.
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs/plan", tag = "jobs", request_body = JobBody,
     responses((status = 200, body = PlanObject)))]
-pub(super) async fn plan(
+pub(crate) async fn plan(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Json(body): Json,

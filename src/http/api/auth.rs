@@ -8,8 +8,10 @@ use axum::{
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::{AppState, error::ApiError};
-use crate::db::{self, tenants::TenantId};
+use crate::{
+    db::{self, tenants::TenantId},
+    http::api::{error::ApiError, state::AppState},
+};
 
 /// What every key begins with.
 const MARK: &str = "rh_";
@@ -57,7 +59,7 @@ fn prefix_of(key: &str) -> Option<&str> {
 
 /// The tenant of a request: an extractor of every route that touches rows.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tenant(pub TenantId);
+pub(crate) struct Tenant(pub TenantId);
 
 impl FromRequestParts<AppState> for Tenant {
     type Rejection = ApiError;

@@ -4,7 +4,6 @@
 use serde_json::Value;
 use sqlx::PgPool;
 
-use super::error::ApiError;
 use crate::{
     db::{
         self, Page,
@@ -22,10 +21,11 @@ use crate::{
         request::{self, JobRequest},
         resolve::{self, Resolution, Start},
     },
+    http::api::error::ApiError,
 };
 
 /// A request that may become a job.
-pub(super) struct Admitted {
+pub(crate) struct Admitted {
     pub request: JobRequest,
     pub origin: Origin,
     /// The request's, or one drawn for it.
@@ -41,7 +41,7 @@ pub(super) struct Admitted {
 ///
 /// # Errors
 /// All its problems, or the database's.
-pub(super) async fn check(
+pub(crate) async fn check(
     pool: &PgPool,
     tenant: TenantId,
     body: &Value,

@@ -14,7 +14,7 @@ const BUCKETS: [f64; 12] = [
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Installs the recorder, once a process.
-pub(super) fn install() -> anyhow::Result<PrometheusHandle> {
+pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
     if let Some(handle) = RECORDER.get() {
         return Ok(handle.clone());
     }
@@ -47,7 +47,7 @@ fn describe() {
 }
 
 /// Histograms grow until they are rendered or kept up; nobody may be scraping.
-pub(super) async fn keep_up(handle: PrometheusHandle, shutdown: CancellationToken) {
+pub(crate) async fn keep_up(handle: PrometheusHandle, shutdown: CancellationToken) {
     let mut tick = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {

@@ -17,18 +17,19 @@ use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
-use super::{
-    AppState,
-    auth::Tenant,
-    error::ApiError,
-    extract::{Id, Params},
-    jobs,
-    list::{List, PageQuery},
-    notices::Subscription,
-};
 use crate::{
-    db::{self, events::Event, tenants::TenantId},
+    db::{self, changes::Subscription, events::Event, tenants::TenantId},
     domain::id::{EventId, JobId},
+    http::{
+        api::{
+            auth::Tenant,
+            error::ApiError,
+            extract::{Id, Params},
+            page::{List, PageQuery},
+            state::AppState,
+        },
+        jobs::create,
+    },
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -39,7 +40,7 @@ const BATCH: u32 = 200;
 
 /// One line of a job's history.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct EventObject {
+pub(crate) struct EventObject {
     pub id: EventId,
     /// `fine_tuning.job.event`.
     pub object: &'static str,
@@ -90,14 +91,14 @@ impl From<Event> for EventObject {
     params(("id" = JobId, Path), PageQuery,
         ("last-event-id" = Option<String>, Header, description = "Of a stream: the last event that was received.")),
     responses((status = 200, content((List<EventObject> = "application/json"), (String = "text/event-stream")))))]
-pub(super) async fn events(
+pub(crate) async fn events(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(job): Id<JobId>,
     Params(query): Params<PageQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    jobs::find(&state, tenant, job).await?;
+    create::find(&state, tenant, job).await?;
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
@@ -130,7 +131,7 @@ async fn follow(
             retry_after_seconds: 5,
         })?;
     // Before the history is read, so that nothing falls between the two.
-    let changes = state.notices().subscribe_to(job);
+    let changes = state.changes().subscribe_to(job);
     let last: Option<EventId> = headers
         .get(LAST_EVENT_ID)
         .and_then(|value| value.to_str().ok())

@@ -18,22 +18,25 @@ use serde_json::{Map, Value};
 use tokio::io::AsyncWriteExt as _;
 use utoipa::ToSchema;
 
-use super::{
-    AppState,
-    auth::Tenant,
-    error::ApiError,
-    extract::{Json, ModelName, is_json, parse_json, read_body},
-    models, multipart,
-};
 use crate::{
     db::models::{Model, ModelKind},
     domain::{fields, problem::Problem, work::ImageOutcome},
+    http::{
+        api::{
+            auth::Tenant,
+            error::ApiError,
+            extract::{Json, ModelName, is_json, parse_json, read_body},
+            multipart,
+            state::AppState,
+        },
+        models::catalog,
+    },
 };
 
 /// Images to classify, as JSON.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PredictRequest {
+pub(crate) struct PredictRequest {
     /// Each the base64 of an image file, with or without `data:image/…;base64,` before it.
     #[schema(min_items = 1)]
     images: Vec<String>,
@@ -42,14 +45,14 @@ pub(super) struct PredictRequest {
 /// Images to classify, as a form: any number of parts named `image`.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "read part by part; this is its description")]
-pub(super) struct PredictForm {
+pub(crate) struct PredictForm {
     #[schema(value_type = Vec<String>, format = Binary)]
     image: Vec<Vec<u8>>,
 }
 
 /// What a model makes of some images.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Predictions {
+pub(crate) struct Predictions {
     /// `list`.
     object: &'static str,
     model: String,
@@ -59,7 +62,7 @@ pub(super) struct Predictions {
 
 /// What a model makes of one image; what its task has no such thing as is absent.
 #[derive(Debug, Default, Serialize, ToSchema)]
-pub(super) struct Prediction {
+pub(crate) struct Prediction {
     /// Place of the image in the request, from 0.
     index: usize,
     /// The likeliest class, of one class a sample.
@@ -84,13 +87,13 @@ pub(super) struct Prediction {
 #[utoipa::path(post, path = "/v1/models/{id}/predict", tag = "models", params(("id" = String, Path)),
     request_body(content((PredictForm = "multipart/form-data"), (PredictRequest = "application/json"))),
     responses((status = 200, body = Predictions)))]
-pub(super) async fn predict(
+pub(crate) async fn predict(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     ModelName(id): ModelName,
     request: Request,
 ) -> Result<axum::Json<Predictions>, ApiError> {
-    let (model, prefix) = models::find_ready(&state, tenant, &id).await?;
+    let (model, prefix) = catalog::find_ready(&state, tenant, &id).await?;
     if model.kind == ModelKind::Base {
         let message =
             format!("`{id}` is a base model, which knows no classes of yours; fine-tune it first");

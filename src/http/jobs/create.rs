@@ -12,17 +12,6 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    AppState,
-    admission::{self, Admitted},
-    auth::Tenant,
-    error::ApiError,
-    extract::{Id, Json, Params, read_query},
-    job_body::JobBody,
-    job_object::{JobObject, Seen},
-    list::{Deleted, List, Order, page},
-    wait::seconds,
-};
 use crate::{
     db::{
         self,
@@ -31,6 +20,21 @@ use crate::{
         tenants::TenantId,
     },
     domain::{fields, id::JobId, job::JobStatus, limits::IDEMPOTENCY_KEY_CHARACTERS},
+    http::{
+        api::{
+            auth::Tenant,
+            error::ApiError,
+            extract::{Id, Json, Params, read_query},
+            page::{Deleted, List, Order, page},
+            state::AppState,
+            wait::seconds,
+        },
+        job_body::JobBody,
+        jobs::{
+            admission::{self, Admitted},
+            object::{JobObject, Seen},
+        },
+    },
     retention,
 };
 
@@ -44,7 +48,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
     params(("idempotency-key" = Option<String>, Header, description = "The same key and body give the first job again.")),
     request_body = JobBody,
     responses((status = 200, body = JobObject, headers(("idempotent-replayed" = String, description = "`true` when the key was known.")))))]
-pub(super) async fn create(
+pub(crate) async fn create(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     headers: HeaderMap,
@@ -138,7 +142,7 @@ async fn answer(
 }
 
 /// The object of the job of this id.
-pub(super) async fn object(
+pub(crate) async fn object(
     state: &AppState,
     tenant: TenantId,
     id: JobId,
@@ -150,7 +154,7 @@ pub(super) async fn object(
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct JobListQuery {
+pub(crate) struct JobListQuery {
     /// The last id of the page before.
     after: Option<String>,
     /// Rows of a page; 20 when left out.
@@ -167,7 +171,7 @@ pub(super) struct JobListQuery {
 }
 
 /// `metadata[k]=v`, any number of them; what else is there is for `JobListQuery`.
-pub(super) struct JobQuery {
+pub(crate) struct JobQuery {
     query: JobListQuery,
     metadata: BTreeMap<String, String>,
 }
@@ -212,7 +216,7 @@ impl FromRequestParts<AppState> for JobQuery {
     params(JobListQuery, ("metadata" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode,
         description = "Only jobs whose metadata hold these entries: `metadata[team]=recycling`.")),
     responses((status = 200, body = List<JobObject>)))]
-pub(super) async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     JobQuery { query, metadata }: JobQuery,
@@ -252,7 +256,7 @@ pub(super) async fn list(
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct JobGetQuery {
+pub(crate) struct JobGetQuery {
     /// Hold the answer back for up to so many seconds, until …
     wait: Option<u64>,
     /// … the job has ended (`terminal`, the default), has started (`running`), or is not what it was (`change`: of the
@@ -262,7 +266,7 @@ pub(super) struct JobGetQuery {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum JobUntil {
+pub(crate) enum JobUntil {
     Terminal,
     Running,
     Change,
@@ -273,7 +277,7 @@ pub(super) enum JobUntil {
     params(("id" = JobId, Path), JobGetQuery,
         ("if-none-match" = Option<String>, Header, description = "An `ETag` from before: 304 when nothing changed.")),
     responses((status = 200, body = JobObject, headers(("etag" = String, description = "Of this state."))), (status = 304)))]
-pub(super) async fn get(
+pub(crate) async fn get(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<JobId>,
@@ -286,7 +290,7 @@ pub(super) async fn get(
     let known = headers
         .get(header::IF_NONE_MATCH)
         .and_then(|value| value.to_str().ok());
-    let mut changes = state.notices().subscribe_to(id);
+    let mut changes = state.changes().subscribe_to(id);
     let before = match (until, known) {
         (JobUntil::Change, None) => Seen::get(pool, tenant, id).await?.map(|seen| seen.etag()),
         (_, known) => known.map(str::to_owned),
@@ -322,7 +326,7 @@ pub(super) async fn get(
 }
 
 /// "There is no such job."
-pub(super) fn not_found(id: JobId) -> ApiError {
+pub(crate) fn not_found(id: JobId) -> ApiError {
     ApiError::not_found("fine-tuning job", &id.to_string())
 }
 
@@ -330,7 +334,7 @@ pub(super) fn not_found(id: JobId) -> ApiError {
 ///
 /// # Errors
 /// There is none.
-pub(super) async fn find(state: &AppState, tenant: TenantId, id: JobId) -> Result<Job, ApiError> {
+pub(crate) async fn find(state: &AppState, tenant: TenantId, id: JobId) -> Result<Job, ApiError> {
     db::jobs::get(state.pool(), tenant, id)
         .await?
         .ok_or_else(|| not_found(id))
@@ -341,7 +345,7 @@ pub(super) async fn find(state: &AppState, tenant: TenantId, id: JobId) -> Resul
 /// Its history and checkpoints go with it; the model that it made stays. Only a job that has ended can be deleted.
 #[utoipa::path(delete, path = "/v1/fine_tuning/jobs/{id}", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = Deleted)))]
-pub(super) async fn delete(
+pub(crate) async fn delete(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<JobId>,

@@ -9,7 +9,7 @@ use crate::db::{attempts::Attempt, jobs::Job};
 
 /// What makes a second run give the same bits.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Determinism {
+pub(crate) struct Determinism {
     /// What a second run of this request gives; unknown before the first attempt.
     pub guarantee: Option<Guarantee>,
     /// Why.
@@ -23,7 +23,7 @@ pub(super) struct Determinism {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Guarantee {
+pub(crate) enum Guarantee {
     /// The same weights and metrics, bit for bit, stopped and resumed or not.
     Exact,
     /// The same up to rounding.
@@ -32,7 +32,7 @@ pub(super) enum Guarantee {
 
 impl Determinism {
     /// Of a job with all its attempts.
-    pub(super) fn of(job: &Job, attempts: &[Attempt]) -> Self {
+    pub(crate) fn of(job: &Job, attempts: &[Attempt]) -> Self {
         let said = job.device.as_deref().map(|device| {
             let loose = job
                 .best_effort

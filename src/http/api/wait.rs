@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use super::error::ApiError;
-use crate::{config::HttpLimits, domain::fields};
+use crate::{config::HttpLimits, domain::fields, http::api::error::ApiError};
 
 /// The wait asked for, none when left out.
 ///
 /// # Errors
 /// More than the service holds an answer back.
-pub(super) fn seconds(wait: Option<u64>, limits: &HttpLimits) -> Result<Duration, ApiError> {
+pub(crate) fn seconds(wait: Option<u64>, limits: &HttpLimits) -> Result<Duration, ApiError> {
     let wait = wait.unwrap_or(0);
     if wait > limits.max_wait_seconds {
         let message = format!(

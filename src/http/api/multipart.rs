@@ -10,8 +10,11 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 
-use super::{AppState, error::ApiError};
-use crate::{domain::fields, objects::ObjectError};
+use crate::{
+    domain::fields,
+    http::api::{error::ApiError, state::AppState},
+    objects::ObjectError,
+};
 
 /// Why a part's bytes ended before their end; travels through the object store's error.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +48,7 @@ impl Broken {
 ///
 /// # Errors
 /// The body is something else.
-pub(super) async fn open(request: Request, state: &AppState) -> Result<Multipart, ApiError> {
+pub(crate) async fn open(request: Request, state: &AppState) -> Result<Multipart, ApiError> {
     let content_type = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -66,7 +69,7 @@ pub(super) async fn open(request: Request, state: &AppState) -> Result<Multipart
 ///
 /// # Errors
 /// Broken framing, or silence.
-pub(super) async fn next(
+pub(crate) async fn next(
     parts: &mut Multipart,
     silence: Duration,
 ) -> Result<Option<Field<'_>>, ApiError> {
@@ -81,7 +84,7 @@ pub(super) async fn next(
 }
 
 /// A part's bytes as they come.
-pub(super) fn bytes(
+pub(crate) fn bytes(
     field: Field<'_>,
     limit: u64,
     silence: Duration,
@@ -106,7 +109,7 @@ pub(super) fn bytes(
 }
 
 /// What an error of `bytes` means to the client; other errors stay what they are.
-pub(super) fn explain(error: io::Error, param: &'static str) -> ApiError {
+pub(crate) fn explain(error: io::Error, param: &'static str) -> ApiError {
     match error.downcast::<Broken>() {
         Ok(broken) => broken.answer(param),
         Err(error) if crate::objects::is_storage_full(&error) => ApiError::StorageFull,
@@ -115,7 +118,7 @@ pub(super) fn explain(error: io::Error, param: &'static str) -> ApiError {
 }
 
 /// The same, where the object store passed it on.
-pub(super) fn explain_stored(error: ObjectError, param: &'static str) -> ApiError {
+pub(crate) fn explain_stored(error: ObjectError, param: &'static str) -> ApiError {
     match error {
         ObjectError::Input(error) => explain(error, param),
         other => other.into(),
@@ -126,7 +129,7 @@ pub(super) fn explain_stored(error: ObjectError, param: &'static str) -> ApiErro
 ///
 /// # Errors
 /// It is long, or no text.
-pub(super) async fn text(
+pub(crate) async fn text(
     mut field: Field<'_>,
     limit: usize,
     silence: Duration,

@@ -4,26 +4,28 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    AppState,
-    auth::Tenant,
-    error::ApiError,
-    extract::{Id, Params},
-    jobs,
-    list::{List, page},
-};
 use crate::{
     db::{
         Page,
         samples::{self, Filter, Measure},
     },
     domain::{file::Split, id::JobId, job::JobStatus, sample_report::SampleRecord},
+    http::{
+        api::{
+            auth::Tenant,
+            error::ApiError,
+            extract::{Id, Params},
+            page::{List, page},
+            state::AppState,
+        },
+        jobs::create,
+    },
 };
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct SampleListQuery {
+pub(crate) struct SampleListQuery {
     /// The last id of the page before.
     after: Option<String>,
     /// Rows of a page; 20 when left out.
@@ -82,7 +84,7 @@ enum Flag {
 
 /// A sample, and what the finished model says of it.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct SampleObject {
+pub(crate) struct SampleObject {
     /// Its number, as text: the cursor of this list.
     id: String,
     /// `fine_tuning.job.sample`.
@@ -96,13 +98,13 @@ pub(super) struct SampleObject {
 /// Samples with the largest loss first: wrong labels and odd images are among them.
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/samples", tag = "jobs", params(("id" = JobId, Path), SampleListQuery),
     responses((status = 200, body = List<SampleObject>)))]
-pub(super) async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<JobId>,
     Params(query): Params<SampleListQuery>,
 ) -> Result<axum::Json<List<SampleObject>>, ApiError> {
-    let job = jobs::find(&state, tenant, id).await?;
+    let job = create::find(&state, tenant, id).await?;
     if job.status != JobStatus::Succeeded {
         let status = job.status.as_str();
         let message = if job.status.is_terminal() {

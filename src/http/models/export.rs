@@ -12,8 +12,10 @@ use tokio::{runtime::Handle, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
-use super::{download::attachment, error::ApiError};
-use crate::objects::Objects;
+use crate::{
+    http::api::{download::attachment, error::ApiError},
+    objects::Objects,
+};
 
 /// Bytes of one piece; a few are under way at once.
 const PIECE: usize = 256 << 10;
@@ -24,7 +26,7 @@ const LARGE: u64 = 0xffff_0000;
 ///
 /// # Errors
 /// There is none.
-pub(super) async fn zip(
+pub(crate) async fn zip(
     objects: &Objects,
     prefix: &str,
     model: &str,

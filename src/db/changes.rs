@@ -25,17 +25,17 @@ use crate::{
 const POLL: Duration = Duration::from_secs(2);
 /// Between two looks at the jobs that somebody waits for.
 const LOOK: Duration = Duration::from_millis(100);
-/// Notices kept for a slow waiter; one that misses some looks at once.
+/// Changes kept for a slow waiter; one that misses some looks at once.
 const KEPT: usize = 1_024;
 
 /// Passes on what has changed to whoever waits.
 #[derive(Clone)]
-pub struct Notices {
+pub struct Changes {
     sender: broadcast::Sender<String>,
     jobs: Arc<Awaited>,
 }
 
-impl Notices {
+impl Changes {
     pub fn new() -> Self {
         Self {
             sender: broadcast::channel(KEPT).0,
@@ -64,7 +64,7 @@ impl Notices {
     }
 
     /// Passes on until `shutdown`, through broken connections.
-    pub(super) async fn listen(self, pool: sqlx::PgPool, shutdown: CancellationToken) {
+    pub async fn listen(self, pool: sqlx::PgPool, shutdown: CancellationToken) {
         tokio::select! {
             () = self.relay(&pool) => {}
             () = self.look(&pool) => {}

@@ -1,4 +1,6 @@
-//! openapi.yaml: made of the routes and their types, committed at the root, held current by `tests/it/contract.rs`.
+//! openapi.yaml: generated from the routes and their types, committed at the root, held current by `tests/it/contract.rs`.
+
+use std::sync::Arc;
 
 use axum::Router;
 use utoipa::{
@@ -11,8 +13,10 @@ use utoipa::{
     },
 };
 
-use super::{AppState, error::ErrorBody};
-use crate::domain::request::Freeze;
+use crate::{
+    domain::request::Freeze,
+    http::api::{error::ErrorBody, state::AppState},
+};
 
 /// What stands above the routes.
 #[derive(OpenApi)]
@@ -28,11 +32,14 @@ use crate::domain::request::Freeze;
         (name = "service", description = "For operators and tools.")
     )
 )]
-pub(super) struct Head;
+pub(crate) struct Head;
 
-/// The contract, generated from the routes and types. `rehead openapi` prints it as YAML.
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    let mut openapi = super::routes().into_openapi();
+/// The contract as text, for `GET /openapi.yaml`.
+#[derive(Clone)]
+pub(crate) struct Contract(pub Arc<str>);
+
+/// Adds to a description of the routes what no route has by itself: keys, the shape of errors.
+pub(crate) fn complete(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let components = openapi.components.get_or_insert_with(Components::new);
     let key = Http::builder()
         .scheme(HttpAuthScheme::Bearer)
@@ -102,7 +109,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 }
 
 /// `/docs`: the contract as a page. Everything it loads comes from this service.
-pub(super) fn page() -> Router<AppState> {
+pub(crate) fn page() -> Router<AppState> {
     use utoipa_swagger_ui::{Config, SwaggerUi};
     SwaggerUi::new("/docs")
         .config(Config::new(["/openapi.yaml"]))

@@ -19,7 +19,7 @@ const ACCURACY: &str = "#1f6f54";
 const BALANCED: &str = "#6a4ca3";
 
 /// What to draw.
-pub(super) struct Curves<'a> {
+pub(crate) struct Curves<'a> {
     /// In the title; the user's words, escaped here.
     pub title: &'a str,
     /// Step and training loss in nats, ascending.
@@ -57,7 +57,7 @@ impl Panel {
 }
 
 /// The image, a complete SVG document.
-pub(super) fn svg(curves: &Curves<'_>) -> String {
+pub(crate) fn svg(curves: &Curves<'_>) -> String {
     let evaluated = |metric: Metric| -> Vec<(f64, f64)> {
         curves
             .evaluations

@@ -8,11 +8,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::error::ApiError;
-use crate::objects::{ObjectError, Objects};
+use crate::{
+    http::api::error::ApiError,
+    objects::{ObjectError, Objects},
+};
 
 /// What is sent, under which name.
-pub(super) struct Download<'a> {
+pub(crate) struct Download<'a> {
     pub key: &'a str,
     pub filename: &'a str,
     /// The noun and id for "there is no …", where the object is gone.
@@ -25,7 +27,7 @@ impl Download<'_> {
     ///
     /// # Errors
     /// The object is gone; the range lies outside it.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         objects: &Objects,
         headers: &HeaderMap,
@@ -66,7 +68,7 @@ impl Download<'_> {
 }
 
 /// `content-disposition` with a name that cannot break out of its quotes.
-pub(super) fn attachment(filename: &str) -> HeaderValue {
+pub(crate) fn attachment(filename: &str) -> HeaderValue {
     let plain: String = filename
         .chars()
         .map(|c| {

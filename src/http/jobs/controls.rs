@@ -3,14 +3,6 @@
 
 use axum::extract::State;
 
-use super::{
-    AppState,
-    auth::Tenant,
-    error::ApiError,
-    extract::Id,
-    job_object::JobObject,
-    jobs::{not_found, object},
-};
 use crate::{
     db::{
         controls::{self, Answer},
@@ -18,6 +10,13 @@ use crate::{
         tenants::TenantId,
     },
     domain::{id::JobId, job::Control},
+    http::{
+        api::{auth::Tenant, error::ApiError, extract::Id, state::AppState},
+        jobs::{
+            create::{not_found, object},
+            object::JobObject,
+        },
+    },
 };
 
 /// Cancel a fine-tuning job
@@ -26,7 +25,7 @@ use crate::{
 /// measured, and its checkpoints stay. A job that succeeds first stays a success.
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/cancel", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
-pub(super) async fn cancel(
+pub(crate) async fn cancel(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<JobId>,
@@ -40,7 +39,7 @@ pub(super) async fn cancel(
 /// is free; a trainer that does not save in time is ended, and the last checkpoint counts. `timeout_seconds` stands still.
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/pause", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
-pub(super) async fn pause(
+pub(crate) async fn pause(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<JobId>,
@@ -53,7 +52,7 @@ pub(super) async fn pause(
 /// It waits for a worker again, and goes on exactly where it was. One that is still `pausing` runs on.
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/resume", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
-pub(super) async fn resume(
+pub(crate) async fn resume(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<JobId>,
@@ -67,7 +66,7 @@ pub(super) async fn resume(
 /// and bundle as of any success. Holds across crashes; a paused job gets a worker for it.
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/stop", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
-pub(super) async fn stop(
+pub(crate) async fn stop(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<JobId>,

@@ -1,0 +1,14 @@
+//! What every route shares: errors, extractors, pages, authentication, state, the accept loop.
+
+pub(crate) mod auth;
+pub(crate) mod contract;
+pub(crate) mod download;
+pub(crate) mod envelope;
+pub(crate) mod error;
+pub(crate) mod extract;
+pub(crate) mod multipart;
+pub(crate) mod page;
+pub(crate) mod server;
+pub(crate) mod state;
+pub(crate) mod telemetry;
+pub(crate) mod wait;

@@ -1,0 +1,7 @@
+//! Handlers of `/v1/models` and `/v1/base_models`.
+
+pub(crate) mod catalog;
+pub(crate) mod export;
+pub(crate) mod predict;
+pub(crate) mod register;
+pub(crate) mod torchscript;

@@ -1,0 +1,72 @@
+//! Every route of the API on one page, with the contract that is generated from the same list.
+
+use axum::{Extension, Router, extract::DefaultBodyLimit, middleware};
+use utoipa::{OpenApi as _, openapi::OpenApi};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::http::{
+    api::{
+        contract::{self, Contract},
+        envelope,
+        error::ApiError,
+        state::AppState,
+    },
+    files, jobs, models, service, workers,
+};
+
+/// Every route; the contract is made of the same list.
+fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(contract::Head::openapi())
+        .routes(routes!(files::upload, files::list))
+        .routes(routes!(files::get, files::delete))
+        .routes(routes!(files::content))
+        .routes(routes!(files::report))
+        .routes(routes!(models::register::register))
+        .routes(routes!(models::catalog::list))
+        .routes(routes!(models::catalog::get, models::catalog::delete))
+        .routes(routes!(models::catalog::layers))
+        .routes(routes!(models::catalog::export))
+        .routes(routes!(models::predict::predict))
+        .routes(routes!(jobs::create::create, jobs::create::list))
+        .routes(routes!(jobs::plan::plan))
+        .routes(routes!(jobs::create::get, jobs::create::delete))
+        .routes(routes!(jobs::controls::cancel))
+        .routes(routes!(jobs::controls::pause))
+        .routes(routes!(jobs::controls::resume))
+        .routes(routes!(jobs::controls::stop))
+        .routes(routes!(jobs::events::events))
+        .routes(routes!(jobs::results::metrics))
+        .routes(routes!(jobs::results::checkpoints))
+        .routes(routes!(jobs::results::report))
+        .routes(routes!(jobs::samples::list))
+        .routes(routes!(jobs::results::curves))
+        .routes(routes!(jobs::results::checkpoint_content))
+        .routes(routes!(workers::list))
+        .routes(routes!(service::healthz))
+        .routes(routes!(service::readyz))
+        .routes(routes!(service::metrics))
+        .routes(routes!(service::openapi_yaml))
+}
+
+/// The routes with the contract's page, and around them the envelope that every answer passes.
+///
+/// # Errors
+/// The contract cannot be written as YAML.
+pub(crate) fn app(state: AppState) -> anyhow::Result<Router> {
+    let (router, description) = routes().split_for_parts();
+    let contract = Contract(contract::complete(description).to_yaml()?.into());
+    Ok(router
+        .merge(contract::page())
+        .fallback(async || ApiError::UnknownRoute)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        // Each way of reading a body has its own limit (`extract::read_body`, `multipart::bytes`).
+        .layer(DefaultBodyLimit::disable())
+        .layer(Extension(contract))
+        .layer(middleware::from_fn(envelope::wrap))
+        .with_state(state))
+}
+
+/// The contract, generated from the routes and types. `rehead openapi` prints it as YAML.
+pub fn openapi() -> OpenApi {
+    contract::complete(routes().into_openapi())
+}
