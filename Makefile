@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations check fmt fmt-check lint doc sqlx openapi bench recipes python-check clean clean-demo clean-deps
+.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations check fmt fmt-check lint doc sqlx openapi structure bench recipes python-check clean clean-demo clean-deps
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,9 @@ sqlx: setup ## Check every query against a live Postgres and renew .sqlx
 openapi: build ## Renew openapi.yaml from the code
 	target/release/rehead openapi >openapi.yaml.part
 	mv openapi.yaml.part openapi.yaml
+
+structure: ## Measure circles, long functions, comments and words (docs/structure.md); `ROOM=src/http` for one folder
+	@scripts/structure.py $(ROOM)
 
 python-check: build demo-data ## Load an exported model into timm and torch.jit and compare (brings Python packages, 3 GB)
 	@scripts/python-check.sh
