@@ -22,6 +22,9 @@ pub mod retention;
 /// Starting children (`rehead-trainer`) and talking to them in JSON lines. Shared by server and worker.
 pub mod child;
 
+/// Predictions of finished models, by a child; models as TorchScript.
+pub mod serving;
+
 /// The HTTP API: a handler parses, makes one or two calls of `db`, and replies.
 pub mod http;
 

@@ -11,7 +11,6 @@ use crate::{
 
 mod api;
 mod files;
-mod inference;
 mod job_body;
 mod jobs;
 mod models;
@@ -49,11 +48,7 @@ pub async fn serve(
     }
     state.set_address(address);
     let recorder = telemetry::install()?;
-    if let Err(error) = state.inference().sweep().await
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!("old images could not be removed: {error}");
-    }
+    state.predictor().sweep().await;
     let stop = state.shutdown().clone();
     let listening = tokio::spawn(
         state
@@ -74,7 +69,7 @@ pub async fn serve(
     .await;
     state.shutdown().cancel();
     passing_on.abort();
-    state.inference().stop().await;
+    state.predictor().stop().await;
     let _ = tokio::join!(listening, upkeep);
     served
 }

@@ -23,7 +23,7 @@ fn codes_in_source() -> BTreeSet<String> {
         r#"\bwrong\("([a-z_]+)","#,
     ];
     let in_error_enums =
-        Regex::new(r#"=>\s*(?:\{\s*)?"([a-z_]+)"(?:\.to_owned\(\))?\s*[,}]"#).unwrap();
+        Regex::new(r#"=>\s*(?:[{(]\s*)?"([a-z_]+)"(?:\.to_owned\(\))?\s*[,}]"#).unwrap();
     let mut codes = BTreeSet::new();
     for (path, text) in sources() {
         let of_error_enum = ENUMS.iter().any(|file| path.ends_with(file));

@@ -147,7 +147,8 @@ fn layers_know_only_what_is_below_them() {
         "reaper",
         "child",
     ];
-    imports_only("http", &shared);
+    imports_only("serving", &["domain", "config", "objects", "child"]);
+    imports_only("http", &[&shared[..], &["serving"]].concat());
     imports_only("worker", &shared);
     imports_only("client", &["domain", "config"]);
     imports_only("data", &["domain"]);

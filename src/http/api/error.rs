@@ -9,13 +9,15 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
+    child::Unanswered,
     domain::problem::{Code, Problem},
     objects::ObjectError,
+    serving::error::ServingError,
 };
 
 /// Why a request got no result. Each variant is one status; codes are listed in docs/errors.md.
 #[derive(Debug)]
-pub enum ApiError {
+pub(crate) enum ApiError {
     /// 400: the request cannot be read: bad JSON, bad multipart framing, bad header.
     Unreadable { code: Code, message: String },
     /// 401
@@ -63,19 +65,19 @@ pub enum ApiError {
 
 impl ApiError {
     /// One problem of a request.
-    pub fn invalid(path: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(path: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
         Self::Invalid(vec![Problem::new(path, code, message)])
     }
 
     /// `id` is cut: it is the client's, and goes into the answer.
-    pub fn not_found(noun: &'static str, id: &str) -> Self {
+    pub(crate) fn not_found(noun: &'static str, id: &str) -> Self {
         Self::NotFound {
             noun,
             id: id.chars().take(80).collect(),
         }
     }
 
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Unreadable { .. } => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -326,6 +328,42 @@ impl From<ObjectError> for ApiError {
         match error {
             ObjectError::StorageFull { .. } => Self::StorageFull,
             other => Self::Internal(anyhow::Error::new(other)),
+        }
+    }
+}
+
+impl From<ServingError> for ApiError {
+    fn from(error: ServingError) -> Self {
+        let (code, message, retry_after_seconds) = match error {
+            ServingError::Objects(error) => return error.into(),
+            ServingError::Other(error) => return error.into(),
+            ServingError::Busy => ("predictions_busy", format!("{error}; try again"), 1),
+            ServingError::TimedOut { .. } => (
+                "prediction_timeout",
+                format!("{error}; send fewer images, or try again"),
+                5,
+            ),
+            ServingError::Crashed => (
+                "inference_crashed",
+                format!("{error}; check that each opens, or try again"),
+                5,
+            ),
+            ServingError::ExportUnfinished(why) => {
+                tracing::warn!("the export process gave no answer: {why}");
+                let message = match why {
+                    Unanswered::Late(limit) => format!(
+                        "the TorchScript export did not end within {} seconds; try again",
+                        limit.as_secs()
+                    ),
+                    _ => "the TorchScript export process ended early; try again".to_owned(),
+                };
+                ("export_unfinished", message, 5)
+            }
+        };
+        Self::Unavailable {
+            code,
+            message,
+            retry_after_seconds,
         }
     }
 }

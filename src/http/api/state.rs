@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{HttpLimits, ServeArgs},
     db::changes::Changes,
-    http::inference::Inference,
     objects::Objects,
+    serving::{predictor::Predictor, torchscript::TorchScript},
 };
 
 /// What every handler can reach. Cheap to clone.
@@ -32,7 +32,8 @@ struct Shared {
     limits: HttpLimits,
     changes: Changes,
     streams: Arc<Semaphore>,
-    inference: Inference,
+    predictor: Predictor,
+    torchscript: TorchScript,
     address: OnceLock<SocketAddr>,
     keys_exist: AtomicBool,
     shutdown: CancellationToken,
@@ -44,7 +45,8 @@ impl AppState {
         let limits = args.limits.clone();
         Self {
             shared: Arc::new(Shared {
-                inference: Inference::new(trainer, args.scratch.clone(), objects.clone(), &limits),
+                predictor: Predictor::new(trainer.clone(), &args.scratch, objects.clone(), &limits),
+                torchscript: TorchScript::new(trainer),
                 streams: Arc::new(Semaphore::new(limits.max_streams)),
                 changes: Changes::new(),
                 address: OnceLock::new(),
@@ -73,8 +75,12 @@ impl AppState {
         &self.shared.changes
     }
 
-    pub fn inference(&self) -> &Inference {
-        &self.shared.inference
+    pub fn predictor(&self) -> &Predictor {
+        &self.shared.predictor
+    }
+
+    pub fn torchscript(&self) -> &TorchScript {
+        &self.shared.torchscript
     }
 
     /// One permit for each open event stream.

@@ -24,7 +24,7 @@ use crate::{
             page::{Deleted, List, Order, page},
             state::AppState,
         },
-        models::{export, torchscript},
+        models::export,
     },
 };
 
@@ -297,6 +297,6 @@ pub(crate) async fn export(
             );
             Err(ApiError::invalid("format", "not_fine_tuned", message))
         }
-        ExportFormat::Torchscript => torchscript::send(&state, prefix, &model.id).await,
+        ExportFormat::Torchscript => export::torchscript(&state, prefix, &model.id).await,
     }
 }

@@ -1,7 +1,9 @@
-//! A folder of objects as one zip, made while it is sent: nothing is held in memory or on disk.
+//! A model as one file: its bundle's objects as a zip, written while it is sent, so that nothing is held in memory or on disk;
+//! or its TorchScript.
 
 use std::io::{self, BufWriter, Write};
 
+use anyhow::Context as _;
 use axum::{
     body::{Body, Bytes},
     http::{HeaderValue, header},
@@ -10,22 +12,58 @@ use axum::{
 use futures_util::TryStreamExt as _;
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::io::ReaderStream;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 use crate::{
-    http::api::{download::attachment, error::ApiError},
+    http::api::{download::attachment, error::ApiError, state::AppState},
     objects::Objects,
 };
 
-/// Bytes of one piece; a few are under way at once.
+/// Bytes of one piece of an answer; a few are in memory at once.
 const PIECE: usize = 256 << 10;
-/// From this size on an entry needs zip's 64-bit form.
+/// Size from which an entry needs zip's 64-bit form.
 const LARGE: u64 = 0xffff_0000;
+
+/// Answers with the TorchScript of the model whose bundle lies at `prefix` in the store.
+///
+/// # Errors
+/// It cannot be made, or is not the model; too many requests wait.
+pub(crate) async fn torchscript(
+    state: &AppState,
+    prefix: String,
+    model: &str,
+) -> Result<Response, ApiError> {
+    let permit = state.predictor().admit()?;
+    let exporting = state.clone();
+    // In a task of its own: a client that gives up waiting leaves the file to the next one.
+    let file = tokio::spawn(async move {
+        let _permit = permit;
+        let bundles = exporting.predictor().bundles();
+        exporting.torchscript().open(bundles, &prefix).await
+    });
+    let file = file.await.map_err(anyhow::Error::from)??;
+    let metadata = file.metadata().await;
+    let size = metadata.context("cannot read a TorchScript file")?.len();
+    let body = Body::from_stream(ReaderStream::with_capacity(file, PIECE));
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        ),
+        (header::CONTENT_LENGTH, HeaderValue::from(size)),
+        (
+            header::CONTENT_DISPOSITION,
+            attachment(&format!("{model}.pt")),
+        ),
+    ];
+    Ok((headers, body).into_response())
+}
 
 /// Answers with every object under `prefix`.
 ///
 /// # Errors
-/// There is none.
+/// There is no object.
 pub(crate) async fn zip(
     objects: &Objects,
     prefix: &str,
@@ -48,22 +86,22 @@ pub(crate) async fn zip(
             },
         );
         if let Err(error) = write_zip(&runtime, &objects, &prefix, &keys, writer) {
-            // The status is sent already; a broken body is all that can still be said.
+            // The status is sent already; only the body can still fail.
             tracing::warn!("an export broke off: {error:#}");
             let _ = sender.blocking_send(Err(io::Error::other("the export broke off")));
         }
     });
-    let mut response = Body::from_stream(ReceiverStream::new(receiver)).into_response();
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/zip"),
-    );
-    headers.insert(
-        header::CONTENT_DISPOSITION,
-        attachment(&format!("{model}.zip")),
-    );
-    Ok(response)
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/zip"),
+        ),
+        (
+            header::CONTENT_DISPOSITION,
+            attachment(&format!("{model}.zip")),
+        ),
+    ];
+    Ok((headers, Body::from_stream(ReceiverStream::new(receiver))).into_response())
 }
 
 fn write_zip(
@@ -90,7 +128,7 @@ fn write_zip(
     Ok(())
 }
 
-/// Passes what is written on to the answer's body; fails when nobody reads it any more.
+/// Writes into the answer's body; fails once the client has gone.
 struct Pieces {
     sender: mpsc::Sender<io::Result<Bytes>>,
 }

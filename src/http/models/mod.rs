@@ -4,4 +4,3 @@ pub(crate) mod catalog;
 pub(crate) mod export;
 pub(crate) mod predict;
 pub(crate) mod register;
-pub(crate) mod torchscript;

@@ -99,8 +99,8 @@ pub(crate) async fn predict(
             format!("`{id}` is a base model, which knows no classes of yours; fine-tune it first");
         return Err(ApiError::invalid("model", "not_fine_tuned", message));
     }
-    let _place = state.inference().place()?;
-    let spool = state.inference().spool().await?;
+    let _permit = state.predictor().admit()?;
+    let spool = state.predictor().spool().await?;
     let images = if is_json(request.headers()) {
         from_json(&state, request, spool.path()).await?
     } else {
@@ -113,7 +113,7 @@ pub(crate) async fn predict(
             "send at least one image",
         ));
     }
-    let outcomes = state.inference().predict(&prefix, &images).await?;
+    let outcomes = state.predictor().predict(&prefix, &images).await?;
     let answered = answer(model, outcomes);
     let outcome = if answered.is_ok() {
         "predicted"

@@ -1,0 +1,131 @@
+//! What handlers call for predictions.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    config::HttpLimits,
+    domain::{progress::Failure, work::ImageOutcome},
+    objects::Objects,
+    serving::{
+        bundles::{Bundles, modified_times},
+        error::ServingError,
+        process::{InferenceProcess, NoAnswer},
+    },
+};
+
+/// Age at which images that a killed service left behind are removed.
+const SPOOL_AGE: Duration = Duration::from_secs(3600);
+/// Times a request is sent to the inference process, which may end over it.
+const TRIES: usize = 2;
+
+pub struct Predictor {
+    process: InferenceProcess,
+    bundles: Arc<Bundles>,
+    spool: PathBuf,
+    waiting: Arc<Semaphore>,
+    timeout: Duration,
+}
+
+impl Predictor {
+    /// `trainer` is the path of `rehead-trainer`; images and bundles are kept in `scratch`.
+    pub fn new(trainer: PathBuf, scratch: &Path, objects: Objects, limits: &HttpLimits) -> Self {
+        Self {
+            process: InferenceProcess::new(trainer),
+            bundles: Arc::new(Bundles::new(scratch.join("models"), objects)),
+            spool: scratch.join("spool"),
+            waiting: Arc::new(Semaphore::new(limits.max_predict_waiting)),
+            timeout: Duration::from_secs(limits.predict_seconds),
+        }
+    }
+
+    pub fn bundles(&self) -> &Bundles {
+        &self.bundles
+    }
+
+    /// A permit to wait for an answer. Taken before images are received, so that a busy service receives none.
+    ///
+    /// # Errors
+    /// `Busy`.
+    pub fn admit(&self) -> Result<OwnedSemaphorePermit, ServingError> {
+        let permit = Arc::clone(&self.waiting).try_acquire_owned();
+        permit.map_err(|_| ServingError::Busy)
+    }
+
+    /// A folder for one request's images, removed when dropped.
+    ///
+    /// # Errors
+    /// It cannot be created.
+    pub async fn spool(&self) -> anyhow::Result<tempfile::TempDir> {
+        let failed = || format!("cannot create a directory in `{}`", self.spool.display());
+        tokio::fs::create_dir_all(&self.spool)
+            .await
+            .with_context(failed)?;
+        tempfile::Builder::new()
+            .prefix("predict-")
+            .tempdir_in(&self.spool)
+            .with_context(failed)
+    }
+
+    /// Removes images that a killed service left behind.
+    pub async fn sweep(&self) {
+        for (modified, folder) in modified_times(&self.spool).await {
+            if modified.elapsed().is_ok_and(|age| age > SPOOL_AGE)
+                && let Err(error) = tokio::fs::remove_dir_all(&folder).await
+            {
+                tracing::warn!("cannot remove `{}`: {error}", folder.display());
+            }
+        }
+    }
+
+    /// Predictions for these image files, in order, by the model whose bundle lies at `prefix` in the store.
+    ///
+    /// # Errors
+    /// The inference process ends twice, takes too long, or refuses the bundle.
+    pub async fn predict(
+        &self,
+        prefix: &str,
+        images: &[PathBuf],
+    ) -> Result<Vec<ImageOutcome>, ServingError> {
+        let deadline = Instant::now() + self.timeout;
+        let timed_out = || ServingError::TimedOut {
+            seconds: self.timeout.as_secs(),
+        };
+        let bundle = timeout_at(deadline, self.bundles.fetch(prefix))
+            .await
+            .map_err(|_| timed_out())??;
+        for _ in 0..TRIES {
+            match self.process.ask(&bundle, images, deadline).await? {
+                Ok(Ok(outcomes)) if outcomes.len() == images.len() => return Ok(outcomes),
+                Ok(Ok(outcomes)) => {
+                    let (got, sent) = (outcomes.len(), images.len());
+                    return Err(
+                        anyhow!("the inference process answered {got} of {sent} images").into(),
+                    );
+                }
+                Ok(Err(Failure { code, message, .. })) => {
+                    return Err(
+                        anyhow!("the inference process failed with `{code}`: {message}").into(),
+                    );
+                }
+                Err(NoAnswer::TimedOut) => return Err(timed_out()),
+                Err(NoAnswer::Ended) => {}
+            }
+        }
+        Err(ServingError::Crashed)
+    }
+
+    /// Ends the inference process.
+    pub async fn stop(&self) {
+        self.process.stop().await;
+    }
+}
