@@ -19,6 +19,9 @@ pub mod objects;
 /// What nothing needs any more: found, said, deleted.
 pub mod retention;
 
+/// Use cases of jobs: admit, resolve once the data sets are validated, delete.
+pub mod jobs;
+
 /// Starting children (`rehead-trainer`) and talking to them in JSON lines. Shared by server and worker.
 pub mod child;
 

@@ -7,7 +7,6 @@
 
 use std::{collections::HashSet, fmt, time::Duration};
 
-use anyhow::Context as _;
 use sqlx::PgPool;
 
 use crate::{
@@ -222,27 +221,6 @@ pub async fn sweep(pool: &PgPool, objects: &Objects, grace: Duration) -> anyhow:
         }
     }
     Ok(())
-}
-
-/// Deletes an ended job: first its checkpoints leave the list, then their objects go, then its rows. Its model stays.
-///
-/// # Errors
-/// Database or object store cannot be written; asked again, it goes on where it stopped.
-pub async fn delete_job(
-    pool: &PgPool,
-    objects: &Objects,
-    tenant: db::tenants::TenantId,
-    job: JobId,
-) -> anyhow::Result<db::retention::Deleted> {
-    let deleted = db::retention::begin_to_delete_job(pool, tenant, job).await?;
-    if deleted == db::retention::Deleted::Begun {
-        let prefix = format!("checkpoints/{}/", job.0.simple());
-        objects.delete_prefix(&prefix).await?;
-        db::retention::forget_job(pool, tenant, job)
-            .await
-            .context("cannot delete the rows of a job")?;
-    }
-    Ok(deleted)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::domain::{
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// It holds, or is on its way. Also when that was asked before.
-    Accepted(Box<Job>),
+    Accepted,
     /// The state of the job forbids it.
     Refused(Box<Job>),
     NotFound,
@@ -38,10 +38,12 @@ pub async fn ask(
             Control::Stop => stop(pool, tenant, id).await,
         }
     });
-    let changed = changed.await?;
+    if changed.await? {
+        return Ok(Answer::Accepted);
+    }
     Ok(match jobs::get(pool, tenant, id).await? {
         None => Answer::NotFound,
-        Some(job) if changed || holds(control, &job) => Answer::Accepted(Box::new(job)),
+        Some(job) if holds(control, &job) => Answer::Accepted,
         Some(job) => Answer::Refused(Box::new(job)),
     })
 }

@@ -1,4 +1,4 @@
-//! Jobs as the API sees them: create, read, list; and settling those that waited for their files.
+//! Jobs as the API sees them: create, read, list; and the end of their wait for files.
 
 use std::collections::BTreeMap;
 
@@ -7,17 +7,10 @@ use sqlx::{PgExecutor, PgPool, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{
-    Page, Slice, convert,
-    files::{self, File},
-    models,
-    parents::Origin,
-    tenants::TenantId,
-};
+use super::{Page, Slice, convert, parents::Origin, tenants::TenantId};
 use crate::domain::{
-    base_model::Layers,
     checkpoint::Metrics,
-    id::{CheckpointId, FileId, JobId},
+    id::{CheckpointId, JobId},
     job::{JobStatus, Phase, result_model},
     parent::Parent,
     problem::Problem,
@@ -48,11 +41,11 @@ pub struct Idempotency {
 }
 
 /// What became of a creation.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
-    New(Box<Job>),
-    /// The same key came with the same body before; this is that job, as it is now.
-    Replayed(Box<Job>),
+    New(JobId),
+    /// The same key came with the same body before and made this job.
+    Replayed(JobId),
     /// The same key came with another body.
     KeyConflict,
     /// The tenant has `limit` jobs waiting already.
@@ -139,28 +132,23 @@ pub struct Filter {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// A job whose files are validated, for good or ill, but which is not settled yet.
+/// A job in `validating_files` whose data sets' validation has ended.
 #[derive(Debug, Clone)]
-pub struct Waiting {
+pub struct WaitingJob {
     pub id: JobId,
+    pub tenant: TenantId,
+    /// The row of `models` that its network comes from.
+    pub model: String,
     pub request: JobRequest,
     pub seed: u64,
-    /// Of the base model; `None` when it is gone.
-    pub layers: Option<Layers>,
     /// What it goes on from, where that is not the base model itself.
     pub parent: Option<Parent>,
-    pub training: Option<File>,
-    /// `Some(None)`: asked for, but gone.
-    pub validation: Option<Option<File>>,
 }
 
 /// Creates a job, or finds the one that its idempotency key made.
 pub async fn create(pool: &PgPool, job: &NewJob) -> sqlx::Result<Created> {
     if insert(pool, job).await? {
-        let created = get(pool, job.tenant, job.id)
-            .await?
-            .ok_or(sqlx::Error::RowNotFound)?;
-        return Ok(Created::New(Box::new(created)));
+        return Ok(Created::New(job.id));
     }
     if let Some(idempotency) = &job.idempotency
         && let Some(created) = by_idempotency_key(pool, job.tenant, idempotency).await?
@@ -189,14 +177,14 @@ pub async fn by_idempotency_key(
         tenant.0,
         idempotency.key
     );
-    let Some(row) = row.fetch_optional(pool).await? else {
-        return Ok(None);
-    };
-    if row.body_sha256.as_deref() != Some(idempotency.body_sha256.as_slice()) {
-        return Ok(Some(Created::KeyConflict));
-    }
-    let job = get(pool, tenant, JobId(row.id)).await?;
-    Ok(job.map(|job| Created::Replayed(Box::new(job))))
+    let is_same = |body: Option<Vec<u8>>| body.as_deref() == Some(&idempotency.body_sha256);
+    Ok(row.fetch_optional(pool).await?.map(|row| {
+        if is_same(row.body_sha256) {
+            Created::Replayed(JobId(row.id))
+        } else {
+            Created::KeyConflict
+        }
+    }))
 }
 
 pub async fn get(
@@ -263,12 +251,11 @@ pub async fn counts(pool: &PgPool) -> sqlx::Result<Vec<(JobStatus, u64)>> {
         .collect()
 }
 
-/// Jobs in `validating_files` whose files' validation has ended, oldest first. To be called after each validation and
-/// now and then: a worker that dies in between leaves no job behind.
-pub async fn to_settle(pool: &PgPool, limit: u32) -> sqlx::Result<Vec<Waiting>> {
+/// Jobs in `validating_files` whose data sets' validation has ended, oldest first.
+pub async fn waiting_for_files(pool: &PgPool, limit: u32) -> sqlx::Result<Vec<WaitingJob>> {
     let rows = sqlx::query!(
-        r#"select j.id, j.tenant_id, j.model, j.seed, j.training_file, j.validation_file,
-            j.request as "request: Json<JobRequest>", j.parent as "parent: Json<Parent>"
+        r#"select j.id, j.tenant_id, j.model, j.seed, j.request as "request: Json<JobRequest>",
+            j.parent as "parent: Json<Parent>"
         from jobs j
         left join files training on training.id = j.training_file and training.tenant_id = j.tenant_id
         left join files validation on validation.id = j.validation_file and validation.tenant_id = j.tenant_id
@@ -279,35 +266,27 @@ pub async fn to_settle(pool: &PgPool, limit: u32) -> sqlx::Result<Vec<Waiting>> 
     )
     .fetch_all(pool)
     .await?;
-    let mut waiting = Vec::with_capacity(rows.len());
-    for row in rows {
-        let tenant = TenantId(row.tenant_id);
-        waiting.push(Waiting {
-            id: JobId(row.id),
-            request: row.request.0,
-            seed: row.seed.cast_unsigned(),
-            layers: models::layers(pool, tenant, &row.model).await?,
-            parent: row.parent.map(|parent| parent.0),
-            training: files::get(pool, tenant, FileId(row.training_file)).await?,
-            validation: match row.validation_file {
-                Some(file) => Some(files::get(pool, tenant, FileId(file)).await?),
-                None => None,
-            },
-        });
-    }
-    Ok(waiting)
+    let waiting = rows.into_iter().map(|row| WaitingJob {
+        id: JobId(row.id),
+        tenant: TenantId(row.tenant_id),
+        model: row.model,
+        request: row.request.0,
+        seed: row.seed.cast_unsigned(),
+        parent: row.parent.map(|parent| parent.0),
+    });
+    Ok(waiting.collect())
 }
 
-/// Ends the wait for files: the job is queued, or has failed with the first problem (all are in the last event).
-/// Does nothing to a job that another worker settled, or that was cancelled: the status is then what it is.
-pub async fn settle(
+/// Ends the wait for files: queues the job, or fails it with the first problem (its last event holds all of them). Leaves
+/// alone a job that another worker resolved or a user cancelled. Returns the status that the job has then.
+pub async fn resolve(
     pool: &PgPool,
     id: JobId,
     outcome: &Result<Resolution, Vec<Problem>>,
 ) -> sqlx::Result<Option<JobStatus>> {
     match outcome {
-        Ok(resolution) => settle_queued(pool, id, resolution).await?,
-        Err(problems) => settle_failed(pool, id, problems).await?,
+        Ok(resolution) => queue_resolved(pool, id, resolution).await?,
+        Err(problems) => fail_unresolved(pool, id, problems).await?,
     }
     let status = sqlx::query_scalar!("select status from jobs where id = $1", id.0)
         .fetch_optional(pool)
@@ -389,7 +368,7 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
     Ok(id.fetch_optional(pool).await?.is_some())
 }
 
-async fn settle_queued(pool: &PgPool, id: JobId, resolution: &Resolution) -> sqlx::Result<()> {
+async fn queue_resolved(pool: &PgPool, id: JobId, resolution: &Resolution) -> sqlx::Result<()> {
     sqlx::query!(
         "with job as (
             update jobs set status = 'queued', recipe = $2, resolved = $3, device_mb = $4, spec_version = $5, run_at = now(),
@@ -411,7 +390,7 @@ async fn settle_queued(pool: &PgPool, id: JobId, resolution: &Resolution) -> sql
     Ok(())
 }
 
-async fn settle_failed(pool: &PgPool, id: JobId, problems: &[Problem]) -> sqlx::Result<()> {
+async fn fail_unresolved(pool: &PgPool, id: JobId, problems: &[Problem]) -> sqlx::Result<()> {
     let unknown = Problem::new("", "invalid_request", "the job cannot run with these files");
     let first = problems.first().unwrap_or(&unknown);
     sqlx::query!(

@@ -1,5 +1,5 @@
 //! The validation slot: validates data sets and imports base models, each in a child, under a lease of its own; and
-//! settles the jobs that waited for a data set.
+//! resolves the jobs that waited for a data set.
 
 use std::{ffi::OsStr, path::Path, sync::Arc, time::Duration};
 
@@ -22,14 +22,12 @@ use crate::{
         file::FileReport,
         problem::Problem,
         progress::{Failure, Validated},
-        resolve::{self, Start},
         work::{Imported, ValidatePlan},
     },
+    jobs::resolve_waiting::resolve_waiting,
     objects::ObjectError,
 };
 
-/// Jobs settled in one look.
-const SETTLED_AT_ONCE: u32 = 100;
 /// Bytes a validation process gets through in a second, at the least; it has `stall_ms` besides.
 const BYTES_PER_SECOND: u64 = 128 << 10;
 /// Time before the next try after the disk was full.
@@ -67,9 +65,9 @@ pub(super) async fn run(worker: Arc<Worker>, shutdown: CancellationToken) {
     }
 }
 
-/// Settles, then validates one thing; whether there was one.
+/// Resolves jobs that waited, then validates one thing; whether there was one.
 async fn round(worker: &Worker, shutdown: &CancellationToken) -> sqlx::Result<bool> {
-    settle(worker).await?;
+    resolve_waiting(&worker.pool).await?;
     let ttl = worker.args.timing.lease();
     let asked = lease::since_boot();
     if let Some(file) = db::files::claim(&worker.pool, worker.id, ttl).await? {
@@ -82,64 +80,6 @@ async fn round(worker: &Worker, shutdown: &CancellationToken) -> sqlx::Result<bo
         return Ok(true);
     }
     Ok(false)
-}
-
-/// Queues or fails the jobs whose data sets are validated.
-async fn settle(worker: &Worker) -> sqlx::Result<()> {
-    for waiting in db::jobs::to_settle(&worker.pool, SETTLED_AT_ONCE).await? {
-        let outcome = resolve_waiting(&waiting);
-        let status = db::jobs::settle(&worker.pool, waiting.id, &outcome).await?;
-        tracing::info!(job.id = %waiting.id, "files are validated; the job is {}", status.map_or("gone", |status| status.as_str()));
-    }
-    Ok(())
-}
-
-fn resolve_waiting(waiting: &db::jobs::Waiting) -> Result<resolve::Resolution, Vec<Problem>> {
-    let mut problems = Vec::new();
-    if waiting.layers.is_none() {
-        problems.push(Problem::new(
-            "model",
-            "not_found",
-            "the base model was deleted before the job could start",
-        ));
-    }
-    let training = dataset(waiting.training.as_ref(), "training_file", &mut problems);
-    let validation = match &waiting.validation {
-        Some(file) => dataset(file.as_ref(), "validation_file", &mut problems),
-        None => None,
-    };
-    match (&waiting.layers, training) {
-        (Some(layers), Some(training)) if problems.is_empty() => {
-            let parent = waiting.parent.as_ref();
-            let start = Start { layers, parent };
-            resolve::resolve(&waiting.request, start, training, validation, waiting.seed)
-        }
-        _ => Err(problems),
-    }
-}
-
-fn dataset<'a>(
-    file: Option<&'a db::files::File>,
-    param: &str,
-    problems: &mut Vec<Problem>,
-) -> Option<&'a crate::domain::file::Dataset> {
-    let Some(file) = file else {
-        problems.push(Problem::new(
-            param,
-            "not_found",
-            "the file was deleted before the job could start",
-        ));
-        return None;
-    };
-    if file.dataset.is_none() {
-        let why = file.status_details.as_deref().unwrap_or("it was refused");
-        let message = format!(
-            "the file is not usable: {why}; see /v1/files/{}/report",
-            file.id
-        );
-        problems.push(Problem::new(param, "unusable_file", message));
-    }
-    file.dataset.as_ref()
 }
 
 async fn validate(

@@ -138,11 +138,13 @@ fn layers_know_only_what_is_below_them() {
     imports_only("postgres", &["config"]);
     imports_only("retention", &["domain", "db", "objects"]);
     imports_only("reaper", &["domain", "config", "db"]);
+    imports_only("jobs", &["domain", "db", "objects"]);
     let shared = [
         "domain",
         "config",
         "db",
         "objects",
+        "jobs",
         "retention",
         "reaper",
         "child",

@@ -106,7 +106,10 @@ async fn ask(queue: &Queue, job: JobId, control: Control) -> Result<Job, Job> {
         .await
         .unwrap()
     {
-        Answer::Accepted(job) => Ok(*job),
+        Answer::Accepted => Ok(jobs::get(queue.pool(), queue.tenant, job)
+            .await
+            .unwrap()
+            .unwrap()),
         Answer::Refused(job) => Err(*job),
         Answer::NotFound => panic!("no such job"),
     }
@@ -166,7 +169,7 @@ async fn a_waiting_job_is_paused_at_once_and_resumed() {
     );
     assert_eq!(queue.claim().await.unwrap().job, job);
 
-    // One that waits for its file goes back to that wait, and is settled then.
+    // One that waits for its file goes back to that wait, and is resolved then.
     let file = queue.upload(queue.tenant, Purpose::FineTune).await;
     let mut waiting = queue.new_job();
     waiting.resolution = None;
@@ -186,16 +189,19 @@ async fn a_waiting_job_is_paused_at_once_and_resumed() {
             .await
             .unwrap()
     );
-    assert!(jobs::to_settle(pool, 10).await.unwrap().is_empty());
+    assert!(jobs::waiting_for_files(pool, 10).await.unwrap().is_empty());
     assert_eq!(
         asked_twice(&queue, waiting.id, Control::Resume).await,
         JobStatus::ValidatingFiles
     );
-    assert_eq!(jobs::to_settle(pool, 10).await.unwrap()[0].id, waiting.id);
-    let settled = jobs::settle(pool, waiting.id, &Ok(resolution()))
+    assert_eq!(
+        jobs::waiting_for_files(pool, 10).await.unwrap()[0].id,
+        waiting.id
+    );
+    let resolved = jobs::resolve(pool, waiting.id, &Ok(resolution()))
         .await
         .unwrap();
-    assert_eq!(settled, Some(JobStatus::Queued));
+    assert_eq!(resolved, Some(JobStatus::Queued));
 
     let paused = queue.job().await;
     ask(&queue, paused, Control::Pause).await.unwrap();

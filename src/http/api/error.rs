@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use crate::{
     child::Unanswered,
     domain::problem::{Code, Problem},
+    jobs::admit::AdmitError,
     objects::ObjectError,
     serving::error::ServingError,
 };
@@ -319,6 +320,15 @@ impl ApiError {
             code: "database_unavailable",
             message: "the database cannot be reached; try again".to_owned(),
             retry_after_seconds: 2,
+        }
+    }
+}
+
+impl From<AdmitError> for ApiError {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::Refused(problems) => Self::Invalid(problems),
+            AdmitError::Database(error) => error.into(),
         }
     }
 }

@@ -81,7 +81,7 @@ async fn ask(
     control: Control,
 ) -> Result<axum::Json<JobObject>, ApiError> {
     match controls::ask(state.pool(), tenant, id, control).await? {
-        Answer::Accepted(job) => Ok(axum::Json(object(state, tenant, job.id).await?)),
+        Answer::Accepted => Ok(axum::Json(object(state, tenant, id).await?)),
         Answer::NotFound => Err(not_found(id)),
         Answer::Refused(job) => Err(refusal(control, &job)),
     }

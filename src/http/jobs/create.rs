@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     db::{
         self,
-        jobs::{Created, Filter, Idempotency, Job, NewJob},
+        jobs::{Created, Filter, Idempotency, Job},
         retention::Deleted as Deletion,
         tenants::TenantId,
     },
@@ -30,12 +30,9 @@ use crate::{
             wait::seconds,
         },
         job_body::JobBody,
-        jobs::{
-            admission::{self, Admitted},
-            object::{JobObject, Seen},
-        },
+        jobs::object::{JobObject, Seen},
     },
-    retention,
+    jobs::{admit::admit, delete},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -54,30 +51,9 @@ pub(crate) async fn create(
     headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, ApiError> {
-    let pool = state.pool();
     let idempotency = idempotency(&headers, &body)?;
-    if let Some(idempotency) = &idempotency
-        && let Some(created) = db::jobs::by_idempotency_key(pool, tenant, idempotency).await?
-    {
-        return answer(&state, tenant, created).await;
-    }
-    let Admitted {
-        request,
-        origin,
-        seed,
-        resolution,
-        ..
-    } = admission::check(pool, tenant, &body).await?;
-    let job = NewJob {
-        id: JobId::new(),
-        tenant,
-        request,
-        origin,
-        seed,
-        resolution,
-        idempotency,
-    };
-    answer(&state, tenant, db::jobs::create(pool, &job).await?).await
+    let created = admit(state.pool(), tenant, &body, idempotency).await?;
+    answer(&state, tenant, created).await
 }
 
 /// The header, and the hash of the body it came with (of its values, not its spaces).
@@ -113,7 +89,7 @@ async fn answer(
     let replayed = matches!(created, Created::Replayed(_));
     match created {
         Created::New(job) | Created::Replayed(job) => {
-            let mut response = axum::Json(object(state, tenant, job.id).await?).into_response();
+            let mut response = axum::Json(object(state, tenant, job).await?).into_response();
             if replayed {
                 response
                     .headers_mut()
@@ -352,7 +328,7 @@ pub(crate) async fn delete(
 ) -> Result<axum::Json<Deleted>, ApiError> {
     let (pool, objects) = (state.pool().clone(), state.objects().clone());
     // In a task of its own: a client that hangs up leaves no job half deleted.
-    let deleted = async move { retention::delete_job(&pool, &objects, tenant, id).await };
+    let deleted = async move { delete::delete(&pool, &objects, tenant, id).await };
     match tokio::spawn(deleted).await.map_err(anyhow::Error::from)?? {
         Deletion::Begun => Ok(axum::Json(Deleted {
             id: id.to_string(),

@@ -1,6 +1,5 @@
 //! Handlers of `/v1/fine_tuning`.
 
-pub(crate) mod admission;
 pub(crate) mod controls;
 pub(crate) mod create;
 pub(crate) mod curves;

@@ -18,11 +18,9 @@ use crate::{
     http::{
         api::{auth::Tenant, error::ApiError, extract::Json, state::AppState},
         job_body::JobBody,
-        jobs::{
-            admission::{self, Admitted},
-            object::{Settled, settled},
-        },
+        jobs::object::{Settled, settled},
     },
+    jobs::admit::{self, Admitted},
 };
 
 /// What a job would be.
@@ -63,11 +61,11 @@ pub(crate) async fn plan(
         request,
         seed,
         layers,
-        training,
-        validation,
+        data_sets,
         resolution,
         ..
-    } = admission::check(state.pool(), tenant, &body).await?;
+    } = admit::check(state.pool(), tenant, &body).await?;
+    let (training, validation) = (data_sets.training, data_sets.validation);
     let (Some(resolution), Some(training_set)) = (resolution, &training.dataset) else {
         return Err(not_validated(&training, validation.as_ref()));
     };

@@ -1,4 +1,4 @@
-//! Jobs that are posted: once for each key, up to a limit, and settled when their files are.
+//! Jobs that are posted: once for each key, up to a limit, and resolved when their files are.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,12 @@ use rehead::{
         jobs::{self, Created},
     },
     domain::{file::Purpose, job::JobStatus, problem::Problem},
+    jobs::{
+        admit::{self, AdmitError},
+        resolve_waiting::resolve_waiting,
+    },
 };
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::support::{
@@ -26,8 +31,8 @@ async fn one_key_makes_one_job() {
         job.idempotency = idempotency("once", 1);
         posts.spawn(async move {
             match jobs::create(&pool, &job).await.unwrap() {
-                Created::New(job) => (1, job.id),
-                Created::Replayed(job) => (0, job.id),
+                Created::New(job) => (1, job),
+                Created::Replayed(job) => (0, job),
                 other => panic!("{other:?}"),
             }
         });
@@ -72,10 +77,10 @@ async fn a_full_queue_takes_no_more() {
 }
 
 #[tokio::test]
-async fn a_job_waits_for_its_file_and_is_settled_once() {
+async fn a_job_waits_for_its_file_and_is_resolved_once() {
     let queue = Queue::start().await;
     let pool = queue.pool();
-    let mut settled = Vec::new();
+    let mut resolved = Vec::new();
     for accepted in [true, false] {
         let file = queue.upload(queue.tenant, Purpose::FineTune).await;
         let mut job = queue.new_job();
@@ -85,7 +90,7 @@ async fn a_job_waits_for_its_file_and_is_settled_once() {
             jobs::create(pool, &job).await.unwrap(),
             Created::New(_)
         ));
-        assert!(jobs::to_settle(pool, 10).await.unwrap().is_empty());
+        assert!(jobs::waiting_for_files(pool, 10).await.unwrap().is_empty());
         assert_eq!(
             files::delete(pool, queue.tenant, file).await.unwrap(),
             files::Deleted::InUseByJob(job.id)
@@ -109,12 +114,15 @@ async fn a_job_waits_for_its_file_and_is_settled_once() {
                     .unwrap()
             );
         }
-        let waiting = jobs::to_settle(pool, 10).await.unwrap();
+        let waiting = jobs::waiting_for_files(pool, 10).await.unwrap();
         assert_eq!(
             (waiting.len(), waiting[0].id, waiting[0].seed),
             (1, job.id, job.seed)
         );
-        assert!(waiting[0].layers.is_some() && waiting[0].validation.is_none());
+        assert_eq!(
+            (waiting[0].tenant, &*waiting[0].model),
+            (queue.tenant, "net")
+        );
         let outcome = if accepted {
             Ok(resolution())
         } else {
@@ -124,12 +132,54 @@ async fn a_job_waits_for_its_file_and_is_settled_once() {
                 "the file cannot be used: no image",
             )])
         };
-        let becomes = jobs::settle(pool, job.id, &outcome).await.unwrap();
-        let again = jobs::settle(pool, job.id, &Ok(resolution())).await.unwrap();
+        let becomes = jobs::resolve(pool, job.id, &outcome).await.unwrap();
+        let again = jobs::resolve(pool, job.id, &Ok(resolution()))
+            .await
+            .unwrap();
         assert_eq!(becomes, again);
-        settled.push(becomes.unwrap());
-        assert!(jobs::to_settle(pool, 10).await.unwrap().is_empty());
+        resolved.push(becomes.unwrap());
+        assert!(jobs::waiting_for_files(pool, 10).await.unwrap().is_empty());
     }
-    assert_eq!(settled, [JobStatus::Queued, JobStatus::Failed]);
+    assert_eq!(resolved, [JobStatus::Queued, JobStatus::Failed]);
     invariants(pool).await;
+}
+
+/// A data set that turns out to be unusable while a job waits for it fails the job with the very problem that a request
+/// for it is refused with.
+#[tokio::test]
+async fn waiting_job_fails_as_admission_refuses() {
+    let queue = Queue::start().await;
+    let (pool, tenant) = (queue.pool(), queue.tenant);
+    let file = queue.upload(tenant, Purpose::FineTune).await;
+    let body = json!({ "model": "net", "training_file": file });
+    let created = admit::admit(pool, tenant, &body, None).await.unwrap();
+    let Created::New(job) = created else {
+        panic!("{created:?}");
+    };
+    resolve_waiting(pool).await.unwrap();
+    let waiting = jobs::get(pool, tenant, job).await.unwrap().unwrap();
+    assert_eq!(waiting.status, JobStatus::ValidatingFiles);
+
+    let claimed = files::claim(pool, queue.worker, HOUR).await.unwrap();
+    let token = claimed.unwrap().token;
+    let report = unusable();
+    let refused = files::refuse(pool, file, token, &report, "no image");
+    assert!(refused.await.unwrap());
+    resolve_waiting(pool).await.unwrap();
+    let failed = jobs::get(pool, tenant, job).await.unwrap().unwrap();
+    let error = failed.error.unwrap();
+
+    let Err(AdmitError::Refused(problems)) = admit::check(pool, tenant, &body).await else {
+        panic!("a request for an unusable data set is admitted");
+    };
+    assert_eq!(problems.len(), 1);
+    assert_eq!(
+        (error.code, error.message, error.param.unwrap()),
+        (
+            problems[0].code.clone(),
+            problems[0].message.clone(),
+            problems[0].path.clone()
+        )
+    );
+    assert_eq!(problems[0].code, "unusable_file");
 }

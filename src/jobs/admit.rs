@@ -1,0 +1,201 @@
+//! Admits a request: checks its values, the layers of its model and its data sets, and creates the job. All problems
+//! come back at once.
+
+use serde_json::Value;
+use sqlx::PgPool;
+
+use super::data_sets::DataSets;
+use crate::{
+    db::{
+        self, Page,
+        jobs::{Created, Idempotency, NewJob},
+        models::{Filter, ModelKind, ModelStatus},
+        parents::Origin,
+        tenants::TenantId,
+    },
+    domain::{
+        base_model::Layers,
+        fields,
+        id::{CheckpointId, JobId},
+        problem::{Problem, suggestion},
+        request::{self, JobRequest},
+        resolve::{self, Resolution, Start},
+    },
+};
+
+/// A request that may become a job.
+#[derive(Debug)]
+pub struct Admitted {
+    pub request: JobRequest,
+    pub origin: Origin,
+    /// The request's own, or one drawn at random.
+    pub seed: u64,
+    pub layers: Layers,
+    pub data_sets: DataSets,
+    /// `None` while the validation of a data set has not ended.
+    pub resolution: Option<Resolution>,
+}
+
+/// Why a request was not admitted.
+#[derive(Debug)]
+pub enum AdmitError {
+    /// All problems of the request; never empty.
+    Refused(Vec<Problem>),
+    Database(sqlx::Error),
+}
+
+impl From<sqlx::Error> for AdmitError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// Checks the body of a request and creates its job, or finds the job that its idempotency key made.
+///
+/// # Errors
+/// The request is refused, or the database fails.
+pub async fn admit(
+    pool: &PgPool,
+    tenant: TenantId,
+    body: &Value,
+    idempotency: Option<Idempotency>,
+) -> Result<Created, AdmitError> {
+    if let Some(idempotency) = &idempotency
+        && let Some(created) = db::jobs::by_idempotency_key(pool, tenant, idempotency).await?
+    {
+        return Ok(created);
+    }
+    let admitted = check(pool, tenant, body).await?;
+    let job = NewJob {
+        id: JobId::new(),
+        tenant,
+        request: admitted.request,
+        origin: admitted.origin,
+        seed: admitted.seed,
+        resolution: admitted.resolution,
+        idempotency,
+    };
+    Ok(db::jobs::create(pool, &job).await?)
+}
+
+/// Checks the body of a request; creates nothing.
+///
+/// # Errors
+/// The request is refused, or the database fails.
+pub async fn check(pool: &PgPool, tenant: TenantId, body: &Value) -> Result<Admitted, AdmitError> {
+    let (request, mut problems) = request::read(body);
+    let Some(request) = request else {
+        return Err(AdmitError::Refused(problems));
+    };
+    // A value that could not be read has its default here, whose problems are not the user's: look up names only.
+    let is_sound = problems.is_empty();
+    // 31 bits, as in other services, so that every client can hold it.
+    let seed = request
+        .seed
+        .unwrap_or_else(|| u64::from(rand::random::<u32>() >> 1));
+    let start = find_start(pool, tenant, &request.model)
+        .await?
+        .map_err(|problem| problems.push(problem))
+        .ok();
+    let data_sets = DataSets::find(pool, tenant, &request, &mut problems).await?;
+    let resolution = match (&start, &data_sets) {
+        (Some((origin, layers)), data_sets) => {
+            let parent = origin.parent.as_ref();
+            let start = Start { layers, parent };
+            match data_sets {
+                Some(data_sets) if is_sound => data_sets.resolve(&request, start, seed),
+                _ => resolve::check_layers(&request.transfer, start).map(|()| None),
+            }
+        }
+        (None, _) => Ok(None),
+    };
+    let resolution = resolution.unwrap_or_else(|more| {
+        problems.extend(more);
+        None
+    });
+    match (start, data_sets) {
+        (Some((origin, layers)), Some(data_sets)) if problems.is_empty() => Ok(Admitted {
+            request,
+            origin,
+            seed,
+            layers,
+            data_sets,
+            resolution,
+        }),
+        _ => Err(AdmitError::Refused(problems)),
+    }
+}
+
+/// Finds what the request's `model` names, and the layers of its base model.
+async fn find_start(
+    pool: &PgPool,
+    tenant: TenantId,
+    id: &str,
+) -> sqlx::Result<Result<(Origin, Layers), Problem>> {
+    if let Ok(checkpoint) = id.parse::<CheckpointId>() {
+        return find_checkpoint(pool, tenant, checkpoint).await;
+    }
+    let problem = |code, message: String| Ok(Err(Problem::new("model", code, message)));
+    let Some(model) = db::models::get(pool, tenant, id).await? else {
+        let names = base_model_names(pool, tenant).await?;
+        let hint = suggestion(id, names.iter().map(String::as_str));
+        return problem("unknown_model", format!("there is no model `{id}`; {hint}"));
+    };
+    if model.status != ModelStatus::Ready {
+        let message =
+            format!("model `{id}` is not ready: its weights are being imported, or were refused");
+        return problem("not_ready", message);
+    }
+    let origin = match model.kind {
+        ModelKind::Base => Some(Origin::base(id)),
+        ModelKind::FineTuned => db::parents::of_model(pool, tenant, id).await?,
+    };
+    let Some(origin) = origin else {
+        let message = format!(
+            "`{id}` was made by a version that kept too little of it to go on from; go on from a newer one"
+        );
+        return problem(fields::NOT_AVAILABLE, message);
+    };
+    match db::models::layers(pool, tenant, id).await? {
+        Some(layers) => Ok(Ok((origin, layers))),
+        None => problem(
+            "unknown_model",
+            format!("there is no model `{id}` any more"),
+        ),
+    }
+}
+
+async fn find_checkpoint(
+    pool: &PgPool,
+    tenant: TenantId,
+    id: CheckpointId,
+) -> sqlx::Result<Result<(Origin, Layers), Problem>> {
+    let gone = || {
+        let message = format!(
+            "there is no checkpoint `{id}` to go on from, or the model that its job started from is gone; \
+             `GET /v1/fine_tuning/jobs/ID/checkpoints` lists a job's"
+        );
+        Ok(Err(Problem::new("model", "unknown_model", message)))
+    };
+    let Some(origin) = db::parents::of_checkpoint(pool, tenant, id).await? else {
+        return gone();
+    };
+    match db::models::layers(pool, tenant, &origin.model).await? {
+        Some(layers) => Ok(Ok((origin, layers))),
+        None => gone(),
+    }
+}
+
+async fn base_model_names(pool: &PgPool, tenant: TenantId) -> sqlx::Result<Vec<String>> {
+    let page = Page {
+        after: None,
+        limit: 1_000,
+        descending: true,
+    };
+    let base = Filter {
+        kind: Some(ModelKind::Base),
+        ..Filter::default()
+    };
+    let slice = db::models::list(pool, tenant, page, &base).await?;
+    Ok(slice.rows.into_iter().map(|model| model.id).collect())
+}
