@@ -1,6 +1,7 @@
-//! Starting a child (`rehead-trainer …`) and talking to it in JSON lines. A child has its own process group, an empty
-//! environment and no terminal; it is killed when this process ends, however it ends. Shared by the server (one
-//! inference child) and the worker (one trainer for each attempt, one validation process for each file).
+//! Child processes (`rehead-trainer …`) and their protocol: one JSON message a line. A child has its own
+//! process group, an empty environment and no terminal; it is killed when this process ends, however it
+//! ends. Shared by the server (one inference process) and the worker (one trainer for each attempt, one
+//! validation process for each file).
 
 use std::{
     collections::VecDeque,
@@ -28,56 +29,56 @@ use tokio::{
 
 use crate::domain::progress::exit;
 
-/// Bytes of one line of a child; a prediction of 64 images over 10,000 classes fits.
+/// Longest line of a child, in bytes; a prediction of 64 images over 10,000 classes fits.
 const LINE_BYTES: usize = 16 << 20;
-/// Lines of standard error that are kept, the last ones.
+/// Last lines of standard error that are kept.
 const LOG_LINES: usize = 100;
-/// Bytes kept of each.
+/// Bytes kept of each line.
 const LOG_LINE_BYTES: usize = 1_000;
-/// Children need no program but themselves.
+/// `PATH` of a child. Children start no other program.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-/// Where the out-of-memory killer looks first: at children, not at us.
+/// Makes the kernel's out-of-memory killer choose a child before its parent.
 const OOM_SCORE: &str = "500";
 
-/// How a child ended.
+/// How a child exited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
-    /// It did what it was asked to, or refused it with a reason.
+    /// The work is done, or refused with a reason.
     Done,
-    /// Another try would fail the same way; the reason was a line.
+    /// A permanent failure; its reason was a message.
     Permanent,
-    /// It stopped on request, with its state saved.
+    /// It saved its state and stopped on request.
     Yielded,
-    /// Anything else: a signal, an abort, an unknown code. In words.
+    /// Anything else: a signal, an abort, an unknown code; described in words.
     Crashed(String),
 }
 
-/// Why a line could not be had from a child.
+/// A line of a child could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
     #[error("a line is longer than {LINE_BYTES} bytes")]
     TooLong,
-    #[error("a line is not what was expected: {0}")]
+    #[error("a line is not the expected JSON: {0}")]
     Unexpected(#[from] serde_json::Error),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Why a child that was asked one thing gave no answer. Another try may get one.
+/// A child that was to answer once gave no answer. Another try may succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
     #[error("{0}")]
     NotStarted(#[from] io::Error),
-    #[error("it said nothing for {} seconds", .0.as_secs_f64())]
+    #[error("no answer within {} s", .0.as_secs_f64())]
     Late(Duration),
     #[error("{0}")]
-    Nonsense(#[from] LineError),
-    /// How it ended, and the end of its log.
-    #[error("it {0}")]
-    Died(String),
+    Invalid(#[from] LineError),
+    /// How it exited, and the end of its log.
+    #[error("the process {0}")]
+    Exited(String),
 }
 
-/// A running child: its input, and its life. Dropping it kills it and its whole process group.
+/// A running child, with its input. Dropping it kills its whole process group.
 #[derive(Debug)]
 pub struct Child {
     process: tokio::process::Child,
@@ -88,7 +89,7 @@ pub struct Child {
     pid: u32,
 }
 
-/// What a child says on its standard output.
+/// The standard output of a child.
 #[derive(Debug)]
 pub struct Output {
     reader: BufReader<ChildStdout>,
@@ -96,10 +97,10 @@ pub struct Output {
 }
 
 impl Child {
-    /// Starts `executable` with these arguments. Must be called inside a tokio runtime.
+    /// Starts `executable`. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When the executable is missing or the system is out of processes.
+    /// The executable is missing, or the system is out of processes.
     pub async fn spawn(executable: &Path, arguments: &[&OsStr]) -> io::Result<(Self, Output)> {
         let mut command = Command::new(executable);
         command
@@ -122,7 +123,7 @@ impl Child {
         let pid = process
             .id()
             .expect("a child that was not waited for has an id: this is a bug");
-        // Not being allowed to is no reason not to run.
+        // Works without the permission, too.
         let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
 
         let piped = "a stream that was piped is there: this is a bug";
@@ -152,10 +153,10 @@ impl Child {
         self.pid
     }
 
-    /// Writes one line.
+    /// Sends one message.
     ///
     /// # Errors
-    /// `BrokenPipe` when the child is gone or its input was closed.
+    /// `BrokenPipe` when the child has exited or its input was closed.
     pub async fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
@@ -164,28 +165,28 @@ impl Child {
         input.flush().await
     }
 
-    /// Tells a trainer to save its state and stop, an idle child to end.
+    /// Closes the input: a trainer then saves its state and exits, an idle child exits.
     pub fn close_input(&mut self) {
         self.input = None;
     }
 
-    /// SIGKILLs the child and whatever it started. Does nothing to a child that was waited for.
+    /// SIGKILLs the child and its process group. Does nothing to a child that was waited for.
     pub fn kill(&self) {
-        // The id is gone once the child was waited for, and with it the claim on the group's number.
+        // Once the child was waited for, its id is gone, and the group's number may be reused.
         if let Some(pid) = self.process.id().and_then(|pid| i32::try_from(pid).ok()) {
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 
-    /// Waits for the end. Safe to drop and call again.
+    /// Waits until it exits. Safe to drop and call again.
     ///
     /// # Errors
-    /// Only when the system refuses to say.
+    /// The system does not report the status.
     pub async fn wait(&mut self) -> io::Result<Exit> {
         let status = self.process.wait().await?;
         self.status = Some(status);
         if let Some(mut reader) = self.log_reader.take() {
-            // The last words matter most; what inherited the pipe must not hold us up.
+            // The last lines matter most; a process that inherited the pipe must not delay this.
             let patience = Duration::from_secs(1);
             if tokio::time::timeout(patience, &mut reader).await.is_err() {
                 reader.abort();
@@ -194,35 +195,35 @@ impl Child {
         Ok(classify(status))
     }
 
-    /// Whether it has not ended yet.
+    /// True while it has not exited.
     pub fn is_running(&mut self) -> bool {
         matches!(self.process.try_wait(), Ok(None))
     }
 
-    /// Gives the child some time to end by itself, then ends it.
+    /// Waits for the child to exit, and kills it after `patience`.
     pub async fn end_within(&mut self, patience: Duration) {
         let _ = tokio::time::timeout(patience, self.wait()).await;
         self.end().await;
     }
 
-    /// Its exit code, once it was waited for and no signal ended it.
+    /// Its exit code, once it was waited for and unless a signal killed it.
     pub fn exit_code(&self) -> Option<i32> {
         self.status?.code()
     }
 
-    /// The name of the signal that ended it.
+    /// The name of the signal that killed it.
     pub fn exit_signal(&self) -> Option<String> {
         let number = self.status?.signal()?;
         Some(signal_name(number))
     }
 
-    /// Kills the group and waits for the end.
+    /// Kills the process group and waits until the child has exited.
     pub async fn end(&mut self) {
         self.kill();
         let _ = self.wait().await;
     }
 
-    /// The end of what the child wrote to its standard error.
+    /// The last lines that the child wrote to standard error.
     pub fn log_tail(&self) -> String {
         let log = self
             .log
@@ -235,10 +236,10 @@ impl Child {
     }
 }
 
-/// Starts a child for one answer: the one line that it says within `patience`. It has ended when this returns.
+/// Starts a child, waits at most `patience` for its one message, and ends it.
 ///
 /// # Errors
-/// It cannot be started, takes too long, or ends without a line.
+/// It cannot be started, takes too long, or exits without a message.
 pub async fn answer_of<T: DeserializeOwned>(
     executable: &Path,
     arguments: &[&OsStr],
@@ -254,9 +255,9 @@ pub async fn answer_of<T: DeserializeOwned>(
     }
     let how = match child.wait().await? {
         Exit::Crashed(how) => how,
-        Exit::Done | Exit::Permanent | Exit::Yielded => "ended without an answer".to_owned(),
+        Exit::Done | Exit::Permanent | Exit::Yielded => "exited without an answer".to_owned(),
     };
-    Err(Unanswered::Died(format!("{how}: {}", child.log_tail())))
+    Err(Unanswered::Exited(format!("{how}: {}", child.log_tail())))
 }
 
 impl Drop for Child {
@@ -266,10 +267,10 @@ impl Drop for Child {
 }
 
 impl Output {
-    /// The next line; `None` when there will be no more. Safe to drop and call again.
+    /// Receives the next message; `None` when there will be no more. Safe to drop and call again.
     ///
     /// # Errors
-    /// `TooLong` and `Unexpected` for what a sound child never says; `Io`.
+    /// `TooLong` and `Unexpected`, which a correct child never causes; `Io`.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LineError> {
         if !next_line(&mut self.reader, &mut self.line, LINE_BYTES).await? {
             return Ok(None);
@@ -280,8 +281,9 @@ impl Output {
     }
 }
 
-/// Appends to `line` up to the next newline, which is left out. `false` at the end of input, where a line without a
-/// newline is dropped: its writer died in the middle of it. What was read stays in `line` when this is cancelled.
+/// Appends to `line` up to the next newline, which is left out. `false` at the end of input, where a
+/// line without a newline is dropped: its writer died in the middle of it. When this is cancelled,
+/// `line` keeps what was read.
 async fn next_line(
     reader: &mut (impl AsyncBufRead + Unpin),
     line: &mut Vec<u8>,
@@ -306,13 +308,13 @@ async fn next_line(
     }
 }
 
-/// Keeps the last lines of standard error, each cut, until the child closes it.
+/// Keeps the last lines of standard error, each shortened, until the child closes it.
 async fn keep_log(stderr: ChildStderr, pid: u32, log: Arc<Mutex<VecDeque<String>>>) {
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
     loop {
         line.clear();
-        // A longer line is kept in pieces.
+        // A longer line is split.
         match (&mut reader)
             .take(LOG_LINE_BYTES as u64)
             .read_until(b'\n', &mut line)
@@ -343,18 +345,18 @@ fn classify(status: ExitStatus) -> Exit {
         (Some(exit::DONE), _) => Exit::Done,
         (Some(exit::PERMANENT), _) => Exit::Permanent,
         (Some(exit::YIELDED), _) => Exit::Yielded,
-        (Some(code), _) => Exit::Crashed(format!("ended with exit code {code}")),
+        (Some(code), _) => Exit::Crashed(format!("exited with code {code}")),
         (None, Some(number)) => {
             let name = signal_name(number);
-            Exit::Crashed(format!("was ended by signal {number} ({name})"))
+            Exit::Crashed(format!("was killed by signal {number} ({name})"))
         }
-        (None, None) => Exit::Crashed("ended in an unknown way".to_owned()),
+        (None, None) => Exit::Crashed("exited with an unknown status".to_owned()),
     }
 }
 
 #[expect(
     unsafe_code,
-    reason = "what must happen between fork and exec: only async-signal-safe system calls"
+    reason = "between fork and exec: only async-signal-safe system calls"
 )]
 fn die_with_parent(command: &mut Command) {
     let parent = std::process::id();
@@ -363,7 +365,7 @@ fn die_with_parent(command: &mut Command) {
             rlim_cur: 0,
             rlim_max: 0,
         };
-        // SAFETY: plain system calls without pointers into anything that the fork could have left locked.
+        // SAFETY: system calls only; nothing here takes a lock that the fork may have left held.
         unsafe {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
                 return Err(io::Error::last_os_error());
@@ -372,10 +374,10 @@ fn die_with_parent(command: &mut Command) {
             if u32::try_from(libc::getppid()) != Ok(parent) {
                 return Err(io::ErrorKind::NotConnected.into());
             }
-            // Whoever stops a service often signals all its processes: ours says itself when a child is to stop.
+            // A service manager often signals all processes; only this one decides when a child stops.
             libc::signal(libc::SIGTERM, libc::SIG_IGN);
             libc::signal(libc::SIGINT, libc::SIG_IGN);
-            // A core would write the user's data to disk.
+            // A core dump would write the user's data to disk.
             libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core);
         }
         Ok(())
@@ -390,11 +392,11 @@ struct SpawnRequest {
     reply: oneshot::Sender<io::Result<tokio::process::Child>>,
 }
 
-/// PDEATHSIG fires when the *thread* that forked ends, and a runtime's threads come and go: so one thread, which
-/// lasts as long as this process, forks for all.
+/// Forks on one thread that lives as long as this process: PDEATHSIG fires when the *thread* that
+/// forked ends, and a runtime's threads come and go.
 async fn spawn_on_lasting_thread(command: Command) -> io::Result<tokio::process::Child> {
     static SPAWNER: OnceLock<mpsc::Sender<SpawnRequest>> = OnceLock::new();
-    let gone = || io::Error::other("the thread that starts children is gone");
+    let gone = || io::Error::other("the thread that starts children has ended");
     let spawner = SPAWNER.get_or_init(|| {
         let (sender, requests) = mpsc::channel::<SpawnRequest>();
         let run = move || {
@@ -405,7 +407,7 @@ async fn spawn_on_lasting_thread(command: Command) -> io::Result<tokio::process:
             } in requests
             {
                 let _entered = runtime.enter();
-                // A child that nobody waits for any more is killed when it is dropped here.
+                // If the caller is gone, the child is killed when it is dropped here.
                 let _ = reply.send(command.spawn());
             }
         };
@@ -445,7 +447,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_go_both_ways_and_closing_the_input_ends_a_child() {
+    async fn messages_go_both_ways_and_closed_input_ends_a_child() {
         let (mut child, mut output) =
             shell("read x; echo \"[$x, 1]\"; echo oops >&2; cat; exit 75").await;
         child.send(&41).await.unwrap();
@@ -476,14 +478,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ends_are_told_apart() {
+    async fn exits_are_classified() {
         for (script, end) in [
             ("exit 0", Exit::Done),
             ("exit 64", Exit::Permanent),
-            ("exit 3", Exit::Crashed("ended with exit code 3".to_owned())),
+            ("exit 3", Exit::Crashed("exited with code 3".to_owned())),
             (
                 "kill -ABRT $$",
-                Exit::Crashed("was ended by signal 6 (SIGABRT)".to_owned()),
+                Exit::Crashed("was killed by signal 6 (SIGABRT)".to_owned()),
             ),
         ] {
             assert_eq!(shell(script).await.0.wait().await.unwrap(), end, "{script}");
@@ -491,7 +493,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_kill_takes_the_whole_group() {
+    async fn kill_ends_the_whole_process_group() {
         let (mut child, mut output) = shell("sleep 600 & echo $!; wait").await;
         let grandchild = output.receive::<u32>().await.unwrap().unwrap();
         assert!(is_alive(grandchild));
@@ -503,11 +505,11 @@ mod tests {
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        panic!("the grandchild lives");
+        panic!("the grandchild still runs");
     }
 
     #[tokio::test]
-    async fn wrong_and_endless_lines_are_errors() {
+    async fn invalid_and_endless_lines_are_errors() {
         let (_child, mut output) = shell("echo nonsense; echo 1; printf 2").await;
         assert!(matches!(
             output.receive::<u32>().await,
@@ -524,7 +526,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_end_of_the_log_is_kept() {
+    async fn log_keeps_its_last_lines() {
         let (mut child, _output) = shell("seq 1000 >&2; printf '%02000d' 0 >&2").await;
         child.wait().await.unwrap();
         let tail = child.log_tail();
@@ -536,7 +538,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_executable_is_named() {
+    async fn missing_executable_is_named() {
         let error = Child::spawn(Path::new("/nowhere/x"), &[])
             .await
             .unwrap_err();

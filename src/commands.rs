@@ -14,12 +14,12 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use rehead::{
     config::{DatabaseArgs, GcArgs, LogArgs, ServeArgs, StoreArgs, TenantArgs, UpArgs, WorkArgs},
-    db, http,
+    db,
+    garbage_collection::{self, Finding},
+    http,
     objects::Objects,
     postgres::{self, StartOptions},
-    reaper,
-    retention::{self, Finding},
-    worker,
+    reaper, worker,
 };
 use tokio::{
     net::TcpListener,
@@ -78,7 +78,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     let (postgres, database_url) = match &args.database_url {
         Some(url) => (None, url.clone()),
         None => {
-            let postgres = postgres::Kept::start(StartOptions {
+            let postgres = postgres::Supervised::start(StartOptions {
                 bin: args.pg_bin.clone(),
                 dir: folder.join("postgres"),
                 fsync: true,
@@ -181,10 +181,11 @@ pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
         let (pool, objects) = open(store).await?;
         let grace = Duration::from_millis(args.orphan_ms);
         let (mut things, mut bytes, mut missing) = (0_u64, 0, 0_u64);
-        for finding in retention::look(&pool, &objects, grace).await? {
+        for finding in garbage_collection::find(&pool, &objects, grace).await? {
             let is_missing = matches!(finding, Finding::Lost { .. });
             let removed = !is_missing
-                && (args.dry_run || retention::remove(&pool, &objects, &finding, grace).await?);
+                && (args.dry_run
+                    || garbage_collection::remove(&pool, &objects, &finding, grace).await?);
             announce(&finding.to_string());
             missing += u64::from(is_missing);
             if removed {

@@ -1,5 +1,5 @@
-//! Rehead, a transfer-learning service: everything but what runs in its children (crates/trainer). The modules, in reading
-//! order:
+//! Rehead, a transfer-learning service: everything except what runs in its children
+//! (`crates/trainer`). The modules, in reading order:
 
 /// The nouns: jobs, recipes, files, base models, checkpoints. No I/O, no SQL, no torch.
 pub use rehead_domain as domain;
@@ -16,13 +16,13 @@ pub mod postgres;
 /// Object storage: uploads, checkpoints, models.
 pub mod objects;
 
-/// What nothing needs any more: found, said, deleted.
-pub mod retention;
+/// Garbage collection: finds, reports and deletes orphaned objects and rows.
+pub mod garbage_collection;
 
 /// Use cases of jobs: admit, resolve once the data sets are validated, delete.
 pub mod jobs;
 
-/// Starting children (`rehead-trainer`) and talking to them in JSON lines. Shared by server and worker.
+/// Child processes (`rehead-trainer`) and their protocol of JSON lines. Shared by server and worker.
 pub mod child;
 
 /// Predictions of finished models, by a child; models as TorchScript.
@@ -31,10 +31,10 @@ pub mod serving;
 /// The HTTP API: a handler parses, makes one or two calls of `db`, and replies.
 pub mod http;
 
-/// Ends attempts whose lease ran out.
+/// Ends attempts whose lease has expired.
 pub mod reaper;
 
-/// Claims work, holds its lease, runs a child, keeps what the child makes.
+/// Claims work, holds its lease, runs a child on it, and stores what the child makes.
 pub mod worker;
 
 /// The command line's client over HTTP.

@@ -1,8 +1,8 @@
-//! Ends attempts whose lease ran out, whoever held it. Workers and servers do so: a job must not wait for its dead worker
-//! where no other is there.
+//! Ends attempts whose lease has expired. Workers and servers both do: a job must not wait for its dead
+//! worker where there is no other.
 //!
-//! After the start, and after every loss of the database, nothing is reaped for one lease: an outage makes every lease
-//! look dead, and their owners get that long to say that they live.
+//! After a start, and after every loss of the database, nothing is reaped for one lease: during an
+//! outage every lease seems to expire, and their owners get that long for a heartbeat.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::{
     domain::id::WorkerId,
 };
 
-/// Reaps for ever, and says for `worker` that it is there. `reconnected` rings when the connection was lost for a while.
+/// Reaps at intervals, and marks `worker` as alive. `reconnected` is notified when the connection was
+/// lost for a while. Never returns.
 pub async fn run(
     pool: &PgPool,
     timing: &LeaseTiming,
@@ -37,7 +38,7 @@ pub async fn run(
                 Some(id) => db::workers::beat(pool, id).await?,
                 None => db::ping(pool).await?,
             }
-            // The database was away, though no call failed: each waited for it.
+            // The database was unreachable though no call failed: each call waited for it.
             if answered.elapsed() > timing.reap() + timing.lease() / 3 {
                 idle_until = Instant::now() + timing.lease();
             }
@@ -49,7 +50,7 @@ pub async fn run(
             }
         };
         if let Err(error) = round.await {
-            tracing::warn!("cannot look for dead leases: {error}");
+            tracing::warn!("cannot reap expired leases: {error}");
             if is_outage(&error) {
                 idle_until = Instant::now() + timing.lease();
             }
@@ -58,17 +59,17 @@ pub async fn run(
 }
 
 async fn reap(pool: &PgPool) -> sqlx::Result<()> {
-    // The lease itself is the grace: a worker stops believing in it before it ends.
+    // No grace beyond the lease: a worker gives it up before it expires.
     while let Some((job, status)) = db::queue::reap(pool, Duration::ZERO).await? {
-        tracing::warn!(job.id = %job, "a lease ran out; the job is now {}", status.as_str());
+        tracing::warn!(job.id = %job, "a lease expired; the job is now {}", status.as_str());
     }
     for file in db::files::reap(pool).await? {
-        tracing::warn!(file.id = %file, "gave up on a file: no validation of it came to an end");
+        tracing::warn!(file.id = %file, "a file failed: its validation crashed or timed out too often");
     }
     for model in db::models::reap_imports(pool).await? {
         tracing::warn!(
             model.id = model,
-            "gave up on a base model: no import of it came to an end"
+            "a base model failed: its import crashed or timed out too often"
         );
     }
     Ok(())

@@ -4,8 +4,8 @@
 //! it SIGINT, its fast shutdown), and a leftover of an earlier run is waited for. Blocking: start it before tokio.
 
 mod home;
-mod kept;
 mod programs;
+mod supervised;
 
 use std::{
     fs::{self, File},
@@ -23,7 +23,7 @@ use nix::{
     unistd::Pid,
 };
 
-pub use self::kept::Kept;
+pub use self::supervised::Supervised;
 use home::{Home, User};
 use programs::Programs;
 

@@ -1,5 +1,5 @@
-//! The result of a job, from the job folder to the object store: checked once more by a process that did not make it,
-//! uploaded, and described for the model's row.
+//! Stores the model bundle of a finished job: verified by a process that did not make it, uploaded, and
+//! described for the model's row.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,9 +8,10 @@ use std::{
 };
 
 use serde::{Deserialize, de::DeserializeOwned};
+use sqlx::PgPool;
 use tokio::io::AsyncReadExt;
 
-use super::{Worker, checkpoints::plain_file, hex, relay::Fault};
+use super::{checkpoints::plain_file, context::Worker, fault::Fault};
 use crate::{
     child,
     db::{
@@ -18,7 +19,7 @@ use crate::{
         queue::{Claimed, NewModel},
     },
     domain::{checkpoint::Metrics, progress::Verified, report::Report},
-    objects::ObjectError,
+    objects::{ObjectError, Objects},
 };
 
 const FOLDER: &str = "bundle";
@@ -26,14 +27,14 @@ const REPORT: &str = "report.json";
 const LABELS: &str = "labels.json";
 const METRICS: &str = "metrics.json";
 const MODEL: &str = "model.safetensors";
-/// Bytes of a JSON file; 10,000 classes with a confusion matrix between them do not fit in memory as less.
+/// Largest JSON file in bytes: a confusion matrix of 10,000 classes takes a few hundred MiB.
 const JSON_BYTES: u64 = 512 << 20;
-/// Bytes of the header of `model.safetensors`.
+/// Largest header of `model.safetensors` in bytes.
 const HEADER_BYTES: u64 = 16 << 20;
-/// Files of a bundle.
+/// Most files of a bundle.
 const FILES: usize = 64;
 
-/// What of `metrics.json` is needed here.
+/// The part of `metrics.json` that is needed here.
 #[derive(Deserialize)]
 struct BestMetrics {
     best: Metrics,
@@ -45,22 +46,22 @@ struct HeaderTensor {
     shape: Vec<u64>,
 }
 
-/// Checks the bundle of a finished job folder, stores it, and says what its model is.
+/// Verifies the bundle in a finished job folder, stores it, and describes its model.
 ///
 /// # Errors
-/// A bundle that is not what was trained; a full disk.
-pub(super) async fn keep(
+/// A bundle that does not reproduce its golden logits; a full disk.
+pub(super) async fn store(
     worker: &Worker,
     claimed: &Claimed,
     job_folder: &Path,
 ) -> Result<NewModel, Fault> {
     let folder = job_folder.join(FOLDER);
-    check(worker, &folder).await?;
+    verify(worker, &folder).await?;
     let report: Report = read_json(job_folder, REPORT).await?;
     let labels: Vec<String> = read_json(&folder, LABELS).await?;
     let metrics: BestMetrics = read_json(&folder, METRICS).await?;
     let parameters = count_parameters(&plain_file(&folder, MODEL)?).await?;
-    let objects = format!("bundles/{}/{}/", hex(claimed.job), claimed.token);
+    let objects = format!("bundles/{}/{}/", claimed.job.0.simple(), claimed.token);
     let mut entries = tokio::fs::read_dir(&folder)
         .await
         .map_err(|source| ObjectError::of_file(&folder, source))?;
@@ -96,13 +97,17 @@ pub(super) async fn keep(
     })
 }
 
-/// Deletes the bundles of a job that has ended, but for the one that its model names.
-pub(super) async fn sweep(worker: &Worker, claimed: &Claimed) -> anyhow::Result<()> {
-    let named = db::models::get(&worker.pool, claimed.tenant, &claimed.result_model)
+/// Deletes the bundles of a job that has ended, except the one that its model names.
+pub(super) async fn sweep(
+    pool: &PgPool,
+    objects: &Objects,
+    claimed: &Claimed,
+) -> anyhow::Result<()> {
+    let named = db::models::get(pool, claimed.tenant, &claimed.result_model)
         .await?
         .and_then(|model| model.objects);
-    let root = format!("bundles/{}/", hex(claimed.job));
-    let keys = worker.objects.list_prefix(&root).await?;
+    let root = format!("bundles/{}/", claimed.job.0.simple());
+    let keys = objects.list_prefix(&root).await?;
     let tokens: BTreeSet<&str> = keys
         .iter()
         .filter_map(|key| key.strip_prefix(&root)?.split('/').next())
@@ -110,15 +115,15 @@ pub(super) async fn sweep(worker: &Worker, claimed: &Claimed) -> anyhow::Result<
     for token in tokens {
         let bundle = format!("{root}{token}/");
         if named.as_ref() != Some(&bundle) {
-            worker.objects.delete_prefix(&bundle).await?;
+            objects.delete_prefix(&bundle).await?;
         }
     }
     Ok(())
 }
 
-/// Has a fresh process load the bundle from its files, and compare what comes out of it with what came out of the network
-/// that was trained.
-async fn check(worker: &Worker, folder: &Path) -> Result<(), Fault> {
+/// Has a fresh process load the bundle from its files and compare its outputs with those of the
+/// trained network.
+async fn verify(worker: &Worker, folder: &Path) -> Result<(), Fault> {
     let arguments = [OsStr::new("verify"), folder.as_os_str()];
     match child::answer_of(&worker.trainer_exe, &arguments, worker.args.timing.stall()).await {
         Ok(Verified::Same { .. }) => Ok(()),
@@ -131,7 +136,7 @@ async fn read_json<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, 
     let path = plain_file(folder, name)?;
     let text = read_start(&path, JSON_BYTES).await?;
     serde_json::from_slice(&text)
-        .map_err(|error| Fault::damaged(format!("`{name}` of the result: {error}")))
+        .map_err(|error| Fault::damaged(format!("invalid `{name}` in the result: {error}")))
 }
 
 async fn read_start(path: &Path, bytes: u64) -> Result<Vec<u8>, ObjectError> {
@@ -148,11 +153,12 @@ async fn read_start(path: &Path, bytes: u64) -> Result<Vec<u8>, ObjectError> {
         .map_err(|source| ObjectError::of_file(path, source))
 }
 
-/// Trainable numbers in a safetensors file (8 bytes of header length, JSON header, data): all but BatchNorm's statistics.
+/// Counts the trainable parameters in a safetensors file (8 bytes of header length, JSON header, data):
+/// all but BatchNorm's statistics.
 async fn count_parameters(path: &Path) -> Result<u64, Fault> {
-    let damaged = |what: &str| Fault::damaged(format!("`{MODEL}` of the result: {what}"));
+    let damaged = |what: &str| Fault::damaged(format!("invalid `{MODEL}` in the result: {what}"));
     let length = read_start(path, 8).await?;
-    let length = u64::from_le_bytes(length.try_into().map_err(|_| damaged("too short"))?);
+    let length = u64::from_le_bytes(length.try_into().map_err(|_| damaged("it is too short"))?);
     if length > HEADER_BYTES {
         return Err(damaged("its header is too long"));
     }

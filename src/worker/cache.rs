@@ -1,5 +1,5 @@
-//! Packs, base weights and features on this worker's disk, each named by the hash of its content, so that what is needed
-//! again is not fetched or computed again. A job folder gets hard links, so an entry may be evicted while it is used.
+//! Caches packed data sets, weights and features on this worker's disk, each under the hash of its
+//! content. Job folders get hard links, so that an entry may be evicted while it is in use.
 
 use std::{
     fs, io,
@@ -11,22 +11,22 @@ use sha2::{Digest, Sha256};
 
 use crate::objects::{ObjectError, Objects};
 
-/// Entries used this lately are not evicted: a trainer may be about to open one.
-const SPARED: Duration = Duration::from_secs(600);
+/// Entries used within this time are not evicted: a trainer may be about to open one.
+const RECENT: Duration = Duration::from_secs(600);
 
-/// Kinds of entries that are fetched.
+/// A kind of entry that is fetched from the object store.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Packs,
     Weights,
 }
 
-/// Why an entry could not be had.
+/// An entry could not be fetched or linked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CacheError {
     #[error(transparent)]
     Object(#[from] ObjectError),
-    /// The object is not what its row says.
+    /// The object does not have the hash that its row names.
     #[error("object `{key}` is damaged: its SHA-256 is {found}, not {expected}")]
     Damaged {
         key: String,
@@ -37,18 +37,21 @@ pub(super) enum CacheError {
     File { path: PathBuf, source: io::Error },
 }
 
-/// A bounded folder of entries; the least recently used go first.
+/// A folder of entries of bounded size; the least recently used are evicted first.
 #[derive(Debug)]
 pub(super) struct Cache {
     root: PathBuf,
     limit: u64,
+    objects: Objects,
 }
 
 impl Cache {
-    pub(super) fn open(root: &Path, limit: u64) -> io::Result<Self> {
+    /// Opens the cache in `root` of at most `limit` bytes, which is filled from `objects`.
+    pub(super) fn open(root: &Path, limit: u64, objects: Objects) -> io::Result<Self> {
         let cache = Self {
             root: root.to_owned(),
             limit,
+            objects,
         };
         for folder in ["packs", "weights", "features"] {
             fs::create_dir_all(root.join(folder))?;
@@ -56,15 +59,14 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Where trainers keep features; they name, write and touch the entries themselves.
+    /// The folder of features. Trainers name, write and touch its entries themselves.
     pub(super) fn features(&self) -> PathBuf {
         self.root.join("features")
     }
 
-    /// Puts the object of this hash at `target`, from the cache where it is there.
+    /// Links the object with this hash to `target`; fetches it from `key` when it is not cached.
     pub(super) async fn link(
         &self,
-        objects: &Objects,
         kind: Kind,
         sha256: &str,
         key: &str,
@@ -77,7 +79,7 @@ impl Cache {
         let entry = folder.join(format!("{sha256}.safetensors"));
         if !take(&entry, target).map_err(|source| file_error(&entry, source))? {
             let staged = folder.join(format!("{sha256}.{:08x}.part", rand::random::<u32>()));
-            let fetched = fetch_checked(objects, key, sha256, &staged).await;
+            let fetched = fetch_checked(&self.objects, key, sha256, &staged).await;
             let moved = fetched.and_then(|()| {
                 fs::rename(&staged, &entry).map_err(|source| file_error(&entry, source))
             });
@@ -90,12 +92,12 @@ impl Cache {
         Ok(())
     }
 
-    /// Evicts until the limit holds. To be called between attempts, off the async threads.
+    /// Evicts entries until the limit holds. Blocks; call it between attempts.
     pub(super) fn trim(&self) -> io::Result<()> {
-        self.trim_at(SystemTime::now(), SPARED)
+        self.trim_at(SystemTime::now(), RECENT)
     }
 
-    fn trim_at(&self, now: SystemTime, spared: Duration) -> io::Result<()> {
+    fn trim_at(&self, now: SystemTime, recent: Duration) -> io::Result<()> {
         let mut entries = Vec::new();
         for folder in fs::read_dir(&self.root)? {
             for entry in fs::read_dir(folder?.path())? {
@@ -108,7 +110,7 @@ impl Cache {
         let mut bytes: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
         for (used, size, path) in entries {
             let age = now.duration_since(used).unwrap_or_default();
-            if bytes <= self.limit || age < spared {
+            if bytes <= self.limit || age < recent {
                 break;
             }
             tracing::info!("evicting `{}` from the cache", path.display());
@@ -119,14 +121,14 @@ impl Cache {
     }
 }
 
-/// Links an entry and marks it as used; `false` when it is not there.
+/// Links an entry and marks it as used; `false` when there is none.
 fn take(entry: &Path, target: &Path) -> io::Result<bool> {
     match fs::hard_link(entry, target) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     }
-    // A file of another user keeps its old time, and is evicted a little early.
+    // Fails for a file of another user, which is then evicted a little early.
     if let Ok(file) = fs::File::open(entry) {
         let _ = file.set_modified(SystemTime::now());
     }
@@ -190,7 +192,7 @@ mod tests {
     async fn entries_are_fetched_once_checked_and_evicted_oldest_first() {
         let folder = tempfile::tempdir().unwrap();
         let objects = Objects::open(folder.path().join("objects").to_str().unwrap()).unwrap();
-        let cache = Cache::open(&folder.path().join("cache"), 25).unwrap();
+        let cache = Cache::open(&folder.path().join("cache"), 25, objects.clone()).unwrap();
         let mut hashes = Vec::new();
         for (index, text) in ["aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"]
             .iter()
@@ -202,7 +204,7 @@ mod tests {
             let sha256 = objects.put_file(&key, &source).await.unwrap().sha256;
             let target = folder.path().join(format!("linked-{index}"));
             cache
-                .link(&objects, Kind::Packs, &sha256, &key, &target)
+                .link(Kind::Packs, &sha256, &key, &target)
                 .await
                 .unwrap();
             assert_eq!(fs::read_to_string(&target).unwrap(), *text);
@@ -213,15 +215,15 @@ mod tests {
             fs::File::open(entry).unwrap().set_modified(used).unwrap();
             hashes.push(sha256);
         }
-        // The object is gone, the entry is not: and using it makes it the newest.
+        // The object is deleted, the entry is not; its use makes it the newest.
         objects.delete_prefix("packs").await.unwrap();
         let again = folder.path().join("again");
         cache
-            .link(&objects, Kind::Packs, &hashes[0], "packs/0", &again)
+            .link(Kind::Packs, &hashes[0], "packs/0", &again)
             .await
             .unwrap();
 
-        cache.trim_at(SystemTime::now(), SPARED).unwrap();
+        cache.trim_at(SystemTime::now(), RECENT).unwrap();
         let left = |hash: &str| {
             folder
                 .path()
@@ -242,19 +244,13 @@ mod tests {
     async fn a_damaged_object_is_refused_and_not_kept() {
         let folder = tempfile::tempdir().unwrap();
         let objects = Objects::open(folder.path().join("objects").to_str().unwrap()).unwrap();
-        let cache = Cache::open(&folder.path().join("cache"), 25).unwrap();
+        let cache = Cache::open(&folder.path().join("cache"), 25, objects.clone()).unwrap();
         let source = folder.path().join("source");
         fs::write(&source, "text").unwrap();
         objects.put_file("models/1", &source).await.unwrap();
         let wrong = "0".repeat(64);
         let linked = cache
-            .link(
-                &objects,
-                Kind::Weights,
-                &wrong,
-                "models/1",
-                &folder.path().join("t"),
-            )
+            .link(Kind::Weights, &wrong, "models/1", &folder.path().join("t"))
             .await;
         assert!(
             matches!(linked, Err(CacheError::Damaged { .. })),

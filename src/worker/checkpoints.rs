@@ -1,6 +1,7 @@
-//! Checkpoints between a job folder and the object store. Objects first, then the row under the token: a row never names
-//! objects that are not whole. On the way back every byte is checked against the manifest, and the manifest against the
-//! row, so that a damaged checkpoint is set aside for the one before it and never silently loaded.
+//! Stores and fetches checkpoints. Objects are stored first, then the row under the token: a row never
+//! names objects that are incomplete. When a checkpoint is fetched, every byte is checked against the
+//! manifest, and the manifest against the row, so that a damaged checkpoint is rejected in favor of the
+//! one before it, and never silently loaded.
 
 use std::{
     collections::BTreeSet,
@@ -8,8 +9,9 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
+use sqlx::PgPool;
 
-use super::{Worker, cache::hash_file, hex, relay::Fault};
+use super::{cache::hash_file, fault::Fault};
 use crate::db::persist::persist;
 use crate::{
     db::{
@@ -18,38 +20,37 @@ use crate::{
         queue::{Claimed, NewCheckpoint},
     },
     domain::checkpoint::Manifest,
-    objects::ObjectError,
+    objects::{ObjectError, Objects},
 };
 
 const MANIFEST: &str = "manifest.json";
-/// Bytes of a manifest; a real one has a few hundred.
+/// Largest manifest in bytes; a real one has a few hundred.
 const MANIFEST_BYTES: u64 = 1 << 20;
 /// Far above the few that a job keeps.
 const MOST_CHECKPOINTS: u32 = 100_000;
 
-/// Stores the files of a saved checkpoint folder under `objects` (with its last `/`), the manifest last.
+/// Stores the files of a saved checkpoint folder below `prefix` (with its last `/`), the manifest last.
 ///
 /// # Errors
 /// A full disk; files that do not match their manifest.
 pub(super) async fn upload(
-    worker: &Worker,
+    objects: &Objects,
     folder: &Path,
     manifest_sha256: &str,
-    objects: &str,
+    prefix: &str,
 ) -> Result<(), Fault> {
     let text = read_manifest(&folder.join(MANIFEST)).await?;
     if hex::encode(Sha256::digest(&text)) != manifest_sha256 {
         return Err(Fault::damaged(format!(
-            "the manifest of `{}` is not what the trainer saved",
+            "the manifest in `{}` is not the one that the trainer saved",
             folder.display()
         )));
     }
     let manifest: Manifest =
         serde_json::from_slice(&text).map_err(|error| Fault::damaged(error.to_string()))?;
     for (name, entry) in &manifest.files {
-        let stored = worker
-            .objects
-            .put_file(&format!("{objects}{name}"), &plain_file(folder, name)?)
+        let stored = objects
+            .put_file(&format!("{prefix}{name}"), &plain_file(folder, name)?)
             .await?;
         if stored.sha256 != entry.sha256 {
             return Err(Fault::damaged(format!(
@@ -57,14 +58,13 @@ pub(super) async fn upload(
             )));
         }
     }
-    worker
-        .objects
-        .put_file(&format!("{objects}{MANIFEST}"), &folder.join(MANIFEST))
+    objects
+        .put_file(&format!("{prefix}{MANIFEST}"), &folder.join(MANIFEST))
         .await?;
     Ok(())
 }
 
-/// A file directly in a child's folder, and no link to somewhere else: the child parses hostile bytes.
+/// A file directly in a child's folder, and no link out of it: the child parses untrusted bytes.
 pub(super) fn plain_file(folder: &Path, name: &str) -> Result<PathBuf, Fault> {
     let path = folder.join(name);
     let plain_name = matches!(
@@ -76,13 +76,13 @@ pub(super) fn plain_file(folder: &Path, name: &str) -> Result<PathBuf, Fault> {
         Ok(path)
     } else {
         Err(Fault::damaged(format!(
-            "`{}` is not a file",
+            "`{}` is missing, or not a regular file",
             path.display()
         )))
     }
 }
 
-/// A folder in a job folder that the trainer named.
+/// A folder inside the job folder, as the trainer named it.
 pub(super) fn plain_folder(job_folder: &Path, named: &Path) -> Result<PathBuf, Fault> {
     let inside = named
         .components()
@@ -91,7 +91,7 @@ pub(super) fn plain_folder(job_folder: &Path, named: &Path) -> Result<PathBuf, F
         Ok(job_folder.join(named))
     } else {
         Err(Fault::damaged(format!(
-            "`{}` leaves the job folder",
+            "`{}` is outside the job folder",
             named.display()
         )))
     }
@@ -103,7 +103,7 @@ async fn read_manifest(path: &Path) -> Result<Vec<u8>, Fault> {
         .map_err(|source| ObjectError::of_file(path, source))?;
     if !metadata.is_file() || metadata.len() > MANIFEST_BYTES {
         return Err(Fault::damaged(format!(
-            "`{}` is not a manifest",
+            "`{}` is not a manifest: not a file, or longer than {MANIFEST_BYTES} bytes",
             path.display()
         )));
     }
@@ -112,57 +112,63 @@ async fn read_manifest(path: &Path) -> Result<Vec<u8>, Fault> {
         .map_err(|source| ObjectError::of_file(path, source))?)
 }
 
-/// Commits a checkpoint whose objects are complete. Its superseded elders are deleted.
+/// Commits a checkpoint whose objects are complete, and deletes those that it supersedes.
 ///
 /// # Errors
 /// `Lost` when another attempt owns the job.
 pub(super) async fn commit(
-    worker: &Worker,
+    pool: &PgPool,
+    objects: &Objects,
     claimed: &Claimed,
     new: &NewCheckpoint,
 ) -> Result<(), Fault> {
-    let write = || db::queue::commit_checkpoint(&worker.pool, claimed.job, claimed.token, new);
+    let write = || db::queue::commit_checkpoint(pool, claimed.job, claimed.token, new);
     match persist("commit a checkpoint", write).await {
         Ok(Some(_)) => {}
         Ok(None) => return Err(Fault::Lost),
-        // An earlier try came through though its answer did not: nobody else commits under this token.
+        // An earlier try was committed though its answer was lost: nobody else has this token.
         Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {}
         Err(error) => return Err(error.into()),
     }
-    if let Err(error) = delete_superseded(worker, claimed).await {
-        tracing::warn!("superseded checkpoints stay for now: {error:#}");
+    if let Err(error) = delete_superseded(pool, objects, claimed).await {
+        tracing::warn!("cannot delete superseded checkpoints: {error:#}");
     }
     Ok(())
 }
 
-/// Rows first lose their place in the list, then their objects, then themselves: no reader meets a half one.
-async fn delete_superseded(worker: &Worker, claimed: &Claimed) -> anyhow::Result<()> {
-    for superseded in db::checkpoints::supersede(&worker.pool, claimed.job, claimed.token).await? {
-        worker.objects.delete_prefix(&superseded.objects).await?;
-        db::checkpoints::forget(&worker.pool, superseded.id).await?;
+/// Takes rows out of the list first, then deletes their objects, then the rows: no reader meets an
+/// incomplete checkpoint.
+async fn delete_superseded(
+    pool: &PgPool,
+    objects: &Objects,
+    claimed: &Claimed,
+) -> anyhow::Result<()> {
+    for superseded in db::checkpoints::supersede(pool, claimed.job, claimed.token).await? {
+        objects.delete_prefix(&superseded.objects).await?;
+        db::checkpoints::forget(pool, superseded.id).await?;
     }
     Ok(())
 }
 
-/// Puts the latest sound checkpoint into `target` and answers its step; `None` when there is none.
+/// Puts the latest undamaged checkpoint into `target` and returns its step; `None` when there is none.
 ///
 /// # Errors
-/// A full disk; a lost lease. A damaged checkpoint is set aside, not an error.
+/// A full disk; a lost lease. A damaged checkpoint is rejected, and not an error.
 pub(super) async fn fetch_latest(
-    worker: &Worker,
+    pool: &PgPool,
+    objects: &Objects,
     claimed: &Claimed,
     target: &Path,
 ) -> Result<Option<u64>, Fault> {
     let mut candidate = claimed.resume.clone();
     while let Some(checkpoint) = candidate {
-        match fetch(worker, &checkpoint, target).await? {
+        match fetch(objects, &checkpoint, target).await? {
             Ok(()) => return Ok(Some(checkpoint.step)),
             Err(damage) => {
-                tracing::error!(job.id = %claimed.job, checkpoint.id = %checkpoint.id, "a checkpoint is damaged: {damage}");
-                let reject = || {
-                    db::checkpoints::reject(&worker.pool, claimed.job, claimed.token, checkpoint.id)
-                };
-                candidate = persist("set a damaged checkpoint aside", reject).await?;
+                tracing::error!(job.id = %claimed.job, checkpoint.id = %checkpoint.id, "checkpoint is damaged: {damage}");
+                let reject =
+                    || db::checkpoints::reject(pool, claimed.job, claimed.token, checkpoint.id);
+                candidate = persist("reject a damaged checkpoint", reject).await?;
             }
         }
     }
@@ -171,7 +177,7 @@ pub(super) async fn fetch_latest(
 
 /// Fetches one checkpoint; the inner error says what is wrong with it.
 async fn fetch(
-    worker: &Worker,
+    objects: &Objects,
     checkpoint: &Checkpoint,
     target: &Path,
 ) -> Result<Result<(), String>, Fault> {
@@ -184,7 +190,7 @@ async fn fetch(
     tokio::fs::create_dir_all(target)
         .await
         .map_err(|source| ObjectError::of_file(target, source))?;
-    let fetched = fetch_and_check(worker, checkpoint, target).await;
+    let fetched = fetch_and_check(objects, checkpoint, target).await;
     match fetched {
         Ok(()) => Ok(Ok(())),
         Err(Fault::Damaged(damage)) => Ok(Err(damage)),
@@ -193,78 +199,77 @@ async fn fetch(
 }
 
 async fn fetch_and_check(
-    worker: &Worker,
+    objects: &Objects,
     checkpoint: &Checkpoint,
     target: &Path,
 ) -> Result<(), Fault> {
     let Checkpoint {
-        objects,
+        objects: prefix,
         manifest_sha256,
         ..
     } = checkpoint;
-    let manifest = fetch_manifest(worker, objects, manifest_sha256, &target.join(MANIFEST)).await?;
+    let manifest = fetch_manifest(objects, prefix, manifest_sha256, &target.join(MANIFEST)).await?;
     for (name, entry) in &manifest.files {
         let file = target.join(name);
-        fetch_object(worker, &checkpoint.objects, name, &file).await?;
+        fetch_object(objects, prefix, name, &file).await?;
         let (bytes, sha256) = hash_file(&file)
             .await
             .map_err(|source| ObjectError::of_file(&file, source))?;
         if (bytes, &sha256) != (entry.bytes, &entry.sha256) {
             return Err(Fault::damaged(format!(
-                "`{name}` does not match the manifest"
+                "`{prefix}{name}` does not match its manifest"
             )));
         }
     }
     Ok(())
 }
 
-/// Fetches the manifest below `objects` (with its last `/`), which must be the committed one.
+/// Fetches the manifest below `prefix` (with its last `/`), which must be the committed one.
 ///
 /// # Errors
-/// It is gone, or another.
+/// It is missing, or another.
 pub(super) async fn fetch_manifest(
-    worker: &Worker,
-    objects: &str,
+    objects: &Objects,
+    prefix: &str,
     manifest_sha256: &str,
     target: &Path,
 ) -> Result<Manifest, Fault> {
-    fetch_object(worker, objects, MANIFEST, target).await?;
+    fetch_object(objects, prefix, MANIFEST, target).await?;
     let text = read_manifest(target).await?;
     if hex::encode(Sha256::digest(&text)) != manifest_sha256 {
-        return Err(Fault::damaged("the manifest is not the committed one"));
+        return Err(Fault::damaged(format!(
+            "`{prefix}{MANIFEST}` is not the manifest that was committed"
+        )));
     }
     serde_json::from_slice(&text).map_err(|error| Fault::damaged(error.to_string()))
 }
 
 async fn fetch_object(
-    worker: &Worker,
-    objects: &str,
+    objects: &Objects,
+    prefix: &str,
     name: &str,
     target: &Path,
 ) -> Result<(), Fault> {
-    match worker
-        .objects
-        .fetch(&format!("{objects}{name}"), target)
-        .await
-    {
+    match objects.fetch(&format!("{prefix}{name}"), target).await {
         Err(ObjectError::NotFound { key }) => Err(Fault::damaged(format!("`{key}` is missing"))),
         Err(ObjectError::InvalidKey { key }) => {
-            Err(Fault::damaged(format!("`{key}` is no name of a file")))
+            Err(Fault::damaged(format!("`{key}` is not the name of a file")))
         }
         other => Ok(other?),
     }
 }
 
-/// Deletes checkpoint objects that no row names and no attempt will name any more: those of tokens up to `token`, whose
-/// leases are gone. What an attempt leaves when it dies between upload and commit.
+/// Deletes the checkpoint objects of tokens up to `up_to_token` that no row names. Their leases are
+/// gone: an attempt leaves such objects when it dies between upload and commit.
 pub(super) async fn sweep(
-    worker: &Worker,
+    pool: &PgPool,
+    objects: &Objects,
     claimed: &Claimed,
     up_to_token: i64,
 ) -> anyhow::Result<()> {
-    let root = format!("checkpoints/{}/", hex(claimed.job));
+    let root = format!("checkpoints/{}/", claimed.job.0.simple());
     let mut orphans = BTreeSet::new();
-    for key in worker.objects.list_prefix(&root).await? {
+    for key in objects.list_prefix(&root).await? {
         let name = key
             .strip_prefix(&root)
             .and_then(|rest| rest.split('/').next())
@@ -282,7 +287,7 @@ pub(super) async fn sweep(
         limit: MOST_CHECKPOINTS,
         descending: true,
     };
-    for committed in db::checkpoints::list(&worker.pool, claimed.tenant, claimed.job, all)
+    for committed in db::checkpoints::list(pool, claimed.tenant, claimed.job, all)
         .await?
         .rows
     {
@@ -290,7 +295,7 @@ pub(super) async fn sweep(
     }
     for orphan in orphans {
         tracing::info!(job.id = %claimed.job, "deleting a checkpoint that was never committed: {orphan}");
-        worker.objects.delete_prefix(&orphan).await?;
+        objects.delete_prefix(&orphan).await?;
     }
     Ok(())
 }

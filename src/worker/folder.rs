@@ -1,5 +1,5 @@
-//! Folders of running children, one for each attempt. A lock file beside a folder, held by this process, tells a live
-//! one from what a dead process left; locks end with their process, however it ended.
+//! Folders of running children, one for each attempt. A lock file beside each folder, held by this
+//! process, shows that it is in use: locks end with their process, however it ends.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where the folders are made.
+/// The folder that holds them.
 #[derive(Debug)]
 pub(super) struct Folders {
     root: PathBuf,
@@ -21,7 +21,7 @@ pub(super) struct Folder {
 }
 
 impl Folders {
-    /// Removes what dead processes left.
+    /// Opens `root`, and removes folders that dead processes left there.
     pub(super) fn open(root: &Path) -> io::Result<Self> {
         fs::create_dir_all(root)?;
         for entry in fs::read_dir(root)? {
@@ -38,7 +38,7 @@ impl Folders {
         })
     }
 
-    /// Makes an empty folder of this name, which no other attempt has.
+    /// Creates an empty folder; no other attempt uses this name.
     pub(super) fn create(&self, name: &str) -> io::Result<Folder> {
         let path = self.root.join(name);
         let lock = File::create(lock_path(&path))?;
@@ -61,7 +61,7 @@ impl Drop for Folder {
     fn drop(&mut self) {
         match fs::remove_dir_all(&self.path) {
             Ok(()) => drop(fs::remove_file(lock_path(&self.path))),
-            // The lock file stays, so that the next start tries again.
+            // The lock file stays, so that the next start removes the folder.
             Err(error) => tracing::warn!("cannot remove `{}`: {error}", self.path.display()),
         }
     }
@@ -78,7 +78,10 @@ fn remove_if_dead(lock_path: &Path) -> io::Result<()> {
         Err(TryLockError::Error(error)) => return Err(error),
     }
     let folder = lock_path.with_extension("");
-    tracing::info!("removing what a dead worker left: `{}`", folder.display());
+    tracing::info!(
+        "removing the folder of a dead worker: `{}`",
+        folder.display()
+    );
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -91,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn live_folders_stay_and_dead_ones_go() {
+    fn open_removes_dead_folders_and_keeps_live_ones() {
         let root = tempfile::tempdir().unwrap();
         let folders = Folders::open(root.path()).unwrap();
         let live = folders.create("live-1").unwrap();

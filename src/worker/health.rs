@@ -1,5 +1,5 @@
-//! Whether this worker should be given jobs: its device has to compute, and jobs must not fail on it one after the other.
-//! A broken worker is always free, so it would drain the queue by failing fast.
+//! Decides if a device should be given jobs: jobs must not fail on it one after the other. A broken
+//! worker is always free, so it would drain the queue by failing fast.
 
 use std::{
     collections::HashSet,
@@ -9,14 +9,12 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::Worker;
 use crate::{
     config::AdmissionArgs,
-    db::{self, workers::State},
     domain::{id::JobId, job::Outcome},
 };
 
-/// What this worker's last attempts and self-tests say of it.
+/// The record of a device's last attempts.
 #[derive(Debug, Default)]
 pub(super) struct Health(Mutex<Record>);
 
@@ -24,15 +22,13 @@ pub(super) struct Health(Mutex<Record>);
 struct Record {
     /// Jobs whose attempts failed fast here, with no other attempt in between.
     streak: HashSet<JobId>,
-    /// Until when, and why.
+    /// The end of the quarantine, and its reason.
     quarantine: Option<(Instant, String)>,
-    /// What `workers` was told last.
-    told: Option<(State, Option<String>)>,
 }
 
 impl Health {
-    /// Hears how an attempt ended that lasted so long. The failure that is one too many is this worker's, not the job's: its
-    /// job is to be handed back at no cost, and this says why.
+    /// Records the outcome of an attempt. If this failure starts a quarantine, it is blamed on this
+    /// worker: the answer says why, and the job is to be released at no cost.
     pub(super) fn judge(
         &self,
         args: &AdmissionArgs,
@@ -43,7 +39,7 @@ impl Health {
         let mut record = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let how = match outcome {
             Outcome::Crashed { message } => Some(message),
-            // One sample was too much: that is the job.
+            // One sample alone was too large: the job's fault, not the device's.
             Outcome::Failed { code, .. } if code == "out_of_memory" => None,
             Outcome::Failed {
                 message, retryable, ..
@@ -62,56 +58,23 @@ impl Health {
         }
         record.streak.clear();
         let reason = format!(
-            "{} different jobs failed here one after the other, each within {} s, the last: {how}; \
-             it claims again after {} s, or a restart",
+            "{} different jobs in a row failed within {} s each, the last one: {how}; check the worker's \
+             disk, memory and device; it claims jobs again after {} s or a restart",
             args.quarantine_after,
             args.fast_failure().as_secs_f64(),
             args.quarantine().as_secs_f64()
         );
         record.quarantine = Some((Instant::now() + args.quarantine(), reason));
         Some(format!(
-            "the worker takes the blame and no more jobs: {how}"
+            "the worker is quarantined, and the job released: {how}"
         ))
     }
 
-    /// Why this worker claims nothing for now, if it does.
+    /// The reason of the quarantine, while there is one.
     pub(super) fn quarantine(&self) -> Option<String> {
         let record = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (until, reason) = record.quarantine.as_ref()?;
         (*until > Instant::now()).then(|| reason.clone())
-    }
-
-    /// Whether this is news; it is not told twice.
-    fn is_news(&self, state: State, reason: Option<&str>) -> bool {
-        let mut record = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Some((state, reason.map(str::to_owned)));
-        std::mem::replace(&mut record.told, now.clone()) != now
-    }
-
-    /// What was told did not arrive: it is news again.
-    fn forget(&self) {
-        let mut record = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        record.told = None;
-    }
-}
-
-impl Worker {
-    /// Says in `workers` how this one is.
-    pub(super) async fn tell(&self, state: State, reason: Option<&str>) {
-        if !self.health.is_news(state, reason) {
-            return;
-        }
-        match reason {
-            Some(reason) => tracing::error!(
-                "this worker is {} and claims no jobs: {reason}",
-                state.as_str()
-            ),
-            None => tracing::info!("this worker is {}", state.as_str()),
-        }
-        if let Err(error) = db::workers::tell(&self.pool, self.id, state, reason).await {
-            tracing::warn!("cannot say how this worker is: {error}");
-            self.health.forget();
-        }
     }
 }
 
@@ -137,11 +100,11 @@ mod tests {
     }
 
     #[test]
-    fn three_different_jobs_that_fail_fast_quarantine_a_worker() {
+    fn three_jobs_that_fail_fast_start_a_quarantine() {
         let (health, args) = (Health::default(), args());
         let fast = Duration::from_millis(10);
         let poison = JobId::new();
-        // One bad job, however often, says nothing of the worker.
+        // One bad job proves nothing about the worker, however often it fails.
         for _ in 0..9 {
             assert_eq!(health.judge(&args, poison, &crashed(), fast), None);
         }
@@ -151,13 +114,13 @@ mod tests {
         let (job, worker) = (third.unwrap(), health.quarantine().unwrap());
         assert!(job.ends_with("tripped over a cable"), "{job}");
         assert!(
-            worker.contains("the last: tripped over a cable;"),
+            worker.contains("the last one: tripped over a cable;"),
             "{worker}"
         );
     }
 
     #[test]
-    fn what_is_not_the_workers_fault_breaks_the_streak() {
+    fn failures_of_the_job_itself_break_the_streak() {
         let (health, args) = (Health::default(), args());
         let fast = Duration::from_millis(10);
         for _ in 0..9 {

@@ -1,12 +1,14 @@
-//! Lays out a job folder: the plan, and links to what it names.
+//! Lays out a job folder: the plan, and links to the files that it names.
 
 use std::path::Path;
 
 use super::{
-    Worker,
-    cache::{CacheError, Kind},
-    checkpoints, parent,
-    relay::Fault,
+    cache::{Cache, CacheError, Kind},
+    checkpoints,
+    context::Worker,
+    fault::Fault,
+    parent,
+    slot::Slot,
 };
 use crate::{
     db::queue::{Claimed, Pack},
@@ -14,21 +16,29 @@ use crate::{
     objects::ObjectError,
 };
 
-/// Fetches packs, weights and the checkpoint to go on from, and writes the plan. Answers the step it goes on from.
+/// Fetches packs, weights and the checkpoint to resume from, and writes the plan. Returns the step of
+/// that checkpoint.
 ///
 /// # Errors
 /// A full disk, a damaged object, a lost lease.
 pub(super) async fn lay_out(
     worker: &Worker,
+    slot: &Slot,
     claimed: &Claimed,
     folder: &Path,
 ) -> Result<Option<u64>, Fault> {
+    let Worker {
+        pool,
+        objects,
+        cache,
+        ..
+    } = worker;
     let pack = folder.join("pack.safetensors");
-    link_pack(worker, &claimed.training, &pack).await?;
+    link_pack(cache, &claimed.training, &pack).await?;
     let validation_pack = match &claimed.validation {
         Some(validation) => {
             let target = folder.join("validation.safetensors");
-            link_pack(worker, validation, &target).await?;
+            link_pack(cache, validation, &target).await?;
             Some(target)
         }
         None => None,
@@ -36,18 +46,12 @@ pub(super) async fn lay_out(
     let weights = folder.join("weights.safetensors");
     let base = &claimed.base_model;
     let key = format!("models/{}/model.safetensors", base.weights_sha256);
-    worker
-        .cache
-        .link(
-            &worker.objects,
-            Kind::Weights,
-            &base.weights_sha256,
-            &key,
-            &weights,
-        )
+    cache
+        .link(Kind::Weights, &base.weights_sha256, &key, &weights)
         .await?;
-    let over = parent::fetch(worker, claimed, folder).await?;
-    let resumed = checkpoints::fetch_latest(worker, claimed, &folder.join("resume")).await?;
+    let over = parent::fetch(objects, cache, claimed, folder).await?;
+    let resume = folder.join("resume");
+    let resumed = checkpoints::fetch_latest(pool, objects, claimed, &resume).await?;
 
     let plan = TrainPlan {
         job: claimed.job,
@@ -66,22 +70,19 @@ pub(super) async fn lay_out(
         pack_sha256: claimed.training.sha256.clone(),
         validation_pack,
         validation_pack_sha256: claimed.validation.as_ref().map(|pack| pack.sha256.clone()),
-        resume: resumed.map(|_| folder.join("resume")),
+        resume: resumed.map(|_| resume),
         micro_batch: claimed.micro_batch,
-        cache: worker.cache.features(),
-        device: worker.args.device.clone(),
+        cache: cache.features(),
+        device: slot.device.clone(),
         threads: worker.threads,
     };
     write_plan(folder, &plan).await?;
     Ok(resumed)
 }
 
-async fn link_pack(worker: &Worker, pack: &Pack, target: &Path) -> Result<(), CacheError> {
+async fn link_pack(cache: &Cache, pack: &Pack, target: &Path) -> Result<(), CacheError> {
     let key = format!("files/{}/pack.safetensors", pack.file.0.simple());
-    worker
-        .cache
-        .link(&worker.objects, Kind::Packs, &pack.sha256, &key, target)
-        .await
+    cache.link(Kind::Packs, &pack.sha256, &key, target).await
 }
 
 /// Writes a child's plan into its folder.

@@ -1,9 +1,11 @@
-//! Keeps a claim alive, on a connection that nothing else uses, and says when it is lost, and what its user asks for.
+//! Keeps a lease alive by heartbeats on connections that nothing else uses, and passes on control
+//! requests and the loss of the lease.
 //!
-//! The database's clock decides when a lease ends, and its rows decide who owns it. A database that does not answer has
-//! given the lease to nobody, as far as one can know: the trainer goes on for `outage_ms`, and the first answer says whether
-//! the lease held. Where this worker alone was cut off, its trainer works in vain for that long; its writes carry an old
-//! token and change nothing. The clock here counts the time a machine was suspended.
+//! The database's clock decides when a lease ends, and its rows decide who owns it. While the database
+//! is unreachable, probably nobody has taken the lease over: the trainer continues for `outage_ms`, and
+//! the first heartbeat that is answered shows if the lease held. If only this worker was cut off, its
+//! trainer works for nothing until then; its writes carry an old token and change nothing. The clock
+//! used here includes the time a machine was suspended.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -12,17 +14,17 @@ use sqlx::PgPool;
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::Worker;
+use super::context::Worker;
 use crate::{
     config::Timing,
     db::{self, models::ClaimedImport, queue::Heartbeat},
     domain::id::{FileId, JobId},
 };
 
-/// Time between two tries when the database does not answer.
+/// Time between two heartbeats while the database does not answer.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// What is held.
+/// The work that a lease is for.
 #[derive(Debug, Clone)]
 pub(super) enum Claim {
     Job { job: JobId, token: i64 },
@@ -30,17 +32,17 @@ pub(super) enum Claim {
     Import(Box<ClaimedImport>),
 }
 
-/// A claim that is kept alive until this is dropped.
+/// A lease that is kept alive until this is dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
     lost: CancellationToken,
-    wishes: Wishes,
-    beating: JoinHandle<()>,
+    requests: ControlRequests,
+    heartbeats: JoinHandle<()>,
 }
 
-/// What the user of a job has asked for, as far as heartbeats told.
+/// Control requests of the job's user, as the last heartbeats answered.
 #[derive(Debug, Clone, Default)]
-struct Wishes {
+struct ControlRequests {
     cancel: CancellationToken,
     pause: CancellationToken,
     stop: CancellationToken,
@@ -54,7 +56,7 @@ pub(super) fn since_boot() -> Duration {
 }
 
 impl Claim {
-    /// `None`: lost.
+    /// Sends a heartbeat. `None`: the lease is lost.
     async fn renew(&self, pool: &PgPool, ttl: Duration) -> sqlx::Result<Option<Heartbeat>> {
         let kept = match self {
             Self::Job { job, token } => return db::queue::heartbeat(pool, *job, *token, ttl).await,
@@ -69,62 +71,64 @@ impl Claim {
     }
 }
 
-impl Wishes {
-    fn hear(&self, heartbeat: Heartbeat) {
-        for (asked, wish) in [
+impl ControlRequests {
+    fn record(&self, heartbeat: Heartbeat) {
+        for (requested, signal) in [
             (heartbeat.cancel_requested, &self.cancel),
             (heartbeat.pause_requested, &self.pause),
             (heartbeat.stop_requested, &self.stop),
         ] {
-            if asked {
-                wish.cancel();
+            if requested {
+                signal.cancel();
             }
         }
     }
 }
 
 impl Lease {
-    /// Keeps `claim`, which was asked for at boot time `asked`.
+    /// Keeps the lease of `claim`, which was sent at boot time `asked`.
     pub(super) fn hold(worker: &Worker, claim: Claim, asked: Duration) -> Self {
-        let (lost, wishes) = (CancellationToken::new(), Wishes::default());
-        let beats = Beats {
+        let (lost, requests) = (CancellationToken::new(), ControlRequests::default());
+        let heartbeats = Heartbeats {
             pool: worker.heartbeats.clone(),
             claim,
             timing: worker.args.timing.clone(),
-            asked: Arc::clone(&worker.wakes.control),
+            control: Arc::clone(&worker.wakeups.control),
             lost: lost.clone(),
-            wishes: wishes.clone(),
+            requests: requests.clone(),
         };
         Self {
             lost,
-            wishes,
-            beating: tokio::spawn(beats.run(asked)),
+            requests,
+            heartbeats: tokio::spawn(heartbeats.run(asked)),
         }
     }
 
-    /// Returns when the claim is lost, or must be taken for lost.
+    /// Returns when the lease is lost, or must be considered lost.
     pub(super) async fn lost(&self) {
         self.lost.cancelled().await;
     }
 
-    /// Ends the heartbeats before the write that ends the claim: one behind it would take the claim for lost.
+    /// Stops the heartbeats, before the write that ends the claim: a heartbeat after that write would
+    /// find no lease.
     pub(super) fn end(&self) {
-        self.beating.abort();
+        self.heartbeats.abort();
     }
 
-    /// Returns when the job's cancellation is asked for.
+    /// Returns when the job is to be cancelled.
     pub(super) async fn cancelled(&self) {
-        self.wishes.cancel.cancelled().await;
+        self.requests.cancel.cancelled().await;
     }
 
-    /// Cancelled when a pause is asked for. It may have been taken back since: the end of the attempt decides.
+    /// Cancelled when a pause is requested. The request may have been withdrawn since: the end of the
+    /// attempt decides.
     pub(super) fn pause(&self) -> &CancellationToken {
-        &self.wishes.pause
+        &self.requests.pause
     }
 
-    /// Returns when the job is asked to train no further.
-    pub(super) async fn stopped(&self) {
-        self.wishes.stop.cancelled().await;
+    /// Returns when training is to stop early.
+    pub(super) async fn stop_requested(&self) {
+        self.requests.stop.cancelled().await;
     }
 }
 
@@ -134,32 +138,33 @@ impl Drop for Lease {
     }
 }
 
-struct Beats {
+struct Heartbeats {
     pool: PgPool,
     claim: Claim,
     timing: Timing,
-    asked: Arc<Notify>,
+    /// Rung when a control request came in.
+    control: Arc<Notify>,
     lost: CancellationToken,
-    wishes: Wishes,
+    requests: ControlRequests,
 }
 
-impl Beats {
+impl Heartbeats {
     async fn run(self, asked: Duration) {
-        let fence = self.timing.outage().max(self.timing.lease() * 3 / 4);
+        let limit = self.timing.outage().max(self.timing.lease() * 3 / 4);
         let mut last_kept = asked;
         let mut pause = self.timing.heartbeat();
-        let mut rung = pin!(self.asked.notified());
+        let mut requested = pin!(self.control.notified());
         loop {
-            let left = fence.saturating_sub(since_boot().saturating_sub(last_kept));
+            let left = limit.saturating_sub(since_boot().saturating_sub(last_kept));
             tokio::select! {
                 () = tokio::time::sleep(pause.min(left)) => {}
-                () = &mut rung => {}
+                () = &mut requested => {}
             }
-            // From here on: what is asked for while the heartbeat runs may have come too late for it.
-            rung.set(self.asked.notified());
-            rung.as_mut().enable();
+            // A request that comes in from here on may be too late for this heartbeat.
+            requested.set(self.control.notified());
+            requested.as_mut().enable();
             let asked = since_boot();
-            let left = fence.saturating_sub(asked.saturating_sub(last_kept));
+            let left = limit.saturating_sub(asked.saturating_sub(last_kept));
             let patience = left.min(self.timing.heartbeat());
             match tokio::time::timeout(patience, self.claim.renew(&self.pool, self.timing.lease()))
                 .await
@@ -167,22 +172,22 @@ impl Beats {
                 Ok(Ok(Some(heartbeat))) => {
                     last_kept = asked;
                     pause = self.timing.heartbeat();
-                    self.wishes.hear(heartbeat);
+                    self.requests.record(heartbeat);
                 }
                 Ok(Ok(None)) => {
-                    tracing::warn!("the lease is lost: another worker owns this work now");
+                    tracing::warn!("lease lost: another worker owns this work now");
                     return self.lost.cancel();
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!("no heartbeat: {error}");
+                    tracing::warn!("heartbeat failed: {error}");
                     pause = RETRY;
                 }
                 Err(_) => pause = RETRY,
             }
-            if since_boot().saturating_sub(last_kept) >= fence {
+            if since_boot().saturating_sub(last_kept) >= limit {
                 tracing::warn!(
-                    "no heartbeat for {} ms: taking the lease for lost",
-                    fence.as_millis()
+                    "no heartbeat was answered for {} ms: considering the lease lost",
+                    limit.as_millis()
                 );
                 return self.lost.cancel();
             }

@@ -1,17 +1,31 @@
-//! Notifications: they only make things quicker. Whatever is lost here is found by the next poll or heartbeat.
+//! Wakes the parts of a worker on notifications. They only save time: what is lost here is found
+//! by the next poll or heartbeat.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::Worker;
+use sqlx::PgPool;
+use tokio::sync::Notify;
+
 use crate::db::{self, channel};
 
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Rings the worker's wakes, for ever.
-pub(super) async fn run(worker: &Worker) {
+/// Wakeups of the parts of a worker. One that nobody waits for is kept for the next waiter, except
+/// those of `control`.
+#[derive(Debug, Default)]
+pub(super) struct Wakeups {
+    pub(super) jobs: Notify,
+    pub(super) validations: Notify,
+    /// A control request came in for a running job: heartbeats are sent at once.
+    pub(super) control: Arc<Notify>,
+    /// The connection to Postgres was lost for a while: leases may look expired that are not.
+    pub(super) reconnected: Notify,
+}
+
+/// Turns notifications into wakeups. Never returns.
+pub(super) async fn run(pool: &PgPool, wakeups: &Wakeups) {
     loop {
-        let mut listener = match db::listen(&worker.pool, &[channel::WORK, channel::CONTROL]).await
-        {
+        let mut listener = match db::listen(pool, &[channel::WORK, channel::CONTROL]).await {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::warn!("cannot listen for notifications: {error}");
@@ -22,20 +36,20 @@ pub(super) async fn run(worker: &Worker) {
         loop {
             match listener.try_recv().await {
                 Ok(Some(notification)) => match (notification.channel(), notification.payload()) {
-                    (channel::CONTROL, _) => worker.wakes.control.notify_waiters(),
-                    (channel::WORK, "job") => worker.wakes.jobs.notify_one(),
-                    _ => worker.wakes.validations.notify_one(),
+                    (channel::CONTROL, _) => wakeups.control.notify_waiters(),
+                    (channel::WORK, "job") => wakeups.jobs.notify_one(),
+                    _ => wakeups.validations.notify_one(),
                 },
                 // The connection was lost, and notifications with it.
                 Ok(None) => {
-                    worker.wakes.reconnected.notify_one();
-                    worker.wakes.control.notify_waiters();
-                    worker.wakes.jobs.notify_one();
-                    worker.wakes.validations.notify_one();
+                    wakeups.reconnected.notify_one();
+                    wakeups.control.notify_waiters();
+                    wakeups.jobs.notify_one();
+                    wakeups.validations.notify_one();
                 }
                 Err(error) => {
                     tracing::warn!("notifications stopped: {error}");
-                    worker.wakes.reconnected.notify_one();
+                    wakeups.reconnected.notify_one();
                     tokio::time::sleep(RETRY).await;
                     break;
                 }

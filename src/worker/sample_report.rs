@@ -1,10 +1,11 @@
-//! The sample report of a finished job folder, from lines to rows.
+//! Stores the sample report of a finished job folder as rows.
 
 use std::path::Path;
 
+use sqlx::PgPool;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
-use super::{Worker, checkpoints::plain_file, relay::Fault};
+use super::{checkpoints::plain_file, fault::Fault};
 use crate::db::persist::persist;
 use crate::{
     db::{self, queue::Claimed},
@@ -15,17 +16,17 @@ use crate::{
     objects::ObjectError,
 };
 
-/// Rows of one statement.
+/// Rows written by one statement.
 const ROWS: usize = 2_000;
-/// Bytes of one line: a path, and the names of many classes.
+/// Longest line in bytes: a path, and the names of many classes.
 const LINE_BYTES: u64 = 16 << 20;
 
-/// Writes down what the model says of each sample.
+/// Writes the model's prediction for each sample.
 ///
 /// # Errors
 /// `Lost`; a file that is not a sample report.
-pub(super) async fn keep(
-    worker: &Worker,
+pub(super) async fn store(
+    pool: &PgPool,
     claimed: &Claimed,
     job_folder: &Path,
 ) -> Result<(), Fault> {
@@ -45,8 +46,9 @@ pub(super) async fn keep(
             if read.map_err(unreadable)? == 0 {
                 break;
             }
-            let record = serde_json::from_slice(&line)
-                .map_err(|error| Fault::damaged(format!("`{SAMPLES}`: {error}")))?;
+            let record = serde_json::from_slice(&line).map_err(|error| {
+                Fault::damaged(format!("invalid `{SAMPLES}` in the result: {error}"))
+            })?;
             records.push(record);
         }
         if records.is_empty() {
@@ -59,7 +61,7 @@ pub(super) async fn keep(
                 limits::SAMPLE_REPORT_ROWS
             )));
         }
-        let write = || db::samples::write(&worker.pool, claimed.job, claimed.token, &records);
+        let write = || db::samples::write(pool, claimed.job, claimed.token, &records);
         if !persist("write the sample report", write).await? {
             return Err(Fault::Lost);
         }

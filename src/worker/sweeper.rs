@@ -1,24 +1,26 @@
-//! Removes now and then what nothing needs any more, whoever left it: see `retention`.
+//! Collects garbage at intervals: see `garbage_collection`.
 
-use super::Worker;
-use crate::{db, retention};
+use sqlx::PgPool;
 
-/// Sweeps for ever; the first time after a while, so that workers that started together do not sweep together.
-pub(super) async fn run(worker: &Worker) {
-    let timing = &worker.args.timing;
+use crate::{config::WorkArgs, db, garbage_collection, objects::Objects};
+
+/// Sweeps at random intervals around `sweep_ms`, so that workers that started together do not sweep
+/// together. Never returns.
+pub(super) async fn run(pool: &PgPool, objects: &Objects, args: &WorkArgs) {
+    let timing = &args.timing;
     loop {
-        match db::retention::turn_weeks(&worker.pool, worker.args.steps_days).await {
+        match db::retention::turn_weeks(pool, args.steps_days).await {
             Ok(0) => {}
-            Ok(weeks) => tracing::info!("forgot the steps of jobs of {weeks} weeks"),
-            Err(error) => tracing::warn!("cannot make room for steps: {error}"),
+            Ok(weeks) => tracing::info!("deleted the training steps of {weeks} weeks"),
+            Err(error) => tracing::warn!("cannot rotate the partitions of training steps: {error}"),
         }
         tokio::time::sleep(timing.sweep().mul_f64(rand::random_range(0.5..1.5))).await;
-        if let Err(error) = db::workers::forget(&worker.pool).await {
-            tracing::warn!("cannot forget old workers: {error}");
+        if let Err(error) = db::workers::forget(pool).await {
+            tracing::warn!("cannot delete the rows of old workers: {error}");
         }
-        let sweep = retention::sweep(&worker.pool, &worker.objects, timing.orphan());
-        if let Err(error) = sweep.await {
-            tracing::warn!("cannot look for what nothing needs: {error:#}");
+        let swept = garbage_collection::sweep(pool, objects, timing.orphan());
+        if let Err(error) = swept.await {
+            tracing::warn!("garbage collection failed: {error:#}");
         }
     }
 }

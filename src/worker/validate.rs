@@ -7,12 +7,12 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Worker,
     cache::hash_file,
     checkpoints::plain_file,
+    context::Worker,
+    fault::Fault,
     layout::write_plan,
     lease::{self, Claim, Lease},
-    relay::Fault,
 };
 use crate::db::persist::persist;
 use crate::{
@@ -59,7 +59,7 @@ pub(super) async fn run(worker: Arc<Worker>, shutdown: CancellationToken) {
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = worker.wakes.validations.notified() => {}
+            () = worker.wakeups.validations.notified() => {}
             () = tokio::time::sleep(worker.poll_with_jitter()) => {}
         }
     }
@@ -101,7 +101,7 @@ async fn validate(
     lease.end();
     if matches!(ended, Ended::Settled) {
         // Jobs may wait for it.
-        worker.wakes.validations.notify_one();
+        worker.wakeups.validations.notify_one();
         return;
     }
     let (crashed, pause) = ended.cost(&format!("file {}", file.id));

@@ -1,5 +1,6 @@
-//! One idle trainer with torch loaded, so that a job starts at once. Each serves one attempt: torch's seed, thread count
-//! and CUDA context belong to a whole process. Before it gets a job it has computed something on its device.
+//! One idle trainer that has loaded torch, so that a job starts at once. Each serves one attempt:
+//! torch's seed, thread count and CUDA context belong to a whole process. Before it is handed out it
+//! has passed a self-test on its device.
 
 use std::{ffi::OsStr, io, path::PathBuf, time::Duration};
 
@@ -12,7 +13,7 @@ use crate::{
 
 pub(super) struct WarmTrainer {
     trainer_exe: PathBuf,
-    /// As `WorkArgs::device`.
+    /// `cpu`, `cuda:1` or `auto`.
     device: String,
     /// Time for loading torch and the self-test.
     patience: Duration,
@@ -22,8 +23,8 @@ pub(super) struct WarmTrainer {
 struct Idle {
     child: Child,
     output: Output,
-    /// The device that it has shown to work.
-    proven: Option<String>,
+    /// The device on which it passed its self-test.
+    tested: Option<String>,
 }
 
 impl WarmTrainer {
@@ -36,25 +37,25 @@ impl WarmTrainer {
         }
     }
 
-    /// Starts an idle trainer, unless there is one; does not wait for it.
+    /// Starts an idle trainer, unless there is one; does not wait for its self-test.
     ///
     /// # Errors
     /// When it cannot be started.
     pub(super) async fn warm(&self) -> io::Result<()> {
-        // Whoever holds it is about to start one.
+        // A slot that holds the lock is about to start one.
         if let Ok(mut idle) = self.idle.try_lock() {
             self.start(&mut idle).await?;
         }
         Ok(())
     }
 
-    /// Waits for an idle trainer whose device works, and says which device that is.
+    /// Waits for an idle trainer that has passed its self-test, and returns its device.
     ///
     /// # Errors
     /// It cannot be started, or failed its self-test: the next call tries again.
     pub(super) async fn ready(&self) -> io::Result<String> {
         let mut idle = self.idle.lock().await;
-        self.prove(&mut idle).await
+        self.self_test(&mut idle).await
     }
 
     /// Hands out an idle trainer.
@@ -63,8 +64,8 @@ impl WarmTrainer {
     /// As `ready`.
     pub(super) async fn take(&self) -> io::Result<(Child, Output)> {
         let mut idle = self.idle.lock().await;
-        self.prove(&mut idle).await?;
-        let idle = idle.take().expect("it was just proven: this is a bug");
+        self.self_test(&mut idle).await?;
+        let idle = idle.take().expect("it was just tested: this is a bug");
         Ok((idle.child, idle.output))
     }
 
@@ -82,16 +83,16 @@ impl WarmTrainer {
             *idle = Some(Idle {
                 child,
                 output,
-                proven: None,
+                tested: None,
             });
         }
         Ok(())
     }
 
-    async fn prove(&self, idle: &mut Option<Idle>) -> io::Result<String> {
-        // One that was killed while it waited is no fault of whoever asks: another takes its place.
+    async fn self_test(&self, idle: &mut Option<Idle>) -> io::Result<String> {
+        // One that was killed while it was idle is replaced, and its slot not blamed.
         if let Some(waiting) = idle.as_mut()
-            && waiting.proven.is_some()
+            && waiting.tested.is_some()
             && !waiting.child.is_running()
         {
             waiting.child.end().await;
@@ -99,37 +100,31 @@ impl WarmTrainer {
         }
         self.start(idle).await?;
         let waiting = idle.as_mut().expect("it was just started: this is a bug");
-        let fault = match &waiting.proven {
-            Some(device) => return Ok(device.clone()),
-            None => {
-                let said =
-                    tokio::time::timeout(self.patience, waiting.output.receive::<SelfTested>());
-                match said.await {
-                    Ok(Ok(Some(SelfTested {
-                        outcome: Ok(device),
-                    }))) => {
-                        waiting.proven = Some(device.clone());
-                        return Ok(device);
-                    }
-                    Ok(Ok(Some(SelfTested {
-                        outcome: Err(failure),
-                    }))) => {
-                        format!("failed its self-test: {}", failure.message)
-                    }
-                    Ok(Ok(None)) => "ended before its self-test".to_owned(),
-                    Ok(Err(error)) => format!("speaks nonsense: {error}"),
-                    Err(_) => format!(
-                        "did not pass its self-test within {} s",
-                        self.patience.as_secs_f64()
-                    ),
-                }
+        if let Some(device) = &waiting.tested {
+            return Ok(device.clone());
+        }
+        let answer = waiting.output.receive::<SelfTested>();
+        let fault = match tokio::time::timeout(self.patience, answer).await {
+            Ok(Ok(Some(SelfTested {
+                outcome: Ok(device),
+            }))) => {
+                waiting.tested = Some(device.clone());
+                return Ok(device);
             }
+            Ok(Ok(Some(SelfTested {
+                outcome: Err(failure),
+            }))) => format!("failed its self-test: {}", failure.message),
+            Ok(Ok(None)) => "exited before its self-test".to_owned(),
+            Ok(Err(error)) => format!("sent an invalid message: {error}"),
+            Err(_) => format!(
+                "did not finish its self-test within {} s",
+                self.patience.as_secs_f64()
+            ),
         };
         waiting.child.end().await;
         let tail = waiting.child.log_tail();
         *idle = None;
-        Err(io::Error::other(
-            format!("the trainer {fault} {tail}").trim_end(),
-        ))
+        let message = format!("the trainer for `{}` {fault} {tail}", self.device);
+        Err(io::Error::other(message.trim_end()))
     }
 }

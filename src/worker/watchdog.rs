@@ -1,5 +1,6 @@
-//! Tells a trainer that works from one that only lives: heartbeats come from the worker, and a stuck trainer may still
-//! talk. What counts is getting further: a new step, a larger share of a phase, a new phase.
+//! Detects stalled trainers: alive, but making no progress. Heartbeats come from the worker, and a
+//! stalled trainer may still send messages. Progress is a new step, a larger fraction of a phase, an
+//! evaluation, a checkpoint, or a new phase.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -13,56 +14,56 @@ use crate::{
     },
 };
 
-/// A step may take this many times the median of the last ones: the next may be the first of a longer batch, or follow an
+/// A step may take this many times the median of the last ones: it may have a larger batch, follow an
 /// evaluation, or share its processor for a while.
-const STEPS: u32 = 20;
-/// Steps whose median is taken.
-const REMEMBERED: usize = 31;
+const STALL_FACTOR: u32 = 20;
+/// Number of last steps of which the median is taken.
+const STEP_TIMES: usize = 31;
 
 /// Watches one trainer.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     start: Duration,
-    /// The least patience with a trainer that was ready.
+    /// The shortest time without progress after which a trainer that was ready counts as stalled.
     floor: Duration,
     pub(super) is_ready: bool,
-    /// When it last got further.
-    further: Instant,
+    /// Time of the last progress.
+    progressed: Instant,
     phase: Option<Phase>,
-    /// The furthest said so far, of: steps, share of the phase, evaluations, checkpoints.
+    /// The highest so far: step, amount done of the phase, evaluated step, saved step.
     furthest: [u64; 4],
-    /// When steps were last said, and how long each took.
+    /// Time of the last message about steps, and how long each step took.
     stepped: Instant,
     step_times: VecDeque<Duration>,
 }
 
 impl Watchdog {
-    /// For a trainer that was just told what to do.
+    /// Watches a trainer that was just given its assignment.
     pub(super) fn new(timing: &Timing, now: Instant) -> Self {
         Self {
             start: timing.start(),
             floor: timing.stall(),
             is_ready: false,
-            further: now,
+            progressed: now,
             phase: None,
             furthest: [0; 4],
             stepped: now,
-            step_times: VecDeque::with_capacity(REMEMBERED),
+            step_times: VecDeque::with_capacity(STEP_TIMES),
         }
     }
 
-    /// Takes note of a line.
-    pub(super) fn hear(&mut self, line: &Progress, now: Instant) {
-        let (kind, place) = match line {
+    /// Takes note of a message.
+    pub(super) fn observe(&mut self, message: &Progress, now: Instant) {
+        let (kind, value) = match message {
             Progress::Ready { .. } => {
                 self.is_ready = true;
-                self.further = now;
+                self.progressed = now;
                 return;
             }
             Progress::Phase { phase } => {
                 if self.phase.replace(*phase) != Some(*phase) {
                     self.furthest[1] = 0;
-                    self.further = now;
+                    self.progressed = now;
                 }
                 return;
             }
@@ -77,9 +78,9 @@ impl Watchdog {
             Progress::Fraction { done, .. } => (1, *done),
             Progress::Evaluated { metrics, .. } => (2, metrics.step + 1),
             Progress::Saved { step, .. } => (3, step + 1),
-            // The same work begins again in smaller batches.
+            // The same work starts again in smaller batches.
             Progress::BatchSizeReduced { .. } => {
-                self.further = now;
+                self.progressed = now;
                 return;
             }
             Progress::Used(_)
@@ -87,23 +88,23 @@ impl Watchdog {
             | Progress::Finished { .. }
             | Progress::Failed(_) => return,
         };
-        if place > self.furthest[kind] {
-            self.furthest[kind] = place;
-            self.further = now;
+        if value > self.furthest[kind] {
+            self.furthest[kind] = value;
+            self.progressed = now;
         }
     }
 
     fn remember(&mut self, step_time: Duration) {
-        if self.step_times.len() == REMEMBERED {
+        if self.step_times.len() == STEP_TIMES {
             self.step_times.pop_front();
         }
         self.step_times.push_back(step_time);
     }
 
-    /// Leaves out of account the time in which nobody listened: the database was away.
-    pub(super) fn forgive(&mut self, unheard: Duration) {
-        self.further += unheard;
-        self.stepped += unheard;
+    /// Leaves out time in which no message was read: the database was unreachable.
+    pub(super) fn exclude(&mut self, unread: Duration) {
+        self.progressed += unread;
+        self.stepped += unread;
     }
 
     fn patience(&self) -> Duration {
@@ -113,21 +114,21 @@ impl Watchdog {
         let mut times: Vec<Duration> = self.step_times.iter().copied().collect();
         times.sort_unstable();
         let median = times.get(times.len() / 2).copied().unwrap_or_default();
-        self.floor.max(median * STEPS)
+        self.floor.max(median * STALL_FACTOR)
     }
 
-    /// When the trainer is to be taken for stuck, unless it gets further.
+    /// The time at which the trainer counts as stalled, unless it makes progress.
     pub(super) fn deadline(&self) -> Instant {
-        self.further + self.patience()
+        self.progressed + self.patience()
     }
 
     /// The outcome of an attempt whose deadline has passed.
-    pub(super) fn verdict(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> Outcome {
         let seconds = self.patience().as_secs_f64();
         let message = if self.is_ready {
-            format!("the trainer got no further for {seconds:.1} seconds")
+            format!("the trainer made no progress for {seconds:.1} s")
         } else {
-            format!("the trainer was not ready within {seconds:.1} seconds")
+            format!("the trainer was not ready within {seconds:.1} s")
         };
         Outcome::Failed {
             code: "stalled".to_owned(),
@@ -149,7 +150,7 @@ mod tests {
             start: SECOND * 120,
             floor: SECOND * 300,
             is_ready: false,
-            further: now,
+            progressed: now,
             phase: None,
             furthest: [0; 4],
             stepped: now,
@@ -181,58 +182,58 @@ mod tests {
     }
 
     #[test]
-    fn a_trainer_has_its_start_time_and_then_the_floor() {
+    fn deadline_is_the_start_time_then_the_floor() {
         let start = Instant::now();
         let mut dog = watchdog(start);
         assert_eq!(dog.deadline(), start + SECOND * 120);
-        dog.hear(&ready(), start + SECOND);
+        dog.observe(&ready(), start + SECOND);
         assert_eq!(dog.deadline(), start + SECOND * 301);
     }
 
     #[test]
-    fn talk_without_progress_does_not_count() {
+    fn messages_without_progress_do_not_count() {
         let start = Instant::now();
         let mut dog = watchdog(start);
-        dog.hear(&ready(), start);
-        dog.hear(&steps(1..=10), start + SECOND * 10);
+        dog.observe(&ready(), start);
+        dog.observe(&steps(1..=10), start + SECOND * 10);
         let deadline = dog.deadline();
         let fraction = |done| Progress::Fraction {
             done,
             total: 9,
             samples_per_second: 1.0,
         };
-        dog.hear(&fraction(3), start + SECOND * 11);
+        dog.observe(&fraction(3), start + SECOND * 11);
         assert_eq!(dog.deadline(), deadline + SECOND);
         for line in [steps(10..=10), steps(4..=9), fraction(3), fraction(2)] {
-            dog.hear(&line, start + SECOND * 100);
+            dog.observe(&line, start + SECOND * 100);
         }
         assert_eq!(dog.deadline(), deadline + SECOND);
-        dog.forgive(SECOND * 5);
+        dog.exclude(SECOND * 5);
         assert_eq!(dog.deadline(), deadline + SECOND * 6);
-        // A new phase counts its shares anew.
+        // A new phase starts its fraction at 0.
         let phase = Progress::Phase {
             phase: Phase::Training,
         };
-        dog.hear(&phase, start + SECOND * 200);
-        dog.hear(&phase, start + SECOND * 210);
+        dog.observe(&phase, start + SECOND * 200);
+        dog.observe(&phase, start + SECOND * 210);
         assert_eq!(dog.deadline(), start + SECOND * 500);
-        dog.hear(&fraction(1), start + SECOND * 220);
+        dog.observe(&fraction(1), start + SECOND * 220);
         assert_eq!(dog.deadline(), start + SECOND * 520);
     }
 
     #[test]
-    fn slow_steps_have_twenty_times_their_median() {
+    fn slow_steps_get_twenty_times_their_median() {
         let start = Instant::now();
         let mut dog = watchdog(start);
-        dog.hear(&ready(), start);
+        dog.observe(&ready(), start);
         // 40 s each, once 1 s: the patience is 800 s.
         let mut now = start;
         for (index, seconds) in [40, 1, 40, 40].into_iter().enumerate() {
             now += SECOND * seconds;
             let step = index as u64 + 1;
-            dog.hear(&steps(step..=step), now);
+            dog.observe(&steps(step..=step), now);
         }
         assert_eq!(dog.deadline(), now + SECOND * 800);
-        assert!(matches!(dog.verdict(), Outcome::Failed { code, .. } if code == "stalled"));
+        assert!(matches!(dog.outcome(), Outcome::Failed { code, .. } if code == "stalled"));
     }
 }

@@ -136,7 +136,7 @@ fn layers_know_only_what_is_below_them() {
     imports_only("objects", &["domain"]);
     imports_only("child", &["domain"]);
     imports_only("postgres", &["config"]);
-    imports_only("retention", &["domain", "db", "objects"]);
+    imports_only("garbage_collection", &["domain", "db", "objects"]);
     imports_only("reaper", &["domain", "config", "db"]);
     imports_only("jobs", &["domain", "db", "objects"]);
     let shared = [
@@ -145,7 +145,7 @@ fn layers_know_only_what_is_below_them() {
         "db",
         "objects",
         "jobs",
-        "retention",
+        "garbage_collection",
         "reaper",
         "child",
     ];

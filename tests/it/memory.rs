@@ -203,7 +203,7 @@ async fn a_job_says_what_scarce_memory_made_of_it() {
     assert_eq!(job["determinism"]["guarantee"], "best_effort", "{job}");
     let reason = job["determinism"]["reason"].as_str().unwrap();
     assert!(
-        reason.contains("memory ran out: training now runs"),
+        reason.contains("out of memory: training continues with"),
         "{reason}"
     );
     let events = service.part(&job, "/events?limit=100").await;

@@ -68,7 +68,7 @@ async fn f04_a_job_that_trains_for_ten_lease_times_is_never_reaped() {
     assert_eq!(outcomes(&ended), ["succeeded"], "{ended}");
     for process in workers.iter().chain([&service.server]) {
         let log = process.log();
-        assert!(!log.contains("a lease ran out"), "{log}");
+        assert!(!log.contains("a lease expired"), "{log}");
     }
     invariants(&service.pool().await).await;
 }

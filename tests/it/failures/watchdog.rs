@@ -76,7 +76,7 @@ async fn f20_a_trainer_that_makes_no_step_is_ended_as_stalled_and_the_job_goes_o
     let attempt = &failed["attempts"][0];
     assert_eq!(attempt["outcome"], "failed", "{failed}");
     let message = attempt["message"].as_str().unwrap();
-    assert!(message.contains("got no further for"), "{message}");
+    assert!(message.contains("made no progress for"), "{message}");
     println!("stalled after {:?}: {message}", frozen.elapsed());
     // The idle one could not help it.
     for pid in children {

@@ -1,9 +1,10 @@
-//! What nothing needs any more: objects that no row names, checkpoints whose deletion was interrupted, rows whose objects
-//! are gone. A process that dies between an object and its row leaves such things; each worker looks for them now and
-//! then, and `rehead gc` when somebody asks.
+//! Garbage collection: finds, reports and deletes objects that no row names, checkpoints whose deletion
+//! was interrupted, and rows whose objects are missing. A process that dies between writing an object
+//! and its row leaves such garbage. Each worker collects it at intervals, and `rehead gc` on request.
 //!
-//! Objects are listed before rows are read, and only what has not changed for a grace is touched: a writer always comes
-//! to its row within that time. What a live attempt writes is never touched, however old.
+//! Objects are listed before rows are read, and only what has not changed for a grace period is
+//! deleted: a writer always writes its row within that time. What a live attempt writes is never
+//! deleted, however old it is.
 
 use std::{collections::HashSet, fmt, time::Duration};
 
@@ -18,7 +19,7 @@ use crate::{
     objects::{Objects, Unit},
 };
 
-/// Folders of the object store, and how many names below them a unit lies. Nothing else in the store is looked at.
+/// Folders of the object store that are collected, and the depth of a unit below them.
 const ROOTS: [(&str, usize); 4] = [
     ("files", 1),
     ("models", 1),
@@ -26,7 +27,7 @@ const ROOTS: [(&str, usize); 4] = [
     ("bundles", 2),
 ];
 
-/// One thing that nothing needs, or that is not as it should be.
+/// Garbage, or a row without its objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
     /// Objects without a row, unchanged for `age`.
@@ -35,24 +36,24 @@ pub enum Finding {
         bytes: u64,
         age: Duration,
     },
-    /// A checkpoint that is no longer listed: superseded, of a deleted job, or damaged.
+    /// A checkpoint that is superseded, damaged, or belongs to a deleted job.
     Discarded {
         id: CheckpointId,
         prefix: String,
         bytes: u64,
     },
-    /// A checkpoint without its objects: no attempt can go on from it.
+    /// A checkpoint without its objects: no attempt can resume from it.
     LostCheckpoint {
         id: CheckpointId,
         job: JobId,
         prefix: String,
     },
-    /// A file or model without its objects. Only said: nothing can bring them back.
+    /// A file or model without its objects. Only reported: it takes a backup to restore them.
     Lost { row: String, prefix: String },
 }
 
 impl Finding {
-    /// Bytes that its removal gives back.
+    /// Bytes that its removal frees.
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Orphan { bytes, .. } | Self::Discarded { bytes, .. } => *bytes,
@@ -68,43 +69,43 @@ impl fmt::Display for Finding {
                 let minutes = age.as_secs() / 60;
                 write!(
                     f,
-                    "{bytes} bytes at {prefix}: no row names them, unchanged for {minutes} minutes"
+                    "{bytes} bytes at {prefix}: named by no row, unchanged for {minutes} minutes"
                 )
             }
             Self::Discarded { id, prefix, bytes } => {
-                write!(f, "{bytes} bytes at {prefix}: of {id}, which is discarded")
+                write!(f, "{bytes} bytes at {prefix}: {id} was discarded")
             }
             Self::LostCheckpoint { id, job, prefix } => {
                 write!(
                     f,
-                    "{id} of {job} has lost its objects at {prefix}: to be marked as bad"
+                    "{id} of {job} has no objects at {prefix}: marked as damaged"
                 )
             }
             Self::Lost { row, prefix } => {
                 write!(
                     f,
-                    "{row} has lost its objects at {prefix}: restore them, or delete it"
+                    "{row} has no objects at {prefix}: restore them, or delete it"
                 )
             }
         }
     }
 }
 
-/// Looks for everything that has not changed for `grace`. Changes nothing.
+/// Finds all garbage that has not changed for `grace`. Deletes nothing.
 ///
 /// # Errors
 /// Database or object store cannot be read.
-pub async fn look(
+pub async fn find(
     pool: &PgPool,
     objects: &Objects,
     grace: Duration,
 ) -> anyhow::Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    let mut there = HashSet::new();
+    let mut present = HashSet::new();
     for (root, depth) in ROOTS {
         let units = objects.units(root, depth).await?;
         findings.extend(orphans(pool, &units, grace).await?);
-        there.extend(units.into_iter().map(|unit| unit.prefix));
+        present.extend(units.into_iter().map(|unit| unit.prefix));
     }
     for Kept {
         id, objects: at, ..
@@ -118,7 +119,7 @@ pub async fn look(
         });
     }
     for kept in db::retention::committed(pool, grace).await? {
-        if !there.contains(&kept.objects) {
+        if !present.contains(&kept.objects) {
             findings.push(Finding::LostCheckpoint {
                 id: kept.id,
                 job: kept.job,
@@ -127,7 +128,7 @@ pub async fn look(
         }
     }
     for (row, prefix) in db::retention::named(pool, grace).await? {
-        if !there.contains(&prefix) {
+        if !present.contains(&prefix) {
             findings.push(Finding::Lost { row, prefix });
         }
     }
@@ -173,7 +174,7 @@ fn claimant(prefix: &str) -> Claimant {
     }
 }
 
-/// Does what one finding asks for. `false`: it is not so any more, or there is nothing to be done.
+/// Removes the garbage of one finding. `false`: it no longer is garbage, or cannot be removed.
 ///
 /// # Errors
 /// Database or object store cannot be written.
@@ -185,7 +186,7 @@ pub async fn remove(
 ) -> anyhow::Result<bool> {
     match finding {
         Finding::Orphan { prefix, .. } => {
-            // Somebody may have written there since, or be about to name it.
+            // It may have been written to since, or a row may be about to name it.
             let Some(unit) = objects.unit(prefix).await? else {
                 return Ok(false);
             };
@@ -208,16 +209,16 @@ pub async fn remove(
     Ok(true)
 }
 
-/// Looks, and removes what it finds; says each.
+/// Finds garbage and removes it, and logs each finding.
 ///
 /// # Errors
-/// As `look`. What one finding asks for and cannot be done is logged, and the others go on.
+/// As `find`. A finding that cannot be removed is logged, and the others are removed.
 pub async fn sweep(pool: &PgPool, objects: &Objects, grace: Duration) -> anyhow::Result<()> {
-    for finding in look(pool, objects, grace).await? {
+    for finding in find(pool, objects, grace).await? {
         match remove(pool, objects, &finding, grace).await {
-            Ok(true) => tracing::info!("swept: {finding}"),
+            Ok(true) => tracing::info!("removed: {finding}"),
             Ok(false) => tracing::warn!("{finding}"),
-            Err(error) => tracing::warn!("cannot sweep: {finding}: {error:#}"),
+            Err(error) => tracing::warn!("cannot remove: {finding}: {error:#}"),
         }
     }
     Ok(())
@@ -228,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attempts_are_read_from_names() {
+    fn attempt_is_read_from_the_prefix() {
         let job = "0193a5c0000070008000123456789abc";
         let attempt = |prefix: &str| claimant(prefix).attempt;
         let of = |token| Some((job.parse().unwrap(), token));

@@ -1,4 +1,4 @@
-//! A server that is started again whenever it ends: the service around it lives, and waits for it.
+//! Supervises a private server: starts it again whenever it ends, while the service waits for it.
 
 use std::{
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -10,43 +10,45 @@ use anyhow::Context as _;
 
 use super::{Postgres, StartOptions};
 
-/// Between two looks at whether it runs, and between two tries to start it.
-const LOOK: Duration = Duration::from_millis(200);
+/// Interval between two checks that it runs, and between two tries to start it.
+const CHECK: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// A `Postgres` with a thread that keeps it running, and stops it when this is dropped.
 #[derive(Debug)]
-pub struct Kept {
+pub struct Supervised {
     url: String,
-    /// Closed to stop.
-    wish: Option<Sender<()>>,
+    /// Dropped to stop.
+    stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Kept {
+impl Supervised {
     /// Starts a server and waits until it answers. Blocks.
     ///
     /// # Errors
-    /// As `Postgres::start`; of later starts they are logged, and tried again.
+    /// As `Postgres::start`. Errors of later starts are logged, and the start is tried again.
     pub fn start(options: StartOptions) -> anyhow::Result<Self> {
         let (started, starts) = channel();
-        let (wish, wishes) = channel();
+        let (stop, stopped) = channel();
         let thread = std::thread::Builder::new()
             .name("postgres".to_owned())
             .spawn(move || match Postgres::start(&options) {
                 Ok(postgres) => {
                     let _ = started.send(Ok(postgres.url()));
-                    keep(postgres, &options, &wishes);
+                    supervise(postgres, &options, &stopped);
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
                 }
             })
-            .context("cannot start a thread")?;
-        let url = starts.recv().context("the thread of postgres ended")??;
+            .context("cannot start a thread for postgres")?;
+        let url = starts
+            .recv()
+            .context("the thread that supervises postgres ended")??;
         Ok(Self {
             url,
-            wish: Some(wish),
+            stop: Some(stop),
             thread: Some(thread),
         })
     }
@@ -57,33 +59,36 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for Supervised {
     fn drop(&mut self) {
-        self.wish = None;
+        self.stop = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn keep(first: Postgres, options: &StartOptions, wishes: &Receiver<()>) {
+fn supervise(first: Postgres, options: &StartOptions, stopped: &Receiver<()>) {
     let mut running = Some(first);
-    let mut pause = LOOK;
-    while let Err(RecvTimeoutError::Timeout) = wishes.recv_timeout(pause) {
-        pause = LOOK;
+    let mut pause = CHECK;
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause) {
+        pause = CHECK;
         if running.as_mut().is_some_and(Postgres::is_running) {
             continue;
         }
-        tracing::warn!("postgres has ended; starting it again");
-        // What is left of the old one goes before the new one looks.
+        tracing::warn!("postgres exited; starting it again");
+        // The old one's files are cleaned up before the new one checks for them.
         running = None;
         match Postgres::start(options) {
             Ok(postgres) => {
-                tracing::info!("postgres is back");
+                tracing::info!("postgres runs again");
                 running = Some(postgres);
             }
             Err(error) => {
-                tracing::error!("cannot start postgres again, will try: {error:#}");
+                tracing::error!(
+                    "cannot start postgres, trying again in {} s: {error:#}",
+                    RETRY.as_secs()
+                );
                 pause = RETRY;
             }
         }

@@ -1,5 +1,5 @@
-//! How much memory one more trainer may take: measured before each claim, less a margin, less what running trainers were
-//! promised and have not taken yet. Never counted from an assumed total: other processes live on the machine too.
+//! Memory of one device: measured before each claim, less a margin, less what running trainers have
+//! reserved and not taken yet. Never counted from an assumed total: other processes use it too.
 
 use std::{
     collections::HashMap,
@@ -14,117 +14,135 @@ use crate::domain::id::JobId;
 /// Memory of a device, in MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Room {
-    /// What a further job may take now.
+    /// Memory that a further job may take now.
     pub(super) free_mb: u32,
-    /// What one job could have if no other ran here.
+    /// Memory that one job could have if no other ran here.
     pub(super) capacity_mb: u32,
 }
 
-/// What running trainers were promised.
+/// The memory of one device, shared by its slots.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Promises(Arc<Mutex<HashMap<JobId, Promise>>>);
+pub(super) struct Memory(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    reservations: Mutex<HashMap<JobId, Reservation>>,
+    claiming: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Clone, Copy)]
-struct Promise {
+struct Reservation {
     mb: u64,
-    /// Once the trainer is there.
+    /// The trainer's process, once it has started.
     pid: Option<i32>,
     peak_mb: u64,
 }
 
-/// What one attempt was promised; ends when dropped.
+/// The reservation of one attempt; released when dropped.
 #[derive(Debug)]
-pub(super) struct Promised {
-    promises: Promises,
+pub(super) struct Reserved {
+    memory: Memory,
     job: JobId,
 }
 
-/// As measured, in MiB.
+/// Measured memory, in MiB.
 struct Measured {
     free_mb: u64,
-    /// Of our trainers, by process.
+    /// Memory of our trainers, by process.
     taken_mb: HashMap<i32, u64>,
 }
 
-impl Promises {
-    /// Promises memory to the attempt of this job.
-    pub(super) fn make(&self, job: JobId, mb: u32) -> Promised {
-        let promise = Promise {
+impl Memory {
+    /// Waits for the right to claim, to be held from measuring until the claim has its reservation:
+    /// what one slot is about to take is not free for the next.
+    pub(super) async fn claiming(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.claiming.lock().await
+    }
+
+    /// Reserves memory for an attempt of this job.
+    pub(super) fn reserve(&self, job: JobId, mb: u32) -> Reserved {
+        let reservation = Reservation {
             mb: mb.into(),
             pid: None,
             peak_mb: 0,
         };
-        self.with(|promises| promises.insert(job, promise));
-        Promised {
-            promises: self.clone(),
+        self.with(|reservations| reservations.insert(job, reservation));
+        Reserved {
+            memory: self.clone(),
             job,
         }
     }
 
-    /// Measures what a device has left.
+    /// Measures how much memory a device has left.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The system or the GPU's driver does not answer.
     pub(super) async fn room(&self, device: &str, margin_mb: u32) -> io::Result<Room> {
-        let promises = self.with(|promises| promises.clone());
-        let pids: Vec<i32> = promises
+        let reservations = self.with(|reservations| reservations.clone());
+        let pids: Vec<i32> = reservations
             .values()
-            .filter_map(|promise| promise.pid)
+            .filter_map(|reservation| reservation.pid)
             .collect();
         let measured = match device.strip_prefix("cuda") {
             None => cpu_memory(&pids)?,
             Some(index) => cuda_memory(index.trim_start_matches(':')).await?,
         };
-        Ok(room(promises.values(), &measured, margin_mb.into()))
+        Ok(room(reservations.values(), &measured, margin_mb.into()))
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut HashMap<JobId, Promise>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, act: impl FnOnce(&mut HashMap<JobId, Reservation>) -> T) -> T {
+        let mut reservations = self
+            .0
+            .reservations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        act(&mut reservations)
     }
 }
 
-impl Promised {
-    /// The promise is this process's from now on.
+impl Reserved {
+    /// Counts what this process takes against the reservation.
     pub(super) fn bind(&self, pid: u32) {
-        self.with(|promise| promise.pid = Some(pid.cast_signed()));
+        self.with(|reservation| reservation.pid = Some(pid.cast_signed()));
     }
 
-    /// Looks how much the trainer has taken at the most of the machine's memory.
-    pub(super) fn look(&self) {
-        self.with(|promise| {
-            let peak_mb = promise.pid.and_then(|pid| status_mb(pid, "VmHWM:"));
-            promise.peak_mb = promise.peak_mb.max(peak_mb.unwrap_or(0));
+    /// Updates the peak of the trainer's memory, in the machine's memory.
+    pub(super) fn measure_peak(&self) {
+        self.with(|reservation| {
+            let peak_mb = reservation.pid.and_then(|pid| status_mb(pid, "VmHWM:"));
+            reservation.peak_mb = reservation.peak_mb.max(peak_mb.unwrap_or(0));
         });
     }
 
-    /// The most that it was seen to take, in MiB.
+    /// The highest measured memory, in MiB.
     pub(super) fn peak_mb(&self) -> Option<u32> {
-        let peak_mb = self.with(|promise| promise.peak_mb)?;
+        let peak_mb = self.with(|reservation| reservation.peak_mb)?;
         (peak_mb > 0).then(|| small(peak_mb))
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Promise) -> T) -> Option<T> {
-        self.promises
-            .with(|promises| promises.get_mut(&self.job).map(act))
+    fn with<T>(&self, act: impl FnOnce(&mut Reservation) -> T) -> Option<T> {
+        self.memory
+            .with(|reservations| reservations.get_mut(&self.job).map(act))
     }
 }
 
-impl Drop for Promised {
+impl Drop for Reserved {
     fn drop(&mut self) {
-        self.promises.with(|promises| promises.remove(&self.job));
+        self.memory
+            .with(|reservations| reservations.remove(&self.job));
     }
 }
 
 fn room<'a>(
-    promises: impl Iterator<Item = &'a Promise>,
+    reservations: impl Iterator<Item = &'a Reservation>,
     measured: &Measured,
     margin_mb: u64,
 ) -> Room {
     let (mut owed, mut ours) = (0, 0);
-    for promise in promises {
-        let taken = promise.pid.and_then(|pid| measured.taken_mb.get(&pid));
+    for reservation in reservations {
+        let taken = reservation.pid.and_then(|pid| measured.taken_mb.get(&pid));
         let taken = taken.copied().unwrap_or(0);
-        owed += promise.mb.saturating_sub(taken);
+        owed += reservation.mb.saturating_sub(taken);
         ours += taken;
     }
     Room {
@@ -138,7 +156,7 @@ fn small(mb: u64) -> u32 {
     u32::try_from(mb.min(i32::MAX.unsigned_abs().into())).expect("bounded above: this is a bug")
 }
 
-/// Of the machine, or of this container where that has less.
+/// Memory of the machine, or of this container where that has less.
 fn cpu_memory(pids: &[i32]) -> io::Result<Measured> {
     let meminfo = std::fs::read_to_string("/proc/meminfo")?;
     let available = field_mb(&meminfo, "MemAvailable:")
@@ -152,7 +170,7 @@ fn cpu_memory(pids: &[i32]) -> io::Result<Measured> {
     })
 }
 
-/// What the control group of this process allows it still to take; `None` without a limit.
+/// Memory that the control group of this process has left; `None` without a limit.
 fn cgroup_free_mb() -> Option<u64> {
     let read = |name: &str| -> Option<u64> {
         let text = std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?;
@@ -161,7 +179,7 @@ fn cgroup_free_mb() -> Option<u64> {
     Some(read("memory.max")?.saturating_sub(read("memory.current")?) >> 20)
 }
 
-/// What the driver says of one GPU. Not run on a GPU yet.
+/// Memory of one GPU, as its driver reports it.
 async fn cuda_memory(index: &str) -> io::Result<Measured> {
     let index = if index.is_empty() { "0" } else { index };
     let ask = async |query: &str| -> io::Result<String> {
@@ -178,10 +196,9 @@ async fn cuda_memory(index: &str) -> io::Result<Measured> {
         Some((pid.trim().parse().ok()?, used.trim().parse().ok()?))
     });
     Ok(Measured {
-        free_mb: free
-            .trim()
-            .parse()
-            .map_err(|_| io::Error::other("nvidia-smi does not say what is free"))?,
+        free_mb: free.trim().parse().map_err(|_| {
+            io::Error::other(format!("nvidia-smi reports no free memory of GPU {index}"))
+        })?,
         taken_mb: taken_mb.collect(),
     })
 }
@@ -203,44 +220,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn promises_count_until_they_are_taken() {
-        let promise = |mb, pid| Promise {
+    fn reservations_count_until_they_are_taken() {
+        let reservation = |mb, pid| Reservation {
             mb,
             pid,
             peak_mb: 0,
         };
-        let promises = [
-            promise(1_000, Some(1)),
-            promise(500, Some(2)),
-            promise(100, None),
+        let reservations = [
+            reservation(1_000, Some(1)),
+            reservation(500, Some(2)),
+            reservation(100, None),
         ];
         let measured = Measured {
             free_mb: 4_000,
             taken_mb: HashMap::from([(1, 300), (2, 700)]),
         };
-        // Still owed: 700 and 100; the second took more than it was promised.
+        // Not taken yet: 700 and 100; the second took more than it had reserved.
         let expected = Room {
             free_mb: 4_000 - 256 - 800,
             capacity_mb: 5_000 - 256,
         };
-        assert_eq!(room(promises.iter(), &measured, 256), expected);
-        assert_eq!(room(promises.iter(), &measured, 9_000).free_mb, 0);
+        assert_eq!(room(reservations.iter(), &measured, 256), expected);
+        assert_eq!(room(reservations.iter(), &measured, 9_000).free_mb, 0);
     }
 
     #[tokio::test]
-    async fn a_promise_lives_as_long_as_its_trainer() {
-        let promises = Promises::default();
-        let before = promises.room("cpu", 0).await.unwrap();
+    async fn reservation_lives_as_long_as_its_trainer() {
+        let memory = Memory::default();
+        let before = memory.room("cpu", 0).await.unwrap();
         assert!(before.free_mb > 0 && before.capacity_mb >= before.free_mb);
-        let promised = promises.make(JobId::new(), before.free_mb);
-        assert_eq!(promised.peak_mb(), None);
-        promised.bind(std::process::id());
-        promised.look();
-        assert!(promised.peak_mb().unwrap() > 0);
-        let meanwhile = promises.room("cpu", 0).await.unwrap();
+        let reserved = memory.reserve(JobId::new(), before.free_mb);
+        assert_eq!(reserved.peak_mb(), None);
+        reserved.bind(std::process::id());
+        reserved.measure_peak();
+        assert!(reserved.peak_mb().unwrap() > 0);
+        let meanwhile = memory.room("cpu", 0).await.unwrap();
         assert!(meanwhile.free_mb < before.free_mb / 2, "{meanwhile:?}");
-        drop(promised);
-        assert!(promises.0.lock().unwrap().is_empty());
+        drop(reserved);
+        assert!(memory.0.reservations.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is deleted is gone with its objects, what nothing needs is found and removed, and nothing else is touched.
+//! Deletion removes the objects too; garbage collection finds and removes orphans, and nothing else.
 
 use std::{path::Path, time::Duration};
 
@@ -9,8 +9,8 @@ use rehead::{
         queue::{self, Claimed, Records},
     },
     domain::{id::JobId, job::Outcome, progress::Step},
+    garbage_collection::{self, Finding},
     objects::Objects,
-    retention::{self, Finding},
 };
 
 use crate::support::{
@@ -47,13 +47,13 @@ impl Store {
     }
 
     async fn look(&self, queue: &Queue, grace: Duration) -> Vec<Finding> {
-        retention::look(queue.pool(), &self.objects, grace)
+        garbage_collection::find(queue.pool(), &self.objects, grace)
             .await
             .unwrap()
     }
 
     async fn sweep(&self, queue: &Queue, grace: Duration) {
-        retention::sweep(queue.pool(), &self.objects, grace)
+        garbage_collection::sweep(queue.pool(), &self.objects, grace)
             .await
             .unwrap();
     }
@@ -310,8 +310,8 @@ async fn deleting_a_job_a_model_and_a_file_takes_their_objects_along() {
     ] {
         let answer = gc(&service, arguments);
         assert!(
-            answer.contains("has lost its objects at bundles/")
-                && answer.contains("\n0 things, 0 bytes ")
+            answer.contains("has no objects at bundles/")
+                && answer.contains("\n0 objects, 0 bytes ")
                 && answer.contains("\n1 objects that rows name are missing: restore them"),
             "{answer}"
         );

@@ -1,0 +1,33 @@
+//! What the parts of one worker process share.
+
+use std::{path::PathBuf, time::Duration};
+
+use sqlx::PgPool;
+
+use super::{cache::Cache, folder::Folders, listen::Wakeups, status::Status};
+use crate::{config::WorkArgs, domain::id::WorkerId, objects::Objects};
+
+/// A worker process. What belongs to one device is in its slots.
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    pub(super) pool: PgPool,
+    /// Connections that carry nothing but heartbeats.
+    pub(super) heartbeats: PgPool,
+    pub(super) objects: Objects,
+    pub(super) trainer_exe: PathBuf,
+    pub(super) args: WorkArgs,
+    /// Threads of one child.
+    pub(super) threads: u32,
+    pub(super) folders: Folders,
+    pub(super) cache: Cache,
+    pub(super) status: Status,
+    pub(super) wakeups: Wakeups,
+}
+
+impl Worker {
+    /// The poll interval, times 0.5 to 1.5: workers that started together do not poll together.
+    pub(super) fn poll_with_jitter(&self) -> Duration {
+        let poll = self.args.timing.poll();
+        poll.mul_f64(rand::random_range(0.5..1.5))
+    }
+}

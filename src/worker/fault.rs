@@ -1,0 +1,99 @@
+//! Why an attempt, a validation or an import ends other than by its child's own message.
+
+use super::cache::CacheError;
+use crate::{
+    child::{LineError, Unanswered},
+    domain::{job::Outcome, progress::Failure},
+    objects::ObjectError,
+};
+
+/// An error that ends the work under a lease.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// Another attempt owns the work: write nothing more.
+    #[error("the lease was lost")]
+    Lost,
+    /// A file or an object whose content is not what its row, manifest or hash says.
+    #[error("{0}")]
+    Damaged(String),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// A statement that Postgres would refuse again.
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("cannot start or reach the trainer: {0}")]
+    Trainer(#[from] std::io::Error),
+    #[error("invalid message from the trainer: {0}")]
+    Line(#[from] LineError),
+    /// The process that verifies the bundle gave no verdict.
+    #[error("verification of the result failed: {0}")]
+    Unverified(Unanswered),
+    /// The child reported a failure.
+    #[error("{}", .0.message)]
+    Failed(Failure),
+}
+
+impl Fault {
+    pub(super) fn damaged(message: impl Into<String>) -> Self {
+        Self::Damaged(message.into())
+    }
+
+    /// The outcome of the attempt; `None` when the lease is lost, and the outcome no longer this
+    /// worker's to decide. All but a child's own failures may pass in another attempt.
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        let code = match self {
+            Self::Lost => return None,
+            Self::Failed(failure) => {
+                return Some(Outcome::Failed {
+                    code: failure.code.clone(),
+                    message: failure.message.clone(),
+                    retryable: failure.retryable,
+                });
+            }
+            Self::Trainer(_) | Self::Line(_) | Self::Unverified(_) => {
+                return Some(Outcome::Crashed {
+                    message: self.to_string(),
+                });
+            }
+            Self::Object(ObjectError::StorageFull { .. }) => "storage_full",
+            Self::Object(_) => "storage_error",
+            Self::Damaged(_) => "object_damaged",
+            Self::Database(_) => "internal_error",
+        };
+        Some(Outcome::Failed {
+            code: code.to_owned(),
+            message: self.to_string(),
+            retryable: true,
+        })
+    }
+}
+
+impl From<CacheError> for Fault {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::Object(error) => Self::Object(error),
+            CacheError::File { path, source } => Self::Object(ObjectError::of_file(&path, source)),
+            CacheError::Damaged { .. } => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn full_disk_keeps_its_code_and_lost_lease_has_no_outcome() {
+        let full = ObjectError::of_file(
+            Path::new("x"),
+            std::io::Error::from_raw_os_error(libc::ENOSPC),
+        );
+        let outcome = Fault::from(full).outcome();
+        assert!(
+            matches!(outcome, Some(Outcome::Failed { code, retryable: true, .. }) if code == "storage_full")
+        );
+        assert_eq!(Fault::Lost.outcome(), None);
+    }
+}

@@ -1,0 +1,157 @@
+//! Reports the state of this worker's devices as one row of `workers`.
+
+use std::sync::{Mutex, PoisonError};
+
+use sqlx::PgPool;
+
+use super::memory::Room;
+use crate::{
+    config::AdmissionArgs,
+    db::{self, workers::State},
+    domain::id::WorkerId,
+};
+
+/// The state of every device, and what the row was last set to.
+#[derive(Debug)]
+pub(super) struct Status {
+    worker: WorkerId,
+    devices: Mutex<Vec<Device>>,
+    reported: Mutex<Option<(State, Option<String>)>>,
+}
+
+#[derive(Debug)]
+struct Device {
+    name: String,
+    state: State,
+    reason: Option<String>,
+    room: Option<Room>,
+}
+
+impl Status {
+    /// Takes every device for fit until its first self-test.
+    pub(super) fn new(worker: WorkerId, devices: &[String]) -> Self {
+        let fit = |name: &String| Device {
+            name: name.clone(),
+            state: State::Active,
+            reason: None,
+            room: None,
+        };
+        Self {
+            worker,
+            devices: Mutex::new(devices.iter().map(fit).collect()),
+            reported: Mutex::default(),
+        }
+    }
+
+    /// Sets the state of the device at `index`, and writes the worker's state where it changed.
+    pub(super) async fn report(
+        &self,
+        pool: &PgPool,
+        index: usize,
+        (state, reason): (State, Option<String>),
+    ) {
+        let now = self.with_devices(|devices| {
+            (devices[index].state, devices[index].reason) = (state, reason);
+            summary(devices)
+        });
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.replace(now.clone()).as_ref() == Some(&now) {
+            return;
+        }
+        drop(reported);
+        let (state, reason) = (now.0.as_str(), now.1.as_deref());
+        match reason {
+            Some(reason) => tracing::error!("this worker is {state}: {reason}"),
+            None => tracing::info!("this worker is {state}"),
+        }
+        if let Err(error) = db::workers::tell(pool, self.worker, now.0, reason).await {
+            tracing::warn!("cannot write the state of this worker: {error}");
+            *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// Writes what the device at `index`, now known by `name`, has to offer: of several devices, the
+    /// row has the most that one of them has.
+    pub(super) async fn offer(
+        &self,
+        pool: &PgPool,
+        index: usize,
+        (name, room): (&str, Room),
+        admission: &AdmissionArgs,
+    ) -> sqlx::Result<()> {
+        let (names, most) = self.with_devices(|devices| {
+            name.clone_into(&mut devices[index].name);
+            devices[index].room = Some(room);
+            let rooms = || devices.iter().filter_map(|device| device.room);
+            let free_mb = rooms().map(|room| room.free_mb).max();
+            let capacity_mb = rooms().map(|room| room.capacity_mb).max();
+            let names: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
+            let most = (free_mb.unwrap_or(0), capacity_mb.unwrap_or(0));
+            (names.join(","), most)
+        });
+        db::workers::offer(pool, self.worker, &names, most, admission.reserve()).await
+    }
+
+    fn with_devices<T>(&self, act: impl FnOnce(&mut Vec<Device>) -> T) -> T {
+        act(&mut self.devices.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The worker's state: active while one device is. The reason names the devices that are not.
+fn summary(devices: &[Device]) -> (State, Option<String>) {
+    let reasons: Vec<String> = devices
+        .iter()
+        .filter_map(|device| {
+            let reason = device.reason.as_ref()?;
+            Some(match devices.len() {
+                1 => reason.clone(),
+                _ => format!("{} is {}: {reason}", device.name, device.state.as_str()),
+            })
+        })
+        .collect();
+    let any = |state| devices.iter().any(|device| device.state == state);
+    let state = [State::Active, State::Quarantined, State::Unfit]
+        .into_iter()
+        .find(|state| any(*state))
+        .unwrap_or(State::Active);
+    (
+        state,
+        Some(reasons.join("; ")).filter(|all| !all.is_empty()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str, state: State, reason: Option<&str>) -> Device {
+        Device {
+            name: name.to_owned(),
+            state,
+            reason: reason.map(str::to_owned),
+            room: None,
+        }
+    }
+
+    #[test]
+    fn worker_is_active_while_one_device_is_and_names_the_others() {
+        let fit = || device("cuda:0", State::Active, None);
+        let unfit = || device("cuda:1", State::Unfit, Some("failed its self-test"));
+        let quarantined = || device("cuda:2", State::Quarantined, Some("4 jobs failed"));
+        assert_eq!(summary(&[fit()]), (State::Active, None));
+        let reason = "cuda:1 is unfit: failed its self-test";
+        assert_eq!(
+            summary(&[fit(), unfit()]),
+            (State::Active, Some(reason.to_owned()))
+        );
+        let both = format!("{reason}; cuda:2 is quarantined: 4 jobs failed");
+        assert_eq!(
+            summary(&[unfit(), quarantined()]),
+            (State::Quarantined, Some(both))
+        );
+        assert_eq!(
+            summary(&[unfit()]),
+            (State::Unfit, Some("failed its self-test".to_owned()))
+        );
+    }
+}
