@@ -1,5 +1,5 @@
-//! What each role of the command line starts, and how it stops: on SIGTERM or Ctrl-C in good order, on a second one at
-//! once.
+//! Starts the roles of the command line, and stops them: on SIGTERM or Ctrl-C gracefully, on a second one
+//! at once.
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
@@ -13,7 +13,10 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use rehead::{
-    config::{DatabaseArgs, GcArgs, LogArgs, ServeArgs, StoreArgs, TenantArgs, UpArgs, WorkArgs},
+    config::{
+        DatabaseArgs, GcArgs, LogArgs, ServeArgs, StoreArgs, TenantArgs, UpArgs, WorkArgs,
+        WorkDirArgs,
+    },
     db,
     garbage_collection::{self, Finding},
     http,
@@ -32,11 +35,11 @@ use tracing_subscriber::EnvFilter;
 /// `rehead keys`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Keys {
-    /// Make a key and print it, once
+    /// Create a key and print it; it cannot be shown again
     Create {
         #[command(flatten)]
         database: DatabaseArgs,
-        /// Who the key is for; made when new
+        /// Name of the key's tenant, which is created if it does not exist
         #[arg(long)]
         tenant: String,
     },
@@ -45,9 +48,9 @@ pub(crate) enum Keys {
 /// `rehead tenants`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Tenants {
-    /// Print every tenant with its share, its caps and what it has
+    /// List tenants with their shares, limits and jobs
     List(DatabaseArgs),
-    /// Change a tenant's share or caps; from the next claim on
+    /// Change a tenant's share or limits; takes effect at the next claim
     Set {
         #[command(flatten)]
         database: DatabaseArgs,
@@ -56,7 +59,7 @@ pub(crate) enum Tenants {
     },
 }
 
-/// Logs to standard error, so that standard output stays the command's own.
+/// Logs to standard error: standard output is for the command's result.
 pub(crate) fn start_log(args: &LogArgs) {
     let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
@@ -71,7 +74,7 @@ pub(crate) fn start_log(args: &LogArgs) {
     }
 }
 
-/// Everything on one machine, in one folder.
+/// Runs everything on one machine, in one folder.
 pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     let folder = make_data_dir(&args.data_dir)?;
     let _lock = lock(&folder)?;
@@ -97,18 +100,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         listen: args.listen,
         scratch: folder.join("scratch"),
         limits: args.limits.clone(),
-        leases: args.timing.leases.clone(),
-    };
-    let work = WorkArgs {
-        work_dir: folder.join("work"),
-        device: args.device.clone(),
-        threads: args.threads,
-        cache_bytes: args.cache_bytes,
-        steps_kept: args.steps_kept,
-        steps_days: args.steps_days,
-        admission: args.admission.clone(),
-        timing: args.timing.clone(),
-        data: args.data.clone(),
+        leases: args.work.timing.leases.clone(),
     };
     let result = block_on(async |shutdown| {
         let (pool, objects) = open(&store).await?;
@@ -118,15 +110,21 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         let listener = listen(&serve).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let written = folder.join("url");
-        // Whoever waits for the file finds the whole address in it.
+        // A process that waits for the file must find the whole address in it.
         let staged = folder.join("url.part");
         let published =
             fs::write(&staged, format!("{url}\n")).and_then(|()| fs::rename(&staged, &written));
-        published.with_context(|| format!("cannot write {}", written.display()))?;
+        published.with_context(|| format!("cannot write `{}`", written.display()))?;
         let state = http::AppState::new(pool.clone(), objects.clone(), trainer()?, &serve);
         announce(&format!("rehead is up, listening on {url}"));
         let served = http::serve(listener, state, shutdown.clone());
-        let worked = worker::run(pool, objects, trainer()?, &work, shutdown.clone());
+        let parts = worker::Parts {
+            pool,
+            objects,
+            trainer_exe: trainer()?,
+            work_dir: folder.join("work"),
+        };
+        let worked = worker::run(parts, &args.work, shutdown.clone());
         let both = both(served, worked, &shutdown).await;
         let _ = fs::remove_file(written);
         both
@@ -144,7 +142,7 @@ pub(crate) fn serve(store: &StoreArgs, args: &ServeArgs) -> anyhow::Result<()> {
         let listener = listen(args).await?;
         announce(&format!("listening on http://{}", listener.local_addr()?));
         let state = http::AppState::new(pool.clone(), objects, trainer()?, args);
-        // Workers ring on lost connections; here a slow answer is what tells.
+        // A worker's listener notices lost connections; here the reaper notices slow answers.
         let never = Notify::new();
         tokio::select! {
             served = http::serve(listener, state, shutdown) => served,
@@ -153,13 +151,19 @@ pub(crate) fn serve(store: &StoreArgs, args: &ServeArgs) -> anyhow::Result<()> {
     })
 }
 
-pub(crate) fn work(store: &StoreArgs, args: &WorkArgs) -> anyhow::Result<()> {
+pub(crate) fn work(store: &StoreArgs, folder: &WorkDirArgs, args: &WorkArgs) -> anyhow::Result<()> {
     block_on(async |shutdown| {
         let Some(opened) = shutdown.run_until_cancelled(open(store)).await else {
             return Ok(());
         };
         let (pool, objects) = opened?;
-        worker::run(pool, objects, trainer()?, args, shutdown).await
+        let parts = worker::Parts {
+            pool,
+            objects,
+            trainer_exe: trainer()?,
+            work_dir: folder.work_dir.clone(),
+        };
+        worker::run(parts, args, shutdown).await
     })
 }
 
@@ -167,20 +171,20 @@ pub(crate) fn migrate(args: &DatabaseArgs) -> anyhow::Result<()> {
     block_on(async |_| {
         let pool = db::connect(&args.database_url, 1)
             .await
-            .context("cannot reach the database")?;
+            .context("cannot connect to the database")?;
         db::migrate(&pool)
             .await
             .context("cannot migrate the database")
     })
 }
 
-/// Removes what nothing needs, or says what that would be: a line for each thing, and the sum. What is missing is counted
-/// apart: there is nothing to be removed.
+/// Removes orphaned objects, or lists them: a line for each, and the total. Missing objects are counted
+/// separately.
 pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
     block_on(async |_| {
         let (pool, objects) = open(store).await?;
         let grace = Duration::from_millis(args.orphan_ms);
-        let (mut things, mut bytes, mut missing) = (0_u64, 0, 0_u64);
+        let (mut removals, mut bytes, mut missing) = (0_u64, 0, 0_u64);
         for finding in garbage_collection::find(&pool, &objects, grace).await? {
             let is_missing = matches!(finding, Finding::Lost { .. });
             let removed = !is_missing
@@ -189,7 +193,7 @@ pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
             announce(&finding.to_string());
             missing += u64::from(is_missing);
             if removed {
-                things += 1;
+                removals += 1;
                 bytes += finding.bytes();
             }
         }
@@ -198,10 +202,10 @@ pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
         } else {
             "removed"
         };
-        announce(&format!("{things} things, {bytes} bytes {verb}"));
+        announce(&format!("{removals} item(s), {bytes} bytes {verb}"));
         if missing > 0 {
             announce(&format!(
-                "{missing} objects that rows name are missing: restore them, or delete those files and models"
+                "{missing} row(s) without objects: restore them from a backup, or delete those files and models"
             ));
         }
         Ok(())
@@ -213,7 +217,7 @@ pub(crate) fn keys(command: Keys) -> anyhow::Result<()> {
     block_on(async |_| {
         let pool = db::connect(&database.database_url, 1)
             .await
-            .context("cannot reach the database")?;
+            .context("cannot connect to the database")?;
         let tenant_id = db::tenants::find_or_create(&pool, &tenant).await?;
         let key = http::NewKey::new();
         db::keys::create(&pool, tenant_id, &tenant, &key.prefix, &key.sha256).await?;
@@ -229,7 +233,7 @@ pub(crate) fn tenants(command: Tenants) -> anyhow::Result<()> {
     block_on(async |_| {
         let pool = db::connect(&url, 1)
             .await
-            .context("cannot reach the database")?;
+            .context("cannot connect to the database")?;
         if let Tenants::Set { tenant, .. } = command {
             let change = db::tenants::Change {
                 weight: tenant.weight,
@@ -238,7 +242,10 @@ pub(crate) fn tenants(command: Tenants) -> anyhow::Result<()> {
                 paused: tenant.paused,
             };
             if !db::tenants::change(&pool, &tenant.name, &change).await? {
-                bail!("there is no tenant `{}`", tenant.name);
+                bail!(
+                    "there is no tenant `{}`; see `rehead tenants list`",
+                    tenant.name
+                );
             }
         }
         announce("tenant\tweight\trunning\tmax_running\tqueued\tmax_queued\tpaused");
@@ -264,13 +271,13 @@ pub(crate) fn openapi() -> anyhow::Result<()> {
     announce(
         http::openapi()
             .to_yaml()
-            .context("cannot write YAML")?
+            .context("cannot write the OpenAPI description as YAML")?
             .trim_end(),
     );
     Ok(())
 }
 
-/// Runs a command of the client. A signal simply ends it: what it asked for goes on in the service.
+/// Runs a client command. A signal ends it at once; what it requested continues in the service.
 pub(crate) fn client(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -278,27 +285,27 @@ pub(crate) fn client(command: impl Future<Output = anyhow::Result<()>>) -> anyho
         .block_on(command)
 }
 
-/// Becomes the trainer, for a person who runs a job folder by hand.
+/// Replaces this process by the trainer, for debugging.
 pub(crate) fn child(role: &str, folder: Option<&Path>) -> anyhow::Result<()> {
     let trainer = trainer()?;
     let error = Command::new(&trainer).arg(role).args(folder).exec();
-    Err(error).with_context(|| format!("cannot run {}", trainer.display()))
+    Err(error).with_context(|| format!("cannot run `{}`", trainer.display()))
 }
 
-/// The executable that works with torch, beside this one.
+/// The executable that links torch, beside this one.
 fn trainer() -> anyhow::Result<PathBuf> {
     let path = std::env::current_exe()?.with_file_name("rehead-trainer");
     if !path.exists() {
         bail!(
-            "no {}: install `rehead-trainer` beside `rehead`",
+            "`{}` does not exist; install `rehead-trainer` in the folder of `rehead`",
             path.display()
         );
     }
     Ok(path)
 }
 
-/// Makes the folder and gives its absolute path. Only its owner can look into it; when that is root, others can pass
-/// through, because Postgres refuses to run as root and gets another user.
+/// Creates the folder and returns its absolute path. Only its owner can list it; if that is root, other
+/// users can pass through, because Postgres refuses to run as root and gets another user.
 fn make_data_dir(dir: &Path) -> anyhow::Result<PathBuf> {
     let mode = if nix::unistd::geteuid().is_root() {
         0o711
@@ -307,21 +314,22 @@ fn make_data_dir(dir: &Path) -> anyhow::Result<PathBuf> {
     };
     let made = DirBuilder::new().recursive(true).mode(mode).create(dir);
     made.and_then(|()| dir.canonicalize())
-        .with_context(|| format!("cannot make {}", dir.display()))
+        .with_context(|| format!("cannot create the data folder `{}`", dir.display()))
 }
 
-/// One `rehead up` at a time in a folder. The lock goes with the process, however it ends.
+/// Locks the folder for one `rehead up` at a time. The lock ends with the process, however it ends.
 fn lock(folder: &Path) -> anyhow::Result<File> {
     let path = folder.join("lock");
-    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    let file =
+        File::create(&path).with_context(|| format!("cannot create `{}`", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => bail!(
-            "another `rehead up` runs in {}; stop it, or choose another --data-dir",
+            "another `rehead up` runs in `{}`; stop it, or choose another --data-dir",
             folder.display()
         ),
         Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+            Err(error).with_context(|| format!("cannot lock `{}`", path.display()))
         }
     }
 }
@@ -330,17 +338,17 @@ async fn open(store: &StoreArgs) -> anyhow::Result<(sqlx::PgPool, Objects)> {
     let wait = Duration::from_millis(store.database_wait_ms);
     let pool = db::connect_within(wait, &store.database_url, store.database_connections)
         .await
-        .context("cannot reach the database")?;
+        .context("cannot connect to the database")?;
     Ok((pool, Objects::open(&store.objects)?))
 }
 
 async fn listen(args: &ServeArgs) -> anyhow::Result<TcpListener> {
     TcpListener::bind(args.listen)
         .await
-        .with_context(|| format!("cannot listen on {}", args.listen))
+        .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))
 }
 
-/// Runs server and worker until both have ended; when one ends, the other is told to.
+/// Runs server and worker until both have ended; when one ends, the other is shut down.
 async fn both(
     served: impl Future<Output = anyhow::Result<()>>,
     worked: impl Future<Output = anyhow::Result<()>>,
@@ -356,7 +364,7 @@ async fn both(
     served.and(worked)
 }
 
-/// Runs a role until it ends; the token it gets is cancelled by the first signal, the process exits at the second.
+/// Runs a role until it ends. The first signal cancels its token, the second ends the process.
 fn block_on(role: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -372,10 +380,10 @@ fn block_on(role: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>) -> 
             for first in [true, false] {
                 tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
                 if !first {
-                    // Children die with us; Postgres stops by itself.
+                    // Children die with this process; Postgres stops by itself.
                     std::process::exit(130);
                 }
-                tracing::info!("stopping; once more to stop at once");
+                tracing::info!("shutting down; signal again to exit at once");
                 token.cancel();
             }
         });
@@ -383,7 +391,7 @@ fn block_on(role: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>) -> 
     })
 }
 
-/// The command's own words, on standard output. Nobody may be reading: that is no reason to stop.
+/// Prints a line of the command's result. A closed standard output is ignored.
 fn announce(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }

@@ -1,25 +1,25 @@
-//! Every setting and limit, read once: from flags, then from the environment, then these defaults.
-//! The only module that reads the environment.
+//! Every setting and limit: read once, from flags, then the environment, then these defaults. The only
+//! module that reads the environment.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
 
 use crate::domain::work::DatasetLimits;
 
-/// Where the state is. Shared by every role but the children, which know neither.
+/// The database and the object store.
 #[derive(Debug, Clone, Args)]
 pub struct StoreArgs {
-    /// Postgres, such as postgres://user@host/rehead
+    /// URL of the Postgres database, such as postgres://user@host/rehead
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
-    /// Where uploads, checkpoints and models are kept: a folder, or a URL that this build supports
+    /// Folder (or file:// URL) of uploads, checkpoints and models
     #[arg(long, env = "REHEAD_OBJECTS")]
     pub objects: String,
-    /// Connections to Postgres that this process may hold
+    /// Maximum number of connections of this process to Postgres
     #[arg(long, env = "REHEAD_DATABASE_CONNECTIONS", default_value_t = 16)]
     pub database_connections: u32,
-    /// How long to wait at the start for a Postgres that is not there yet, in milliseconds
+    /// How long to wait at the start until Postgres answers (ms)
     #[arg(long, env = "REHEAD_DATABASE_WAIT_MS", default_value_t = 60_000)]
     pub database_wait_ms: u64,
 }
@@ -27,7 +27,7 @@ pub struct StoreArgs {
 /// `rehead migrate`
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseArgs {
-    /// Postgres, such as postgres://user@host/rehead
+    /// URL of the Postgres database, such as postgres://user@host/rehead
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 }
@@ -35,10 +35,10 @@ pub struct DatabaseArgs {
 /// `rehead gc`
 #[derive(Debug, Clone, Args)]
 pub struct GcArgs {
-    /// Say what would be removed, and remove nothing
+    /// Print what would be removed, and remove nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Milliseconds that objects without a row must have lain unchanged before they are removed
+    /// Age without a change at which objects that no row names are removed (ms)
     #[arg(long, env = "REHEAD_ORPHAN_MS", default_value_t = 3_600_000)]
     pub orphan_ms: u64,
 }
@@ -48,16 +48,16 @@ pub struct GcArgs {
 pub struct TenantArgs {
     /// The tenant's name
     pub name: String,
-    /// Share of the workers, against other tenants
+    /// Share of the workers relative to other tenants, from 0.001 to 1000
     #[arg(long, value_parser = positive)]
     pub weight: Option<f32>,
-    /// Jobs that may run at once; 0 stops claims
+    /// Maximum number of running jobs; 0 starts no further job
     #[arg(long, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub max_running: Option<u32>,
-    /// Jobs that may wait at once
+    /// Maximum number of waiting jobs
     #[arg(long, value_parser = clap::value_parser!(u32).range(..=1_000_000_000))]
     pub max_queued: Option<u32>,
-    /// Whether its jobs wait until this is taken back; what runs goes on
+    /// `true` starts no further job of this tenant; running jobs continue
     #[arg(long)]
     pub paused: Option<bool>,
 }
@@ -69,13 +69,13 @@ fn positive(text: &str) -> Result<f32, String> {
     }
 }
 
-/// What is written to standard error, and how.
+/// The log on standard error.
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
-    /// Which events are logged, such as `info` or `rehead=debug`
+    /// Log level, or levels by module, such as `info` or `rehead=debug`
     #[arg(long, env = "RUST_LOG", default_value = "info", global = true)]
     pub log: String,
-    /// One JSON object a line instead of text
+    /// Write the log as one JSON object a line
     #[arg(long, env = "REHEAD_LOG_JSON", global = true)]
     pub log_json: bool,
 }
@@ -86,7 +86,7 @@ pub struct ServeArgs {
     /// Address to listen on; port 0 picks a free one
     #[arg(long, env = "REHEAD_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Folder for bytes on their way through: predicted images, models being served
+    /// Folder for temporary files: images to predict, models that are served
     #[arg(long, env = "REHEAD_SCRATCH", default_value = "/var/tmp/rehead-serve")]
     pub scratch: PathBuf,
     #[command(flatten)]
@@ -97,60 +97,105 @@ pub struct ServeArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct HttpLimits {
-    /// Bytes of a JSON body
+    /// Maximum size of a JSON body (bytes)
     #[arg(long, env = "REHEAD_MAX_JSON_BYTES", default_value_t = 1 << 20)]
     pub max_json_bytes: usize,
-    /// Bytes of an uploaded file
+    /// Maximum size of an uploaded file (bytes)
     #[arg(long, env = "REHEAD_MAX_UPLOAD_BYTES", default_value_t = 20 << 30)]
     pub max_upload_bytes: u64,
-    /// Images of one prediction
+    /// Maximum number of images in one prediction
     #[arg(long, env = "REHEAD_MAX_PREDICT_IMAGES", default_value_t = 64)]
     pub max_predict_images: usize,
-    /// Bytes of one predicted image
+    /// Maximum size of one image in a prediction (bytes)
     #[arg(long, env = "REHEAD_MAX_PREDICT_IMAGE_BYTES", default_value_t = 32 << 20)]
     pub max_predict_image_bytes: usize,
-    /// Predictions waiting for the inference child; one more is answered 503
+    /// Maximum number of predictions that wait for the inference process; further ones are answered 503
     #[arg(long, env = "REHEAD_MAX_PREDICT_WAITING", default_value_t = 64)]
     pub max_predict_waiting: usize,
-    /// Seconds that one prediction may take, loading the model included
+    /// Maximum time for one prediction, including loading the model (s)
     #[arg(long, env = "REHEAD_PREDICT_SECONDS", default_value_t = 60)]
     pub predict_seconds: u64,
-    /// Rows of one page of a list
+    /// Maximum number of rows in one page of a list
     #[arg(long, env = "REHEAD_MAX_PAGE", default_value_t = 100)]
     pub max_page: u32,
-    /// Seconds that `wait` may hold an answer back
+    /// Maximum time that `wait` may delay an answer (s)
     #[arg(long, env = "REHEAD_MAX_WAIT_SECONDS", default_value_t = 60)]
     pub max_wait_seconds: u64,
-    /// Event streams open at once; one more is answered 503
+    /// Maximum number of open event streams; further ones are answered 503
     #[arg(long, env = "REHEAD_MAX_STREAMS", default_value_t = 1_000)]
     pub max_streams: usize,
-    /// Seconds a request's body may take to arrive, uploads apart
+    /// Maximum time in which a request's body must arrive, except uploads (s)
     #[arg(long, env = "REHEAD_BODY_SECONDS", default_value_t = 30)]
     pub body_seconds: u64,
-    /// Seconds of silence in an upload before it is given up
+    /// Time without data after which an upload is ended (s)
     #[arg(long, env = "REHEAD_UPLOAD_IDLE_SECONDS", default_value_t = 60)]
     pub upload_idle_seconds: u64,
 }
 
+/// The devices of a worker: `auto`, or a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Devices {
+    /// Every visible GPU; the CPU where there is none.
+    Auto,
+    /// As a plan names them: `cpu`, `cuda:0`. A device may be listed more than once.
+    Listed(Vec<String>),
+}
+
+impl FromStr for Devices {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let is_device = |name: &str| {
+            let index = name.strip_prefix("cuda:");
+            name == "cpu" || index.is_some_and(|index| index.parse::<u16>().is_ok())
+        };
+        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        match names.iter().find(|name| !is_device(name)) {
+            Some(name) => Err(format!(
+                "`{name}` is not a device; give `auto`, or a list of `cpu` and `cuda:N`, such as `cuda:0,cuda:1`"
+            )),
+            None => Ok(Self::Listed(names)),
+        }
+    }
+}
+
+impl fmt::Display for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Listed(names) => f.write_str(&names.join(",")),
+        }
+    }
+}
+
 /// `rehead work`
 #[derive(Debug, Clone, Args)]
-pub struct WorkArgs {
-    /// Folder for job folders and the cache of packs, weights and features
+pub struct WorkDirArgs {
+    /// Folder for job folders and the cache of data sets, weights and features
     #[arg(long, env = "REHEAD_WORK_DIR", default_value = "/var/tmp/rehead-work")]
     pub work_dir: PathBuf,
-    /// Device to train on: auto, cpu, cuda:0
-    #[arg(long, env = "REHEAD_DEVICE", default_value = "auto")]
-    pub device: String,
-    /// Threads of a trainer; 0 divides the cores among the slots
+}
+
+/// A worker, of `rehead work` and `rehead up`.
+#[derive(Debug, Clone, Args)]
+pub struct WorkArgs {
+    /// Devices to train on: `auto` (every visible GPU, or else the CPU), or a list of `cpu` and `cuda:N`,
+    /// such as cuda:0,cuda:1
+    #[arg(long, env = "REHEAD_DEVICE", default_value_t = Devices::Auto)]
+    pub device: Devices,
+    /// Threads of one trainer; 0 divides the cores among the slots
     #[arg(long, env = "REHEAD_THREADS", default_value_t = 0)]
     pub threads: u32,
-    /// Bytes that the cache of packs, weights and features may take
+    /// Maximum size of the cache of data sets, weights and features (bytes)
     #[arg(long, env = "REHEAD_CACHE_BYTES", default_value_t = 20 << 30)]
     pub cache_bytes: u64,
-    /// Steps of one job whose losses are kept; of a longer job every k-th
+    /// Training steps recorded for one job; longer jobs record every k-th step
     #[arg(long, env = "REHEAD_STEPS_KEPT", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(2..))]
     pub steps_kept: u64,
-    /// Days after a job's creation that its steps are kept; its evaluations stay as long as the job
+    /// Days after a job's creation until its recorded steps are deleted; its evaluations are kept
     #[arg(long, env = "REHEAD_STEPS_DAYS", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub steps_days: u32,
     #[command(flatten)]
@@ -161,25 +206,25 @@ pub struct WorkArgs {
     pub data: DataLimits,
 }
 
-/// What a worker takes on.
+/// Which jobs a worker claims.
 #[derive(Debug, Clone, Args)]
 pub struct AdmissionArgs {
-    /// Trainings at once; the cores are divided among them
+    /// Slots for each device: trainings that run there at the same time
     #[arg(long, env = "REHEAD_SLOTS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub slots: u32,
-    /// MiB of the device's free memory that are left alone
+    /// Device memory that is left free (MiB)
     #[arg(long, env = "REHEAD_MEMORY_MARGIN_MB", default_value_t = 256)]
     pub memory_margin_mb: u32,
-    /// Milliseconds that a job waits for more memory than is free, until smaller ones wait for it
+    /// Queue age after which memory is reserved for a large job and smaller ones are held back (ms)
     #[arg(long, env = "REHEAD_RESERVE_MS", default_value_t = 600_000)]
     pub reserve_ms: u64,
-    /// Different jobs that fail fast one after the other before this worker is taken for broken
+    /// Number of different jobs that fail fast in a row before a device is quarantined
     #[arg(long, env = "REHEAD_QUARANTINE_AFTER", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     pub quarantine_after: u32,
-    /// Milliseconds that it then claims nothing
+    /// Duration of a quarantine, in which the device gets no jobs (ms)
     #[arg(long, env = "REHEAD_QUARANTINE_MS", default_value_t = 600_000)]
     pub quarantine_ms: u64,
-    /// Milliseconds within which a failure is fast
+    /// Duration of an attempt up to which its failure counts as fast (ms)
     #[arg(long, env = "REHEAD_FAST_FAILURE_MS", default_value_t = 30_000)]
     pub fast_failure_ms: u64,
 }
@@ -198,13 +243,13 @@ impl AdmissionArgs {
     }
 }
 
-/// When a worker counts as dead; the same for all processes of an installation.
+/// When a worker counts as dead. Must be the same for all processes of an installation.
 #[derive(Debug, Clone, Args)]
 pub struct LeaseTiming {
-    /// Milliseconds after its last heartbeat that a lease ends
+    /// Time after its last heartbeat at which a lease expires (ms)
     #[arg(long, env = "REHEAD_LEASE_MS", default_value_t = 60_000)]
     pub lease_ms: u64,
-    /// Milliseconds between two looks for dead leases
+    /// Interval between scans for expired leases (ms)
     #[arg(long, env = "REHEAD_REAP_MS", default_value_t = 5_000)]
     pub reap_ms: u64,
 }
@@ -219,34 +264,34 @@ impl LeaseTiming {
     }
 }
 
-/// Times of the queue. All are measured by the database's clock, but for the self-fence.
+/// Intervals and timeouts of a worker.
 #[derive(Debug, Clone, Args)]
 pub struct Timing {
     #[command(flatten)]
     pub leases: LeaseTiming,
-    /// Milliseconds between heartbeats; at most a third of the lease
+    /// Interval between heartbeats, at most a third of --lease-ms (ms)
     #[arg(long, env = "REHEAD_HEARTBEAT_MS", default_value_t = 10_000)]
     pub heartbeat_ms: u64,
-    /// Milliseconds between two looks for work, when no notification comes
+    /// Interval between polls for work when no notification arrives (ms)
     #[arg(long, env = "REHEAD_POLL_MS", default_value_t = 1_500)]
     pub poll_ms: u64,
-    /// Milliseconds that a trainer gets to save its state when asked to stop
+    /// Time for a trainer to save its state on shutdown or pause (ms)
     #[arg(long, env = "REHEAD_GRACE_MS", default_value_t = 20_000)]
     pub grace_ms: u64,
-    /// Milliseconds that a trainer gets to say that it is ready
+    /// Time for a trainer to load and pass its self-test (ms)
     #[arg(long, env = "REHEAD_START_MS", default_value_t = 120_000)]
     pub start_ms: u64,
-    /// Milliseconds in which a running trainer gets no further before it is taken for stuck; 20 times its median step where
-    /// that is longer
+    /// Time without progress after which a trainer is stalled and ended (ms); 20 times its median step
+    /// if that is longer
     #[arg(long, env = "REHEAD_STALL_MS", default_value_t = 300_000)]
     pub stall_ms: u64,
-    /// Milliseconds without an answer of the database that a trainer goes on, in the hope that its lease still holds then
+    /// How long training continues while the database is unreachable (ms)
     #[arg(long, env = "REHEAD_OUTAGE_MS", default_value_t = 3_600_000)]
     pub outage_ms: u64,
-    /// Milliseconds between two looks for objects that nothing needs
+    /// Interval between garbage collections (ms)
     #[arg(long, env = "REHEAD_SWEEP_MS", default_value_t = 3_600_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     pub sweep_ms: u64,
-    /// Milliseconds that objects without a row must have lain unchanged before they are removed
+    /// Age without a change at which objects that no row names are removed (ms)
     #[arg(long, env = "REHEAD_ORPHAN_MS", default_value_t = 3_600_000)]
     pub orphan_ms: u64,
 }
@@ -289,28 +334,28 @@ impl Timing {
     }
 }
 
-/// Bounds on uploaded data, enforced by the validation process.
+/// Limits on uploaded data, enforced by the validation process.
 #[derive(Debug, Clone, Args)]
 pub struct DataLimits {
-    /// Entries of an archive
+    /// Maximum number of entries in an archive
     #[arg(long, env = "REHEAD_MAX_ENTRIES", default_value_t = 2_000_000)]
     pub max_entries: u64,
-    /// Bytes of an archive, unpacked
+    /// Maximum size of an archive when unpacked (bytes)
     #[arg(long, env = "REHEAD_MAX_UNPACKED_BYTES", default_value_t = 100 << 30)]
     pub max_unpacked_bytes: u64,
-    /// Bytes of one entry, unpacked
+    /// Maximum size of one archive entry when unpacked (bytes)
     #[arg(long, env = "REHEAD_MAX_ENTRY_BYTES", default_value_t = 256 << 20)]
     pub max_entry_bytes: u64,
-    /// Unpacked bytes for each packed one
+    /// Maximum compression ratio of an archive: unpacked bytes for each packed byte
     #[arg(long, env = "REHEAD_MAX_RATIO", default_value_t = 100)]
     pub max_ratio: u64,
-    /// Pixels of one image
+    /// Maximum number of pixels in one image
     #[arg(long, env = "REHEAD_MAX_PIXELS", default_value_t = 50_000_000)]
     pub max_pixels: u64,
-    /// Problems listed in a file's report
+    /// Maximum number of problems listed in a file's report
     #[arg(long, env = "REHEAD_MAX_REPORT_PROBLEMS", default_value_t = 1_000)]
     pub max_report_problems: u64,
-    /// Bytes of uploaded weights
+    /// Maximum size of uploaded weights (bytes)
     #[arg(long, env = "REHEAD_MAX_WEIGHTS_BYTES", default_value_t = 20 << 30)]
     pub max_weights_bytes: u64,
 }
@@ -331,50 +376,31 @@ impl DataLimits {
 /// `rehead up`
 #[derive(Debug, Clone, Args)]
 pub struct UpArgs {
-    /// Folder for everything: Postgres, objects, work
+    /// Folder for all data: the database, the object store, the work folder
     #[arg(long, env = "REHEAD_DATA_DIR", default_value = "rehead-data")]
     pub data_dir: PathBuf,
-    /// An existing Postgres to use instead of a private one
+    /// URL of an existing Postgres database; without it, a private server is started
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// Folder of Postgres' programs (`initdb`, `postgres`), when they are in none of the usual places
+    /// Folder of the Postgres programs (`initdb`, `postgres`), when they are not found by themselves
     #[arg(long, env = "REHEAD_PG_BIN")]
     pub pg_bin: Option<PathBuf>,
     /// Address to listen on; port 0 picks a free one
     #[arg(long, env = "REHEAD_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Device to train on: auto, cpu, cuda:0
-    #[arg(long, env = "REHEAD_DEVICE", default_value = "auto")]
-    pub device: String,
-    /// Threads of a trainer; 0 divides the cores among the slots
-    #[arg(long, env = "REHEAD_THREADS", default_value_t = 0)]
-    pub threads: u32,
-    /// Bytes that the cache of packs, weights and features may take
-    #[arg(long, env = "REHEAD_CACHE_BYTES", default_value_t = 20 << 30)]
-    pub cache_bytes: u64,
-    /// Steps of one job whose losses are kept; of a longer job every k-th
-    #[arg(long, env = "REHEAD_STEPS_KEPT", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(2..))]
-    pub steps_kept: u64,
-    /// Days after a job's creation that its steps are kept; its evaluations stay as long as the job
-    #[arg(long, env = "REHEAD_STEPS_DAYS", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=36_500))]
-    pub steps_days: u32,
     #[command(flatten)]
     pub limits: HttpLimits,
     #[command(flatten)]
-    pub admission: AdmissionArgs,
-    #[command(flatten)]
-    pub timing: Timing,
-    #[command(flatten)]
-    pub data: DataLimits,
+    pub work: WorkArgs,
 }
 
-/// The client commands: where the service is, and who asks.
+/// The address of the service, and the API key.
 #[derive(Debug, Clone, Args)]
 pub struct ClientArgs {
-    /// The service's base URL
+    /// Base URL of the service
     #[arg(long, env = "REHEAD_URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
-    /// API key, when the service asks for one
+    /// API key, when the service requires one
     #[arg(long, env = "REHEAD_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
 }
@@ -382,4 +408,25 @@ pub struct ClientArgs {
 /// The folders of `PATH`.
 pub fn search_path() -> Vec<PathBuf> {
     std::env::var_os("PATH").map_or_else(Vec::new, |path| std::env::split_paths(&path).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_auto_or_a_list() {
+        let devices = |text: &str| text.parse::<Devices>();
+        assert_eq!(devices("auto"), Ok(Devices::Auto));
+        let listed = Devices::Listed(vec!["cuda:0".to_owned(), "cpu".to_owned()]);
+        assert_eq!(devices("cuda:0, cpu").as_ref(), Ok(&listed));
+        assert_eq!(listed.to_string(), "cuda:0,cpu");
+        for wrong in ["", "gpu", "cuda", "cuda:x", "cpu,auto", "cpu,"] {
+            let message = devices(wrong).unwrap_err();
+            assert!(
+                message.contains("is not a device; give `auto`"),
+                "{message}"
+            );
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! `rehead`: the service and its client. The only place that wires the parts together. Links no torch: what needs torch
-//! runs in `rehead-trainer`, the executable beside this one.
+//! `rehead`: the service and its client. The only place that wires the parts together. It does not link
+//! torch: what needs torch runs in `rehead-trainer`, the executable beside this one.
 
 mod commands;
 
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use rehead::{client, config, domain::job::Control};
 
-/// A self-hosted transfer-learning service: post a fine-tuning job, get back a model.
+/// Run a self-hosted transfer-learning service, or use one: submit a fine-tuning job, get a model
 #[derive(Debug, Parser)]
 #[command(name = "rehead", version)]
 struct Cli {
@@ -20,70 +20,72 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Everything on one machine: a private Postgres, the API, one worker
+    /// Run everything on one machine: a private Postgres, the API, a worker
     Up(config::UpArgs),
-    /// The HTTP API
+    /// Run the HTTP API
     Serve {
         #[command(flatten)]
         store: config::StoreArgs,
         #[command(flatten)]
         serve: config::ServeArgs,
     },
-    /// A worker: claims jobs and runs them
+    /// Run a worker, which claims jobs and trains
     Work {
         #[command(flatten)]
         store: config::StoreArgs,
         #[command(flatten)]
-        work: config::WorkArgs,
+        folder: config::WorkDirArgs,
+        #[command(flatten)]
+        work: Box<config::WorkArgs>,
     },
-    /// Apply the database migrations that are missing
+    /// Apply pending database migrations
     Migrate(config::DatabaseArgs),
-    /// Remove objects that nothing needs; `--dry-run` only says which
+    /// Remove orphaned objects, and report rows whose objects are missing
     Gc {
         #[command(flatten)]
         store: config::StoreArgs,
         #[command(flatten)]
         gc: config::GcArgs,
     },
-    /// API keys
+    /// Manage API keys
     #[command(subcommand)]
     Keys(commands::Keys),
-    /// Tenants: their shares and caps
+    /// Manage tenants: their shares and limits
     #[command(subcommand)]
     Tenants(commands::Tenants),
-    /// Print openapi.yaml
+    /// Print the OpenAPI description of the HTTP API (openapi.yaml)
     Openapi,
-    /// Upload data if need be, submit a job, print its id
+    /// Submit a job, uploading its data where needed, and print its id
     Submit(Box<client::submit::SubmitArgs>),
-    /// Show a job's progress until it ends, print its model; fails when the job does
+    /// Follow a job until it ends and print its model; fails if the job does
     Watch(client::watch::WatchArgs),
-    /// Print the evaluation of a job that succeeded
+    /// Print the evaluation of a finished job
     Report(client::report::ReportArgs),
-    /// Rank the models that jobs on the same data started from
+    /// Rank base models by the results of their jobs on the same data
     Compare(client::compare::CompareArgs),
-    /// Print what runs and what waits, and why it does
+    /// List jobs, with what they do or why they wait
     Jobs(client::jobs::JobsArgs),
-    /// Print who trains
+    /// List workers
     Workers(client::workers::WorkersArgs),
-    /// End a job without a model
+    /// Cancel a job
     Cancel(client::control::ControlArgs),
-    /// Have a job save its state and free its device
+    /// Pause a job: save its state and free its device
     Pause(client::control::ControlArgs),
-    /// Have a paused job go on, exactly where it was
+    /// Resume a paused job where it was
     Resume(client::control::ControlArgs),
-    /// Have a job train no further and keep its best model
+    /// Stop training early and keep the best model
     Stop(client::control::ControlArgs),
-    /// Ask a model about images
+    /// Run predictions on images
     Predict(client::predict::PredictArgs),
-    /// Bring a model as one file
+    /// Download a model as one file
     Export(client::export::ExportArgs),
-    /// Run the trainer on a job folder, by hand
+    /// Run the trainer on a job folder (for debugging)
     Train { folder: std::path::PathBuf },
-    /// Validate a data set or weights in a folder, by hand
+    /// Validate a data set or weights in a folder (for debugging)
     Validate { folder: std::path::PathBuf },
-    /// Load an unpacked bundle and compare it with its golden logits, by hand
+    /// Compare an unpacked bundle with its golden logits (for debugging)
     Verify { folder: std::path::PathBuf },
-    /// Answer predictions on standard input, by hand
+    /// Answer prediction requests on standard input (for debugging)
     Infer,
 }
 
@@ -93,7 +95,11 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Up(args) => commands::up(&args),
         Command::Serve { store, serve } => commands::serve(&store, &serve),
-        Command::Work { store, work } => commands::work(&store, &work),
+        Command::Work {
+            store,
+            folder,
+            work,
+        } => commands::work(&store, &folder, &work),
         Command::Migrate(args) => commands::migrate(&args),
         Command::Gc { store, gc } => commands::gc(&store, &gc),
         Command::Keys(keys) => commands::keys(keys),

@@ -30,6 +30,7 @@ mod bundle;
 mod cache;
 mod checkpoints;
 mod context;
+mod devices;
 mod fault;
 mod folder;
 mod health;
@@ -47,26 +48,28 @@ mod validate;
 mod warm_trainer;
 mod watchdog;
 
+/// What a worker is started with.
+pub struct Parts {
+    pub pool: PgPool,
+    pub objects: Objects,
+    pub trainer_exe: PathBuf,
+    pub work_dir: PathBuf,
+}
+
 /// Runs a worker until `shutdown`: then nothing more is claimed, running trainers save their state,
 /// and their jobs go back to the queue. Returns at most a little after `grace_ms`. A process that
 /// cannot wait may exit: children die with it, and its leases expire.
 ///
 /// # Errors
 /// The work folder cannot be created, the database refuses the worker, or a part of it panicked.
-pub async fn run(
-    pool: PgPool,
-    objects: Objects,
-    trainer_exe: PathBuf,
-    args: &WorkArgs,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
-    let starting = start(pool, objects, trainer_exe, args);
+pub async fn run(parts: Parts, args: &WorkArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let starting = start(parts, args);
     let Some(started) = shutdown.run_until_cancelled(starting).await else {
         return Ok(());
     };
     let (worker, slots) = started?;
     let worker = Arc::new(worker);
-    tracing::info!(worker.id = %worker.id, threads = worker.threads, slots = slots.len(), device = %args.device, "worker started");
+    tracing::info!(worker.id = %worker.id, threads = worker.threads, slots = slots.len(), "worker started");
     // The background serves the slots until they have ended.
     let background_ends = CancellationToken::new();
     let mut background = tokio::spawn({
@@ -101,18 +104,19 @@ pub async fn run(
     Ok(())
 }
 
-async fn start(
-    pool: PgPool,
-    objects: Objects,
-    trainer_exe: PathBuf,
-    args: &WorkArgs,
-) -> anyhow::Result<(Worker, Vec<Slot>)> {
-    let work_dir = open_work_dir(&args.work_dir)?;
+async fn start(parts: Parts, args: &WorkArgs) -> anyhow::Result<(Worker, Vec<Slot>)> {
+    let Parts {
+        pool,
+        objects,
+        trainer_exe,
+        work_dir,
+    } = parts;
+    let work_dir = open_work_dir(&work_dir)?;
     let folders = folder::Folders::open(&work_dir.join("jobs"))
         .with_context(|| format!("cannot open `{}`", work_dir.join("jobs").display()))?;
     let cache = cache::Cache::open(&work_dir.join("cache"), args.cache_bytes, objects.clone())
         .with_context(|| format!("cannot open `{}`", work_dir.join("cache").display()))?;
-    let devices = vec![args.device.clone()];
+    let devices = devices::resolve(&args.device, &trainer_exe, args.timing.start()).await;
     let slots = Slot::of_devices(&devices, args, &trainer_exe);
     let n_slots = u32::try_from(slots.len()).context("too many slots")?;
     // One connection for each slot, and one for validations.

@@ -15,8 +15,13 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Status {
     worker: WorkerId,
-    devices: Mutex<Vec<Device>>,
-    reported: Mutex<Option<(State, Option<String>)>>,
+    record: Mutex<Record>,
+}
+
+#[derive(Debug)]
+struct Record {
+    devices: Vec<Device>,
+    reported: Option<(State, Option<String>)>,
 }
 
 #[derive(Debug)]
@@ -28,45 +33,48 @@ struct Device {
 }
 
 impl Status {
-    /// Takes every device for fit until its first self-test.
+    /// Every device counts as active until its first self-test.
     pub(super) fn new(worker: WorkerId, devices: &[String]) -> Self {
-        let fit = |name: &String| Device {
+        let active = |name: &String| Device {
             name: name.clone(),
             state: State::Active,
             reason: None,
             room: None,
         };
+        let record = Record {
+            devices: devices.iter().map(active).collect(),
+            reported: None,
+        };
         Self {
             worker,
-            devices: Mutex::new(devices.iter().map(fit).collect()),
-            reported: Mutex::default(),
+            record: Mutex::new(record),
         }
     }
 
-    /// Sets the state of the device at `index`, and writes the worker's state where it changed.
+    /// Sets the state of the device at `index`, and writes the worker's state if it changed.
     pub(super) async fn report(
         &self,
         pool: &PgPool,
         index: usize,
         (state, reason): (State, Option<String>),
     ) {
-        let now = self.with_devices(|devices| {
-            (devices[index].state, devices[index].reason) = (state, reason);
-            summary(devices)
+        let changed = self.with(|record| {
+            let device = &mut record.devices[index];
+            (device.state, device.reason) = (state, reason);
+            let now = summary(&record.devices);
+            (record.reported.replace(now.clone()).as_ref() != Some(&now)).then_some(now)
         });
-        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        if reported.replace(now.clone()).as_ref() == Some(&now) {
+        let Some((state, reason)) = changed else {
             return;
+        };
+        match &reason {
+            Some(reason) => tracing::error!("this worker is {}: {reason}", state.as_str()),
+            None => tracing::info!("this worker is {}", state.as_str()),
         }
-        drop(reported);
-        let (state, reason) = (now.0.as_str(), now.1.as_deref());
-        match reason {
-            Some(reason) => tracing::error!("this worker is {state}: {reason}"),
-            None => tracing::info!("this worker is {state}"),
-        }
-        if let Err(error) = db::workers::tell(pool, self.worker, now.0, reason).await {
+        let written = db::workers::tell(pool, self.worker, state, reason.as_deref()).await;
+        if let Err(error) = written {
             tracing::warn!("cannot write the state of this worker: {error}");
-            *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.with(|record| record.reported = None);
         }
     }
 
@@ -79,7 +87,7 @@ impl Status {
         (name, room): (&str, Room),
         admission: &AdmissionArgs,
     ) -> sqlx::Result<()> {
-        let (names, most) = self.with_devices(|devices| {
+        let (names, most) = self.with(|Record { devices, .. }| {
             name.clone_into(&mut devices[index].name);
             devices[index].room = Some(room);
             let rooms = || devices.iter().filter_map(|device| device.room);
@@ -92,8 +100,8 @@ impl Status {
         db::workers::offer(pool, self.worker, &names, most, admission.reserve()).await
     }
 
-    fn with_devices<T>(&self, act: impl FnOnce(&mut Vec<Device>) -> T) -> T {
-        act(&mut self.devices.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, act: impl FnOnce(&mut Record) -> T) -> T {
+        act(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -311,8 +311,8 @@ async fn deleting_a_job_a_model_and_a_file_takes_their_objects_along() {
         let answer = gc(&service, arguments);
         assert!(
             answer.contains("has no objects at bundles/")
-                && answer.contains("\n0 objects, 0 bytes ")
-                && answer.contains("\n1 objects that rows name are missing: restore them"),
+                && answer.contains("\n0 item(s), 0 bytes ")
+                && answer.contains("\n1 row(s) without objects: restore them"),
             "{answer}"
         );
     }
@@ -343,7 +343,7 @@ async fn deleting_a_job_a_model_and_a_file_takes_their_objects_along() {
     assert_eq!(weights.len(), 1);
     let answer = gc(&service, &["--dry-run", "--orphan-ms", "0"]);
     assert!(
-        answer.contains("bytes at models/") && answer.contains("1 things"),
+        answer.contains("bytes at models/") && answer.contains("1 item(s)"),
         "{answer}"
     );
     assert_eq!(objects_below(&service, "models"), weights);

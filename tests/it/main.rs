@@ -36,6 +36,7 @@ mod postgres_killed;
 mod queue;
 mod resume;
 mod sample_report;
+mod slots;
 mod states;
 mod storage_full;
 mod support;
