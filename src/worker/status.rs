@@ -68,7 +68,7 @@ impl Status {
             return;
         };
         match &reason {
-            Some(reason) => tracing::error!("this worker is {}: {reason}", state.as_str()),
+            Some(reason) => tracing::warn!("this worker is {}: {reason}", state.as_str()),
             None => tracing::info!("this worker is {}", state.as_str()),
         }
         let written = db::workers::tell(pool, self.worker, state, reason.as_deref()).await;
