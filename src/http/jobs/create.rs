@@ -20,7 +20,6 @@ use crate::{
         tenants::TenantId,
     },
     domain::{fields, id::JobId, job::JobStatus, limits::IDEMPOTENCY_KEY_CHARACTERS},
-    garbage_collection,
     http::{
         api::{
             auth::Tenant,
