@@ -75,7 +75,7 @@ pub(crate) async fn queued_job(service: &Service) -> Value {
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         let resnet = rehead_trainer::models::registry::find("resnet18").unwrap();
-        let layers = rehead_trainer::models::layers(resnet, &resnet.preprocessing);
+        let layers = rehead_trainer::models::registry::layers(resnet, &resnet.preprocessing);
         let imported = rehead_domain::work::Imported {
             architecture: "resnet18".to_owned(),
             layers,

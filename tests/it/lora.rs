@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use rehead_domain::recipe::Adapter;
 use rehead_trainer::models::{
     backbone::{Backbone, Block, Stage},
-    channels::Linear,
-    ops::{Activation, Norm, Op, Pass},
+    linear::Linear,
+    ops::Op,
+    pass::{Activation, Norm, Pass},
 };
 use tch::{Device, Kind as Number, Tensor, nn};
 
@@ -29,7 +30,7 @@ fn one_layer(asked: &Adapter) -> (Backbone, [Tensor; 2]) {
             channels: 4,
         }],
     };
-    backbone.adapt(&vs.root(), asked, 1).unwrap();
+    backbone.add_adapters(&vs.root(), asked, 1).unwrap();
     let named = backbone.named();
     let kaiming = named[2].1.abs().max().double_value(&[]);
     assert!(kaiming <= 1.0 / 6f64.sqrt() && kaiming > 0.3, "{kaiming}");

@@ -11,7 +11,7 @@ use rehead_domain::{
     work::{PlanModel, PlanWeights, TrainPlan},
 };
 use rehead_trainer::{
-    models::registry::{self, Architecture},
+    models::{architecture::Architecture, registry},
     train::{
         checkpoint::hash_file,
         export::{self, Export},
@@ -50,14 +50,14 @@ fn every_architecture_has_recorded_numbers() {
 
 #[test]
 fn one_half_of_the_networks_trains_where_freeze_says_and_is_kept_as_it_is() {
-    for architecture in registry::all().iter().step_by(2) {
+    for architecture in registry::all().step_by(2) {
         holds(architecture);
     }
 }
 
 #[test]
 fn the_other_half_of_the_networks_trains_where_freeze_says_and_is_kept_as_it_is() {
-    for architecture in registry::all().iter().skip(1).step_by(2) {
+    for architecture in registry::all().skip(1).step_by(2) {
         holds(architecture);
     }
 }

@@ -3,9 +3,10 @@
 use rehead_domain::base_model::Preprocessing;
 use rehead_trainer::models::{
     adapt::adapt,
-    fast::Extractor,
-    ops::Norm,
-    registry::{self, Architecture},
+    architecture::Architecture,
+    inference::Extractor,
+    pass::Norm,
+    registry,
     text::{Config, Family, TextEncoder},
     weights::{Tensors, load_strict},
 };
@@ -228,7 +229,7 @@ fn layers_cover_the_backbone() {
         let stem = layers
             .tensors
             .iter()
-            .find(|tensor| tensor.name == architecture.stem());
+            .find(|tensor| tensor.name == architecture.stem);
         assert_eq!(stem.unwrap().shape[1], 3, "{}", architecture.name);
         for stage in &layers.stages {
             assert!(stage.parameters > 0, "{} {}", architecture.name, stage.name);

@@ -17,7 +17,7 @@ use rehead_trainer::{
     models::{
         head,
         import::{self, Import},
-        ops::Norm,
+        pass::Norm,
         registry, weights,
     },
 };

@@ -3,7 +3,7 @@
 
 use std::{env, time::Instant};
 
-use rehead_trainer::models::{fast::Extractor, registry};
+use rehead_trainer::models::{inference::Extractor, registry};
 use tch::{Device, Kind, Tensor, nn};
 
 const BATCH: i64 = 32;

@@ -9,10 +9,11 @@ use rehead_domain::{
 };
 use rehead_trainer::models::{
     adapt::adapt,
+    architecture::Architecture,
     backbone::Backbone,
     import::{self, Import},
-    ops::Norm,
-    registry::{self, Architecture},
+    pass::Norm,
+    registry,
     weights::{self, Tensors},
 };
 use serde_json::{Value, json};
@@ -112,10 +113,10 @@ fn a_stem_of_other_channels_does_what_the_usual_one_does_of_a_image_that_stands_
 fn positions_and_stems_are_timms() {
     let recorded = recorded();
     let vit = |patch: i64, width: i64| {
-        let of = |one: &&&Architecture| {
+        let of = |one: &&Architecture| {
             one.patch() == Some(patch as u32) && i64::from(one.feature_dim) == width
         };
-        *registry::all().iter().find(of).unwrap()
+        registry::all().find(of).unwrap()
     };
     for case in recorded["positions"].as_array().unwrap() {
         let shape: Vec<i64> = serde_json::from_value(case["shape"].clone()).unwrap();
@@ -144,12 +145,8 @@ fn positions_and_stems_are_timms() {
             name.to_owned(),
             Tensor::zeros(&shape[..], (Kind::Float, Device::Cpu)),
         )];
-        let of_stem = |one: &&&Architecture| one.stem() == name;
-        adapt(
-            registry::all().iter().find(of_stem).unwrap(),
-            &into,
-            &mut from,
-        );
+        let of_stem = |one: &&Architecture| one.stem == name;
+        adapt(registry::all().find(of_stem).unwrap(), &into, &mut from);
         assert_eq!(from[name].size(), shape);
         compare("stem", &from[name].reshape([-1]), case);
     }

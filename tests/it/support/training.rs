@@ -21,7 +21,7 @@ use rehead_domain::{
 };
 use rehead_trainer::{
     data::validate,
-    models::registry::{self, Architecture},
+    models::{architecture::Architecture, registry},
     train::checkpoint::hash_file,
 };
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ use rehead_domain::{
     base_model::{Layers, Preprocessing},
     recipe::{BatchNorm, Optimizer as Kind, Recipe},
 };
-use rehead_trainer::models::registry::{self, Architecture};
+use rehead_trainer::models::{architecture::Architecture, registry};
 use serde::Deserialize;
 use serde_json::Value;
 

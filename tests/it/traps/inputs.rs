@@ -8,11 +8,12 @@ use rehead_domain::{
 use rehead_trainer::{
     data::{batch, image},
     models::{
+        architecture::Architecture,
         backbone::Backbone,
-        fast::Extractor,
         import::{self, Import},
-        ops::Norm,
-        registry::{self, Architecture},
+        inference::Extractor,
+        pass::Norm,
+        registry,
         weights::{self, Tensors},
     },
     train::{network::Network, optimizer::Optimizer},
@@ -107,12 +108,12 @@ fn apart(one: &Tensor, other: &Tensor) -> f64 {
 #[test]
 fn trap_25_folding_batch_norm_changes_features_by_rounding_only() {
     tch::set_num_threads(2);
-    let has_batch_norm = |architecture: &&&Architecture| {
+    let has_batch_norm = |architecture: &&Architecture| {
         let layers = registry::layers(architecture, &architecture.preprocessing);
         layers.tensors.iter().any(|one| !one.trainable)
     };
     let mut checked = 0;
-    for architecture in registry::all().iter().filter(has_batch_norm) {
+    for architecture in registry::all().filter(has_batch_norm) {
         let vs = nn::VarStore::new(Device::Cpu);
         let backbone = architecture.build(&vs.root(), &input(architecture, 64));
         numbers::fill(&backbone.named());

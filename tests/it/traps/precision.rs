@@ -5,7 +5,7 @@ use rehead_domain::{
     recipe::{BatchNorm, Optimizer as Kind, Precision, Recipe},
 };
 use rehead_trainer::{
-    models::{ops::Norm, registry},
+    models::{pass::Norm, registry},
     train::optimizer::Optimizer,
 };
 use tch::{Device, Kind as Number, Tensor, nn};

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use tch::{Kind, Tensor};
 
-use super::{attention::POSITIONS, registry::Architecture, weights::Tensors};
+use super::{architecture::Architecture, attention::POSITIONS, weights::Tensors};
 use crate::domain::{
     base_model::{AskedPreprocessing, Preprocessing},
     fields::INVALID_VALUE,
@@ -82,7 +82,7 @@ fn for_channels(usual: &[f64], channels: u32) -> Cow<'static, [f64]> {
 
 /// Channels that the stem of these weights takes, where they are ones that an input may have.
 fn stem_channels(architecture: &Architecture, tensors: &Tensors) -> Option<u32> {
-    let size = tensors.get(architecture.stem())?.size();
+    let size = tensors.get(architecture.stem)?.size();
     let channels = u32::try_from(*size.get(1)?).ok()?;
     CHANNELS.contains(&channels).then_some(channels)
 }
@@ -99,7 +99,7 @@ fn told_side(architecture: &Architecture, tensors: &Tensors) -> Option<u32> {
 /// strict load to name.
 pub fn adapt(architecture: &Architecture, into: &[(String, Tensor)], from: &mut Tensors) {
     let wanted = |name: &str| into.iter().find(|(known, _)| known == name);
-    let stem = architecture.stem();
+    let stem = architecture.stem;
     if let (Some((_, target)), Some(stem)) = (wanted(stem), from.get_mut(stem)) {
         *stem = stem_for(stem, target.size()[1]);
     }

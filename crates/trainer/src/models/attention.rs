@@ -1,11 +1,12 @@
-//! What Vision Transformers add to `ops`: patches with positions as tokens, and attention among tokens. Tokens are
-//! [N, 1 + patches, width], the class token first.
+//! The operations of Vision Transformers: image patches as tokens, and attention among tokens.
+//! Tokens are [N, 1 + patches, width], the class token first.
 
 use tch::{Kind, Tensor, nn};
 
 use super::{
-    channels::Linear,
-    ops::{Activation, Conv, ConvShape, Pass},
+    conv::{Conv, ConvShape},
+    linear::Linear,
+    pass::{Activation, Pass, Visitor},
 };
 
 /// The name of a network's position embeddings.
@@ -13,7 +14,7 @@ pub const POSITIONS: &str = "pos_embed";
 
 /// Images to tokens: a linear map of each patch, after the class token, plus position embeddings.
 #[derive(Debug)]
-pub struct Embedding {
+pub struct PatchEmbedding {
     /// [1, 1, width].
     pub class_token: Tensor,
     /// [1, 1 + grid * grid, width].
@@ -21,8 +22,8 @@ pub struct Embedding {
     pub patches: Conv,
 }
 
-impl Embedding {
-    /// Positions, of `grid` patches along a side, and class token from N(0, 0.02²).
+impl PatchEmbedding {
+    /// The class token, and positions for `grid` patches along a side, from N(0, 0.02²).
     pub fn new(root: &nn::Path, patches: ConvShape, grid: i64) -> Self {
         let init = nn::Init::Randn {
             mean: 0.0,
@@ -36,21 +37,21 @@ impl Embedding {
         }
     }
 
-    /// Images [N, C, S, S] to tokens; pixels right of and below the last whole patch are not looked at. S must be the side
-    /// that the positions are for.
+    /// Images [N, C, S, S] to tokens. Pixels right of and below the last whole patch are ignored.
+    /// S must be the side that the positions were made for.
     pub fn forward(&self, images: &Tensor) -> Tensor {
         let tokens = self.patches.forward(images).flatten(2, 3).transpose(1, 2);
         let kind = tokens.kind();
-        // By another tensor's shape, not by a number: a traced network must take any N.
+        // Expanded by another tensor's shape, not by a number: a traced network must take any N.
         let class = self.class_token.to_kind(kind);
         let class = class.expand_as(&tokens.narrow(1, 0, 1));
         Tensor::cat(&[class, tokens], 1) + self.positions.to_kind(kind)
     }
 
-    pub(super) fn visit(&self, tell: &mut dyn FnMut(String, &Tensor, bool)) {
-        tell("cls_token".to_owned(), &self.class_token, true);
-        tell(POSITIONS.to_owned(), &self.positions, true);
-        self.patches.visit(tell);
+    pub(super) fn visit(&self, visitor: &mut Visitor<'_>) {
+        visitor("cls_token".to_owned(), &self.class_token, true);
+        visitor(POSITIONS.to_owned(), &self.positions, true);
+        self.patches.visit(visitor);
     }
 }
 
@@ -94,8 +95,8 @@ impl Attention {
         self.proj.forward(&joined, pass)
     }
 
-    pub(super) fn visit(&self, tell: &mut dyn FnMut(String, &Tensor, bool)) {
-        self.qkv.visit(tell);
-        self.proj.visit(tell);
+    pub(super) fn visit(&self, visitor: &mut Visitor<'_>) {
+        self.qkv.visit(visitor);
+        self.proj.visit(visitor);
     }
 }

@@ -1,10 +1,16 @@
-//! A backbone is a list of stages, a stage a list of blocks, a block a list of operations with or without a shortcut around
-//! them. All image networks here are such lists: one `forward`, one walk over the tensors and one folding of BatchNorm
-//! serve every architecture.
+//! A backbone is a list of stages, a stage a list of blocks, a block a list of operations with or
+//! without a shortcut around them. Every network is such a list, so that one `forward`, one walk over
+//! the tensors, one set of adapters and one folding of BatchNorm serve all architectures.
 
-use tch::{Kind, Tensor};
+use tch::{Kind, Tensor, nn};
 
-use super::ops::{Activation, Norm, Op, Pass};
+use super::{
+    linear::Linear,
+    lora::Adapter,
+    ops::Op,
+    pass::{Activation, Norm, Pass, at},
+};
+use crate::domain::recipe;
 
 /// A network without its last layer: images in, features out.
 #[derive(Debug)]
@@ -33,24 +39,25 @@ pub struct Block {
     pub activation: Activation,
 }
 
-/// One tensor of a backbone, with its place. `tensor` shares storage with the backbone.
+/// One tensor of a backbone, with its stage and block. `tensor` shares storage with the backbone.
 #[derive(Debug)]
 pub struct BackboneTensor {
     /// As in timm's state dict.
     pub name: String,
     pub tensor: Tensor,
-    /// `false` for BatchNorm's running statistics.
+    /// True for parameters, false for BatchNorm's running statistics.
     pub trainable: bool,
     pub stage: String,
     pub block: String,
 }
 
 impl Backbone {
-    /// The pooled features [N, feature_dim], f32, of `x`, in whose numbers all stages compute, and which is what enters stage `from_stage`: images [N, C, H, W] for 0,
-    /// or what `forward_until` returned for that stage.
+    /// The pooled features [N, feature_dim], f32, of `x`, the input of stage `from_stage`: images
+    /// [N, C, H, W] for 0, or what `forward_until` returned for that stage. All stages compute in the
+    /// number type of `x`.
     ///
-    /// With `Norm::Batch`, each BatchNorm whose own weight trains (`requires_grad`) uses the batch's statistics and
-    /// updates the running ones; every other uses, and never touches, its running statistics.
+    /// With `Norm::Batch`, each BatchNorm whose own weight trains (`requires_grad`) uses the batch's
+    /// statistics and updates the running ones; all others use their running statistics unchanged.
     pub fn forward(&self, x: &Tensor, from_stage: usize, pass: impl Into<Pass>) -> Tensor {
         let pass = pass.into();
         let map = self.stages[from_stage..]
@@ -59,8 +66,9 @@ impl Backbone {
         pool(&map.to_kind(Kind::Float))
     }
 
-    /// What enters stage `stage`, with every BatchNorm on its running statistics: the output [N, C, h, w] of the stages
-    /// before it. For the number of stages, the last stage's output before pooling.
+    /// The input of stage `stage`, with every BatchNorm on its running statistics: the output
+    /// [N, C, h, w] of the stages before it. For the number of stages, the last stage's output before
+    /// pooling.
     pub fn forward_until(&self, x: &Tensor, stage: usize) -> Tensor {
         self.stages[..stage]
             .iter()
@@ -69,15 +77,15 @@ impl Backbone {
             })
     }
 
-    /// Removes every stage after `stage`, which becomes what the features are pooled from. Returns their new width, or
-    /// `None` (and no change) where there is no such stage.
+    /// Removes every stage after `stage`, whose output is pooled from then on. Returns the new width
+    /// of the features, or `None` (and no change) where there is no such stage.
     pub fn cut_after(&mut self, stage: &str) -> Option<i64> {
-        let place = self
+        let index = self
             .stages
             .iter()
             .position(|candidate| candidate.name == stage)?;
-        self.stages.truncate(place + 1);
-        Some(self.stages[place].channels)
+        self.stages.truncate(index + 1);
+        Some(self.stages[index].channels)
     }
 
     /// Every parameter and running statistic, in forward order (timm's order).
@@ -107,17 +115,49 @@ impl Backbone {
         all
     }
 
-    /// Names and tensors only, as `weights::load_strict` and `weights::write_safetensors` take them.
+    /// Names and tensors, as `weights::load_strict` and `weights::write_safetensors` take them.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         self.tensors()
             .into_iter()
             .map(|entry| (entry.name, entry.tensor))
             .collect()
     }
+
+    /// Adds an adapter to each linear layer that `recipe` names, its tensors under `root`. `seed` keys
+    /// their initial values.
+    ///
+    /// # Errors
+    /// The first named layer that the backbone does not have.
+    pub fn add_adapters(
+        &mut self,
+        root: &nn::Path,
+        recipe: &recipe::Adapter,
+        seed: u64,
+    ) -> Result<(), String> {
+        let mut missing: Vec<&String> = recipe.layers.iter().collect();
+        let mut add = |linear: &mut Linear| {
+            let index = recipe.layers.iter().position(|name| *name == linear.name);
+            let Some(index) = index else { return };
+            missing.retain(|name| **name != linear.name);
+            let path = at(root, &linear.name);
+            let keys = (index as u64, seed);
+            linear.adapter = Some(Adapter::new(&path, &linear.weight, recipe, keys));
+        };
+        for block in self.stages.iter_mut().flat_map(|stage| &mut stage.blocks) {
+            let shortcut = block.shortcut.iter_mut().flatten();
+            for op in block.body.iter_mut().chain(shortcut) {
+                op.for_each_linear(&mut add);
+            }
+        }
+        match missing.first() {
+            Some(name) => Err((*name).clone()),
+            None => Ok(()),
+        }
+    }
 }
 
-/// Features [N, C] of a stage's output: the mean over the places of a map [N, C, h, w], or the first (the class) of tokens
-/// [N, T, C].
+/// Features [N, C] of a stage's output: the mean over the positions of a map [N, C, h, w], or the
+/// first of tokens [N, T, C], which is the class token.
 pub fn pool(map: &Tensor) -> Tensor {
     if map.dim() == 3 {
         return map.select(1, 0);

@@ -8,8 +8,10 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     backbone::{Backbone, Block},
-    fast::Extractor,
-    ops::{Activation, Conv, Norm, Op},
+    conv::Conv,
+    inference::Extractor,
+    ops::Op,
+    pass::{Activation, Norm},
 };
 use crate::domain::base_model::{Preprocessing, StageCost};
 
@@ -119,7 +121,7 @@ fn of_op(op: &Op, x: &Tensor, cost: &mut StageCost) -> Tensor {
                 + numbers(&op.expand3.weight);
             (places * weights, 2 * outputs + outputs / 4)
         }
-        Op::Embedding(op) => (of_conv(&op.patches, outputs), 2 * outputs),
+        Op::PatchEmbedding(op) => (of_conv(&op.patches, outputs), 2 * outputs),
         // Values, and where they came from, as 64-bit integers.
         Op::MaxPool | Op::MaxPoolCeil => (0, 3 * outputs),
         _ => (0, outputs),

@@ -6,19 +6,20 @@
 use tch::nn;
 
 use super::{
+    architecture::{Architecture, Family, imagenet, rgb},
     backbone::Backbone,
-    inverted::{self, Spec, Style, divisible_by_8},
-    ops::{Activation, Gate, Padding},
-    registry::{Architecture, Family, imagenet, rgb},
+    conv::{Gate, Padding},
+    inverted_residual::{self, Spec, Style, divisible_by_8},
+    pass::Activation,
 };
 use crate::domain::base_model::{Interpolation, Preprocessing};
 
 const STEM: i64 = 32;
 const FEATURES: i64 = 1280;
 
-/// What tells one EfficientNet from another.
+/// The configuration of one EfficientNet.
 #[derive(Debug)]
-pub(super) struct Config {
+struct Config {
     /// Factor of channels.
     width: f64,
     /// Factor of blocks in a stage.
@@ -103,10 +104,12 @@ const fn architecture(
 ) -> Architecture {
     Architecture {
         name,
+        library: "timm",
         feature_dim,
         classifier: "classifier",
+        stem: "conv_stem.weight",
         preprocessing,
-        family: Family::EfficientNet(config),
+        family: config,
     }
 }
 
@@ -127,94 +130,135 @@ const fn scaled(width: f64, depth: f64, lite: bool) -> Config {
     Config { width, depth, lite }
 }
 
-pub static EFFICIENTNET_B0: Architecture = b(
-    "efficientnet_b0",
-    1280,
-    224,
-    &const { scaled(1.0, 1.0, false) },
-);
-pub static EFFICIENTNET_B1: Architecture = b(
-    "efficientnet_b1",
-    1280,
-    224,
-    &const { scaled(1.0, 1.1, false) },
-);
-pub static EFFICIENTNET_B2: Architecture = b(
-    "efficientnet_b2",
-    1408,
-    256,
-    &const { scaled(1.1, 1.2, false) },
-);
-pub static EFFICIENTNET_B3: Architecture = b(
-    "efficientnet_b3",
-    1536,
-    288,
-    &const { scaled(1.2, 1.4, false) },
-);
-pub static EFFICIENTNET_B4: Architecture = b(
-    "efficientnet_b4",
-    1792,
-    320,
-    &const { scaled(1.4, 1.8, false) },
-);
+pub(super) static ARCHITECTURES: &[Architecture] = &[
+    b(
+        "efficientnet_b0",
+        1280,
+        224,
+        &const { scaled(1.0, 1.0, false) },
+    ),
+    b(
+        "efficientnet_b1",
+        1280,
+        224,
+        &const { scaled(1.0, 1.1, false) },
+    ),
+    b(
+        "efficientnet_b2",
+        1408,
+        256,
+        &const { scaled(1.1, 1.2, false) },
+    ),
+    b(
+        "efficientnet_b3",
+        1536,
+        288,
+        &const { scaled(1.2, 1.4, false) },
+    ),
+    b(
+        "efficientnet_b4",
+        1792,
+        320,
+        &const { scaled(1.4, 1.8, false) },
+    ),
+    lite(
+        "tf_efficientnet_lite0",
+        224,
+        0.875,
+        Interpolation::Bicubic,
+        &const { scaled(1.0, 1.0, true) },
+    ),
+    lite(
+        "tf_efficientnet_lite1",
+        240,
+        0.882,
+        Interpolation::Bicubic,
+        &const { scaled(1.0, 1.1, true) },
+    ),
+    lite(
+        "tf_efficientnet_lite2",
+        260,
+        0.890,
+        Interpolation::Bicubic,
+        &const { scaled(1.1, 1.2, true) },
+    ),
+    lite(
+        "tf_efficientnet_lite3",
+        300,
+        0.904,
+        Interpolation::Bilinear,
+        &const { scaled(1.2, 1.4, true) },
+    ),
+    lite(
+        "tf_efficientnet_lite4",
+        380,
+        0.920,
+        Interpolation::Bilinear,
+        &const { scaled(1.4, 1.8, true) },
+    ),
+];
 
-pub static TF_EFFICIENTNET_LITE0: Architecture = lite(
-    "tf_efficientnet_lite0",
-    224,
-    0.875,
-    Interpolation::Bicubic,
-    &const { scaled(1.0, 1.0, true) },
-);
-pub static TF_EFFICIENTNET_LITE1: Architecture = lite(
-    "tf_efficientnet_lite1",
-    240,
-    0.882,
-    Interpolation::Bicubic,
-    &const { scaled(1.0, 1.1, true) },
-);
-pub static TF_EFFICIENTNET_LITE2: Architecture = lite(
-    "tf_efficientnet_lite2",
-    260,
-    0.890,
-    Interpolation::Bicubic,
-    &const { scaled(1.1, 1.2, true) },
-);
-pub static TF_EFFICIENTNET_LITE3: Architecture = lite(
-    "tf_efficientnet_lite3",
-    300,
-    0.904,
-    Interpolation::Bilinear,
-    &const { scaled(1.2, 1.4, true) },
-);
-pub static TF_EFFICIENTNET_LITE4: Architecture = lite(
-    "tf_efficientnet_lite4",
-    380,
-    0.920,
-    Interpolation::Bilinear,
-    &const { scaled(1.4, 1.8, true) },
-);
+impl Family for Config {
+    /// Stages `stem`, `blocks.0` … `blocks.6`, `conv_head`.
+    fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
+        let channels = i64::from(input.channels);
+        let (activation, padding, eps) = if self.lite {
+            (Activation::Relu6, Padding::Same, 1e-3)
+        } else {
+            (Activation::Silu, Padding::Half, 1e-5)
+        };
+        let style = Style {
+            activation,
+            padding,
+            eps,
+            gate: Gate::Sigmoid,
+        };
+        let (stem, features) = self.ends();
+        let mut inputs = stem;
+        let rows: Vec<Vec<Spec>> = (0..ROWS.len())
+            .map(|stage| blocks(self, &style, stage, &mut inputs))
+            .collect();
+        let mut stages = inverted_residual::stages(&style, root, (channels, stem), rows);
+        stages.push(inverted_residual::conv_head(&style, root, inputs, features));
+        Backbone { stages }
+    }
 
-/// Stages `stem`, `blocks.0` … `blocks.6`, `conv_head`.
-pub(super) fn build(config: &Config, root: &nn::Path, channels: i64) -> Backbone {
-    let (activation, padding, eps) = if config.lite {
-        (Activation::Relu6, Padding::Same, 1e-3)
-    } else {
-        (Activation::Silu, Padding::Half, 1e-5)
-    };
-    let style = Style {
-        activation,
-        padding,
-        eps,
-        gate: Gate::Sigmoid,
-    };
-    let (stem, features) = config.ends();
-    let mut inputs = stem;
-    let rows: Vec<Vec<Spec>> = (0..ROWS.len())
-        .map(|stage| blocks(config, &style, stage, &mut inputs))
-        .collect();
-    let mut stages = inverted::stages(&style, root, (channels, stem), rows);
-    stages.push(inverted::conv_head(&style, root, inputs, features));
-    Backbone { stages }
+    /// Maps the names of the published Lite weights (`_blocks.4._bn0.weight` and the like). The same
+    /// names with squeeze-and-excitation mean TensorFlow's B0, whose padding differs from timm's: those
+    /// stay unknown.
+    fn timm_name(&self, published: &str) -> Option<String> {
+        if !self.lite {
+            return None;
+        }
+        if let Some((block, rest)) = published
+            .strip_prefix("_blocks.")
+            .and_then(|rest| rest.split_once('.'))
+        {
+            let mut place: i64 = block.parse().ok()?;
+            for (index, row) in ROWS.iter().enumerate() {
+                let repeats = self.repeats(index);
+                if place < repeats {
+                    let (module, tensor) = rest.split_once('.')?;
+                    return Some(format!(
+                        "blocks.{index}.{place}.{}.{tensor}",
+                        block_module(row.expand > 1, module)?
+                    ));
+                }
+                place -= repeats;
+            }
+            return None;
+        }
+        let (module, tensor) = published.split_once('.')?;
+        let module = match module {
+            "_conv_stem" => "conv_stem",
+            "_bn0" => "bn1",
+            "_conv_head" => "conv_head",
+            "_bn1" => "bn2",
+            "_fc" => "classifier",
+            _ => return None,
+        };
+        Some(format!("{module}.{tensor}"))
+    }
 }
 
 fn blocks(config: &Config, style: &Style, stage: usize, inputs: &mut i64) -> Vec<Spec> {
@@ -234,42 +278,6 @@ fn blocks(config: &Config, style: &Style, stage: usize, inputs: &mut i64) -> Vec
             spec
         })
         .collect()
-}
-
-/// timm's name for a tensor of the published Lite weights (`_blocks.4._bn0.weight` and the like), if it is one. The same
-/// names with squeeze-and-excitation mean TensorFlow's B0, which has another padding than timm's: those stay unknown.
-pub(super) fn timm_name(config: &Config, published: &str) -> Option<String> {
-    if !config.lite {
-        return None;
-    }
-    if let Some((block, rest)) = published
-        .strip_prefix("_blocks.")
-        .and_then(|rest| rest.split_once('.'))
-    {
-        let mut place: i64 = block.parse().ok()?;
-        for (index, row) in ROWS.iter().enumerate() {
-            let repeats = config.repeats(index);
-            if place < repeats {
-                let (module, tensor) = rest.split_once('.')?;
-                return Some(format!(
-                    "blocks.{index}.{place}.{}.{tensor}",
-                    block_module(row.expand > 1, module)?
-                ));
-            }
-            place -= repeats;
-        }
-        return None;
-    }
-    let (module, tensor) = published.split_once('.')?;
-    let module = match module {
-        "_conv_stem" => "conv_stem",
-        "_bn0" => "bn1",
-        "_conv_head" => "conv_head",
-        "_bn1" => "bn2",
-        "_fc" => "classifier",
-        _ => return None,
-    };
-    Some(format!("{module}.{tensor}"))
 }
 
 fn block_module(expand: bool, published: &str) -> Option<&'static str> {

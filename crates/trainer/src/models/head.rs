@@ -6,7 +6,7 @@
 
 use tch::{Tensor, nn};
 
-use super::draws::{dropout_mask, fill, normal, uniform};
+use super::init_rng::{dropout_mask, fill, normal, uniform};
 use crate::domain::recipe::{self, HeadInit, HeadLayer, is_linear_head};
 
 /// Where the head sits under the `VarStore`'s root, and the prefix of its tensors' names where timm has none for them.

@@ -7,8 +7,9 @@ use anyhow::Context as _;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::{
-    adapt, cost, pth, registry,
-    registry::Architecture,
+    adapt,
+    architecture::Architecture,
+    cost, pth, registry,
     weights::{self, Tensors, WeightsError},
 };
 use crate::domain::{
@@ -100,7 +101,7 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Validated> {
 }
 
 fn unknown(name: &str) -> Problem {
-    let names = registry::all().iter().map(|architecture| architecture.name);
+    let names = registry::all().map(|architecture| architecture.name);
     let message = format!(
         "there is no architecture `{name}`; {}",
         problem::suggestion(name, names)

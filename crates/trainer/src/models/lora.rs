@@ -1,22 +1,21 @@
-//! Low-rank adapters (LoRA, Hu et al. 2021, <https://arxiv.org/abs/2106.09685>) on linear layers, as in PEFT's `lora.Linear`:
-//! a layer's output gains `scale * B A x`, and what is trained is A and B alone. B begins at zero, so that the network begins
-//! as it was; merged into the layer's weight, an adapter costs nothing any more.
+//! Low-rank adapters (LoRA, Hu et al. 2021, <https://arxiv.org/abs/2106.09685>) on linear layers, as
+//! PEFT's `lora.Linear`: `scale * B A x` is added to a layer's output, and only A and B train. B
+//! starts at zero, so that training starts from the base network. Merged into the layer's weight, an
+//! adapter costs nothing at inference.
 
 use tch::{Tensor, nn};
 
 use super::{
-    backbone::Backbone,
-    channels::Linear,
-    draws::{dropout_mask, fill, uniform},
-    ops::{Op, at},
+    init_rng::{dropout_mask, fill, uniform},
+    pass::Visitor,
     weights::Tensors,
 };
 use crate::domain::recipe;
 
-/// In the header of a file of adapters, what their products are multiplied by: a number as text.
+/// Metadata key of a file of adapters: the factor of their products, a number as text.
 pub const SCALE: &str = "lora_scale";
 
-/// What a linear layer gains.
+/// The trained addition to a linear layer.
 #[derive(Debug)]
 pub struct Adapter {
     /// A, [rank, inputs].
@@ -24,44 +23,45 @@ pub struct Adapter {
     /// B, [outputs, rank].
     pub up: Tensor,
     pub scale: f64,
-    /// Share of the layer's inputs that A does not see in training.
+    /// Share of the layer's inputs that is dropped before A in training.
     dropout: f64,
-    /// Among the backbone's adapters: each has masks of its own.
-    place: u64,
+    /// Its index among the backbone's adapters: each has masks of its own.
+    index: u64,
 }
 
 impl Adapter {
-    /// A is uniform within 1 / sqrt(inputs), which is Kaiming's rule with a = sqrt(5) (He et al. 2015), by `seed`; B is zero.
-    fn new(
+    /// An adapter under `path` for a layer whose weight is `weight`. A is uniform within
+    /// 1 / sqrt(inputs), which is Kaiming's rule with a = sqrt(5) (He et al. 2015), and depends on
+    /// `seed` and `index` alone; B is zero.
+    pub(super) fn new(
         path: &nn::Path,
-        linear: &Linear,
+        weight: &Tensor,
         recipe: &recipe::Adapter,
-        place: u64,
-        seed: u64,
+        (index, seed): (u64, u64),
     ) -> Self {
-        let size = linear.weight.size();
+        let size = weight.size();
         let (outputs, inputs, rank) = (size[0], size[1], i64::from(recipe.rank));
         let down = (path / "lora_A").zeros("weight", &[rank, inputs]);
         let bound = 1.0 / (inputs as f64).sqrt();
-        let seed = seed.wrapping_add(place << 32);
+        let seed = seed.wrapping_add(index << 32);
         fill(&down, |i| bound * (2.0 * uniform(seed, i) - 1.0));
         Self {
             down,
             up: (path / "lora_B").zeros("weight", &[outputs, rank]),
             scale: recipe.scale(),
             dropout: recipe.dropout,
-            place,
+            index,
         }
     }
 
-    /// What the layer's output gains, [.., outputs], for its input [.., inputs]. `key` is that of the batch's masks; without
-    /// one nothing is dropped.
+    /// The addition to the layer's output, [.., outputs], for its input [.., inputs]. `key` is the
+    /// key of the batch's dropout masks; without one nothing is dropped.
     pub(super) fn forward(&self, x: &Tensor, key: Option<u64>) -> Tensor {
         let kind = x.kind();
         let (down, up) = (self.down.to_kind(kind), self.up.to_kind(kind));
         let seen = match key.filter(|_| self.dropout > 0.0) {
             Some(key) => {
-                let mask = dropout_mask(x, self.dropout, key.wrapping_add(self.place << 32));
+                let mask = dropout_mask(x, self.dropout, key.wrapping_add(self.index << 32));
                 x * mask.to_kind(kind)
             }
             None => x.shallow_clone(),
@@ -70,63 +70,15 @@ impl Adapter {
         low.linear(&up, None::<&Tensor>) * self.scale
     }
 
-    pub(super) fn visit(&self, layer: &str, tell: &mut dyn FnMut(String, &Tensor, bool)) {
+    pub(super) fn visit(&self, layer: &str, visitor: &mut Visitor<'_>) {
         let [down, up] = recipe::Adapter::tensors_of(layer);
-        tell(down, &self.down, true);
-        tell(up, &self.up, true);
+        visitor(down, &self.down, true);
+        visitor(up, &self.up, true);
     }
 }
 
-impl Backbone {
-    /// Gives the linear layers that `recipe` names an adapter each, its tensors under `root`. `seed` keys their first numbers.
-    ///
-    /// # Errors
-    /// The first of them that the backbone does not have.
-    pub fn adapt(
-        &mut self,
-        root: &nn::Path,
-        recipe: &recipe::Adapter,
-        seed: u64,
-    ) -> Result<(), String> {
-        let mut missing: Vec<&String> = recipe.layers.iter().collect();
-        let mut adapt = |linear: &mut Linear| {
-            let place = recipe.layers.iter().position(|name| *name == linear.name);
-            let Some(place) = place else { return };
-            missing.retain(|name| **name != linear.name);
-            let path = at(root, &linear.name);
-            linear.adapter = Some(Adapter::new(&path, linear, recipe, place as u64, seed));
-        };
-        for block in self.stages.iter_mut().flat_map(|stage| &mut stage.blocks) {
-            let shortcut = block.shortcut.iter_mut().flatten();
-            for op in block.body.iter_mut().chain(shortcut) {
-                linear_layers(op, &mut adapt);
-            }
-        }
-        match missing.first() {
-            Some(name) => Err((*name).clone()),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Tells every linear layer inside an operation.
-fn linear_layers(op: &mut Op, tell: &mut dyn FnMut(&mut Linear)) {
-    match op {
-        Op::Linear(linear) => tell(linear),
-        Op::Attention(attention) => {
-            tell(&mut attention.qkv);
-            tell(&mut attention.proj);
-        }
-        Op::Residual(ops) => {
-            for op in ops {
-                linear_layers(op, tell);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// A layer's weight [outputs, inputs] with an adapter in it, in double precision until it is rounded once.
+/// A layer's weight [outputs, inputs] with an adapter merged: computed in double precision, rounded
+/// once.
 pub fn merged(weight: &Tensor, down: &Tensor, up: &Tensor, scale: f64) -> Tensor {
     tch::no_grad(|| {
         let double = |one: &Tensor| one.to_device(weight.device()).to_kind(tch::Kind::Double);
@@ -135,8 +87,8 @@ pub fn merged(weight: &Tensor, down: &Tensor, up: &Tensor, scale: f64) -> Tensor
     })
 }
 
-/// Puts every adapter among `tensors` into its layer's weight, which it takes from `base`, and in whose place it leaves the
-/// sum. What does not fit together stays as it is.
+/// Merges every adapter among `tensors` into its layer's weight from `base`, and replaces the
+/// adapter's tensors by the merged weight. Adapters of other shapes stay as they are.
 pub fn merge(tensors: &mut Tensors, base: &[(String, Tensor)], scale: f64) {
     for (name, weight) in base {
         let Some(layer) = name.strip_suffix(".weight") else {
@@ -154,7 +106,7 @@ pub fn merge(tensors: &mut Tensors, base: &[(String, Tensor)], scale: f64) {
     }
 }
 
-/// A backbone's tensors with every adapter in its layer's weight.
+/// A backbone's tensors with every adapter merged into its layer's weight.
 pub fn merge_all(named: Vec<(String, Tensor)>, scale: f64) -> Vec<(String, Tensor)> {
     let is_adapter = |(name, _): &(String, Tensor)| recipe::Adapter::is_tensor(name);
     let (adapters, mut base): (Vec<_>, Vec<_>) = named.into_iter().partition(is_adapter);

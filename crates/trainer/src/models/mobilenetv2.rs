@@ -3,12 +3,13 @@
 use tch::nn;
 
 use super::{
+    architecture::{Architecture, Family, imagenet},
     backbone::Backbone,
-    inverted::{self, Spec, Style},
-    ops::{Activation, Gate, Padding},
-    registry::{Architecture, Family, imagenet},
+    conv::{Gate, Padding},
+    inverted_residual::{self, Spec, Style},
+    pass::Activation,
 };
-use crate::domain::base_model::Interpolation;
+use crate::domain::base_model::{Interpolation, Preprocessing};
 
 const FEATURES: i64 = 1280;
 
@@ -23,40 +24,49 @@ const ROWS: [(i64, i64, i64, i64); 7] = [
     (1, 6, 320, 1),
 ];
 
-pub static MOBILENETV2_100: Architecture = Architecture {
+/// The one member of the family.
+#[derive(Debug)]
+struct MobileNetV2;
+
+pub(super) static ARCHITECTURES: &[Architecture] = &[Architecture {
     name: "mobilenetv2_100",
+    library: "timm",
     feature_dim: FEATURES as u32,
     classifier: "classifier",
+    stem: "conv_stem.weight",
     preprocessing: imagenet(224, 0.875, Interpolation::Bicubic),
-    family: Family::MobileNetV2,
-};
+    family: &MobileNetV2,
+}];
 
-/// Stages `stem`, `blocks.0` … `blocks.6`, `conv_head`.
-pub(super) fn build(root: &nn::Path, channels: i64) -> Backbone {
-    let style = Style {
-        activation: Activation::Relu6,
-        padding: Padding::Half,
-        eps: 1e-5,
-        gate: Gate::Sigmoid,
-    };
-    let mut inputs = 32;
-    let rows = ROWS.map(|(stride, expand, outputs, repeats)| {
-        (0..repeats)
-            .map(|place| {
-                let spec = Spec {
-                    kernel: 3,
-                    stride: if place == 0 { stride } else { 1 },
-                    inner: (expand > 1).then_some(inputs * expand),
-                    outputs,
-                    squeeze: None,
-                    activation: style.activation,
-                };
-                inputs = outputs;
-                spec
-            })
-            .collect()
-    });
-    let mut stages = inverted::stages(&style, root, (channels, 32), rows);
-    stages.push(inverted::conv_head(&style, root, inputs, FEATURES));
-    Backbone { stages }
+impl Family for MobileNetV2 {
+    /// Stages `stem`, `blocks.0` … `blocks.6`, `conv_head`.
+    fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
+        let channels = i64::from(input.channels);
+        let style = Style {
+            activation: Activation::Relu6,
+            padding: Padding::Half,
+            eps: 1e-5,
+            gate: Gate::Sigmoid,
+        };
+        let mut inputs = 32;
+        let rows = ROWS.map(|(stride, expand, outputs, repeats)| {
+            (0..repeats)
+                .map(|place| {
+                    let spec = Spec {
+                        kernel: 3,
+                        stride: if place == 0 { stride } else { 1 },
+                        inner: (expand > 1).then_some(inputs * expand),
+                        outputs,
+                        squeeze: None,
+                        activation: style.activation,
+                    };
+                    inputs = outputs;
+                    spec
+                })
+                .collect()
+        });
+        let mut stages = inverted_residual::stages(&style, root, (channels, 32), rows);
+        stages.push(inverted_residual::conv_head(&style, root, inputs, FEATURES));
+        Backbone { stages }
+    }
 }

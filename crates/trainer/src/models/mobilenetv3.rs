@@ -4,18 +4,20 @@
 use tch::nn;
 
 use super::{
+    architecture::{Architecture, Family, imagenet},
     backbone::{Backbone, Stage},
-    inverted::{self, Spec, Style, divisible_by_8},
-    ops::{Activation, Conv, ConvShape, Gate, Op, Padding},
-    registry::{Architecture, Family, imagenet},
+    conv::{Conv, ConvShape, Gate, Padding},
+    inverted_residual::{self, Spec, Style, divisible_by_8},
+    ops::Op,
+    pass::Activation,
 };
-use crate::domain::base_model::Interpolation;
+use crate::domain::base_model::{Interpolation, Preprocessing};
 
 const STEM: i64 = 16;
 
-/// What tells one MobileNetV3 from another.
+/// The configuration of one MobileNetV3.
 #[derive(Debug)]
-pub(super) struct Config {
+struct Config {
     stages: &'static [&'static [Row]],
     /// Outputs of the 1x1 convolution after the blocks.
     last: i64,
@@ -87,53 +89,60 @@ const SMALL: Config = Config {
 const fn architecture(name: &'static str, config: &'static Config) -> Architecture {
     Architecture {
         name,
+        library: "timm",
         feature_dim: config.features as u32,
         classifier: "classifier",
+        stem: "conv_stem.weight",
         preprocessing: imagenet(224, 0.875, Interpolation::Bicubic),
-        family: Family::MobileNetV3(config),
+        family: config,
     }
 }
 
-pub static MOBILENETV3_LARGE_100: Architecture = architecture("mobilenetv3_large_100", &LARGE);
-pub static MOBILENETV3_SMALL_100: Architecture = architecture("mobilenetv3_small_100", &SMALL);
+pub(super) static ARCHITECTURES: &[Architecture] = &[
+    architecture("mobilenetv3_large_100", &LARGE),
+    architecture("mobilenetv3_small_100", &SMALL),
+];
 
-/// Stages `stem`, `blocks.0` and so on (the last is the 1x1 convolution), `conv_head`.
-pub(super) fn build(config: &Config, root: &nn::Path, channels: i64) -> Backbone {
-    let style = Style {
-        activation: Activation::HardSwish,
-        padding: Padding::Half,
-        eps: 1e-5,
-        gate: Gate::HardSigmoid,
-    };
-    let mut inputs = STEM;
-    let rows: Vec<Vec<Spec>> = config
-        .stages
-        .iter()
-        .map(|rows| rows.iter().map(|row| spec(row, &mut inputs)).collect())
-        .collect();
-    let name = format!("blocks.{}", rows.len());
-    let mut stages = inverted::stages(&style, root, (channels, STEM), rows);
-    let last = inverted::conv(
-        &style,
-        root,
-        (&format!("{name}.0.conv"), &format!("{name}.0.bn1")),
-        (inputs, config.last),
-        (1, 1),
-        1,
-        style.activation,
-    );
-    stages.push(Stage::plain(&name, vec![last], config.last));
-    let shape = ConvShape::dense((config.last, config.features), (1, 1));
-    let head = Op::Conv {
-        conv: Conv::new(root, "conv_head", shape, true),
-        activation: style.activation,
-    };
-    stages.push(Stage::plain(
-        "conv_head",
-        vec![Op::GlobalPool, head],
-        config.features,
-    ));
-    Backbone { stages }
+impl Family for Config {
+    /// Stages `stem`, `blocks.0` and so on (the last is the 1x1 convolution), `conv_head`.
+    fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
+        let channels = i64::from(input.channels);
+        let style = Style {
+            activation: Activation::HardSwish,
+            padding: Padding::Half,
+            eps: 1e-5,
+            gate: Gate::HardSigmoid,
+        };
+        let mut inputs = STEM;
+        let rows: Vec<Vec<Spec>> = self
+            .stages
+            .iter()
+            .map(|rows| rows.iter().map(|row| spec(row, &mut inputs)).collect())
+            .collect();
+        let name = format!("blocks.{}", rows.len());
+        let mut stages = inverted_residual::stages(&style, root, (channels, STEM), rows);
+        let last = inverted_residual::conv(
+            &style,
+            root,
+            (&format!("{name}.0.conv"), &format!("{name}.0.bn1")),
+            (inputs, self.last),
+            (1, 1),
+            1,
+            style.activation,
+        );
+        stages.push(Stage::plain(&name, vec![last], self.last));
+        let shape = ConvShape::dense((self.last, self.features), (1, 1));
+        let head = Op::Conv {
+            conv: Conv::new(root, "conv_head", shape, true),
+            activation: style.activation,
+        };
+        stages.push(Stage::plain(
+            "conv_head",
+            vec![Op::GlobalPool, head],
+            self.features,
+        ));
+        Backbone { stages }
+    }
 }
 
 fn spec(row: &Row, inputs: &mut i64) -> Spec {

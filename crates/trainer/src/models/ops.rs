@@ -1,115 +1,20 @@
-//! What blocks are made of: convolution with BatchNorm, squeeze-and-excitation, pooling; `channels` and `attention` have
-//! the operations of transformers. Built under a
-//! `tch::nn::Path` so that a `VarStore` knows every tensor by its timm name; initial values are set here, because tch's
-//! defaults differ from PyTorch's.
+//! The operations that blocks are lists of.
 
-use tch::{Tensor, nn};
+use tch::Tensor;
 
 use super::{
-    attention::{Attention, Embedding},
-    channels::{LayerNorm, LayerScale, Linear},
+    attention::{Attention, PatchEmbedding},
+    conv::{Conv, ConvNorm, Fire, SqueezeExcite},
+    layer_norm::{LayerNorm, LayerScale},
+    linear::Linear,
+    pass::{Activation, Pass, Visitor},
 };
-
-/// How much a BatchNorm's running statistics move towards the batch's in one step (PyTorch's default).
-const MOMENTUM: f64 = 0.1;
-
-/// Which statistics BatchNorm uses; see `Backbone::forward`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Norm {
-    /// The running ones, which stay.
-    Running,
-    /// The batch's where the layer trains, and the running ones are updated; the running ones elsewhere.
-    Batch,
-}
-
-/// How one pass runs through the operations.
-#[derive(Debug, Clone, Copy)]
-pub struct Pass {
-    pub norm: Norm,
-    /// In training, the key of the masks of adapters' dropout; `None` drops nothing.
-    pub dropout: Option<u64>,
-}
-
-impl From<Norm> for Pass {
-    fn from(norm: Norm) -> Self {
-        Self {
-            norm,
-            dropout: None,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    None,
-    Relu,
-    /// `min(max(x, 0), 6)`
-    Relu6,
-    /// `x * sigmoid(x)`, also called swish.
-    Silu,
-    /// `x * relu6(x + 3) / 6`
-    HardSwish,
-    /// `x * Φ(x)`, exact.
-    Gelu,
-}
-
-impl Activation {
-    /// Takes `x` over: its memory is used again where that is safe for the gradient.
-    pub fn apply(self, mut x: Tensor) -> Tensor {
-        match self {
-            Self::None => x,
-            Self::Relu => x.relu_(),
-            Self::Relu6 => x.relu6_(),
-            // Its gradient needs its input.
-            Self::Silu if !x.requires_grad() => x.silu_(),
-            Self::Silu => x.silu(),
-            Self::HardSwish if !x.requires_grad() => x.hardswish_(),
-            Self::HardSwish => x.hardswish(),
-            Self::Gelu => x.gelu("none"),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Padding {
-    /// `kernel / 2` on every side.
-    Half,
-    None,
-    /// TensorFlow's `SAME`: as much as makes the output `ceil(input / stride)`, the odd one at the bottom and right.
-    Same,
-}
-
-/// The shape of a convolution.
-#[derive(Debug, Clone, Copy)]
-pub struct ConvShape {
-    pub inputs: i64,
-    pub outputs: i64,
-    pub kernel: i64,
-    pub stride: i64,
-    /// 1, or `inputs` for a depthwise one.
-    pub groups: i64,
-    pub padding: Padding,
-}
-
-impl ConvShape {
-    /// From all inputs to all outputs, padded by half the kernel.
-    pub fn dense((inputs, outputs): (i64, i64), (kernel, stride): (i64, i64)) -> Self {
-        Self {
-            inputs,
-            outputs,
-            kernel,
-            stride,
-            groups: 1,
-            padding: Padding::Half,
-        }
-    }
-}
 
 /// One step of a block.
 #[derive(Debug)]
 pub enum Op {
     ConvNorm(ConvNorm),
-    /// A convolution with bias and an activation: what `fast` makes of a `ConvNorm`.
+    /// A convolution with bias and an activation: what `inference` folds a `ConvNorm` into.
     Conv {
         conv: Conv,
         activation: Activation,
@@ -119,241 +24,20 @@ pub enum Op {
     LayerNorm(LayerNorm),
     Linear(Linear),
     LayerScale(LayerScale),
-    Embedding(Embedding),
+    PatchEmbedding(PatchEmbedding),
     Attention(Attention),
     /// `x + ops(x)`, for blocks with more than one shortcut.
     Residual(Vec<Op>),
     /// 3x3 at stride 2, one pixel of padding (ResNet's stem).
     MaxPool,
-    /// 3x3 at stride 2 without padding; what is left over at the edge is pooled too (SqueezeNet).
+    /// 3x3 at stride 2 without padding; incomplete windows at the edge are pooled too (SqueezeNet).
     MaxPoolCeil,
-    /// The mean of a map's places, as a map [N, C, 1, 1].
+    /// The mean over a map's positions, as a map [N, C, 1, 1].
     GlobalPool,
 }
 
-/// A convolution without bias, BatchNorm, and an activation.
-#[derive(Debug)]
-pub struct ConvNorm {
-    pub conv: Conv,
-    pub norm: BatchNorm,
-    pub activation: Activation,
-}
-
-/// A convolution. `weight` is [outputs, inputs / groups, kernel, kernel].
-#[derive(Debug)]
-pub struct Conv {
-    pub name: String,
-    pub weight: Tensor,
-    pub bias: Option<Tensor>,
-    pub shape: ConvShape,
-}
-
-/// Ioffe & Szegedy 2015, over the channels of [N, C, h, w].
-#[derive(Debug)]
-pub struct BatchNorm {
-    pub name: String,
-    pub weight: Tensor,
-    pub bias: Tensor,
-    pub running_mean: Tensor,
-    /// Unbiased.
-    pub running_var: Tensor,
-    pub eps: f64,
-}
-
-/// The two functions of a `SqueezeExcite`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
-    /// SiLU inside, sigmoid at the end.
-    Sigmoid,
-    /// ReLU inside, `relu6(x + 3) / 6` at the end.
-    HardSigmoid,
-}
-
-/// Hu et al. 2018: channels are scaled by `gate(expand(act(reduce(mean))))`, timm's `SqueezeExcite`.
-#[derive(Debug)]
-pub struct SqueezeExcite {
-    pub gate: Gate,
-    pub reduce: Conv,
-    pub expand: Conv,
-}
-
-/// SqueezeNet's module: a 1x1 convolution, then a 1x1 and a 3x3 one side by side, each with a ReLU.
-#[derive(Debug)]
-pub struct Fire {
-    pub squeeze: Conv,
-    pub expand1: Conv,
-    pub expand3: Conv,
-}
-
-/// The path of a dotted name such as `layer1.0.conv1`.
-pub(super) fn at<'a>(root: &nn::Path<'a>, name: &str) -> nn::Path<'a> {
-    name.split('.').fold(root.clone(), |path, part| path / part)
-}
-
-impl Conv {
-    /// Fresh weights from N(0, 2 / fan_out) (He et al. 2015), bias 0.
-    pub fn new(root: &nn::Path, name: &str, shape: ConvShape, bias: bool) -> Self {
-        let path = at(root, name);
-        let fan_out = shape.outputs * shape.kernel * shape.kernel / shape.groups;
-        let init = nn::Init::Randn {
-            mean: 0.0,
-            stdev: (2.0 / fan_out as f64).sqrt(),
-        };
-        let dims = [
-            shape.outputs,
-            shape.inputs / shape.groups,
-            shape.kernel,
-            shape.kernel,
-        ];
-        Self {
-            name: name.to_owned(),
-            weight: path.var("weight", &dims, init),
-            bias: bias.then(|| path.var("bias", &[shape.outputs], nn::Init::Const(0.0))),
-            shape,
-        }
-    }
-
-    /// [N, inputs, h, w] to [N, outputs, h', w'].
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let ConvShape {
-            kernel,
-            stride,
-            groups,
-            padding,
-            ..
-        } = self.shape;
-        // No copy where the kinds are equal; otherwise gradients reach the weights through the cast.
-        let kind = x.kind();
-        let weight = self.weight.to_kind(kind);
-        let bias = self.bias.as_ref().map(|bias| bias.to_kind(kind));
-        let convolve = |x: &Tensor, pad: i64| {
-            x.conv2d(
-                &weight,
-                bias.as_ref(),
-                [stride, stride],
-                [pad, pad],
-                [1, 1],
-                groups,
-            )
-        };
-        match padding {
-            Padding::Half => convolve(x, kernel / 2),
-            Padding::None => convolve(x, 0),
-            Padding::Same if stride == 1 => convolve(x, kernel / 2),
-            Padding::Same => {
-                let size = x.size();
-                let (top, bottom) = same_padding(size[2], kernel, stride);
-                let (left, right) = same_padding(size[3], kernel, stride);
-                convolve(&x.constant_pad_nd([left, right, top, bottom]), 0)
-            }
-        }
-    }
-
-    pub(super) fn visit(&self, tell: &mut dyn FnMut(String, &Tensor, bool)) {
-        tell(format!("{}.weight", self.name), &self.weight, true);
-        if let Some(bias) = &self.bias {
-            tell(format!("{}.bias", self.name), bias, true);
-        }
-    }
-}
-
-/// What TensorFlow's `SAME` adds before and after a side of this length.
-fn same_padding(side: i64, kernel: i64, stride: i64) -> (i64, i64) {
-    let outputs = (side + stride - 1) / stride;
-    let total = ((outputs - 1) * stride + kernel - side).max(0);
-    (total / 2, total - total / 2)
-}
-
-impl BatchNorm {
-    /// The identity, but for `eps`.
-    pub fn new(root: &nn::Path, name: &str, channels: i64, eps: f64) -> Self {
-        let path = at(root, name);
-        Self {
-            name: name.to_owned(),
-            weight: path.var("weight", &[channels], nn::Init::Const(1.0)),
-            bias: path.var("bias", &[channels], nn::Init::Const(0.0)),
-            running_mean: path.zeros_no_train("running_mean", &[channels]),
-            running_var: path.ones_no_train("running_var", &[channels]),
-            eps,
-        }
-    }
-
-    pub fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
-        let train = norm == Norm::Batch && self.weight.requires_grad();
-        x.batch_norm(
-            Some(&self.weight),
-            Some(&self.bias),
-            Some(&self.running_mean),
-            Some(&self.running_var),
-            train,
-            MOMENTUM,
-            self.eps,
-            true,
-        )
-    }
-}
-
-impl ConvNorm {
-    pub fn new(
-        root: &nn::Path,
-        (conv, norm): (&str, &str),
-        shape: ConvShape,
-        eps: f64,
-        activation: Activation,
-    ) -> Self {
-        Self {
-            conv: Conv::new(root, conv, shape, false),
-            norm: BatchNorm::new(root, norm, shape.outputs, eps),
-            activation,
-        }
-    }
-}
-
-impl SqueezeExcite {
-    /// `inner` channels between the two 1x1 convolutions.
-    pub fn new(root: &nn::Path, name: &str, channels: i64, inner: i64, gate: Gate) -> Self {
-        let shape = |inputs, outputs| ConvShape::dense((inputs, outputs), (1, 1));
-        Self {
-            gate,
-            reduce: Conv::new(
-                root,
-                &format!("{name}.conv_reduce"),
-                shape(channels, inner),
-                true,
-            ),
-            expand: Conv::new(
-                root,
-                &format!("{name}.conv_expand"),
-                shape(inner, channels),
-                true,
-            ),
-        }
-    }
-
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let mean = x.mean_dim(&[2i64, 3][..], true, None);
-        let inner = self.reduce.forward(&mean);
-        let scale = match self.gate {
-            Gate::Sigmoid => self.expand.forward(&inner.silu()).sigmoid(),
-            Gate::HardSigmoid => self.expand.forward(&inner.relu()).hardsigmoid(),
-        };
-        x * scale
-    }
-}
-
-impl Fire {
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let relu = |conv: &Conv, x: &Tensor| Activation::Relu.apply(conv.forward(x));
-        let squeezed = relu(&self.squeeze, x);
-        let sides = [
-            relu(&self.expand1, &squeezed),
-            relu(&self.expand3, &squeezed),
-        ];
-        Tensor::cat(&sides, 1)
-    }
-}
-
 impl Op {
+    /// The operation's output for `x`.
     pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
         match self {
             Self::ConvNorm(op) => op
@@ -365,7 +49,7 @@ impl Op {
             Self::LayerNorm(op) => op.forward(x),
             Self::Linear(op) => op.forward(x, pass),
             Self::LayerScale(op) => op.forward(x),
-            Self::Embedding(op) => op.forward(x),
+            Self::PatchEmbedding(op) => op.forward(x),
             Self::Attention(op) => op.forward(x, pass),
             Self::Residual(ops) => {
                 x + ops
@@ -378,46 +62,68 @@ impl Op {
         }
     }
 
-    /// Tells every tensor, in timm's order: its name, the tensor, and whether it is a parameter.
-    pub fn visit(&self, tell: &mut dyn FnMut(String, &Tensor, bool)) {
+    /// Visits every tensor, in timm's order.
+    pub fn visit(&self, visitor: &mut Visitor<'_>) {
         match self {
             Self::ConvNorm(op) => {
-                op.conv.visit(tell);
+                op.conv.visit(visitor);
                 let norm = &op.norm;
-                tell(format!("{}.weight", norm.name), &norm.weight, true);
-                tell(format!("{}.bias", norm.name), &norm.bias, true);
-                tell(
+                visitor(format!("{}.weight", norm.name), &norm.weight, true);
+                visitor(format!("{}.bias", norm.name), &norm.bias, true);
+                visitor(
                     format!("{}.running_mean", norm.name),
                     &norm.running_mean,
                     false,
                 );
-                tell(
+                visitor(
                     format!("{}.running_var", norm.name),
                     &norm.running_var,
                     false,
                 );
             }
-            Self::Conv { conv, .. } => conv.visit(tell),
+            Self::Conv { conv, .. } => conv.visit(visitor),
             Self::SqueezeExcite(op) => {
-                op.reduce.visit(tell);
-                op.expand.visit(tell);
+                op.reduce.visit(visitor);
+                op.expand.visit(visitor);
             }
             Self::Fire(op) => {
-                op.squeeze.visit(tell);
-                op.expand1.visit(tell);
-                op.expand3.visit(tell);
+                op.squeeze.visit(visitor);
+                op.expand1.visit(visitor);
+                op.expand3.visit(visitor);
             }
-            Self::LayerNorm(op) => op.visit(tell),
-            Self::Linear(op) => op.visit(tell),
-            Self::LayerScale(op) => op.visit(tell),
-            Self::Embedding(op) => op.visit(tell),
-            Self::Attention(op) => op.visit(tell),
+            Self::LayerNorm(op) => op.visit(visitor),
+            Self::Linear(op) => op.visit(visitor),
+            Self::LayerScale(op) => op.visit(visitor),
+            Self::PatchEmbedding(op) => op.visit(visitor),
+            Self::Attention(op) => op.visit(visitor),
             Self::Residual(ops) => {
                 for op in ops {
-                    op.visit(tell);
+                    op.visit(visitor);
                 }
             }
             Self::MaxPool | Self::MaxPoolCeil | Self::GlobalPool => {}
+        }
+    }
+
+    /// Calls `each` on every linear layer inside.
+    pub(super) fn for_each_linear(&mut self, each: &mut dyn FnMut(&mut Linear)) {
+        match self {
+            Self::Linear(linear) => each(linear),
+            Self::Attention(attention) => {
+                each(&mut attention.qkv);
+                each(&mut attention.proj);
+            }
+            Self::Residual(ops) => ops.iter_mut().for_each(|op| op.for_each_linear(each)),
+            Self::ConvNorm(_)
+            | Self::Conv { .. }
+            | Self::SqueezeExcite(_)
+            | Self::Fire(_)
+            | Self::LayerNorm(_)
+            | Self::LayerScale(_)
+            | Self::PatchEmbedding(_)
+            | Self::MaxPool
+            | Self::MaxPoolCeil
+            | Self::GlobalPool => {}
         }
     }
 }

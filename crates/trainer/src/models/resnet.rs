@@ -5,17 +5,19 @@
 use tch::nn;
 
 use super::{
+    architecture::{Architecture, Family, imagenet},
     backbone::{Backbone, Block, Stage},
-    ops::{Activation, ConvNorm, ConvShape, Op},
-    registry::{Architecture, Family, imagenet},
+    conv::{ConvNorm, ConvShape},
+    ops::Op,
+    pass::Activation,
 };
-use crate::domain::base_model::Interpolation;
+use crate::domain::base_model::{Interpolation, Preprocessing};
 
 const EPS: f64 = 1e-5;
 
-/// What tells one ResNet from another.
+/// The configuration of one ResNet.
 #[derive(Debug)]
-pub(super) struct Config {
+struct Config {
     /// Blocks of layer1 to layer4.
     depths: [i64; 4],
     /// 1x1, 3x3, 1x1 convolutions with four times the outputs, instead of two 3x3 ones.
@@ -25,89 +27,96 @@ pub(super) struct Config {
 const fn architecture(name: &'static str, config: &'static Config) -> Architecture {
     Architecture {
         name,
+        library: "timm",
         feature_dim: if config.bottleneck { 2048 } else { 512 },
         classifier: "fc",
+        stem: "conv1.weight",
         preprocessing: imagenet(224, 0.875, Interpolation::Bilinear),
-        family: Family::ResNet(config),
+        family: config,
     }
 }
 
-pub static RESNET18: Architecture = architecture(
-    "resnet18",
-    &Config {
-        depths: [2, 2, 2, 2],
-        bottleneck: false,
-    },
-);
-pub static RESNET34: Architecture = architecture(
-    "resnet34",
-    &Config {
-        depths: [3, 4, 6, 3],
-        bottleneck: false,
-    },
-);
-pub static RESNET50: Architecture = architecture(
-    "resnet50",
-    &Config {
-        depths: [3, 4, 6, 3],
-        bottleneck: true,
-    },
-);
-pub static RESNET101: Architecture = architecture(
-    "resnet101",
-    &Config {
-        depths: [3, 4, 23, 3],
-        bottleneck: true,
-    },
-);
-pub static RESNET152: Architecture = architecture(
-    "resnet152",
-    &Config {
-        depths: [3, 8, 36, 3],
-        bottleneck: true,
-    },
-);
+pub(super) static ARCHITECTURES: &[Architecture] = &[
+    architecture(
+        "resnet18",
+        &Config {
+            depths: [2, 2, 2, 2],
+            bottleneck: false,
+        },
+    ),
+    architecture(
+        "resnet34",
+        &Config {
+            depths: [3, 4, 6, 3],
+            bottleneck: false,
+        },
+    ),
+    architecture(
+        "resnet50",
+        &Config {
+            depths: [3, 4, 6, 3],
+            bottleneck: true,
+        },
+    ),
+    architecture(
+        "resnet101",
+        &Config {
+            depths: [3, 4, 23, 3],
+            bottleneck: true,
+        },
+    ),
+    architecture(
+        "resnet152",
+        &Config {
+            depths: [3, 8, 36, 3],
+            bottleneck: true,
+        },
+    ),
+];
 
-/// Stages `stem`, `layer1` … `layer4`.
-pub(super) fn build(config: &Config, root: &nn::Path, inputs: i64) -> Backbone {
-    let stem = conv(root, "conv1", "bn1", (inputs, 64), (7, 2), Activation::Relu);
-    let block = Block {
-        name: "stem".to_owned(),
-        body: vec![stem, Op::MaxPool],
-        shortcut: None,
-        activation: Activation::None,
-    };
-    let mut stages = vec![Stage {
-        name: "stem".to_owned(),
-        blocks: vec![block],
-        channels: 64,
-    }];
-    let mut channels = 64;
-    for (index, &depth) in (0..).zip(&config.depths) {
-        let name = format!("layer{}", index + 1);
-        let width = 64 << index;
-        let outputs = if config.bottleneck { 4 * width } else { width };
-        let blocks = (0..depth)
-            .map(|place| {
-                let stride = if place == 0 && index > 0 { 2 } else { 1 };
-                let inputs = if place == 0 { channels } else { outputs };
-                residual(
-                    root,
-                    format!("{name}.{place}"),
-                    config,
-                    (inputs, width, outputs),
-                    stride,
-                )
-            })
-            .collect();
-        stages.push(Stage {
-            name,
-            blocks,
-            channels: outputs,
-        });
-        channels = outputs;
+impl Family for Config {
+    /// Stages `stem`, `layer1` … `layer4`.
+    fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
+        let inputs = i64::from(input.channels);
+        let stem = conv(root, "conv1", "bn1", (inputs, 64), (7, 2), Activation::Relu);
+        let block = Block {
+            name: "stem".to_owned(),
+            body: vec![stem, Op::MaxPool],
+            shortcut: None,
+            activation: Activation::None,
+        };
+        let mut stages = vec![Stage {
+            name: "stem".to_owned(),
+            blocks: vec![block],
+            channels: 64,
+        }];
+        let mut channels = 64;
+        for (index, &depth) in (0..).zip(&self.depths) {
+            let name = format!("layer{}", index + 1);
+            let width = 64 << index;
+            let outputs = if self.bottleneck { 4 * width } else { width };
+            let blocks = (0..depth)
+                .map(|place| {
+                    let stride = if place == 0 && index > 0 { 2 } else { 1 };
+                    let inputs = if place == 0 { channels } else { outputs };
+                    residual(
+                        root,
+                        format!("{name}.{place}"),
+                        self,
+                        (inputs, width, outputs),
+                        stride,
+                    )
+                })
+                .collect();
+            stages.push(Stage {
+                name,
+                blocks,
+                channels: outputs,
+            });
+            channels = outputs;
+        }
+        Backbone { stages }
     }
-    Backbone { stages }
 }
 
 fn residual(

@@ -5,19 +5,27 @@
 use tch::nn;
 
 use super::{
+    architecture::{Architecture, Family, imagenet},
     backbone::{Backbone, Stage},
-    ops::{Activation, Conv, ConvShape, Fire, Op, Padding},
-    registry::{Architecture, Family, imagenet},
+    conv::{Conv, ConvShape, Fire, Padding},
+    ops::Op,
+    pass::Activation,
 };
-use crate::domain::base_model::Interpolation;
+use crate::domain::base_model::{Interpolation, Preprocessing};
 
-pub static SQUEEZENET1_1: Architecture = Architecture {
+/// The one member of the family.
+#[derive(Debug)]
+struct SqueezeNet;
+
+pub(super) static ARCHITECTURES: &[Architecture] = &[Architecture {
     name: "squeezenet1_1",
+    library: "torchvision",
     feature_dim: 512,
     classifier: "classifier.1",
+    stem: "features.0.weight",
     preprocessing: imagenet(224, 0.875, Interpolation::Bilinear),
-    family: Family::SqueezeNet,
-};
+    family: &SqueezeNet,
+}];
 
 /// The fire modules: place in torchvision's `features`, squeezed channels, and those of either expansion.
 const MODULES: [(i64, i64, i64); 8] = [
@@ -34,34 +42,37 @@ const MODULES: [(i64, i64, i64); 8] = [
 /// Modules before which torchvision's `features` have a max pooling.
 const POOLED: [i64; 3] = [3, 6, 9];
 
-/// Stages `stem`, then a fire module each: `features.3`, `features.4`, `features.6` … `features.12`.
-pub(super) fn build(root: &nn::Path, channels: i64) -> Backbone {
-    let conv = |name: &str, shape| Conv::new(root, name, shape, true);
-    let shape = ConvShape {
-        padding: Padding::None,
-        ..ConvShape::dense((channels, 64), (3, 2))
-    };
-    let stem = Op::Conv {
-        conv: conv("features.0", shape),
-        activation: Activation::Relu,
-    };
-    let mut stages = vec![Stage::plain("stem", vec![stem], 64)];
-    let mut inputs = 64;
-    for (module, squeezed, outputs) in MODULES {
-        let name = format!("features.{module}");
-        let part = |part: &str, inputs, outputs, kernel| {
-            let shape = ConvShape::dense((inputs, outputs), (kernel, 1));
-            conv(&format!("{name}.{part}"), shape)
+impl Family for SqueezeNet {
+    /// Stages `stem`, then a fire module each: `features.3`, `features.4`, `features.6` … `features.12`.
+    fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
+        let channels = i64::from(input.channels);
+        let conv = |name: &str, shape| Conv::new(root, name, shape, true);
+        let shape = ConvShape {
+            padding: Padding::None,
+            ..ConvShape::dense((channels, 64), (3, 2))
         };
-        let fire = Op::Fire(Fire {
-            squeeze: part("squeeze", inputs, squeezed, 1),
-            expand1: part("expand1x1", squeezed, outputs, 1),
-            expand3: part("expand3x3", squeezed, outputs, 3),
-        });
-        let pool = POOLED.contains(&module).then_some(Op::MaxPoolCeil);
-        inputs = 2 * outputs;
-        let body = pool.into_iter().chain([fire]).collect();
-        stages.push(Stage::plain(&name, body, inputs));
+        let stem = Op::Conv {
+            conv: conv("features.0", shape),
+            activation: Activation::Relu,
+        };
+        let mut stages = vec![Stage::plain("stem", vec![stem], 64)];
+        let mut inputs = 64;
+        for (module, squeezed, outputs) in MODULES {
+            let name = format!("features.{module}");
+            let part = |part: &str, inputs, outputs, kernel| {
+                let shape = ConvShape::dense((inputs, outputs), (kernel, 1));
+                conv(&format!("{name}.{part}"), shape)
+            };
+            let fire = Op::Fire(Fire {
+                squeeze: part("squeeze", inputs, squeezed, 1),
+                expand1: part("expand1x1", squeezed, outputs, 1),
+                expand3: part("expand3x3", squeezed, outputs, 3),
+            });
+            let pool = POOLED.contains(&module).then_some(Op::MaxPoolCeil);
+            inputs = 2 * outputs;
+            let body = pool.into_iter().chain([fire]).collect();
+            stages.push(Stage::plain(&name, body, inputs));
+        }
+        Backbone { stages }
     }
-    Backbone { stages }
 }

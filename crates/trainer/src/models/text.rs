@@ -5,8 +5,9 @@
 use tch::{Kind, Tensor, nn};
 
 use super::{
-    channels::{LayerNorm, Linear},
-    ops::{Activation, Norm, Pass, at},
+    layer_norm::LayerNorm,
+    linear::Linear,
+    pass::{Activation, Norm, Pass, Visitor, at},
 };
 
 const EPS: f64 = 1e-12;
@@ -158,13 +159,13 @@ impl TextEncoder {
         if let Some(segments) = &self.segments {
             table("token_type_embeddings", segments);
         }
-        let mut tell = |name, tensor: &Tensor, _| all.push((name, tensor.shallow_clone()));
-        self.norm.visit(&mut tell);
+        let mut visitor = |name, tensor: &Tensor, _| all.push((name, tensor.shallow_clone()));
+        self.norm.visit(&mut visitor);
         for block in &self.blocks {
-            block.visit(&mut tell);
+            block.visit(&mut visitor);
         }
         if let Some(pooler) = &self.pooler {
-            pooler.visit(&mut tell);
+            pooler.visit(&mut visitor);
         }
         all
     }
@@ -214,13 +215,13 @@ impl Block {
         self.norm.forward(&(x + inner))
     }
 
-    fn visit(&self, tell: &mut dyn FnMut(String, &Tensor, bool)) {
+    fn visit(&self, visitor: &mut Visitor<'_>) {
         for linear in [&self.query, &self.key, &self.value, &self.mixed] {
-            linear.visit(tell);
+            linear.visit(visitor);
         }
-        self.attention_norm.visit(tell);
-        self.outer.visit(tell);
-        self.inner.visit(tell);
-        self.norm.visit(tell);
+        self.attention_norm.visit(visitor);
+        self.outer.visit(visitor);
+        self.inner.visit(visitor);
+        self.norm.visit(visitor);
     }
 }

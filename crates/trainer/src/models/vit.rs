@@ -5,11 +5,14 @@
 use tch::nn;
 
 use super::{
-    attention::{Attention, Embedding},
+    architecture::{Architecture, Family, imagenet, rgb},
+    attention::{Attention, PatchEmbedding},
     backbone::{Backbone, Stage},
-    channels::{LayerNorm, LayerScale, Linear},
-    ops::{Activation, ConvShape, Op, Padding},
-    registry::{Architecture, Family, imagenet, rgb},
+    conv::{ConvShape, Padding},
+    layer_norm::{LayerNorm, LayerScale},
+    linear::Linear,
+    ops::Op,
+    pass::Activation,
 };
 use crate::domain::base_model::{Interpolation, Preprocessing};
 
@@ -20,11 +23,11 @@ const HEAD: i64 = 64;
 /// What DINOv2's layer scale starts at.
 const SCALE: f64 = 1e-5;
 
-/// What tells one ViT from another.
+/// The configuration of one ViT.
 #[derive(Debug)]
-pub(super) struct Config {
+struct Config {
     width: i64,
-    pub(super) patch: i64,
+    patch: i64,
     layer_scale: bool,
 }
 
@@ -35,10 +38,12 @@ const fn architecture(
 ) -> Architecture {
     Architecture {
         name,
+        library: "timm",
         feature_dim: config.width as u32,
         classifier: "head",
+        stem: "patch_embed.proj.weight",
         preprocessing,
-        family: Family::Vit(config),
+        family: config,
     }
 }
 
@@ -67,36 +72,39 @@ const fn config14(width: i64) -> Config {
     }
 }
 
-pub static VIT_TINY_PATCH16_224: Architecture =
-    patch16("vit_tiny_patch16_224", &const { config16(192) });
-pub static VIT_SMALL_PATCH16_224: Architecture =
-    patch16("vit_small_patch16_224", &const { config16(384) });
-pub static VIT_BASE_PATCH16_224: Architecture =
-    patch16("vit_base_patch16_224", &const { config16(768) });
-pub static VIT_SMALL_PATCH14_DINOV2: Architecture =
-    dinov2("vit_small_patch14_dinov2", &const { config14(384) });
-pub static VIT_BASE_PATCH14_DINOV2: Architecture =
-    dinov2("vit_base_patch14_dinov2", &const { config14(768) });
+pub(super) static ARCHITECTURES: &[Architecture] = &[
+    patch16("vit_tiny_patch16_224", &const { config16(192) }),
+    patch16("vit_small_patch16_224", &const { config16(384) }),
+    patch16("vit_base_patch16_224", &const { config16(768) }),
+    dinov2("vit_small_patch14_dinov2", &const { config14(384) }),
+    dinov2("vit_base_patch14_dinov2", &const { config14(768) }),
+];
 
-/// Stages `patch_embed` (with the class token and the positions), `blocks.0` … `blocks.11`, `norm`.
-pub(super) fn build(config: &Config, root: &nn::Path, input: &Preprocessing) -> Backbone {
-    let width = config.width;
-    let channels = i64::from(input.channels);
-    let patches = ConvShape {
-        padding: Padding::None,
-        ..ConvShape::dense((channels, width), (config.patch, config.patch))
-    };
-    let grid = i64::from(input.input_size) / config.patch;
-    let embed = Op::Embedding(Embedding::new(root, patches, grid));
-    let mut stages = vec![Stage::plain("patch_embed", vec![embed], width)];
-    for index in 0..DEPTH {
-        let name = format!("blocks.{index}");
-        let body = block(config, root, &name);
-        stages.push(Stage::plain(&name, body, width));
+impl Family for Config {
+    /// Stages `patch_embed` (with the class token and the positions), `blocks.0` … `blocks.11`, `norm`.
+    fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
+        let width = self.width;
+        let channels = i64::from(input.channels);
+        let patches = ConvShape {
+            padding: Padding::None,
+            ..ConvShape::dense((channels, width), (self.patch, self.patch))
+        };
+        let grid = i64::from(input.input_size) / self.patch;
+        let embed = Op::PatchEmbedding(PatchEmbedding::new(root, patches, grid));
+        let mut stages = vec![Stage::plain("patch_embed", vec![embed], width)];
+        for index in 0..DEPTH {
+            let name = format!("blocks.{index}");
+            let body = block(self, root, &name);
+            stages.push(Stage::plain(&name, body, width));
+        }
+        let norm = Op::LayerNorm(LayerNorm::new(root, "norm", width, EPS));
+        stages.push(Stage::plain("norm", vec![norm], width));
+        Backbone { stages }
     }
-    let norm = Op::LayerNorm(LayerNorm::new(root, "norm", width, EPS));
-    stages.push(Stage::plain("norm", vec![norm], width));
-    Backbone { stages }
+
+    fn patch(&self) -> Option<u32> {
+        Some(self.patch as u32)
+    }
 }
 
 /// Attention, then two linear layers, each normalized before and with a shortcut around.

@@ -11,7 +11,7 @@ use std::{
 use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 use tch::{Kind, TchError, Tensor};
 
-use super::lacks_memory;
+use super::torch_error::is_out_of_memory;
 use crate::domain::problem::Problem;
 
 /// Bytes of a safetensors header. The largest of a network here has 0.06 MB.
@@ -60,7 +60,7 @@ impl WeightsError {
     /// Torch does not make the tensor `name`.
     pub(super) fn unmade(name: &str, error: &TchError) -> Self {
         let message = format!("`{name}` cannot be made: {error}");
-        if lacks_memory(&message) {
+        if is_out_of_memory(&message) {
             Self::OutOfMemory(message)
         } else {
             Self::format(message)

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::{
     domain::progress::Failure,
-    models::{lacks_memory, weights::WeightsError},
+    models::{torch_error::is_out_of_memory, weights::WeightsError},
 };
 
 /// What stops a trainer or an inference child.
@@ -124,7 +124,7 @@ impl TrainError {
 
     fn from_torch(text: &str) -> Self {
         let first = text.lines().next().unwrap_or_default();
-        if lacks_memory(text) {
+        if is_out_of_memory(text) {
             Self::OutOfMemory(first.to_owned())
         } else {
             Self::Torch(first.to_owned())

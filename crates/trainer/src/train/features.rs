@@ -19,7 +19,7 @@ use crate::{
         work::TrainPlan,
     },
     models::{
-        fast::{self, Extractor},
+        inference::{self, Extractor},
         weights::{self, WeightsError},
     },
 };
@@ -138,7 +138,7 @@ pub(super) fn key(
     let base = &plan.base_model;
     let key = CacheKey {
         what: "features f32",
-        version: VERSION << 16 | fast::VERSION,
+        version: VERSION << 16 | inference::VERSION,
         pack_sha256: &source.sha256,
         preprocessing: &base.preprocessing,
         backbone: Some((

@@ -30,7 +30,7 @@ use crate::{
         recipe::{self, Task},
         work::{ImageOutcome, Predict, Predicted},
     },
-    models::{fast::Extractor, head::Head, registry, weights},
+    models::{head::Head, inference::Extractor, registry, weights},
 };
 
 /// Models that stay loaded.

@@ -14,7 +14,7 @@ use crate::{
             SingleLabelScores,
         },
     },
-    models::registry::Architecture,
+    models::architecture::Architecture,
 };
 
 /// The whole card.
@@ -28,7 +28,7 @@ pub(super) fn card(export: &Export) -> String {
         ..
     } = export;
     let architecture = network.architecture;
-    let library = architecture.library();
+    let library = architecture.library;
     let source = &plan.base_model.source_task;
     let dataset = source
         .dataset
@@ -254,7 +254,7 @@ fn cell(name: &str) -> String {
 
 /// What makes a network that takes the bundle's weights, and the labels.
 fn python(architecture: &Architecture, input: &Preprocessing, outputs: usize) -> String {
-    let (imports, model) = if architecture.library() == "timm" {
+    let (imports, model) = if architecture.library == "timm" {
         let arguments = architecture.model_args(input).into_iter();
         let arguments: Vec<String> = arguments
             .map(|(name, value)| format!(", {name}={value}"))

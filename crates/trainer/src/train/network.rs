@@ -18,13 +18,13 @@ use crate::{
         work::PlanModel,
     },
     models::{
+        architecture::Architecture,
         backbone::{Backbone, BackboneTensor},
-        fast::Extractor,
         head::Head,
+        inference::Extractor,
         lora,
-        ops::{Norm, Pass},
-        registry::{self, Architecture},
-        weights,
+        pass::{Norm, Pass},
+        registry, weights,
     },
 };
 
@@ -90,7 +90,7 @@ impl Network {
         if let Some(adapter) = &recipe.adapter {
             let seed = key(recipe.seed, Stream::Adapter, 0);
             backbone
-                .adapt(&vs.root(), adapter, seed)
+                .add_adapters(&vs.root(), adapter, seed)
                 .map_err(|layer| no_layer(&layer))?;
         }
 

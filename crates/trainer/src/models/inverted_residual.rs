@@ -5,7 +5,9 @@ use tch::nn;
 
 use super::{
     backbone::{Block, Stage},
-    ops::{Activation, ConvNorm, ConvShape, Gate, Op, Padding, SqueezeExcite},
+    conv::{ConvNorm, ConvShape, Gate, Padding, SqueezeExcite},
+    ops::Op,
+    pass::Activation,
 };
 
 /// What all convolutions of a network have in common.

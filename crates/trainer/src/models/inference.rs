@@ -1,17 +1,19 @@
-//! The seam "samples in, features out": the first stages of a backbone, copied for computing only. BatchNorm is folded into
-//! the convolutions (in f64, Jacob et al. 2018, section 3.2), weights and maps lie channels last, and activations reuse
-//! their input's memory; adapters are merged. Differs from the backbone itself by rounding only: less than 1e-4 of the
-//! features' norm.
+//! Feature extraction by a frozen backbone: the first stages, copied for inference only. BatchNorm is
+//! folded into the convolutions (in f64, Jacob et al. 2018, section 3.2), weights and maps are laid out
+//! channels last, activations reuse their input's memory, and adapters are merged. Features differ from
+//! the backbone's own by rounding only: less than 1e-4 of their norm.
 
 use tch::{Kind, Tensor};
 
 use super::{
-    attention::{Attention, Embedding},
+    attention::{Attention, PatchEmbedding},
     backbone::{Backbone, Block, Stage, pool},
-    ops::{Conv, ConvNorm, Fire, Op, SqueezeExcite},
+    conv::{Conv, ConvNorm, Fire, SqueezeExcite},
+    ops::Op,
 };
 
-/// Part of a feature's key in a cache: changes whenever the numbers of the same backbone and images may change.
+/// Part of a feature's cache key. Raise it when the features of the same backbone and images may
+/// change.
 pub const VERSION: u32 = 1;
 
 /// A frozen copy of a backbone's first stages.
@@ -39,7 +41,8 @@ impl Extractor {
         tch::no_grad(|| pool(&self.map(images)))
     }
 
-    /// The last copied stage's output ([N, channels, h, w], or tokens [N, T, channels]), before pooling; the images themselves where none is copied.
+    /// The last copied stage's output before pooling: [N, channels, h, w], or tokens [N, T, channels].
+    /// With no stage copied, the images themselves.
     pub fn map(&self, images: &Tensor) -> Tensor {
         tch::no_grad(|| {
             self.folded
@@ -88,7 +91,7 @@ fn fold_op(op: &Op) -> Op {
         Op::LayerNorm(op) => Op::LayerNorm(op.copy()),
         Op::Linear(op) => Op::Linear(op.copy()),
         Op::LayerScale(op) => Op::LayerScale(op.copy()),
-        Op::Embedding(op) => Op::Embedding(Embedding {
+        Op::PatchEmbedding(op) => Op::PatchEmbedding(PatchEmbedding {
             class_token: op.class_token.copy(),
             positions: op.positions.copy(),
             patches: copy(&op.patches),
@@ -105,7 +108,7 @@ fn fold_op(op: &Op) -> Op {
     }
 }
 
-/// The convolution that does what convolution and BatchNorm on its running statistics do.
+/// One convolution equal to the convolution and BatchNorm on its running statistics.
 fn fold(op: &ConvNorm) -> Conv {
     let double = |tensor: &Tensor| tensor.to_kind(Kind::Double);
     let (conv, norm) = (&op.conv, &op.norm);
@@ -133,7 +136,7 @@ fn copy(conv: &Conv) -> Conv {
     }
 }
 
-/// The same numbers, laid out channel by channel for each pixel; no copy where they are already.
+/// The same numbers, laid out channels last; no copy where they already are.
 pub fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
@@ -145,11 +148,11 @@ mod tests {
     use super::*;
     use crate::{
         domain::base_model::Preprocessing,
-        models::{ops::Norm, registry},
+        models::{pass::Norm, registry},
     };
 
-    /// Statistics and scales as a trained network has, not the identity of a fresh one.
-    fn unsettle(backbone: &Backbone) {
+    /// Random statistics and scales, as of a trained network: a fresh one's are the identity.
+    fn randomize(backbone: &Backbone) {
         tch::manual_seed(1);
         tch::no_grad(|| {
             for mut entry in backbone.tensors() {
@@ -173,7 +176,7 @@ mod tests {
             let side = i64::from(input.input_size);
             let vs = nn::VarStore::new(Device::Cpu);
             let backbone = architecture.build(&vs.root(), &input);
-            unsettle(&backbone);
+            randomize(&backbone);
             let images = Tensor::randn([2, 3, side, side], (Kind::Float, Device::Cpu));
             let plain = tch::no_grad(|| backbone.forward(&images, 0, Norm::Running));
             let fast = Extractor::new(&backbone).features(&images);

@@ -1,0 +1,102 @@
+//! A network that can be built: its code, and the input that its published weights expect.
+
+use std::{borrow::Cow, fmt};
+
+use tch::nn;
+
+use super::backbone::Backbone;
+use crate::domain::base_model::{Interpolation, Preprocessing};
+
+/// Mean and standard deviation of ImageNet's training images by channel, on pixels scaled to 0..1:
+/// the usual input of networks from PyTorch.
+pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+
+/// A network that can be built.
+#[derive(Debug)]
+pub struct Architecture {
+    /// timm's name, or torchvision's where timm has no such network.
+    pub name: &'static str,
+    /// The Python library that has a network of this name.
+    pub library: &'static str,
+    /// Width of the pooled features that a head reads.
+    pub feature_dim: u32,
+    /// The name of the original head, such as `fc`: its tensors are `fc.weight` and `fc.bias`.
+    pub classifier: &'static str,
+    /// The name of the weight that reads the image.
+    pub stem: &'static str,
+    /// The input that the usual weights were trained with.
+    pub preprocessing: Preprocessing,
+    pub(super) family: &'static dyn Family,
+}
+
+/// A family of networks. Each member is a value of the implementing type, its configuration.
+pub(super) trait Family: fmt::Debug + Sync {
+    /// Builds the backbone for this input under `root`.
+    fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone;
+
+    /// Side of a Vision Transformer's patches.
+    fn patch(&self) -> Option<u32> {
+        None
+    }
+
+    /// timm's name for a tensor of published weights that has another; `None` where names agree.
+    fn timm_name(&self, _published: &str) -> Option<String> {
+        None
+    }
+}
+
+impl Architecture {
+    /// Builds the backbone for this input under `root`, with fresh weights (drawn from torch's
+    /// generator), every parameter trainable. The stem has as many inputs as `input` channels; a Vision
+    /// Transformer has a position for each patch.
+    pub fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
+        self.family.build(root, input)
+    }
+
+    /// Side of a Vision Transformer's patches, of which its input's side must be a multiple; `None`
+    /// for other networks.
+    pub fn patch(&self) -> Option<u32> {
+        self.family.patch()
+    }
+
+    /// Arguments of `timm.create_model`, by name, for weights of this input to fit.
+    pub fn model_args(&self, input: &Preprocessing) -> Vec<(&'static str, u32)> {
+        let channels = (input.channels != 3).then_some(("in_chans", input.channels));
+        let side = self.patch().map(|_| ("img_size", input.input_size));
+        channels.into_iter().chain(side).collect()
+    }
+
+    /// timm's name for a tensor of published weights; names that need no mapping stay.
+    pub fn timm_name(&self, published: &str) -> String {
+        let mapped = self.family.timm_name(published);
+        mapped.unwrap_or_else(|| published.to_owned())
+    }
+}
+
+/// The input of an ordinary image network: ImageNet's mean and standard deviation.
+pub(super) const fn imagenet(
+    input_size: u32,
+    crop_fraction: f64,
+    interpolation: Interpolation,
+) -> Preprocessing {
+    let scale = (&IMAGENET_MEAN, &IMAGENET_STD);
+    rgb(input_size, crop_fraction, interpolation, scale)
+}
+
+/// An input of red, green and blue, with these means and standard deviations.
+pub(super) const fn rgb(
+    input_size: u32,
+    crop_fraction: f64,
+    interpolation: Interpolation,
+    (mean, std): (&'static [f64; 3], &'static [f64; 3]),
+) -> Preprocessing {
+    Preprocessing {
+        input_size,
+        channels: 3,
+        crop_fraction,
+        interpolation,
+        mean: Cow::Borrowed(mean),
+        std: Cow::Borrowed(std),
+    }
+}

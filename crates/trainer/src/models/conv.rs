@@ -1,0 +1,262 @@
+//! Convolutions, BatchNorm and the modules made of them. Every tensor is created under a
+//! `tch::nn::Path`, so that a `VarStore` knows it by its timm name. Initial values are set here,
+//! because tch's defaults differ from PyTorch's.
+
+use tch::{Tensor, nn};
+
+use super::pass::{Activation, Norm, Visitor, at};
+
+/// How much a BatchNorm's running statistics move towards the batch's in one step (PyTorch's default).
+const MOMENTUM: f64 = 0.1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Padding {
+    /// `kernel / 2` on every side.
+    Half,
+    None,
+    /// TensorFlow's `SAME`: as much as makes the output `ceil(input / stride)`, the odd one at the bottom and right.
+    Same,
+}
+
+/// The shape of a convolution.
+#[derive(Debug, Clone, Copy)]
+pub struct ConvShape {
+    pub inputs: i64,
+    pub outputs: i64,
+    pub kernel: i64,
+    pub stride: i64,
+    /// 1, or `inputs` for a depthwise one.
+    pub groups: i64,
+    pub padding: Padding,
+}
+
+impl ConvShape {
+    /// From all inputs to all outputs, padded by half the kernel.
+    pub fn dense((inputs, outputs): (i64, i64), (kernel, stride): (i64, i64)) -> Self {
+        Self {
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            groups: 1,
+            padding: Padding::Half,
+        }
+    }
+}
+
+/// A convolution without bias, BatchNorm, and an activation.
+#[derive(Debug)]
+pub struct ConvNorm {
+    pub conv: Conv,
+    pub norm: BatchNorm,
+    pub activation: Activation,
+}
+
+/// A convolution. `weight` is [outputs, inputs / groups, kernel, kernel].
+#[derive(Debug)]
+pub struct Conv {
+    pub name: String,
+    pub weight: Tensor,
+    pub bias: Option<Tensor>,
+    pub shape: ConvShape,
+}
+
+/// Ioffe & Szegedy 2015, over the channels of [N, C, h, w].
+#[derive(Debug)]
+pub struct BatchNorm {
+    pub name: String,
+    pub weight: Tensor,
+    pub bias: Tensor,
+    pub running_mean: Tensor,
+    /// Unbiased.
+    pub running_var: Tensor,
+    pub eps: f64,
+}
+
+/// The two functions of a `SqueezeExcite`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// SiLU inside, sigmoid at the end.
+    Sigmoid,
+    /// ReLU inside, `relu6(x + 3) / 6` at the end.
+    HardSigmoid,
+}
+
+/// Hu et al. 2018: channels are scaled by `gate(expand(act(reduce(mean))))`, timm's `SqueezeExcite`.
+#[derive(Debug)]
+pub struct SqueezeExcite {
+    pub gate: Gate,
+    pub reduce: Conv,
+    pub expand: Conv,
+}
+
+/// SqueezeNet's module: a 1x1 convolution, then a 1x1 and a 3x3 one side by side, each with a ReLU.
+#[derive(Debug)]
+pub struct Fire {
+    pub squeeze: Conv,
+    pub expand1: Conv,
+    pub expand3: Conv,
+}
+
+impl Conv {
+    /// Fresh weights from N(0, 2 / fan_out) (He et al. 2015), bias 0.
+    pub fn new(root: &nn::Path, name: &str, shape: ConvShape, bias: bool) -> Self {
+        let path = at(root, name);
+        let fan_out = shape.outputs * shape.kernel * shape.kernel / shape.groups;
+        let init = nn::Init::Randn {
+            mean: 0.0,
+            stdev: (2.0 / fan_out as f64).sqrt(),
+        };
+        let dims = [
+            shape.outputs,
+            shape.inputs / shape.groups,
+            shape.kernel,
+            shape.kernel,
+        ];
+        Self {
+            name: name.to_owned(),
+            weight: path.var("weight", &dims, init),
+            bias: bias.then(|| path.var("bias", &[shape.outputs], nn::Init::Const(0.0))),
+            shape,
+        }
+    }
+
+    /// [N, inputs, h, w] to [N, outputs, h', w'].
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let ConvShape {
+            kernel,
+            stride,
+            groups,
+            padding,
+            ..
+        } = self.shape;
+        // No copy where the kinds are equal; otherwise gradients reach the weights through the cast.
+        let kind = x.kind();
+        let weight = self.weight.to_kind(kind);
+        let bias = self.bias.as_ref().map(|bias| bias.to_kind(kind));
+        let convolve = |x: &Tensor, pad: i64| {
+            x.conv2d(
+                &weight,
+                bias.as_ref(),
+                [stride, stride],
+                [pad, pad],
+                [1, 1],
+                groups,
+            )
+        };
+        match padding {
+            Padding::Half => convolve(x, kernel / 2),
+            Padding::None => convolve(x, 0),
+            Padding::Same if stride == 1 => convolve(x, kernel / 2),
+            Padding::Same => {
+                let size = x.size();
+                let (top, bottom) = same_padding(size[2], kernel, stride);
+                let (left, right) = same_padding(size[3], kernel, stride);
+                convolve(&x.constant_pad_nd([left, right, top, bottom]), 0)
+            }
+        }
+    }
+
+    pub(super) fn visit(&self, visitor: &mut Visitor<'_>) {
+        visitor(format!("{}.weight", self.name), &self.weight, true);
+        if let Some(bias) = &self.bias {
+            visitor(format!("{}.bias", self.name), bias, true);
+        }
+    }
+}
+
+/// What TensorFlow's `SAME` adds before and after a side of this length.
+fn same_padding(side: i64, kernel: i64, stride: i64) -> (i64, i64) {
+    let outputs = (side + stride - 1) / stride;
+    let total = ((outputs - 1) * stride + kernel - side).max(0);
+    (total / 2, total - total / 2)
+}
+
+impl BatchNorm {
+    /// The identity, but for `eps`.
+    pub fn new(root: &nn::Path, name: &str, channels: i64, eps: f64) -> Self {
+        let path = at(root, name);
+        Self {
+            name: name.to_owned(),
+            weight: path.var("weight", &[channels], nn::Init::Const(1.0)),
+            bias: path.var("bias", &[channels], nn::Init::Const(0.0)),
+            running_mean: path.zeros_no_train("running_mean", &[channels]),
+            running_var: path.ones_no_train("running_var", &[channels]),
+            eps,
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
+        let train = norm == Norm::Batch && self.weight.requires_grad();
+        x.batch_norm(
+            Some(&self.weight),
+            Some(&self.bias),
+            Some(&self.running_mean),
+            Some(&self.running_var),
+            train,
+            MOMENTUM,
+            self.eps,
+            true,
+        )
+    }
+}
+
+impl ConvNorm {
+    pub fn new(
+        root: &nn::Path,
+        (conv, norm): (&str, &str),
+        shape: ConvShape,
+        eps: f64,
+        activation: Activation,
+    ) -> Self {
+        Self {
+            conv: Conv::new(root, conv, shape, false),
+            norm: BatchNorm::new(root, norm, shape.outputs, eps),
+            activation,
+        }
+    }
+}
+
+impl SqueezeExcite {
+    /// `inner` channels between the two 1x1 convolutions.
+    pub fn new(root: &nn::Path, name: &str, channels: i64, inner: i64, gate: Gate) -> Self {
+        let shape = |inputs, outputs| ConvShape::dense((inputs, outputs), (1, 1));
+        Self {
+            gate,
+            reduce: Conv::new(
+                root,
+                &format!("{name}.conv_reduce"),
+                shape(channels, inner),
+                true,
+            ),
+            expand: Conv::new(
+                root,
+                &format!("{name}.conv_expand"),
+                shape(inner, channels),
+                true,
+            ),
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let mean = x.mean_dim(&[2i64, 3][..], true, None);
+        let inner = self.reduce.forward(&mean);
+        let scale = match self.gate {
+            Gate::Sigmoid => self.expand.forward(&inner.silu()).sigmoid(),
+            Gate::HardSigmoid => self.expand.forward(&inner.relu()).hardsigmoid(),
+        };
+        x * scale
+    }
+}
+
+impl Fire {
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let relu = |conv: &Conv, x: &Tensor| Activation::Relu.apply(conv.forward(x));
+        let squeezed = relu(&self.squeeze, x);
+        let sides = [
+            relu(&self.expand1, &squeezed),
+            relu(&self.expand3, &squeezed),
+        ];
+        Tensor::cat(&sides, 1)
+    }
+}

@@ -1,0 +1,15 @@
+//! Reads the text of libtorch's C++ exceptions, which have no codes.
+
+/// True when this text says that memory ran out.
+pub fn is_out_of_memory(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    let contains = |words: &str| lower.contains(words);
+    // oneDNN does not say why a primitive failed; once the operation has its descriptor, memory is
+    // the only resource that can still be missing.
+    let primitive = (contains("could not create a primitive") && !contains("primitive descriptor"))
+        || contains("could not execute a primitive");
+    primitive
+        || ["out of memory", "can't allocate memory", "bad_alloc"]
+            .into_iter()
+            .any(contains)
+}
