@@ -1,37 +1,6 @@
-//! Gives every executable and test the run path of libtorch, so that nothing has to be exported to run it. Used by the
-//! packages that have some: this one and crates/trainer.
-
-use std::{env, path::Path};
+//! Builds anew when there is another migration: they are built in (`db::migrate`), and the compiler does not see a new one by
+//! itself.
 
 fn main() {
-    println!("cargo::rerun-if-env-changed=LIBTORCH");
-    // They are built in (db::migrate), and the compiler does not see a new one by itself.
-    if Path::new("migrations").exists() {
-        println!("cargo::rerun-if-changed=migrations");
-    } else {
-        println!("cargo::rerun-if-changed=Cargo.toml");
-    }
-    let libtorch = env::var("LIBTORCH").unwrap_or_else(|_| ".deps/libtorch/torch".into());
-    let lib = Path::new(&libtorch).join("lib");
-    let Ok(lib) = lib.canonicalize() else {
-        println!(
-            "cargo::error=libtorch is not at {}: run `make setup` first",
-            lib.display()
-        );
-        return;
-    };
-    // Packages (docker/Dockerfile) keep libtorch beside the executables instead.
-    println!("cargo::rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib/rehead/torch/lib");
-    println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
-    // `make setup-cuda` puts libtorch_cuda.so here; it is loaded at run time, so it need not be there now.
-    let package = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-    let root = Path::new(&package)
-        .ancestors()
-        .find(|folder| folder.join("Cargo.lock").exists());
-    if let Some(root) = root {
-        println!(
-            "cargo::rustc-link-arg=-Wl,-rpath,{}/.deps/libtorch-cuda/torch/lib",
-            root.display()
-        );
-    }
+    println!("cargo::rerun-if-changed=migrations");
 }

@@ -7,12 +7,9 @@
     reason = "a benchmark prints its figures, and ends by panicking where it cannot measure"
 )]
 
-#[expect(dead_code, reason = "the tests use the rest")]
-#[path = "../../tests/it/support/data.rs"]
-mod data;
 mod latency;
 mod lifecycles;
-#[expect(dead_code, reason = "the tests use the rest")]
+#[expect(dead_code, unused_imports, reason = "the tests use the rest")]
 #[path = "../../tests/it/support/process.rs"]
 mod process;
 mod stack;

@@ -6,10 +6,11 @@ use rehead::{
     db,
     postgres::{Postgres, StartOptions},
 };
+use rehead_test_support::data;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::{data, process::Process};
+use crate::process::Process;
 
 pub(crate) struct Stack {
     _server: Process,

@@ -2,28 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use rehead_trainer::models::registry;
+use rehead_test_support::weights::{safetensors, vit_tiny};
 use serde_json::{Value, json};
 
 use crate::support::{
     attempts::weights,
     data::{clipart_subset, demo, unzip},
     service::{Service, job_body},
-    training::{base_model_for, input},
 };
-
-const VIT: &str = "vit_tiny_patch16_224";
 
 /// A Vision Transformer with made-up weights, for inputs of 64 pixels. Needs a worker. Gives its weights.
 async fn vit(service: &Service) -> Vec<u8> {
-    let architecture = registry::find(VIT).unwrap();
-    let base = base_model_for(architecture, &input(architecture, 64), service.dir.path());
-    let weights = std::fs::read(&base.weights).unwrap();
+    let weights = safetensors(&vit_tiny(64));
     let file = service.upload("vit", "weights", weights.clone()).await;
-    let preprocessing = json!(base.preprocessing);
     let body = json!({
-        "id": "vit", "architecture": VIT, "weights": {"file": file.ok()["id"]},
-        "preprocessing": preprocessing,
+        "id": "vit", "architecture": "vit_tiny_patch16_224", "weights": {"file": file.ok()["id"]},
+        "preprocessing": {"input_size": 64},
     });
     service.post("/v1/base_models", &body).await.ok();
     weights
@@ -99,11 +93,8 @@ async fn a_job_with_adapters_makes_an_ordinary_model() {
 /// timm's names and nothing else; what has no adapter is the base model's, bit for bit.
 fn is_ordinary(base: &[u8], made: &[u8]) {
     let (base, made) = (tensors(base), tensors(made));
-    let architecture = registry::find(VIT).unwrap();
-    let layers = registry::layers(architecture, &architecture.preprocessing)
-        .tensors
-        .into_iter();
-    let mut names: Vec<String> = layers.map(|tensor| tensor.name).collect();
+    let shapes = vit_tiny(64).into_iter();
+    let mut names: Vec<String> = shapes.map(|(name, _)| name).collect();
     names.extend(["head.weight", "head.bias"].map(str::to_owned));
     names.sort();
     assert!(made.keys().eq(&names), "{:?}", made.keys());

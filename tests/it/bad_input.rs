@@ -287,3 +287,54 @@ fn symlink_tar() -> Vec<u8> {
         .unwrap();
     builder.into_inner().unwrap()
 }
+
+/// A learning rate that is too large.
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_26_a_job_that_diverges_ends_at_that_step_and_keeps_what_was_finite() {
+    let service = Service::start().await;
+    let _worker = service.worker("worker", &[]);
+    service.lite0().await;
+    let file = service
+        .dataset(clipart_subset(&["animals", "food"], 12))
+        .await;
+    let job = service
+        .job(
+            &file,
+            &json!({
+                "freeze": "all", "head": {"init": "normal"}, "checkpoint_every_seconds": 1,
+                "hyperparameters": {
+                    "n_epochs": 200, "batch_size": 8, "optimizer": "sgd", "schedule": "constant",
+                    "learning_rate": 100, "weight_decay": 10, "gradient_clip": 1,
+                },
+            }),
+        )
+        .await;
+    let job = service.ended(&job).await;
+    assert_eq!(
+        (&job["status"], &job["error"]["code"]),
+        (&json!("failed"), &json!("diverged")),
+        "{job}"
+    );
+    assert_eq!(
+        job["attempts"].as_array().unwrap().len(),
+        1,
+        "no other try helps: {job}"
+    );
+    let message = job["error"]["message"].as_str().unwrap();
+    assert!(message.contains("learning_rate"), "{message}");
+
+    // Every number in the answers is one: NaN has no JSON.
+    let metrics = service.part(&job, "/metrics").await;
+    let losses = metrics["columns"]["train_loss"].as_array().unwrap();
+    let (last, before) = losses.split_last().unwrap();
+    assert!(
+        before.len() > 1 && before.iter().all(Value::is_number),
+        "{losses:?}"
+    );
+    assert!(last.is_null() || last.is_number(), "{last}");
+    assert!(
+        message.contains(&format!("step {}", losses.len())),
+        "{message} after {} losses",
+        losses.len()
+    );
+}

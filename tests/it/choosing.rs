@@ -7,7 +7,6 @@ use crate::{
     support::{
         data::{clipart_subset, lite0_weights},
         service::Service,
-        training::random_weights,
     },
 };
 
@@ -55,7 +54,7 @@ async fn a_model_to_start_from_is_found_and_chosen() {
     let _worker = service.worker("worker", &["--threads", "1"]);
     let photos = json!({"name": "photos", "classes": 1000, "dataset": "ImageNet-1k"});
     register(&service, "published", lite0_weights(), photos).await;
-    let noise = random_weights("tf_efficientnet_lite0");
+    let noise = service.made_up_weights("published").await;
     register(&service, "noise", noise, json!({"name": "nothing"})).await;
 
     // By what they were trained for.

@@ -13,7 +13,7 @@ use rehead_domain::{
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::service::Service;
+use crate::support::{queue::imported, service::Service};
 
 /// A validated data set of two classes, and a job that waits on a base model: rows as a worker would have left them.
 pub(crate) async fn queued_job(service: &Service) -> Value {
@@ -74,17 +74,8 @@ pub(crate) async fn queued_job(service: &Service) -> Value {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        let resnet = rehead_trainer::models::registry::find("resnet18").unwrap();
-        let layers = rehead_trainer::models::registry::layers(resnet, &resnet.preprocessing);
-        let imported = rehead_domain::work::Imported {
-            architecture: "resnet18".to_owned(),
-            layers,
-            preprocessing: resnet.preprocessing.clone(),
-            parameters: 11_689_512,
-            classes: Some(1000),
-        };
         assert!(
-            rehead::db::models::accept_import(&pool, &claim, &imported, &"b".repeat(64))
+            rehead::db::models::accept_import(&pool, &claim, &imported(), &"b".repeat(64))
                 .await
                 .unwrap()
         );

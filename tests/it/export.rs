@@ -1,253 +1,35 @@
-//! What a job makes is what it trained, for whoever loads it: a process that did not make it checks that before there is a
-//! model; and TorchScript gives the same logits without any code of ours.
+//! What a job makes is what it trained: a process that did not make it checks that before there is a model, and TorchScript
+//! gives the same logits.
 
 use std::{
+    collections::BTreeMap,
     fs,
-    io::Cursor,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use nix::sys::signal::Signal;
-use rehead_domain::{
-    progress::{Failure, Verified, exit},
-    recipe::{Head, HeadInit, HeadLayer, Recipe},
-    work::{ImageOutcome, Predict, Predicted},
-};
-use rehead_trainer::{
-    data::{batch, image},
-    train::infer::{self, Bundle},
-};
+use rehead::domain::progress::Verified;
 use serde_json::{Value, json};
-use tch::{CModule, Device, Tensor};
 
 use crate::support::{
     attempts::{QUICK, material, outcomes},
-    data::{demo, unzip},
+    data::unzip,
+    process::trainer,
     service::Service,
-    training::{Material, recipe},
 };
-
-/// What `rehead-trainer` says of a bundle, and its exit code.
-fn trainer(arguments: &[&Path]) -> (Verified, Option<i32>) {
-    let output = Command::new(env!("CARGO_BIN_EXE_rehead-trainer"))
-        .args(arguments)
-        .output()
-        .unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    let verified = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
-    (verified, output.status.code())
-}
-
-#[track_caller]
-fn mismatch(arguments: &[&Path]) -> String {
-    let (said, code) = trainer(arguments);
-    let Verified::Failed(Failure {
-        code: word,
-        message,
-        retryable,
-    }) = said
-    else {
-        panic!("{said:?}");
-    };
-    assert_eq!(
-        (word.as_str(), retryable),
-        ("export_mismatch", false),
-        "{message}"
-    );
-    assert_eq!(code, Some(exit::PERMANENT));
-    message
-}
-
-fn trained(material: &Material, name: &str, recipe: Recipe) -> PathBuf {
-    let mut run = material.start(name, &material.plan(recipe));
-    let (said, ended) = run.end();
-    assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
-    run.folder.join("bundle")
-}
-
-#[test]
-fn a_fresh_process_tells_a_damaged_bundle() {
-    let material = Material::new(4);
-    let bundle = trained(&material, "run", recipe());
-    let verify = Path::new("verify");
-    let (said, code) = trainer(&[verify, &bundle]);
-    assert!(
-        matches!(said, Verified::Same { error } if error < 1e-4),
-        "{said:?}"
-    );
-    assert_eq!(code, Some(exit::DONE));
-
-    // One tensor's numbers in another's place: every header and size is as it was.
-    let weights = bundle.join("model.safetensors");
-    let sound = fs::read(&weights).unwrap();
-    let mut tensors = Tensor::read_safetensors(&weights).unwrap();
-    let of = |name: &str| tensors.iter().position(|(known, _)| known == name).unwrap();
-    let (to, from) = (of("layer1.0.conv1.weight"), of("layer1.1.conv1.weight"));
-    tensors[to].1 = tensors[from].1.shallow_clone();
-    Tensor::write_safetensors(&tensors, &weights).unwrap();
-    let message = mismatch(&[verify, &bundle]);
-    assert!(message.contains("other logits"), "{message}");
-
-    fs::write(&weights, &sound[..sound.len() - 1]).unwrap();
-    let message = mismatch(&[verify, &bundle]);
-    assert!(message.contains("does not load"), "{message}");
-
-    fs::write(&weights, &sound).unwrap();
-    assert_eq!(trainer(&[verify, &bundle]).1, Some(exit::DONE));
-    fs::remove_file(bundle.join("golden.safetensors")).unwrap();
-    mismatch(&[verify, &bundle]);
-}
-
-/// The share of the first of two classes that the bundle gives for an image.
-fn first_share(bundle: &Path, image: &Path) -> f64 {
-    let request = Predict {
-        id: 1,
-        bundle: bundle.to_owned(),
-        images: vec![image.to_owned()],
-    };
-    let line = serde_json::to_vec(&request).unwrap();
-    let mut said = Vec::new();
-    infer::serve(Cursor::new(line), &mut said).unwrap();
-    let said: Predicted = serde_json::from_slice(&said).unwrap();
-    match said.outcome.unwrap().as_slice() {
-        [ImageOutcome::Probabilities(shares)] => f64::from(shares[0]),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Predictions are as sure as the bundle's temperature makes them, which is the report's.
-#[test]
-fn probabilities_are_the_softmax_of_logits_over_the_temperature() {
-    tch::set_num_threads(1);
-    let material = Material::new(4);
-    let head = Head {
-        layers: Vec::new(),
-        init: HeadInit::Normal,
-    };
-    let still = Recipe {
-        head,
-        learning_rate: 0.0,
-        ..recipe()
-    };
-    let folder = trained(&material, "run", still);
-    let read = |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
-    let path = folder.join("config.json");
-    let (mut config, report) = (read(&path), read(&folder.join("../report.json")));
-    let stored = &config["rehead"]["temperature"];
-    assert!(stored.is_number(), "{config}");
-    assert_eq!(*stored, report["calibration"]["temperature"]);
-
-    let image = demo().join("unseen/food.png");
-    let bundle = Bundle::load(&folder).unwrap();
-    let input = bundle.input();
-    let side = i64::from(input.input_size);
-    let decoded = image::decode(&fs::read(&image).unwrap(), 1 << 24, 3).unwrap();
-    let pixels = Tensor::from_slice(&image::preprocess(&decoded, input)).view([1, side, side, 3]);
-    let logits = bundle.logits(&batch::normalize(&pixels, input, Device::Cpu));
-    let lead = logits.double_value(&[0, 0]) - logits.double_value(&[0, 1]);
-    let mut shares = Vec::new();
-    for temperature in [0.05, 1.0, 8.0] {
-        config["rehead"]["temperature"] = json!(temperature);
-        fs::write(&path, config.to_string()).unwrap();
-        let found = first_share(&folder, &image);
-        let expected = 1.0 / (1.0 + (-lead / temperature).exp());
-        assert!(
-            (found - expected).abs() < 1e-5,
-            "by {temperature}: {found} {expected}"
-        );
-        assert_eq!(found > 0.5, lead > 0.0, "another class by {temperature}");
-        shares.push(found);
-    }
-    assert!((shares[1] - shares[2]).abs() > 1e-2, "{shares:?}");
-}
-
-/// A head as deep as any.
-fn deep() -> Head {
-    Head {
-        layers: vec![
-            HeadLayer::Dropout(0.5),
-            HeadLayer::Linear(16),
-            HeadLayer::BatchNorm,
-            HeadLayer::Gelu,
-            HeadLayer::LayerNorm,
-        ],
-        init: HeadInit::Normal,
-    }
-}
-
-/// Networks that have every operation between them, at a size that is not their own.
-#[test]
-fn torchscript_gives_the_golden_logits_for_any_number_of_images() {
-    let simple = || recipe().head;
-    for (architecture, head) in [
-        ("resnet18", deep()),
-        ("tf_efficientnet_lite0", simple()),
-        ("mobilenetv3_small_100", simple()),
-        ("squeezenet1_1", simple()),
-        ("convnext_tiny", simple()),
-        ("vit_tiny_patch16_224", deep()),
-    ] {
-        let material = Material::of(architecture, 4);
-        let bundle = trained(&material, "run", Recipe { head, ..recipe() });
-        let script = bundle.join("../model.pt");
-        let (said, code) = trainer(&[Path::new("script"), &bundle, &script]);
-        assert!(
-            matches!(said, Verified::Same { .. }),
-            "{architecture}: {said:?}"
-        );
-        assert_eq!(code, Some(exit::DONE));
-        gives_the_golden_logits(
-            &script,
-            &fs::read(bundle.join("golden.safetensors")).unwrap(),
-        );
-    }
-}
-
-/// Loads a script that we made, as any program with libtorch would. Returns whether it tells two images apart, which
-/// made-up weights need not do.
-fn gives_the_golden_logits(script: &Path, golden: &[u8]) -> bool {
-    let golden = safetensors::SafeTensors::deserialize(golden).unwrap();
-    let tensor = |name: &str| {
-        let view = golden.tensor(name).unwrap();
-        let size: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
-        Tensor::from_data_size(view.data(), &size, tch::Kind::Float)
-    };
-    let (inputs, logits) = (tensor("inputs"), tensor("logits"));
-    let module = CModule::load(script).unwrap();
-    let scale = logits.abs().max().double_value(&[]);
-    assert!(
-        scale > 0.0,
-        "golden logits of nothing but zeros tell nothing"
-    );
-    for count in [1, 3] {
-        let found = module.forward_ts(&[inputs.narrow(0, 0, count)]).unwrap();
-        let error = (&found - logits.narrow(0, 0, count)).abs().max();
-        assert_eq!(found.size(), [count, logits.size()[1]]);
-        assert!(
-            error.double_value(&[]) <= 1e-3 * scale,
-            "{count}: {error:?}"
-        );
-    }
-    // The clip art begins with one image under two names.
-    let [first, third] = [0, 2].map(|row| {
-        let image = inputs.narrow(0, row, 1);
-        module.forward_ts(&[image]).unwrap()
-    });
-    first != third
-}
 
 /// A copy of the service's executable whose trainer does `prank` before each check of a bundle.
 fn pranked(dir: &Path, prank: &str) -> PathBuf {
     fs::create_dir_all(dir).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_rehead"), dir.join("rehead")).unwrap();
-    let trainer = dir.join("rehead-trainer");
-    let real = env!("CARGO_BIN_EXE_rehead-trainer");
+    let (pranked, real) = (dir.join("rehead-trainer"), trainer());
+    let real = real.display();
     let text =
         format!("#!/bin/sh\nif [ \"$1\" = verify ]; then\n{prank}\nfi\nexec {real} \"$@\"\n");
-    fs::write(&trainer, text).unwrap();
-    fs::set_permissions(&trainer, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&pranked, text).unwrap();
+    fs::set_permissions(&pranked, fs::Permissions::from_mode(0o755)).unwrap();
     dir.join("rehead")
 }
 
@@ -280,17 +62,45 @@ async fn no_model_comes_of_a_bundle_that_is_not_what_was_trained() {
     exports(&service, &job).await;
 }
 
+/// The clip art begins with one image under two names; the third golden image is another.
+fn tells_images_apart(golden: &[u8]) {
+    let golden = safetensors::SafeTensors::deserialize(golden).unwrap();
+    let logits = golden.tensor("logits").unwrap();
+    let row = logits.data().len() / logits.shape()[0];
+    assert_ne!(logits.data()[..row], logits.data()[2 * row..3 * row]);
+}
+
+/// A fresh process gets the bundle's golden logits from the script alone.
+fn is_of_the_bundle(folder: &Path, files: &BTreeMap<String, Vec<u8>>, script: &[u8]) {
+    fs::create_dir(folder).unwrap();
+    for (name, bytes) in files {
+        fs::write(folder.join(name), bytes).unwrap();
+    }
+    let path = folder.join("model.pt");
+    fs::write(&path, script).unwrap();
+    let checked = Command::new(trainer())
+        .arg("verify")
+        .arg(folder)
+        .arg("--script")
+        .arg(&path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(checked.stdout).unwrap();
+    let verified: Verified =
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert!(matches!(verified, Verified::Same { .. }), "{verified:?}");
+}
+
 async fn exports(service: &Service, job: &Value) {
     let model = job["fine_tuned_model"].as_str().unwrap();
     let path = format!("/v1/models/{model}/export");
     let bundle = service.get(&path).await;
-    let golden = &unzip(&bundle.body)["golden.safetensors"];
+    let files = unzip(&bundle.body);
 
     let script = service.get(&format!("{path}?format=torchscript")).await;
     assert_eq!(script.status, 200, "{}", script.text());
-    let file = service.dir.path().join("model.pt");
-    fs::write(&file, &script.body).unwrap();
-    assert!(gives_the_golden_logits(&file, golden));
+    tells_images_apart(&files["golden.safetensors"]);
+    is_of_the_bundle(&service.dir.path().join("unpacked"), &files, &script.body);
 
     // What was made once is kept, also for the command line.
     let again = service.dir.path().join("again.pt");

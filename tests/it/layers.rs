@@ -8,7 +8,7 @@ use std::{
 
 use regex::Regex;
 
-use crate::support::data;
+use crate::support::{data, process::trainer};
 
 /// Every Rust file of the product, as its path below its package's `src` and its text without comments. The nouns are in
 /// a package of their own, which both others know as `domain`.
@@ -178,7 +178,7 @@ fn the_service_does_not_link_torch() {
         String::from_utf8_lossy(&output.stdout).contains("libtorch")
     };
     assert!(!needs_torch(env!("CARGO_BIN_EXE_rehead").into()));
-    assert!(needs_torch(env!("CARGO_BIN_EXE_rehead-trainer").into()));
+    assert!(needs_torch(trainer()));
 }
 
 /// Loading code of libtorch that would parse a user's pickle or script is never called. One file loads a script: to check

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use crate::support::{
     data::{clipart, clipart_subset, demo, find},
     service::{Service, job_body},
-    training::random_weights,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,10 +53,10 @@ async fn a_published_network_becomes_a_classifier_of_ones_own_classes() {
 async fn random_weights_make_a_poor_classifier() {
     let service = Service::start().await;
     let _worker = service.worker("worker", &["--threads", "2"]);
+    service.lite0().await;
     let architecture = "tf_efficientnet_lite0";
-    service
-        .base_model(architecture, random_weights(architecture))
-        .await;
+    let weights = service.made_up_weights("efficientnet_lite0").await;
+    service.base_model(architecture, weights).await;
     let file = service.dataset(clipart()).await;
     let body = job_body(architecture, &file, &json!({"freeze": "all"}));
     let job = service.post("/v1/fine_tuning/jobs", &body).await.ok();

@@ -11,8 +11,9 @@ const PAGE: &str = include_str!("../../../docs/failures.md");
 /// Functions of the tests that take nothing, which tests are.
 fn functions() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources: String = files_below(&root.join("tests/it"))
+    let sources: String = ["tests/it", "crates/trainer/tests/it"]
         .iter()
+        .flat_map(|folder| files_below(&root.join(folder)))
         .map(|path| fs::read_to_string(path).unwrap())
         .collect();
     let function = Regex::new(r"(?m)^(?:async )?fn (\w+)\(\) \{").unwrap();

@@ -1,12 +1,11 @@
 //! What the tests share: a service of real processes on a private Postgres, its client, and small real data.
 
 pub(crate) mod attempts;
-pub(crate) mod data;
-pub(crate) mod numbers;
 pub(crate) mod openapi;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod queue;
 pub(crate) mod service;
 pub(crate) mod tmpfs;
-pub(crate) mod training;
+
+pub(crate) use rehead_test_support::data;

@@ -4,14 +4,27 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+pub(crate) use rehead_test_support::process::{
+    descendants, eventually, is_alive, limit_memory, peak_memory_kib, resident_memory,
+};
+
+/// The path of `rehead-trainer`, which lies beside `rehead`.
+pub(crate) fn trainer() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_rehead")).with_file_name("rehead-trainer");
+    assert!(
+        path.exists(),
+        "no {}; build it with: cargo build --release -p rehead-trainer",
+        path.display()
+    );
+    path
+}
 
 /// A child of the test; killed when dropped.
 pub(crate) struct Process {
@@ -97,12 +110,7 @@ impl Process {
 
     /// Peak resident memory, in KiB.
     pub(crate) fn peak_memory_kib(&self) -> u64 {
-        status_field(self.pid(), "VmHWM:")
-            .unwrap()
-            .trim_end_matches(" kB")
-            .trim()
-            .parse()
-            .unwrap()
+        peak_memory_kib(self.pid())
     }
 }
 
@@ -111,66 +119,4 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Asks again and again until there is an answer, at most for `limit`.
-pub(crate) fn eventually<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(start.elapsed() < limit, "no {what} within {limit:?}");
-        sleep(Duration::from_millis(20));
-    }
-}
-
-/// Resident memory now, in bytes.
-pub(crate) fn resident_memory(pid: i32) -> u64 {
-    let size = status_field(pid, "VmRSS:").unwrap();
-    let kib: u64 = size.trim_end_matches(" kB").trim().parse().unwrap();
-    kib << 10
-}
-
-/// Lets a process have at most so many bytes of memory beyond what it has now.
-pub(crate) fn limit_memory(pid: i32, more: u64) {
-    let size = status_field(pid, "VmSize:").unwrap();
-    let kib: u64 = size.trim_end_matches(" kB").trim().parse().unwrap();
-    let limited = Command::new("prlimit")
-        .arg(format!("--pid={pid}"))
-        .arg(format!("--as={}", (kib << 10) + more))
-        .status();
-    assert!(limited.unwrap().success());
-}
-
-/// Whether a process runs (a zombie does not).
-pub(crate) fn is_alive(pid: i32) -> bool {
-    status_field(pid, "State:")
-        .is_some_and(|state| !state.starts_with('Z') && !state.starts_with('X'))
-}
-
-pub(crate) fn descendants(pid: i32) -> Vec<i32> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(child) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<i32>().ok())
-        else {
-            continue;
-        };
-        if status_field(child, "PPid:").is_some_and(|parent| parent == pid.to_string()) {
-            found.push(child);
-            found.extend(descendants(child));
-        }
-    }
-    found
-}
-
-fn status_field(pid: i32, field: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix(field))
-        .map(|value| value.trim().to_owned())
 }

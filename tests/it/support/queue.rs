@@ -33,7 +33,9 @@ use rehead::{
 };
 use sqlx::PgPool;
 
-use super::{postgres::Database, training};
+use rehead_test_support::recipe::recipe;
+
+use super::postgres::Database;
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -292,7 +294,7 @@ pub(crate) fn resolution() -> Resolution {
         },
         checkpoint_every_seconds: 300,
         seed: u64::MAX - 7,
-        ..training::recipe()
+        ..recipe()
     };
     Resolution {
         recipe,

@@ -5,11 +5,15 @@ use std::{
     time::Duration,
 };
 
+use rehead_test_support::weights;
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{data, openapi, postgres, process::Process};
+use super::{
+    data, openapi, postgres,
+    process::{Process, trainer},
+};
 
 /// Ended with everything it started when dropped. The order of the fields is the order of their ends.
 pub(crate) struct Service {
@@ -90,6 +94,7 @@ impl Service {
 
     /// A service without a worker, with further arguments of `rehead serve`.
     pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        trainer();
         let dir = tempfile::Builder::new()
             .prefix("rehead-it-")
             .tempdir()
@@ -265,6 +270,17 @@ impl Service {
             "id": architecture, "architecture": architecture, "weights": {"file": file["id"]},
         });
         self.post("/v1/base_models", &body).await.ok()
+    }
+
+    /// Weights of the same shapes as a base model's, which never saw an image.
+    pub(crate) async fn made_up_weights(&self, model: &str) -> Vec<u8> {
+        let path = format!("/v1/models/{model}/layers");
+        let layers = self.get(&path).await.ok();
+        let tensors = layers["tensors"].as_array().unwrap().iter();
+        let shape = |tensor: &Value| serde_json::from_value(tensor["shape"].clone()).unwrap();
+        let name = |tensor: &Value| tensor["name"].as_str().unwrap().to_owned();
+        let shapes = tensors.map(|tensor| (name(tensor), shape(tensor)));
+        weights::safetensors(&shapes.collect())
     }
 
     /// Submits a job on the real Lite0; `transfer` is the body's `method.transfer`.

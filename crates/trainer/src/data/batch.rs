@@ -152,7 +152,7 @@ mod tests {
     fn batches_keep_the_order_asked_for() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pack");
-        let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/images");
+        let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images");
         let contents =
             ["rgb.png", "gray.jpg", "rgba.webp"].map(|name| fs::read(images.join(name)).unwrap());
         let mut samples = contents.each_ref().map(|bytes| Sample {

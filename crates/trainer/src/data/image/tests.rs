@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::*;
 use crate::domain::base_model::{Interpolation, Preprocessing};
 
-/// What Pillow made of the fixtures (`tests/python/record_pillow.py`).
+/// What Pillow made of the fixtures (`crates/trainer/tests/python/record_pillow.py`).
 #[derive(Deserialize)]
 struct Recorded {
     decoded: Vec<Decoded>,
@@ -40,7 +40,7 @@ struct Preprocessed {
 }
 
 fn fixture(name: &str) -> Vec<u8> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/images");
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images");
     fs::read(folder.join(name)).unwrap()
 }
 

@@ -2,8 +2,9 @@
 
 use std::{fs, path::PathBuf};
 
+use rehead_test_support::weights;
 use serde_json::Value;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// The folder of recorded numbers.
 pub(crate) fn folder() -> PathBuf {
@@ -47,29 +48,10 @@ pub(crate) fn recordings(wanted: fn(&str) -> bool) -> Vec<(String, Value)> {
     names.into_iter().map(read).collect()
 }
 
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg())
-        })
-    })
-}
-
-fn fmix32(mut x: u32) -> u32 {
-    x = (x ^ (x >> 16)).wrapping_mul(0x85EB_CA6B);
-    x = (x ^ (x >> 13)).wrapping_mul(0xC2B2_AE35);
-    x ^ (x >> 16)
-}
-
 /// `u(name, i)` for every element, f64 of this shape.
 fn uniform(name: &str, size: &[i64]) -> Tensor {
-    let count = size.iter().product::<i64>() as u32;
-    let seed = crc32(name.as_bytes());
-    let draw = |i: u32| {
-        f64::from(fmix32(seed.wrapping_add(i.wrapping_mul(0x9E37_79B9)))) / 4_294_967_296.0 - 0.5
-    };
-    let numbers: Vec<f64> = (0..count).map(draw).collect();
-    Tensor::from_slice(&numbers).view(size)
+    let count = size.iter().product::<i64>() as usize;
+    Tensor::from_slice(&weights::uniform(name, count)).view(size)
 }
 
 /// Images: `4 * u(name, i)`, f32 [N, 3, H, W].
@@ -86,20 +68,8 @@ pub(crate) fn tokens(rows: &Value) -> Tensor {
 
 /// A tensor of weights by the rules for its name and shape, f32.
 pub(crate) fn weights(name: &str, size: &[i64]) -> Tensor {
-    let u = uniform(name, size);
-    let numbers = if name.ends_with("running_var") {
-        u + 1.0
-    } else if name.ends_with("running_mean") {
-        u * 0.02
-    } else if size.len() >= 2 {
-        let fan_in = size[1..].iter().product::<i64>() as f64;
-        u * (24.0 / fan_in).sqrt()
-    } else if name.ends_with("weight") || name.ends_with("gamma") {
-        u * 0.2 + 1.0
-    } else {
-        u * 0.02
-    };
-    numbers.to_kind(Kind::Float).to_device(Device::Cpu)
+    let shape: Vec<usize> = size.iter().map(|&side| side as usize).collect();
+    Tensor::from_slice(&weights::by_rules(name, &shape)).view(size)
 }
 
 /// Overwrites these tensors by the rules.

@@ -11,13 +11,14 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 use rehead_domain::id::JobId;
+use rehead_test_support::process::eventually;
 use rehead_trainer::{
     models::registry,
     train::checkpoint::{self, Counters, FOLDER, Identity, State},
 };
 use tch::{Device, Kind, Tensor};
 
-use crate::support::{process::eventually, training::recipe};
+use crate::support::training::recipe;
 
 const KILLS: usize = 200;
 /// About as long as two saves take here.

@@ -1,6 +1,6 @@
 """Records what PyTorch's SGD and AdamW do to two small tensors, for tests/it/train_parity/optimizers.rs.
 
-    scripts/python.sh tests/python/record_optimizers.py > tests/fixtures/optimizers.json
+    scripts/python.sh crates/trainer/tests/python/record_optimizers.py > crates/trainer/tests/fixtures/optimizers.json
 
 Needs torch 2.13.0. Weight decay is applied as in Rehead: AdamW to tensors of two or more dimensions, SGD to all.
 """

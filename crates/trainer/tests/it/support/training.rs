@@ -12,13 +12,11 @@ use rehead_domain::{
     base_model::{Preprocessing, SourceTask},
     id::{FileId, JobId},
     progress::{Progress, Validated},
-    recipe::{
-        Adapter, BatchNorm, EarlyStopping, EvaluateEvery, Head, HeadInit, Inherited, Loss, Metric,
-        Optimizer, Precision, Recipe, Schedule, Task,
-    },
+    recipe::{Adapter, Inherited, Recipe},
     request,
     work::{DatasetLimits, PLAN, PlanModel, PlanWeights, TrainPlan},
 };
+pub(crate) use rehead_test_support::recipe::recipe;
 use rehead_trainer::{
     data::validate,
     models::{architecture::Architecture, registry},
@@ -29,51 +27,6 @@ use tch::{Device, Tensor, nn};
 use tempfile::TempDir;
 
 use super::{data, numbers};
-
-/// A frozen backbone under a zero head; tests change what they are about.
-pub(crate) fn recipe() -> Recipe {
-    Recipe {
-        task: Task::SingleLabelClassification,
-        cut: "pre_logits".to_owned(),
-        trainable: Vec::new(),
-        later_phases: Vec::new(),
-        adapter: None,
-        head: Head {
-            layers: Vec::new(),
-            init: HeadInit::Zero,
-        },
-        inherited: None,
-        n_epochs: 1,
-        batch_size: 8,
-        accumulate: 1,
-        optimizer: Optimizer::Sgd,
-        learning_rate: 0.01,
-        backbone_learning_rate: 0.001,
-        layer_decay: 1.0,
-        weight_decay: 0.0,
-        schedule: Schedule::Constant,
-        warmup_fraction: 0.0,
-        loss: Loss::CrossEntropy,
-        label_smoothing: 0.0,
-        augmentation: None,
-        augmented_views: 0,
-        mixup: 0.0,
-        cutmix: 0.0,
-        class_weights: None,
-        gradient_clip: None,
-        ema_decay: None,
-        batch_norm: BatchNorm::Frozen,
-        precision: Precision::Float32,
-        early_stopping: EarlyStopping {
-            patience: None,
-            metric: Metric::ValidLoss,
-            min_delta: 0.0,
-        },
-        evaluate_every: EvaluateEvery::default(),
-        checkpoint_every_seconds: 3_600,
-        seed: 7,
-    }
-}
 
 /// Weights over a base model's, as a plan names them: a whole network's, or what a checkpoint trained.
 pub(crate) fn over(weights: &Path, whole: bool) -> PlanWeights {
@@ -151,18 +104,6 @@ pub(crate) fn base_model_for(
         weights_sha256: "0".repeat(64),
         over: Vec::new(),
     }
-}
-
-/// A network that was never trained, as safetensors.
-pub(crate) fn random_weights(architecture: &str) -> Vec<u8> {
-    tch::manual_seed(7);
-    let vs = nn::VarStore::new(Device::Cpu);
-    let architecture = registry::find(architecture).unwrap();
-    let backbone = architecture.build(&vs.root(), &architecture.preprocessing);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("random.safetensors");
-    Tensor::write_safetensors(&backbone.named(), &path).unwrap();
-    fs::read(path).unwrap()
 }
 
 /// What all runs of one test share: a pack of clip art, a network's weights, a cache.

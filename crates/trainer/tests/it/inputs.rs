@@ -21,9 +21,7 @@ use tch::{Device, Kind, Tensor, nn};
 
 use crate::support::{numbers, training::input};
 
-mod jobs;
-
-/// What timm and PyTorch made of inputs (`tests/python/record_inputs.py`).
+/// What timm and PyTorch made of inputs (`crates/trainer/tests/python/record_inputs.py`).
 pub(crate) fn recorded() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/inputs.json");
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()

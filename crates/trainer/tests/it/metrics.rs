@@ -1,4 +1,4 @@
-//! What a report holds, against numbers recorded from scikit-learn (tests/python/record_metrics.py).
+//! What a report holds, against numbers recorded from scikit-learn (crates/trainer/tests/python/record_metrics.py).
 
 use rehead_domain::{
     checkpoint::Metrics,

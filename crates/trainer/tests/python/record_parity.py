@@ -1,6 +1,6 @@
 """Records what timm's networks compute, for tests/it/parity.rs, by the rules of tests/fixtures/parity/README.md.
 
-    scripts/python.sh tests/python/record_parity.py tests/fixtures/parity resnet34 efficientnet_b1 …
+    scripts/python.sh crates/trainer/tests/python/record_parity.py crates/trainer/tests/fixtures/parity resnet34 efficientnet_b1 …
 
 Needs torch 2.13.0 and timm 1.0.31. Weights and images follow from names, so nothing is downloaded.
 """

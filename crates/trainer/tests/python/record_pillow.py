@@ -2,7 +2,7 @@
 
 Not part of the test run: it was run once, with Pillow 13.0.0 and numpy, and its output is committed.
 
-    python3 -m venv VENV && VENV/bin/pip install pillow==13.0.0 numpy && VENV/bin/python tests/python/record_pillow.py
+    python3 -m venv VENV && VENV/bin/pip install pillow==13.0.0 numpy && VENV/bin/python crates/trainer/tests/python/record_pillow.py
 """
 
 import base64

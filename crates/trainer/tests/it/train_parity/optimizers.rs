@@ -1,4 +1,4 @@
-//! Each optimizer by itself takes PyTorch's steps on the same gradients (tests/python/record_optimizers.py).
+//! Each optimizer by itself takes PyTorch's steps on the same gradients (crates/trainer/tests/python/record_optimizers.py).
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Small real data: archives made of the demo's clip art, and the published weights. `make demo-data` brings both.
+//! Small real data: archives made of the demo's clip art, and published weights. `make demo-data`
+//! downloads both.
 
 use std::{
     collections::BTreeMap,
@@ -9,9 +10,14 @@ use std::{
 
 use zip::{ZipWriter, write::SimpleFileOptions};
 
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
 /// The folder that `make demo-data` fills.
-pub(crate) fn demo() -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/demo");
+pub fn demo() -> PathBuf {
+    let folder = root().join(".deps/demo");
     assert!(
         folder.exists(),
         "no {}: run `make demo-data` first",
@@ -21,13 +27,13 @@ pub(crate) fn demo() -> PathBuf {
 }
 
 /// EfficientNet-Lite0 as published: a legacy torch pickle.
-pub(crate) fn lite0_weights() -> Vec<u8> {
+pub fn lite0_weights() -> Vec<u8> {
     let path = find(&demo().join("lite0"), "efficientnet-lite0-57934424.pth");
     fs::read(path).unwrap()
 }
 
 /// ImageNet photos that come with foolbox, each with its class.
-pub(crate) fn foolbox_photos() -> Vec<(Vec<u8>, i64)> {
+pub fn foolbox_photos() -> Vec<(Vec<u8>, i64)> {
     files_below(&demo().join("foolbox/foolbox/data"))
         .iter()
         .filter_map(|path| {
@@ -39,12 +45,12 @@ pub(crate) fn foolbox_photos() -> Vec<(Vec<u8>, i64)> {
 }
 
 /// All of the six-category clip art that the demo trains on.
-pub(crate) fn clipart() -> Vec<u8> {
+pub fn clipart() -> Vec<u8> {
     fs::read(demo().join("clipart.zip")).unwrap()
 }
 
 /// The first `per_class` images of some of the clip-art categories.
-pub(crate) fn clipart_subset(classes: &[&str], per_class: usize) -> Vec<u8> {
+pub fn clipart_subset(classes: &[&str], per_class: usize) -> Vec<u8> {
     let mut archive = zip::ZipArchive::new(Cursor::new(clipart())).unwrap();
     let mut names: Vec<String> = archive
         .file_names()
@@ -68,7 +74,7 @@ pub(crate) fn clipart_subset(classes: &[&str], per_class: usize) -> Vec<u8> {
 }
 
 /// The files of a zip archive, by their names.
-pub(crate) fn unzip(archive: &[u8]) -> BTreeMap<String, Vec<u8>> {
+pub fn unzip(archive: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let mut archive = zip::ZipArchive::new(Cursor::new(archive)).unwrap();
     let mut files = BTreeMap::new();
     for index in 0..archive.len() {
@@ -81,7 +87,7 @@ pub(crate) fn unzip(archive: &[u8]) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// A zip archive of these entries.
-pub(crate) fn zip<N: AsRef<str>, B: AsRef<[u8]>>(entries: &[(N, B)]) -> Vec<u8> {
+pub fn zip<N: AsRef<str>, B: AsRef<[u8]>>(entries: &[(N, B)]) -> Vec<u8> {
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in entries {
         writer
@@ -93,7 +99,7 @@ pub(crate) fn zip<N: AsRef<str>, B: AsRef<[u8]>>(entries: &[(N, B)]) -> Vec<u8> 
 }
 
 /// The one file of that name somewhere below `folder`.
-pub(crate) fn find(folder: &Path, name: &str) -> PathBuf {
+pub fn find(folder: &Path, name: &str) -> PathBuf {
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder)
@@ -114,7 +120,7 @@ pub(crate) fn find(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// Paths of all regular files below a folder, in order; none when the folder is not there.
-pub(crate) fn files_below(folder: &Path) -> Vec<String> {
+pub fn files_below(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
     };

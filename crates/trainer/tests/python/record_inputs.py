@@ -1,9 +1,9 @@
 """Records what timm and PyTorch make of inputs and rates, for tests/it/inputs.rs, traps/inputs.rs and goldens.rs:
 positions resampled, stems of other channels, images as a network sees them, schedules, layer-wise decay.
 
-    scripts/python.sh tests/python/record_inputs.py > tests/fixtures/inputs.json
+    scripts/python.sh crates/trainer/tests/python/record_inputs.py > crates/trainer/tests/fixtures/inputs.json
 
-Needs torch 2.13.0, timm 1.0.31 and `make demo-data`. Weights follow from names (tests/fixtures/parity/README.md), but for the
+Needs torch 2.13.0, timm 1.0.31 and `make demo-data`. Weights follow from names (crates/trainer/tests/fixtures/parity/README.md), but for the
 published ones of EfficientNet-Lite0, which the demo brings.
 """
 
@@ -20,8 +20,8 @@ from timm.models import adapt_input_conv
 from timm.models.vision_transformer import checkpoint_filter_fn
 from timm.optim import param_groups_layer_decay
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-IMAGES = ROOT / "tests" / "fixtures" / "images"
+ROOT = pathlib.Path(__file__).resolve().parents[4]
+IMAGES = ROOT / "crates" / "trainer" / "tests" / "fixtures" / "images"
 
 
 def told(tensor):

@@ -3,13 +3,11 @@
 use std::io::Cursor;
 
 use image::{DynamicImage, GrayImage, ImageFormat, RgbaImage};
-use rehead_trainer::models::registry;
+use rehead_test_support::weights;
 use serde_json::{Value, json};
-use tch::{Device, Tensor, nn};
 
 use crate::support::{
     data::{unzip, zip},
-    numbers,
     service::{Service, job_body},
 };
 
@@ -68,20 +66,15 @@ fn archive(kinds: [&str; 2], image: impl Fn(bool, u32) -> Vec<u8>) -> Vec<u8> {
     zip(&of(true).chain(of(false)).collect::<Vec<_>>())
 }
 
-/// ResNet-18 for red, green and blue, as safetensors.
-fn weights() -> Vec<u8> {
-    let resnet = registry::find("resnet18").unwrap();
-    let vs = nn::VarStore::new(Device::Cpu);
-    let named = resnet.build(&vs.root(), &resnet.preprocessing).named();
-    numbers::fill(&named);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("weights.safetensors");
-    Tensor::write_safetensors(&named, &path).unwrap();
-    std::fs::read(path).unwrap()
-}
-
 async fn register(service: &Service, id: &str, input: Value) -> Value {
-    let file = service.upload("weights", "weights", weights()).await.ok();
+    let file = service
+        .upload(
+            "weights",
+            "weights",
+            weights::safetensors(&weights::resnet18()),
+        )
+        .await
+        .ok();
     let body = json!({
         "id": id, "architecture": "resnet18", "weights": {"file": file["id"]}, "preprocessing": input,
     });
@@ -202,7 +195,14 @@ async fn jobs_learn_what_only_alpha_tells() {
 #[tokio::test(flavor = "multi_thread")]
 async fn inputs_that_no_network_takes_are_refused_at_once() {
     let service = Service::start().await;
-    let file = service.upload("weights", "weights", weights()).await.ok();
+    let file = service
+        .upload(
+            "weights",
+            "weights",
+            weights::safetensors(&weights::resnet18()),
+        )
+        .await
+        .ok();
     for (input, code, said) in [
         (json!({"channels": 0}), "out_of_range", "1 (gray)"),
         (json!({"channels": 2}), "out_of_range", "1 (gray)"),
