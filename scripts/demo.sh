@@ -149,7 +149,7 @@ sort -k2 -k1nr "$out/memory" | awk '{
     seen[name] = 1
     if (name == "rehead up") name = "rehead up             API and worker in one process"
     if (name == "rehead-trainer warm-trainer") name = "rehead-trainer        checks data, trains"
-    if (name == "rehead-trainer infer") name = "rehead-trainer infer  predicts"
+    if (name == "rehead-trainer serve") name = "rehead-trainer serve  predicts"
     printf "%5d MB  %s\n", $1 / 1024, name
 }'
 

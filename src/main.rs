@@ -120,7 +120,7 @@ fn main() -> ExitCode {
         Command::Train { folder } => commands::child("train", Some(&folder)),
         Command::Validate { folder } => commands::child("validate", Some(&folder)),
         Command::Verify { folder } => commands::child("verify", Some(&folder)),
-        Command::Infer => commands::child("infer", None),
+        Command::Infer => commands::child("serve", None),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

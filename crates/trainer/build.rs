@@ -1,4 +1,5 @@
-//! Gives the executable, tests and examples the run path of libtorch, so that they run without exported variables.
+//! Gives the executable, tests and examples the run path of libtorch, so that they run without
+//! exported variables.
 
 use std::{env, path::Path};
 
@@ -17,7 +18,8 @@ fn main() {
     // Packages (docker/Dockerfile) keep libtorch beside the executables instead.
     println!("cargo::rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib/rehead/torch/lib");
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
-    // `make setup-cuda` puts libtorch_cuda.so here; it is loaded at run time, so it need not be there now.
+    // `make setup-cuda` puts libtorch_cuda.so here; it is loaded at run time, so it need not be
+    // there now.
     let package = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
     let root = Path::new(&package)
         .ancestors()

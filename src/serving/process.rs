@@ -113,9 +113,9 @@ impl InferenceProcess {
         {
             return Ok(process.clone());
         }
-        let (child, output) = Child::spawn(&self.trainer, &[OsStr::new("infer")])
+        let (child, output) = Child::spawn(&self.trainer, &[OsStr::new("serve")])
             .await
-            .with_context(|| format!("cannot start `{} infer`", self.trainer.display()))?;
+            .with_context(|| format!("cannot start `{} serve`", self.trainer.display()))?;
         let (requests, queue) = mpsc::channel(1);
         let process = Running {
             requests,

@@ -27,7 +27,7 @@ use crate::{
     domain::{
         job::{JobStatus, Outcome},
         progress::{Failure, Progress},
-        work::{Assignment, Order},
+        work::{Assignment, TrainerControl},
     },
 };
 
@@ -234,7 +234,7 @@ impl Attempt<'_> {
                 () = self.lease.stop_requested(), if !asked_to_yield && !asked_to_stop_early => {
                     asked_to_stop_early = true;
                     // Fails when the trainer has exited, which its output shows.
-                    let _ = child.send(&Order::Finish).await;
+                    let _ = child.send(&TrainerControl::StopEarly).await;
                     continue;
                 }
                 message = tokio::time::timeout_at(watchdog.deadline(), output.receive::<Progress>()) => message,

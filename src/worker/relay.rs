@@ -123,7 +123,7 @@ impl<'a> Relay<'a> {
                 records.evaluations.push(Evaluation { metrics, best })
             }
             Progress::Saved { .. } => return self.save(message).await,
-            Progress::Stopped { .. } => return Ok(Handled::Interrupted),
+            Progress::Interrupted { .. } => return Ok(Handled::Interrupted),
             Progress::Finished { stopped_early, .. } => {
                 if stopped_early {
                     records.events.push(ended_early(self.progress.step));

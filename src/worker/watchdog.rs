@@ -84,7 +84,7 @@ impl Watchdog {
                 return;
             }
             Progress::Used(_)
-            | Progress::Stopped { .. }
+            | Progress::Interrupted { .. }
             | Progress::Finished { .. }
             | Progress::Failed(_) => return,
         };

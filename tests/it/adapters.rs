@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rehead_test_support::weights::{safetensors, vit_tiny};
+use rehead_test_support::weights::{by_rules, safetensors, vit_tiny};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -13,7 +13,7 @@ use crate::support::{
 
 /// A Vision Transformer with made-up weights, for inputs of 64 pixels. Needs a worker. Gives its weights.
 async fn vit(service: &Service) -> Vec<u8> {
-    let weights = safetensors(&vit_tiny(64));
+    let weights = safetensors(&vit_tiny(64), by_rules);
     let file = service.upload("vit", "weights", weights.clone()).await;
     let body = json!({
         "id": "vit", "architecture": "vit_tiny_patch16_224", "weights": {"file": file.ok()["id"]},

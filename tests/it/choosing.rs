@@ -54,7 +54,7 @@ async fn a_model_to_start_from_is_found_and_chosen() {
     let _worker = service.worker("worker", &["--threads", "1"]);
     let photos = json!({"name": "photos", "classes": 1000, "dataset": "ImageNet-1k"});
     register(&service, "published", lite0_weights(), photos).await;
-    let noise = service.made_up_weights("published").await;
+    let noise = service.untrained_weights("published").await;
     register(&service, "noise", noise, json!({"name": "nothing"})).await;
 
     // By what they were trained for.

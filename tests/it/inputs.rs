@@ -71,7 +71,7 @@ async fn register(service: &Service, id: &str, input: Value) -> Value {
         .upload(
             "weights",
             "weights",
-            weights::safetensors(&weights::resnet18()),
+            weights::safetensors(&weights::resnet18(), weights::by_rules),
         )
         .await
         .ok();
@@ -199,7 +199,7 @@ async fn inputs_that_no_network_takes_are_refused_at_once() {
         .upload(
             "weights",
             "weights",
-            weights::safetensors(&weights::resnet18()),
+            weights::safetensors(&weights::resnet18(), weights::by_rules),
         )
         .await
         .ok();

@@ -117,7 +117,7 @@ fn sql_is_in_db_only() {
 
 #[test]
 fn torch_is_in_the_trainer_only() {
-    only_in(&["train", "models", "data"], &["tch::"]);
+    only_in(&["serve", "train", "process", "models", "data"], &["tch::"]);
 }
 
 #[test]
@@ -155,13 +155,15 @@ fn layers_know_only_what_is_below_them() {
     imports_only("client", &["domain", "config"]);
     imports_only("data", &["domain"]);
     imports_only("models", &["domain", "data"]);
-    imports_only("train", &["domain", "data", "models"]);
+    imports_only("process", &["domain", "models"]);
+    imports_only("train", &["domain", "data", "models", "process"]);
+    imports_only("serve", &["domain", "data", "models", "process", "train"]);
 }
 
 #[test]
 fn the_trainer_opens_no_socket() {
     for (name, code) in sources() {
-        if ["train", "models", "data"].contains(&layer(&name)) {
+        if ["serve", "train", "process", "models", "data"].contains(&layer(&name)) {
             for word in ["std::net", "tokio::", "reqwest", "TcpStream", "UnixStream"] {
                 assert!(!code.contains(word), "{name} names `{word}`");
             }
@@ -198,7 +200,7 @@ fn libtorchs_own_loaders_see_no_user_bytes() {
         }
         let scripts = code.contains("CModule") || code.contains("tch::jit");
         assert!(
-            name == "train/torchscript.rs" || !scripts,
+            name == "serve/torchscript.rs" || !scripts,
             "{name} works with TorchScript"
         );
     }

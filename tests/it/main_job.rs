@@ -55,7 +55,7 @@ async fn random_weights_make_a_poor_classifier() {
     let _worker = service.worker("worker", &["--threads", "2"]);
     service.lite0().await;
     let architecture = "tf_efficientnet_lite0";
-    let weights = service.made_up_weights("efficientnet_lite0").await;
+    let weights = service.untrained_weights("efficientnet_lite0").await;
     service.base_model(architecture, weights).await;
     let file = service.dataset(clipart()).await;
     let body = job_body(architecture, &file, &json!({"freeze": "all"}));

@@ -18,7 +18,7 @@ const NUMBER_BYTES: u64 = 4;
 const PROCESS_BYTES: u64 = 200 << 20;
 /// What the allocator keeps in blocks that no later tensor fits (30 to 200 MiB were measured over three networks).
 const UNUSED_BYTES: u64 = 64 << 20;
-/// Samples that run together outside training: `train::inputs` and `train::features`.
+/// Samples that run together outside training: `train::input`.
 const EVALUATION_BATCH: u64 = 32;
 
 /// Samples of a split that a probe is fitted to, at most: `train::probe`.

@@ -56,8 +56,8 @@ pub enum Progress {
         #[serde(default)]
         stall_ms: u64,
     },
-    /// Standard input was closed: the state is saved (see the last `Saved`), nothing more will come.
-    Stopped {
+    /// Standard input was closed: the state is saved (see the last `Saved`), and no line follows.
+    Interrupted {
         step: u64,
     },
     /// Trained, evaluated, exported: `bundle/` and `report.json` in the job folder are complete.
@@ -146,6 +146,6 @@ pub mod exit {
     pub const DONE: i32 = 0;
     /// The user's input cannot work; another try would fail the same way.
     pub const PERMANENT: i32 = 64;
-    /// Stopped on request, with the state saved.
+    /// Interrupted, with the state saved.
     pub const YIELDED: i32 = 75;
 }

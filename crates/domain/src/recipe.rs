@@ -38,7 +38,7 @@ pub struct Recipe {
     pub backbone_learning_rate: f64,
     /// The backbone's last stage trains at its full rate, each stage before it at this share of the next one's.
     pub layer_decay: f64,
-    /// On every trained tensor of two or more dimensions (AdamW, decoupled) or on all (SGD, as L2), as PyTorch's rules in `train::optimizer` say.
+    /// On every trained tensor of two or more dimensions (AdamW, decoupled) or on all (SGD, as L2), as PyTorch's rules in `train::step::optimizer` say.
     pub weight_decay: f64,
     pub schedule: Schedule,
     /// Share of all steps in which the rate rises linearly from 0.

@@ -27,18 +27,18 @@ pub struct SelfTested {
     pub outcome: Result<String, super::progress::Failure>,
 }
 
-/// A line on the standard input of a trainer that runs. Closing the input asks it to save its state and stop.
+/// A line on the standard input of a running trainer. Closing the input interrupts it: it saves its state and exits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "stop", rename_all = "snake_case")]
-pub enum Order {
-    /// Train no further: measure what there is, and finish with the best of it.
-    Finish,
+#[serde(tag = "control", rename_all = "snake_case")]
+pub enum TrainerControl {
+    /// Stop training early: evaluate what there is, and finish with the best checkpoint.
+    StopEarly,
 }
 
 /// The plan of `rehead train FOLDER`.
 ///
 /// The trainer writes into its folder: `checkpoints/<step>/` (`model.safetensors`, `optimizer.safetensors`,
-/// `state.json`, `manifest.json`), `bundle/` (see `train::export`) and `report.json`.
+/// `state.json`, `manifest.json`), `bundle/` (see `train::output::bundle`) and `report.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainPlan {
     pub job: JobId,
@@ -141,7 +141,7 @@ pub struct DatasetLimits {
     pub report_problems: u64,
 }
 
-/// A line to an inference child (`rehead infer`).
+/// A line to an inference process (`rehead-trainer serve`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Predict {
     /// Chosen by the caller, repeated in the answer.

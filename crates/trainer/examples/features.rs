@@ -1,5 +1,6 @@
-//! Speed of the frozen backbone, in images per second: EfficientNet-Lite0 at 224 pixels, batches of 32, fresh weights.
-//! bench/features.sh runs it beside eager PyTorch. Usage: features THREADS BATCHES
+//! Speed of the frozen backbone, in images per second: EfficientNet-Lite0 at 224 pixels, batches of
+//! 32, fresh weights. bench/features.sh runs it beside eager PyTorch. Usage: features THREADS
+//! BATCHES
 
 use std::{env, time::Instant};
 

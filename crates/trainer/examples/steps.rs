@@ -17,10 +17,13 @@ use rehead_domain::{
 use rehead_trainer::{
     data::batch,
     models::{registry, weights},
+    process::memory,
     train::{
-        loss, memory,
         network::Network,
-        optimizer::{self, Optimizer, Rates},
+        step::{
+            loss_functions,
+            optimizer::{self, Optimizer, Rates},
+        },
     },
 };
 use tch::{Device, Kind, Tensor, nn};
@@ -76,7 +79,7 @@ fn main() {
     let mut step = |number: u64| {
         let images = batch::normalize(&pixels, &base.preprocessing, Device::Cpu);
         let logits = network.logits_train(&network.features_train(&images, number), number);
-        let loss = loss::cross_entropy(&logits, &labels, None, 0.0);
+        let loss = loss_functions::cross_entropy(&logits, &labels, None, 0.0);
         let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
         let rates = Rates::at(&recipe, 1.0);
         optimizer.step(&mut network.parameters, gradients, number, rates);

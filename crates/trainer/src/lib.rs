@@ -1,5 +1,6 @@
-//! What works with torch, and with bytes that users uploaded. Runs in child processes only (`rehead-trainer`,
-//! docs/adr/0001): knows no Postgres, no HTTP, no bucket, and opens no socket. The modules, in reading order:
+//! The code that works with torch and with uploaded bytes. Runs in child processes only
+//! (`rehead-trainer`, docs/adr/0001): knows no Postgres, no HTTP, no bucket, and opens no socket.
+//! The modules, in reading order:
 
 pub use rehead_domain as domain;
 
@@ -9,5 +10,11 @@ pub mod data;
 /// Architectures, heads, weights.
 pub mod models;
 
-/// The training loop and what it needs.
+/// The child process: errors, protocol, device, memory.
+pub mod process;
+
+/// A training run.
 pub mod train;
+
+/// Bundles in use: predictions, verification, TorchScript.
+pub mod serve;

@@ -1,5 +1,6 @@
-//! `rehead-trainer`: the child process that works with torch, images and archives. It is given a folder, says what
-//! happens as JSON lines on its standard output, and ends with an exit code of `domain::progress::exit`.
+//! `rehead-trainer`: the child process that works with torch, images and archives. It is given a
+//! folder, reports progress as JSON lines on its standard output, and exits with a code of
+//! `domain::progress::exit`.
 
 use std::{
     fs,
@@ -18,15 +19,17 @@ use rehead_domain::{
 use rehead_trainer::{
     data,
     models::import,
-    train::{
+    process::{
         error::TrainError,
-        golden, infer,
-        protocol::{Ending, Reporter, Stop},
-        run, torchscript, warm_trainer,
+        protocol::{Ending, Interrupt, Reporter},
+        warm_trainer,
     },
+    serve::{golden, requests, torchscript},
+    train::run,
 };
+use serde::Serialize;
 
-/// Trains, validates uploads and predicts, as a child of `rehead`; can also be run by hand.
+/// Train, validate uploads and predict, as a child of `rehead` or by hand
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -36,28 +39,29 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs the training plan in FOLDER. Closing standard input saves the state and stops
+    /// Run the training plan in FOLDER; closing standard input saves the state and exits
     Train {
         folder: PathBuf,
-        /// Go on when standard input is closed
+        /// Continue when standard input is closed
         #[arg(long)]
         detached: bool,
     },
-    /// Runs the validation plan in FOLDER: validates a data set, or converts weights
+    /// Run the validation plan in FOLDER: validate a data set, or convert weights
     Validate { folder: PathBuf },
-    /// Loads the bundle in FOLDER and compares with its golden logits; or the TorchScript that was made of it
+    /// Load the bundle in FOLDER and compare it with its golden logits
     Verify {
         folder: PathBuf,
+        /// Compare this TorchScript file of the bundle instead
         #[arg(long)]
         script: Option<PathBuf>,
     },
-    /// Makes a TorchScript file of the bundle in FOLDER, then verifies it
+    /// Write the bundle in FOLDER as TorchScript to TARGET, then verify the file
     Script { folder: PathBuf, target: PathBuf },
-    /// Answers requests to predict, one JSON object a line, until standard input is closed
-    Infer,
-    /// Loads what is slow to load, computes something, then waits for one line that says what to become
+    /// Answer prediction requests, one JSON object a line, until standard input is closed
+    Serve,
+    /// Load torch, test the device, then wait for one line with the assignment
     WarmTrainer {
-        /// auto, cpu, cuda:0
+        /// auto, cpu, or cuda:N
         #[arg(long, default_value = "auto")]
         device: String,
     },
@@ -82,7 +86,7 @@ fn main() -> ExitCode {
             torchscript::write(&folder, &target)?;
             Err(become_verifier(&folder, &target))
         }),
-        Command::Infer => match infer::serve(BufReader::new(io::stdin()), io::stdout()) {
+        Command::Serve => match requests::serve(BufReader::new(io::stdin()), io::stdout()) {
             Ok(()) => exit::DONE,
             Err(error) => failed(&error),
         },
@@ -91,18 +95,33 @@ fn main() -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-fn warm_trainer(device: &str) -> i32 {
-    let tested = catch_unwind(AssertUnwindSafe(|| warm_trainer::warm(device)))
-        .unwrap_or_else(|payload| Err(TrainError::from_panic(&*payload)));
-    let outcome = tested.map_err(|error| error.failure());
-    let (is_fit, line) = (outcome.is_ok(), SelfTested { outcome });
+/// Runs `work`. A C++ exception, which tch turns into a panic, becomes an error; nothing of the
+/// work may be used after it.
+fn guarded<T>(work: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|payload| Err(TrainError::from_panic(&*payload)))
+}
+
+/// Writes one line to the parent. Returns the exit code `code`, or that of a failure when the
+/// parent cannot be reached.
+fn respond(line: &impl Serialize, code: i32) -> i32 {
     let mut out = io::stdout().lock();
-    let said = serde_json::to_writer(&mut out, &line)
+    let written = serde_json::to_writer(&mut out, line)
         .map_err(io::Error::from)
         .and_then(|()| writeln!(out));
-    drop(out);
-    if said.is_err() || !is_fit {
-        return code_of(true);
+    if written.is_ok() { code } else { code_of(true) }
+}
+
+fn warm_trainer(device: &str) -> i32 {
+    let outcome = guarded(|| warm_trainer::warm(device)).map_err(|error| error.failure());
+    let code = if outcome.is_ok() {
+        exit::DONE
+    } else {
+        code_of(true)
+    };
+    let code = respond(&SelfTested { outcome }, code);
+    if code != exit::DONE {
+        return code;
     }
     let mut input = BufReader::new(io::stdin());
     match warm_trainer::assignment(&mut input) {
@@ -114,18 +133,14 @@ fn warm_trainer(device: &str) -> i32 {
 }
 
 fn train(folder: &Path, input: impl Read + Send + 'static, detached: bool) -> i32 {
-    let stop = Stop::default();
+    let interrupt = Interrupt::default();
     if !detached {
-        stop.listen(input);
+        interrupt.listen(input);
     }
-    let mut say = Reporter::new(io::stdout(), stop.clone());
-    // The one place where a C++ exception, which tch turns into a panic, becomes an answer. Nothing of the run is used
-    // after it.
-    let ended = catch_unwind(AssertUnwindSafe(|| run::run(folder, &stop, &mut say)))
-        .unwrap_or_else(|payload| Err(TrainError::from_panic(&*payload)));
-    match ended {
+    let mut say = Reporter::new(io::stdout(), interrupt.clone());
+    match guarded(|| run::run(folder, &interrupt, &mut say)) {
         Ok(Ending::Finished) => exit::DONE,
-        Ok(Ending::Stopped) => exit::YIELDED,
+        Ok(Ending::Interrupted) => exit::YIELDED,
         Err(error) => {
             say.say(&Progress::Failed(error.failure()));
             code_of(error.retryable())
@@ -133,7 +148,8 @@ fn train(folder: &Path, input: impl Read + Send + 'static, detached: bool) -> i3
     }
 }
 
-/// Replaces this process by a fresh one, which knows of a script nothing but its file. Returns only when that fails.
+/// Replaces this process by a fresh one, which knows nothing of a script but its file. Returns only
+/// when that fails.
 fn become_verifier(folder: &Path, script: &Path) -> TrainError {
     let error = std::env::current_exe().map_or_else(
         |error| error,
@@ -146,61 +162,47 @@ fn become_verifier(folder: &Path, script: &Path) -> TrainError {
                 .exec()
         },
     );
-    TrainError::io("cannot start the check")(error)
+    TrainError::io("cannot start `rehead-trainer verify`")(error)
 }
 
-/// Says what a check found.
 fn verify(check: impl FnOnce() -> Result<f64, TrainError>) -> i32 {
-    let checked = catch_unwind(AssertUnwindSafe(check))
-        .unwrap_or_else(|payload| Err(TrainError::from_panic(&*payload)));
-    let verified = match &checked {
-        Ok(error) => Verified::Same { error: *error },
-        Err(error) => Verified::Failed(error.failure()),
-    };
-    let mut out = io::stdout().lock();
-    let said = serde_json::to_writer(&mut out, &verified)
-        .map_err(io::Error::from)
-        .and_then(|()| writeln!(out));
-    match checked {
-        _ if said.is_err() => code_of(true),
-        Ok(_) => exit::DONE,
-        Err(error) => code_of(error.retryable()),
+    match guarded(check) {
+        Ok(error) => respond(&Verified::Same { error }, exit::DONE),
+        Err(error) => respond(
+            &Verified::Failed(error.failure()),
+            code_of(error.retryable()),
+        ),
     }
 }
 
 fn validate(folder: &Path) -> i32 {
-    let validated = catch_unwind(AssertUnwindSafe(|| run_validation(folder)))
-        .unwrap_or_else(|payload| Validated::Failed(TrainError::from_panic(&*payload).failure()));
-    let mut out = io::stdout().lock();
-    let said = serde_json::to_writer(&mut out, &validated)
-        .map_err(io::Error::from)
-        .and_then(|()| writeln!(out));
-    match validated {
-        _ if said.is_err() => code_of(true),
-        Validated::Failed(Failure { retryable, .. }) => code_of(retryable),
+    let validated = guarded(|| run_validation(folder));
+    let validated = validated.unwrap_or_else(|error| Validated::Failed(error.failure()));
+    let code = match &validated {
+        Validated::Failed(Failure { retryable, .. }) => code_of(*retryable),
         Validated::Accepted | Validated::Refused { .. } => exit::DONE,
-    }
+    };
+    respond(&validated, code)
 }
 
-fn run_validation(folder: &Path) -> Validated {
+fn run_validation(folder: &Path) -> Result<Validated, TrainError> {
     let path = folder.join(PLAN);
-    let plan = fs::read(&path)
-        .map_err(TrainError::io(format!("cannot read {}", path.display())))
-        .and_then(|text| {
-            serde_json::from_slice(&text).map_err(|error| TrainError::Plan(error.to_string()))
-        });
-    match plan {
-        Ok(ValidatePlan::Dataset {
+    let text = fs::read(&path);
+    let text = text.map_err(TrainError::io(format!("cannot read {}", path.display())))?;
+    let plan = serde_json::from_slice(&text)
+        .map_err(|error| TrainError::Plan(format!("{}: {error}", path.display())))?;
+    Ok(match plan {
+        ValidatePlan::Dataset {
             input,
             limits,
             threads,
-        }) => data::validate::run(&input, &limits, threads as usize, folder),
-        Ok(ValidatePlan::Weights {
+        } => data::validate::run(&input, &limits, threads as usize, folder),
+        ValidatePlan::Weights {
             input,
             architecture,
             max_bytes,
             preprocessing,
-        }) => {
+        } => {
             let plan = import::Import {
                 input: &input,
                 architecture: &architecture,
@@ -210,10 +212,8 @@ fn run_validation(folder: &Path) -> Validated {
             import::run(&plan, folder).unwrap_or_else(|error| {
                 let full = error
                     .chain()
-                    .filter_map(|cause| cause.downcast_ref::<io::Error>());
-                let full = full
-                    .map(io::Error::kind)
-                    .any(|kind| kind == io::ErrorKind::StorageFull);
+                    .filter_map(|cause| cause.downcast_ref::<io::Error>())
+                    .any(|error| error.kind() == io::ErrorKind::StorageFull);
                 let code = if full { "storage_full" } else { "io_error" };
                 Validated::Failed(Failure {
                     code: code.to_owned(),
@@ -222,11 +222,10 @@ fn run_validation(folder: &Path) -> Validated {
                 })
             })
         }
-        Err(error) => Validated::Failed(error.failure()),
-    }
+    })
 }
 
-/// Says what went wrong where nobody waits for a line.
+/// Writes an error to standard error, where nobody waits for a line.
 fn failed(error: &TrainError) -> i32 {
     let _ = writeln!(io::stderr(), "{error}");
     code_of(error.retryable())

@@ -273,14 +273,14 @@ impl Service {
     }
 
     /// Weights of the same shapes as a base model's, which never saw an image.
-    pub(crate) async fn made_up_weights(&self, model: &str) -> Vec<u8> {
+    pub(crate) async fn untrained_weights(&self, model: &str) -> Vec<u8> {
         let path = format!("/v1/models/{model}/layers");
         let layers = self.get(&path).await.ok();
         let tensors = layers["tensors"].as_array().unwrap().iter();
         let shape = |tensor: &Value| serde_json::from_value(tensor["shape"].clone()).unwrap();
         let name = |tensor: &Value| tensor["name"].as_str().unwrap().to_owned();
         let shapes = tensors.map(|tensor| (name(tensor), shape(tensor)));
-        weights::safetensors(&shapes.collect())
+        weights::safetensors(&shapes.collect(), weights::untrained)
     }
 
     /// Submits a job on the real Lite0; `transfer` is the body's `method.transfer`.

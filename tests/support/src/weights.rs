@@ -50,10 +50,26 @@ pub fn by_rules(name: &str, shape: &[usize]) -> Vec<f32> {
     draws.into_iter().map(|u| rule(u) as f32).collect()
 }
 
-/// A safetensors file of these tensors, filled by the rules.
-pub fn safetensors(shapes: &Shapes) -> Vec<u8> {
+/// Elements of a weight as networks for images begin (He et al. 2015): BatchNorm does nothing.
+pub fn untrained(name: &str, shape: &[usize]) -> Vec<f32> {
+    let count = shape.iter().product();
+    if let [outputs, inputs, kernel @ ..] = shape {
+        // A convolution of one input channel is one for each channel.
+        let outputs = if *inputs == 1 { 1 } else { *outputs };
+        let fan_out = (outputs * kernel.iter().product::<usize>()) as f64;
+        let draws = uniform(name, count).into_iter();
+        return draws
+            .map(|u| (u * (24.0 / fan_out).sqrt()) as f32)
+            .collect();
+    }
+    let is_one = name.ends_with("running_var") || name.ends_with("weight");
+    vec![f32::from(u8::from(is_one)); count]
+}
+
+/// A safetensors file of these tensors, filled by `rule`.
+pub fn safetensors(shapes: &Shapes, rule: fn(&str, &[usize]) -> Vec<f32>) -> Vec<u8> {
     let bytes = |(name, shape): &(String, Vec<usize>)| -> Vec<u8> {
-        let numbers = by_rules(name, shape);
+        let numbers = rule(name, shape);
         numbers.iter().flat_map(|one| one.to_le_bytes()).collect()
     };
     let data: Vec<Vec<u8>> = shapes.iter().map(bytes).collect();

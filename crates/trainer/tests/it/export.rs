@@ -1,5 +1,5 @@
-//! A bundle is what was trained, for whoever loads it: a process that did not make it checks that, and TorchScript gives the
-//! same logits without any code of ours.
+//! A bundle is what was trained, for whoever loads it: a process that did not make it checks that,
+//! and TorchScript gives the same logits without any code of ours.
 
 use std::{
     fs,
@@ -16,14 +16,14 @@ use rehead_domain::{
 use rehead_test_support::data::demo;
 use rehead_trainer::{
     data::{batch, image},
-    train::infer::{self, Bundle},
+    serve::{bundle::Bundle, requests},
 };
 use serde_json::{Value, json};
 use tch::{CModule, Device, Tensor};
 
 use crate::support::training::{Material, recipe};
 
-/// What `rehead-trainer` says of a bundle, and its exit code.
+/// The line of `rehead-trainer` about a bundle, and its exit code.
 fn trainer(arguments: &[&Path]) -> (Verified, Option<i32>) {
     let output = Command::new(env!("CARGO_BIN_EXE_rehead-trainer"))
         .args(arguments)
@@ -103,7 +103,7 @@ fn first_share(bundle: &Path, image: &Path) -> f64 {
     };
     let line = serde_json::to_vec(&request).unwrap();
     let mut said = Vec::new();
-    infer::serve(Cursor::new(line), &mut said).unwrap();
+    requests::serve(Cursor::new(line), &mut said).unwrap();
     let said: Predicted = serde_json::from_slice(&said).unwrap();
     match said.outcome.unwrap().as_slice() {
         [ImageOutcome::Probabilities(shares)] => f64::from(shares[0]),

@@ -1,5 +1,5 @@
-//! A run that goes on from a model or a checkpoint: it begins where that ended, renumbers no class, and says what it did to
-//! the classes that were known.
+//! A run that goes on from a model or a checkpoint: it begins where that ended, renumbers no class,
+//! and says what it did to the classes that were known.
 
 use rehead_domain::{
     checkpoint::Metrics,
@@ -46,7 +46,7 @@ fn report(run: &Trainer) -> (u64, SingleLabelScores) {
     }
 }
 
-/// Of equal backbones and heads, whichever path computed them.
+/// Metrics of equal backbones and heads are equal, whichever path computed them.
 #[track_caller]
 fn same(one: Metrics, other: Metrics) {
     assert_eq!(one.valid_accuracy, other.valid_accuracy);

@@ -1,9 +1,13 @@
-//! Numbers that others have published or that follow from their formulas, for functions without state.
+//! Numbers that others have published or that follow from their formulas, for functions without
+//! state.
 
 use std::f64::consts::PI;
 
 use rehead_domain::recipe::{Recipe, Schedule};
-use rehead_trainer::train::{network::Network, optimizer::Rates, schedule};
+use rehead_trainer::train::{
+    network::Network,
+    step::{optimizer::Rates, schedule},
+};
 use serde_json::Value;
 use tch::Device;
 
@@ -34,8 +38,9 @@ fn close(found: &[f64], expected: &[f64]) {
     }
 }
 
-/// At every step: what PyTorch's schedulers gave, and for one cycle fastai's form of it, two half cosines that meet at the
-/// peak (`combined_cos` of `fastai/callback/schedule.py`), with PyTorch's defaults in place of fastai's.
+/// At every step: what PyTorch's schedulers gave, and for one cycle fastai's form of it, two half
+/// cosines that meet at the peak (`combined_cos` of `fastai/callback/schedule.py`), with PyTorch's
+/// defaults in place of fastai's.
 #[test]
 fn golden_g15_cosine_and_one_cycle_are_pytorchs_at_every_step() {
     let recorded = recorded();
@@ -71,8 +76,9 @@ fn golden_g15_cosine_and_one_cycle_are_pytorchs_at_every_step() {
     }
 }
 
-/// A step schedule as BiT's (Kolesnikov et al. 2020, `bit_hyperrule.py`): a linear warm-up, then a tenth at each mark. BiT has
-/// three marks of 500 steps, at 200, 300 and 400 after 100 of warm-up; ours are half and three quarters of all steps.
+/// A step schedule as BiT's (Kolesnikov et al. 2020, `bit_hyperrule.py`): a linear warm-up, then a
+/// tenth at each mark. BiT has three marks of 500 steps, at 200, 300 and 400 after 100 of warm-up;
+/// ours are half and three quarters of all steps.
 #[test]
 fn golden_g15_the_step_schedule_drops_to_a_tenth_at_its_marks() {
     for (steps, warmup) in [(500, 100), (480, 0), (7, 0), (1_000, 50)] {
@@ -111,10 +117,11 @@ fn shares(name: &str, backbone: f64, layer_decay: f64) -> Vec<(String, f64)> {
         .collect()
 }
 
-/// timm's `param_groups_layer_decay` as recorded: the head at its full rate, each block before it at a share of the next
-/// one's, the stem last. Ours is that with a stage for a layer: the same numbers for a Vision Transformer, whose blocks are
-/// stages, but for the norm at its end, which timm counts to the last block and we as a stage; for a ResNet timm's of the
-/// first block of each stage, taken once for each.
+/// timm's `param_groups_layer_decay` as recorded: the head at its full rate, each block before it
+/// at a share of the next one's, the stem last. Ours is that with a stage for a layer: the same
+/// numbers for a Vision Transformer, whose blocks are stages, but for the norm at its end, which
+/// timm counts to the last block and we as a stage; for a ResNet timm's of the first block of each
+/// stage, taken once for each.
 #[test]
 fn golden_g15_layer_decay_is_timms_with_a_stage_for_a_layer() {
     const SHARE: f64 = 0.75;

@@ -7,6 +7,7 @@
 )]
 
 mod datasets;
+mod distortion;
 mod export;
 mod go_on;
 mod goldens;

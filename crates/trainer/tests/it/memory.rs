@@ -1,4 +1,5 @@
-//! A trainer that runs out of memory goes on in smaller batches, and says so; what it will need is estimated.
+//! A trainer that runs out of memory goes on in smaller batches, and says so; what it will need is
+//! estimated.
 
 use rehead_domain::{
     file::{Dataset, SplitSizes},
@@ -49,7 +50,8 @@ fn too_little_memory_for_one_sample_is_an_error_with_a_code() {
 fn memory_that_ends_while_weights_are_read_is_not_the_weights_fault() {
     let material = Material::of("resnet101", 4);
     let plan = material.plan(recipe());
-    // Enough for nothing, for the network, and for a file of its weights (170 MB) too, but not for tensors made of it.
+    // Enough for nothing, for the network, and for a file of its weights (170 MB) too, but not for
+    // tensors made of it.
     for more in [40, 250, 420] {
         let mut run = material.start(&format!("with-{more}"), &plan);
         run.until(|said| matches!(said, Progress::Ready { .. }));
@@ -66,7 +68,8 @@ fn memory_that_ends_while_weights_are_read_is_not_the_weights_fault() {
     }
 }
 
-/// What fitted an earlier attempt is where the next begins: its steps are those of small batches that add up.
+/// A run begins with the batch size that fitted an earlier attempt: its steps are those of small batches
+/// that add up.
 #[test]
 fn a_run_begins_with_the_batch_that_is_known_to_fit() {
     let material = Material::new(20);
@@ -102,7 +105,7 @@ fn a_run_begins_with_the_batch_that_is_known_to_fit() {
     assert_ne!(found, result("whole", &whole));
 }
 
-/// What a plan says of the memory above that of an idle trainer.
+/// The estimated memory of a plan above that of an idle trainer.
 fn estimated(architecture: &str, recipe: &Recipe, side: u32) -> u64 {
     let architecture = registry::find(architecture).unwrap();
     let vs = nn::VarStore::new(Device::Cpu);

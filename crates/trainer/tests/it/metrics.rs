@@ -1,4 +1,5 @@
-//! What a report holds, against numbers recorded from scikit-learn (crates/trainer/tests/python/record_metrics.py).
+//! Metrics of reports against numbers recorded from scikit-learn
+//! (crates/trainer/tests/python/record_metrics.py).
 
 use rehead_domain::{
     checkpoint::Metrics,
@@ -6,7 +7,7 @@ use rehead_domain::{
     recipe::{Loss, Metric},
     report::{Report, Scores},
 };
-use rehead_trainer::train::metrics::{
+use rehead_trainer::train::eval::metrics::{
     EvalPoint, MultiLabel, OutputDecoding, Regression, ReportContext, Scored, SingleLabel,
 };
 use serde_json::{Value, json};
@@ -34,7 +35,7 @@ fn report(scored: &Scored, reading: &OutputDecoding) -> Report {
     let classes: Vec<String> = (0..CLASSES).map(|class| class.to_string()).collect();
     let known = ReportContext {
         classes: &classes,
-        reading,
+        decoding: reading,
         majority_label: 0,
         mean: 100.0,
     };

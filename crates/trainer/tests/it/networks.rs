@@ -12,14 +12,20 @@ use rehead_domain::{
 };
 use rehead_trainer::{
     models::{architecture::Architecture, registry},
+    serve::golden,
     train::{
-        checkpoint::hash_file,
-        export::{self, Export},
-        golden, loss,
-        metrics::OutputDecoding,
+        eval::metrics::OutputDecoding,
+        input::samples::Samples,
         network::Network,
-        optimizer::{self, Optimizer, Rates},
-        samples::Samples,
+        output::{
+            bundle::{self, Bundle},
+            checkpoint::hash_file,
+            export,
+        },
+        step::{
+            loss_functions,
+            optimizer::{self, Optimizer, Rates},
+        },
     },
 };
 use serde_json::json;
@@ -141,8 +147,8 @@ fn trains_where_it_says(network: &mut Network, recipe: &Recipe, layers: &Layers)
     let phases: Vec<&[String]> = recipe.phases().collect();
     let size = size(network, layers);
     for (step, trainable) in (1..).zip(phases) {
-        let entered = network
-            .enter_phases(recipe, step as u32, 1, &mut optimizer)
+        let entered = optimizer
+            .enter_phases(network, recipe, step as u32, 1)
             .unwrap();
         assert_eq!(entered, step > 1);
         let of_backbone = network.parameters.len() - 2;
@@ -154,7 +160,7 @@ fn trains_where_it_says(network: &mut Network, recipe: &Recipe, layers: &Layers)
         let images = numbers::images(&format!("input-{step}"), &size);
         let logits = network.logits_train(&network.features_train(&images, step), step);
         let labels = Tensor::from_slice(&[0i64, 1]);
-        let loss = loss::cross_entropy(&logits, &labels, None, 0.0);
+        let loss = loss_functions::cross_entropy(&logits, &labels, None, 0.0);
         let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
         for (gradient, parameter) in gradients.iter().zip(&network.parameters) {
             let largest = gradient.abs().max().double_value(&[]);
@@ -214,11 +220,11 @@ fn is_kept(network: &Network, base: &PlanModel, folder: &Path) {
         ..material.plan(recipe.clone())
     };
     export(network, &plan, folder);
-    let bundle = folder.join(export::FOLDER);
+    let bundle = folder.join(bundle::FOLDER);
     let error = golden::verify(&bundle).unwrap();
     assert!(error < 1e-4, "{name}: {error}");
 
-    let weights = bundle.join(export::MODEL);
+    let weights = bundle.join(bundle::MODEL);
     let mut base = base.clone();
     base.over = vec![PlanWeights {
         sha256: hash_file(&weights).unwrap().1,
@@ -248,16 +254,16 @@ fn export(network: &Network, plan: &TrainPlan, folder: &Path) {
     samples.classes = ["a", "b", "c"].map(str::to_owned).to_vec();
     export::export(
         folder,
-        &Export {
+        &Bundle {
             plan,
             samples: &samples,
             network,
             best: Default::default(),
             report: &report.unwrap(),
-            reading: &OutputDecoding::Temperature(1.0),
+            decoding: &OutputDecoding::Temperature(1.0),
             device: Device::Cpu,
         },
     )
     .unwrap();
-    assert!(fs::metadata(folder.join(export::FOLDER).join(export::GOLDEN)).is_ok());
+    assert!(fs::metadata(folder.join(bundle::FOLDER).join(bundle::GOLDEN)).is_ok());
 }

@@ -1,4 +1,5 @@
-//! A run that was stopped or killed, and goes on in another process, ends where the uninterrupted one does: bit for bit.
+//! A run that was stopped or killed, and goes on in another process, ends where the uninterrupted
+//! one does: bit for bit.
 
 use std::{fs, path::PathBuf};
 
@@ -38,8 +39,8 @@ fn everything() -> Augmentation {
     }
 }
 
-/// Everything that has a state or a random choice: dropout, warm-up, a schedule, clipping, BatchNorm that learns,
-/// averaged weights, altered images, mixed samples, a freeze schedule.
+/// Everything that has a state or a random choice: dropout, warm-up, a schedule, clipping,
+/// BatchNorm that learns, averaged weights, altered images, mixed samples, a freeze schedule.
 fn eventful(optimizer: Optimizer) -> Recipe {
     Recipe {
         trainable: Vec::new(),
@@ -76,7 +77,7 @@ fn eventful(optimizer: Optimizer) -> Recipe {
 
 fn step_of(said: &Progress) -> Option<u64> {
     match said {
-        Progress::Saved { step, .. } | Progress::Stopped { step } => Some(*step),
+        Progress::Saved { step, .. } | Progress::Interrupted { step } => Some(*step),
         _ => None,
     }
 }
@@ -105,7 +106,7 @@ fn same_on(material: &Material, recipe: &Recipe) -> (PathBuf, Trainer) {
     plan.resume = Some(killed_at.clone());
     let mut second = material.start("second", &plan);
     second.until(|said| matches!(said, Progress::Saved { step, .. } if *step >= 9));
-    second.ask_to_stop();
+    second.interrupt();
     let (said, ended) = second.end();
     assert_eq!(ended.code(), Some(exit::YIELDED), "{said:?}");
     let stopped_at = said.iter().filter_map(step_of).max().unwrap();
@@ -129,8 +130,8 @@ fn same_on(material: &Material, recipe: &Recipe) -> (PathBuf, Trainer) {
     (killed_at, straight)
 }
 
-/// The third way: a checkpoint's weights and about the epochs that were left, without moments, counters and averages. What a
-/// resumed run does besides loading weights must matter.
+/// The third way: a checkpoint's weights and about the epochs that were left, without moments,
+/// counters and averages. What a resumed run does besides loading weights must matter.
 fn other_after_a_cold_start(optimizer: Optimizer) {
     let material = Material::new(20);
     let recipe = eventful(optimizer);
@@ -195,8 +196,8 @@ fn adapters_go_on_exactly() {
     same_on(&Material::of(architecture, 20), &recipe);
 }
 
-/// The head of a resumed run comes from its checkpoint, not from the probe. Training at these rates does not better the
-/// probe soon, so that checkpoints hold it as the best.
+/// The head of a resumed run comes from its checkpoint, not from the probe. Training at these rates
+/// does not better the probe soon, so that checkpoints hold it as the best.
 #[test]
 fn a_run_that_began_at_the_probe_goes_on_exactly() {
     let recipe = eventful(Optimizer::Adamw);
@@ -209,7 +210,8 @@ fn a_run_that_began_at_the_probe_goes_on_exactly() {
     });
 }
 
-/// Rates that ruin any head: what is left to report is the probe itself, from step 0, also after a stop.
+/// Rates that ruin any head: what is left to report is the probe itself, from step 0, also after a
+/// stop.
 #[test]
 fn training_only_improves_on_the_probe() {
     let material = Material::new(20);
@@ -266,7 +268,7 @@ fn a_frozen_backbone_goes_on_exactly() {
     });
     let mut first = material.start("first", &plan);
     first.until(|said| matches!(said, Progress::Saved { .. }));
-    first.ask_to_stop();
+    first.interrupt();
     let (said, ended) = first.end();
     assert_eq!(ended.code(), Some(exit::YIELDED), "{said:?}");
     plan.resume = Some(first.newest_checkpoint());
@@ -275,7 +277,8 @@ fn a_frozen_backbone_goes_on_exactly() {
     assert_eq!(second.result(), straight.result());
 }
 
-/// At a rate of 0 nothing is gained after the first epoch. How long there was no gain is counted on after a kill.
+/// At a rate of 0 nothing is gained after the first epoch. How long there was no gain is counted on
+/// after a kill.
 #[test]
 fn patience_ends_a_run_at_the_same_step_after_a_kill() {
     let material = Material::new(20);
@@ -325,7 +328,7 @@ fn patience_ends_a_run_at_the_same_step_after_a_kill() {
     assert_eq!(second.result(), straight.result());
 }
 
-/// What a checkpoint belongs to is part of it: other data, weights or choices are refused by name.
+/// A checkpoint of other data, weights or options is refused with the difference.
 #[test]
 fn a_checkpoint_of_another_run_is_refused_by_name() {
     let material = Material::new(10);

@@ -1,4 +1,5 @@
-//! Which samples a run trains on, step after step: those of a run that was interrupted are those of the straight run.
+//! Which samples a run trains on, step after step: those of a run that was interrupted are those of
+//! the straight run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +17,8 @@ use crate::support::training::{Material, Trainer, parameters, recipe};
 
 const EPOCHS: u32 = 3;
 
-/// One sample a step, and nothing learns: a step's loss is that of its sample, and the sample report names it.
+/// One sample a step, and nothing learns: a step's loss is that of its sample, and the sample
+/// report names it.
 fn recipe_of_single_samples(trainable: Vec<String>) -> Recipe {
     Recipe {
         trainable,
@@ -45,8 +47,8 @@ fn sample_report(run: &Trainer) -> Vec<(u32, f64)> {
         .collect()
 }
 
-/// Which sample has which loss, bit for bit, from the steps of one epoch: the sample report's, smallest loss first, are the same
-/// but for rounding.
+/// Which sample has which loss, bit for bit, from the steps of one epoch: the sample report's,
+/// smallest loss first, are the same but for rounding.
 fn samples_by_loss(epoch: &[Step], mut sample_report: Vec<(u32, f64)>) -> BTreeMap<u64, u32> {
     let mut losses: Vec<f64> = epoch.iter().filter_map(|step| step.train_loss).collect();
     losses.sort_by(f64::total_cmp);
@@ -130,11 +132,13 @@ fn the_same_samples(trainable: Vec<String>) {
     let mut second = material.start("second", &plan);
     let (more, _) = steps_until(&mut second, saved_from(per_epoch as u64 + middle));
     steps.extend(more);
-    second.ask_to_stop();
-    let (more, stopped) = steps_until(&mut second, |said| matches!(said, Progress::Stopped { .. }));
+    second.interrupt();
+    let (more, stopped) = steps_until(&mut second, |said| {
+        matches!(said, Progress::Interrupted { .. })
+    });
     steps.extend(more);
     assert_eq!(second.end().1.code(), Some(exit::YIELDED));
-    let Some(Progress::Stopped { step }) = stopped else {
+    let Some(Progress::Interrupted { step }) = stopped else {
         panic!("it did not stop: {steps:?}");
     };
     assert!(

@@ -1,5 +1,5 @@
-//! A process that is killed while it saves leaves the checkpoints before it, and never half a one under a checkpoint's
-//! name.
+//! A process that is killed while it saves leaves the checkpoints before it, and never half a one
+//! under a checkpoint's name.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -14,7 +14,10 @@ use rehead_domain::id::JobId;
 use rehead_test_support::process::eventually;
 use rehead_trainer::{
     models::registry,
-    train::checkpoint::{self, Counters, FOLDER, Identity, State},
+    train::{
+        counters::Counters,
+        output::checkpoint::{self, FOLDER, Identity, State},
+    },
 };
 use tch::{Device, Kind, Tensor};
 
@@ -76,7 +79,7 @@ fn newest(folder: &Path, identity: &Identity) -> Option<u64> {
     let mut newest = None;
     for entry in entries {
         let path = entry.unwrap().path();
-        // What an interrupted save leaves has another name.
+        // An interrupted save leaves a folder with another name.
         let Ok(step) = path.file_name().unwrap().to_str().unwrap().parse::<u64>() else {
             continue;
         };
@@ -112,7 +115,7 @@ fn f21_two_hundred_kills_while_saving_leave_whole_checkpoints_only() {
         let found = newest(dir.path(), &identity).unwrap_or(0);
         assert!(found >= last, "step {last} was lost, {found} is left");
         last = found;
-        // As the next attempt's folder: the newest alone.
+        // The next attempt's folder has the newest alone.
         for entry in fs::read_dir(dir.path().join(FOLDER)).unwrap() {
             let path = entry.unwrap().path();
             if path.file_name().unwrap().to_str().unwrap().starts_with('.') {

@@ -1,4 +1,5 @@
-//! Limited-memory BFGS (Nocedal & Wright 2006, algorithm 7.5) for smooth convex functions of a flat f64 tensor.
+//! Limited-memory BFGS (Nocedal & Wright 2006, algorithm 7.5) for smooth convex functions of a flat
+//! f64 tensor.
 
 use std::collections::VecDeque;
 
@@ -11,7 +12,7 @@ const ARMIJO: f64 = 1e-4;
 /// Halvings of one step before rounding, not the step, must be what is in the way.
 const MAX_HALVINGS: u32 = 40;
 
-/// Where the search ended.
+/// The result of a search.
 #[derive(Debug)]
 pub struct Minimum {
     /// f64, flat.
@@ -27,8 +28,8 @@ struct Pair {
     rho: f64,
 }
 
-/// Walks from `start` until `is_done(value, squared norm of the gradient)`, or no step gains anything, or
-/// `max_iterations`. `evaluate` gives the value and the gradient at a point.
+/// Walks from `start` until `is_done(value, squared norm of the gradient)`, or no step gains
+/// anything, or `max_iterations`. `evaluate` gives the value and the gradient at a point.
 pub fn minimize(
     start: &Tensor,
     max_iterations: u32,
@@ -69,7 +70,8 @@ pub fn minimize(
     }
 }
 
-/// The two-loop recursion (Nocedal & Wright 2006, algorithm 7.4): minus the inverse Hessian times the gradient.
+/// The two-loop recursion (Nocedal & Wright 2006, algorithm 7.4): minus the inverse Hessian times
+/// the gradient.
 fn direction(gradient: &Tensor, pairs: &VecDeque<Pair>) -> Tensor {
     let Some(newest) = pairs.back() else {
         // Nothing is known of the curvature yet: a step of length 1 at most.

@@ -1,16 +1,18 @@
-//! Linear models of fixed features with an L2 penalty on the weights, not on the bias: multinomial logistic regression, one
-//! logistic regression for each label. Convex, so there is one optimum and no rate, no epochs, no seed.
+//! Linear models of fixed features with an L2 penalty on the weights, not on the bias: multinomial
+//! logistic regression, one logistic regression for each label. Convex, so there is one optimum and
+//! no rate, no epochs, no seed.
 
 use tch::{Kind, Tensor};
 
 use super::lbfgs::{self, Minimum};
 
-/// Iterations for one C; LP-FT's probes take 200 (Kumar et al. 2022), and a path starts each C near its optimum.
+/// Iterations for one C; LP-FT's probes take 200 (Kumar et al. 2022), and a path starts each C near
+/// its optimum.
 const MAX_ITERATIONS: u32 = 1_000;
-/// Share of the objective that is certain not to be left to gain.
+/// Stops once no more than this share of the objective can be left to gain.
 const TOLERANCE: f64 = 1e-9;
 
-/// Samples with what is wanted of them.
+/// Samples with their targets.
 #[derive(Debug)]
 pub struct Wanted {
     /// [N, features] f64
@@ -18,7 +20,7 @@ pub struct Wanted {
     pub outputs: Outputs,
 }
 
-/// What a model is to say of N samples.
+/// Targets of N samples.
 #[derive(Debug)]
 pub enum Outputs {
     /// One of the classes: `[N]` i64.
@@ -30,7 +32,7 @@ pub enum Outputs {
 }
 
 impl Outputs {
-    /// What outputs [N, outputs] of a linear model cost, summed: negative log-likelihood, or half the squares.
+    /// The summed loss of outputs [N, outputs]: negative log-likelihood, or half the squares.
     fn loss(&self, found: &Tensor) -> f64 {
         let loss = match self {
             Self::Class(labels) => {
@@ -110,8 +112,8 @@ impl Linear {
     }
 }
 
-/// Minimises `c · Σ loss + ½ ‖weight‖²` from `start`. Returns the optimum, the objective there, and the iterations taken.
-/// `stopped` makes it end early, wherever it is.
+/// Minimises `c · Σ loss + ½ ‖weight‖²` from `start`. Returns the optimum, the objective there, and
+/// the iterations taken. `stopped` makes it end early, wherever it is.
 pub fn fit(
     data: &Wanted,
     c: f64,
@@ -120,7 +122,8 @@ pub fn fit(
 ) -> (Linear, f64, u32) {
     let (outputs, features) = (start.bias.size()[0], start.weight.size()[1]);
     let evaluate = |flat: &Tensor| objective(data, c, &Linear::of_flat(flat, outputs, features));
-    // The objective is 1-strongly convex in the weights: what is left to gain is at most ‖gradient‖² / 2.
+    // The objective is 1-strongly convex in the weights: what is left to gain is at most
+    // ‖gradient‖² / 2.
     let is_done = |value: f64, squared: f64| squared / 2.0 <= TOLERANCE * value || stopped();
     let Minimum {
         point,
@@ -157,7 +160,7 @@ pub struct Ridge {
 }
 
 impl Ridge {
-    /// Of features [N, features] and values [N, outputs], both f64.
+    /// Takes features [N, features] and values [N, outputs], both f64.
     pub fn new(features: &Tensor, values: &Tensor) -> Self {
         let mean = |table: &Tensor| table.mean_dim([0i64].as_slice(), false, Kind::Double);
         let means = (mean(features), mean(values));
@@ -227,7 +230,6 @@ mod tests {
     fn asked() -> (Tensor, [Outputs; 3]) {
         let (features, labels) = digits();
         let (features, labels) = (features.narrow(0, 0, 50) / 16.0, labels.narrow(0, 0, 50));
-        // How many strokes, say.
         let values = labels.unsqueeze(1).to_kind(Kind::Double) / 3.0;
         let several = Tensor::cat(
             &[
@@ -269,7 +271,7 @@ mod tests {
         }
     }
 
-    /// Of one label each, and of numbers: by another path to the same optimum.
+    /// Each is fitted by another path to the same optimum.
     #[test]
     fn labels_are_logistic_regressions_of_their_own_and_ridge_is_where_the_search_ends() {
         let (features, [_, labels, values]) = asked();

@@ -1,6 +1,7 @@
-//! The linear probe: the head that is best on the features of the base model as it is, found by convex optimization. It
-//! is where training starts (LP-FT, Kumar et al. 2022): a head that fits the features keeps the first gradients from
-//! distorting them, and training can only improve on it.
+//! The linear probe: the head that is best on the features of the base model as it is, found by
+//! convex optimization. It is where training starts (LP-FT, Kumar et al. 2022): a head that fits
+//! the features keeps the first gradients from distorting them, and training can only improve on
+//! it.
 
 /// The solver.
 pub mod lbfgs;
@@ -11,17 +12,19 @@ use tch::{Device, Kind, Tensor};
 
 use self::linear::{Linear, Outputs, Ridge, Wanted};
 use super::{
-    error::TrainError,
-    order::permutation,
-    samples::{Samples, Targets},
+    input::samples::{Samples, Targets},
+    rng::permutation,
 };
+use crate::process::error::TrainError;
 
 /// Values of C, evenly spaced in log10 over `LOG10_C`.
 const PATH: u32 = 24;
 const LOG10_C: [f64; 2] = [-6.0, 2.0];
-/// The path ends early when so many values in a row did not better the validation loss: beyond, it overfits, slowly.
+/// The path ends early after this many values in a row that did not improve the validation loss:
+/// further ones only overfit.
 const PATIENCE: u32 = 4;
-/// Samples that it is fitted to, at most: what they hold in f64 is then below 400 MB for 2,048 features, and more change little.
+/// The most samples that it is fitted to: below 400 MB in f64 for 2,048 features; more change
+/// little.
 const SAMPLES: usize = 20_000;
 
 /// The best head on fixed features.
@@ -35,9 +38,11 @@ pub struct Probe {
     pub c: f64,
 }
 
-/// Fits a path of probes to the train split and takes the one with the lowest loss on the validation split, of equals the
-/// smaller C: log-loss, that of each label where there are several, squares of a regression's deviations. Of each split it takes at most `SAMPLES`, drawn by `seed`. The test split is not looked at. `features`
-/// gives [N, features] of samples in evaluation. `None` when `stopped`.
+/// Fits a path of probes to the train split and takes the one with the lowest loss on the
+/// validation split, of equals the smaller C: log-loss, that of each label where there are several,
+/// squares of a regression's deviations. From each split it takes at most `SAMPLES`, drawn by
+/// `seed`. The test split is not used. `features` gives [N, features] of samples in evaluation.
+/// `None` when `stopped`.
 ///
 /// # Errors
 /// `Diverged` when features are not finite.
@@ -81,7 +86,7 @@ pub fn fit(
     Ok(best.map(|(c, linear)| scale.unfold(c, &linear)))
 }
 
-/// What a head is to say of these samples: of a regression deviations, as in training.
+/// Targets of these samples; for a regression their deviations, as in training.
 fn outputs(samples: &Samples, members: &[usize]) -> Outputs {
     match &samples.targets {
         Targets::Class(all) => {
@@ -151,7 +156,8 @@ fn best_of_path(
     best.map(|(_, c, linear)| (c, linear))
 }
 
-/// One mean per feature and one deviation for all: C means the same for every backbone, and no feature gains weight.
+/// One mean per feature and one deviation for all: C means the same for every backbone, and no
+/// feature gains weight.
 struct Scale {
     /// `[features]`
     mean: Tensor,

@@ -1,20 +1,22 @@
-//! H-score: how much of the features' spread is between classes (Bao et al. 2019), with a covariance that is shrunk so that it
-//! has an inverse (Ibrahim, Ponomareva & Mazumder 2021).
+//! H-score: how much of the features' spread is between classes (Bao et al. 2019), with a
+//! covariance that is shrunk so that it has an inverse (Ibrahim, Ponomareva & Mazumder 2021).
 
 use tch::{Device, Kind, Tensor};
 
-/// Least shrinkage: the covariance must have an inverse also where no shrinkage is the best estimate.
+/// Least shrinkage: the covariance must have an inverse also where no shrinkage is the best
+/// estimate.
 const MIN_SHRINKAGE: f64 = 1e-9;
 
-/// Trace of the shrunk covariance's inverse times the covariance of the class means, of features [N, D] f64 and one-hot
-/// labels [N, C]. From 0, where all classes have the same mean; higher is better. At most D, and less than C.
+/// Trace of the shrunk covariance's inverse times the covariance of the class means, of features
+/// [N, D] f64 and one-hot labels [N, C]. From 0, where all classes have the same mean; higher is
+/// better. At most D, and less than C.
 pub(super) fn score(features: &Tensor, one_hot: &Tensor) -> f64 {
     let centered = features - features.mean_dim([0i64].as_slice(), true, Kind::Double);
     let (samples, width) = centered
         .size2()
         .expect("features are a matrix: this is a bug");
     let wide = samples < width;
-    // Of the two Gram matrices the smaller one: their traces, squares and inverses say the same.
+    // The smaller of the two Gram matrices: their traces, squares and inverses are equivalent.
     let gram = if wide {
         centered.matmul(&centered.tr())
     } else {
@@ -28,7 +30,8 @@ pub(super) fn score(features: &Tensor, one_hot: &Tensor) -> f64 {
     let identity = Tensor::eye(gram.size()[0], (Kind::Double, Device::Cpu));
     let covariance =
         gram * ((1.0 - shrinkage) / samples as f64) + identity * (shrinkage * variance);
-    // Sums of each class's centered features over the root of its size: their squares are the spread of the means.
+    // Sums of each class's centered features over the root of its size: their squares are the
+    // spread of the means.
     let share = one_hot
         / one_hot
             .sum_dim_intlist([0i64].as_slice(), true, Kind::Double)
@@ -46,8 +49,8 @@ pub(super) fn score(features: &Tensor, one_hot: &Tensor) -> f64 {
     (1.0 - shrinkage) * trace / (samples - 1) as f64
 }
 
-/// Ledoit and Wolf's (2004): the weight of `variance` times the identity beside the sample covariance that is least wrong in
-/// mean square.
+/// Ledoit and Wolf's (2004): the weight of `variance` times the identity beside the sample
+/// covariance that is least wrong in mean square.
 fn shrinkage(centered: &Tensor, gram: &Tensor, variance: f64) -> f64 {
     let (samples, width) = centered
         .size2()

@@ -1,21 +1,25 @@
-//! LogME: the logarithm of the maximum evidence for a linear model of the labels, given features (You et al. 2021).
+//! LogME: the logarithm of the maximum evidence for a linear model of the labels, given features
+//! (You et al. 2021).
 
 use tch::Kind;
 
-use super::{Targets, spectrum::Spectrum};
+use super::{spectrum::Spectrum, targets::Targets};
 
 /// Rounds of the fixed point for one class. It takes 3 to 11, and where N < D up to about 40.
 const MAX_ROUNDS: u32 = 100;
-/// Relative change of the precisions' ratio at which it has settled.
+/// Relative change of the precisions' ratio at which it has converged.
 const TOLERANCE: f64 = 1e-3;
-/// Keeps precisions finite where features explain everything or nothing, as the authors' implementation does; here for
-/// features whose samples have a mean squared length of 1, so that their scale does not matter.
+/// Keeps precisions finite where features explain everything or nothing, as the authors'
+/// implementation does; here for features whose samples have a mean squared length of 1, so that
+/// their scale does not matter.
 const GUARD: f64 = 1e-5;
 
-/// Evidence per sample, the mean over classes of one against all others. Higher is better; no upper bound.
+/// Evidence per sample, the mean over classes of one against all others. Higher is better; no upper
+/// bound.
 ///
-/// Where N < D, the D - N weights that no sample tells anything about cancel out of the evidence. The authors' fast form
-/// counts them on one side alone, which favors wide features; elsewhere it says the same.
+/// Where N < D, the D - N weights that no sample determines cancel out of the evidence. The
+/// authors' fast form counts them on one side alone, which favors wide features; elsewhere it says
+/// the same.
 pub(super) fn score(spectrum: &Spectrum, targets: &Targets) -> f64 {
     let samples = spectrum.samples() as f64;
     let unit = spectrum.squares.sum(Kind::Double) / samples;
@@ -64,7 +68,7 @@ impl Fit<'_> {
                 break;
             }
         }
-        // Of the posterior's precision over the prior's: D of the terms are ln α - ln α.
+        // The posterior's precision over the prior's: D of the terms are ln α - ln α.
         let log_determinant = self.sum(|square, _| (alpha + beta * square).ln() - alpha.ln());
         0.5 * (self.samples * (beta.ln() - std::f64::consts::TAU.ln())
             - log_determinant

@@ -1,7 +1,8 @@
-//! How well a frozen backbone's features fit a task, told without training: scores that rank base models on the same data. They
-//! are no forecast of an accuracy after training.
+//! Transferability: scores of how well a frozen backbone's features fit a task, without training.
+//! They rank base models on the same data, and do not predict the accuracy after training.
 //!
-//! LEEP and NCE, which ask the head of the source task, are not here: an import keeps no head.
+//! LEEP and NCE, which need the head of the source task, are missing because an import keeps no
+//! head.
 
 /// Separation of classes.
 mod h_score;
@@ -11,17 +12,19 @@ mod log_me;
 mod neighbors;
 /// Ridge regression, leaving one out.
 mod ridge;
-/// What the others share.
+/// The singular value decomposition that the others share.
 mod spectrum;
+/// Labels as the scores take them.
+mod targets;
 
 use std::collections::HashMap;
 
 use tch::{Device, Kind, Tensor};
 
-use self::spectrum::Spectrum;
+use self::{spectrum::Spectrum, targets::Targets};
 use super::{
-    order::{Stream, key},
-    samples::{Samples, Targets as Labels},
+    input::samples::{Samples, Targets as Labels},
+    rng::{Stream, key},
 };
 use crate::{
     data::random::Random,
@@ -31,10 +34,11 @@ use crate::{
 /// Neighbors that vote.
 const NEIGHBORS: usize = 5;
 
-/// Scores the features of training samples: of all, or of as many as `limits::TRANSFERABILITY_SAMPLES` allows. These are the
-/// same for all jobs on the same data, whatever their seeds, so that scores can be compared. No other split is looked at.
-/// `features` gives [N, D] of samples in evaluation. `None` where samples have no single label or are fewer than two, and where
-/// features are not finite.
+/// Scores the features of training samples: of all, or of as many as
+/// `limits::TRANSFERABILITY_SAMPLES` allows. These are the same for all jobs on the same data,
+/// whatever their seeds, so that scores can be compared. No other split is looked at. `features`
+/// gives [N, D] of samples in evaluation. `None` where samples have no single label or are fewer
+/// than two, and where features are not finite.
 pub fn measure(
     samples: &Samples,
     features: impl FnOnce(&[usize]) -> Tensor,
@@ -54,7 +58,8 @@ fn chosen(all: &[usize], labels: &[usize], limit: usize) -> Vec<usize> {
     for &sample in all {
         *counts.entry(labels[sample]).or_insert(0u32) += 1;
     }
-    // Each label's samples lie evenly between 0 and 1, in random order: up to any place, there are as many as is proportionate.
+    // Each label's samples lie evenly between 0 and 1, in random order: up to any place, there are
+    // as many as is proportionate.
     let order = Random::new(key(0, Stream::Transferability, 0)).order(all.len());
     let mut seen = HashMap::new();
     let mut places: Vec<(f64, usize)> = order
@@ -99,35 +104,6 @@ fn of_features(features: &Tensor, labels: &[usize]) -> Option<Transferability> {
         log_me: log_me::score(&spectrum, &targets),
         h_score: h_score::score(&features, &targets.one_hot),
     })
-}
-
-/// Labels as columns, one for each class that has a sample.
-struct Targets {
-    /// [N, C] f64: 1 for the sample's class, else 0.
-    one_hot: Tensor,
-    /// [rank, C]: along the features' left singular vectors.
-    projected: Tensor,
-}
-
-impl Targets {
-    fn of(spectrum: &Spectrum, labels: &[usize]) -> Self {
-        let mut classes = labels.to_vec();
-        classes.sort_unstable();
-        classes.dedup();
-        let column = |label: &usize| classes.binary_search(label).unwrap_or_default() as i64;
-        let columns: Vec<i64> = labels.iter().map(column).collect();
-        let one_hot = Tensor::from_slice(&columns)
-            .one_hot(classes.len() as i64)
-            .to_kind(Kind::Double);
-        Self {
-            projected: spectrum.left.tr().matmul(&one_hot),
-            one_hot,
-        }
-    }
-
-    fn classes(&self) -> i64 {
-        self.one_hot.size()[1]
-    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use tch::{Kind, Tensor};
 /// Samples whose distances are held at once.
 const BLOCK: i64 = 256;
 
-/// The share of samples whose class is the commonest among their `k` nearest others, by Euclidean distance between features
-/// [N, D] f64. Of equally near the first sample counts, of equally common classes the lowest.
+/// The share of samples whose class is the commonest among their `k` nearest others, by Euclidean
+/// distance between features [N, D] f64. Of equally near the first sample counts, of equally common
+/// classes the lowest.
 pub(super) fn accuracy(features: &Tensor, labels: &[usize], k: usize) -> f64 {
     let lengths = features
         .square()
@@ -41,6 +42,6 @@ fn vote(distances: &[f64], sample: usize, labels: &[usize], k: usize) -> Option<
     let mut classes: Vec<usize> = others.into_iter().map(|other| labels[other]).collect();
     classes.sort_unstable();
     let runs = classes.chunk_by(|one, other| one == other);
-    // Of the longest runs the first: from the end, the last one that is met.
+    // The first of the longest runs: from the end, the last one found.
     runs.rev().max_by_key(|run| run.len()).map(|run| run[0])
 }

@@ -1,14 +1,17 @@
-//! Ridge regression of one-hot labels, scored by leaving each sample out in turn: exactly, without fitting N times.
+//! Ridge regression of one-hot labels, scored by leaving each sample out in turn: exactly, without
+//! fitting N times.
 
 use tch::{Kind, Tensor};
 
-use super::{Targets, spectrum::Spectrum};
+use super::{spectrum::Spectrum, targets::Targets};
 
-/// Penalties that are tried, as powers of ten times the samples' number times the features' mean variance.
+/// Penalties that are tried, as powers of ten times the samples' number times the features' mean
+/// variance.
 const LOG10_PENALTIES: std::ops::RangeInclusive<i32> = -5..=3;
 
-/// The share of samples whose class is predicted by a ridge regression with an unpenalised intercept on all other samples; at
-/// the penalty that leaves the least squared error so. `variance` is the features' mean one.
+/// The share of samples whose class is predicted by a ridge regression with an unpenalised
+/// intercept on all other samples; at the penalty that leaves the least squared error so.
+/// `variance` is the features' mean one.
 pub(super) fn accuracy(spectrum: &Spectrum, targets: &Targets, variance: f64) -> f64 {
     let unit = spectrum.samples() as f64 * if variance > 0.0 { variance } else { 1.0 };
     let fits = LOG10_PENALTIES.map(|exponent| {
@@ -21,8 +24,9 @@ pub(super) fn accuracy(spectrum: &Spectrum, targets: &Targets, variance: f64) ->
     share_right(&predicted, targets)
 }
 
-/// What is predicted for each sample [N, C] by weights that minimise `Σ ‖label - prediction‖² + penalty · ‖weights‖²` over all
-/// others (the hat matrix' identity, Allen 1974).
+/// Predictions [N, C] for each sample by weights that minimise
+/// `Σ ‖label - prediction‖² + penalty · ‖weights‖²` over all others (the hat matrix' identity,
+/// Allen 1974).
 pub(super) fn leave_one_out(
     spectrum: &Spectrum,
     targets: &Targets,
@@ -38,7 +42,8 @@ pub(super) fn leave_one_out(
     // 1 less each sample's leverage.
     let mut slack: Tensor = 1.0 - left.square().matmul(&shrunk).unsqueeze(1);
     if intercept {
-        // The best intercept leaves residuals that are orthogonal to what a constant leaves of itself.
+        // The best intercept leaves residuals that are orthogonal to what a constant leaves of
+        // itself.
         let ones = slack.ones_like();
         let constant = residual(&ones, &left.tr().matmul(&ones));
         let total = constant.sum(Kind::Double);
@@ -49,7 +54,7 @@ pub(super) fn leave_one_out(
     &targets.one_hot - residuals / slack
 }
 
-/// Of predictions [N, C].
+/// Accuracy of predictions [N, C].
 pub(super) fn share_right(predicted: &Tensor, targets: &Targets) -> f64 {
     let guessed = predicted.argmax(1, false);
     let labels = targets.one_hot.argmax(1, false);

@@ -12,7 +12,7 @@ pub(super) struct Spectrum {
 }
 
 impl Spectrum {
-    /// Of features [N, D] f64 on the CPU, from whichever of the two Gram matrices is smaller.
+    /// Decomposes features [N, D], f64 on the CPU, by the smaller of the two Gram matrices.
     pub(super) fn of(features: &Tensor) -> Self {
         let (samples, width) = features
             .size2()
@@ -45,7 +45,8 @@ impl Spectrum {
     }
 }
 
-/// The eigenvalues of a Gram matrix that are above what rounding makes of 0, and their vectors as columns.
+/// The eigenvalues of a Gram matrix that are above what rounding makes of 0, and their vectors as
+/// columns.
 fn positive_part(features: &Tensor, gram: &Tensor) -> (Tensor, Tensor) {
     let (values, vectors) = gram.linalg_eigh("L");
     let longest = features.size().into_iter().max().unwrap_or(1);

@@ -63,7 +63,8 @@ fn golden_g3_all_scores_of_digits() {
     for (k, accuracy) in [(1, 0.9883), (3, 0.9889), (5, 0.9878), (13, 0.9844)] {
         near(neighbors::accuracy(&features, &labels, k), accuracy, 1e-4);
     }
-    // More features than samples: LogME from the samples' products, the H-score through a smaller inverse.
+    // More features than samples: LogME from the samples' products, the H-score through a smaller
+    // inverse.
     let (features, labels) = first_digits(40);
     near(log_me(&features, &labels), -0.013_088, 1e-6);
     near(h_score(&features, &labels), 7.188_982_759_993, 1e-9);
@@ -77,7 +78,8 @@ fn golden_g3_all_scores_of_digits() {
     }
 }
 
-/// What ridge regression with this intercept or none says of `row`, fitted on all rows but `out`: the normal equations.
+/// Prediction of ridge regression, with an intercept or without, for `row`, fitted on all rows but `out`:
+/// the normal equations.
 fn fitted_without(
     features: &Tensor,
     one_hot: &Tensor,
@@ -134,7 +136,8 @@ fn golden_g5_ridge_of_digits() {
         guessed.int64_value(&[]) == labels[row as usize] as i64
     });
     assert_eq!(right.count(), 713);
-    // The formula against a fit without each seventh sample; in the last two cases there are fewer samples than features.
+    // The formula against a fit without each seventh sample; in the last two cases there are fewer
+    // samples than features.
     for (count, how) in [
         (1000, (1.0, false)),
         (300, (0.1, true)),
@@ -154,7 +157,8 @@ fn golden_g5_ridge_of_digits() {
     }
 }
 
-/// Log density per sample of labels `y` under N(0, I / beta + F Fᵀ / alpha): what LogME is the maximum of.
+/// Log density per sample of labels `y` under N(0, I / beta + F Fᵀ / alpha): what LogME is the
+/// maximum of.
 fn log_density(gram: &Tensor, y: &Tensor, [log_alpha, log_beta]: [f64; 2]) -> f64 {
     let samples = gram.size()[0];
     let noise = Tensor::eye(samples, (Kind::Double, Device::Cpu)) * (-log_beta).exp();
@@ -166,8 +170,9 @@ fn log_density(gram: &Tensor, y: &Tensor, [log_alpha, log_beta]: [f64; 2]) -> f6
     -0.5 * (total / samples as f64 + std::f64::consts::TAU.ln())
 }
 
-/// The evidence is a density of N numbers, whatever D is: its maximum is searched for here without any of LogME's formulas.
-/// The form that leaves out the prior of D - N weights is off by 2.9 with 40 samples of 64 features.
+/// The evidence is a density of N numbers, whatever D is: its maximum is searched for here without
+/// any of LogME's formulas. The form that leaves out the prior of D - N weights is off by 2.9 with
+/// 40 samples of 64 features.
 #[test]
 fn golden_g8_log_me_with_fewer_samples_than_features() {
     for count in [40, 90] {

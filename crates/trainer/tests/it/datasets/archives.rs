@@ -120,7 +120,8 @@ fn links_and_devices_refuse_the_whole_archive() {
 #[test]
 fn archives_that_lie_are_refused() {
     let zip = zipped(&cats_and_dogs());
-    // In each header of the directory: bit 0 of the flags (encrypted), the size, and where the entry starts.
+    // In each header of the directory: bit 0 of the flags (encrypted), the size, and where the
+    // entry starts.
     let (mut encrypted, mut lying, mut overlapping) = (zip.clone(), zip.clone(), zip.clone());
     for at in 0..zip.len() - 46 {
         if zip[at..].starts_with(b"PK\x01\x02") {

@@ -1,4 +1,4 @@
-//! What is inside: classes, images, splits, copies.
+//! Contents of a data set: classes, images, splits, copies.
 
 use super::*;
 

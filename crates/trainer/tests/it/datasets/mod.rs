@@ -1,5 +1,5 @@
-//! Uploads as the validation process sees them: what is accepted, what is refused and how that is said, and that nothing but a
-//! report is left behind.
+//! Uploads as the validation process sees them: what is accepted, what is refused and how that is
+//! said, and that nothing but a report is left behind.
 
 mod archives;
 mod contents;
@@ -33,7 +33,7 @@ const LIMITS: DatasetLimits = DatasetLimits {
     report_problems: 100,
 };
 
-/// What became of an upload; the folder holds what the validation process left.
+/// The outcome of a validation, and the folder with its results.
 struct Outcome {
     folder: TempDir,
     said: Validated,
@@ -118,7 +118,7 @@ fn validate_within(limits: DatasetLimits, archive: impl AsRef<[u8]>) -> Outcome 
     Outcome::read(folder, said)
 }
 
-/// As `validate`, in a process of its own.
+/// Like `validate`, in a process of its own.
 fn validate_in_a_child(archive: impl AsRef<[u8]>) -> Outcome {
     let (folder, _) = upload(LIMITS, archive);
     let output = Command::new(env!("CARGO_BIN_EXE_rehead-trainer"))

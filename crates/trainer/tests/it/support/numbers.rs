@@ -1,4 +1,5 @@
-//! The numbers of tests/fixtures/parity/README.md: weights and inputs that follow from a tensor's name.
+//! The numbers of tests/fixtures/parity/README.md: weights and inputs that follow from a tensor's
+//! name.
 
 use std::{fs, path::PathBuf};
 
@@ -81,8 +82,8 @@ pub(crate) fn fill(tensors: &[(String, Tensor)]) {
     });
 }
 
-/// Whether two vectors agree as the recordings ask: norms within 1e-3 of each other, and every given first element
-/// within 1e-3 of the norm. Says what differs.
+/// Compares two vectors as the recordings ask: norms within 1e-3 of each other, and every
+/// given first element within 1e-3 of the norm. The error is the difference.
 pub(crate) fn compare(what: &str, found: &Tensor, first: &Value, norm: f64) -> Result<(), String> {
     let found_norm = found.to_kind(Kind::Double).norm().double_value(&[]);
     let bound = 1e-3 * norm;
@@ -92,7 +93,7 @@ pub(crate) fn compare(what: &str, found: &Tensor, first: &Value, norm: f64) -> R
     compare_first(what, found, first, norm)
 }
 
-/// Whether the given first elements are within 1e-3 of `norm`. Says what differs.
+/// Compares the given first elements to within 1e-3 of `norm`. The error is the difference.
 pub(crate) fn compare_first(
     what: &str,
     found: &Tensor,

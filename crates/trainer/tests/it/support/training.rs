@@ -20,7 +20,7 @@ pub(crate) use rehead_test_support::recipe::recipe;
 use rehead_trainer::{
     data::validate,
     models::{architecture::Architecture, registry},
-    train::checkpoint::hash_file,
+    train::output::checkpoint::hash_file,
 };
 use serde_json::{Value, json};
 use tch::{Device, Tensor, nn};
@@ -28,7 +28,8 @@ use tempfile::TempDir;
 
 use super::{data, numbers};
 
-/// Weights over a base model's, as a plan names them: a whole network's, or what a checkpoint trained.
+/// Weights over a base model's, as a plan names them: a whole network's, or what a checkpoint
+/// trained.
 pub(crate) fn over(weights: &Path, whole: bool) -> PlanWeights {
     PlanWeights {
         weights: weights.to_owned(),
@@ -54,7 +55,8 @@ pub(crate) fn parameters(architecture: &str, parts: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// Adapters on the architecture's linear layers, as a request for `asked` gives them; `type` need not be said.
+/// Adapters on the architecture's linear layers, as a request for `asked` gives them; `type` need
+/// not be said.
 pub(crate) fn adapter(architecture: &str, mut asked: Value) -> Adapter {
     let architecture = registry::find(architecture).unwrap();
     let layers = registry::layers(architecture, &architecture.preprocessing);
@@ -74,7 +76,8 @@ pub(crate) fn input(architecture: &Architecture, side: u32) -> Preprocessing {
     }
 }
 
-/// A base model of usual input whose weights follow the rules of the parity recordings, in a file in `folder`.
+/// A base model of usual input whose weights follow the rules of the parity recordings, in a file
+/// in `folder`.
 pub(crate) fn base_model(architecture: &str, folder: &Path) -> PlanModel {
     let architecture = registry::find(architecture).unwrap();
     base_model_for(architecture, &architecture.preprocessing, folder)
@@ -106,7 +109,7 @@ pub(crate) fn base_model_for(
     }
 }
 
-/// What all runs of one test share: a pack of clip art, a network's weights, a cache.
+/// Material that all runs of one test share: a pack of clip art, a network's weights, a cache.
 pub(crate) struct Material {
     dir: TempDir,
     base: PlanModel,
@@ -202,7 +205,7 @@ impl Trainer {
         let mut child = Command::new(env!("CARGO_BIN_EXE_rehead-trainer"))
             .arg("train")
             .arg(&folder)
-            // As under a worker. A backtrace that finds no memory may never end.
+            // A worker removes it too: a backtrace that finds no memory may never end.
             .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -216,7 +219,7 @@ impl Trainer {
         }
     }
 
-    /// What it says next; `None` when it has ended.
+    /// The next line; `None` when the trainer has ended.
     pub(crate) fn next(&mut self) -> Option<Progress> {
         let line = self.lines.next()?.unwrap();
         Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
@@ -232,8 +235,8 @@ impl Trainer {
         panic!("it ended before it said that: {:?}", self.child.wait());
     }
 
-    /// Closes its standard input: "save and stop".
-    pub(crate) fn ask_to_stop(&mut self) {
+    /// Closes its standard input: "save and exit".
+    pub(crate) fn interrupt(&mut self) {
         self.input = None;
     }
 

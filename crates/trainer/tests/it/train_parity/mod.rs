@@ -6,9 +6,11 @@ use rehead_domain::{base_model::Preprocessing, recipe::Recipe};
 use rehead_trainer::{
     models::registry,
     train::{
-        loss,
         network::Network,
-        optimizer::{self, Optimizer, Rates},
+        step::{
+            loss_functions,
+            optimizer::{self, Optimizer, Rates},
+        },
     },
 };
 use serde_json::{Value, json};
@@ -77,7 +79,7 @@ fn follow(network: &mut Network, recording: &Recording, recipe: &Recipe) -> Resu
         let images = numbers::images(&format!("input-{}", step - 1), &size);
         let features = network.features_train(&images, step) * recording.feature_scale;
         let logits = network.logits_train(&features, step);
-        let loss = loss::cross_entropy(&logits, &labels, None, recipe.label_smoothing);
+        let loss = loss_functions::cross_entropy(&logits, &labels, None, recipe.label_smoothing);
         let found = loss.double_value(&[]);
         if !is_near(found, recorded) {
             return Err(format!("loss of step {step}: {found}, recorded {recorded}"));
@@ -121,7 +123,7 @@ fn changed(file: &str, change: impl Fn(&mut Value)) -> Result<(), String> {
     check(&recording)
 }
 
-/// What a recording asks for and nothing here does must not be left out in silence.
+/// An option of a recording that is not implemented here fails the test.
 #[test]
 fn options_that_nothing_here_does_fail_by_name() {
     tch::set_num_threads(2);

@@ -1,15 +1,19 @@
-//! Each optimizer by itself takes PyTorch's steps on the same gradients (crates/trainer/tests/python/record_optimizers.py).
+//! Each optimizer by itself takes PyTorch's steps on the same gradients
+//! (crates/trainer/tests/python/record_optimizers.py).
 
 use std::collections::BTreeMap;
 
 use rehead_domain::recipe::{Optimizer as Kind, Recipe};
-use rehead_trainer::train::optimizer::{Group, Optimizer, Parameter, Rates};
+use rehead_trainer::train::{
+    network::parameter::{Group, Parameter},
+    step::optimizer::{Optimizer, Rates},
+};
 use serde::Deserialize;
 use tch::Tensor;
 
 use crate::support::training::recipe;
 
-/// Of each tensor, by its name.
+/// Numbers of each tensor, by its name.
 type Numbers = BTreeMap<String, Vec<f64>>;
 
 #[derive(Deserialize)]

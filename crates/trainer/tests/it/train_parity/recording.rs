@@ -1,4 +1,5 @@
-//! The options of a recorded training. What has no meaning here is an error that names it: a field, or a value.
+//! The options of a recorded training. What has no meaning here is an error that names it: a field,
+//! or a value.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +13,9 @@ use serde_json::Value;
 
 use crate::support::training;
 
-/// What all recordings hold to, as they say it.
+/// Rules of all recordings, in their words.
 const RULES: &str = "weight decay: adamw only on tensors of 2+ dims, sgd on all; dropout 0; features times feature_scale before the head";
-/// Of SGD and of AdamW: a recipe names no others.
+/// Constants of SGD and AdamW that a recipe does not set.
 const MOMENTUM: f64 = 0.9;
 const BETAS: [f64; 2] = [0.9, 0.999];
 const EPS: f64 = 1e-8;
@@ -82,7 +83,7 @@ enum BnMode {
     Eval,
 }
 
-/// Of all steps, or of each.
+/// A value for all steps, or for each.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Rate {
@@ -91,7 +92,7 @@ enum Rate {
 }
 
 impl Rate {
-    /// What a recipe has, of which each step's is a share.
+    /// The peak in the recipe, of which each step has a share.
     fn peak(&self) -> f64 {
         match self {
             Self::Constant(rate) => *rate,
@@ -100,7 +101,7 @@ impl Rate {
     }
 }
 
-/// What is left out is as PyTorch has it.
+/// Options that are left out are PyTorch's defaults.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OptimizerOptions {
@@ -179,7 +180,7 @@ impl Recording {
         Ok(read)
     }
 
-    /// What the peak rate is multiplied by at `step` (from 1).
+    /// The factor of the peak rate at `step` (from 1).
     pub(super) fn rate_factor(&self, step: u64) -> f64 {
         match &self.optimizer.lr {
             Rate::Constant(_) => 1.0,
@@ -221,8 +222,8 @@ impl Recording {
         })
     }
 
-    /// Parameters of the backbone that train: all, or those of the parts, each a module, a tensor or a stage. The head always
-    /// does.
+    /// Parameters of the backbone that train: all, or those of the parts, each a module, a tensor
+    /// or a stage. The head always does.
     fn trainable(&self, layers: &Layers) -> Result<Vec<String>, String> {
         let parts: Vec<&str> = match &self.trainable {
             Parts::Joined(names) => names.split(',').map(str::trim).collect(),

@@ -8,7 +8,7 @@ use rehead_domain::{
 };
 use rehead_trainer::{
     models::{lora, registry, weights},
-    train::{network::Network, optimizer::Optimizer},
+    train::{network::Network, step::optimizer::Optimizer},
 };
 use serde_json::{Value, json};
 use tch::{Device, Kind as Number, Tensor};
@@ -145,7 +145,7 @@ fn trap_24_an_adapter_begins_as_the_base_and_merges_exactly() {
     }
 }
 
-/// What a merged network computes is what the adapted one does, by rounding.
+/// A merged network computes the same as the adapted one, to rounding.
 #[test]
 fn trap_24_a_merged_network_gives_the_adapted_ones_logits() {
     for precision in ["float32", "bfloat16"] {
@@ -196,7 +196,7 @@ fn merged_network(network: &Network, recipe: &Recipe) -> Network {
     Network::build(&over(&base, &path, true), &going_on, CLASSES, Device::Cpu).unwrap()
 }
 
-/// Of W + s B A, with G the gradient of a whole weight: s Bᵀ G for A, s G Aᵀ for B.
+/// Gradients of W + s B A, with G the gradient of a whole weight: s Bᵀ G for A, s G Aᵀ for B.
 #[test]
 fn gradients_are_those_of_the_merged_weights() {
     let targets = [
@@ -279,7 +279,8 @@ fn every_option_of_an_adapter_changes_training() {
     }
 }
 
-/// A checkpoint holds adapters; who goes on from it has them in its weights, and adapters of its own on top.
+/// A checkpoint holds adapters; who goes on from it has them in its weights, and adapters of its
+/// own on top.
 #[test]
 fn a_checkpoint_of_adapters_goes_on_merged() {
     let recipe = lora(VIT, json!({"rank": 3, "alpha": 1}));

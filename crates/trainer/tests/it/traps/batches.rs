@@ -31,7 +31,8 @@ fn trap_15_small_batches_add_up_to_the_large_one() {
         let apart = |name: &String| (&large[name] - &small[name]).abs().max().double_value(&[]);
         large.keys().map(apart).fold(0.0, f64::max)
     };
-    // The last is a window of three batches of 12, 12 and 8 samples: unequal ones weigh as their samples do.
+    // The last is a window of three batches of 12, 12 and 8 samples: unequal ones weigh as their
+    // samples do.
     for (batch_size, accumulate) in [(8, 4), (1, 32), (12, 3)] {
         let apart = difference(batch_size, accumulate);
         assert!(apart < 1e-6, "{batch_size} x {accumulate}: {apart}");

@@ -4,7 +4,10 @@ use rehead_domain::{
     progress::exit,
     recipe::{BatchNorm, Recipe},
 };
-use rehead_trainer::train::optimizer::{Group, Optimizer, Parameter, Rates};
+use rehead_trainer::train::{
+    network::parameter::{Group, Parameter},
+    step::optimizer::{Optimizer, Rates},
+};
 use tch::Tensor;
 
 use super::{evaluations, layer4};

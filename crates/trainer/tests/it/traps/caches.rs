@@ -1,4 +1,4 @@
-//! What is kept to be used again is what it was kept as.
+//! Caches: an entry is used only for what it was made from.
 
 use std::{collections::BTreeSet, fs};
 

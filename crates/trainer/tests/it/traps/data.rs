@@ -1,4 +1,4 @@
-//! What becomes of samples, splits and labels on the way to training.
+//! Samples, splits and labels on the way to training.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use rehead_domain::{
 };
 use rehead_trainer::{
     data::{pack::Pack, target::Target, validate},
-    train::samples::{Samples, Targets},
+    train::input::samples::{Samples, Targets},
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -68,7 +68,8 @@ fn classes(pack: &Pack) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Turned, CMYK, gray, 16-bit and cut-off images: each decodes in one way or is reported, and none takes another's label.
+/// Turned, CMYK, gray, 16-bit and cut-off images: each decodes in one way or is reported, and none
+/// takes another's label.
 #[test]
 fn trap_12_odd_images_do_not_shift_labels() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/images");
@@ -141,7 +142,8 @@ fn trap_13_no_image_is_on_two_sides_and_more_images_move_none() {
     assert!(validated.count() > 5);
 }
 
-/// The images of two categories below `train`, `val` and `test`; the labels of the test split as they are, or swapped.
+/// The images of two categories below `train`, `val` and `test`; the labels of the test split as
+/// they are, or swapped.
 fn three_splits(swapped: bool) -> Vec<u8> {
     let archive = clipart_subset(&["animals", "food"], 20);
     let mut archive = ::zip::ZipArchive::new(Cursor::new(archive)).unwrap();

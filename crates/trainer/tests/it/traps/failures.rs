@@ -1,4 +1,4 @@
-//! What cannot train ends with a code.
+//! Runs that cannot train end with a code.
 
 use rehead_domain::{
     progress::Progress,
@@ -23,7 +23,8 @@ fn trap_26_what_cannot_train_is_an_error_with_a_code() {
         panic!("{said:?}");
     };
     assert_eq!(failure.code, "diverged");
-    // Clipping where nothing but the head trains, and a batch of more samples than there are, are no errors.
+    // Clipping where nothing but the head trains, and a batch of more samples than there are, are
+    // no errors.
     let lone = Recipe {
         gradient_clip: Some(1.0),
         batch_size: 1_000,
@@ -32,7 +33,8 @@ fn trap_26_what_cannot_train_is_an_error_with_a_code() {
     assert_eq!(evaluations(&material, "lone", lone).len(), 1);
 }
 
-/// SGD's decay of 10 at a rate of 100 makes each weight a thousand times larger in each step: finite at first, not for long.
+/// SGD's decay of 10 at a rate of 100 makes each weight a thousand times larger in each step:
+/// finite at first, not for long.
 #[test]
 fn trap_26_what_a_run_that_diverges_has_saved_is_finite() {
     let material = Material::new(10);

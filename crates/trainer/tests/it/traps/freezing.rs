@@ -1,7 +1,7 @@
-//! What is frozen stays; what thaws joins once.
+//! Frozen parameters stay bit for bit; unfrozen ones join the optimizer once.
 
 use rehead_domain::recipe::{BatchNorm, FreezePhase, Optimizer as Kind, Recipe};
-use rehead_trainer::train::{network::Network, optimizer::Optimizer};
+use rehead_trainer::train::{network::Network, step::optimizer::Optimizer};
 use tch::Tensor;
 
 use super::{build, copies, layer4, train_on_images};
@@ -95,7 +95,7 @@ fn trap_4_what_is_frozen_later_stays_and_what_joins_joins_once_and_afresh() {
             (norms.len(), norms.iter().sum::<f64>())
         };
 
-        assert!(network.enter_phases(&recipe, 2, 1, &mut optimizer).unwrap());
+        assert!(optimizer.enter_phases(&mut network, &recipe, 2, 1).unwrap());
         let before = copies(&network);
         train_on_images(&mut network, &mut optimizer, &recipe, 2..=3);
         for (name, tensor) in copies(&network) {
@@ -105,8 +105,8 @@ fn trap_4_what_is_frozen_later_stays_and_what_joins_joins_once_and_afresh() {
         }
         assert_eq!(norm(&optimizer, &network, "layer4.1.").0, 0);
 
-        assert!(network.enter_phases(&recipe, 3, 1, &mut optimizer).unwrap());
-        assert!(!network.enter_phases(&recipe, 3, 1, &mut optimizer).unwrap());
+        assert!(optimizer.enter_phases(&mut network, &recipe, 3, 1).unwrap());
+        assert!(!optimizer.enter_phases(&mut network, &recipe, 3, 1).unwrap());
         let mut names: Vec<&String> = network.parameters.iter().map(|one| &one.name).collect();
         names.sort();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]));

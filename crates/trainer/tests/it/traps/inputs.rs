@@ -16,7 +16,7 @@ use rehead_trainer::{
         registry,
         weights::{self, Tensors},
     },
-    train::{network::Network, optimizer::Optimizer},
+    train::{network::Network, step::optimizer::Optimizer},
 };
 use tch::{Device, Tensor, nn};
 
@@ -170,7 +170,7 @@ fn trap_25_batch_norm_that_trains_is_never_folded() {
     // Once it is frozen it is folded, as it is by then.
     let before = network.features(&images);
     let unfolded = unfolded(&network, &images);
-    assert!(network.enter_phases(&recipe, 2, 1, &mut optimizer).unwrap());
+    assert!(optimizer.enter_phases(&mut network, &recipe, 2, 1).unwrap());
     let folded = network.features(&images);
     assert!(apart(&folded, &before) < 1e-5 && apart(&folded, &unfolded) < 1e-5);
 }

@@ -1,7 +1,10 @@
-//! Losses in closed form, and what they are taken of.
+//! PendingLosses in closed form, and what they are taken of.
 
 use rehead_domain::recipe::{BatchNorm, Head, HeadInit, HeadLayer, Recipe};
-use rehead_trainer::train::{gradients::Window, inputs::Inputs, loss, mix::Mixing};
+use rehead_trainer::train::{
+    input::{inputs::Inputs, mix::Mixing},
+    step::{gradients::Window, loss_functions},
+};
 use tch::{Kind as Number, Tensor};
 
 use super::{CLASSES, build, criterion, evaluations, layer4};
@@ -29,11 +32,12 @@ fn trap_31_smoothing_with_class_weights_is_the_closed_form() {
     let logits = Tensor::from_slice(&rows.concat()).view([3, 3]);
     let labels = Tensor::from_slice(&labels.map(|label| label as i64));
     let weights = Tensor::from_slice(&weights).to_kind(Number::Double);
-    let found = loss::cross_entropy(&logits, &labels, Some(&weights), smoothing);
+    let found = loss_functions::cross_entropy(&logits, &labels, Some(&weights), smoothing);
     assert!((found.double_value(&[]) - sum / total).abs() < 1e-12);
 }
 
-/// Mixed samples have soft targets: with weights and smoothing, `-sum w y' log p / sum w y`, y' being the smoothed y.
+/// Mixed samples have soft targets: with weights and smoothing, `-sum w y' log p / sum w y`, y'
+/// being the smoothed y.
 #[test]
 fn trap_31_mixed_labels_are_the_closed_form() {
     let (labels, weights, smoothing) = ([0usize, 2, 1, 1, 0], [0.5f64, 1.0, 4.0], 0.1);

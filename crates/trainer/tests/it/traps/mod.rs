@@ -1,4 +1,4 @@
-//! What goes wrong unnoticed in transfer learning, each as a test that names it.
+//! Mistakes of transfer learning that go unnoticed, each as a test that names it.
 
 mod adapters;
 mod batches;
@@ -27,14 +27,18 @@ use rehead_domain::{
 use rehead_trainer::{
     models::registry,
     train::{
-        gradients::{Criterion, Window},
-        inputs::Inputs,
-        loss,
+        input::{
+            inputs::Inputs,
+            samples::{Scale, Targets},
+        },
         network::Network,
-        objective::Objective,
-        optimizer::{self, Optimizer, Rates},
-        samples::{Scale, Targets},
-        schedule,
+        step::{
+            gradients::{Criterion, Window},
+            loss_functions,
+            objective::Objective,
+            optimizer::{self, Optimizer, Rates},
+            schedule,
+        },
     },
 };
 use tch::{Device, Tensor};
@@ -48,10 +52,10 @@ const CLASSES: usize = 3;
 
 const SAMPLES: usize = 32;
 
-/// Of images made up here, in pixels: a multiple of what each network's patches need.
+/// Side of the images made up here, in pixels: a multiple of each network's patches.
 const SIDE: u32 = 32;
 
-/// Of samples with these labels.
+/// The criterion for samples with these labels.
 fn criterion(recipe: &Recipe, labels: &[usize]) -> Criterion {
     let scale = Scale {
         mean: 0.0,
@@ -102,7 +106,7 @@ fn targets(samples: usize) -> Tensor {
 /// Gradients of four images in step `step`, in parameter order.
 fn gradients_on(network: &Network, recipe: &Recipe, images: &Tensor, step: u64) -> Vec<Tensor> {
     let logits = network.logits_train(&network.features_train(images, step), step);
-    let loss = loss::cross_entropy(&logits, &targets(4), None, recipe.label_smoothing);
+    let loss = loss_functions::cross_entropy(&logits, &targets(4), None, recipe.label_smoothing);
     optimizer::gradients(&loss, &network.parameters).unwrap()
 }
 
@@ -136,7 +140,8 @@ fn train_on(
     }
 }
 
-/// The head after `steps` steps over `SAMPLES` made-up features, with its averages where the recipe keeps some.
+/// The head after `steps` steps over `SAMPLES` made-up features, with its averages where the recipe
+/// keeps some.
 fn train_head(recipe: &Recipe, steps: u64) -> BTreeMap<String, Tensor> {
     let mut network = build(recipe);
     let mut optimizer = Optimizer::new(recipe, &network.parameters);

@@ -28,7 +28,8 @@ fn tensors(network: &Network) -> BTreeMap<String, Tensor> {
     all.map(|(name, tensor)| (name, tensor.copy())).collect()
 }
 
-/// The base model, a parent with three classes whose backbone and head have moved, and the parent's tensors.
+/// The base model, a parent with three classes whose backbone and head have moved, and the parent's
+/// tensors.
 fn parent(folder: &Path) -> (PlanModel, BTreeMap<String, Tensor>) {
     tch::set_num_threads(1);
     let base = base_model("resnet18", folder);
@@ -125,7 +126,8 @@ fn trap_8_a_new_head_takes_nothing_of_the_old_one() {
     assert!(!tensors(&network).contains_key("fc.weight"));
 }
 
-/// Old rows are the parent's to the bit; new ones begin at their mean, so that no prediction changes.
+/// Old rows are the parent's to the bit; new ones begin at their mean, so that no prediction
+/// changes.
 #[test]
 fn trap_8_a_head_that_grows_keeps_its_rows() {
     let folder = tempfile::tempdir().unwrap();
@@ -150,7 +152,8 @@ fn trap_8_a_head_that_grows_keeps_its_rows() {
     let logits = network.logits(&features);
     let best = |logits: &Tensor| Vec::<i64>::try_from(logits.argmax(1, false)).unwrap();
     assert_eq!(best(&logits), best(&logits.narrow(1, 0, 3)));
-    // Only what trained since is another backbone than the base model's: its features are not made twice.
+    // Only what trained since is another backbone than the base model's: its features are not made
+    // twice.
     assert_ne!(network.backbone_sha256, base.weights_sha256);
     let mut unmoved = copied(&parent);
     let own = Network::build(&base, &recipe(), 3, Device::Cpu).unwrap();

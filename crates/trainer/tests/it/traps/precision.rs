@@ -6,7 +6,7 @@ use rehead_domain::{
 };
 use rehead_trainer::{
     models::{pass::Norm, registry},
-    train::optimizer::Optimizer,
+    train::step::optimizer::Optimizer,
 };
 use tch::{Device, Kind as Number, Tensor, nn};
 
@@ -66,7 +66,8 @@ fn every_architecture_computes_and_learns_in_bfloat16_as_in_float32_by_rounding(
     }
 }
 
-/// bfloat16 has float32's range: no loss is scaled, so that nothing is to unscale before clipping, and no step is skipped.
+/// bfloat16 has float32's range: no loss is scaled, so that nothing is to unscale before clipping,
+/// and no step is skipped.
 #[test]
 fn trap_16_one_optimizer_step_a_batch_and_clipping_sees_true_gradients() {
     let clipped = halved(Recipe {

@@ -2,8 +2,11 @@
 
 use rehead_domain::recipe::{Optimizer as Kind, Recipe, Schedule};
 use rehead_trainer::train::{
-    optimizer::{Group, Optimizer, Parameter, Rates},
-    schedule,
+    network::parameter::{Group, Parameter},
+    step::{
+        optimizer::{Optimizer, Rates},
+        schedule,
+    },
 };
 use tch::Tensor;
 

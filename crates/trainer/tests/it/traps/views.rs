@@ -1,4 +1,4 @@
-//! What training sees of an image, and what evaluation does.
+//! Images as training and as evaluation see them.
 
 use std::io;
 
@@ -9,15 +9,21 @@ use rehead_domain::{
 };
 use rehead_trainer::{
     data::batch,
+    process::protocol::{Interrupt, Reporter},
     train::{
-        gradients::{Criterion, Window},
-        inputs::{Batch, Features, Inputs, Meter, Preparation},
+        input::{
+            augmented_views::Views,
+            inputs::{Batch, Features, Inputs},
+            meter::Meter,
+            pixel_cache::{self, Form, Pixels},
+            preparation::Preparation,
+            samples::Samples,
+        },
         network::Network,
-        objective::Objective,
-        pixels::{self, Form, Pixels},
-        protocol::{Reporter, Stop},
-        samples::Samples,
-        views::Views,
+        step::{
+            gradients::{Criterion, Window},
+            objective::Objective,
+        },
     },
 };
 use tch::{Device, Tensor};
@@ -33,7 +39,7 @@ struct Run {
 }
 
 fn reporter() -> Reporter {
-    Reporter::new(io::sink(), Stop::default())
+    Reporter::new(io::sink(), Interrupt::default())
 }
 
 fn prepare(plan: &TrainPlan) -> Run {
@@ -41,12 +47,12 @@ fn prepare(plan: &TrainPlan) -> Run {
     let samples = Samples::open(plan).unwrap();
     let classes = samples.classes.len();
     let network = Network::build(&plan.base_model, &plan.recipe, classes, Device::Cpu).unwrap();
-    let (stop, mut say) = (Stop::default(), reporter());
+    let (interrupt, mut say) = (Interrupt::default(), reporter());
     let run = Preparation {
         plan,
         samples: &samples,
         device: Device::Cpu,
-        stop: &stop,
+        interrupt: &interrupt,
     };
     let start = Features::at_start(&run, &network, &mut say);
     let start = start.unwrap().unwrap();
@@ -108,7 +114,8 @@ fn images(plan: &TrainPlan, samples: &[usize], epoch: u32) -> Tensor {
     let form = views.form().unwrap_or(Form::Square);
     let mut say = reporter();
     let mut meter = Meter::new(&mut say, source.pack.len());
-    let found = pixels::of_pack(plan, source, &[form], &Stop::default(), &mut meter).unwrap();
+    let found =
+        pixel_cache::of_pack(plan, source, &[form], &Interrupt::default(), &mut meter).unwrap();
     let found: Vec<Pixels> = found.unwrap();
     views.images(&found[0], samples, epoch).unwrap()
 }
@@ -252,8 +259,8 @@ fn trap_9_cached_features_are_those_of_evaluation_without_dropout() {
         head: normal_head(vec![HeadLayer::Dropout(0.9)]),
         ..layer4(BatchNorm::Frozen)
     }));
-    let stop = Stop::default();
-    let live = thawed.inputs.features(&thawed.network, &all, &stop);
+    let interrupt = Interrupt::default();
+    let live = thawed.inputs.features(&thawed.network, &all, &interrupt);
     let apart = (live.unwrap().unwrap() - run.features_train(&all, 1))
         .abs()
         .max();

@@ -1,0 +1,77 @@
+//! The device of a run. The CUDA part of libtorch is loaded here where it is installed, so that one
+//! executable serves machines with and without a GPU.
+
+use std::{ffi::CStr, sync::Once};
+
+use tch::Device;
+
+use super::error::TrainError;
+
+/// Reads `cpu`, `cuda:N`, or `auto` (a GPU where there is one), and checks that the device is
+/// there.
+///
+/// # Errors
+/// `Plan` for any other name, `Device` for a GPU that this machine does not have.
+pub fn open(name: &str) -> Result<Device, TrainError> {
+    if name == "cpu" {
+        return Ok(Device::Cpu);
+    }
+    if name == "auto" {
+        load_cuda();
+        return Ok(Device::cuda_if_available());
+    }
+    let index: Option<usize> = name
+        .strip_prefix("cuda:")
+        .and_then(|index| index.parse().ok());
+    let Some(index) = index else {
+        return Err(TrainError::Plan(format!(
+            "`{name}` is not a device; give `auto`, `cpu` or `cuda:N`, such as `cuda:0`"
+        )));
+    };
+    load_cuda();
+    let count = tch::Cuda::device_count();
+    if i64::try_from(index).is_ok_and(|index| index < count) {
+        Ok(Device::Cuda(index))
+    } else {
+        Err(TrainError::Device(format!(
+            "device `{name}` does not exist: CUDA finds {count} GPUs; give `cuda:N` with N below that, or `cpu`"
+        )))
+    }
+}
+
+/// The device's name, as `open` reads it.
+pub fn name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
+/// Peak memory of this process in bytes; `None` on a GPU, whose peak libtorch's C API does not
+/// expose.
+pub fn peak_bytes(device: Device) -> Option<u64> {
+    if device != Device::Cpu {
+        return None;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+/// Loads `libtorch_cuda.so` where it is installed beside libtorch. Its hooks register only if this
+/// happens before any other use of CUDA.
+pub fn load_cuda() {
+    const LIBRARY: &CStr = c"libtorch_cuda.so";
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        #[expect(
+            unsafe_code,
+            reason = "dlopen: runs the initializers of a library that comes with libtorch"
+        )]
+        // SAFETY: the name is a constant C string. A machine without CUDA gets a null handle.
+        let _handle = unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    });
+}

@@ -1,0 +1,170 @@
+//! The trainer's end of its conversation with its parent: JSON lines out; in, lines of
+//! `domain::work::TrainerControl`, and a closed standard input, which means "save and exit".
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::domain::{
+    progress::{Progress, Step, Usage},
+    work::TrainerControl,
+};
+
+/// The end of a run that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// `bundle/` and `report.json` are complete.
+    Finished,
+    /// Interrupted; the state is saved.
+    Interrupted,
+}
+
+/// Requests of the parent. Cheap to read after every step.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt(Arc<Requests>);
+
+#[derive(Debug, Default)]
+struct Requests {
+    interrupt: AtomicBool,
+    stop_early: AtomicBool,
+}
+
+impl Interrupt {
+    /// True when the run is to save its state and exit.
+    pub fn requested(&self) -> bool {
+        self.0.interrupt.load(Ordering::Relaxed)
+    }
+
+    pub fn request(&self) {
+        self.0.interrupt.store(true, Ordering::Relaxed);
+    }
+
+    /// True when the run is to stop training early and finish with the best checkpoint.
+    pub fn stops_early(&self) -> bool {
+        self.0.stop_early.load(Ordering::Relaxed)
+    }
+
+    /// Reads control lines from `input`, and takes its end as an interrupt. Other lines are
+    /// ignored.
+    pub fn listen(&self, input: impl Read + Send + 'static) {
+        let requests = self.clone();
+        std::thread::spawn(move || {
+            let mut input = BufReader::new(input);
+            let mut line = Vec::new();
+            loop {
+                line.clear();
+                match input.read_until(b'\n', &mut line) {
+                    Ok(0) => break,
+                    Err(error) if error.kind() != io::ErrorKind::Interrupted => break,
+                    _ => {}
+                }
+                if let Ok(TrainerControl::StopEarly) = serde_json::from_slice(&line) {
+                    requests.0.stop_early.store(true, Ordering::Relaxed);
+                }
+            }
+            requests.request();
+        });
+    }
+}
+
+/// Reports progress, one JSON object a line.
+///
+/// A line that cannot be written interrupts the run: without a reader nobody would take over the
+/// result.
+pub struct Reporter {
+    out: Box<dyn Write + Send>,
+    interrupt: Interrupt,
+    steps: Vec<Step>,
+    reported: Instant,
+    /// Time and memory so far.
+    pub usage: Usage,
+}
+
+/// The least time between two lines of steps.
+const STEPS_EVERY: Duration = Duration::from_millis(250);
+
+impl Reporter {
+    pub fn new(out: impl Write + Send + 'static, interrupt: Interrupt) -> Self {
+        Self {
+            out: Box::new(out),
+            interrupt,
+            steps: Vec::new(),
+            reported: Instant::now(),
+            usage: Usage::default(),
+        }
+    }
+
+    pub fn say(&mut self, progress: &Progress) {
+        let written = serde_json::to_writer(&mut self.out, progress)
+            .map_err(io::Error::from)
+            .and_then(|()| self.out.write_all(b"\n"))
+            .and_then(|()| self.out.flush());
+        if written.is_err() {
+            self.interrupt.request();
+        }
+    }
+
+    /// Adds steps to the next line of them, and writes it when it is due, or `now`.
+    pub fn steps(&mut self, steps: Vec<Step>, n_steps: u64, n_epochs: u32, now: bool) {
+        self.steps.extend(steps);
+        if !self.steps.is_empty() && (now || self.reported.elapsed() >= STEPS_EVERY) {
+            let steps = std::mem::take(&mut self.steps);
+            self.say(&Progress::Steps {
+                n_steps,
+                n_epochs,
+                steps,
+            });
+            self.reported = Instant::now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn eventually(condition: impl Fn() -> bool) -> bool {
+        let since = Instant::now();
+        while !condition() && since.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        condition()
+    }
+
+    #[test]
+    fn a_closed_input_interrupts_and_an_open_one_does_not() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let interrupt = Interrupt::default();
+        interrupt.listen(reader);
+        writer.write_all(b"ignored\n").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!interrupt.requested() && !interrupt.stops_early());
+        drop(writer);
+        assert!(eventually(|| interrupt.requested()));
+        assert!(!interrupt.stops_early());
+    }
+
+    #[test]
+    fn a_control_line_stops_training_early() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let interrupt = Interrupt::default();
+        interrupt.listen(reader);
+        writer.write_all(b"{\"control\":\"stop_early\"}\n").unwrap();
+        assert!(eventually(|| interrupt.stops_early()));
+        assert!(!interrupt.requested());
+    }
+
+    #[test]
+    fn a_lost_reader_interrupts() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let interrupt = Interrupt::default();
+        Reporter::new(writer, interrupt.clone()).say(&Progress::Interrupted { step: 1 });
+        assert!(interrupt.requested());
+    }
+}

@@ -1,0 +1,231 @@
+//! A bundle in memory, ready to predict.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rayon::prelude::*;
+use serde::{Deserialize, de::DeserializeOwned};
+use tch::{Device, Kind, Tensor, nn};
+
+use crate::{
+    data::{batch, image},
+    domain::{
+        base_model::Preprocessing,
+        recipe::{self, Task},
+        work::ImageOutcome,
+    },
+    models::{head::Head, inference::Extractor, registry, weights},
+    process::error::TrainError,
+    train::{
+        eval::metrics::{OutputDecoding, calibration::TEMPERATURES, multi::sigmoid},
+        network::cut_at,
+        output::bundle::{CONFIG, LABELS, MODEL, PREPROCESS},
+    },
+};
+
+/// Images that run through a backbone together.
+const BATCH: usize = 32;
+/// Pixels of one image (width times height), as for images of a data set by default.
+const MAX_PIXELS: u64 = 50_000_000;
+/// A bundle, ready to predict.
+#[derive(Debug)]
+pub struct Bundle {
+    extractor: Extractor,
+    head: Head,
+    decoding: OutputDecoding,
+    preprocessing: Preprocessing,
+}
+
+/// The part of `config.json` that loading needs.
+#[derive(Deserialize)]
+struct Config {
+    architecture: String,
+    rehead: RunFacts,
+}
+
+#[derive(Deserialize)]
+struct RunFacts {
+    cut: String,
+    recipe: RecipeFacts,
+    /// Present for single-label classification, except in bundles from before temperatures.
+    temperature: Option<f64>,
+    /// Present for multi-label classification.
+    thresholds: Option<Vec<f64>>,
+}
+
+#[derive(Deserialize)]
+struct RecipeFacts {
+    task: Task,
+    head: recipe::Head,
+}
+
+impl Bundle {
+    /// Loads a bundle folder, strictly.
+    ///
+    /// # Errors
+    /// `Io`; `Plan` for an architecture that is not here; `Weights` for a file that does not fit
+    /// it.
+    pub fn load(folder: &Path) -> Result<Self, TrainError> {
+        let config: Config = read_json(&folder.join(CONFIG))?;
+        let labels: Vec<String> = read_json(&folder.join(LABELS))?;
+        let decoding = read_as(&config.rehead, labels.len())?;
+        let architecture = registry::find(&config.architecture).ok_or_else(|| {
+            TrainError::Plan(format!(
+                "{CONFIG}: `architecture` is `{}`, which this trainer does not know; use the version that exported the bundle",
+                config.architecture
+            ))
+        })?;
+        let mut vs = nn::VarStore::new(Device::Cpu);
+        let preprocessing = read_json(&folder.join(PREPROCESS))?;
+        let mut backbone = architecture.build(&vs.root(), &preprocessing);
+        let feature_dim = cut_at(&mut backbone, architecture, &config.rehead.cut)?;
+        let recipe = &config.rehead.recipe.head;
+        let outputs = match decoding {
+            OutputDecoding::Plain => 1,
+            _ => labels.len() as u32,
+        };
+        // Its first weights do not matter: all are loaded.
+        let head = Head::new(&vs.root(), recipe, feature_dim as u32, outputs, 0);
+
+        let mut tensors = backbone.named();
+        tensors.extend(head.named_as(architecture.classifier));
+        let path = folder.join(MODEL);
+        let saved = weights::read_safetensors(&path)
+            .map_err(|error| TrainError::of_weights(error, TrainError::Weights))?;
+        weights::load_strict(&tensors, &saved, &[])
+            .map_err(|report| TrainError::Weights(format!("{}: {report}", path.display())))?;
+        // Nothing trains here, and tracing takes only tensors that cannot.
+        vs.freeze();
+        Ok(Self {
+            extractor: Extractor::new(&backbone),
+            head,
+            decoding,
+            preprocessing,
+        })
+    }
+
+    /// The input that images are preprocessed to.
+    pub fn input(&self) -> &Preprocessing {
+        &self.preprocessing
+    }
+
+    /// Logits [N, classes] of images [N, C, S, S] f32.
+    pub fn logits(&self, images: &Tensor) -> Tensor {
+        tch::no_grad(|| self.head.forward(&self.extractor.features(images)))
+    }
+
+    /// The outcome of each image file, in order.
+    ///
+    /// # Errors
+    /// `Torch`, `OutOfMemory`. An image that cannot be read is an outcome, not an error.
+    pub(super) fn predict(&self, images: &[PathBuf]) -> Result<Vec<ImageOutcome>, TrainError> {
+        let mut outcomes = Vec::with_capacity(images.len());
+        for chunk in images.chunks(BATCH) {
+            let preprocessing = &self.preprocessing;
+            let decoded: Vec<Result<Vec<u8>, String>> = chunk
+                .par_iter()
+                .map(|path| decode(path, preprocessing))
+                .collect();
+            let pixels: Vec<u8> = decoded.iter().flatten().flatten().copied().collect();
+            let count = decoded.iter().flatten().count() as i64;
+            let mut rows = if count > 0 {
+                self.read(&pixels, count)?
+            } else {
+                Vec::new()
+            }
+            .into_iter();
+            outcomes.extend(decoded.into_iter().map(|image| match image {
+                Ok(_) => rows.next().expect("a row for each image: this is a bug"),
+                Err(reason) => ImageOutcome::Unreadable(reason),
+            }));
+        }
+        Ok(outcomes)
+    }
+
+    fn read(&self, pixels: &[u8], count: i64) -> Result<Vec<ImageOutcome>, TrainError> {
+        let (side, channels) = (
+            i64::from(self.preprocessing.input_size),
+            i64::from(self.preprocessing.channels),
+        );
+        let shape = [count, side, side, channels];
+        let images = Tensor::f_from_data_size(pixels, &shape, Kind::Uint8)?;
+        let logits = self.logits(&batch::normalize(&images, &self.preprocessing, Device::Cpu));
+        let outputs = self.head.bias.size()[0] as usize;
+        let rows = |all: &Tensor| -> Result<Vec<Vec<f32>>, TrainError> {
+            let all = Vec::<f32>::try_from(&all.contiguous().view(-1))?;
+            Ok(all.chunks_exact(outputs).map(<[f32]>::to_vec).collect())
+        };
+        Ok(match &self.decoding {
+            OutputDecoding::Temperature(temperature) => {
+                let shares = (logits.to_kind(Kind::Double) / *temperature)
+                    .softmax(-1, Kind::Double)
+                    .to_kind(Kind::Float);
+                let rows = rows(&shares)?.into_iter();
+                rows.map(ImageOutcome::Probabilities).collect()
+            }
+            OutputDecoding::Thresholds(thresholds) => {
+                let rows = rows(&logits)?.into_iter();
+                rows.map(|row| labels(&row, thresholds)).collect()
+            }
+            OutputDecoding::Plain => {
+                let values = rows(&logits)?.into_iter().flatten();
+                values
+                    .map(|value| ImageOutcome::Value(f64::from(value)))
+                    .collect()
+            }
+        })
+    }
+}
+
+fn labels(logits: &[f32], thresholds: &[f64]) -> ImageOutcome {
+    let probabilities: Vec<f64> = logits.iter().map(|&logit| sigmoid(logit)).collect();
+    let pairs = probabilities.iter().zip(thresholds).enumerate();
+    let chosen = pairs.filter(|(_, (probability, threshold))| probability >= threshold);
+    ImageOutcome::Labels {
+        chosen: chosen.map(|(label, _)| label).collect(),
+        probabilities: probabilities
+            .iter()
+            .map(|&probability| probability as f32)
+            .collect(),
+    }
+}
+
+fn read_as(facts: &RunFacts, classes: usize) -> Result<OutputDecoding, TrainError> {
+    let wrong = |what: String| Err(TrainError::Plan(format!("{CONFIG}: {what}")));
+    match facts.recipe.task {
+        Task::SingleLabelClassification => {
+            let temperature = facts.temperature.unwrap_or(1.0);
+            let [low, high] = TEMPERATURES;
+            if !(low..=high).contains(&temperature) {
+                return wrong(format!(
+                    "`rehead.temperature` is {temperature}; it must be from {low} to {high}"
+                ));
+            }
+            Ok(OutputDecoding::Temperature(temperature))
+        }
+        Task::MultiLabelClassification => match &facts.thresholds {
+            Some(all) if all.len() == classes && all.iter().all(|at| (0.0..=1.0).contains(at)) => {
+                Ok(OutputDecoding::Thresholds(all.clone()))
+            }
+            _ => wrong(format!(
+                "`rehead.thresholds` must be {classes} numbers from 0 to 1, one a label"
+            )),
+        },
+        Task::Regression => Ok(OutputDecoding::Plain),
+    }
+}
+
+fn decode(path: &Path, preprocessing: &Preprocessing) -> Result<Vec<u8>, String> {
+    let bytes = fs::read(path).map_err(|error| format!("cannot read the image: {error}"))?;
+    let image = image::decode(&bytes, MAX_PIXELS, preprocessing.channels)
+        .map_err(|error| error.to_string())?;
+    Ok(image::preprocess(&image, preprocessing))
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
+    let text = fs::read(path).map_err(TrainError::io(format!("cannot read {}", path.display())))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| TrainError::Plan(format!("{}: {error}", path.display())))
+}

@@ -1,0 +1,13 @@
+//! Bundles in use, on files that training wrote: knows nothing of a run.
+
+/// A bundle in memory.
+pub mod bundle;
+
+/// The inference process.
+pub mod requests;
+
+/// Golden logits: a bundle is what was trained.
+pub mod golden;
+
+/// The same network as TorchScript.
+pub mod torchscript;

@@ -1,0 +1,131 @@
+//! The inference process: `Predict` lines in, `Predicted` lines out. Models stay loaded while they
+//! are among the last used, and requests that wait for the same model run together.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::mpsc,
+};
+
+use super::bundle::Bundle;
+use crate::{
+    domain::{
+        progress::Failure,
+        work::{Predict, Predicted},
+    },
+    process::error::TrainError,
+};
+
+/// Models that stay loaded.
+const LOADED_MODELS: usize = 4;
+/// Requests that are read ahead; further ones wait in the pipe.
+const READ_AHEAD: usize = 256;
+
+/// Answers lines of `input` on `out` until `input` ends.
+///
+/// # Errors
+/// `Io` when an answer cannot be written, `Plan` for a line that is not a `Predict`.
+pub fn serve(input: impl BufRead + Send + 'static, mut out: impl Write) -> Result<(), TrainError> {
+    let (sender, receiver) = mpsc::sync_channel(READ_AHEAD);
+    let reader = std::thread::spawn(move || read_requests(input, &sender));
+    let mut loaded: Vec<(PathBuf, Bundle)> = Vec::new();
+    while let Ok(first) = receiver.recv() {
+        let mut waiting = vec![first];
+        waiting.extend(receiver.try_iter());
+        let mut by_bundle: BTreeMap<PathBuf, Vec<Predict>> = BTreeMap::new();
+        for request in waiting {
+            by_bundle
+                .entry(request.bundle.clone())
+                .or_default()
+                .push(request);
+        }
+        for (folder, requests) in by_bundle {
+            for answer in answer(&mut loaded, &folder, &requests) {
+                serde_json::to_writer(&mut out, &answer).map_err(|error| {
+                    TrainError::io("cannot write an answer to standard output")(error.into())
+                })?;
+                out.write_all(b"\n")
+                    .and_then(|()| out.flush())
+                    .map_err(TrainError::io("cannot write an answer to standard output"))?;
+            }
+        }
+    }
+    reader
+        .join()
+        .map_err(|payload| TrainError::from_panic(&*payload))?
+}
+
+fn read_requests(
+    input: impl BufRead,
+    sender: &mpsc::SyncSender<Predict>,
+) -> Result<(), TrainError> {
+    for line in input.lines() {
+        let line = line.map_err(TrainError::io("cannot read a request from standard input"))?;
+        let request = serde_json::from_str(&line).map_err(|error| {
+            TrainError::Plan(format!("standard input has an invalid prediction request: {error}; give one JSON object a line"))
+        })?;
+        if sender.send(request).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Runs requests for one bundle together. What goes wrong is each request's answer.
+fn answer(
+    loaded: &mut Vec<(PathBuf, Bundle)>,
+    folder: &Path,
+    requests: &[Predict],
+) -> Vec<Predicted> {
+    let images: Vec<PathBuf> = requests
+        .iter()
+        .flat_map(|request| request.images.iter().cloned())
+        .collect();
+    // tch's calls panic with the C++ exception's text; a bundle is only read here, so that nothing
+    // is left half done.
+    let predicted = catch_unwind(AssertUnwindSafe(|| {
+        bundle(loaded, folder)?.predict(&images)
+    }))
+    .unwrap_or_else(|payload| Err(TrainError::from_panic(&*payload)));
+    let mut outcomes = match predicted {
+        Ok(outcomes) => outcomes.into_iter(),
+        Err(error) => {
+            return requests
+                .iter()
+                .map(|request| failed(request.id, error.failure()))
+                .collect();
+        }
+    };
+    let take = |request: &Predict| Predicted {
+        id: request.id,
+        outcome: Ok(outcomes.by_ref().take(request.images.len()).collect()),
+    };
+    requests.iter().map(take).collect()
+}
+
+fn failed(id: u64, failure: Failure) -> Predicted {
+    Predicted {
+        id,
+        outcome: Err(failure),
+    }
+}
+
+/// The bundle of `folder`, loaded if need be; the one used longest ago makes room.
+fn bundle<'a>(
+    loaded: &'a mut Vec<(PathBuf, Bundle)>,
+    folder: &Path,
+) -> Result<&'a Bundle, TrainError> {
+    let entry = match loaded.iter().position(|(known, _)| known == folder) {
+        Some(place) => loaded.remove(place),
+        None => {
+            if loaded.len() >= LOADED_MODELS {
+                loaded.remove(0);
+            }
+            (folder.to_owned(), Bundle::load(folder)?)
+        }
+    };
+    loaded.push(entry);
+    Ok(&loaded[loaded.len() - 1].1)
+}

@@ -1,0 +1,294 @@
+//! One class a sample.
+
+use super::{
+    average::{mean, share},
+    context::ReportContext,
+    ranking,
+};
+use crate::domain::{
+    checkpoint::Metrics,
+    limits,
+    recipe::Metric,
+    report::{ClassReport, SingleLabelScores},
+};
+
+/// Logits of some samples beside their labels.
+#[derive(Debug, Clone)]
+pub struct SingleLabel {
+    /// Row after row, `labels.len() * classes` values.
+    pub logits: Vec<f32>,
+    pub labels: Vec<usize>,
+    pub classes: usize,
+}
+
+impl SingleLabel {
+    pub(super) fn measure(&self, metrics: &mut Metrics) {
+        let tally = Tally::of(self);
+        metrics.set(Metric::ValidLoss, tally.log_loss);
+        metrics.set(Metric::ValidAccuracy, tally.accuracy());
+        metrics.set(Metric::ValidBalancedAccuracy, tally.balanced_accuracy());
+        metrics.set(Metric::ValidMacroF1, tally.macro_f1());
+    }
+
+    pub(super) fn report(&self, context: &ReportContext<'_>) -> SingleLabelScores {
+        let tally = Tally::of(self);
+        let samples = self.labels.len() as u64;
+        let normalizers = self.normalizers();
+        let class = |(label, name): (usize, &String)| ClassReport {
+            name: name.clone(),
+            precision: share(tally.hits[label], tally.predicted[label]),
+            recall: share(tally.hits[label], tally.support[label]),
+            f1: tally.f1(label),
+            roc_auc: self.roc_auc(label, &normalizers),
+            support: tally.support[label],
+        };
+        let classes: Vec<ClassReport> = context.classes.iter().enumerate().map(class).collect();
+        SingleLabelScores {
+            accuracy: tally.accuracy(),
+            accuracy_interval: wilson(tally.correct(), samples),
+            majority_baseline: share(tally.support[context.majority_label], samples).unwrap_or(0.0),
+            balanced_accuracy: tally.balanced_accuracy(),
+            macro_f1: tally.macro_f1(),
+            roc_auc: mean(classes.iter().filter_map(|class| class.roc_auc)),
+            log_loss: tally.log_loss,
+            calibration: None,
+            classes,
+            confusion: self.confusion(),
+            forgetting: None,
+            transferability: None,
+        }
+    }
+
+    /// Right answers and samples, by label.
+    pub fn right_and_support(&self) -> (Vec<u64>, Vec<u64>) {
+        let tally = Tally::of(self);
+        (tally.hits, tally.support)
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (&[f32], usize)> {
+        let rows = self.logits.chunks_exact(self.classes);
+        rows.zip(self.labels.iter().copied())
+    }
+
+    /// The logarithm of the sum of each row's exponentials.
+    fn normalizers(&self) -> Vec<f64> {
+        self.rows().map(|(row, _)| log_sum(row)).collect()
+    }
+
+    /// Mean over the classes that have a curve.
+    pub(super) fn mean_roc_auc(&self) -> Option<f64> {
+        let normalizers = self.normalizers();
+        mean((0..self.classes).filter_map(|label| self.roc_auc(label, &normalizers)))
+    }
+
+    /// ROC-AUC of a class against all others.
+    fn roc_auc(&self, label: usize, normalizers: &[f64]) -> Option<f64> {
+        let rows = self.rows().zip(normalizers);
+        let scores: Vec<f64> = rows
+            .map(|((row, _), log_sum)| (f64::from(row[label]) - log_sum).exp())
+            .collect();
+        ranking::roc_auc(&scores, |sample| self.labels[sample] == label)
+    }
+
+    /// `[true label][predicted label]`, while it is not too large.
+    fn confusion(&self) -> Option<Vec<Vec<u64>>> {
+        if self.classes > limits::CONFUSION_CLASSES {
+            return None;
+        }
+        let mut confusion = vec![vec![0; self.classes]; self.classes];
+        for (row, label) in self.rows() {
+            confusion[label][argmax(row)] += 1;
+        }
+        Some(confusion)
+    }
+}
+
+fn log_sum(row: &[f32]) -> f64 {
+    let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = row.iter().map(|&logit| f64::from(logit - top).exp()).sum();
+    f64::from(top) + sum.ln()
+}
+
+/// Counts and losses of scored samples.
+#[derive(Debug, Clone, PartialEq)]
+struct Tally {
+    /// Right predictions, by label.
+    hits: Vec<u64>,
+    /// Samples of each label.
+    support: Vec<u64>,
+    predicted: Vec<u64>,
+    /// Mean negative log-likelihood, in nats; `NaN` over no samples.
+    log_loss: f64,
+}
+
+impl Tally {
+    /// Counts `scored`. Of equal logits the first label wins, as `argmax` has it.
+    fn of(scored: &SingleLabel) -> Self {
+        let none = || vec![0u64; scored.classes];
+        let (mut hits, mut support, mut predicted) = (none(), none(), none());
+        let mut loss = 0.0;
+        for (row, label) in scored.rows() {
+            let chosen = argmax(row);
+            support[label] += 1;
+            predicted[chosen] += 1;
+            hits[label] += u64::from(chosen == label);
+            let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = row.iter().map(|&logit| f64::from(logit - top).exp()).sum();
+            loss += sum.ln() - f64::from(row[label] - top);
+        }
+        Self {
+            hits,
+            support,
+            predicted,
+            log_loss: loss / scored.labels.len() as f64,
+        }
+    }
+
+    fn correct(&self) -> u64 {
+        self.hits.iter().sum()
+    }
+
+    fn accuracy(&self) -> f64 {
+        share(self.correct(), self.support.iter().sum()).unwrap_or(0.0)
+    }
+
+    /// Mean recall over the classes that have samples.
+    fn balanced_accuracy(&self) -> f64 {
+        let classes = self.hits.iter().zip(&self.support);
+        mean(classes.filter_map(|(&hits, &support)| share(hits, support))).unwrap_or(0.0)
+    }
+
+    /// Mean F1 over the classes that have samples or were predicted.
+    fn macro_f1(&self) -> f64 {
+        mean((0..self.hits.len()).filter_map(|label| self.f1(label))).unwrap_or(0.0)
+    }
+
+    fn f1(&self, label: usize) -> Option<f64> {
+        share(
+            2 * self.hits[label],
+            self.support[label] + self.predicted[label],
+        )
+    }
+}
+
+/// The place of the largest value; of equals the first.
+pub fn argmax(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (index, &value) in row.iter().enumerate() {
+        if value > row[best] {
+            best = index;
+        }
+    }
+    best
+}
+
+/// Wilson's 95 % score interval of a share (Wilson 1927); all of 0..1 when there is nothing to go
+/// by.
+pub fn wilson(hits: u64, trials: u64) -> [f64; 2] {
+    const Z: f64 = 1.959_963_984_540_054;
+    if trials == 0 {
+        return [0.0, 1.0];
+    }
+    let (n, p) = (trials as f64, hits as f64 / trials as f64);
+    let center = p + Z * Z / (2.0 * n);
+    let spread = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + Z * Z / n;
+    [
+        ((center - spread) / scale).max(0.0),
+        ((center + spread) / scale).min(1.0),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::eval::metrics::OutputDecoding;
+
+    fn scored() -> SingleLabel {
+        // True 0: predicted 0, 0, 1. True 1: predicted 1. Nothing is, or is called, 2.
+        let logits = vec![2.0, 0.0, 0.0, 3.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 4.0, 0.0];
+        SingleLabel {
+            logits,
+            labels: vec![0, 0, 0, 1],
+            classes: 3,
+        }
+    }
+
+    #[test]
+    fn counts_and_shares() {
+        let tally = Tally::of(&scored());
+        let confusion = [[2, 1, 0], [0, 1, 0], [0, 0, 0]].map(Vec::from);
+        assert_eq!(scored().confusion().unwrap(), confusion);
+        assert_eq!(tally.accuracy(), 0.75);
+        assert!((tally.balanced_accuracy() - (2.0 / 3.0 + 1.0) / 2.0).abs() < 1e-15);
+        assert!((tally.macro_f1() - (0.8 + 2.0 / 3.0) / 2.0).abs() < 1e-15);
+        let loss =
+            |own: f64, others: [f64; 2]| (own.exp() + others[0].exp() + others[1].exp()).ln() - own;
+        let expected = (loss(2.0, [0.0; 2])
+            + loss(3.0, [0.0; 2])
+            + loss(0.0, [1.0, 0.0])
+            + loss(4.0, [0.0; 2]))
+            / 4.0;
+        assert!((tally.log_loss - expected).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_report_says_null_where_there_is_nothing_to_divide_by() {
+        let names = ["a", "b", "c"].map(str::to_owned);
+        let known = ReportContext {
+            classes: &names,
+            decoding: &OutputDecoding::Temperature(2.0),
+            majority_label: 1,
+            mean: 0.0,
+        };
+        let report = scored().report(&known);
+        assert_eq!(report.majority_baseline, 0.25);
+        assert_eq!(report.calibration.unwrap().temperature, 2.0);
+        assert_eq!(report.classes[0].recall, Some(2.0 / 3.0));
+        assert_eq!(report.classes[1].precision, Some(0.5));
+        let last = &report.classes[2];
+        assert_eq!(
+            (last.precision, last.recall, last.f1, last.support),
+            (None, None, None, 0)
+        );
+        assert_eq!(last.roc_auc, None);
+    }
+
+    #[test]
+    fn wilsons_interval_matches_published_values() {
+        // statsmodels.stats.proportion.proportion_confint(method="wilson")
+        for (hits, trials, low, high) in [
+            (0, 10, 0.0, 0.277_532_8),
+            (8, 10, 0.490_162_5, 0.943_317_8),
+            (10, 10, 0.722_467_2, 1.0),
+        ] {
+            let [found_low, found_high] = wilson(hits, trials);
+            assert!(
+                (found_low - low).abs() < 1e-6 && (found_high - high).abs() < 1e-6,
+                "{hits}/{trials}: {found_low} {found_high}"
+            );
+        }
+        assert_eq!(wilson(0, 0), [0.0, 1.0]);
+    }
+
+    #[test]
+    fn the_loss_of_great_logits_is_finite() {
+        let scored = SingleLabel {
+            logits: vec![1e4, -1e4],
+            labels: vec![1],
+            classes: 2,
+        };
+        assert_eq!(Tally::of(&scored).log_loss, 2e4);
+    }
+
+    #[test]
+    fn a_confusion_matrix_has_a_limit() {
+        let of = |classes: usize| SingleLabel {
+            logits: vec![0.0; classes],
+            labels: vec![0],
+            classes,
+        };
+        assert!(of(limits::CONFUSION_CLASSES).confusion().is_some());
+        assert!(of(limits::CONFUSION_CLASSES + 1).confusion().is_none());
+    }
+}

@@ -1,0 +1,205 @@
+//! Training images augmented at random: from cached pixels in every epoch, or, under a frozen
+//! backbone, as features of a few views of each sample, computed once. A view is decided by seed,
+//! epoch and sample alone.
+
+use tch::{Device, Tensor};
+
+use super::{
+    cache::{View, mark_used},
+    feature_cache::{self, BATCH, SHARD},
+    meter::Meter,
+    pixel_cache::{Form, Pixels},
+    preparation::Preparation,
+};
+use crate::{
+    data::{
+        augment::{self, Augmenter},
+        batch,
+        image::Bitmap,
+    },
+    domain::{base_model::Preprocessing, work::TrainPlan},
+    process::error::TrainError,
+    train::{
+        network::Network,
+        rng::{Stream, sample_key},
+    },
+};
+
+/// Augmentation of the images that a run trains on, all of which are in its first pack.
+#[derive(Debug, Clone)]
+pub struct Views {
+    augmenter: Augmenter,
+    seed: u64,
+    preprocessing: Preprocessing,
+    threads: usize,
+}
+
+impl Views {
+    /// `None` where the recipe has no augmentation.
+    pub fn of(plan: &TrainPlan) -> Option<Self> {
+        let preprocessing = &plan.base_model.preprocessing;
+        let augmentation = plan.recipe.augmentation.as_ref()?;
+        Some(Self {
+            augmenter: Augmenter::new(augmentation, preprocessing),
+            seed: plan.recipe.seed,
+            preprocessing: preprocessing.clone(),
+            threads: plan.threads as usize,
+        })
+    }
+
+    /// The form that it crops from, besides the squares of evaluation.
+    pub fn form(&self) -> Option<Form> {
+        let canvas = self.augmenter.canvas();
+        canvas.map(|short| Form::Canvas { short })
+    }
+
+    fn key(&self, epoch: u32, sample: usize) -> u64 {
+        sample_key(self.seed, Stream::Augment, epoch, sample)
+    }
+
+    /// u8 [N, S, S, C] of training samples as epoch `epoch` (from 1) sees them. `pixels` is of the
+    /// form asked for, or of squares.
+    ///
+    /// # Errors
+    /// `Io` when a file cannot be read.
+    pub fn images(
+        &self,
+        pixels: &Pixels,
+        samples: &[usize],
+        epoch: u32,
+    ) -> Result<Tensor, TrainError> {
+        let crops = self.augmenter.canvas().is_some();
+        batch::squares(
+            samples,
+            &self.preprocessing,
+            self.threads,
+            |&sample, square| {
+                let key = self.key(epoch, sample);
+                if !crops {
+                    pixels.read(sample, square)?;
+                    self.augmenter.view_of_square(key, square);
+                    return Ok(());
+                }
+                let whole = pixels.bitmap(sample)?;
+                self.augmenter.view(whole.as_view(), key, square);
+                Ok(())
+            },
+        )
+    }
+
+    /// Features [training samples, feature_dim], f32 on the CPU, of each of the recipe's views:
+    /// view v is what epoch v sees. `None` when interrupted. A sample is decoded once for all views
+    /// that are not in the cache.
+    ///
+    /// # Errors
+    /// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written.
+    pub fn features(
+        &self,
+        run: &Preparation<'_>,
+        network: &Network,
+        meter: &mut Meter,
+    ) -> Result<Option<Vec<Tensor>>, TrainError> {
+        let Preparation { plan, samples, .. } = *run;
+        let numbers: Vec<u32> = (1..=plan.recipe.augmented_views).collect();
+        let keys: Vec<String> = numbers
+            .iter()
+            .map(|&number| self.cache_key(run, network, number))
+            .collect();
+        let mut parts: Vec<Vec<Tensor>> = numbers.iter().map(|_| Vec::new()).collect();
+        for (number, shard) in samples.train.chunks(SHARD).enumerate() {
+            let paths = keys.iter().map(|key| {
+                let name = format!("features-{key}-{number:05}.safetensors");
+                plan.cache.join(name)
+            });
+            let paths: Vec<_> = paths.collect();
+            let shape = [shard.len() as i64, network.feature_dim];
+            let mut found: Vec<Option<Tensor>> = paths
+                .iter()
+                .map(|path| feature_cache::find(path, shape))
+                .collect();
+            let missing: Vec<usize> = (0..found.len())
+                .filter(|&place| found[place].is_none())
+                .collect();
+            meter.found(shard.len() * (found.len() - missing.len()));
+            let epochs: Vec<u32> = missing.iter().map(|&place| numbers[place]).collect();
+            let Some(made) = self.compute(run, network, (shard, &epochs), meter)? else {
+                return Ok(None);
+            };
+            for (&place, made) in missing.iter().zip(made) {
+                feature_cache::keep(&paths[place], &made)?;
+                found[place] = Some(made);
+            }
+            for ((path, parts), found) in paths.iter().zip(&mut parts).zip(found) {
+                mark_used(path);
+                parts.extend(found);
+            }
+        }
+        let whole = parts.iter().map(|parts| Tensor::cat(parts, 0));
+        Ok(Some(whole.collect()))
+    }
+
+    fn cache_key(&self, run: &Preparation<'_>, network: &Network, number: u32) -> String {
+        let plan = run.plan;
+        let view = View {
+            augmentation: plan.recipe.augmentation.as_ref(),
+            version: augment::VERSION,
+            seed: self.seed,
+            number,
+            validates_elsewhere: plan.validation_pack.is_some(),
+        };
+        let source = &run.samples.sources[0];
+        feature_cache::key(plan, source, network, run.device, (BATCH, Some(view)))
+    }
+
+    /// Features [N, feature_dim] of training samples as each of these epochs sees them.
+    fn compute(
+        &self,
+        run: &Preparation<'_>,
+        network: &Network,
+        (samples, epochs): (&[usize], &[u32]),
+        meter: &mut Meter,
+    ) -> Result<Option<Vec<Tensor>>, TrainError> {
+        let preprocessing = &self.preprocessing;
+        let pack = &run.samples.sources[0].pack;
+        let (side, channels) = (
+            i64::from(preprocessing.input_size),
+            i64::from(preprocessing.channels),
+        );
+        let mut rows: Vec<Vec<Tensor>> = epochs.iter().map(|_| Vec::new()).collect();
+        if epochs.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        for chunk in samples.chunks(BATCH) {
+            if run.interrupt.requested() {
+                return Ok(None);
+            }
+            let draw = |sample: usize, image: Bitmap| {
+                let mut squares = vec![0; epochs.len() * preprocessing.square_bytes()];
+                let places = squares.chunks_exact_mut(preprocessing.square_bytes());
+                for (&epoch, square) in epochs.iter().zip(places) {
+                    let key = self.key(epoch, sample);
+                    self.augmenter.view(image.as_view(), key, square);
+                }
+                squares
+            };
+            let squares = batch::each(pack, chunk, preprocessing.channels, self.threads, draw)
+                .map_err(|error| TrainError::Data(error.to_string()))?;
+            let shape = [
+                chunk.len() as i64,
+                epochs.len() as i64,
+                side,
+                side,
+                channels,
+            ];
+            let squares = Tensor::from_slice(&squares.concat()).view(shape);
+            for (view, rows) in (0..).zip(&mut rows) {
+                let squares = squares.select(1, view).contiguous();
+                let images = batch::normalize(&squares, preprocessing, run.device);
+                let features = network.features(&images);
+                rows.push(features.to_device(Device::Cpu));
+            }
+            meter.computed(chunk.len() * epochs.len());
+        }
+        Ok(Some(rows.iter().map(|rows| Tensor::cat(rows, 0)).collect()))
+    }
+}

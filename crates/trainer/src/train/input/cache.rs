@@ -1,0 +1,67 @@
+//! The cache of features and pixels: a folder whose files are named by everything that they depend
+//! on.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    time::SystemTime,
+};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    domain::{augmentation::Augmentation, base_model::Preprocessing, work::TrainPlan},
+    process::error::TrainError,
+};
+
+/// The cache key: everything an entry depends on; its hash is the entry's name. Threads and device
+/// are part of it because they decide the last bits, and a resumed run must find the bits it began
+/// with.
+#[derive(Debug, Serialize)]
+pub struct CacheKey<'a> {
+    pub what: &'a str,
+    /// Version of the code that makes the entry; raised when its results change.
+    pub version: u32,
+    pub pack_sha256: &'a str,
+    pub preprocessing: &'a Preprocessing,
+    /// Weights, architecture, cut, device kind, threads and samples of a batch, where a backbone
+    /// ran.
+    pub backbone: Option<(&'a str, &'a str, &'a str, &'a str, u32, usize)>,
+    /// Set for augmented training samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub view: Option<View<'a>>,
+}
+
+/// Everything an augmented view of the training samples depends on.
+#[derive(Debug, Serialize)]
+pub struct View<'a> {
+    pub augmentation: Option<&'a Augmentation>,
+    /// Version of the augmentation code.
+    pub version: u32,
+    pub seed: u64,
+    pub number: u32,
+    /// True when the pack's validation split trains too.
+    pub validates_elsewhere: bool,
+}
+
+impl CacheKey<'_> {
+    /// Lower-case hex.
+    pub fn hash(&self) -> String {
+        let text = serde_json::to_vec(self).expect("a key is plain data: this is a bug");
+        hex::encode(Sha256::digest(text))
+    }
+}
+
+pub fn make_cache(plan: &TrainPlan) -> Result<(), TrainError> {
+    let failed = format!("cannot create the cache folder {}", plan.cache.display());
+    fs::create_dir_all(&plan.cache).map_err(TrainError::io(failed))
+}
+
+/// Sets an entry's time to now: the worker evicts the least recently used entries first.
+pub fn mark_used(entry: &Path) {
+    // An entry of another user keeps its time.
+    if let Ok(file) = File::open(entry) {
+        let _ = file.set_modified(SystemTime::now());
+    }
+}

@@ -1,0 +1,179 @@
+//! Runs a frozen backbone once per sample, ever: features are kept in files named by everything
+//! that they depend on, shared by epochs, attempts and jobs. A file holds a fixed run of samples,
+//! so that a stopped run goes on where it was.
+
+use std::{collections::BTreeMap, path::Path};
+
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    cache::{CacheKey, View, mark_used},
+    meter::Meter,
+    preparation::Preparation,
+    samples::Source,
+};
+use crate::{
+    data::batch,
+    domain::{
+        progress::{BatchSizePart, Progress},
+        work::TrainPlan,
+    },
+    models::{
+        inference::{self, Extractor},
+        weights::{self, WeightsError},
+    },
+    process::{error::TrainError, memory},
+    train::network::Network,
+};
+
+/// Version of this file and of `data::image`; raised when their results change.
+const VERSION: u32 = 2;
+/// Samples of one file.
+pub(super) const SHARD: usize = 1024;
+/// Samples that run through the backbone together, unless memory runs out; a power of two, so that
+/// all smaller ones divide `SHARD` too. Batches are always the same samples, so that a feature is
+/// the same to the last bit whoever computes it: hence features of smaller batches have another
+/// key.
+pub(super) const BATCH: usize = 32;
+/// The tensor's name in a file.
+const NAME: &str = "features";
+
+/// Features [samples, feature_dim] of a run's samples, by sample number, f32 on the CPU; the
+/// network's backbone is as it was loaded. `None` when interrupted.
+///
+/// # Errors
+/// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written, `OutOfMemory`
+/// when one image at a time is too much.
+pub fn of_samples(
+    run: &Preparation<'_>,
+    network: &Network,
+    meter: &mut Meter,
+) -> Result<Option<Tensor>, TrainError> {
+    let backbone = &network.whole_backbone();
+    let mut parts = Vec::new();
+    for source in &run.samples.sources {
+        let Some(part) = of_pack(run, (network, backbone), source, meter)? else {
+            return Ok(None);
+        };
+        parts.push(part);
+    }
+    Ok(Some(Tensor::cat(&parts, 0)))
+}
+
+/// Features of a whole pack. When memory runs out, all over again in batches of half the size.
+fn of_pack(
+    run: &Preparation<'_>,
+    backbone: (&Network, &Extractor),
+    source: &Source,
+    meter: &mut Meter,
+) -> Result<Option<Tensor>, TrainError> {
+    let mut size = BATCH;
+    loop {
+        let work = || in_batches_of(size, run, backbone, source, meter);
+        match (memory::guarded(work), memory::smaller(size, 1)) {
+            (Err(TrainError::OutOfMemory(_)), Some(half)) => size = half,
+            (done, _) => return done,
+        }
+        meter.begin_again(&Progress::BatchSizeReduced {
+            what: BatchSizePart::Features,
+            batch_size: size as u32,
+        });
+    }
+}
+
+fn in_batches_of(
+    size: usize,
+    run: &Preparation<'_>,
+    (network, backbone): (&Network, &Extractor),
+    source: &Source,
+    meter: &mut Meter,
+) -> Result<Option<Tensor>, TrainError> {
+    let Preparation {
+        plan,
+        device,
+        interrupt,
+        ..
+    } = *run;
+    let base = &plan.base_model;
+    let key = key(plan, source, network, device, (size, None));
+    let samples: Vec<usize> = (0..source.pack.len()).collect();
+    let mut parts = Vec::new();
+    for (number, shard) in samples.chunks(SHARD).enumerate() {
+        let path = plan
+            .cache
+            .join(format!("features-{key}-{number:05}.safetensors"));
+        let shape = [shard.len() as i64, network.feature_dim];
+        if let Some(found) = find(&path, shape) {
+            mark_used(&path);
+            meter.found(shard.len());
+            parts.push(found);
+            continue;
+        }
+        let mut rows = Vec::new();
+        for chunk in shard.chunks(size) {
+            if interrupt.requested() {
+                return Ok(None);
+            }
+            let pixels = batch::load(
+                &source.pack,
+                chunk,
+                &base.preprocessing,
+                plan.threads as usize,
+            )
+            .map_err(|error| TrainError::Data(error.to_string()))?;
+            let images = batch::normalize(&pixels, &base.preprocessing, device);
+            rows.push(backbone.features(&images).to_device(Device::Cpu));
+            meter.computed(chunk.len());
+        }
+        let made = Tensor::cat(&rows, 0);
+        keep(&path, &made)?;
+        parts.push(made);
+    }
+    Ok(Some(Tensor::cat(&parts, 0)))
+}
+
+/// The cache key of a pack's features: `size` samples ran together; `view` is the augmented view,
+/// `None` for evaluation.
+pub(super) fn key(
+    plan: &TrainPlan,
+    source: &Source,
+    network: &Network,
+    device: Device,
+    (size, view): (usize, Option<View<'_>>),
+) -> String {
+    let device_kind = if device == Device::Cpu { "cpu" } else { "cuda" };
+    let base = &plan.base_model;
+    let key = CacheKey {
+        what: "features f32",
+        version: VERSION << 16 | inference::VERSION,
+        pack_sha256: &source.sha256,
+        preprocessing: &base.preprocessing,
+        backbone: Some((
+            &network.backbone_sha256,
+            network.architecture.name,
+            &plan.recipe.cut,
+            device_kind,
+            plan.threads,
+            size,
+        )),
+        view,
+    };
+    key.hash()
+}
+
+/// A file of the cache, if it exists and is complete; otherwise it is computed again.
+pub(super) fn find(path: &Path, shape: [i64; 2]) -> Option<Tensor> {
+    let features = weights::read_safetensors(path).ok()?.remove(NAME)?;
+    (features.size() == shape && features.kind() == Kind::Float).then_some(features)
+}
+
+pub(super) fn keep(path: &Path, features: &Tensor) -> Result<(), TrainError> {
+    let tensors = [(NAME.to_owned(), features.shallow_clone())];
+    weights::write_safetensors(path, &tensors, &BTreeMap::new()).map_err(|error| match error {
+        WeightsError::Io { source, .. } => TrainError::io(format!(
+            "cannot write features to the cache {}",
+            path.display()
+        ))(source),
+        other => TrainError::Torch(other.to_string()),
+    })
+}

@@ -1,0 +1,56 @@
+//! Progress of a long preparation.
+
+use std::time::{Duration, Instant};
+
+use crate::{domain::progress::Progress, process::protocol::Reporter};
+
+/// Reports the progress of a long preparation, a few times a second.
+pub struct Meter<'a> {
+    say: &'a mut Reporter,
+    total: u64,
+    done: u64,
+    /// Samples that were computed rather than found; the speed counts only these.
+    computed: u64,
+    started: Instant,
+    said: Instant,
+}
+
+impl<'a> Meter<'a> {
+    pub fn new(say: &'a mut Reporter, total: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            say,
+            total: total as u64,
+            done: 0,
+            computed: 0,
+            started: now,
+            said: now,
+        }
+    }
+
+    /// Resets the counts, for a preparation that begins again.
+    pub fn begin_again(&mut self, progress: &Progress) {
+        self.say.say(progress);
+        (self.done, self.computed) = (0, 0);
+    }
+
+    pub fn found(&mut self, samples: usize) {
+        self.done += samples as u64;
+    }
+
+    pub fn computed(&mut self, samples: usize) {
+        self.done += samples as u64;
+        self.computed += samples as u64;
+        self.say.usage.prepared_samples += samples as u64;
+        if self.said.elapsed() >= Duration::from_millis(250) || self.done == self.total {
+            let samples_per_second =
+                self.computed as f64 / self.started.elapsed().as_secs_f64().max(1e-6);
+            self.say.say(&Progress::Fraction {
+                done: self.done,
+                total: self.total,
+                samples_per_second,
+            });
+            self.said = Instant::now();
+        }
+    }
+}

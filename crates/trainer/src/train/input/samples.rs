@@ -1,0 +1,241 @@
+//! The samples of a run: one pack, or a second one that is the validation split. Samples are
+//! numbered through both.
+
+use crate::{
+    data::{pack::Pack, target::Target},
+    domain::{
+        file::{Split, TargetStatistics},
+        recipe::Task,
+        work::TrainPlan,
+    },
+    process::error::TrainError,
+};
+
+/// A pack, and its SHA-256 in lower-case hex.
+#[derive(Debug)]
+pub struct Source {
+    pub pack: Pack,
+    pub sha256: String,
+}
+
+/// Targets of every sample.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Targets {
+    /// Indices into the classes.
+    Class(Vec<usize>),
+    /// Ascending indices into the classes.
+    Classes(Vec<Vec<usize>>),
+    /// In their own unit.
+    Value(Vec<f64>),
+}
+
+/// Scale of a regression's targets: training sees `(value - mean) / std`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scale {
+    pub mean: f64,
+    /// Not 0.
+    pub std: f64,
+}
+
+#[derive(Debug)]
+pub struct Samples {
+    pub sources: Vec<Source>,
+    /// In label order: the training pack's, or those that the job goes on with.
+    pub classes: Vec<String>,
+    pub targets: Targets,
+    pub train: Vec<usize>,
+    pub validation: Vec<usize>,
+    pub test: Vec<usize>,
+}
+
+impl Samples {
+    /// Opens the plan's packs. With a validation pack, all of it validates, by class name, and what
+    /// the training pack had put aside to validate trains too.
+    ///
+    /// # Errors
+    /// `Data` for a pack that cannot be read or is for another task than the recipe, an empty
+    /// split, or a class that the training pack lacks.
+    pub fn open(plan: &TrainPlan) -> Result<Self, TrainError> {
+        let unreadable = |error: crate::data::pack::PackError| TrainError::Data(error.to_string());
+        let pack = Pack::open(&plan.pack).map_err(unreadable)?;
+        if pack.task() != plan.recipe.task {
+            return Err(TrainError::Data(format!(
+                "the data set `{}` is for {}, but the recipe is for {}; choose data of that task",
+                plan.pack.display(),
+                pack.task().as_str(),
+                plan.recipe.task.as_str()
+            )));
+        }
+        let classes = match &plan.recipe.inherited {
+            Some(inherited) => inherited.labels.clone(),
+            None => pack.classes().to_vec(),
+        };
+        let places = places(&pack, &classes, "training")?;
+        let mut samples = Self {
+            classes,
+            targets: Targets::of(&pack, &places),
+            train: pack.samples_of(Split::Train),
+            validation: pack.samples_of(Split::Validation),
+            test: pack.samples_of(Split::Test),
+            sources: vec![Source {
+                pack,
+                sha256: plan.pack_sha256.clone(),
+            }],
+        };
+        if let Some(path) = &plan.validation_pack {
+            let sha256 = plan.validation_pack_sha256.clone().unwrap_or_default();
+            samples.add_validation(Source {
+                pack: Pack::open(path).map_err(unreadable)?,
+                sha256,
+            })?;
+        }
+        for (split, name) in [(&samples.train, "train"), (&samples.validation, "validate")] {
+            if split.is_empty() {
+                return Err(TrainError::Data(format!(
+                    "the data have no sample to {name} on; add samples, or give a validation file"
+                )));
+            }
+        }
+        Ok(samples)
+    }
+
+    fn add_validation(&mut self, source: Source) -> Result<(), TrainError> {
+        let places = places(&source.pack, &self.classes, "validation")?;
+        self.train.append(&mut self.validation);
+        self.train.sort_unstable();
+        let first = self.len();
+        if !self.targets.append(Targets::of(&source.pack, &places)) {
+            return Err(TrainError::Data(
+                "the validation file is for another task than the training file; give a file of the same task".to_owned(),
+            ));
+        }
+        self.validation = (first..self.len()).collect();
+        self.sources.push(source);
+        Ok(())
+    }
+
+    /// The path of a sample in the uploaded archive.
+    pub fn path(&self, sample: usize) -> &str {
+        let mut place = sample;
+        for source in &self.sources {
+            if place < source.pack.len() {
+                return source.pack.path(place);
+            }
+            place -= source.pack.len();
+        }
+        unreachable!("samples are numbered through the sources: this is a bug")
+    }
+
+    /// Number of samples in all splits.
+    pub fn len(&self) -> usize {
+        match &self.targets {
+            Targets::Class(all) => all.len(),
+            Targets::Classes(all) => all.len(),
+            Targets::Value(all) => all.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of outputs for a sample.
+    pub fn outputs(&self) -> usize {
+        match self.targets {
+            Targets::Value(_) => 1,
+            _ => self.classes.len(),
+        }
+    }
+
+    /// Scale of a regression's training split; mean 0 and deviation 1 in other tasks.
+    pub fn scale(&self) -> Scale {
+        let Targets::Value(values) = &self.targets else {
+            return Scale {
+                mean: 0.0,
+                std: 1.0,
+            };
+        };
+        let values: Vec<f64> = self.train.iter().map(|&sample| values[sample]).collect();
+        let found = TargetStatistics::of(&values);
+        let (mean, std) = found.map_or((0.0, 1.0), |found| (found.mean, found.std));
+        Scale {
+            mean,
+            std: if std > 0.0 { std } else { 1.0 },
+        }
+    }
+
+    /// The split that a finished model is reported on.
+    pub fn report_split(&self) -> (Split, &[usize]) {
+        if self.test.is_empty() {
+            (Split::Validation, &self.validation)
+        } else {
+            (Split::Test, &self.test)
+        }
+    }
+
+    /// The most common label of the training split, the first of equally common ones. 0 where
+    /// samples have no single label.
+    pub fn majority_label(&self) -> usize {
+        let Targets::Class(labels) = &self.targets else {
+            return 0;
+        };
+        let mut counts = vec![0u64; self.classes.len()];
+        for &sample in &self.train {
+            counts[labels[sample]] += 1;
+        }
+        let most = counts.iter().max().copied().unwrap_or_default();
+        counts
+            .iter()
+            .position(|&count| count == most)
+            .unwrap_or_default()
+    }
+}
+
+impl Targets {
+    /// Targets of a pack, whose class `n` is our class `labels[n]`.
+    fn of(pack: &Pack, labels: &[usize]) -> Self {
+        let mut all = match pack.task() {
+            Task::SingleLabelClassification => Self::Class(Vec::new()),
+            Task::MultiLabelClassification => Self::Classes(Vec::new()),
+            Task::Regression => Self::Value(Vec::new()),
+        };
+        for sample in 0..pack.len() {
+            match (&mut all, pack.target(sample)) {
+                (Self::Class(all), Target::Class(class)) => all.push(labels[class]),
+                (Self::Classes(all), Target::Classes(classes)) => {
+                    let mut classes: Vec<usize> =
+                        classes.into_iter().map(|class| labels[class]).collect();
+                    classes.sort_unstable();
+                    all.push(classes);
+                }
+                (Self::Value(all), Target::Value(value)) => all.push(value),
+                _ => unreachable!("a pack has targets of its task: this is a bug"),
+            }
+        }
+        all
+    }
+
+    /// Appends other targets. Returns false when they are of another kind.
+    fn append(&mut self, others: Self) -> bool {
+        match (self, others) {
+            (Self::Class(all), Self::Class(mut more)) => all.append(&mut more),
+            (Self::Classes(all), Self::Classes(mut more)) => all.append(&mut more),
+            (Self::Value(all), Self::Value(mut more)) => all.append(&mut more),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// The label of each of a pack's classes, by name.
+fn places(pack: &Pack, classes: &[String], file: &str) -> Result<Vec<usize>, TrainError> {
+    let place = |class: &String| {
+        let place = classes.iter().position(|known| known == class);
+        place.ok_or_else(|| {
+            TrainError::Data(format!(
+                "the {file} file has the class `{class}`, which is not one of the labels; add it to the training file, or remove its samples"
+            ))
+        })
+    };
+    pack.classes().iter().map(place).collect()
+}

@@ -1,0 +1,452 @@
+//! The network of a run: a backbone of which some part trains, under a new head. What is frozen
+//! stays bit for bit, its BatchNorm included; what trains, and nothing else, is in `parameters`.
+
+/// A tensor that trains, and its learning-rate group.
+pub mod parameter;
+
+/// Weights of a parent model or checkpoint.
+mod parent;
+
+use std::collections::{BTreeMap, HashSet};
+
+use tch::{Device, Kind, Tensor, nn};
+
+use self::parameter::{Group, Parameter};
+use super::rng::{Stream, key};
+use crate::{
+    domain::{
+        cut::PRE_LOGITS,
+        recipe::{Adapter, BatchNorm, Precision, Recipe},
+        work::PlanModel,
+    },
+    models::{
+        architecture::Architecture,
+        backbone::{Backbone, BackboneTensor},
+        head::Head,
+        inference::Extractor,
+        lora,
+        pass::{Norm, Pass},
+        registry, weights,
+    },
+    process::error::TrainError,
+};
+
+#[derive(Debug)]
+pub struct Network {
+    pub architecture: &'static Architecture,
+    /// Width of the features.
+    pub feature_dim: i64,
+    /// Hashes of the files that decide the weights of the backbone as it was loaded; part of every
+    /// cache key.
+    pub backbone_sha256: String,
+    /// Trained parameters: the backbone's in forward order, then the head's, under timm's names.
+    pub parameters: Vec<Parameter>,
+    backbone: Backbone,
+    head: Head,
+    /// The longest run of stages from the input side in which nothing trains.
+    frozen: Extractor,
+    frozen_stages: usize,
+    /// True while no parameter of the backbone has trained in any phase.
+    has_loaded_backbone: bool,
+    /// Number of later phases of the freeze schedule that were entered.
+    phase: usize,
+    norm: Norm,
+    /// The type that the trained part computes in.
+    kind: Kind,
+    /// Every tensor that training changes in some phase.
+    changing: Vec<(String, Tensor)>,
+    /// The factor of the adapters' products, where the backbone has adapters.
+    adapter_scale: Option<f64>,
+    seed: u64,
+}
+
+impl Network {
+    /// Loads the base model, strictly, without its head; cuts it; gives it a new head. A job that
+    /// goes on then loads its parent's weights, strictly, into the backbone and, where the head is
+    /// kept, into the head. Adapters come last.
+    ///
+    /// # Errors
+    /// `Plan` for an architecture, cut, layer or parameter that does not exist, `Weights` for a
+    /// file that does not fit.
+    pub fn build(
+        base: &PlanModel,
+        recipe: &Recipe,
+        outputs: usize,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        let architecture = registry::find(&base.architecture).ok_or_else(|| {
+            TrainError::Plan(format!(
+                "base model `{}` has the architecture `{}`, which this trainer does not know; install `rehead` and \
+                 `rehead-trainer` of one version",
+                base.id, base.architecture
+            ))
+        })?;
+        let vs = nn::VarStore::new(device);
+        let (mut backbone, feature_dim) = load_backbone(architecture, base, &recipe.cut, &vs)?;
+        let seed = key(recipe.seed, Stream::Init, 0);
+        let head = Head::new(
+            &vs.root(),
+            &recipe.head,
+            feature_dim as u32,
+            outputs as u32,
+            seed,
+        );
+
+        let backbone_sha256 =
+            parent::load(base, recipe, &backbone, &head, architecture.classifier)?;
+        if let Some(adapter) = &recipe.adapter {
+            let seed = key(recipe.seed, Stream::Adapter, 0);
+            backbone
+                .add_adapters(&vs.root(), adapter, seed)
+                .map_err(|layer| no_layer(&layer))?;
+        }
+
+        let norm = match recipe.batch_norm {
+            BatchNorm::Frozen => Norm::Running,
+            BatchNorm::Update => Norm::Batch,
+        };
+        let mut network = Self {
+            architecture,
+            feature_dim,
+            backbone_sha256,
+            parameters: Vec::new(),
+            changing: changing(&backbone, &head, architecture.classifier, recipe, norm)?,
+            adapter_scale: recipe.adapter.as_ref().map(Adapter::scale),
+            frozen: Extractor::prefix(&backbone, 0),
+            frozen_stages: 0,
+            has_loaded_backbone: true,
+            phase: 0,
+            backbone,
+            head,
+            norm,
+            kind: match recipe.precision {
+                Precision::Float32 => Kind::Float,
+                Precision::Bfloat16 => Kind::BFloat16,
+            },
+            seed: recipe.seed,
+        };
+        network.train_only(&recipe.trainable)?;
+        Ok(network)
+    }
+
+    /// Lets exactly these parameters of the backbone train, and the head.
+    fn train_only(&mut self, trainable: &[String]) -> Result<(), TrainError> {
+        let tensors = self.backbone.tensors();
+        let trained = freeze(&tensors, trainable)?;
+        let stages = self.backbone.stages.iter();
+        let depths: BTreeMap<&str, i32> = (0..)
+            .zip(stages.rev())
+            .map(|(depth, stage)| (stage.name.as_str(), depth))
+            .collect();
+        let first = tensors
+            .iter()
+            .find(|tensor| trained.contains(tensor.name.as_str()));
+        self.frozen_stages = match first {
+            Some(first) => self.backbone.stages.len() - 1 - depths[first.stage.as_str()] as usize,
+            None => self.backbone.stages.len(),
+        };
+        self.has_loaded_backbone &= trained.is_empty();
+        let backbone = tensors
+            .iter()
+            .filter(|tensor| trained.contains(tensor.name.as_str()))
+            .map(|entry| Parameter {
+                name: entry.name.clone(),
+                tensor: entry.tensor.shallow_clone(),
+                group: Group::Backbone {
+                    depth: depths[entry.stage.as_str()],
+                },
+            });
+        let head = self.head.parameters(self.architecture.classifier);
+        let head = head.into_iter().map(|(name, tensor)| Parameter {
+            name,
+            tensor,
+            group: Group::Head,
+        });
+        self.parameters = backbone.chain(head).collect();
+        self.frozen = Extractor::prefix(&self.backbone, self.frozen_stages);
+        Ok(())
+    }
+
+    /// Enters the phases of the freeze schedule that have begun by epoch `epoch` (from 1), one
+    /// after the other. Calls `entered` after each, with what trains in it and the epoch that it
+    /// begins after. Returns whether there was one.
+    ///
+    /// # Errors
+    /// `Plan` for a parameter that does not exist.
+    pub fn enter_phases(
+        &mut self,
+        recipe: &Recipe,
+        epoch: u32,
+        mut entered: impl FnMut(&[Parameter], u32),
+    ) -> Result<bool, TrainError> {
+        let begun = recipe.phase_of(epoch);
+        let to_enter = recipe
+            .later_phases
+            .get(self.phase..begun)
+            .unwrap_or_default();
+        for phase in to_enter {
+            self.train_only(&phase.trainable)?;
+            entered(&self.parameters, phase.at_epoch);
+            self.phase += 1;
+        }
+        Ok(!to_enter.is_empty())
+    }
+
+    /// True when features are those of the backbone as it was loaded, and stay so for the rest of
+    /// this phase.
+    pub fn has_fixed_features(&self) -> bool {
+        self.has_loaded_backbone && self.is_backbone_frozen()
+    }
+
+    /// True when only the head trains: features are then the same in every epoch.
+    pub fn is_backbone_frozen(&self) -> bool {
+        self.frozen_stages == self.backbone.stages.len()
+    }
+
+    /// A copy of the whole backbone as it is now, in its fast form.
+    pub fn whole_backbone(&self) -> Extractor {
+        Extractor::new(&self.backbone)
+    }
+
+    /// Features [N, `feature_dim`] of images [N, C, S, S], with gradients for what trains, and
+    /// running statistics updated where the recipe says so; with the adapters' dropout of the run's
+    /// batch `batch`, as `logits_train`.
+    pub fn features_train(&self, images: &Tensor, batch: u64) -> Tensor {
+        let input = tch::no_grad(|| self.enter(images));
+        let input = input.to_kind(self.kind);
+        let pass = Pass {
+            norm: self.norm,
+            dropout: Some(key(self.seed, Stream::AdapterDropout, batch)),
+        };
+        self.backbone.forward(&input, self.frozen_stages, pass)
+    }
+
+    /// The input of the first stage that trains.
+    fn enter(&self, images: &Tensor) -> Tensor {
+        if self.frozen_stages == 0 {
+            images.shallow_clone()
+        } else {
+            self.frozen.map(images).contiguous()
+        }
+    }
+
+    /// Features [N, `feature_dim`] of images [N, C, S, S], in evaluation.
+    pub fn features(&self, images: &Tensor) -> Tensor {
+        tch::no_grad(|| {
+            if self.is_backbone_frozen() {
+                self.frozen.features(images)
+            } else {
+                self.backbone
+                    .forward(&self.enter(images), self.frozen_stages, Norm::Running)
+            }
+        })
+    }
+
+    /// Logits [N, classes] in training, with the dropout of the run's batch `batch` (from 1): its
+    /// step, where a step has one batch.
+    pub fn logits_train(&self, features: &Tensor, batch: u64) -> Tensor {
+        self.head
+            .forward_train(features, key(self.seed, Stream::Dropout, batch))
+    }
+
+    /// Logits [N, classes] in evaluation.
+    pub fn logits(&self, features: &Tensor) -> Tensor {
+        tch::no_grad(|| self.head.forward(features))
+    }
+
+    /// Makes the outputs `output * factor + shift`, by the last layer's weights: for good, at the
+    /// end of a run.
+    pub fn rescale_outputs(&mut self, factor: f64, shift: f64) {
+        tch::no_grad(|| {
+            let _ = self.head.weight.g_mul_scalar_(factor);
+            let _ = self.head.bias.g_mul_scalar_(factor).g_add_scalar_(shift);
+        });
+    }
+
+    /// Puts a linear classifier in the head's place: weight [classes, `feature_dim`] and bias
+    /// `[classes]`.
+    pub fn start_head(&mut self, weight: &Tensor, bias: &Tensor) {
+        tch::no_grad(|| {
+            self.head.weight.copy_(weight);
+            self.head.bias.copy_(bias);
+        });
+    }
+
+    /// Everything that training changes, under timm's names; the network's own tensors, not copies.
+    pub fn changing(&self) -> Vec<(String, Tensor)> {
+        self.changing
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.detach()))
+            .collect()
+    }
+
+    /// A copy of the running statistics that a step in training changes, end to end; `None` where
+    /// there are none.
+    pub fn statistics(&self) -> Option<Tensor> {
+        let parts: Vec<Tensor> = self.running().map(|part| part.view(-1)).collect();
+        (!parts.is_empty()).then(|| tch::no_grad(|| Tensor::cat(&parts, 0)))
+    }
+
+    /// Restores a copy that `statistics` made.
+    pub fn put_back(&mut self, statistics: &Tensor) {
+        let _no_grad = tch::no_grad_guard();
+        let mut start = 0;
+        for mut part in self.running() {
+            let length = part.numel() as i64;
+            part.copy_(&statistics.narrow(0, start, length).view(&part.size()[..]));
+            start += length;
+        }
+    }
+
+    fn running(&self) -> impl Iterator<Item = Tensor> {
+        let running =
+            |name: &str| name.ends_with(".running_mean") || name.ends_with(".running_var");
+        let all = self.changing.iter();
+        all.filter(move |(name, _)| running(name))
+            .map(|(_, tensor)| tensor.shallow_clone())
+    }
+
+    /// Restores tensors that `changing` gave, strictly.
+    ///
+    /// # Errors
+    /// Every tensor that is missing, left over or misshapen.
+    pub fn restore(&mut self, saved: &BTreeMap<String, Tensor>) -> Result<(), String> {
+        weights::load_strict(&self.changing(), saved, &[]).map_err(|report| report.to_string())?;
+        // A part that is frozen now may have trained before.
+        self.frozen = Extractor::prefix(&self.backbone, self.frozen_stages);
+        Ok(())
+    }
+
+    /// True when `changing` is the whole network.
+    pub fn changes_wholly(&self) -> bool {
+        self.adapter_scale.is_none() && self.changing().len() == self.tensors().len()
+    }
+
+    /// The whole network under timm's names, the new head in the classifier's place; its own
+    /// tensors, not copies, but for weights with an adapter, which are merged here.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        let mut all = self.backbone.named();
+        if let Some(scale) = self.adapter_scale {
+            all = lora::merge_all(all, scale);
+        }
+        all.extend(self.head.named_as(self.architecture.classifier));
+        all.into_iter()
+            .map(|(name, tensor)| (name, tensor.detach()))
+            .collect()
+    }
+}
+
+fn no_layer(layer: &str) -> TrainError {
+    TrainError::Plan(format!(
+        "`recipe.adapter.layers`: the backbone has no linear layer `{layer}`; `GET /v1/models/{{id}}/layers` lists them"
+    ))
+}
+
+/// The backbone with the base model's weights, and its width after the cut.
+fn load_backbone(
+    architecture: &Architecture,
+    base: &PlanModel,
+    cut: &str,
+    vs: &nn::VarStore,
+) -> Result<(Backbone, i64), TrainError> {
+    let mut backbone = architecture.build(&vs.root(), &base.preprocessing);
+    let unfit = |reason: String| {
+        TrainError::Weights(format!("the weights of base model `{}`: {reason}", base.id))
+    };
+    let tensors = weights::read_safetensors(&base.weights)
+        .map_err(|error| TrainError::of_weights(error, unfit))?;
+    let classifier = format!("{}.", architecture.classifier);
+    weights::load_strict(&backbone.named(), &tensors, &[&classifier])
+        .map_err(|report| unfit(report.to_string()))?;
+    let feature_dim = cut_at(&mut backbone, architecture, cut)?;
+    Ok((backbone, feature_dim))
+}
+
+/// Removes what comes after `cut`. Returns the width of the features that are left.
+///
+/// # Errors
+/// `Plan` when there is no such stage.
+pub fn cut_at(
+    backbone: &mut Backbone,
+    architecture: &Architecture,
+    cut: &str,
+) -> Result<i64, TrainError> {
+    if cut == PRE_LOGITS {
+        return Ok(i64::from(architecture.feature_dim));
+    }
+    let missing = || {
+        TrainError::Plan(format!(
+            "`recipe.cut`: `{}` has no stage `{cut}`; `GET /v1/models/{{id}}/layers` lists them",
+            architecture.name
+        ))
+    };
+    backbone.cut_after(cut).ok_or_else(missing)
+}
+
+/// Every tensor that training changes in some phase: parameters of the backbone and running
+/// statistics beside them, the head's.
+fn changing(
+    backbone: &Backbone,
+    head: &Head,
+    classifier: &str,
+    recipe: &Recipe,
+    norm: Norm,
+) -> Result<Vec<(String, Tensor)>, TrainError> {
+    let tensors = backbone.tensors();
+    let ever: Vec<String> = recipe.phases().flatten().cloned().collect();
+    let trained = freeze(&tensors, &ever)?;
+    let mut changing: Vec<(String, Tensor)> = tensors
+        .iter()
+        .filter(|tensor| trained.contains(tensor.name.as_str()))
+        .map(|entry| (entry.name.clone(), entry.tensor.shallow_clone()))
+        .collect();
+    changing.extend(head.named_as(classifier));
+    if norm == Norm::Batch {
+        changing.extend(updated_statistics(&tensors, &trained));
+    }
+    Ok(changing)
+}
+
+/// Lets exactly `trainable` require gradients.
+fn freeze<'a>(
+    tensors: &[BackboneTensor],
+    trainable: &'a [String],
+) -> Result<HashSet<&'a str>, TrainError> {
+    let trained: HashSet<&str> = trainable.iter().map(String::as_str).collect();
+    let parameters: HashSet<&str> = tensors
+        .iter()
+        .filter(|tensor| tensor.trainable)
+        .map(|tensor| tensor.name.as_str())
+        .collect();
+    if let Some(unknown) = trainable
+        .iter()
+        .find(|name| !parameters.contains(name.as_str()))
+    {
+        return Err(TrainError::Plan(format!(
+            "`recipe.trainable`: the backbone has no parameter `{unknown}`; `GET /v1/models/{{id}}/layers` lists them"
+        )));
+    }
+    for entry in tensors {
+        let _ = entry
+            .tensor
+            .set_requires_grad(trained.contains(entry.name.as_str()));
+    }
+    Ok(trained)
+}
+
+/// The running statistics beside BatchNorm weights that train: `x.running_mean` and `x.running_var`
+/// of `x.weight`.
+fn updated_statistics(
+    tensors: &[BackboneTensor],
+    trained: &HashSet<&str>,
+) -> Vec<(String, Tensor)> {
+    let of_trained_layer = |tensor: &&BackboneTensor| {
+        let layer = tensor.name.rsplit_once('.').map_or("", |(layer, _)| layer);
+        !tensor.trainable && trained.contains(format!("{layer}.weight").as_str())
+    };
+    tensors
+        .iter()
+        .filter(of_trained_layer)
+        .map(|entry| (entry.name.clone(), entry.tensor.shallow_clone()))
+        .collect()
+}

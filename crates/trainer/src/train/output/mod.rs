@@ -1,0 +1,16 @@
+//! Files that outlive a run: checkpoints and the bundle.
+
+/// Checkpoint folders.
+pub mod checkpoint;
+
+/// When and what to save.
+pub mod saver;
+
+/// Contents and file names of a bundle.
+pub mod bundle;
+
+/// Writing a bundle.
+pub mod export;
+
+/// Its README.
+mod model_card;

@@ -1,0 +1,283 @@
+//! When and what a run saves: the changing tensors, the optimizer, the counters, and the best
+//! tensors so far. Resuming or exporting needs one checkpoint and the base weights that it names,
+//! nothing else.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use tch::{Device, Kind, Tensor};
+
+use super::checkpoint::{self, Checkpoint, Identity, State, Tensors};
+use crate::{
+    domain::{checkpoint::Metrics, progress::Progress},
+    models::lora,
+    process::{error::TrainError, protocol::Reporter},
+    train::{counters::Counters, network::Network, step::optimizer::Optimizer},
+};
+
+/// The least time between two saves for a new best: an epoch over cached features takes
+/// milliseconds, a save more.
+const BEST_EVERY: Duration = Duration::from_secs(1);
+/// Folders that are kept. The parent uploads a folder right after its `Saved` line, so older ones
+/// are uploaded already.
+const KEEP: usize = 3;
+/// Before the names of best tensors in `optimizer.safetensors`.
+const BEST: &str = "best.";
+
+#[derive(Debug)]
+pub struct Saver {
+    folder: PathBuf,
+    identity: Identity,
+    every: Duration,
+    saved: Instant,
+    unsaved_best: bool,
+    kept: VecDeque<PathBuf>,
+    /// The changing tensors at the best evaluation; empty before the first.
+    best: Tensors,
+}
+
+/// One checkpoint to write.
+struct Save<'a> {
+    network: &'a Network,
+    counters: &'a Counters,
+    /// Tensors that only resuming needs.
+    rest: &'a [(String, Tensor)],
+    /// This step's evaluation, if it has one.
+    metrics: Option<Metrics>,
+    is_best: bool,
+}
+
+impl Saver {
+    pub fn new(folder: &Path, identity: Identity) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            every: Duration::from_secs(identity.recipe.checkpoint_every_seconds.into()),
+            identity,
+            saved: Instant::now(),
+            unsaved_best: false,
+            kept: VecDeque::new(),
+            best: Vec::new(),
+        }
+    }
+
+    /// Keeps the tensors as they are now as the best.
+    pub fn keep_best(&mut self, network: &Network) {
+        self.best = copies(&network.changing());
+        self.unsaved_best = true;
+    }
+
+    pub fn due(&self) -> bool {
+        self.saved.elapsed() >= self.every
+            || (self.unsaved_best && self.saved.elapsed() >= BEST_EVERY)
+    }
+
+    /// Saves where training is now. `evaluated` is this step's evaluation, if it has one.
+    ///
+    /// # Errors
+    /// `Diverged` when a tensor is not finite (the checkpoints before stay), `Io`.
+    pub fn save(
+        &mut self,
+        (network, optimizer, counters): (&Network, &Optimizer, &Counters),
+        evaluated: Option<Metrics>,
+        say: &mut Reporter,
+    ) -> Result<(), TrainError> {
+        let mut rest = optimizer.state(&network.parameters);
+        let is_best = counters
+            .best
+            .as_ref()
+            .is_some_and(|best| Metrics::from(best).step == counters.step);
+        if !is_best {
+            rest.extend(
+                self.best
+                    .iter()
+                    .map(|(name, tensor)| (format!("{BEST}{name}"), tensor.shallow_clone())),
+            );
+        }
+        let save = Save {
+            network,
+            counters,
+            rest: &rest,
+            metrics: evaluated,
+            is_best,
+        };
+        self.write(&save, say)
+    }
+
+    /// Puts the best tensors into the network and saves them as the run's result: training is over.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn finish(
+        &mut self,
+        network: &mut Network,
+        counters: &mut Counters,
+        say: &mut Reporter,
+    ) -> Result<(), TrainError> {
+        let best: BTreeMap<String, Tensor> = std::mem::take(&mut self.best).into_iter().collect();
+        network.restore(&best).map_err(TrainError::Torch)?;
+        counters.finished = true;
+        let metrics = counters.best.as_ref().map(Metrics::from);
+        let save = Save {
+            network,
+            counters,
+            rest: &[],
+            metrics,
+            is_best: true,
+        };
+        self.write(&save, say)
+    }
+
+    /// Reads a checkpoint of this run.
+    ///
+    /// # Errors
+    /// As `checkpoint::load`.
+    pub fn load(&self, folder: &Path) -> Result<Checkpoint, TrainError> {
+        checkpoint::load(folder, &self.identity)
+    }
+
+    /// Puts a checkpoint's state into a run that is about to go on from it; an epoch has
+    /// `epoch_steps` steps.
+    ///
+    /// # Errors
+    /// `Checkpoint` when it does not fit.
+    pub fn resume(
+        &mut self,
+        saved: Checkpoint,
+        network: &mut Network,
+        optimizer: &mut Optimizer,
+        epoch_steps: u64,
+    ) -> Result<Counters, TrainError> {
+        let folder = saved.folder;
+        let unfit = |reason: String| TrainError::Checkpoint {
+            folder: folder.clone(),
+            reason,
+        };
+        let counters = saved.state.counters;
+        let recipe = &self.identity.recipe;
+        optimizer.enter_phases(network, recipe, counters.epoch, epoch_steps)?;
+        network.restore(&saved.model).map_err(unfit)?;
+        if counters.finished {
+            return Ok(counters);
+        }
+        optimizer
+            .restore(&network.parameters, &saved.optimizer)
+            .map_err(unfit)?;
+        if let Some(best) = &counters.best {
+            self.best = copies(&network.changing());
+            if Metrics::from(best).step != counters.step {
+                for (name, tensor) in &mut self.best {
+                    let source = saved
+                        .optimizer
+                        .get(&format!("{BEST}{name}"))
+                        .filter(|best| best.size() == tensor.size());
+                    *tensor = source
+                        .ok_or_else(|| unfit(format!("has no tensor `{BEST}{name}`")))?
+                        .copy();
+                }
+            }
+        }
+        Ok(counters)
+    }
+
+    fn write(&mut self, save: &Save<'_>, say: &mut Reporter) -> Result<(), TrainError> {
+        let Save {
+            network,
+            counters,
+            rest,
+            metrics,
+            is_best: best,
+        } = *save;
+        let begun = Instant::now();
+        let model = copies(&network.changing());
+        if !all_finite(&model) {
+            return Err(TrainError::Diverged {
+                step: counters.step,
+            });
+        }
+        let state = State {
+            identity: self.identity.clone(),
+            counters: counters.clone(),
+        };
+        let written = checkpoint::save(
+            &self.folder,
+            &state,
+            &model,
+            &self.metadata(network, counters),
+            rest,
+        )?;
+        say.say(&Progress::Saved {
+            step: counters.step,
+            epoch: metrics.map_or(counters.epoch, |metrics| metrics.epoch),
+            folder: written
+                .folder
+                .strip_prefix(&self.folder)
+                .unwrap_or(&written.folder)
+                .to_owned(),
+            bytes: written.bytes,
+            manifest_sha256: written.manifest_sha256,
+            metrics,
+            best,
+            stall_ms: begun.elapsed().as_millis() as u64,
+        });
+        self.saved = Instant::now();
+        self.unsaved_best &= !best;
+        self.kept.retain(|folder| *folder != written.folder);
+        self.kept.push_back(written.folder);
+        while self.kept.len() > KEEP {
+            // A folder that stays costs only disk space; the whole job folder is deleted in the
+            // end.
+            let _ = self.kept.pop_front().map(fs::remove_dir_all);
+        }
+        Ok(())
+    }
+
+    /// The metadata of `model.safetensors`, for readers of that file alone.
+    fn metadata(&self, network: &Network, counters: &Counters) -> BTreeMap<String, String> {
+        let adapter = self.identity.recipe.adapter.as_ref();
+        let contents = match adapter {
+            Some(_) => {
+                "adapters and head; a layer's weight is that of the weights that training started from plus lora_scale * lora_B @ lora_A, and all others are as they were"
+            }
+            None if network.changes_wholly() => "the whole network",
+            None => {
+                "trained tensors only; all others are those of the weights that training started from"
+            }
+        };
+        let labels =
+            serde_json::to_string(&self.identity.labels).expect("labels are text: this is a bug");
+        let scale = adapter.map(|adapter| (lora::SCALE, format!("{:?}", adapter.scale())));
+        [
+            ("format", "pt".to_owned()),
+            ("architecture", self.identity.architecture.clone()),
+            (
+                "base_weights_sha256",
+                self.identity.base_weights_sha256.clone(),
+            ),
+            ("parents_sha256", self.identity.parents_sha256.join(" ")),
+            ("contents", contents.to_owned()),
+            ("labels", labels),
+            ("step", counters.step.to_string()),
+        ]
+        .into_iter()
+        .chain(scale)
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+}
+
+fn copies(tensors: &[(String, Tensor)]) -> Tensors {
+    tensors
+        .iter()
+        .map(|(name, tensor)| (name.clone(), tensor.to_device(Device::Cpu).copy()))
+        .collect()
+}
+
+fn all_finite(tensors: &[(String, Tensor)]) -> bool {
+    tensors.iter().all(|(_, tensor)| {
+        tensor.kind() != Kind::Float || tensor.isfinite().all().int64_value(&[]) == 1
+    })
+}

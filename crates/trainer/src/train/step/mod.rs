@@ -1,0 +1,19 @@
+//! One optimizer step.
+
+/// Cross-entropies, squared error, Huber.
+pub mod loss_functions;
+
+/// Targets on the device, and the loss that a recipe takes of them.
+pub mod objective;
+
+/// Loss and gradients of a step, in batches that fit.
+pub mod gradients;
+
+/// SGD and AdamW with savable state.
+pub mod optimizer;
+
+/// The learning rate as a function of the step.
+pub mod schedule;
+
+/// PendingLosses that stay on the device until they are fetched; divergence.
+pub mod pending_losses;

@@ -1,0 +1,412 @@
+//! SGD and AdamW over tensors, with their state in plain sight so that it can be saved: `tch`'s own
+//! expose none. Each computes what PyTorch's does, to rounding.
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Tensor};
+
+use crate::{
+    domain::recipe,
+    process::error::TrainError,
+    train::network::{
+        Network,
+        parameter::{Group, Parameter},
+    },
+};
+
+const MOMENTUM: f64 = 0.9;
+const BETA1: f64 = 0.9;
+const BETA2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+/// Keeps the clipping factor finite when all gradients are 0, as `torch.nn.utils.clip_grad_norm_`.
+const CLIP_EPSILON: f64 = 1e-6;
+/// Below this a step changes no f32, and its inverse is none.
+const LEAST_RATE: f64 = 1e-30;
+/// Numbers of a piece: few enough that four tensors and what is between them stay in a cache, and
+/// each operation is worth its call.
+const PIECE: i64 = 1 << 18;
+
+/// The rates of one step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rates {
+    pub head: f64,
+    /// The rate of the backbone's last stage.
+    pub backbone: f64,
+    /// The factor from each stage to the one before it.
+    pub layer_decay: f64,
+    /// Steps over which parameters that join later warm up.
+    pub warmup: u64,
+}
+
+impl Rates {
+    /// The recipe's peak rates times `factor`.
+    pub fn at(recipe: &recipe::Recipe, factor: f64) -> Self {
+        Self {
+            head: factor * recipe.learning_rate,
+            backbone: factor * recipe.backbone_learning_rate,
+            layer_decay: recipe.layer_decay,
+            warmup: 0,
+        }
+    }
+
+    /// The factor of a parameter's rate in its step `own_step` (from 1) after joining a run under
+    /// way: the run's warm-up, over again.
+    pub fn joining(self, own_step: u64) -> f64 {
+        (own_step as f64 / (self.warmup + 1) as f64).min(1.0)
+    }
+
+    /// Layer-wise decay as BEiT's and timm's `param_groups_layer_decay`, a layer being a stage.
+    pub fn of(self, group: Group) -> f64 {
+        match group {
+            Group::Head => self.head,
+            Group::Backbone { depth } => self.backbone * self.layer_decay.powi(depth),
+        }
+    }
+}
+
+/// Updates parameters from gradients. Holds one (SGD) or two (AdamW) tensors for each parameter.
+#[derive(Debug)]
+pub struct Optimizer {
+    kind: recipe::Optimizer,
+    weight_decay: f64,
+    gradient_clip: Option<f64>,
+    /// SGD's momentum buffer, or AdamW's first moment; in parameter order.
+    first: Vec<Tensor>,
+    /// Names of the parameters, and the step after which each joined.
+    joined: Vec<(String, u64)>,
+    /// AdamW's second moment; empty for SGD.
+    second: Vec<Tensor>,
+    ema_decay: Option<f64>,
+    /// Averages of the weights, or, while those are in the network, the weights; empty without
+    /// `ema_decay`.
+    averages: Vec<Tensor>,
+}
+
+impl Optimizer {
+    /// A fresh state: all zeros.
+    pub fn new(recipe: &recipe::Recipe, parameters: &[Parameter]) -> Self {
+        let zeros = || {
+            parameters
+                .iter()
+                .map(|parameter| parameter.tensor.detach().zeros_like())
+                .collect()
+        };
+        Self {
+            kind: recipe.optimizer,
+            weight_decay: recipe.weight_decay,
+            gradient_clip: recipe.gradient_clip,
+            first: zeros(),
+            joined: parameters.iter().map(|one| (one.name.clone(), 0)).collect(),
+            second: if recipe.optimizer == recipe::Optimizer::Adamw {
+                zeros()
+            } else {
+                Vec::new()
+            },
+            ema_decay: recipe.ema_decay,
+            averages: if recipe.ema_decay.is_some() {
+                let copy = |parameter: &Parameter| parameter.tensor.detach().copy();
+                parameters.iter().map(copy).collect()
+            } else {
+                Vec::new()
+            },
+        }
+    }
+
+    /// Lets the network enter the phases of the freeze schedule that have begun by epoch `epoch` (from
+    /// 1), one after the other, and takes over their parameters. An epoch has `epoch_steps` steps.
+    /// Returns whether there was a phase to enter.
+    ///
+    /// # Errors
+    /// `Plan` for a parameter that does not exist.
+    pub fn enter_phases(
+        &mut self,
+        network: &mut Network,
+        recipe: &recipe::Recipe,
+        epoch: u32,
+        epoch_steps: u64,
+    ) -> Result<bool, TrainError> {
+        network.enter_phases(recipe, epoch, |parameters, at_epoch| {
+            self.regroup(parameters, u64::from(at_epoch) * epoch_steps);
+        })
+    }
+
+    /// Takes over other parameters after step `step`: those that stay keep their state, those that
+    /// are new begin with a fresh one, those that are gone lose theirs and keep their weights.
+    pub fn regroup(&mut self, parameters: &[Parameter], step: u64) {
+        let place = |parameter: &Parameter| {
+            let names = &self.joined;
+            names.iter().position(|(name, _)| *name == parameter.name)
+        };
+        let places: Vec<Option<usize>> = parameters.iter().map(place).collect();
+        let pairs = || parameters.iter().zip(&places);
+        let moved = |old: &[Tensor], fresh: fn(&Tensor) -> Tensor| -> Vec<Tensor> {
+            let of = |(parameter, place): (&Parameter, &Option<usize>)| match place {
+                Some(place) => old[*place].shallow_clone(),
+                None => fresh(&parameter.tensor.detach()),
+            };
+            pairs().map(of).collect()
+        };
+        let first = moved(&self.first, Tensor::zeros_like);
+        if self.kind == recipe::Optimizer::Adamw {
+            self.second = moved(&self.second, Tensor::zeros_like);
+        }
+        if self.ema_decay.is_some() {
+            self.averages = moved(&self.averages, Tensor::copy);
+        }
+        let since = |place: &Option<usize>| place.map_or(step, |place| self.joined[place].1);
+        self.joined = pairs()
+            .map(|(parameter, place)| (parameter.name.clone(), since(place)))
+            .collect();
+        self.first = first;
+    }
+
+    /// Takes step `step` (from 1): changes `parameters` in place. Gradients are in parameter order
+    /// and are used up.
+    pub fn step(
+        &mut self,
+        parameters: &mut [Parameter],
+        gradients: Vec<Tensor>,
+        step: u64,
+        rates: Rates,
+    ) {
+        let _no_grad = tch::no_grad_guard();
+        let factor = self
+            .gradient_clip
+            .and_then(|limit| clip_factor(&gradients, limit));
+        for (index, (parameter, gradient)) in parameters.iter_mut().zip(gradients).enumerate() {
+            // A parameter that joined later has its own steps for warm-up and bias correction.
+            let since = self.joined[index].1;
+            let own_step = step - since;
+            let rate = if since == 0 {
+                rates.of(parameter.group)
+            } else {
+                rates.of(parameter.group) * rates.joining(own_step)
+            };
+            for piece in pieces(&parameter.tensor) {
+                let gradient = piece.of(&gradient).contiguous();
+                let part = Part {
+                    weight: piece.of(&parameter.tensor),
+                    gradient: match &factor {
+                        Some(factor) => gradient * factor,
+                        None => gradient,
+                    },
+                    first: piece.of(&self.first[index]),
+                    decays: parameter.tensor.dim() >= 2,
+                    rate,
+                };
+                match self.kind {
+                    recipe::Optimizer::Sgd => self.sgd(part, false),
+                    recipe::Optimizer::Nesterov => self.sgd(part, true),
+                    recipe::Optimizer::Adamw => {
+                        self.adamw(part, piece.of(&self.second[index]), own_step);
+                    }
+                }
+            }
+        }
+        self.average(parameters, step);
+    }
+
+    /// Takes this step's weights into their averages (Polyak & Juditsky 1992). Early on less of the
+    /// past is kept, `(1 + step) / (10 + step)`, as TensorFlow's `ExponentialMovingAverage` does:
+    /// the first weights weigh little.
+    fn average(&mut self, parameters: &[Parameter], step: u64) {
+        let Some(decay) = self.ema_decay else {
+            return;
+        };
+        let kept = decay.min((1.0 + step as f64) / (10.0 + step as f64));
+        for (average, parameter) in self.averages.iter_mut().zip(parameters) {
+            let _ = average.lerp_(&parameter.tensor, 1.0 - kept);
+        }
+    }
+
+    /// Exchanges weights and their averages, in place; a second call puts them back. Nothing
+    /// without `ema_decay`.
+    pub fn swap_averages(&mut self, parameters: &mut [Parameter]) {
+        let _no_grad = tch::no_grad_guard();
+        for (average, parameter) in self.averages.iter_mut().zip(parameters) {
+            let weights = parameter.tensor.copy();
+            parameter.tensor.copy_(average);
+            average.copy_(&weights);
+        }
+    }
+
+    /// `torch.optim.SGD(momentum=0.9)` (Sutskever et al. 2013): weight decay is L2 on every tensor.
+    /// A momentum buffer of zeros makes the first step PyTorch's, which starts the buffer as the
+    /// gradient.
+    fn sgd(&self, part: Part, nesterov: bool) {
+        let Part {
+            mut weight,
+            mut gradient,
+            first: mut buffer,
+            rate,
+            ..
+        } = part;
+        if self.weight_decay != 0.0 {
+            gradient += &weight * self.weight_decay;
+        }
+        let _ = buffer.g_mul_scalar_(MOMENTUM).g_add_(&gradient);
+        let direction = if nesterov {
+            gradient + &buffer * MOMENTUM
+        } else {
+            buffer
+        };
+        weight += direction * -rate;
+    }
+
+    /// `torch.optim.AdamW` (Loshchilov & Hutter 2019), bias-corrected: weight decay is decoupled,
+    /// and only on tensors of two or more dimensions (no bias, no normalization).
+    fn adamw(&self, part: Part, mut second: Tensor, step: u64) {
+        let Part {
+            mut weight,
+            mut gradient,
+            mut first,
+            decays,
+            rate,
+        } = part;
+        if self.weight_decay != 0.0 && decays {
+            let _ = weight.g_mul_scalar_(1.0 - rate * self.weight_decay);
+        }
+        let _ = first.lerp_(&gradient, 1.0 - BETA1);
+        let _ = second.lerp_(&gradient.square_(), 1.0 - BETA2);
+        if rate < LEAST_RATE {
+            return;
+        }
+        // weight -= rate * (first / c1) / (sqrt(second / c2) + epsilon), with all that is not a
+        // tensor in the denominator.
+        let correction1 = 1.0 - BETA1.powf(step as f64);
+        let correction2 = 1.0 - BETA2.powf(step as f64);
+        let scale = -correction1 / rate;
+        let mut denominator = second.sqrt();
+        let _ = denominator
+            .g_mul_scalar_(scale / correction2.sqrt())
+            .g_add_scalar_(scale * EPSILON);
+        let _ = weight.addcdiv_(&first, &denominator);
+    }
+
+    /// The state under stable names: `momentum.<parameter>`, or `first.<parameter>` and
+    /// `second.<parameter>`; and with averages, which are the network's tensors then
+    /// (`swap_averages`), the weights as `weights.<parameter>`.
+    pub fn state(&self, parameters: &[Parameter]) -> Vec<(String, Tensor)> {
+        let named = |kind: &'static str, tensors: &[Tensor]| {
+            let pairs = parameters.iter().zip(tensors);
+            pairs
+                .map(move |(parameter, tensor)| {
+                    (format!("{kind}.{}", parameter.name), tensor.copy())
+                })
+                .collect::<Vec<_>>()
+        };
+        let mut state = match self.kind {
+            recipe::Optimizer::Sgd | recipe::Optimizer::Nesterov => named("momentum", &self.first),
+            recipe::Optimizer::Adamw => named("first", &self.first),
+        };
+        state.extend(named("second", &self.second));
+        state.extend(named("weights", &self.averages));
+        state
+    }
+
+    /// Takes over a saved state.
+    ///
+    /// # Errors
+    /// Names the first tensor that is missing or has another shape.
+    pub fn restore(
+        &mut self,
+        parameters: &[Parameter],
+        saved: &BTreeMap<String, Tensor>,
+    ) -> Result<(), String> {
+        let _no_grad = tch::no_grad_guard();
+        let first = match self.kind {
+            recipe::Optimizer::Sgd | recipe::Optimizer::Nesterov => "momentum",
+            recipe::Optimizer::Adamw => "first",
+        };
+        let kinds = [
+            (first, &mut self.first),
+            ("second", &mut self.second),
+            ("weights", &mut self.averages),
+        ];
+        for (kind, tensors) in kinds {
+            for (parameter, tensor) in parameters.iter().zip(tensors.iter_mut()) {
+                let name = format!("{kind}.{}", parameter.name);
+                let source = saved
+                    .get(&name)
+                    .ok_or_else(|| format!("has no tensor `{name}`"))?;
+                if source.size() != tensor.size() {
+                    return Err(format!(
+                        "tensor `{name}` is {:?}, not {:?}",
+                        source.size(),
+                        tensor.size()
+                    ));
+                }
+                tensor.copy_(source);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The factor of all gradients so that their common norm is at most `limit`, as
+/// `torch.nn.utils.clip_grad_norm_`; no host sync. `None` where there are none.
+fn clip_factor(gradients: &[Tensor], limit: f64) -> Option<Tensor> {
+    if gradients.is_empty() {
+        return None;
+    }
+    let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();
+    let norm = Tensor::stack(&norms, 0).norm();
+    Some(((norm + CLIP_EPSILON).reciprocal() * limit).clamp_max(1.0))
+}
+
+/// A part of a tensor along its first dimension.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    start: i64,
+    rows: i64,
+}
+
+impl Piece {
+    fn of(self, tensor: &Tensor) -> Tensor {
+        if self.rows == tensor.size().first().copied().unwrap_or(self.rows) {
+            return tensor.detach();
+        }
+        tensor.detach().narrow(0, self.start, self.rows)
+    }
+}
+
+/// A tensor in pieces that stay in a processor's cache through all operations of a step; on a GPU,
+/// where each operation has a price of its own, in one.
+fn pieces(tensor: &Tensor) -> Vec<Piece> {
+    let rows = tensor.size().first().copied().unwrap_or(1);
+    let width = tensor.numel() as i64 / rows.max(1);
+    let most = match tensor.device() {
+        Device::Cpu => (PIECE / width.max(1)).max(1),
+        _ => rows,
+    };
+    let starts = (0..rows).step_by(most.max(1) as usize);
+    starts
+        .map(|start| Piece {
+            start,
+            rows: most.min(rows - start),
+        })
+        .collect()
+}
+
+/// The same piece of everything that a step reads or changes.
+struct Part {
+    weight: Tensor,
+    gradient: Tensor,
+    /// SGD's momentum buffer, or AdamW's first moment.
+    first: Tensor,
+    /// True when AdamW's weight decay applies.
+    decays: bool,
+    rate: f64,
+}
+
+/// The gradients of `loss` with respect to `parameters`, in their order.
+///
+/// # Errors
+/// `Torch` with C++'s text, `OutOfMemory` when that is what it says.
+pub fn gradients(loss: &Tensor, parameters: &[Parameter]) -> Result<Vec<Tensor>, TrainError> {
+    let tensors: Vec<&Tensor> = parameters
+        .iter()
+        .map(|parameter| &parameter.tensor)
+        .collect();
+    Ok(Tensor::f_run_backward(&[loss], &tensors, false, false)?)
+}
