@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations check fmt fmt-check lint doc sqlx openapi structure bench recipes python-check clean clean-demo clean-deps
+.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check clean clean-demo clean-deps
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ demo-data: ## Bring the demo's weights and images (0.2 GB)
 build: setup ## Build target/release/rehead and the trainer beside it
 	@cargo build --release
 
+dist: setup ## Build a tarball for users: both executables and libtorch, optimized; runs from any folder
+	@scripts/dist.sh
+
 # --- before a commit
 
 check: fmt-check lint doc ## Formatting, clippy and rustdoc, with warnings denied
@@ -63,6 +66,12 @@ sqlx: setup ## Check every query against a live Postgres and renew .sqlx
 openapi: build ## Renew openapi.yaml from the code
 	target/release/rehead openapi >openapi.yaml.part
 	mv openapi.yaml.part openapi.yaml
+
+reference: build ## Renew docs/cli.md and docs/configuration.md from the executable's help
+	target/release/rehead docs cli >docs/cli.md.part
+	mv docs/cli.md.part docs/cli.md
+	target/release/rehead docs configuration >docs/configuration.md.part
+	mv docs/configuration.md.part docs/configuration.md
 
 structure: ## Measure circles, long functions, comments and words (docs/structure.md); `ROOM=src/http` for one folder
 	@scripts/structure.py $(ROOM)

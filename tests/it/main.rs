@@ -13,6 +13,7 @@ mod chaos;
 mod choosing;
 mod cli;
 mod contract;
+mod docs;
 mod events;
 mod export;
 mod failures;
