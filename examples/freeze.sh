@@ -21,5 +21,5 @@ job() { # freeze, as JSON
 curl --silent "$api/fine_tuning/jobs" --json "$(job '{"blocks": ["blockz.0"]}')" | grep -o '"message": *"[^"]*"' | head -1
 
 # The last stage and the head train; everything before them keeps its weights, bit for bit.
-id=$(get "$api/fine_tuning/jobs" --json "$(job '{"last_stages": 1}')" | grep -o 'ftjob-[0-9a-f]*' | head -1)
+id=$(get "$api/fine_tuning/jobs" --json "$(job '{"all_but_last_stages": 1}')" | grep -o 'ftjob-[0-9a-f]*' | head -1)
 finished "$id"

@@ -168,6 +168,6 @@ Everything is in $out/
 What to try next
   $rehead up --data-dir $out/data      the same service again, with the model in it; then open /docs
   $rehead predict --model $model YOUR.png
-  $rehead submit --model efficientnet_lite0 --data YOUR.zip --freeze last_stages=1 --epochs 10 --watch
+  $rehead submit --model efficientnet_lite0 --data YOUR.zip --freeze all-but-last=1 --epochs 10 --watch
   README.md                                        the same steps with images of your own
 E2

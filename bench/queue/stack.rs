@@ -114,7 +114,7 @@ impl Stack {
         let body = json!({
             "model": "small", "training_file": self.file, "seed": 7,
             "method": {"type": "transfer", "transfer": {
-                "freeze": {"last_stages": 1}, "head": {"init": "zero"}, "checkpoint_every_seconds": 1,
+                "freeze": {"all_but_last_stages": 1}, "head": {"init": "zero"}, "checkpoint_every_seconds": 1,
                 "hyperparameters": {"n_epochs": epochs, "batch_size": 4, "learning_rate": 0.001},
                 "early_stopping": {"patience": 10_000},
             }},

@@ -35,7 +35,7 @@ pub struct SubmitArgs {
     pub suffix: Option<String>,
     #[arg(long)]
     pub seed: Option<u64>,
-    /// `all`, `none`, `last_stages=2`, or any form of the API as JSON
+    /// `all`, `none`, `all-but-last=2` (train the last 2 stages), or any form of the API as JSON
     #[arg(long)]
     pub freeze: Option<String>,
     /// `lora`, `lora=16` for its rank, or the API's object as JSON
@@ -154,6 +154,10 @@ fn freeze(text: &str) -> anyhow::Result<Value> {
     };
     let value: Value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
     let mut object = Map::new();
+    let name = match name {
+        "all-but-last" => "all_but_last_stages",
+        other => other,
+    };
     object.insert(name.to_owned(), value);
     Ok(Value::Object(object))
 }
@@ -191,12 +195,12 @@ mod tests {
     fn the_service_understands_what_is_sent() {
         let file = FileId::new();
         let args = args(&format!(
-            "submit --model m --file {file} --freeze last_stages=2 --epochs 3 --optimizer sgd --dropout 0.2 --seed 7"
+            "submit --model m --file {file} --freeze all-but-last=2 --epochs 3 --optimizer sgd --dropout 0.2 --seed 7"
         ));
         let request = request::parse(&body(&args, &file.to_string()).unwrap()).unwrap();
         assert_eq!(
             request.transfer.freeze,
-            request::Auto::Value(request::Freeze::LastStages(2))
+            request::Auto::Value(request::Freeze::AllButLastStages(2))
         );
         assert_eq!(request.transfer.head.layers().len(), 1);
         assert_eq!(request.seed, Some(7));

@@ -24,7 +24,7 @@ pub(super) struct TransferBody {
     /// `auto`: `pre_logits`, or the cut of the model that the job goes on from.
     #[schema(max_length = 255)]
     cut: Option<String>,
-    /// What of the backbone keeps its weights. `last_stages` and `first_n` are 1 to 1,000, `fraction` 0 to 1; at most 4,096 names,
+    /// What of the backbone keeps its weights. `all_but_last_stages` and `first_n` are 1 to 1,000, `fraction` 0 to 1; at most 4,096 names,
     /// 64 entries of a schedule. `auto`: `all` under an adapter, or with fewer than 10 training samples a class and no option
     /// that says how the backbone trains; otherwise `none`.
     freeze: Option<Auto<Freeze>>,

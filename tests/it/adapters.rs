@@ -152,7 +152,7 @@ async fn goes_on(service: &Service, job: &Value, file: &Value) {
 /// Of names and contradictions, also while the file is not validated.
 async fn says_what_it_cannot(service: &Service, file: &Value) {
     let misnamed = json!({"adapter": {"type": "lora", "targets": ["attn.qvk"]}});
-    let both = json!({"adapter": {"type": "lora"}, "freeze": {"last_stages": 1}});
+    let both = json!({"adapter": {"type": "lora"}, "freeze": {"all_but_last_stages": 1}});
     let large = json!({"adapter": {"type": "lora", "rank": 193}});
     for (transfer, code, words) in [
         (misnamed, "unknown_layer", "did you mean `attn.qkv`"),

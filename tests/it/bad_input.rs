@@ -183,7 +183,7 @@ async fn bad_jobs_are_refused_before_anything_runs() {
         .await
         .error(422, "unknown_layer");
     assert!(message.contains("blocks."), "{message}");
-    submit(with(json!({"freeze": {"last_stages": 99}})))
+    submit(with(json!({"freeze": {"all_but_last_stages": 99}})))
         .await
         .error(422, "out_of_range");
     // Whether or not its values are within their bounds, what a request names is looked up.

@@ -113,15 +113,15 @@ fn kinds() -> Vec<Value> {
             "checkpoint_every_seconds": 1,
         })
     };
-    let mut averaged = kind(json!({"last_stages": 2}), "nesterov", 6);
+    let mut averaged = kind(json!({"all_but_last_stages": 2}), "nesterov", 6);
     averaged["hyperparameters"]["ema_decay"] = json!(0.9);
     vec![
         kind(json!("all"), "adamw", 60),
-        kind(json!({"last_stages": 1}), "sgd", 6),
-        kind(json!({"last_stages": 3}), "adamw", 6),
+        kind(json!({"all_but_last_stages": 1}), "sgd", 6),
+        kind(json!({"all_but_last_stages": 3}), "adamw", 6),
         averaged,
         kind(
-            json!({"schedule": [{"at_epoch": 0, "freeze": "all"}, {"at_epoch": 2, "freeze": {"last_stages": 1}}]}),
+            json!({"schedule": [{"at_epoch": 0, "freeze": "all"}, {"at_epoch": 2, "freeze": {"all_but_last_stages": 1}}]}),
             "adamw",
             5,
         ),

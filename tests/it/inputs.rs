@@ -159,7 +159,7 @@ async fn jobs_learn_from_gray_images() {
 
     // Its weights and its input go on together.
     let deeper = json!({
-        "freeze": {"last_stages": 1}, "hyperparameters": {"n_epochs": 1},
+        "freeze": {"all_but_last_stages": 1}, "hyperparameters": {"n_epochs": 1},
         "augmentation": {"color_jitter": {"brightness": 0.2, "contrast": 0.2}, "rand_augment": {}, "random_erasing": 0.25},
     });
     let next = trained(&service, &model, &file, deeper).await;
@@ -174,7 +174,7 @@ async fn jobs_learn_what_only_alpha_tells() {
     let file = service.dataset(archive(kinds, square)).await;
     let base = register(&service, "alpha", json!({"channels": 4, "input_size": 64})).await;
     let transfer = json!({
-        "freeze": {"last_stages": 1}, "hyperparameters": {"n_epochs": 4},
+        "freeze": {"all_but_last_stages": 1}, "hyperparameters": {"n_epochs": 4},
         "augmentation": {"random_resized_crop": {"scale": [0.6, 1.0]}, "horizontal_flip": 0.5, "color_jitter": {"brightness": 0.2, "saturation": 0.2}, "rand_augment": {}},
     });
     let model = trained(&service, &base, &file, transfer.clone()).await;

@@ -13,7 +13,7 @@ const FILE: &str = "file-0190f3c4d5e67f8091a2b3c4d5e6f708";
 const FULL: &str = r#"{
     "task": "regression",
     "cut": "layer3",
-    "freeze": {"schedule": [{"at_epoch": 0, "freeze": "all"}, {"at_epoch": 2, "freeze": {"last_stages": 1}}]},
+    "freeze": {"schedule": [{"at_epoch": 0, "freeze": "all"}, {"at_epoch": 2, "freeze": {"all_but_last_stages": 1}}]},
     "adapter": {"type": "lora", "rank": 4, "alpha": 16, "dropout": 0.1, "targets": {"regex": "qkv$"}},
     "head": {"layers": [{"linear": 64}, "gelu", {"dropout": 0.2}], "init": "normal"},
     "labels": "extend",

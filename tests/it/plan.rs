@@ -23,7 +23,7 @@ async fn a_plan_is_what_the_job_then_does() {
         .await;
     let body = body(
         &file,
-        json!({"freeze": {"last_stages": 1}, "hyperparameters": {"n_epochs": 2, "batch_size": 10}}),
+        json!({"freeze": {"all_but_last_stages": 1}, "hyperparameters": {"n_epochs": 2, "batch_size": 10}}),
     );
     let plan = service.post(PLAN, &body).await.ok();
     let jobs = service.get("/v1/fine_tuning/jobs").await.ok();

@@ -1,54 +1,61 @@
-//! How training images are altered at random. Fields have the meaning and the defaults of torchvision's transforms of the
-//! same names; they are applied in the order of the fields.
+//! Random changes of training images. Fields have the meaning and the defaults of torchvision's
+//! transforms of the same names; they are applied in the order of the fields.
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use crate::{
+    limits,
+    options::{defaults, group, options, or},
+    rules::{Bounds, integer, number, share},
+};
 
-/// What is done to a training image, each time anew.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Augmentation {
-    /// A random part of the image, resized to the input; `null` takes the crop of the evaluation.
-    pub random_resized_crop: Option<RandomResizedCrop>,
-    /// Probability of a mirror image.
-    pub horizontal_flip: f64,
-    pub color_jitter: Option<ColorJitter>,
-    pub rand_augment: Option<RandAugment>,
-    /// Probability that a rectangle of 2 to 33 % of the area becomes the mean color.
-    pub random_erasing: f64,
+options! {
+    /// Random changes of a training image, drawn anew each time.
+    #[derive(Default)]
+    pub struct Augmentation {
+        /// A random part of the image, resized to the input; without it, the crop of the evaluation.
+        random_resized_crop: Option<RandomResizedCrop> = group(),
+        /// Probability of mirroring the image.
+        horizontal_flip: f64 = or(0.0, share()),
+        color_jitter: Option<ColorJitter> = group(),
+        rand_augment: Option<RandAugment> = group(),
+        /// Probability that a rectangle of 2 to 33 % of the area is filled with the mean color.
+        random_erasing: f64 = or(0.0, share()),
+    }
 }
 
-/// Bounds of a random part of an image; each is drawn between them.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct RandomResizedCrop {
-    /// Its share of the area, uniformly.
-    pub scale: [f64; 2],
-    /// Its width by its height, uniformly in the logarithm.
-    pub aspect_ratio: [f64; 2],
+options! {
+    /// The part of the image that is kept; area and aspect ratio are drawn between these bounds.
+    #[derive(Copy)]
+    pub struct RandomResizedCrop {
+        /// Least and largest share of the area, drawn uniformly.
+        scale: [f64; 2] = or([0.08, 1.0], Bounds(limits::CROP_SCALE)),
+        /// Least and largest width divided by height, drawn uniformly in the logarithm.
+        aspect_ratio: [f64; 2] = or([3.0 / 4.0, 4.0 / 3.0], Bounds(limits::CROP_ASPECT_RATIO)),
+    }
 }
 
 impl Default for RandomResizedCrop {
     fn default() -> Self {
-        Self {
-            scale: [0.08, 1.0],
-            aspect_ratio: [3.0 / 4.0, 4.0 / 3.0],
-        }
+        defaults()
     }
 }
 
-/// How far colors may move, in a random order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ColorJitter {
-    /// The factor is drawn from 1 less this to 1 plus this.
-    pub brightness: f64,
-    /// As `brightness`.
-    pub contrast: f64,
-    /// As `brightness`.
-    pub saturation: f64,
-    /// The turn is drawn from less this to plus this, in turns of the color wheel.
-    pub hue: f64,
+options! {
+    /// How far colors may change, in a random order.
+    #[derive(Copy, Default)]
+    pub struct ColorJitter {
+        /// The factor is drawn from 1 - `brightness` to 1 + `brightness`.
+        brightness: f64 = or(0.0, number(limits::COLOR_FACTOR)),
+        /// As `brightness`.
+        contrast: f64 = or(0.0, number(limits::COLOR_FACTOR)),
+        /// As `brightness`.
+        saturation: f64 = or(0.0, number(limits::COLOR_FACTOR)),
+        /// The shift is drawn from -`hue` to `hue`, in turns of the color wheel.
+        hue: f64 = or(0.0, number(limits::HUE)),
+    }
 }
 
 impl ColorJitter {
+    /// True when it can change an image.
     pub fn acts(&self) -> bool {
         [self.brightness, self.contrast, self.saturation, self.hue]
             .iter()
@@ -56,27 +63,27 @@ impl ColorJitter {
     }
 }
 
-/// Some operations drawn from a list, all of one strength (Cubuk et al. 2020). The list is torchvision's without sharpness:
-/// identity, shear, shift and rotation, brightness, color, contrast, posterize, solarize, autocontrast, equalize.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct RandAugment {
-    /// Operations on each image, one after the other.
-    pub n_ops: u32,
-    /// From 0 to 30, the strongest.
-    pub magnitude: u32,
+options! {
+    /// Some operations drawn from a list, all of one strength (Cubuk et al. 2020). The list is
+    /// torchvision's without sharpness: identity, shear, shift and rotation, brightness, color,
+    /// contrast, posterize, solarize, autocontrast, equalize.
+    #[derive(Copy, Eq)]
+    pub struct RandAugment {
+        /// Operations on each image, one after the other.
+        n_ops: u32 = or(2, integer(limits::RAND_AUGMENT_OPS)),
+        /// Strength, from 0 to 30.
+        magnitude: u32 = or(9, integer(limits::RAND_AUGMENT_MAGNITUDE)),
+    }
 }
 
 impl Default for RandAugment {
     fn default() -> Self {
-        Self {
-            n_ops: 2,
-            magnitude: 9,
-        }
+        defaults()
     }
 }
 
 impl Augmentation {
-    /// Whether it ever changes an image.
+    /// True when it can change an image.
     pub fn acts(&self) -> bool {
         self.random_resized_crop.is_some()
             || self.horizontal_flip > 0.0

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    fields,
+    codes,
     limits::{CHANNELS, CROP_FRACTION, INPUT_SIZE, MEAN, STD},
     problem::Problem,
 };
@@ -83,7 +83,7 @@ impl AskedPreprocessing {
         {
             let (least, most) = (INPUT_SIZE.start(), INPUT_SIZE.end());
             let message = format!("must be from {least} to {most}");
-            refuse("input_size", fields::OUT_OF_RANGE, message);
+            refuse("input_size", codes::OUT_OF_RANGE, message);
         }
         if self
             .crop_fraction
@@ -91,7 +91,7 @@ impl AskedPreprocessing {
         {
             refuse(
                 "crop_fraction",
-                fields::OUT_OF_RANGE,
+                codes::OUT_OF_RANGE,
                 outside(&CROP_FRACTION),
             );
         }
@@ -100,13 +100,13 @@ impl AskedPreprocessing {
             .is_none_or(|channels| CHANNELS.contains(&channels));
         if !known {
             let message = "must be 1 (gray), 3 (red, green, blue) or 4 (red, green, blue, alpha)";
-            refuse("channels", fields::OUT_OF_RANGE, message.to_owned());
+            refuse("channels", codes::OUT_OF_RANGE, message.to_owned());
         }
         for (field, values, range) in [("mean", &self.mean, MEAN), ("std", &self.std, STD)] {
             let Some(values) = values else { continue };
             if !values.iter().all(|value| range.contains(value)) {
                 let message = format!("{}, on pixels scaled to 0..1", outside(&range));
-                refuse(field, fields::OUT_OF_RANGE, message);
+                refuse(field, codes::OUT_OF_RANGE, message);
             }
             let channels = self.channels.unwrap_or(Preprocessing::rgb()) as usize;
             if known && values.len() != channels {
@@ -114,7 +114,7 @@ impl AskedPreprocessing {
                     "has {} numbers, and the input {channels} channels: give one number for each channel, or set `channels`",
                     values.len()
                 );
-                refuse(field, fields::INVALID_VALUE, message);
+                refuse(field, codes::INVALID_VALUE, message);
             }
         }
         problems

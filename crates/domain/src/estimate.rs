@@ -4,27 +4,35 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    adapter,
+use crate::{
     base_model::{Layers, StageCost},
     file::SplitSizes,
-    job_plan::ParameterCounts,
+    layers,
+    limits::{EVALUATION_BATCH, PROBE_SAMPLES},
     progress::Usage,
     recipe::{HeadInit, Optimizer, Precision, Recipe},
 };
 
-const NUMBER_BYTES: u64 = 4;
+/// Bytes of one number: weights and their states are float32.
+pub(crate) const NUMBER_BYTES: u64 = 4;
 /// Resident memory of a trainer that has torch loaded (112 MiB) and has run its first operations, which load their kernels.
 const PROCESS_BYTES: u64 = 200 << 20;
 /// What the allocator keeps in blocks that no later tensor fits (30 to 200 MiB were measured over three networks).
 const UNUSED_BYTES: u64 = 64 << 20;
-/// Samples that run together outside training: `train::input`.
-const EVALUATION_BATCH: u64 = 32;
-
-/// Samples of a split that a probe is fitted to, at most: `train::probe`.
-const PROBE_SAMPLES: u64 = 20_000;
-/// Of each of their features: as it was computed, and in double precision as it is and scaled.
+/// Bytes that a probe needs for each feature of a sample: as computed, and in double precision as it is
+/// and scaled.
 const PROBE_BYTES: u64 = 4 + 8 + 8;
+
+/// Numbers that train or stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ParameterCounts {
+    /// Of what is left of the backbone, as they were.
+    pub frozen: u64,
+    /// Of the backbone, changed by training, in any phase; or of its adapters.
+    pub trainable: u64,
+    /// Of the new head.
+    pub head: u64,
+}
 
 /// Most memory that a trainer will hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -70,7 +78,7 @@ struct Costs {
 impl Costs {
     /// `None` for a base model that was imported before its costs were measured.
     fn of(recipe: &Recipe, layers: &Layers) -> Option<Self> {
-        let layers = &adapter::adapted(recipe, layers).ok()?;
+        let layers = &layers::of_recipe(recipe, layers).ok()?;
         let costs = layers.costs.get(..layers.stages.len())?;
         let trains = |name: &str| {
             let of_stage = |trained: &String| {
@@ -115,7 +123,7 @@ pub fn memory(
     samples: SplitSizes,
 ) -> Option<Memory> {
     let costs = Costs::of(recipe, layers)?;
-    let features = u64::from(adapter::adapted(recipe, layers).ok()?.feature_dim);
+    let features = u64::from(layers::of_recipe(recipe, layers).ok()?.feature_dim);
     let trained = parameters.trainable + parameters.head;
     let all = parameters.frozen + trained;
     let batch = u64::from(recipe.batch_size);
@@ -130,7 +138,7 @@ pub fn memory(
         // Back through an operation go gradients of its size, beside what it reads in another order.
         batch * (kept + 2 * largest)
     };
-    let activation_bytes = NUMBER_BYTES * training.max(EVALUATION_BATCH * largest);
+    let activation_bytes = NUMBER_BYTES * training.max(EVALUATION_BATCH as u64 * largest);
     // The frozen part is copied for computing only; a checkpoint is copied before it is written, and a bundle is read back.
     let copied = NUMBER_BYTES * parameters.frozen;
     let moments = match recipe.optimizer {
@@ -141,7 +149,8 @@ pub fn memory(
     let reading = NUMBER_BYTES * 2 * all;
     let probing = match recipe.head.init {
         HeadInit::Probe => {
-            let rows = samples.train.min(PROBE_SAMPLES) + samples.validation.min(PROBE_SAMPLES);
+            let most = PROBE_SAMPLES as u64;
+            let rows = samples.train.min(most) + samples.validation.min(most);
             PROBE_BYTES * rows * features
         }
         HeadInit::Zero | HeadInit::Normal => 0,
@@ -255,16 +264,10 @@ impl Sums {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::{
-        file::Dataset,
-        freeze::tests::layers,
-        id::FileId,
         recipe::{Head, Task},
-        request::parse,
-        resolve::{Start, resolve},
+        test_data,
     };
 
     const COUNTS: ParameterCounts = ParameterCounts {
@@ -279,7 +282,7 @@ mod tests {
     };
 
     fn known() -> Layers {
-        let mut layers = layers();
+        let mut layers = test_data::layers();
         let cost = |stage: u64| StageCost {
             macs: 1_000_000 * stage,
             kept: 1_000_000,
@@ -289,35 +292,18 @@ mod tests {
         layers
     }
 
-    fn auto() -> Recipe {
-        let asked = json!({"model": "m", "training_file": FileId::new()});
-        let data = Dataset {
-            modality: "image".into(),
-            task: Task::SingleLabelClassification,
-            target: None,
-            classes: Vec::new(),
-            samples: 100,
-            splits: SAMPLES,
-            split_by: "hash".into(),
-            unusable: 0,
-            duplicates: 0,
-        };
-        let asked = parse(&asked).unwrap();
-        let layers = layers();
-        let start = Start {
-            layers: &layers,
-            parent: None,
-        };
-        resolve(&asked, start, &data, None, 7).unwrap().recipe
-    }
-
     fn recipe(trainable: &[&str]) -> Recipe {
         let trainable = trainable.iter().map(|name| (*name).to_owned()).collect();
         Recipe {
             trainable,
             batch_size: 8,
             n_epochs: 2,
-            ..auto()
+            head: Head {
+                layers: Vec::new(),
+                init: HeadInit::Probe,
+            },
+            optimizer: Optimizer::Adamw,
+            ..Recipe::base(Task::SingleLabelClassification)
         }
     }
 
@@ -341,12 +327,13 @@ mod tests {
         };
         assert!(peak(&larger) > peak(&all) && peak(&all) > peak(&last));
         assert!(peak(&half) < peak(&all) && peak(&last) > peak(&recipe(&[])));
-        let unknown = crate::freeze::tests::layers();
+        let unknown = test_data::layers();
         assert_eq!(memory(&all, &unknown, COUNTS, 4_000, SAMPLES), None);
 
         // A probe holds features of so many samples, and no more.
         let many = |train| SplitSizes { train, ..SAMPLES };
         let probed = |train| peak_of(&recipe(&[]), many(train));
+        let most = PROBE_SAMPLES as u64;
         let zero = Recipe {
             head: Head {
                 init: HeadInit::Zero,
@@ -354,8 +341,8 @@ mod tests {
             },
             ..recipe(&[])
         };
-        assert!(probed(PROBE_SAMPLES) > peak_of(&zero, many(PROBE_SAMPLES)));
-        assert_eq!(probed(PROBE_SAMPLES), probed(PROBE_SAMPLES + 1));
+        assert!(probed(most) > peak_of(&zero, many(most)));
+        assert_eq!(probed(most), probed(most + 1));
     }
 
     #[test]

@@ -3,37 +3,37 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{problem::Problem, recipe::Task};
+use crate::{problem::Problem, recipe::Task, words};
 
-/// What a file is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Purpose {
-    /// A data set: validated by a worker as soon as it is uploaded.
-    FineTune,
-    /// Weights of a base model: validated when `POST /v1/base_models` names them.
-    Weights,
+words! {
+    /// What a file is for.
+    pub enum Purpose {
+        /// A data set: validated by a worker as soon as it is uploaded.
+        FineTune = "fine-tune",
+        /// Weights of a base model: validated when `POST /v1/base_models` names them.
+        Weights = "weights",
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum FileStatus {
-    /// Stored; a data set's validation has not ended yet.
-    Uploaded,
-    /// Usable.
-    Processed,
-    /// Not usable; the report says why.
-    Error,
+words! {
+    pub enum FileStatus {
+        /// Stored; a data set's validation has not ended yet.
+        Uploaded = "uploaded",
+        /// Usable.
+        Processed = "processed",
+        /// Not usable; the report says why.
+        Error = "error",
+    }
 }
 
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Split {
-    Train,
-    Validation,
-    Test,
+words! {
+    /// A part of a data set.
+    #[derive(PartialOrd, Ord)]
+    pub enum Split {
+        Train = "train",
+        Validation = "validation",
+        Test = "test",
+    }
 }
 
 /// What validation found in a data set. Small: a file object carries it as `dataset`.

@@ -1,38 +1,24 @@
 //! Jobs: their states, phases, and the legal moves between them.
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use crate::{id::JobId, words};
 
-use super::id::JobId;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum JobStatus {
-    /// Waits for its data set's validation; the recipe is settled after it.
-    ValidatingFiles,
-    Queued,
-    Running,
-    /// A pause is asked for; the trainer saves its state and stops.
-    Pausing,
-    /// Waits for its user. Nothing is held but its checkpoints.
-    Paused,
-    Succeeded,
-    Failed,
-    Cancelled,
+words! {
+    pub enum JobStatus {
+        /// Waits for its data set's validation; the recipe is settled after it.
+        ValidatingFiles = "validating_files",
+        Queued = "queued",
+        Running = "running",
+        /// A pause is asked for; the trainer saves its state and stops.
+        Pausing = "pausing",
+        /// Waits for its user. Nothing is held but its checkpoints.
+        Paused = "paused",
+        Succeeded = "succeeded",
+        Failed = "failed",
+        Cancelled = "cancelled",
+    }
 }
 
 impl JobStatus {
-    pub const ALL: [Self; 8] = [
-        Self::ValidatingFiles,
-        Self::Queued,
-        Self::Running,
-        Self::Pausing,
-        Self::Paused,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Cancelled,
-    ];
-
     /// Terminal rows never change.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
@@ -69,62 +55,17 @@ impl JobStatus {
             Self::Succeeded | Self::Failed | Self::Cancelled => &[],
         }
     }
-
-    /// The word in SQL and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ValidatingFiles => "validating_files",
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Pausing => "pausing",
-            Self::Paused => "paused",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == word)
-    }
 }
 
-/// What a job is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    Waiting,
-    Preparing,
-    CachingFeatures,
-    Training,
-    Evaluating,
-    Exporting,
-}
-
-impl Phase {
-    pub const ALL: [Self; 6] = [
-        Self::Waiting,
-        Self::Preparing,
-        Self::CachingFeatures,
-        Self::Training,
-        Self::Evaluating,
-        Self::Exporting,
-    ];
-
-    /// The word in SQL and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Preparing => "preparing",
-            Self::CachingFeatures => "caching_features",
-            Self::Training => "training",
-            Self::Evaluating => "evaluating",
-            Self::Exporting => "exporting",
-        }
-    }
-
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|phase| phase.as_str() == word)
+words! {
+    /// What a job is doing.
+    pub enum Phase {
+        Waiting = "waiting",
+        Preparing = "preparing",
+        CachingFeatures = "caching_features",
+        Training = "training",
+        Evaluating = "evaluating",
+        Exporting = "exporting",
     }
 }
 
@@ -141,44 +82,27 @@ pub enum Control {
     Stop,
 }
 
-/// Why a queued job does not run: the first of these that holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WaitReason {
-    /// Its tenant's jobs are held back.
-    TenantPaused,
-    /// It waits after an attempt that failed or crashed, until the time beside this.
-    Backoff,
-    /// No worker was heard of lately.
-    NoWorker,
-    /// As many jobs of its tenant run as may.
-    TenantAtCap,
-    /// Every worker has a job.
-    SlotsBusy,
-    /// No worker that has a slot left has as much device memory free as it needs.
-    Memory,
-    /// No worker could have as much device memory as it needs, even if it ran nothing else.
-    TooLarge,
-    /// Where it would fit, room is kept for a job that needs more memory and has waited long.
-    Reserved,
-    /// Nothing is in its way: a worker takes it, or one of those ahead, in a moment.
-    Starting,
-}
-
-impl WaitReason {
-    /// The word in SQL and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TenantPaused => "tenant_paused",
-            Self::Backoff => "backoff",
-            Self::NoWorker => "no_worker",
-            Self::TenantAtCap => "tenant_at_cap",
-            Self::SlotsBusy => "slots_busy",
-            Self::Memory => "memory",
-            Self::TooLarge => "too_large",
-            Self::Reserved => "reserved",
-            Self::Starting => "starting",
-        }
+words! {
+    /// Why a queued job does not run: the first of these that holds.
+    pub enum WaitReason {
+        /// Its tenant's jobs are held back.
+        TenantPaused = "tenant_paused",
+        /// It waits after an attempt that failed or crashed, until the time beside this.
+        Backoff = "backoff",
+        /// No worker was heard of lately.
+        NoWorker = "no_worker",
+        /// As many jobs of its tenant run as may.
+        TenantAtCap = "tenant_at_cap",
+        /// Every worker has a job.
+        SlotsBusy = "slots_busy",
+        /// No worker that has a slot left has as much device memory free as it needs.
+        Memory = "memory",
+        /// No worker could have as much device memory as it needs, even if it ran nothing else.
+        TooLarge = "too_large",
+        /// Where it would fit, room is kept for a job that needs more memory and has waited long.
+        Reserved = "reserved",
+        /// Nothing is in its way: a worker takes it, or one of those ahead, in a moment.
+        Starting = "starting",
     }
 }
 
@@ -227,18 +151,7 @@ mod tests {
     fn exactly_the_terminal_states_lead_nowhere() {
         for status in JobStatus::ALL {
             assert_eq!(status.is_terminal(), status.next().is_empty(), "{status:?}");
-            assert_eq!(JobStatus::parse(status.as_str()), Some(status));
-        }
-    }
-
-    #[test]
-    fn words_are_those_of_the_json() {
-        for status in JobStatus::ALL {
-            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
-        }
-        for phase in Phase::ALL {
-            assert_eq!(serde_json::to_value(phase).unwrap(), phase.as_str());
-            assert_eq!(Phase::parse(phase.as_str()), Some(phase));
+            assert_eq!(status.as_str().parse(), Ok(status));
         }
     }
 }

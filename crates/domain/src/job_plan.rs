@@ -5,17 +5,14 @@ use std::collections::HashSet;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    adapter,
-    base_model::Layers,
-    estimate::{self, Memory},
+use crate::{
+    base_model::{LayerTensor, Layers},
+    estimate::{self, Memory, NUMBER_BYTES, ParameterCounts},
     file::{Dataset, SplitSizes},
+    layers,
     problem::Problem,
     recipe::{HeadLayer, Optimizer, Recipe, steps_per_epoch},
 };
-
-/// Bytes of one number: weights and their states are f32.
-const NUMBER_BYTES: u64 = 4;
 
 /// Of a trainer's process before it holds a tensor of its job, in MiB: libtorch, its threads, decoded images.
 const PROCESS_MB: u64 = 350;
@@ -47,17 +44,6 @@ pub struct HeadShape {
     pub outputs: u64,
 }
 
-/// Numbers that train or stay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-pub struct ParameterCounts {
-    /// Of what is left of the backbone, as they were.
-    pub frozen: u64,
-    /// Of the backbone, changed by training, in any phase; or of its adapters.
-    pub trainable: u64,
-    /// Of the new head.
-    pub head: u64,
-}
-
 impl JobPlan {
     /// What `recipe` does with these layers and data sets, which it was resolved against.
     ///
@@ -69,7 +55,7 @@ impl JobPlan {
         training: &Dataset,
         validation: Option<&Dataset>,
     ) -> Result<Self, Vec<Problem>> {
-        let left = adapter::adapted(recipe, layers)?;
+        let left = layers::of_recipe(recipe, layers)?;
         let samples = match validation {
             None => training.splits,
             Some(validation) => SplitSizes {
@@ -99,9 +85,7 @@ impl JobPlan {
             memory: estimate::memory(recipe, layers, parameters, tensor_bytes, samples),
         })
     }
-}
 
-impl JobPlan {
     /// Device memory that a trainer needs for it, in MiB, before anything was measured. Too low rather than too high where
     /// activations outweigh tensors: an attempt's measured peak corrects it.
     pub fn device_mb(&self) -> u32 {
@@ -115,7 +99,7 @@ fn count(recipe: &Recipe, layers: &Layers, head: HeadShape) -> ParameterCounts {
     let (trainable, frozen): (Vec<_>, Vec<_>) = layers
         .parameters()
         .partition(|tensor| trained.contains(&tensor.name));
-    let sum = |tensors: Vec<&super::base_model::LayerTensor>| {
+    let sum = |tensors: Vec<&LayerTensor>| {
         tensors.into_iter().map(|tensor| tensor.count()).sum()
     };
     ParameterCounts {

@@ -1,25 +1,82 @@
-//! The nouns of the service. Plain data and pure functions: no I/O, no SQL, no torch.
+//! The nouns that the service and its trainer share. Plain data and pure functions: no I/O, no SQL, no
+//! torch.
+//!
+//! The modules are in reading order: each uses only those above it.
 
-pub mod adapter;
-pub mod augmentation;
-pub mod base_model;
-pub mod checkpoint;
-pub mod class_weights;
-pub mod cut;
-pub mod estimate;
-pub mod fields;
-pub mod file;
-pub mod freeze;
-pub mod id;
-pub mod job;
-pub mod job_plan;
+// Bounds, and sizes that several packages agree on.
 pub mod limits;
-pub mod parent;
+
+// A problem in what a user sent.
 pub mod problem;
-pub mod progress;
+
+// The codes of problems in requests.
+pub mod codes;
+
+// Enums that are words in JSON, SQL and on the command line.
+pub mod words;
+
+// Typed ids.
+pub mod id;
+
+// `"auto"` and `"none"`.
+pub mod auto;
+
+// How one value of a request is read, and its schema.
+pub mod rules;
+
+// How an object is read, with all its problems at once.
+pub mod fields;
+
+// How the options of a request are declared.
+pub mod options;
+
+// Pre-trained networks and their layers.
+pub mod base_model;
+
+// Random changes of training images.
+pub mod augmentation;
+
+// Every choice of one training.
 pub mod recipe;
-pub mod report;
+
+// The layers that a recipe makes of a base model's.
+pub mod layers;
+
+// Uploaded files, and what validation found in them.
+pub mod file;
+
+// The model or checkpoint that a job starts from.
+pub mod parent;
+
+// What a user asks for.
 pub mod request;
+
+// The states of a job and the legal moves between them.
+pub mod job;
+
+// Saved states of a training.
+pub mod checkpoint;
+
+// What child processes report.
+pub mod progress;
+
+// How much memory and time a job will take.
+pub mod estimate;
+
+// What a recipe means for a base model and a data set.
+pub mod job_plan;
+
+// From a request to a recipe.
 pub mod resolve;
-pub mod sample_report;
+
+// What child processes are given.
 pub mod work;
+
+// The evaluation report of a model.
+pub mod report;
+
+// Predictions and flags of single samples.
+pub mod sample_report;
+
+#[cfg(test)]
+mod test_data;

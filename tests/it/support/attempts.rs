@@ -43,7 +43,7 @@ pub(crate) async fn endless_job(service: &Service, file: &Value) -> Value {
 
 fn transfer(epochs: u32) -> Value {
     json!({
-        "freeze": {"last_stages": 2},
+        "freeze": {"all_but_last_stages": 2},
         "head": {"layers": [{"dropout": 0.2}]},
         "hyperparameters": {"n_epochs": epochs, "batch_size": 4, "learning_rate": 0.001},
         "early_stopping": {"metric": "valid_loss"},

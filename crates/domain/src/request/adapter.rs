@@ -1,96 +1,92 @@
-//! `adapter`: small matrices that train in the place of the backbone's own, as asked for.
+//! `method.transfer.adapter`: small matrices that train instead of the backbone's own.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use utoipa::ToSchema;
+use serde_json::{Value, json};
 
 use crate::{
-    fields::{Fields, INVALID_VALUE, OUT_OF_RANGE, Read, integer, number, text, word, wrong_type},
+    codes::INVALID_VALUE,
     limits,
+    options::{options, or, required},
+    rules::{Components, Invalid, Parsed, Rule, integer, list, number, one_word_or, text, word},
+    words,
 };
 
-/// LoRA (Hu et al. 2021), with the defaults of PEFT.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct RequestedAdapter {
-    #[serde(rename = "type")]
-    pub kind: AdapterKind,
-    /// Of the matrix that a layer's weight gains.
-    pub rank: u64,
-    /// That matrix counts `alpha / rank` times.
-    pub alpha: f64,
-    /// Share of a layer's inputs that its adapter does not see in training.
-    pub dropout: f64,
-    pub targets: AdapterTargets,
+options! {
+    /// LoRA (Hu et al. 2021), with the defaults of PEFT.
+    pub struct AdapterOptions {
+        kind as "type": AdapterKind = required(word()),
+        /// Rank of the matrix that is added to a layer's weight; at most the layer's smaller side.
+        rank: u64 = or(8, integer(limits::ADAPTER_RANK)),
+        /// The matrix counts `alpha / rank` times.
+        alpha: f64 = or(8.0, number(limits::ADAPTER_ALPHA)),
+        /// Share of a layer's inputs that its adapter does not see in training.
+        dropout: f64 = or(0.0, number(0.0..1.0)),
+        /// The linear layers that get an adapter.
+        targets: AdapterTargets = or(AdapterTargets::All(AllLinear::AllLinear), Targets),
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AdapterKind {
-    Lora,
+words! {
+    pub enum AdapterKind {
+        Lora = "lora",
+    }
 }
 
-/// Which linear layers get an adapter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// The linear layers that get an adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum AdapterTargets {
-    /// `all_linear`: all of them.
+    /// All of them, as `all_linear`.
     All(AllLinear),
-    /// By name, or by the last parts of it: `blocks.0.attn.qkv`, `attn.qkv`.
+    /// Layers by name, or by the last parts of a name: `blocks.0.attn.qkv`, `attn.qkv`.
     Names(Vec<String>),
-    Matching {
-        /// Layers whose name matches.
-        regex: String,
-    },
+    /// Layers whose name matches.
+    Matching { regex: String },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AllLinear {
-    AllLinear,
+words! {
+    pub enum AllLinear {
+        AllLinear = "all_linear",
+    }
 }
 
-/// `None` only when what kind it is is missing or wrong, which is then among the problems.
-pub(super) fn adapter(fields: Fields<'_>) -> Option<RequestedAdapter> {
-    let kind = fields.required("type", word(&["lora"]));
-    let rank = fields.optional("rank", integer(limits::ADAPTER_RANK));
-    let alpha = fields.optional("alpha", number(limits::ADAPTER_ALPHA));
-    let dropout = fields.optional("dropout", number(0.0..1.0));
-    let targets = fields.optional("targets", targets);
-    fields.finish();
-    Some(RequestedAdapter {
-        kind: kind?,
-        rank: rank.unwrap_or(8),
-        alpha: alpha.unwrap_or(8.0),
-        dropout: dropout.unwrap_or(0.0),
-        targets: targets.unwrap_or(AdapterTargets::All(AllLinear::AllLinear)),
-    })
+struct Targets;
+
+impl Targets {
+    fn names() -> impl Rule<Vec<String>> {
+        let name = text(limits::LABEL_CHARACTERS);
+        list(1..=limits::ADAPTER_TARGETS, "names", name)
+    }
 }
 
-fn targets(value: &Value) -> Read<AdapterTargets> {
-    let expected = "\"all_linear\", a list of layers' names, or {\"regex\": \"…\"}";
-    match value {
-        Value::String(word) if word == "all_linear" => {
-            Ok(AdapterTargets::All(AllLinear::AllLinear))
+impl Rule<AdapterTargets> for Targets {
+    fn read(&self, value: &Value) -> Parsed<AdapterTargets> {
+        let expected = "\"all_linear\", a list of layers' names, or {\"regex\": \"…\"}";
+        match value {
+            Value::String(word) => {
+                let all = word.parse().map(AdapterTargets::All);
+                let message = || format!("must be {expected}, not \"{word}\"");
+                all.map_err(|_| Invalid::new(INVALID_VALUE, message()))
+            }
+            Value::Array(_) => Self::names().read(value).map(AdapterTargets::Names),
+            Value::Object(one) if one.len() == 1 && one.contains_key("regex") => {
+                let regex = text(limits::REGEX_CHARACTERS).read(&one["regex"]);
+                let regex = regex.map_err(|invalid| invalid.at("`regex`"))?;
+                Ok(AdapterTargets::Matching { regex })
+            }
+            other => Err(Invalid::wrong_type(expected, other)),
         }
-        Value::String(other) => Err((
-            INVALID_VALUE,
-            format!("must be {expected}, not \"{other}\""),
-        )),
-        Value::Array(list) if list.len() > limits::ADAPTER_TARGETS => {
-            let (most, found) = (limits::ADAPTER_TARGETS, list.len());
-            let message = format!("must hold at most {most} names, not {found}");
-            Err((OUT_OF_RANGE, message))
-        }
-        Value::Array(list) if !list.is_empty() => list
-            .iter()
-            .map(text(limits::LABEL_CHARACTERS))
-            .collect::<Read<_>>()
-            .map(AdapterTargets::Names),
-        Value::Object(one) if one.len() == 1 && one.contains_key("regex") => {
-            text(limits::REGEX_CHARACTERS)(&one["regex"])
-                .map(|regex| AdapterTargets::Matching { regex })
-                .map_err(|(code, message)| (code, format!("`regex` {message}")))
-        }
-        other => Err(wrong_type(expected, other)),
+    }
+
+    fn schema(&self, components: &mut Components) -> Value {
+        let names = Self::names().schema(components);
+        let regex = text(limits::REGEX_CHARACTERS).schema(components);
+        let matching = json!({
+            "type": "object",
+            "required": ["regex"],
+            "properties": {"regex": regex},
+            "additionalProperties": false,
+        });
+        one_word_or("all_linear", json!({"anyOf": [names, matching]}))
     }
 }

@@ -1,140 +1,49 @@
-//! `augmentation`: how training images are altered, as asked for.
+//! `method.transfer.augmentation`: random changes of training images.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use utoipa::ToSchema;
+use serde_json::{Value, json};
 
-use super::Auto;
 use crate::{
-    augmentation::{Augmentation, ColorJitter, RandAugment, RandomResizedCrop},
-    fields::{Fields, INVALID_VALUE, Read, integer, number, word, wrong_type},
+    augmentation::Augmentation,
+    auto::{Auto, OrNone},
+    fields::Fields,
     limits,
+    options::{Field, ObjectSchema, auto, flat, options, read_all, schema_of},
+    rules::{AutoRule, Rule, custom, integer, one_word_or, or_none, reference},
 };
 
-const NAME: &str = "augmentation";
-
-/// `none`, or what is to be done.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub enum RequestedAugmentation {
-    Off(AugmentationOff),
-    Chosen(ChosenAugmentation),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AugmentationOff {
-    None,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ChosenAugmentation {
-    #[serde(flatten)]
-    pub augmentation: Augmentation,
-    /// Altered views of each training sample whose features are computed ahead while the whole backbone is frozen; an epoch
-    /// trains on one of them.
-    pub views: Auto<u64>,
-}
-
-/// Reads the field of that name.
-pub(super) fn augmentation(fields: &Fields<'_>) -> Auto<RequestedAugmentation> {
-    if let Some(Value::Object(_)) = fields.get(NAME) {
-        let chosen = fields.object(NAME).map(chosen);
-        return chosen.map_or(Auto::Auto, |chosen| {
-            Auto::Value(RequestedAugmentation::Chosen(chosen))
-        });
-    }
-    let off = |value: &Value| {
-        word(&["none"])(value)
-            .map(RequestedAugmentation::Off)
-            .map_err(|(code, message)| (code, format!("{message}, or an object")))
-    };
-    fields.auto(NAME, off)
-}
-
-fn chosen(fields: Fields<'_>) -> ChosenAugmentation {
-    let probability = |name| fields.optional(name, number(0.0..=1.0)).unwrap_or(0.0);
-    let augmentation = Augmentation {
-        random_resized_crop: fields
-            .object("random_resized_crop")
-            .map(random_resized_crop),
-        horizontal_flip: probability("horizontal_flip"),
-        color_jitter: fields.object("color_jitter").map(color_jitter),
-        rand_augment: fields.object("rand_augment").map(rand_augment),
-        random_erasing: probability("random_erasing"),
-    };
-    let views = fields.auto("views", integer(limits::VIEWS));
-    fields.finish();
-    ChosenAugmentation {
-        augmentation,
-        views,
+options! {
+    /// Random changes of a training image, in the order of the fields. What is left out is not done.
+    pub struct AugmentationOptions {
+        #[serde(flatten)]
+        augmentation: Augmentation = flat(),
+        /// Augmented views of each training sample whose features are computed in advance while the whole
+        /// backbone is frozen; an epoch trains on one of them. `auto`: as many as there are epochs with a
+        /// frozen backbone, at most 4.
+        views: Auto<u64> = auto(integer(limits::VIEWS)),
     }
 }
 
-fn random_resized_crop(fields: Fields<'_>) -> RandomResizedCrop {
-    let defaults = RandomResizedCrop::default();
-    let crop = RandomResizedCrop {
-        scale: fields
-            .optional("scale", bounds(limits::CROP_SCALE))
-            .unwrap_or(defaults.scale),
-        aspect_ratio: fields
-            .optional("aspect_ratio", bounds(limits::CROP_ASPECT_RATIO))
-            .unwrap_or(defaults.aspect_ratio),
-    };
-    fields.finish();
-    crop
-}
+/// `"auto"`, `"none"`, or an object, whose problems have paths of their own.
+pub(super) struct AugmentationField;
 
-fn color_jitter(fields: Fields<'_>) -> ColorJitter {
-    let factor = |name| {
-        fields
-            .optional(name, number(limits::COLOR_FACTOR))
-            .unwrap_or(0.0)
-    };
-    let jitter = ColorJitter {
-        brightness: factor("brightness"),
-        contrast: factor("contrast"),
-        saturation: factor("saturation"),
-        hue: fields.optional("hue", number(limits::HUE)).unwrap_or(0.0),
-    };
-    fields.finish();
-    jitter
-}
-
-fn rand_augment(fields: Fields<'_>) -> RandAugment {
-    let defaults = RandAugment::default();
-    let whole = |name, range, default| {
-        let given = fields.optional(name, integer(range));
-        given.map_or(default, |given| given as u32)
-    };
-    let rand_augment = RandAugment {
-        n_ops: whole("n_ops", limits::RAND_AUGMENT_OPS, defaults.n_ops),
-        magnitude: whole(
-            "magnitude",
-            limits::RAND_AUGMENT_MAGNITUDE,
-            defaults.magnitude,
-        ),
-    };
-    fields.finish();
-    rand_augment
-}
-
-/// Reads two numbers within a range, the lower one first.
-fn bounds(range: std::ops::RangeInclusive<f64>) -> impl Fn(&Value) -> Read<[f64; 2]> {
-    move |value| {
-        let Some([low, high]) = value.as_array().map(Vec::as_slice) else {
-            let expected = format!("two numbers from {} to {}", range.start(), range.end());
-            return Err(wrong_type(&expected, value));
-        };
-        let read = |(place, value)| {
-            number(range.clone())(value)
-                .map_err(|(code, message)| (code, format!("[{place}] {message}")))
-        };
-        let (low, high) = (read((0, low))?, read((1, high))?);
-        if low > high {
-            let message = format!("must begin with the lower number, not {low}, {high}");
-            return Err((INVALID_VALUE, message));
+impl Field<Auto<OrNone<AugmentationOptions>>> for AugmentationField {
+    fn read(
+        &self,
+        fields: &Fields<'_>,
+        name: &'static str,
+    ) -> Option<Auto<OrNone<AugmentationOptions>>> {
+        if let Some(Value::Object(_)) = fields.get(name) {
+            let options = fields.object(name).and_then(read_all);
+            return Some(options.map_or(Auto::Auto, |options| Auto::Value(OrNone::Value(options))));
         }
-        Ok([low, high])
+        let object = custom(|value| Err(crate::rules::Invalid::wrong_type("an object", value)), || json!({}));
+        let word = AutoRule(or_none(object));
+        Some(fields.optional(name, |value| word.read(value)).unwrap_or_default())
+    }
+
+    fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
+        let options = reference("AugmentationOptions", object.components, schema_of::<AugmentationOptions>);
+        let schema = one_word_or("auto", one_word_or("none", options));
+        object.optional(name, doc, Some(json!("auto")), schema);
     }
 }

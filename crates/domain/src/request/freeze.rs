@@ -1,158 +1,115 @@
-//! `freeze`: which part of the backbone keeps its weights, as asked for.
+//! `method.transfer.freeze`: which part of the backbone keeps its weights.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use utoipa::ToSchema;
+use serde_json::{Value, json};
 
 use crate::{
-    fields::{INVALID_VALUE, OUT_OF_RANGE, Read, integer, number, text, wrong_type},
+    codes::{INVALID_VALUE, OUT_OF_RANGE},
     limits,
-    problem::suggestion,
+    options::choices,
+    rules::{Components, FromJson, Invalid, Parsed, Rule, integer, list, own, share, text},
 };
 
-/// Which part of the backbone keeps its weights.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Freeze {
-    /// The whole backbone; only the head trains.
-    All,
-    /// Nothing: everything trains.
-    None,
-    /// All but the last n stages.
-    LastStages(u64),
-    /// The first n stages.
-    FirstN(u64),
-    /// At least this share of the parameters, counted in whole stages from the input side.
-    Fraction(f64),
-    /// These stages or blocks, by name.
-    Blocks(Vec<String>),
-    /// Parameters whose name matches.
-    Regex(String),
-    /// These parameters, by name.
-    Names(Vec<String>),
-    /// One after the other: the first from epoch 0 on, each of the others once so many epochs are over.
-    Schedule(Vec<ScheduledFreeze>),
+choices! {
+    /// Which part of the backbone keeps its weights.
+    pub enum Freeze {
+        /// The whole backbone; only the head trains.
+        All = "all",
+        /// Nothing: everything trains.
+        None = "none",
+        /// All but the last n stages.
+        AllButLastStages(u64) = "all_but_last_stages": integer(limits::FREEZE_STAGES),
+        /// The first n stages.
+        FirstN(u64) = "first_n": integer(limits::FREEZE_STAGES),
+        /// At least this share of the parameters, counted in whole stages from the input side.
+        Fraction(f64) = "fraction": share(),
+        /// These stages or blocks, by name.
+        Blocks(Vec<String>) = "blocks": names(),
+        /// Parameters whose name matches this regular expression.
+        Regex(String) = "regex": text(limits::REGEX_CHARACTERS),
+        /// These parameters, by name.
+        Names(Vec<String>) = "names": names(),
+        /// Several policies in turn: the first from the start, each other one after so many epochs.
+        Schedule(Vec<ScheduledFreeze>) = "schedule": Schedule,
+    }
 }
 
 /// An entry of a freeze schedule.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScheduledFreeze {
     pub at_epoch: u64,
-    /// Any form but another schedule.
-    #[schema(no_recursion)]
+    /// Any policy but another schedule.
     pub freeze: Freeze,
 }
 
-pub(super) fn freeze(value: &Value) -> Read<Freeze> {
-    let expected = "\"all\", \"none\", or an object of one entry such as {\"last_stages\": 1}";
-    if let Value::String(word) = value {
-        return match word.as_str() {
-            "all" => Ok(Freeze::All),
-            "none" => Ok(Freeze::None),
-            other => Err((
-                INVALID_VALUE,
-                format!("must be {expected}, not \"{other}\""),
-            )),
+fn names() -> impl Rule<Vec<String>> {
+    let name = text(limits::LABEL_CHARACTERS);
+    list(1..=limits::FREEZE_NAMES, "names", name)
+}
+
+struct Schedule;
+
+impl Rule<Vec<ScheduledFreeze>> for Schedule {
+    fn read(&self, value: &Value) -> Parsed<Vec<ScheduledFreeze>> {
+        let expected = "a list of entries such as {\"at_epoch\": 0, \"freeze\": \"all\"}";
+        let Some(list) = value.as_array().filter(|list| !list.is_empty()) else {
+            return Err(Invalid::wrong_type(expected, value));
         };
-    }
-    let Some((name, setting)) = value
-        .as_object()
-        .filter(|one| one.len() == 1)
-        .and_then(|one| one.iter().next())
-    else {
-        return Err(wrong_type(expected, value));
-    };
-    match name.as_str() {
-        "last_stages" => integer(1..=1_000)(setting).map(Freeze::LastStages),
-        "first_n" => integer(1..=1_000)(setting).map(Freeze::FirstN),
-        "fraction" => number(0.0..=1.0)(setting).map(Freeze::Fraction),
-        "blocks" => names(setting).map(Freeze::Blocks),
-        "names" => names(setting).map(Freeze::Names),
-        "regex" => text(limits::REGEX_CHARACTERS)(setting).map(Freeze::Regex),
-        "schedule" => freeze_schedule(setting).map(Freeze::Schedule),
-        other => {
-            let forms = [
-                "last_stages",
-                "first_n",
-                "fraction",
-                "blocks",
-                "regex",
-                "names",
-                "schedule",
-            ];
-            Err((
-                INVALID_VALUE,
-                format!("has no form `{other}`; {}", suggestion(other, forms)),
-            ))
+        if list.len() > limits::FREEZE_PHASES {
+            let (most, found) = (limits::FREEZE_PHASES, list.len());
+            let message = format!("must hold at most {most} entries, not {found}");
+            return Err(Invalid::new(OUT_OF_RANGE, message));
         }
+        let mut entries: Vec<ScheduledFreeze> = Vec::with_capacity(list.len());
+        for (i, value) in list.iter().enumerate() {
+            let entry = entry(value).map_err(|invalid| invalid.at(format!("[{i}]")))?;
+            let before = entries.last().map(|entry| entry.at_epoch);
+            let message = match (before, entry.at_epoch) {
+                (None, 1..) => "must begin with an entry whose `at_epoch` is 0".to_owned(),
+                (Some(before), epoch) if epoch <= before => format!(
+                    "[{i}] `at_epoch` is {epoch}, and must be above the {before} of the entry before it"
+                ),
+                _ => {
+                    entries.push(entry);
+                    continue;
+                }
+            };
+            return Err(Invalid::new(INVALID_VALUE, message));
+        }
+        Ok(entries)
     }
-    .map_err(|(code, message)| (code, format!("`{name}` {message}")))
+
+    fn schema(&self, components: &mut Components) -> Value {
+        let at_epoch = Rule::<u64>::schema(&at_epoch(), components);
+        let freeze = Rule::<Freeze>::schema(&own(), components);
+        let entry = json!({
+            "type": "object",
+            "required": ["at_epoch", "freeze"],
+            "properties": {"at_epoch": at_epoch, "freeze": freeze},
+            "additionalProperties": false,
+        });
+        json!({"type": "array", "items": entry, "minItems": 1, "maxItems": limits::FREEZE_PHASES})
+    }
 }
 
-fn freeze_schedule(value: &Value) -> Read<Vec<ScheduledFreeze>> {
-    let expected = "a list of entries such as {\"at_epoch\": 0, \"freeze\": \"all\"}";
-    let Some(list) = value.as_array().filter(|list| !list.is_empty()) else {
-        return Err(wrong_type(expected, value));
-    };
-    if list.len() > limits::FREEZE_PHASES {
-        let (most, found) = (limits::FREEZE_PHASES, list.len());
-        let message = format!("must hold at most {most} entries, not {found}");
-        return Err((OUT_OF_RANGE, message));
-    }
-    let mut entries: Vec<ScheduledFreeze> = Vec::with_capacity(list.len());
-    for (i, value) in list.iter().enumerate() {
-        let entry =
-            freeze_entry(value).map_err(|(code, message)| (code, format!("[{i}] {message}")))?;
-        let after = entries.last().map(|entry| entry.at_epoch);
-        match (after, entry.at_epoch) {
-            (None, 1..) => {
-                let message = "must begin with an entry whose `at_epoch` is 0".to_owned();
-                return Err((INVALID_VALUE, message));
-            }
-            (Some(after), epoch) if epoch <= after => {
-                let message = format!(
-                    "[{i}] `at_epoch` is {epoch}, and must be above the {after} of the entry before it"
-                );
-                return Err((INVALID_VALUE, message));
-            }
-            _ => entries.push(entry),
-        }
-    }
-    Ok(entries)
+fn at_epoch() -> impl Rule<u64> {
+    integer(0..=limits::EPOCHS.end() - 1)
 }
 
-fn freeze_entry(value: &Value) -> Read<ScheduledFreeze> {
+fn entry(value: &Value) -> Parsed<ScheduledFreeze> {
     let entry = value.as_object().filter(|entry| entry.len() == 2);
     let fields = entry.and_then(|entry| Some((entry.get("at_epoch")?, entry.get("freeze")?)));
-    let Some((at_epoch, form)) = fields else {
+    let Some((epoch, policy)) = fields else {
         let expected = "an object of `at_epoch` and `freeze`";
-        return Err(wrong_type(expected, value));
+        return Err(Invalid::wrong_type(expected, value));
     };
-    if form.get("schedule").is_some() {
-        let message = "`freeze` must not be a schedule inside a schedule".to_owned();
-        return Err((INVALID_VALUE, message));
+    if policy.get("schedule").is_some() {
+        let message = "`freeze` must not be a schedule inside a schedule";
+        return Err(Invalid::new(INVALID_VALUE, message));
     }
-    let within = |(code, message)| (code, format!("`at_epoch` {message}"));
+    let epoch = at_epoch().read(epoch);
     Ok(ScheduledFreeze {
-        at_epoch: integer(0..=limits::EPOCHS.end() - 1)(at_epoch).map_err(within)?,
-        freeze: freeze(form)?,
+        at_epoch: epoch.map_err(|invalid| invalid.at("`at_epoch`"))?,
+        freeze: Freeze::from_json(policy)?,
     })
-}
-
-fn names(value: &Value) -> Read<Vec<String>> {
-    let expected = "a list of at least one name";
-    let Some(list) = value.as_array().filter(|list| !list.is_empty()) else {
-        return Err(wrong_type(expected, value));
-    };
-    if list.len() > limits::FREEZE_NAMES {
-        return Err((
-            OUT_OF_RANGE,
-            format!(
-                "must hold at most {} names, not {}",
-                limits::FREEZE_NAMES,
-                list.len()
-            ),
-        ));
-    }
-    list.iter().map(text(limits::LABEL_CHARACTERS)).collect()
 }

@@ -1,186 +1,155 @@
-//! `hyperparameters`: ours and OpenAI's three, as asked for.
+//! `method.transfer.hyperparameters`, and OpenAI's three of them.
 
-use std::{
-    collections::BTreeMap,
-    ops::{Bound, RangeInclusive},
-};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use utoipa::ToSchema;
+use serde_json::{Value, json};
 
-use super::Auto;
 use crate::{
-    fields::{Fields, OUT_OF_RANGE, Read, integer, number, word},
+    auto::{Auto, OrNone},
+    codes::OUT_OF_RANGE,
     limits,
+    options::{auto, options},
     recipe::{BatchNorm, Loss, Optimizer, Precision, Schedule},
+    rules::{
+        Components, Invalid, Parsed, Rule, integer, number, or_none, share, word,
+    },
+    words,
 };
 
-/// What a learning rate may be multiplied by.
-const LEARNING_RATE_MULTIPLIER: RangeInclusive<f64> = 1e-4..=1e4;
-/// What the rate of a stage may be of the next one's.
-const ABOVE_ZERO: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Included(1.0));
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Hyperparameters {
-    pub n_epochs: Auto<u64>,
-    pub batch_size: Auto<u64>,
-    pub learning_rate: Auto<f64>,
-    pub backbone_learning_rate: Auto<f64>,
-    /// Multiplies both learning rates, chosen or not.
-    pub learning_rate_multiplier: Auto<f64>,
-    pub optimizer: Auto<Optimizer>,
-    pub weight_decay: Auto<f64>,
-    pub schedule: Auto<Schedule>,
-    pub warmup_fraction: Auto<f64>,
-    pub layer_decay: Auto<f64>,
-    pub accumulate: Auto<u64>,
-    pub loss: Auto<Loss>,
-    pub label_smoothing: Auto<f64>,
-    pub mixup: Auto<f64>,
-    pub cutmix: Auto<f64>,
-    pub class_weights: Auto<ClassWeights>,
-    /// `none`, or the largest norm.
-    pub gradient_clip: Auto<GradientClip>,
-    /// `none`, or the share that the average keeps.
-    pub ema_decay: Auto<EmaDecay>,
-    pub batch_norm: Auto<BatchNorm>,
-    pub precision: Auto<Precision>,
+options! {
+    /// Numbers and rules of the training itself.
+    #[derive(Default)]
+    pub struct Hyperparameters {
+        /// Passes over the training split. `auto`: 30 if the whole backbone is frozen, otherwise 10; with
+        /// a freeze schedule at least 5 after its last entry.
+        n_epochs: Auto<u64> = auto(integer(limits::EPOCHS)),
+        /// Samples that run through the network together. `auto`: 32, or all if there are fewer.
+        batch_size: Auto<u64> = auto(integer(limits::BATCH_SIZE)),
+        /// Peak learning rate of the head. `auto`: 0.001 with `adamw`, otherwise 0.01.
+        learning_rate: Auto<f64> = auto(number(limits::LEARNING_RATE)),
+        /// Peak learning rate of the backbone's last stage. `auto`: a share of the head's, which depends
+        /// on the optimizer, BatchNorm and adapters.
+        backbone_learning_rate: Auto<f64> = auto(number(limits::LEARNING_RATE)),
+        /// Factor on both learning rates. `auto`: 1.
+        learning_rate_multiplier: Auto<f64> = auto(number(limits::LEARNING_RATE_MULTIPLIER)),
+        /// `auto`: `adamw`.
+        optimizer: Auto<Optimizer> = auto(word()),
+        /// With `adamw`, each step shrinks tensors of two or more dimensions by the rate times this value
+        /// (decoupled); biases and normalizations stay. `sgd` and `nesterov` add this value times the
+        /// weight to the gradient of every tensor that trains (L2). `auto`: 0.01 with `adamw` if some of
+        /// the backbone trains, otherwise 0.
+        weight_decay: Auto<f64> = auto(number(limits::WEIGHT_DECAY)),
+        /// How the learning rates change from step to step. `auto`: `cosine`.
+        schedule: Auto<Schedule> = auto(word()),
+        /// Share of all steps in which the rates rise linearly from 0. `auto`: 0.1 if some of the backbone
+        /// trains and the schedule has no warm-up of its own, otherwise 0.
+        warmup_fraction: Auto<f64> = auto(share()),
+        /// Ratio of each stage's learning rate to the next stage's. `auto`: 1.
+        layer_decay: Auto<f64> = auto(number(limits::LAYER_DECAY)),
+        /// Batches of one optimizer step. `auto`: 1.
+        accumulate: Auto<u64> = auto(integer(limits::ACCUMULATE)),
+        /// `cross_entropy` for single labels, `binary_cross_entropy` for several, `mse` (`auto`) or `huber`
+        /// for numbers.
+        loss: Auto<Loss> = auto(word()),
+        /// Share of the true class that is spread over all classes. `auto`: 0.
+        label_smoothing: Auto<f64> = auto(number(0.0..1.0)),
+        /// Beta's parameter for adding up samples of one class each in pairs; 0 turns it off. `auto`: 0.1
+        /// from 20,000 training samples on if some of the backbone trains, otherwise 0.
+        mixup: Auto<f64> = auto(number(limits::MIX_ALPHA)),
+        /// Beta's parameter for pasting a part of one image into another while some of the backbone
+        /// trains; 0 (`auto`) turns it off.
+        cutmix: Auto<f64> = auto(number(limits::MIX_ALPHA)),
+        /// Factor on a sample's loss: a rule, or a number for each class by name. `auto`: `none`.
+        class_weights: Auto<ClassWeights> = auto(ClassWeightsRule),
+        /// Largest global norm of the gradient; `none` sets no bound. `auto`: 1 if some of the backbone
+        /// trains, otherwise `none`.
+        gradient_clip: Auto<OrNone<f64>> = auto(or_none(number(limits::GRADIENT_CLIP))),
+        /// Share of the running average of the weights that a step keeps; the averages are evaluated and
+        /// exported. `none` (`auto`) keeps no average.
+        ema_decay: Auto<OrNone<f64>> = auto(or_none(number(limits::EMA_DECAY))),
+        /// How BatchNorm runs in the part that trains. `auto`: `update` in batches of 16 or more, unless
+        /// the head starts from a probe.
+        batch_norm: Auto<BatchNorm> = auto(word()),
+        /// The number format of the backbone's trained part. `auto`: `float32`.
+        precision: Auto<Precision> = auto(word()),
+    }
 }
 
-/// How much each class counts in the loss.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case", untagged)]
+options! {
+    /// OpenAI's hyperparameters; each means the one of `method.transfer` with the same name.
+    #[derive(Default)]
+    pub struct OpenAiHyperparameters {
+        /// Passes over the training split.
+        n_epochs: Auto<u64> = auto(integer(limits::EPOCHS)),
+        /// Samples that run through the network together.
+        batch_size: Auto<u64> = auto(integer(limits::BATCH_SIZE)),
+        /// Factor on the learning rates of head and backbone.
+        learning_rate_multiplier: Auto<f64> = auto(number(limits::LEARNING_RATE_MULTIPLIER)),
+    }
+}
+
+impl From<OpenAiHyperparameters> for Hyperparameters {
+    fn from(openai: OpenAiHyperparameters) -> Self {
+        Self {
+            n_epochs: openai.n_epochs,
+            batch_size: openai.batch_size,
+            learning_rate_multiplier: openai.learning_rate_multiplier,
+            ..Self::default()
+        }
+    }
+}
+
+/// The weight of each class in the loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum ClassWeights {
-    /// `none`: all alike. `balanced`: in inverse proportion to its training samples.
     Rule(ClassWeightRule),
-    /// By class name; a class that is not named weighs 1.
+    /// Weights by class name; a class that is not named weighs 1.
     Given(BTreeMap<String, f64>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ClassWeightRule {
-    None,
-    Balanced,
-}
-
-/// Whether the gradient's norm is limited.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub enum GradientClip {
-    Off(ClipOff),
-    Norm(f64),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ClipOff {
-    None,
-}
-
-/// Whether the weights are averaged over steps.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub enum EmaDecay {
-    Off(EmaOff),
-    Decay(f64),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum EmaOff {
-    None,
-}
-
-pub(super) fn openai_hyperparameters(fields: Fields<'_>) -> Hyperparameters {
-    let hyperparameters = Hyperparameters {
-        n_epochs: fields.auto("n_epochs", integer(limits::EPOCHS)),
-        batch_size: fields.auto("batch_size", integer(limits::BATCH_SIZE)),
-        learning_rate_multiplier: fields
-            .auto("learning_rate_multiplier", number(LEARNING_RATE_MULTIPLIER)),
-        ..Hyperparameters::default()
-    };
-    fields.finish();
-    hyperparameters
-}
-
-pub(super) fn hyperparameters(fields: Fields<'_>) -> Hyperparameters {
-    let hyperparameters = Hyperparameters {
-        n_epochs: fields.auto("n_epochs", integer(limits::EPOCHS)),
-        batch_size: fields.auto("batch_size", integer(limits::BATCH_SIZE)),
-        learning_rate: fields.auto("learning_rate", number(limits::LEARNING_RATE)),
-        backbone_learning_rate: fields
-            .auto("backbone_learning_rate", number(limits::LEARNING_RATE)),
-        learning_rate_multiplier: fields
-            .auto("learning_rate_multiplier", number(LEARNING_RATE_MULTIPLIER)),
-        optimizer: fields.auto("optimizer", word(&["sgd", "nesterov", "adamw"])),
-        weight_decay: fields.auto("weight_decay", number(limits::WEIGHT_DECAY)),
-        schedule: fields.auto(
-            "schedule",
-            word(&["constant", "cosine", "linear", "step", "one_cycle"]),
-        ),
-        warmup_fraction: fields.auto("warmup_fraction", number(0.0..=1.0)),
-        layer_decay: fields.auto("layer_decay", number(ABOVE_ZERO)),
-        accumulate: fields.auto("accumulate", integer(limits::ACCUMULATE)),
-        loss: fields.auto(
-            "loss",
-            word(&["cross_entropy", "binary_cross_entropy", "mse", "huber"]),
-        ),
-        label_smoothing: fields.auto("label_smoothing", number(0.0..1.0)),
-        mixup: fields.auto("mixup", number(limits::MIX_ALPHA)),
-        cutmix: fields.auto("cutmix", number(limits::MIX_ALPHA)),
-        class_weights: fields.auto("class_weights", class_weights),
-        gradient_clip: fields.auto("gradient_clip", gradient_clip),
-        ema_decay: fields.auto("ema_decay", ema_decay),
-        batch_norm: fields.auto("batch_norm", word(&["frozen", "update"])),
-        precision: fields.auto("precision", word(&["float32", "bfloat16"])),
-    };
-    fields.finish();
-    hyperparameters
-}
-
-fn class_weights(value: &Value) -> Read<ClassWeights> {
-    let Value::Object(weights) = value else {
-        return word(&["none", "balanced"])(value)
-            .map(ClassWeights::Rule)
-            .map_err(|(code, message)| {
-                (code, format!("{message}, or an object of weights by class"))
-            });
-    };
-    if weights.is_empty() || weights.len() > limits::CLASSES {
-        let message = format!(
-            "must name from 1 to {} classes, not {}",
-            limits::CLASSES,
-            weights.len()
-        );
-        return Err((OUT_OF_RANGE, message));
+words! {
+    /// `none` weighs all classes alike, `balanced` in inverse proportion to their training samples.
+    pub enum ClassWeightRule {
+        None = "none",
+        Balanced = "balanced",
     }
-    let weight = |(class, weight): (&String, &Value)| match number(limits::CLASS_WEIGHT)(weight) {
-        Ok(weight) => Ok((class.clone(), weight)),
-        Err((code, message)) => Err((code, format!("of class `{class}` {message}"))),
-    };
-    weights
-        .iter()
-        .map(weight)
-        .collect::<Read<_>>()
-        .map(ClassWeights::Given)
 }
 
-fn gradient_clip(value: &Value) -> Read<GradientClip> {
-    if value == "none" {
-        return Ok(GradientClip::Off(ClipOff::None));
-    }
-    number(1e-6..=1e6)(value)
-        .map(GradientClip::Norm)
-        .map_err(|(code, message)| (code, format!("{message}, or \"none\"")))
-}
+struct ClassWeightsRule;
 
-fn ema_decay(value: &Value) -> Read<EmaDecay> {
-    if value == "none" {
-        return Ok(EmaDecay::Off(EmaOff::None));
+impl Rule<ClassWeights> for ClassWeightsRule {
+    fn read(&self, value: &Value) -> Parsed<ClassWeights> {
+        let Value::Object(weights) = value else {
+            return word()
+                .read(value)
+                .map(ClassWeights::Rule)
+                .map_err(|invalid| invalid.or("an object of weights by class"));
+        };
+        if weights.is_empty() || weights.len() > limits::CLASSES {
+            let (most, found) = (limits::CLASSES, weights.len());
+            let message = format!("must name from 1 to {most} classes, not {found}");
+            return Err(Invalid::new(OUT_OF_RANGE, message));
+        }
+        let weight = |(class, weight): (&String, &Value)| {
+            let weight = number(limits::CLASS_WEIGHT).read(weight);
+            let weight = weight.map_err(|invalid| invalid.at(format!("of class `{class}`")))?;
+            Ok((class.clone(), weight))
+        };
+        let given = weights.iter().map(weight).collect::<Parsed<_>>();
+        given.map(ClassWeights::Given)
     }
-    number((Bound::Excluded(0.0), Bound::Excluded(1.0)))(value)
-        .map(EmaDecay::Decay)
-        .map_err(|(code, message)| (code, format!("{message}, or \"none\"")))
+
+    fn schema(&self, components: &mut Components) -> Value {
+        let rule = Rule::<ClassWeightRule>::schema(&word(), components);
+        let weight = number(limits::CLASS_WEIGHT).schema(components);
+        let given = json!({
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": limits::CLASSES,
+            "additionalProperties": weight,
+        });
+        json!({"anyOf": [rule, given]})
+    }
 }

@@ -186,7 +186,7 @@ fn transfer() -> Vec<Case> {
         ),
         texts("cut", limits::STAGE_CHARACTERS),
         words("freeze", &["all", "none", "auto"]),
-        whole("freeze", 1..=1_000).wrapped(freeze("last_stages")),
+        whole("freeze", 1..=1_000).wrapped(freeze("all_but_last_stages")),
         whole("freeze", 1..=1_000).wrapped(freeze("first_n")),
         share("freeze", true, true).wrapped(freeze("fraction")),
         lists("freeze", 1..=limits::FREEZE_NAMES, name).wrapped(freeze("blocks")),

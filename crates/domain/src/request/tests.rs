@@ -104,7 +104,7 @@ fn a_freeze_schedule_begins_at_0_and_rises() {
             json!({"method": {"type": "transfer", "transfer": transfer}}),
         ))
     };
-    let entry = |epoch: u64| json!({"at_epoch": epoch, "freeze": {"last_stages": 1}});
+    let entry = |epoch: u64| json!({"at_epoch": epoch, "freeze": {"all_but_last_stages": 1}});
     let many = |n: u64| schedule((0..n).map(entry).collect());
     let most = limits::FREEZE_PHASES as u64;
     assert!(many(1).is_ok() && many(most).is_ok() && many(most + 1).is_err());
@@ -128,6 +128,20 @@ fn a_freeze_schedule_begins_at_0_and_rises() {
             "{bad}: {problems:?}"
         );
     }
+}
+
+#[test]
+fn the_old_name_of_a_freeze_form_is_refused_with_the_new_one() {
+    let transfer = json!({"freeze": {"last_stages": 1}});
+    let old = parse(&body(
+        json!({"method": {"type": "transfer", "transfer": transfer}}),
+    ));
+    let problems = old.unwrap_err();
+    assert_eq!(
+        (problems.len(), problems[0].code.as_str()),
+        (1, INVALID_VALUE)
+    );
+    assert!(problems[0].message.contains("`all_but_last_stages`"));
 }
 
 #[test]
@@ -169,7 +183,7 @@ fn head_layers_are_read_in_order_and_within_their_limits() {
 
 #[test]
 fn a_request_survives_storage() {
-    let freeze = json!({"last_stages": 2});
+    let freeze = json!({"all_but_last_stages": 2});
     for (clip, decay) in [(json!(0.5), json!("none")), (json!("none"), json!(0.5))] {
         let asked = json!({"type": "transfer", "transfer": {"freeze": freeze,
             "augmentation": {"horizontal_flip": 0.5, "rand_augment": {}}, "hyperparameters": {

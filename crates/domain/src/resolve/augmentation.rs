@@ -1,76 +1,57 @@
-//! How images are altered under a backbone that trains, and under one that is frozen for some epochs.
+//! Random changes of training images, under a backbone that trains or is frozen for some epochs.
 
-use super::{defaults, settle::Autos};
+use super::{auto_log::AutoLog, trained::Trained};
 use crate::{
     augmentation::Augmentation,
     base_model::Layers,
+    codes::CONTRADICTION,
     limits,
     problem::Problem,
-    request::{Auto, CONTRADICTION, ChosenAugmentation, JobRequest, RequestedAugmentation},
+    request::{AugmentationOptions, Auto, OrNone, Transfer},
 };
 
 const PATH: &str = "method.transfer.augmentation";
 
-/// Epochs, of `n_epochs`, in which the backbone is as it came.
-pub(super) fn frozen_epochs(phases: &[(u64, Vec<String>)], n_epochs: u64) -> u64 {
-    let mut phases = phases.iter();
-    phases
-        .find(|(_, trainable)| !trainable.is_empty())
-        .map_or(n_epochs, |(at_epoch, _)| *at_epoch)
-}
-
-/// What is altered, and in how many views ahead.
-pub(super) fn settle(
-    request: &JobRequest,
-    head_only: bool,
-    (frozen_epochs, samples): (u64, u64),
-    autos: &mut Autos,
+/// The changes, and the number of views that are computed in advance.
+pub(super) fn resolve(
+    asked: &Auto<OrNone<AugmentationOptions>>,
+    default: (Option<Augmentation>, &str),
+    default_views: (u64, &str),
+    log: &mut AutoLog,
 ) -> (Option<Augmentation>, u64) {
-    match &request.transfer.augmentation {
-        Auto::Auto => {
-            let (default, why) = defaults::augmentation(head_only, samples);
-            let settled = autos.settle("augmentation", Auto::Auto, default, why);
-            (settled, 0)
-        }
-        Auto::Value(RequestedAugmentation::Off(_)) => (None, 0),
-        Auto::Value(RequestedAugmentation::Chosen(chosen)) => {
-            let (default, why) = defaults::views(frozen_epochs);
-            let views = autos.settle("augmentation.views", chosen.views, default, why);
-            (Some(chosen.augmentation.clone()), views)
+    match asked {
+        Auto::Auto => (log.resolve("augmentation", Auto::Auto, default), 0),
+        Auto::Value(OrNone::None) => (None, 0),
+        Auto::Value(OrNone::Value(options)) => {
+            let views = log.resolve("augmentation.views", options.views, default_views);
+            (Some(options.augmentation.clone()), views)
         }
     }
 }
 
-/// What would change nothing.
+/// Options that would change nothing.
 pub(super) fn contradictions(
-    request: &JobRequest,
+    asked: &Transfer,
     layers: &Layers,
-    phases: &[(u64, Vec<String>)],
+    trained: &Trained,
 ) -> Vec<Problem> {
-    let Auto::Value(RequestedAugmentation::Chosen(chosen)) = &request.transfer.augmentation else {
+    let Auto::Value(OrNone::Value(options)) = &asked.augmentation else {
         return Vec::new();
     };
-    let n_epochs = match request.transfer.hyperparameters.n_epochs {
-        Auto::Value(n_epochs) => n_epochs,
-        Auto::Auto => *limits::VIEWS.end(),
-    };
+    let jitter = options.augmentation.color_jitter;
     let mut problems = Vec::new();
     let mut contradiction = |option: &str, message: String| {
         let path = format!("{PATH}{option}");
         problems.push(Problem::new(path, CONTRADICTION, message));
     };
-    if !chosen.augmentation.acts() {
+    if !options.augmentation.acts() {
         let message = "nothing in augmentation alters an image; choose random_resized_crop, horizontal_flip, color_jitter, rand_augment or random_erasing, or give \"none\"";
         contradiction("", message.to_owned());
-    } else if chosen
-        .augmentation
-        .color_jitter
-        .is_some_and(|jitter| !jitter.acts())
-    {
-        let message = "color_jitter moves no color; give brightness, contrast, saturation or hue, or leave it out";
+    } else if jitter.is_some_and(|jitter| !jitter.acts()) {
+        let message = "color_jitter changes no color; give brightness, contrast, saturation or hue, or leave it out";
         contradiction(".color_jitter", message.to_owned());
     }
-    if let Some(jitter) = &chosen.augmentation.color_jitter
+    if let Some(jitter) = jitter
         && layers.input_channels() == Some(1)
     {
         for (option, bound) in [("saturation", jitter.saturation), ("hue", jitter.hue)] {
@@ -82,19 +63,18 @@ pub(super) fn contradictions(
             }
         }
     }
-    if let Some(message) = wrong_views(chosen, frozen_epochs(phases, n_epochs)) {
+    let n_epochs = asked.hyperparameters.n_epochs.value();
+    let n_epochs = n_epochs.unwrap_or(*limits::VIEWS.end());
+    if let Some(message) = wrong_views(options.views, trained.frozen_epochs(n_epochs)) {
         contradiction(".views", message);
     }
     problems
 }
 
-fn wrong_views(chosen: &ChosenAugmentation, frozen_epochs: u64) -> Option<String> {
-    let Auto::Value(views) = chosen.views else {
-        return None;
-    };
-    match (frozen_epochs, views) {
+fn wrong_views(views: Auto<u64>, frozen_epochs: u64) -> Option<String> {
+    match (frozen_epochs, views.value()?) {
         (0, _) => Some(
-            "views are for a frozen backbone, which reads images ahead; a backbone that trains sees new ones in every epoch: leave views out"
+            "views are for a frozen backbone, which reads images in advance; a backbone that trains sees new ones in every epoch: leave views out"
                 .to_owned(),
         ),
         (2.., 1) => Some(

@@ -1,120 +1,141 @@
-//! Options that would silently do nothing, or cannot hold together.
+//! Options that have no effect, or exclude each other.
 
-use super::{
-    BATCH_TOO_LARGE,
-    defaults::{default_batch_size, default_epochs},
-};
+use super::{adapter, augmentation, data::Data, defaults, trained::Trained};
 use crate::{
     base_model::Layers,
-    problem::Problem,
+    codes::{BATCH_TOO_LARGE, CONTRADICTION},
+    problem::{Code, Problem},
     recipe::{BatchNorm, HeadInit, HeadLayer, Precision, Schedule, is_linear_head},
-    request::{Auto, CONTRADICTION, JobRequest},
+    request::{Auto, Transfer},
 };
 
-/// Options that would silently do nothing.
-pub(super) fn contradictions(
-    request: &JobRequest,
+/// All contradictions of a request. `trained` is `None` while which part trains is not known.
+pub(super) fn all(
+    asked: &Transfer,
     layers: &Layers,
-    backbone_is_frozen: bool,
-    samples: u64,
+    data: Data<'_>,
+    trained: Option<&Trained>,
 ) -> Vec<Problem> {
-    let asked = &request.transfer.hyperparameters;
-    let mut problems = Vec::new();
-    let head = &request.transfer.head;
-    if head.init == Auto::Value(HeadInit::Probe) && !is_linear_head(head.layers()) {
-        let message = "a probe is one linear layer on the features; leave `init` out, or all head layers but dropout";
-        problems.push(Problem::new(
-            "method.transfer.head.init",
-            CONTRADICTION,
-            message,
-        ));
+    let is_frozen = trained.is_some_and(Trained::head_only);
+    let mut problems = Vec::from_iter(probe(asked));
+    problems.extend(batches(asked, data.training_samples()));
+    problems.extend(warmup(asked));
+    if is_frozen {
+        problems.extend(frozen_backbone(asked));
     }
-    let mut contradiction = |option: &str, code, message: String| {
-        problems.push(Problem::new(
-            format!("method.transfer.hyperparameters.{option}"),
-            code,
-            message,
-        ));
-    };
-    let batch_size = match asked.batch_size {
-        Auto::Value(batch_size) => batch_size,
-        Auto::Auto => default_batch_size(samples),
-    };
-    if let Auto::Value(batch_size) = asked.batch_size
-        && batch_size > samples
-        && samples > 0
-    {
+    problems.extend(batch_norm(asked, layers, is_frozen));
+    if let Some(trained) = trained {
+        problems.extend(augmentation::contradictions(asked, layers, trained));
+        problems.extend(late_phase(asked, trained));
+    }
+    problems.extend(adapter::contradictions(asked));
+    problems
+}
+
+fn problem(option: &str, code: Code, message: impl Into<String>) -> Problem {
+    let path = format!("method.transfer.hyperparameters.{option}");
+    Problem::new(path, code, message)
+}
+
+fn probe(asked: &Transfer) -> Option<Problem> {
+    let head = &asked.head;
+    let message = "a probe is one linear layer on the features; leave `init` out, or all head layers but dropout";
+    let path = "method.transfer.head.init";
+    (head.init == Auto::Value(HeadInit::Probe) && !is_linear_head(head.layers()))
+        .then(|| Problem::new(path, CONTRADICTION, message))
+}
+
+fn batches(asked: &Transfer, samples: u64) -> Vec<Problem> {
+    let (given, accumulate) = (
+        asked.hyperparameters.batch_size.value(),
+        asked.hyperparameters.accumulate.value(),
+    );
+    let batch_size = given.unwrap_or_else(|| defaults::batch_size(samples));
+    let most = samples.div_ceil(batch_size);
+    let mut problems = Vec::new();
+    if given.is_some_and(|size| size > samples) && samples > 0 {
         let message = format!(
             "batch_size is {batch_size}, but only {samples} samples train; give at most {samples}"
         );
-        contradiction("batch_size", BATCH_TOO_LARGE, message);
-    } else if let Auto::Value(accumulate) = asked.accumulate
+        problems.push(problem("batch_size", BATCH_TOO_LARGE, message));
+    } else if let Some(accumulate) = accumulate.filter(|&number| number > most)
         && samples > 0
     {
-        let most = samples.div_ceil(batch_size);
-        if accumulate > most {
-            let message = format!(
-                "accumulate is {accumulate}, but {samples} samples make only {most} batches of {batch_size}; give at most {most}"
-            );
-            contradiction("accumulate", BATCH_TOO_LARGE, message);
-        }
+        let message = format!(
+            "accumulate is {accumulate}, but {samples} samples make only {most} batches of {batch_size}; give at most {most}"
+        );
+        problems.push(problem("accumulate", BATCH_TOO_LARGE, message));
     }
-    if batch_size == 1
-        && request
-            .transfer
-            .head
-            .layers()
-            .contains(&HeadLayer::BatchNorm)
-    {
+    if batch_size == 1 && asked.head.layers().contains(&HeadLayer::BatchNorm) {
         let message = "a batch of one sample has no statistics for the head's batch_norm; give a batch_size of at least 2";
-        contradiction("batch_size", CONTRADICTION, message.to_owned());
-    }
-    if asked.schedule == Auto::Value(Schedule::OneCycle)
-        && matches!(asked.warmup_fraction, Auto::Value(share) if share > 0.0)
-    {
-        let message = "one_cycle has a warm-up of its own; leave warmup_fraction out or choose another schedule";
-        contradiction("warmup_fraction", CONTRADICTION, message.to_owned());
-    }
-    if backbone_is_frozen && matches!(asked.layer_decay, Auto::Value(share) if share < 1.0) {
-        let message = "layer_decay has no effect while the whole backbone is frozen; leave it out or freeze less";
-        contradiction("layer_decay", CONTRADICTION, message.to_owned());
-    }
-    if backbone_is_frozen && matches!(asked.cutmix, Auto::Value(alpha) if alpha > 0.0) {
-        let message = "cutmix pastes pixels, but a frozen backbone reads each image once, ahead of training; use mixup, which then adds up features, or freeze less";
-        contradiction("cutmix", CONTRADICTION, message.to_owned());
-    }
-    if backbone_is_frozen && asked.backbone_learning_rate != Auto::Auto {
-        let message = "backbone_learning_rate has no effect while the whole backbone is frozen; leave it out or freeze less";
-        contradiction("backbone_learning_rate", CONTRADICTION, message.to_owned());
-    }
-    if backbone_is_frozen && asked.precision == Auto::Value(Precision::Bfloat16) {
-        let message = "bfloat16 is for the part of the backbone that trains, and the whole backbone is frozen; leave precision out or freeze less";
-        contradiction("precision", CONTRADICTION, message.to_owned());
-    }
-    // With an adapter it is refused there.
-    if asked.batch_norm == Auto::Value(BatchNorm::Update) && request.transfer.adapter.is_none() {
-        if !layers.has_batch_norm() {
-            let message = "this model has no BatchNorm to update; leave batch_norm out";
-            contradiction("batch_norm", CONTRADICTION, message.to_owned());
-        } else if backbone_is_frozen {
-            let message =
-                "a frozen backbone never updates BatchNorm; leave batch_norm out or freeze less";
-            contradiction("batch_norm", CONTRADICTION, message.to_owned());
-        }
+        problems.push(problem("batch_size", CONTRADICTION, message));
     }
     problems
 }
 
-/// Phases of a freeze schedule that would begin when training is over.
-pub(super) fn late_phases(request: &JobRequest, phases: &[(u64, Vec<String>)]) -> Vec<Problem> {
-    let last = phases.last().map_or(0, |(at_epoch, _)| *at_epoch);
-    let n_epochs = match request.transfer.hyperparameters.n_epochs {
-        Auto::Value(n_epochs) => n_epochs,
-        Auto::Auto => default_epochs(last),
+fn warmup(asked: &Transfer) -> Option<Problem> {
+    let asked = &asked.hyperparameters;
+    let message = "one_cycle has a warm-up of its own; leave warmup_fraction out or choose another schedule";
+    (asked.schedule == Auto::Value(Schedule::OneCycle)
+        && asked.warmup_fraction.value().is_some_and(|share| share > 0.0))
+    .then(|| problem("warmup_fraction", CONTRADICTION, message))
+}
+
+/// Options for a backbone that trains, under one that is frozen as a whole.
+fn frozen_backbone(asked: &Transfer) -> Vec<Problem> {
+    let asked = &asked.hyperparameters;
+    [
+        (
+            asked.layer_decay.value().is_some_and(|share| share < 1.0),
+            "layer_decay",
+            "layer_decay has no effect while the whole backbone is frozen; leave it out or freeze less",
+        ),
+        (
+            asked.cutmix.value().is_some_and(|alpha| alpha > 0.0),
+            "cutmix",
+            "cutmix pastes pixels, but a frozen backbone reads each image once, before training; use mixup, which then adds up features, or freeze less",
+        ),
+        (
+            asked.backbone_learning_rate != Auto::Auto,
+            "backbone_learning_rate",
+            "backbone_learning_rate has no effect while the whole backbone is frozen; leave it out or freeze less",
+        ),
+        (
+            asked.precision == Auto::Value(Precision::Bfloat16),
+            "precision",
+            "bfloat16 is for the part of the backbone that trains, and the whole backbone is frozen; leave precision out or freeze less",
+        ),
+    ]
+    .into_iter()
+    .filter(|(given, ..)| *given)
+    .map(|(_, option, message)| problem(option, CONTRADICTION, message))
+    .collect()
+}
+
+/// With an adapter, `update` is refused by the adapter.
+fn batch_norm(asked: &Transfer, layers: &Layers, is_frozen: bool) -> Option<Problem> {
+    if asked.hyperparameters.batch_norm != Auto::Value(BatchNorm::Update) || asked.adapter.is_some()
+    {
+        return None;
+    }
+    let message = if !layers.has_batch_norm() {
+        "this model has no BatchNorm to update; leave batch_norm out"
+    } else if is_frozen {
+        "a frozen backbone never updates BatchNorm; leave batch_norm out or freeze less"
+    } else {
+        return None;
     };
+    Some(problem("batch_norm", CONTRADICTION, message))
+}
+
+/// A phase of a freeze schedule that would begin after the end of training.
+fn late_phase(asked: &Transfer, trained: &Trained) -> Option<Problem> {
+    let last = trained.last_phase();
+    let given = asked.hyperparameters.n_epochs.value();
+    let n_epochs = given.unwrap_or_else(|| defaults::n_epochs(last, false).0);
     let message = format!(
         "the schedule's last entry begins at_epoch {last}, but there are only {n_epochs} epochs; give an n_epochs above {last}"
     );
-    let problem = Problem::new("method.transfer.freeze", CONTRADICTION, message);
-    Vec::from_iter((last > 0 && last >= n_epochs).then_some(problem))
+    (last > 0 && last >= n_epochs)
+        .then(|| Problem::new("method.transfer.freeze", CONTRADICTION, message))
 }

@@ -1,10 +1,66 @@
-//! What `"auto"` means.
+//! The defaults that depend on the request or the data, each with its reason.
 
 use crate::{
     augmentation::{Augmentation, RandomResizedCrop},
+    auto::OrNone,
     limits,
-    recipe::{BatchNorm, HeadInit, Optimizer},
+    recipe::{
+        BatchNorm, HeadInit, HeadLayer, Loss, Metric, Optimizer, Schedule, Task, is_linear_head,
+    },
 };
+
+/// Training samples from which more variety than the data have is worth slower learning (BiT's rule for
+/// mixup, Kolesnikov et al. 2020).
+const LARGE: u64 = 20_000;
+
+/// How the head's weights start.
+pub(super) fn head_init(
+    task: Task,
+    keeps_head: bool,
+    layers: &[HeadLayer],
+) -> (HeadInit, &'static str) {
+    match task {
+        _ if keeps_head => (
+            HeadInit::Zero,
+            "the head goes on; new rows start at the mean of the old ones, so that no prediction changes at first",
+        ),
+        _ if is_linear_head(layers) => (
+            HeadInit::Probe,
+            "the best linear head on fixed features: training starts there, and its result is no worse on the validation split",
+        ),
+        Task::SingleLabelClassification => (
+            HeadInit::Zero,
+            "the first loss is then ln(classes), whatever the features",
+        ),
+        Task::MultiLabelClassification => (
+            HeadInit::Zero,
+            "each label then starts at a probability of one half",
+        ),
+        Task::Regression => (
+            HeadInit::Zero,
+            "training then starts at the mean of its numbers",
+        ),
+    }
+}
+
+/// Epochs, with a freeze schedule whose last entry begins at `last_phase`.
+pub(super) fn n_epochs(last_phase: u64, head_only: bool) -> (u64, &'static str) {
+    if last_phase > 0 {
+        let epochs = (last_phase + 5).clamp(10, *limits::EPOCHS.end());
+        (
+            epochs,
+            "at least 5 epochs after the last change of what is frozen",
+        )
+    } else if head_only {
+        (30, "cached features make epochs cheap")
+    } else {
+        (10, "each epoch runs the backbone")
+    }
+}
+
+pub(super) fn batch_size(samples: u64) -> u64 {
+    samples.clamp(1, 32)
+}
 
 /// A head's peak rate on features of unit order.
 pub(super) fn head_rate(optimizer: Optimizer) -> (f64, &'static str) {
@@ -14,25 +70,16 @@ pub(super) fn head_rate(optimizer: Optimizer) -> (f64, &'static str) {
     }
 }
 
-/// With a freeze schedule whose last entry begins then.
-pub(super) fn default_epochs(last_phase: u64) -> u64 {
-    (last_phase + 5).clamp(10, *limits::EPOCHS.end())
-}
-
-pub(super) fn default_batch_size(samples: u64) -> u64 {
-    samples.clamp(1, 32)
-}
-
-/// The backbone's peak rate, for a head's of `head_rate`, chosen or not: measured for AdamW on a network with BatchNorm
-/// (docs/recipes.md); a tenth is usual for others, and ten times that for adapters (Schulman & Thinking Machines Lab 2025,
-/// "LoRA Without Regret").
+/// The backbone's peak rate, for a head's of `head_rate`, chosen or not. Half of it was measured for
+/// AdamW on a network with BatchNorm (docs/recipes.md); a tenth is usual for others, and ten times that
+/// for adapters (Schulman & Thinking Machines Lab 2025, "LoRA Without Regret").
 pub(super) fn backbone_rate(
     optimizer: Optimizer,
     head_rate: f64,
-    (has_batch_norm, adapts): (bool, bool),
+    (has_batch_norm, has_adapter): (bool, bool),
 ) -> (f64, &'static str) {
     match optimizer {
-        _ if adapts => (head_rate, "ten times full fine-tuning's, as adapters need"),
+        _ if has_adapter => (head_rate, "ten times full fine-tuning's, as adapters need"),
         Optimizer::Adamw if has_batch_norm => (
             head_rate / 2.0,
             "half the head's: measured best of 1, 1/2 and 1/10 for AdamW and networks with BatchNorm",
@@ -44,7 +91,8 @@ pub(super) fn backbone_rate(
     }
 }
 
-/// SGD's is L2 on every tensor, BatchNorm's scales and biases among them: BiT trains without (Kolesnikov et al. 2020).
+/// With SGD, weight decay is L2 on every tensor, BatchNorm's scales and biases included: BiT trains
+/// without it (Kolesnikov et al. 2020).
 pub(super) fn weight_decay(optimizer: Optimizer, head_only: bool) -> (f64, &'static str) {
     match optimizer {
         _ if head_only => (0.0, "a head on frozen features is chosen by validation"),
@@ -53,18 +101,59 @@ pub(super) fn weight_decay(optimizer: Optimizer, head_only: bool) -> (f64, &'sta
     }
 }
 
+pub(super) fn warmup(schedule: Schedule, head_only: bool) -> (f64, &'static str) {
+    if schedule == Schedule::OneCycle {
+        (0.0, "one_cycle has a warm-up of its own")
+    } else if head_only {
+        (0.0, "nothing pre-trained to protect")
+    } else {
+        let reason = "keeps a new head's first gradients from upsetting the backbone";
+        (0.1, reason)
+    }
+}
+
+pub(super) fn loss(task: Task) -> (Loss, &'static str) {
+    let reason = match task {
+        Task::SingleLabelClassification => "the likelihood of one class a sample",
+        Task::MultiLabelClassification => "the likelihood of each label by itself",
+        Task::Regression => "minimized by the mean, as R2 and RMSE ask for",
+    };
+    (Loss::of(task)[0], reason)
+}
+
+pub(super) fn metric(task: Task) -> (Metric, &'static str) {
+    let reason = match task {
+        Task::SingleLabelClassification => {
+            "what a user of the model sees; ties go to the lower loss"
+        }
+        Task::MultiLabelClassification => "needs no thresholds, which are chosen afterwards",
+        Task::Regression => "the error in the unit of the numbers",
+    };
+    (Metric::default_of(task), reason)
+}
+
+pub(super) fn gradient_clip(head_only: bool) -> (OrNone<f64>, &'static str) {
+    if head_only {
+        (OrNone::None, "a head on fixed features needs none")
+    } else {
+        (OrNone::Value(1.0), "usual for fine-tuning")
+    }
+}
+
+pub(super) const NO_BATCH_NORM: (BatchNorm, &str) =
+    (BatchNorm::Frozen, "the network has no BatchNorm");
+
+/// For a network with BatchNorm. `frozen` is true when the backbone keeps its weights.
 pub(super) fn batch_norm(
-    has_batch_norm: bool,
-    head_only: bool,
+    frozen: bool,
     init: HeadInit,
-    batch_size: u64,
+    batch_size: u32,
 ) -> (BatchNorm, &'static str) {
-    match (head_only, init, batch_size) {
-        _ if !has_batch_norm => (BatchNorm::Frozen, "the network has no BatchNorm"),
+    match (frozen, init, batch_size) {
         (true, ..) => (BatchNorm::Frozen, "the whole backbone is frozen"),
         (false, HeadInit::Probe, _) => (
             BatchNorm::Frozen,
-            "the head begins at a probe of features under the running statistics",
+            "the head starts from a probe of features under the running statistics",
         ),
         (false, _, 16..) => (
             BatchNorm::Update,
@@ -77,14 +166,10 @@ pub(super) fn batch_norm(
     }
 }
 
-/// Training samples from which on more variety than the data have is worth its price in speed of learning (BiT's rule for
-/// mixup, Kolesnikov et al. 2020).
-const LARGE: u64 = 20_000;
-
-/// How training images are altered: gently, since a pre-trained backbone has seen such changes; more where data last long. No
-/// mirror images: whether they mean the same only the user knows.
+/// Mild changes, since a pre-trained backbone has seen such already; stronger ones for large data. No
+/// mirror images: only the user knows whether they mean the same.
 pub(super) fn augmentation(head_only: bool, samples: u64) -> (Option<Augmentation>, &'static str) {
-    let (smallest, why) = match (head_only, samples) {
+    let (smallest, reason) = match (head_only, samples) {
         (true, _) => {
             return (None, "a frozen backbone reads each image once");
         }
@@ -99,10 +184,10 @@ pub(super) fn augmentation(head_only: bool, samples: u64) -> (Option<Augmentatio
         random_resized_crop: Some(crop),
         ..Augmentation::default()
     };
-    (Some(augmentation), why)
+    (Some(augmentation), reason)
 }
 
-/// Views of each sample under a backbone that is frozen for so many epochs.
+/// Views of each sample under a backbone that is frozen for this many epochs.
 pub(super) fn views(frozen_epochs: u64) -> (u64, &'static str) {
     match frozen_epochs {
         0 => (0, "the backbone trains: every epoch alters images anew"),
@@ -114,12 +199,14 @@ pub(super) fn views(frozen_epochs: u64) -> (u64, &'static str) {
 }
 
 /// The alpha of `mixup`.
-pub(super) fn mixup(head_only: bool, samples: u64) -> (f64, &'static str) {
-    match (head_only, samples) {
-        (false, LARGE..) => (0.1, "BiT's value from 20,000 samples on"),
+pub(super) fn mixup(task: Task, head_only: bool, samples: u64) -> (f64, &'static str) {
+    match (task, head_only, samples) {
+        (Task::MultiLabelClassification, ..) => (0.0, "thresholds are chosen on whole labels"),
+        (Task::Regression, ..) => (0.0, "it mixes classes, not numbers"),
+        (_, false, LARGE..) => (0.1, "BiT's value from 20,000 samples on"),
         _ => (
             0.0,
-            "fewer samples than 20,000, or a frozen backbone, learn better from whole ones",
+            "with fewer samples than 20,000, or a frozen backbone, whole samples are learned better",
         ),
     }
 }

@@ -1,14 +1,17 @@
-//! Trap 6, from the request on: every option of `method.transfer` is in the recipe as it was asked for.
+//! Every option of `method.transfer` reaches the recipe as requested.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
 use super::{
-    tests::{base, dataset, parent, request},
+    tests::{base, parent, request, resolved},
     *,
 };
-use crate::recipe::Task;
+use crate::{
+    recipe::Task,
+    test_data::{self, dataset},
+};
 
 /// Two values of an option, and what the recipe then has in a field.
 struct Case {
@@ -60,8 +63,8 @@ impl Case {
         *path.fold(&mut transfer, |inner, name| &mut inner[name]) = asked.clone();
         let adapts = transfer.get("adapter").is_some();
         let layers = match adapts {
-            true => crate::adapter::tests::layers(),
-            false => crate::freeze::tests::layers(),
+            true => test_data::transformer_layers(),
+            false => test_data::layers(),
         };
         let parent = parent();
         let start = Start {
@@ -72,7 +75,7 @@ impl Case {
             task: self.task,
             ..dataset(&["food", "plants"], 40, 10)
         };
-        let resolution = resolve(&request(transfer), start, &data, None, 7);
+        let resolution = resolved(&request(transfer), start, &data);
         let resolution = resolution.unwrap_or_else(|found| panic!("{}: {found:?}", self.option));
         json!(resolution.recipe)
     }

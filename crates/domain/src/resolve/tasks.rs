@@ -1,54 +1,49 @@
-//! What the data are for, and options that only another task has.
+//! The task of the data, and options that only other tasks have.
 
-use super::TASK_MISMATCH;
+use super::data::Data;
 use crate::{
-    file::Dataset,
+    codes::{CONTRADICTION, TASK_MISMATCH},
     problem::{Problem, one_of},
     recipe::{Loss, Metric, Task},
-    request::{Auto, CONTRADICTION, ClassWeightRule, ClassWeights, JobRequest},
+    request::{Auto, ClassWeightRule, ClassWeights, JobRequest, Transfer},
 };
 
-/// A task that the request, or the validation file, does not share with the training file.
-pub(super) fn data_tasks(
-    request: &JobRequest,
-    training: &Dataset,
-    validation: Option<&Dataset>,
-) -> Vec<Problem> {
+/// Checks that the request and the validation file are for the training file's task.
+pub(super) fn other_tasks_of_data(request: &JobRequest, data: Data<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let told = training.task;
+    let task = data.training.task;
     if let Auto::Value(asked) = request.transfer.task
-        && asked != told
+        && asked != task
     {
         let message = format!(
-            "task is `{}`, but the training file {}; leave task out, or {}",
-            asked.as_str(),
-            holds(told),
+            "task is `{asked}`, but the training file {}; leave task out, or {}",
+            contents(task),
             remedy(asked)
         );
         problems.push(Problem::new("method.transfer.task", TASK_MISMATCH, message));
     }
-    if let Some(validation) = validation
-        && validation.task != told
+    if let Some(validation) = data.validation
+        && validation.task != task
     {
         let message = format!(
             "the validation file {}, but the training file {}; give two of one kind",
-            holds(validation.task),
-            holds(told)
+            contents(validation.task),
+            contents(task)
         );
         problems.push(Problem::new("validation_file", TASK_MISMATCH, message));
     }
     problems
 }
 
-fn holds(task: Task) -> &'static str {
+fn contents(task: Task) -> &'static str {
     match task {
-        Task::SingleLabelClassification => "holds one class for each sample",
-        Task::MultiLabelClassification => "holds lists of labels",
-        Task::Regression => "holds numbers",
+        Task::SingleLabelClassification => "has one class for each sample",
+        Task::MultiLabelClassification => "has lists of labels",
+        Task::Regression => "has numbers",
     }
 }
 
-/// How data for a task are made.
+/// How to make data for a task.
 fn remedy(task: Task) -> &'static str {
     match task {
         Task::SingleLabelClassification => {
@@ -59,50 +54,40 @@ fn remedy(task: Task) -> &'static str {
     }
 }
 
-/// Options that a task does not have.
-pub(super) fn other_tasks(request: &JobRequest, task: Task) -> Vec<Problem> {
-    let transfer = &request.transfer;
-    let asked = &transfer.hyperparameters;
+/// Options that the task does not have.
+pub(super) fn options_of_other_tasks(asked: &Transfer, task: Task) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut contradiction = |option: &str, message: String| {
         let path = format!("method.transfer.{option}");
         problems.push(Problem::new(path, CONTRADICTION, message));
     };
-    let name = task.as_str();
-    if let Auto::Value(metric) = transfer.early_stopping.metric
+    if let Auto::Value(metric) = asked.early_stopping.metric
         && !metric.is_of(task)
     {
         let all = Metric::ALL.into_iter().filter(|metric| metric.is_of(task));
         let all: Vec<&str> = all.map(Metric::as_str).collect();
-        let message = format!(
-            "{} is not measured in {name}; give {}",
-            metric.as_str(),
-            one_of(&all)
-        );
+        let message = format!("{metric} is not measured in {task}; give {}", one_of(&all));
         contradiction("early_stopping.metric", message);
     }
+    let asked = &asked.hyperparameters;
     if let Auto::Value(loss) = asked.loss
         && !Loss::of(task).contains(&loss)
     {
         let all: Vec<&str> = Loss::of(task).iter().map(|loss| loss.as_str()).collect();
-        let message = format!(
-            "{} is no loss of {name}; give {}",
-            loss.as_str(),
-            one_of(&all)
-        );
+        let message = format!("{loss} is no loss of {task}; give {}", one_of(&all));
         contradiction("hyperparameters.loss", message);
     }
     if task == Task::SingleLabelClassification {
         return problems;
     }
-    if matches!(asked.label_smoothing, Auto::Value(mass) if mass > 0.0) {
+    if asked.label_smoothing.value().is_some_and(|mass| mass > 0.0) {
         let message = format!(
-            "label_smoothing takes from the one true class, which {name} does not have; leave it out"
+            "label_smoothing takes from the one true class, which {task} does not have; leave it out"
         );
         contradiction("hyperparameters.label_smoothing", message);
     }
     for (option, alpha) in [("mixup", asked.mixup), ("cutmix", asked.cutmix)] {
-        if matches!(alpha, Auto::Value(alpha) if alpha > 0.0) {
+        if alpha.value().is_some_and(|alpha| alpha > 0.0) {
             let message = match task {
                 Task::Regression => {
                     format!("{option} mixes labels of classes, not numbers; leave it out")
@@ -114,12 +99,12 @@ pub(super) fn other_tasks(request: &JobRequest, task: Task) -> Vec<Problem> {
             contradiction(&format!("hyperparameters.{option}"), message);
         }
     }
-    if task == Task::Regression {
-        let weighs = |weights: &ClassWeights| *weights != ClassWeights::Rule(ClassWeightRule::None);
-        if matches!(&asked.class_weights, Auto::Value(weights) if weighs(weights)) {
-            let message = "a regression has no classes to weigh; leave class_weights out";
-            contradiction("hyperparameters.class_weights", message.to_owned());
-        }
+    let weighs = |weights: &ClassWeights| *weights != ClassWeights::Rule(ClassWeightRule::None);
+    if task == Task::Regression
+        && matches!(&asked.class_weights, Auto::Value(weights) if weighs(weights))
+    {
+        let message = "a regression has no classes to weigh; leave class_weights out";
+        contradiction("hyperparameters.class_weights", message.to_owned());
     }
     problems
 }

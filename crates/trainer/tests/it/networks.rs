@@ -97,7 +97,7 @@ fn by_phases(layers: &Layers) -> Recipe {
         .collect();
     let mut forms = vec![
         Freeze::All,
-        Freeze::LastStages(1),
+        Freeze::AllButLastStages(1),
         Freeze::Blocks(vec![blocks[blocks.len() / 2].to_owned()]),
         Freeze::None,
     ];

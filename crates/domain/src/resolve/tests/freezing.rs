@@ -6,7 +6,7 @@ use super::*;
 fn the_number_of_samples_decides_what_trains() {
     let settled = |samples: u64| {
         let data = dataset(&["a", "b", "c"], samples, 10);
-        let resolution = resolve(&request(json!({})), base(&layers()), &data, None, 7).unwrap();
+        let resolution = resolved(&request(json!({})), base(&layers()), &data).unwrap();
         let freeze = resolution
             .resolved
             .into_iter()
@@ -29,7 +29,7 @@ fn a_freeze_schedule_becomes_phases_that_begin_before_the_end() {
     let asked = |n_epochs: serde_json::Value, block: &str| {
         let schedule = json!([{"at_epoch": 0, "freeze": "all"}, {"at_epoch": 3, "freeze": {"blocks": [block]}}]);
         let transfer = json!({"freeze": {"schedule": schedule}, "hyperparameters": {"n_epochs": n_epochs, "layer_decay": 0.5}});
-        resolve(&request(transfer), base(&layers()), &data, None, 7)
+        resolved(&request(transfer), base(&layers()), &data)
     };
     let recipe = asked(json!(4), "stem").unwrap().recipe;
     assert!(recipe.trainable.is_empty() && recipe.backbone_learning_rate > 0.0);
@@ -41,7 +41,7 @@ fn a_freeze_schedule_becomes_phases_that_begin_before_the_end() {
     assert_eq!(asked(json!(3), "stem").unwrap_err()[0].code, CONTRADICTION);
     assert_eq!(
         asked(json!(4), "stemm").unwrap_err()[0].code,
-        freeze::UNKNOWN_LAYER
+        UNKNOWN_LAYER
     );
 }
 
@@ -49,8 +49,8 @@ fn a_freeze_schedule_becomes_phases_that_begin_before_the_end() {
 fn what_is_cut_away_neither_trains_nor_counts() {
     let data = dataset(&["a", "b"], 40, 10);
     let settled =
-        |transfer: serde_json::Value| resolve(&request(transfer), base(&layers()), &data, None, 7);
-    let recipe = settled(json!({"cut": "layer1", "freeze": {"last_stages": 1}}))
+        |transfer: serde_json::Value| resolved(&request(transfer), base(&layers()), &data);
+    let recipe = settled(json!({"cut": "layer1", "freeze": {"all_but_last_stages": 1}}))
         .unwrap()
         .recipe;
     assert_eq!(recipe.cut, "layer1");
@@ -61,7 +61,7 @@ fn what_is_cut_away_neither_trains_nor_counts() {
     for (transfer, words) in [
         (json!({"cut": "layr1"}), "did you mean `layer1`"),
         (
-            json!({"cut": "layer1", "freeze": {"last_stages": 3}}),
+            json!({"cut": "layer1", "freeze": {"all_but_last_stages": 3}}),
             "has 2 stages",
         ),
         (
@@ -101,15 +101,15 @@ fn options_without_effect_are_refused() {
     ] {
         let frozen = request(json!({"freeze": "all", "hyperparameters": option}));
         assert_eq!(
-            resolve(&frozen, base(&layers()), &data, None, 7).unwrap_err()[0].code,
+            resolved(&frozen, base(&layers()), &data).unwrap_err()[0].code,
             CONTRADICTION
         );
         let thawed = request(json!({"freeze": "none", "hyperparameters": option}));
-        assert!(resolve(&thawed, base(&layers()), &data, None, 7).is_ok());
+        assert!(resolved(&thawed, base(&layers()), &data).is_ok());
         // Who says how the backbone trains wants it to train, however few samples there are.
         let implied = request(json!({"hyperparameters": option}));
         let few = dataset(&["a", "b"], 16, 10);
-        let recipe = resolve(&implied, base(&layers()), &few, None, 7)
+        let recipe = resolved(&implied, base(&layers()), &few)
             .unwrap()
             .recipe;
         assert!(!recipe.trainable.is_empty());
@@ -121,6 +121,6 @@ fn options_without_effect_on_a_frozen_backbone_say_so() {
     let data = dataset(&["a", "b"], 40, 10);
     let asked =
         |share: f64| request(json!({"freeze": "all", "hyperparameters": {"layer_decay": share}}));
-    assert!(resolve(&asked(1.0), base(&layers()), &data, None, 7).is_ok());
-    assert!(resolve(&asked(0.9), base(&layers()), &data, None, 7).is_err());
+    assert!(resolved(&asked(1.0), base(&layers()), &data).is_ok());
+    assert!(resolved(&asked(0.9), base(&layers()), &data).is_err());
 }

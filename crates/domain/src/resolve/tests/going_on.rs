@@ -9,13 +9,7 @@ fn goes_on(transfer: serde_json::Value, classes: &[&str]) -> Result<Recipe, Prob
         layers: &layers,
         parent: Some(&parent),
     };
-    let resolution = resolve(
-        &request(transfer),
-        start,
-        &dataset(classes, 40, 10),
-        None,
-        7,
-    );
+    let resolution = resolved(&request(transfer), start, &dataset(classes, 40, 10));
     resolution
         .map(|resolution| resolution.recipe)
         .map_err(|problems| problems[0].clone())
@@ -80,7 +74,7 @@ fn what_needs_a_new_head_is_refused_unless_one_is_asked_for() {
     assert!(goes_on(normal, &["animals", "food"]).is_ok());
     let base_model = request(json!({"labels": "keep"}));
     let data = dataset(&classes, 40, 10);
-    let problems = resolve(&base_model, base(&layers()), &data, None, 7).unwrap_err();
+    let problems = resolved(&base_model, base(&layers()), &data).unwrap_err();
     assert_eq!(problems[0].code, CONTRADICTION);
 }
 
@@ -117,7 +111,7 @@ fn a_head_goes_on_only_with_its_own_task() {
             layers: &layers,
             parent: Some(&parent),
         };
-        let resolved = |transfer| resolve(&request(transfer), start, &data, None, 7);
+        let resolved = |transfer| resolved(&request(transfer), start, &data);
         let anew = resolved(json!({"labels": "replace"})).unwrap().recipe;
         assert_eq!(anew.head.init, HeadInit::Probe);
         match resolved(json!({})) {
@@ -146,6 +140,6 @@ fn a_head_goes_on_only_with_its_own_task() {
         layers: &layers,
         parent: Some(&parent),
     };
-    let kept = resolve(&request(json!({"labels": "keep"})), start, &data, None, 7).unwrap_err();
+    let kept = resolved(&request(json!({"labels": "keep"})), start, &data).unwrap_err();
     assert_eq!(kept[0].code, CONTRADICTION);
 }

@@ -15,7 +15,7 @@ fn the_head_of_every_task_begins_at_a_probe() {
         Task::Regression,
     ] {
         let data = for_task(task);
-        let resolved = |transfer| resolve(&request(transfer), start, &data, None, 7).unwrap();
+        let resolved = |transfer| resolved(&request(transfer), start, &data).unwrap();
         for transfer in [json!({}), json!({"head": {"init": "probe"}})] {
             assert_eq!(resolved(transfer).recipe.head.init, HeadInit::Probe);
         }
@@ -29,7 +29,7 @@ fn a_head_that_cannot_be_a_probe_begins_at_zero() {
     let data = dataset(&["a", "b"], 40, 10);
     let init = |layers_asked: serde_json::Value| {
         let asked = request(json!({"head": {"layers": layers_asked}}));
-        resolve(&asked, base(&layers()), &data, None, 7)
+        resolved(&asked, base(&layers()), &data)
             .unwrap()
             .recipe
             .head
@@ -47,7 +47,7 @@ fn a_probe_starts_a_linear_head_only() {
         (json!([{"linear": 8}]), false),
     ] {
         let asked = request(json!({"head": {"layers": head, "init": "probe"}}));
-        let problems = resolve(&asked, base(&layers()), &data, None, 7)
+        let problems = resolved(&asked, base(&layers()), &data)
             .err()
             .unwrap_or_default();
         assert_eq!(problems.is_empty(), fits, "{problems:?}");

@@ -7,19 +7,19 @@ use crate::recipe::BatchNorm;
 fn a_batch_may_hold_all_samples_but_not_one_more() {
     let data = dataset(&["a", "b"], 40, 10);
     let asked = |n: u64| request(json!({"hyperparameters": {"batch_size": n}}));
-    assert!(resolve(&asked(80), base(&layers()), &data, None, 7).is_ok());
-    assert!(resolve(&asked(81), base(&layers()), &data, None, 7).is_err());
+    assert!(resolved(&asked(80), base(&layers()), &data).is_ok());
+    assert!(resolved(&asked(81), base(&layers()), &data).is_err());
     // A validation file of its own frees the training file's validation split to train.
-    assert!(resolve(&asked(81), base(&layers()), &data, Some(&data), 7).is_ok());
+    assert!(resolve(&asked(81), base(&layers()), Data { training: &data, validation: Some(&data) }, 7).is_ok());
 }
 
 #[test]
 fn accumulation_takes_no_more_batches_than_there_are() {
     let data = dataset(&["a", "b"], 40, 10);
     let asked = |n: u64| request(json!({"hyperparameters": {"batch_size": 16, "accumulate": n}}));
-    let most = resolve(&asked(5), base(&layers()), &data, None, 7).unwrap();
+    let most = resolved(&asked(5), base(&layers()), &data).unwrap();
     assert_eq!(most.recipe.accumulate, 5);
-    let problems = resolve(&asked(6), base(&layers()), &data, None, 7).unwrap_err();
+    let problems = resolved(&asked(6), base(&layers()), &data).unwrap_err();
     assert_eq!(problems[0].code, BATCH_TOO_LARGE);
 }
 
@@ -31,8 +31,8 @@ fn a_batch_of_one_has_no_statistics() {
             json!({"head": {"layers": [{"batch_norm": true}]}, "hyperparameters": {"batch_size": n}}),
         )
     };
-    assert!(resolve(&asked(2), base(&layers()), &data, None, 7).is_ok());
-    let problems = resolve(&asked(1), base(&layers()), &data, None, 7).unwrap_err();
+    assert!(resolved(&asked(2), base(&layers()), &data).is_ok());
+    let problems = resolved(&asked(1), base(&layers()), &data).unwrap_err();
     assert_eq!(problems[0].code, CONTRADICTION);
 }
 
@@ -42,18 +42,18 @@ fn a_network_without_batch_norm_updates_none() {
     let mut layers = layers();
     let update =
         |freeze: &str| json!({"freeze": freeze, "hyperparameters": {"batch_norm": "update"}});
-    assert!(resolve(&request(update("none")), base(&layers), &data, None, 7).is_ok());
+    assert!(resolved(&request(update("none")), base(&layers), &data).is_ok());
     layers.tensors.retain(|tensor| tensor.trainable);
     for freeze in ["none", "all"] {
         let problems =
-            resolve(&request(update(freeze)), base(&layers), &data, None, 7).unwrap_err();
+            resolved(&request(update(freeze)), base(&layers), &data).unwrap_err();
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert_eq!(problems[0].code, CONTRADICTION);
         assert!(problems[0].message.contains("no BatchNorm"), "{problems:?}");
     }
     // Nor does it where that is left to us, and says why.
     let zero = request(json!({"freeze": "none", "head": {"init": "zero"}}));
-    let resolution = resolve(&zero, base(&layers), &data, None, 7).unwrap();
+    let resolution = resolved(&zero, base(&layers), &data).unwrap();
     assert_eq!(resolution.recipe.batch_norm, BatchNorm::Frozen);
     let mut resolved = resolution.resolved.into_iter();
     let norm = resolved.find(|one| one.option == "hyperparameters.batch_norm");
@@ -63,7 +63,7 @@ fn a_network_without_batch_norm_updates_none() {
 /// A settled option's value and its reason.
 fn settled_as(transfer: serde_json::Value, option: &str) -> (serde_json::Value, String) {
     let data = dataset(&["a", "b"], 40, 10);
-    let resolution = resolve(&request(transfer), base(&layers()), &data, None, 7).unwrap();
+    let resolution = resolved(&request(transfer), base(&layers()), &data).unwrap();
     let mut resolved = resolution.resolved.into_iter();
     let one = resolved.find(|one| one.option == format!("hyperparameters.{option}"));
     one.map(|one| (one.value, one.reason)).unwrap()
@@ -81,7 +81,7 @@ fn the_backbones_rate_follows_the_heads_that_is_chosen() {
         let (settled, _) = settled_as(transfer.clone(), "backbone_learning_rate");
         assert_eq!(settled, json!(rate / share), "{optimizer}");
         let data = dataset(&["a", "b"], 40, 10);
-        let recipe = resolve(&request(transfer), base(&layers()), &data, None, 7)
+        let recipe = resolved(&request(transfer), base(&layers()), &data)
             .unwrap()
             .recipe;
         assert_eq!(recipe.learning_rate, 4.0 * rate);
@@ -121,9 +121,9 @@ fn one_cycle_warms_up_by_itself() {
             json!({"freeze": "none", "hyperparameters": {"schedule": "one_cycle", "warmup_fraction": warmup}}),
         )
     };
-    let settled = resolve(&asked(json!("auto")), base(&layers()), &data, None, 7).unwrap();
+    let settled = resolved(&asked(json!("auto")), base(&layers()), &data).unwrap();
     assert_eq!(settled.recipe.warmup_fraction, 0.0);
-    let problems = resolve(&asked(json!(0.1)), base(&layers()), &data, None, 7).unwrap_err();
+    let problems = resolved(&asked(json!(0.1)), base(&layers()), &data).unwrap_err();
     assert_eq!(problems[0].code, CONTRADICTION);
 }
 
@@ -133,7 +133,7 @@ fn only_samples_of_one_class_each_are_mixed() {
         task,
         ..dataset(&["a", "b"], 10_000, 10)
     };
-    let settled = |task, transfer| resolve(&request(transfer), base(&layers()), &of(task), None, 7);
+    let settled = |task, transfer| resolved(&request(transfer), base(&layers()), &of(task));
     let single = Task::SingleLabelClassification;
     for (task, words) in [
         (Task::MultiLabelClassification, "threshold"),

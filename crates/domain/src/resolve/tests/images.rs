@@ -6,7 +6,7 @@ use super::*;
 fn images_are_altered_where_the_backbone_trains() {
     let asked = |transfer: serde_json::Value, samples: u64| {
         let data = dataset(&["a", "b"], samples / 2, 10);
-        resolve(&request(transfer), base(&layers()), &data, None, 7)
+        resolved(&request(transfer), base(&layers()), &data)
             .unwrap()
             .recipe
     };
@@ -32,7 +32,7 @@ fn a_frozen_backbone_sees_several_views_or_none() {
     let data = dataset(&["a", "b"], 40, 10);
     let asked = |freeze: serde_json::Value, augmentation: serde_json::Value| {
         let transfer = json!({"freeze": freeze, "augmentation": augmentation, "hyperparameters": {"n_epochs": 6}});
-        resolve(&request(transfer), base(&layers()), &data, None, 7)
+        resolved(&request(transfer), base(&layers()), &data)
     };
     let views = |freeze, views| {
         let augmentation = json!({"horizontal_flip": 0.5, "views": views});
@@ -77,7 +77,7 @@ fn gray_images_have_no_color_to_move() {
         let mut layers = layers();
         layers.tensors[0].shape = vec![8, channels, 3, 3];
         let transfer = json!({"freeze": "none", "augmentation": {"color_jitter": jitter}});
-        let settled = resolve(&request(transfer), base(&layers), &data, None, 7);
+        let settled = resolved(&request(transfer), base(&layers), &data);
         let problems = settled.err().unwrap_or_default();
         let paths = problems.into_iter().map(|one| (one.path, one.code));
         paths.collect::<Vec<_>>()

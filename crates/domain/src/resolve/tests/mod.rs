@@ -1,5 +1,6 @@
 //! What becomes of requests over small made-up networks and data sets.
 
+mod adapters;
 mod bad_input;
 mod freezing;
 mod going_on;
@@ -11,37 +12,15 @@ mod reasons;
 use serde_json::json;
 
 use super::*;
+pub(super) use crate::test_data::{dataset, layers};
 use crate::{
-    file::{Class, SplitSizes},
-    freeze::tests::layers,
+    base_model::Layers,
+    codes::*,
+    file::Dataset,
+    parent::Parent,
     recipe::{HeadInit, Task},
-    request::{CONTRADICTION, parse},
+    request::parse,
 };
-
-pub(super) fn dataset(classes: &[&str], train: u64, validation: u64) -> Dataset {
-    let class = |name: &&str| Class {
-        name: (*name).to_owned(),
-        train,
-        validation,
-        test: 0,
-    };
-    let n = classes.len() as u64;
-    Dataset {
-        modality: "image".into(),
-        task: Task::SingleLabelClassification,
-        target: None,
-        classes: classes.iter().map(class).collect(),
-        samples: n * (train + validation),
-        splits: SplitSizes {
-            train: n * train,
-            validation: n * validation,
-            test: 0,
-        },
-        split_by: "hash".into(),
-        unusable: 0,
-        duplicates: 0,
-    }
-}
 
 /// A data set for this task; `food` and `plants` are its classes, where it has any.
 fn for_task(task: Task) -> Dataset {
@@ -78,4 +57,17 @@ pub(super) fn parent() -> Parent {
 pub(super) fn request(transfer: serde_json::Value) -> JobRequest {
     let file = crate::id::FileId::new();
     parse(&json!({"model": "m", "training_file": file, "method": {"type": "transfer", "transfer": transfer}})).unwrap()
+}
+
+/// Resolves with a training file alone.
+pub(super) fn resolved(
+    request: &JobRequest,
+    start: Start<'_>,
+    training: &Dataset,
+) -> Result<Resolution, Vec<Problem>> {
+    let data = Data {
+        training,
+        validation: None,
+    };
+    resolve(request, start, data, 7)
 }

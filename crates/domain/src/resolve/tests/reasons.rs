@@ -7,13 +7,7 @@ fn every_auto_is_settled_with_a_reason_and_nothing_else_is() {
     let asked = request(
         json!({"hyperparameters": {"n_epochs": 3, "learning_rate": 0.5, "learning_rate_multiplier": 2}}),
     );
-    let resolution = resolve(
-        &asked,
-        base(&layers()),
-        &dataset(&["a", "b"], 40, 10),
-        None,
-        7,
-    )
+    let resolution = resolved(&asked, base(&layers()), &dataset(&["a", "b"], 40, 10))
     .unwrap();
     assert_eq!(resolution.recipe.n_epochs, 3);
     assert_eq!(resolution.recipe.learning_rate, 1.0);
@@ -38,7 +32,7 @@ fn every_auto_is_settled_with_a_reason_and_nothing_else_is() {
 #[test]
 fn reasons_are_true_of_the_task() {
     let reason = |data: &Dataset, start: Start<'_>, option: &str| {
-        let resolution = resolve(&request(json!({})), start, data, None, 7).unwrap();
+        let resolution = resolved(&request(json!({})), start, data).unwrap();
         let mut resolved = resolution.resolved.into_iter();
         resolved.find(|one| one.option == option).unwrap().reason
     };

@@ -1,36 +1,38 @@
-//! Freeze policies: which parameters of a backbone train. Every policy becomes a list of names here, so that the trainer,
-//! the job object and a person reading it see the same thing.
+//! Freeze policies: which parameters of a backbone train. Every policy becomes a list of names here, so
+//! that the trainer, the job object and a person who reads it see the same.
 
 use regex::{Regex, RegexBuilder};
 
-use super::{
+use crate::{
     base_model::{LayerTensor, Layers},
-    fields::{INVALID_VALUE, OUT_OF_RANGE},
-    problem::{Code, Problem, one_of, suggestion},
+    codes::{INVALID_VALUE, OUT_OF_RANGE, UNKNOWN_LAYER},
+    problem::{Problem, one_of, suggestion},
+    recipe::FreezePhase,
     request::Freeze,
 };
 
-/// A stage, block or parameter that the base model does not have.
-pub const UNKNOWN_LAYER: Code = "unknown_layer";
-
 const PATH: &str = "method.transfer.freeze";
-/// Bytes that a compiled expression may take.
+/// Limit on the memory of a compiled expression, in bytes.
 const REGEX_BYTES: usize = 1 << 20;
 
-/// What trains in each phase of a freeze schedule, with the epochs that are over when it begins; one phase without one.
+/// The trainable parameters of each phase of a freeze schedule, and of the only phase without one. `left`
+/// are the layers that remain after the cut.
 ///
 /// # Errors
-/// What matches nothing or was cut away from `layers`, of which `left` is left.
+/// Names and expressions that match nothing in `layers`, or only what was cut away.
 pub fn phases(
-    freeze: &Freeze,
+    policy: &Freeze,
     layers: &Layers,
     left: &Layers,
-) -> Result<Vec<(u64, Vec<String>)>, Vec<Problem>> {
-    let phase = |at_epoch, freeze| {
-        names_nothing_cut_away(freeze, layers, left)?;
-        Ok((at_epoch, trainable(freeze, left)?))
+) -> Result<Vec<FreezePhase>, Vec<Problem>> {
+    let phase = |at_epoch: u64, policy: &Freeze| {
+        check_not_cut_away(policy, layers, left)?;
+        Ok(FreezePhase {
+            at_epoch: at_epoch as u32,
+            trainable: trainable(policy, left)?,
+        })
     };
-    match freeze {
+    match policy {
         Freeze::Schedule(entries) => {
             let entries = entries.iter();
             entries
@@ -41,16 +43,16 @@ pub fn phases(
     }
 }
 
-/// The names of the parameters that train, in forward order; of a schedule those of its first entry.
+/// The names of the parameters that train, in forward order; for a schedule, those of its first entry.
 ///
 /// # Errors
-/// What matches nothing, with the nearest names.
-pub fn trainable(freeze: &Freeze, layers: &Layers) -> Result<Vec<String>, Vec<Problem>> {
-    match freeze {
+/// Names and expressions that match nothing, with the nearest names.
+fn trainable(policy: &Freeze, layers: &Layers) -> Result<Vec<String>, Vec<Problem>> {
+    match policy {
         Freeze::All => Ok(Vec::new()),
         Freeze::None => Ok(keep(layers, |_| false)),
-        Freeze::LastStages(n) => {
-            stages(layers, n, "last_stages").map(|n| after(layers, layers.stages.len() - n))
+        Freeze::AllButLastStages(n) => {
+            stages(layers, n, "all_but_last_stages").map(|n| after(layers, layers.stages.len() - n))
         }
         Freeze::FirstN(n) => stages(layers, n, "first_n").map(|n| after(layers, n)),
         Freeze::Fraction(share) => Ok(after(layers, stages_of_share(layers, *share))),
@@ -63,12 +65,12 @@ pub fn trainable(freeze: &Freeze, layers: &Layers) -> Result<Vec<String>, Vec<Pr
     }
 }
 
-/// Refuses forms that name what is not `left` of `layers`.
+/// Refuses policies that name layers which the cut removes.
 ///
 /// # Errors
-/// One for each name that was cut away, or for an expression that matches only such.
-fn names_nothing_cut_away(
-    freeze: &Freeze,
+/// One for each such name, or for an expression that matches only such.
+fn check_not_cut_away(
+    policy: &Freeze,
     layers: &Layers,
     left: &Layers,
 ) -> Result<(), Vec<Problem>> {
@@ -81,7 +83,7 @@ fn names_nothing_cut_away(
         );
         Problem::new(PATH, UNKNOWN_LAYER, message)
     };
-    let problems: Vec<Problem> = match freeze {
+    let problems: Vec<Problem> = match policy {
         Freeze::Blocks(named) | Freeze::Names(named) => {
             let named = named.iter().map(String::as_str);
             named
@@ -103,7 +105,7 @@ fn names_nothing_cut_away(
     }
 }
 
-/// Of stages, blocks and parameters.
+/// The names of stages, blocks and parameters.
 fn names(layers: &Layers) -> impl Iterator<Item = &str> + Clone {
     let blocks = layers.stages.iter().flat_map(|stage| &stage.blocks);
     let parameters = layers.parameters().map(|tensor| &tensor.name);
@@ -112,7 +114,7 @@ fn names(layers: &Layers) -> impl Iterator<Item = &str> + Clone {
         .chain(blocks.chain(parameters).map(String::as_str))
 }
 
-/// The parameters that `frozen` does not take.
+/// The parameters for which `frozen` is false.
 fn keep(layers: &Layers, frozen: impl Fn(&LayerTensor) -> bool) -> Vec<String> {
     layers
         .parameters()
@@ -143,7 +145,7 @@ fn stages(layers: &Layers, n: &u64, form: &str) -> Result<usize, Vec<Problem>> {
         })
 }
 
-/// How many stages, from the input side, hold at least this share of the parameters.
+/// The number of stages, from the input side, that hold at least this share of the parameters.
 fn stages_of_share(layers: &Layers, share: f64) -> usize {
     let total: u64 = layers.stages.iter().map(|stage| stage.parameters).sum();
     let wanted = share * total as f64;
@@ -195,14 +197,14 @@ fn matching(layers: &Layers, pattern: &str) -> Result<Vec<String>, Vec<Problem>>
     Ok(trainable)
 }
 
-/// The regular expression of the option at `path`.
+/// Compiles the regular expression of the option at `path`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// It is not a regular expression, or too large.
 pub(super) fn compiled(pattern: &str, path: &str) -> Result<Regex, Vec<Problem>> {
     let regex = RegexBuilder::new(pattern).size_limit(REGEX_BYTES).build();
     regex.map_err(|error| {
-        // The crate's message draws the pattern over several lines; its last one says what is wrong.
+        // The message of `regex` shows the pattern on several lines; only the last one has the reason.
         let text = error.to_string();
         let reason = text
             .lines()
@@ -214,7 +216,7 @@ pub(super) fn compiled(pattern: &str, path: &str) -> Result<Regex, Vec<Problem>>
     })
 }
 
-/// One problem for each name that is not known.
+/// One problem for each unknown name.
 fn each_known<'a>(
     names: &[String],
     known: impl Iterator<Item = &'a str> + Clone,
@@ -239,58 +241,9 @@ fn each_known<'a>(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use crate::base_model::Stage;
-
-    /// Three stages of two blocks, with 10, 20 and 70 parameters.
-    pub(crate) fn layers() -> Layers {
-        let mut stages = Vec::new();
-        let mut tensors = Vec::new();
-        for (stage, count) in [("stem", 10_u32), ("layer1", 20), ("layer2", 70)] {
-            let blocks = vec![format!("{stage}.0"), format!("{stage}.1")];
-            for block in &blocks {
-                tensors.push(tensor(
-                    &format!("{block}.conv.weight"),
-                    stage,
-                    block,
-                    count / 2,
-                    true,
-                ));
-                tensors.push(tensor(
-                    &format!("{block}.bn.running_mean"),
-                    stage,
-                    block,
-                    2,
-                    false,
-                ));
-            }
-            stages.push(Stage {
-                name: stage.to_owned(),
-                blocks,
-                parameters: u64::from(count),
-                channels: 8,
-            });
-        }
-        Layers {
-            costs: Vec::new(),
-            picoseconds_per_mac: None,
-            feature_dim: 8,
-            stages,
-            tensors,
-        }
-    }
-
-    fn tensor(name: &str, stage: &str, block: &str, count: u32, trainable: bool) -> LayerTensor {
-        let (stage, block) = (stage.to_owned(), block.to_owned());
-        LayerTensor {
-            name: name.to_owned(),
-            shape: vec![count],
-            stage,
-            block,
-            trainable,
-        }
-    }
+    use crate::test_data::layers;
 
     fn trains(freeze: Freeze) -> String {
         let names = trainable(&freeze, &layers()).unwrap();
@@ -308,8 +261,8 @@ pub(super) mod tests {
             trains(Freeze::None),
             "stem.0 stem.1 layer1.0 layer1.1 layer2.0 layer2.1"
         );
-        assert_eq!(trains(Freeze::LastStages(1)), "layer2.0 layer2.1");
-        assert_eq!(trains(Freeze::LastStages(3)), trains(Freeze::None));
+        assert_eq!(trains(Freeze::AllButLastStages(1)), "layer2.0 layer2.1");
+        assert_eq!(trains(Freeze::AllButLastStages(3)), trains(Freeze::None));
         assert_eq!(
             trains(Freeze::FirstN(1)),
             "layer1.0 layer1.1 layer2.0 layer2.1"
@@ -349,7 +302,7 @@ pub(super) mod tests {
             "{messages:?}"
         );
         for wrong in [
-            Freeze::LastStages(4),
+            Freeze::AllButLastStages(4),
             Freeze::FirstN(u64::MAX),
             Freeze::Regex("nothing".into()),
             Freeze::Regex("(".into()),

@@ -1,93 +1,24 @@
+//! Adapters: which layers get one, and what it adds.
+
 use serde_json::{Value, json};
 
-use super::*;
+use super::{dataset, resolved};
 use crate::{
-    base_model::{Stage, StageCost},
-    file::{Class, Dataset, SplitSizes},
+    base_model::{LayerTensor, Layers},
+    codes::{CONTRADICTION, OUT_OF_RANGE, UNKNOWN_LAYER},
+    file::Dataset,
     id::FileId,
     job_plan::JobPlan,
-    recipe::{BatchNorm, Task},
+    layers::of_recipe,
+    problem::Problem,
+    recipe::{Adapter, BatchNorm},
     request::{JobRequest, parse},
-    resolve::{Resolution, Start, resolve},
+    resolve::{Resolution, Start},
+    test_data::{self, transformer_layers as layers},
 };
 
-/// A transformer of two blocks, 8 wide, after a table that is no linear layer.
-pub(crate) fn layers() -> Layers {
-    let mut tensors = Vec::new();
-    let mut tensor = |stage: &str, name: &str, shape: &[u32]| {
-        tensors.push(LayerTensor {
-            name: name.to_owned(),
-            shape: shape.into(),
-            stage: stage.to_owned(),
-            block: stage.to_owned(),
-            trainable: true,
-        });
-    };
-    tensor("embed", "table.weight", &[10, 8]);
-    tensor("embed", "patch.weight", &[8, 3, 2, 2]);
-    tensor("embed", "patch.bias", &[8]);
-    for block in ["blocks.0", "blocks.1"] {
-        tensor(block, &format!("{block}.norm1.weight"), &[8]);
-        tensor(block, &format!("{block}.norm1.bias"), &[8]);
-        for (layer, outputs, inputs) in [
-            ("attn.qkv", 24, 8),
-            ("attn.proj", 8, 8),
-            ("mlp.fc1", 32, 8),
-            ("mlp.fc2", 8, 32),
-        ] {
-            let name = format!("{block}.{layer}");
-            tensor(block, &format!("{name}.weight"), &[outputs, inputs]);
-            tensor(block, &format!("{name}.bias"), &[outputs]);
-        }
-    }
-    let stage = |name: &str| Stage {
-        name: name.to_owned(),
-        blocks: Vec::new(),
-        parameters: tensors
-            .iter()
-            .filter(|tensor| tensor.stage == name)
-            .map(LayerTensor::count)
-            .sum(),
-        channels: 8,
-    };
-    let stages: Vec<Stage> = ["embed", "blocks.0", "blocks.1"].map(stage).into();
-    // 5 tokens, each once through a block's 768 numbers.
-    let cost = StageCost {
-        macs: 5 * 768,
-        kept: 1_000,
-        largest: 100,
-    };
-    Layers {
-        feature_dim: 8,
-        costs: vec![cost; stages.len()],
-        picoseconds_per_mac: None,
-        stages,
-        tensors,
-    }
-}
-
 fn data() -> Dataset {
-    let class = |name: &str| Class {
-        name: name.to_owned(),
-        train: 40,
-        validation: 10,
-        test: 0,
-    };
-    Dataset {
-        modality: "image".into(),
-        task: Task::SingleLabelClassification,
-        target: None,
-        classes: ["a", "b"].map(class).into(),
-        samples: 100,
-        splits: SplitSizes {
-            train: 80,
-            validation: 20,
-            test: 0,
-        },
-        split_by: "hash".into(),
-        unusable: 0,
-        duplicates: 0,
-    }
+    dataset(&["a", "b"], 40, 10)
 }
 
 fn request(transfer: &Value) -> Result<JobRequest, Vec<Problem>> {
@@ -97,13 +28,7 @@ fn request(transfer: &Value) -> Result<JobRequest, Vec<Problem>> {
 
 fn settled(layers: &Layers, transfer: &Value) -> Result<Resolution, Vec<Problem>> {
     let parent = None;
-    resolve(
-        &request(transfer)?,
-        Start { layers, parent },
-        &data(),
-        None,
-        7,
-    )
+    resolved(&request(transfer)?, Start { layers, parent }, &data())
 }
 
 fn adapted_layers(targets: Value) -> Vec<String> {
@@ -224,7 +149,7 @@ fn a_cut_may_take_targets_away() {
 #[test]
 fn what_an_adapter_leaves_no_room_for_is_refused() {
     let lora = json!({"type": "lora"});
-    let convolutions = crate::freeze::tests::layers();
+    let convolutions = test_data::layers();
     let (path, code, message) = refused(&convolutions, json!({"adapter": lora}));
     assert_eq!((path.as_str(), code.as_str()), (PATH, CONTRADICTION));
     assert!(message.contains("this model has none"), "{message}");
@@ -236,7 +161,7 @@ fn what_an_adapter_leaves_no_room_for_is_refused() {
         ),
         (
             "freeze",
-            json!({"freeze": {"last_stages": 1}, "adapter": lora}),
+            json!({"freeze": {"all_but_last_stages": 1}, "adapter": lora}),
             "in the place of the backbone",
         ),
         (
@@ -343,7 +268,7 @@ fn a_plan_counts_what_adapters_add() {
         let recipe = settled(&layers(), &json!({ "adapter": adapter }));
         let recipe = recipe.unwrap().recipe;
         let plan = JobPlan::of(&recipe, &layers(), &data(), None).unwrap();
-        let added = adapted(&recipe, &layers()).unwrap();
+        let added = of_recipe(&recipe, &layers()).unwrap();
         (plan, added)
     };
     let base: u64 = layers().tensors.iter().map(LayerTensor::count).sum();

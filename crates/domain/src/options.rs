@@ -1,0 +1,493 @@
+//! Declares the options of a request, each in one place: name, type, default, range and documentation.
+//!
+//! [`options!`] makes of such a declaration the struct that the service works with, its reader, which
+//! finds all problems at once, and its schema in openapi.yaml. [`choices!`] does the same for an enum
+//! whose variants are words or objects of one entry.
+
+use serde_json::{Map, Value, json};
+use utoipa::openapi::{RefOr, Schema};
+
+use crate::{
+    auto::Auto,
+    codes::INVALID_VALUE,
+    fields::Fields,
+    problem::{one_of, suggestion},
+    rules::{AutoRule, Components, Invalid, Parsed, Rule, reference, to_schema},
+};
+
+/// A group of options: a JSON object.
+pub trait Options: Sized {
+    const NAME: &'static str;
+
+    /// `None` only if a required option is missing or invalid, which is then among the problems. Any
+    /// other invalid option has its default, so that the rest can be checked too.
+    fn read(fields: &Fields<'_>) -> Option<Self>;
+
+    fn describe(object: &mut ObjectSchema<'_>);
+
+    fn doc() -> String;
+}
+
+/// Reads a group of options, and nothing else, from an object.
+pub fn read_all<T: Options>(fields: Fields<'_>) -> Option<T> {
+    let options = T::read(&fields);
+    fields.finish();
+    options
+}
+
+/// The options that an empty object gives.
+///
+/// # Panics
+/// If an option is required.
+pub fn defaults<T: Options>() -> T {
+    let problems = std::cell::RefCell::default();
+    let empty = Value::Object(Map::new());
+    let fields = Fields::new(&empty, "", &problems).expect("an object");
+    T::read(&fields).expect("every option has a default: this is a bug")
+}
+
+/// The schema of an object that is being described.
+pub struct ObjectSchema<'a> {
+    properties: Map<String, Value>,
+    required: Vec<Value>,
+    pub components: &'a mut Components,
+}
+
+impl ObjectSchema<'_> {
+    /// Adds a property that may be left out or `null`.
+    pub fn optional(&mut self, name: &str, doc: &str, default: Option<Value>, schema: Value) {
+        let mut schema = nullable(schema);
+        if let Some(default) = default {
+            schema["default"] = default;
+        }
+        self.insert(name, doc, schema);
+    }
+
+    pub fn required(&mut self, name: &str, doc: &str, schema: Value) {
+        self.required.push(json!(name));
+        self.insert(name, doc, schema);
+    }
+
+    fn insert(&mut self, name: &str, doc: &str, mut schema: Value) {
+        if !doc.is_empty() {
+            schema["description"] = json!(doc);
+        }
+        self.properties.insert(name.to_owned(), schema);
+    }
+}
+
+fn nullable(mut schema: Value) -> Value {
+    let no_value = json!({"type": "null"});
+    if let Some(choices) = schema.get_mut("anyOf").and_then(Value::as_array_mut) {
+        choices.push(no_value);
+        schema
+    } else if let Some(kind @ Value::String(_)) = schema.get_mut("type") {
+        *kind = json!([kind.take(), "null"]);
+        schema
+    } else {
+        json!({"anyOf": [schema, no_value]})
+    }
+}
+
+/// The schema of a group of options.
+pub fn schema_of<T: Options>(components: &mut Components) -> RefOr<Schema> {
+    let mut object = ObjectSchema {
+        properties: Map::new(),
+        required: Vec::new(),
+        components,
+    };
+    T::describe(&mut object);
+    let mut schema = json!({
+        "type": "object",
+        "properties": object.properties,
+        "additionalProperties": false,
+        "description": T::doc(),
+    });
+    if !object.required.is_empty() {
+        schema["required"] = Value::Array(object.required);
+    }
+    to_schema(schema)
+}
+
+/// A field of a group: whether it may be left out, what it then is, and the rule of its value.
+pub trait Field<T> {
+    /// `None` only if a required field is missing or invalid.
+    fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<T>;
+
+    fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str);
+}
+
+/// A field that must be there.
+pub struct Required<R>(R);
+
+pub fn required<R>(rule: R) -> Required<R> {
+    Required(rule)
+}
+
+impl<T, R: Rule<T>> Field<T> for Required<R> {
+    fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<T> {
+        fields.required(name, |value| self.0.read(value))
+    }
+
+    fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
+        let schema = self.0.schema(object.components);
+        object.required(name, doc, schema);
+    }
+}
+
+/// A field that must be there, without which the rest of its group is read all the same.
+pub struct Expected<R>(R);
+
+pub fn expected<R>(rule: R) -> Expected<R> {
+    Expected(rule)
+}
+
+impl<T, R: Rule<T>> Field<Option<T>> for Expected<R> {
+    fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<Option<T>> {
+        Some(fields.required(name, |value| self.0.read(value)))
+    }
+
+    fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
+        let schema = self.0.schema(object.components);
+        object.required(name, doc, schema);
+    }
+}
+
+/// A field that may be left out.
+pub struct Optional<R>(R);
+
+pub fn optional<R>(rule: R) -> Optional<R> {
+    Optional(rule)
+}
+
+impl<T, R: Rule<T>> Field<Option<T>> for Optional<R> {
+    fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<Option<T>> {
+        Some(fields.optional(name, |value| self.0.read(value)))
+    }
+
+    fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
+        let schema = self.0.schema(object.components);
+        object.optional(name, doc, None, schema);
+    }
+}
+
+/// A field with a default.
+pub struct Or<T, R>(T, R);
+
+pub fn or<T, R>(default: T, rule: R) -> Or<T, R> {
+    Or(default, rule)
+}
+
+impl<T: Clone + serde::Serialize, R: Rule<T>> Field<T> for Or<T, R> {
+    fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<T> {
+        let given = fields.optional(name, |value| self.1.read(value));
+        Some(given.unwrap_or_else(|| self.0.clone()))
+    }
+
+    fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
+        let schema = self.1.schema(object.components);
+        object.optional(name, doc, Some(json!(self.0)), schema);
+    }
+}
+
+/// A field that may be `"auto"`, which is its default.
+pub fn auto<R>(rule: R) -> AutoField<R> {
+    AutoField(AutoRule(rule))
+}
+
+pub struct AutoField<R>(AutoRule<R>);
+
+impl<T, R: Rule<T>> Field<Auto<T>> for AutoField<R> {
+    fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<Auto<T>> {
+        let given = fields.optional(name, |value| self.0.read(value));
+        Some(given.unwrap_or_default())
+    }
+
+    fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
+        let schema = self.0.schema(object.components);
+        object.optional(name, doc, Some(json!("auto")), schema);
+    }
+}
+
+/// A nested group: an object, which may be left out.
+pub struct Group;
+
+pub fn group() -> Group {
+    Group
+}
+
+impl Group {
+    fn describe<T: Options>(object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
+        let schema = reference(T::NAME, object.components, schema_of::<T>);
+        object.optional(name, doc, None, schema);
+    }
+}
+
+/// Left out, each of its options has its default.
+impl<T: Options> Field<T> for Group {
+    fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<T> {
+        read_all(fields.object_or_empty(name))
+    }
+
+    fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
+        Self::describe::<T>(object, name, doc);
+    }
+}
+
+impl<T: Options> Field<Option<T>> for Group {
+    fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<Option<T>> {
+        Some(fields.object(name).and_then(read_all))
+    }
+
+    fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
+        Self::describe::<T>(object, name, doc);
+    }
+}
+
+/// A group whose options are those of the group around it.
+pub struct Flat;
+
+pub fn flat() -> Flat {
+    Flat
+}
+
+impl<T: Options> Field<T> for Flat {
+    fn read(&self, fields: &Fields<'_>, _: &'static str) -> Option<T> {
+        T::read(fields)
+    }
+
+    fn describe(&self, object: &mut ObjectSchema<'_>, _: &str, _: &str) {
+        T::describe(object);
+    }
+}
+
+/// Joins the lines of a doc comment; an empty one separates paragraphs.
+pub fn doc(lines: &[Option<&str>]) -> String {
+    let mut text = String::new();
+    for line in lines.iter().flatten().map(|line| line.trim()) {
+        if line.is_empty() {
+            text.push_str("\n\n");
+        } else if text.is_empty() || text.ends_with('\n') {
+            text.push_str(line);
+        } else {
+            text.push(' ');
+            text.push_str(line);
+        }
+    }
+    text
+}
+
+/// The doc comment among some attributes.
+macro_rules! doc_of {
+    ($(#[$($attribute:tt)*])*) => {
+        $crate::options::doc(&[$($crate::options::doc_of!(@ $($attribute)*)),*])
+    };
+    (@ doc = $line:literal) => { Some($line) };
+    (@ $($attribute:tt)*) => { None };
+}
+
+/// Declares a group of options: each field as `name: Type = field(rule)`.
+macro_rules! options {
+    (
+        $(#[$($meta:tt)*])*
+        pub struct $name:ident {
+            $(
+                $(#[$($field_meta:tt)*])*
+                $field:ident $(as $json:literal)?: $type:ty = $rule:expr
+            ),+ $(,)?
+        }
+    ) => {
+        $(#[$($meta)*])*
+        #[derive(Debug, Clone, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
+        pub struct $name {
+            $($(#[$($field_meta)*])* $(#[serde(rename = $json)])? pub $field: $type),+
+        }
+
+        impl $crate::options::Options for $name {
+            const NAME: &'static str = stringify!($name);
+
+            fn read(fields: &$crate::fields::Fields<'_>) -> Option<Self> {
+                $(
+                    let name = $crate::options::name_of!($field $($json)?);
+                    let $field = $crate::options::Field::<$type>::read(&$rule, fields, name);
+                )+
+                Some(Self { $($field: $field?),+ })
+            }
+
+            fn describe(object: &mut $crate::options::ObjectSchema<'_>) {
+                $(
+                    let name = $crate::options::name_of!($field $($json)?);
+                    let doc = $crate::options::doc_of!($(#[$($field_meta)*])*);
+                    $crate::options::Field::<$type>::describe(&$rule, object, name, &doc);
+                )+
+            }
+
+            fn doc() -> String {
+                $crate::options::doc_of!($(#[$($meta)*])*)
+            }
+        }
+
+        impl ::utoipa::PartialSchema for $name {
+            fn schema() -> ::utoipa::openapi::RefOr<::utoipa::openapi::Schema> {
+                $crate::options::schema_of::<Self>(&mut Vec::new())
+            }
+        }
+
+        impl ::utoipa::ToSchema for $name {
+            fn schemas(components: &mut $crate::rules::Components) {
+                $crate::options::schema_of::<Self>(components);
+            }
+        }
+    };
+}
+
+macro_rules! name_of {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $json:literal) => {
+        $json
+    };
+}
+
+/// Declares an enum whose variants are words, or objects of one entry: `Word = "word"`,
+/// `Entry(Type) = "entry": rule`. A word marked `| true` may also be written `{"word": true}`.
+macro_rules! choices {
+    (
+        $(#[$($meta:tt)*])*
+        pub enum $name:ident {
+            $(
+                $(#[$($variant_meta:tt)*])*
+                $variant:ident $(($type:ty))? = $word:literal $(| $flag:literal)? $(: $rule:expr)?
+            ),+ $(,)?
+        }
+    ) => {
+        $(#[$($meta)*])*
+        #[derive(Debug, Clone, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
+        pub enum $name {
+            $($(#[$($variant_meta)*])* #[serde(rename = $word)] $variant $(($type))?),+
+        }
+
+        impl $crate::rules::FromJson for $name {
+            fn from_json(value: &::serde_json::Value) -> $crate::rules::Parsed<Self> {
+                let names = [$($word),+];
+                let (name, setting) = $crate::options::choice(value, &names)?;
+                let read = match name {
+                    $($word => $crate::options::choice_of!(
+                        setting, Self::$variant $(, flag $flag)? $(, rule $rule)?
+                    ),)+
+                    other => return Err($crate::options::unknown_choice(other, &names)),
+                };
+                read.map_err(|invalid| invalid.at(format!("`{name}`")))
+            }
+
+            fn json_schema(components: &mut $crate::rules::Components) -> ::serde_json::Value {
+                let mut choices = Vec::new();
+                $(
+                    let doc = $crate::options::doc_of!($(#[$($variant_meta)*])*);
+                    $crate::options::choice_schema_of!(
+                        components, choices, $word, &doc $(, flag $flag)? $(, rule ($type) $rule)?
+                    );
+                )+
+                let doc = $crate::options::doc_of!($(#[$($meta)*])*);
+                ::serde_json::json!({"oneOf": choices, "description": doc})
+            }
+        }
+
+        impl ::utoipa::PartialSchema for $name {
+            fn schema() -> ::utoipa::openapi::RefOr<::utoipa::openapi::Schema> {
+                let mut components = vec![(stringify!($name).to_owned(), Default::default())];
+                $crate::rules::to_schema(<Self as $crate::rules::FromJson>::json_schema(&mut components))
+            }
+        }
+
+        impl ::utoipa::ToSchema for $name {
+            fn schemas(components: &mut $crate::rules::Components) {
+                $crate::rules::Rule::<Self>::schema(&$crate::rules::own(), components);
+            }
+        }
+    };
+}
+
+/// The variant of a choice that is read, and its value: `"word"` or `{"entry": value}`.
+pub fn choice<'a>(value: &'a Value, names: &[&str]) -> Parsed<(&'a str, Option<&'a Value>)> {
+    match value {
+        Value::String(word) => Ok((word, None)),
+        Value::Object(one) if one.len() == 1 => {
+            let (name, setting) = one.iter().next().expect("one entry");
+            Ok((name, Some(setting)))
+        }
+        other => {
+            let expected = format!("a word or an object of one entry: {}", one_of(names));
+            Err(Invalid::wrong_type(&expected, other))
+        }
+    }
+}
+
+pub fn unknown_choice(given: &str, names: &[&str]) -> Invalid {
+    let near = suggestion(given, names.iter().copied());
+    Invalid::new(INVALID_VALUE, format!("has no form `{given}`; {near}"))
+}
+
+/// Checks that a variant without a value has none, or the one that it may have.
+pub fn no_value(setting: Option<&Value>, flag: Option<bool>) -> Parsed<()> {
+    match (setting, flag) {
+        (None, _) => Ok(()),
+        (Some(Value::Bool(given)), Some(flag)) if *given == flag => Ok(()),
+        (Some(other), Some(flag)) => Err(Invalid::wrong_type(&flag.to_string(), other)),
+        (Some(_), None) => {
+            let message = "takes no value; give it as a word";
+            Err(Invalid::new(INVALID_VALUE, message))
+        }
+    }
+}
+
+/// Reads the value of a variant that has one.
+pub fn its_value<T>(setting: Option<&Value>, rule: &impl Rule<T>) -> Parsed<T> {
+    let missing = || Invalid::new(INVALID_VALUE, "needs a value; give an object of one entry");
+    rule.read(setting.ok_or_else(missing)?)
+}
+
+pub fn word_schema(choices: &mut Vec<Value>, word: &str, doc: &str, flag: Option<bool>) {
+    choices.push(json!({"type": "string", "enum": [word], "description": doc}));
+    if let Some(flag) = flag {
+        entry_schema(choices, word, doc, json!({"type": "boolean", "enum": [flag]}));
+    }
+}
+
+pub fn entry_schema(choices: &mut Vec<Value>, name: &str, doc: &str, schema: Value) {
+    choices.push(json!({
+        "type": "object",
+        "required": [name],
+        "properties": {name: schema},
+        "additionalProperties": false,
+        "description": doc,
+    }));
+}
+
+macro_rules! choice_of {
+    ($setting:expr, $variant:expr) => {
+        $crate::options::no_value($setting, None).map(|()| $variant)
+    };
+    ($setting:expr, $variant:expr, flag $flag:literal) => {
+        $crate::options::no_value($setting, Some($flag)).map(|()| $variant)
+    };
+    ($setting:expr, $variant:expr, rule $rule:expr) => {
+        $crate::options::its_value($setting, &$rule).map($variant)
+    };
+}
+
+macro_rules! choice_schema_of {
+    ($components:expr, $choices:expr, $word:literal, $doc:expr) => {
+        $crate::options::word_schema(&mut $choices, $word, $doc, None)
+    };
+    ($components:expr, $choices:expr, $word:literal, $doc:expr, flag $flag:literal) => {
+        $crate::options::word_schema(&mut $choices, $word, $doc, Some($flag))
+    };
+    ($components:expr, $choices:expr, $word:literal, $doc:expr, rule ($type:ty) $rule:expr) => {{
+        let schema = $crate::rules::Rule::<$type>::schema(&$rule, $components);
+        $crate::options::entry_schema(&mut $choices, $word, $doc, schema)
+    }};
+}
+
+pub(crate) use {choice_of, choice_schema_of, choices, doc_of, name_of, options};
