@@ -350,7 +350,7 @@ pub struct DataLimits {
     #[arg(long, env = "REHEAD_MAX_RATIO", default_value_t = 100)]
     pub max_ratio: u64,
     /// Maximum number of pixels in one image
-    #[arg(long, env = "REHEAD_MAX_PIXELS", default_value_t = 50_000_000)]
+    #[arg(long, env = "REHEAD_MAX_PIXELS", default_value_t = crate::domain::limits::IMAGE_PIXELS)]
     pub max_pixels: u64,
     /// Maximum number of problems listed in a file's report
     #[arg(long, env = "REHEAD_MAX_REPORT_PROBLEMS", default_value_t = 1_000)]

@@ -27,11 +27,11 @@ pub(super) fn seconds(duration: Duration) -> f64 {
 }
 
 pub(super) fn status(word: &str) -> sqlx::Result<JobStatus> {
-    JobStatus::parse(word).ok_or_else(|| unknown("jobs.status", word))
+    word.parse().map_err(|_| unknown("jobs.status", word))
 }
 
 pub(super) fn phase(word: &str) -> sqlx::Result<Phase> {
-    Phase::parse(word).ok_or_else(|| unknown("jobs.phase", word))
+    word.parse().map_err(|_| unknown("jobs.phase", word))
 }
 
 /// A word that this build does not know: the row was written by a later one.

@@ -16,7 +16,7 @@ use crate::{
         files::{Deleted as Outcome, File, NewFile},
     },
     domain::{
-        fields,
+        codes,
         file::{Dataset, FileReport, FileStatus, Purpose},
         id::FileId,
         limits::FILENAME_CHARACTERS,
@@ -122,7 +122,7 @@ pub(crate) async fn upload(
             "file" | "purpose" => {
                 return Err(ApiError::invalid(
                     name,
-                    fields::INVALID_VALUE,
+                    codes::INVALID_VALUE,
                     "is given twice; send it once",
                 ));
             }
@@ -130,7 +130,7 @@ pub(crate) async fn upload(
                 let message = "there is no such field; there are `file` and `purpose`";
                 return Err(ApiError::invalid(
                     name.chars().take(80).collect::<String>(),
-                    fields::UNKNOWN_FIELD,
+                    codes::UNKNOWN_FIELD,
                     message,
                 ));
             }
@@ -167,13 +167,13 @@ fn missing(purpose: bool) -> Vec<Problem> {
     if purpose {
         vec![Problem::new(
             "purpose",
-            fields::MISSING_FIELD,
+            codes::MISSING_FIELD,
             "send `purpose`: `fine-tune` for a data set, `weights` for weights",
         )]
     } else {
         vec![Problem::new(
             "file",
-            fields::MISSING_FIELD,
+            codes::MISSING_FIELD,
             "send `file`, the bytes with a file name, as curl's `-F file=@data.zip` does",
         )]
     }
@@ -185,7 +185,7 @@ fn parse_purpose(text: &str) -> Result<Purpose, ApiError> {
         let message = format!(
             "`{given}` is no purpose; there is `fine-tune` for a data set, `weights` for weights"
         );
-        ApiError::invalid("purpose", fields::INVALID_VALUE, message)
+        ApiError::invalid("purpose", codes::INVALID_VALUE, message)
     })
 }
 

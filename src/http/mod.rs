@@ -11,12 +11,10 @@ use crate::{
 
 mod api;
 mod files;
-mod job_body;
 mod jobs;
 mod models;
 mod router;
 mod service;
-mod transfer_body;
 mod workers;
 
 pub use api::{auth::NewKey, state::AppState};

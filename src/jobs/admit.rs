@@ -15,7 +15,7 @@ use crate::{
     },
     domain::{
         base_model::Layers,
-        fields,
+        codes,
         id::{CheckpointId, JobId},
         problem::{Problem, suggestion},
         request::{self, JobRequest},
@@ -154,7 +154,7 @@ async fn find_start(
         let message = format!(
             "`{id}` was made by a version that kept too little of it to go on from; go on from a newer one"
         );
-        return problem(fields::NOT_AVAILABLE, message);
+        return problem(codes::NOT_AVAILABLE, message);
     };
     match db::models::layers(pool, tenant, id).await? {
         Some(layers) => Ok(Ok((origin, layers))),

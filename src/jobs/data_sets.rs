@@ -10,7 +10,7 @@ use crate::{
         id::FileId,
         problem::Problem,
         request::JobRequest,
-        resolve::{self, Resolution, Start},
+        resolve::{self, Data, Resolution, Start},
     },
 };
 
@@ -61,7 +61,11 @@ impl DataSets {
             // The layers are known without the data, so a user hears of them now.
             _ => return resolve::check_layers(&request.transfer, start).map(|()| None),
         };
-        resolve::resolve(request, start, training, validation, seed).map(Some)
+        let data = Data {
+            training,
+            validation,
+        };
+        resolve::resolve(request, start, data, seed).map(Some)
     }
 }
 

@@ -90,7 +90,13 @@ async fn a_model_to_start_from_is_found_and_chosen() {
     let file = service.dataset(clipart_subset(&CLASSES, 16)).await;
     let of_noise = trained(&service, "noise", &file, json!("all")).await;
     let of_published = trained(&service, "published", &file, json!("all")).await;
-    let tuned = trained(&service, "published", &file, json!({"all_but_last_stages": 1})).await;
+    let tuned = trained(
+        &service,
+        "published",
+        &file,
+        json!({"all_but_last_stages": 1}),
+    )
+    .await;
     assert_eq!(
         listed(&service, "owned_by=user&source_task=photos")
             .await

@@ -58,7 +58,9 @@ macro_rules! word {
             ) -> Result<(), D::Error> {
                 match String::deserialize(deserializer)?.as_str() {
                     WORD => Ok(()),
-                    other => Err(D::Error::custom(format!("expected \"{WORD}\", not {other:?}"))),
+                    other => Err(D::Error::custom(format!(
+                        "expected \"{WORD}\", not {other:?}"
+                    ))),
                 }
             }
         }

@@ -110,9 +110,8 @@ impl<'a> Fields<'a> {
     pub fn neutral(&self, name: &'static str, neutral: &Value) {
         if self.get(name).is_some_and(|value| value != neutral) {
             let path = self.path(name);
-            let message = format!(
-                "{path} is not available in this version; leave it out or give {neutral}"
-            );
+            let message =
+                format!("{path} is not available in this version; leave it out or give {neutral}");
             self.problem(name, NOT_AVAILABLE, message);
         }
     }

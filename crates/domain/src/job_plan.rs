@@ -99,9 +99,7 @@ fn count(recipe: &Recipe, layers: &Layers, head: HeadShape) -> ParameterCounts {
     let (trainable, frozen): (Vec<_>, Vec<_>) = layers
         .parameters()
         .partition(|tensor| trained.contains(&tensor.name));
-    let sum = |tensors: Vec<&LayerTensor>| {
-        tensors.into_iter().map(|tensor| tensor.count()).sum()
-    };
+    let sum = |tensors: Vec<&LayerTensor>| tensors.into_iter().map(|tensor| tensor.count()).sum();
     ParameterCounts {
         frozen: sum(frozen),
         trainable: sum(trainable),

@@ -113,6 +113,9 @@ pub const VALUE: RangeInclusive<f64> = -1e12..=1e12;
 /// Characters of a file's name.
 pub const FILENAME_CHARACTERS: usize = 255;
 
+/// Default limit on width times height of one image.
+pub const IMAGE_PIXELS: u64 = 50_000_000;
+
 /// Largest number of classes for which a report has a confusion matrix.
 pub const CONFUSION_CLASSES: usize = 1_000;
 /// Samples in a job's sample report: those that it was measured on first, then those that it trained on.

@@ -451,7 +451,12 @@ pub fn its_value<T>(setting: Option<&Value>, rule: &impl Rule<T>) -> Parsed<T> {
 pub fn word_schema(choices: &mut Vec<Value>, word: &str, doc: &str, flag: Option<bool>) {
     choices.push(json!({"type": "string", "enum": [word], "description": doc}));
     if let Some(flag) = flag {
-        entry_schema(choices, word, doc, json!({"type": "boolean", "enum": [flag]}));
+        entry_schema(
+            choices,
+            word,
+            doc,
+            json!({"type": "boolean", "enum": [flag]}),
+        );
     }
 }
 

@@ -323,7 +323,10 @@ pub fn list<R>(lengths: RangeInclusive<usize>, items: &'static str, rule: R) -> 
 impl<T, R: Rule<T>> Rule<Vec<T>> for List<R> {
     fn read(&self, value: &Value) -> Parsed<Vec<T>> {
         let Value::Array(list) = value else {
-            return Err(Invalid::wrong_type(&format!("a list of {}", self.items), value));
+            return Err(Invalid::wrong_type(
+                &format!("a list of {}", self.items),
+                value,
+            ));
         };
         if !self.lengths.contains(&list.len()) {
             let (low, high) = (self.lengths.start(), self.lengths.end());

@@ -45,7 +45,7 @@ macro_rules! words {
     (
         $(#[$meta:meta])*
         $vis:vis enum $name:ident {
-            $($(#[$variant_meta:meta])* $variant:ident = $word:literal),+ $(,)?
+            $($(#[$variant_meta:meta])* $variant:ident = $word:tt),+ $(,)?
         }
     ) => {
         $(#[$meta])*
@@ -60,10 +60,10 @@ macro_rules! words {
         #[allow(dead_code, reason = "not every enum needs everything")]
         impl $name {
             /// Every value, in the order of declaration.
-            pub const ALL: [Self; [$($word),+].len()] = [$(Self::$variant),+];
+            $vis const ALL: [Self; [$($word),+].len()] = [$(Self::$variant),+];
 
             /// The word in JSON and SQL.
-            pub const fn as_str(self) -> &'static str {
+            $vis const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word),+
                 }
@@ -110,7 +110,10 @@ mod tests {
     fn json_text_and_list_have_the_same_words() {
         for door in Door::ALL {
             assert_eq!(serde_json::to_value(door).unwrap(), door.as_str());
-            assert_eq!(serde_json::from_value(door.as_str().into()).ok(), Some(door));
+            assert_eq!(
+                serde_json::from_value(door.as_str().into()).ok(),
+                Some(door)
+            );
             assert_eq!(door.to_string().parse(), Ok(door));
         }
         let schema = serde_json::to_value(<Door as utoipa::PartialSchema>::schema()).unwrap();
@@ -120,6 +123,9 @@ mod tests {
     #[test]
     fn an_unknown_word_is_answered_with_the_known_ones() {
         let error = "ajar".parse::<Door>().unwrap_err();
-        assert_eq!(error.to_string(), "must be `open` or `half-open`, not `ajar`");
+        assert_eq!(
+            error.to_string(),
+            "must be `open` or `half-open`, not `ajar`"
+        );
     }
 }

@@ -8,22 +8,18 @@ use utoipa::{
     openapi::{
         Components, ContentBuilder, Ref, RefOr, ResponseBuilder,
         path::{Operation, PathItem},
-        schema::{ObjectBuilder, Schema, Type},
         security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
     },
 };
 
-use crate::{
-    domain::request::Freeze,
-    http::api::{error::ErrorBody, state::AppState},
-};
+use crate::http::api::{error::ErrorBody, state::AppState};
 
 /// What stands above the routes.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Rehead", description = "Transfer learning as a service: post a fine-tuning job, get back a model. \
         Shaped as OpenAI's fine-tuning API; times are Unix seconds, unknown request fields are refused by name."),
-    components(schemas(ErrorBody, Freeze)),
+    components(schemas(ErrorBody)),
     tags(
         (name = "files", description = "Data sets and weights."),
         (name = "models", description = "Base models and fine-tuned ones."),
@@ -62,11 +58,6 @@ pub(crate) fn complete(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi
     components
         .responses
         .insert("Error".to_owned(), RefOr::T(error));
-    for (name, schema) in &mut components.schemas {
-        if name.starts_with("Auto_") {
-            name_the_word(schema);
-        }
-    }
     openapi.security = Some(vec![
         SecurityRequirement::new("key", [] as [&str; 0]),
         SecurityRequirement::default(),
@@ -80,19 +71,6 @@ pub(crate) fn complete(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi
         }
     }
     openapi
-}
-
-/// `Auto<T>` is the word `auto` or a value; utoipa takes the unit variant of an untagged enum for `null`.
-fn name_the_word(schema: &mut RefOr<Schema>) {
-    let RefOr::T(Schema::OneOf(choice)) = schema else {
-        return;
-    };
-    if let Some(word) = choice.items.first_mut() {
-        *word = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .enum_values(Some(["auto"]))
-            .into();
-    }
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

@@ -11,7 +11,7 @@ use axum::{
 use futures_util::{Stream, stream};
 
 use crate::{
-    domain::fields,
+    domain::codes,
     http::api::{error::ApiError, state::AppState},
     objects::ObjectError,
 };
@@ -144,7 +144,7 @@ pub(crate) async fn text(
             Ok(Ok(Some(_))) => {
                 return Err(ApiError::invalid(
                     param,
-                    fields::OUT_OF_RANGE,
+                    codes::OUT_OF_RANGE,
                     format!("must be at most {limit} bytes"),
                 ));
             }
@@ -159,7 +159,7 @@ pub(crate) async fn text(
         }
     }
     String::from_utf8(all)
-        .map_err(|_| ApiError::invalid(param, fields::WRONG_TYPE, "must be text in UTF-8"))
+        .map_err(|_| ApiError::invalid(param, codes::WRONG_TYPE, "must be text in UTF-8"))
 }
 
 fn broken() -> ApiError {

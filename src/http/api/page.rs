@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     config::HttpLimits,
     db::Page,
-    domain::{fields, problem::Problem},
+    domain::{codes, problem::Problem},
     http::api::error::ApiError,
 };
 
@@ -51,14 +51,14 @@ pub(crate) fn page<Cursor: FromStr>(
     if matches!(cursor, Some(Err(_))) {
         problems.push(Problem::new(
             "after",
-            fields::INVALID_VALUE,
+            codes::INVALID_VALUE,
             "must be the `last_id` of the page before, an id of this list",
         ));
     }
     let limit = limit.unwrap_or(DEFAULT_LIMIT.min(limits.max_page));
     if !(1..=limits.max_page).contains(&limit) {
         let message = format!("must be from 1 to {}", limits.max_page);
-        problems.push(Problem::new("limit", fields::OUT_OF_RANGE, message));
+        problems.push(Problem::new("limit", codes::OUT_OF_RANGE, message));
     }
     if !problems.is_empty() {
         return Err(ApiError::Invalid(problems));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{config::HttpLimits, domain::fields, http::api::error::ApiError};
+use crate::{config::HttpLimits, domain::codes, http::api::error::ApiError};
 
 /// The wait asked for, none when left out.
 ///
@@ -15,7 +15,7 @@ pub(crate) fn seconds(wait: Option<u64>, limits: &HttpLimits) -> Result<Duration
             "must be from 0 to {}; ask again after that",
             limits.max_wait_seconds
         );
-        return Err(ApiError::invalid("wait", fields::OUT_OF_RANGE, message));
+        return Err(ApiError::invalid("wait", codes::OUT_OF_RANGE, message));
     }
     Ok(Duration::from_secs(wait))
 }

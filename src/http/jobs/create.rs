@@ -19,7 +19,9 @@ use crate::{
         retention::Deleted as Deletion,
         tenants::TenantId,
     },
-    domain::{fields, id::JobId, job::JobStatus, limits::IDEMPOTENCY_KEY_CHARACTERS},
+    domain::{
+        codes, id::JobId, job::JobStatus, limits::IDEMPOTENCY_KEY_CHARACTERS, request::JobRequest,
+    },
     http::{
         api::{
             auth::Tenant,
@@ -29,7 +31,6 @@ use crate::{
             state::AppState,
             wait::seconds,
         },
-        job_body::JobBody,
         jobs::object::{JobObject, Seen},
     },
     jobs::{admit::admit, delete},
@@ -43,7 +44,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 /// Everything but `model` and `training_file` has a default. All problems are answered at once.
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs", tag = "jobs",
     params(("idempotency-key" = Option<String>, Header, description = "The same key and body give the first job again.")),
-    request_body = JobBody,
+    request_body = JobRequest,
     responses((status = 200, body = JobObject, headers(("idempotent-replayed" = String, description = "`true` when the key was known.")))))]
 pub(crate) async fn create(
     State(state): State<AppState>,
@@ -70,7 +71,7 @@ fn idempotency(
             format!("must be 1 to {IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters");
         return Err(ApiError::invalid(
             "Idempotency-Key",
-            fields::INVALID_VALUE,
+            codes::INVALID_VALUE,
             message,
         ));
     }
@@ -174,7 +175,7 @@ impl FromRequestParts<AppState> for JobQuery {
             let wrong = || {
                 ApiError::invalid(
                     name.clone(),
-                    fields::UNKNOWN_FIELD,
+                    codes::UNKNOWN_FIELD,
                     "must be of the form `metadata[key]=value`",
                 )
             };
@@ -208,11 +209,7 @@ pub(crate) async fn list(
         .map(OffsetDateTime::from_unix_timestamp)
         .transpose();
     let created_after = created_after.map_err(|_| {
-        ApiError::invalid(
-            "created_after",
-            fields::OUT_OF_RANGE,
-            "must be Unix seconds",
-        )
+        ApiError::invalid("created_after", codes::OUT_OF_RANGE, "must be Unix seconds")
     })?;
     let filter = Filter {
         status: query.status,

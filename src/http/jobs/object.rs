@@ -23,7 +23,7 @@ use crate::{
         id::{CheckpointId, FileId, JobId, WorkerId},
         job::{JobStatus, Phase, WaitReason},
         recipe::{Recipe, Resolved},
-        request::{Auto, Transfer},
+        request::{Auto, OpenAiHyperparameters, Transfer},
     },
     http::jobs::determinism::Determinism,
 };
@@ -77,7 +77,7 @@ pub(crate) struct JobObject {
     pub timeout_seconds: u64,
     pub method: Method,
     /// The three that OpenAI's clients show; all are in `method` and `resolved`.
-    pub hyperparameters: Hyperparameters,
+    pub hyperparameters: OpenAiHyperparameters,
     /// Each `"auto"` that was asked for or left out, by its option's name.
     pub resolved: BTreeMap<String, Settled>,
     /// Every training choice, once its files are validated; `trainable` names what `freeze` leaves to train. In lists `null`.
@@ -139,15 +139,6 @@ pub(crate) struct Method {
     #[serde(rename = "type")]
     pub kind: &'static str,
     pub transfer: Transfer,
-}
-
-/// `"auto"` until the job is settled.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = OpenAiHyperparameters)]
-pub(crate) struct Hyperparameters {
-    pub n_epochs: Auto<u64>,
-    pub batch_size: Auto<u64>,
-    pub learning_rate_multiplier: Auto<f64>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -447,9 +438,9 @@ fn eta_seconds(job: &Job, phases: &[PhaseSpan], now: OffsetDateTime) -> Option<u
     (seconds.is_finite() && seconds >= 0.0).then_some(seconds.ceil() as u64)
 }
 
-fn hyperparameters(transfer: &Transfer, recipe: Option<&Recipe>) -> Hyperparameters {
+fn hyperparameters(transfer: &Transfer, recipe: Option<&Recipe>) -> OpenAiHyperparameters {
     let asked = &transfer.hyperparameters;
-    Hyperparameters {
+    OpenAiHyperparameters {
         n_epochs: recipe.map_or(asked.n_epochs, |recipe| Auto::Value(recipe.n_epochs.into())),
         batch_size: recipe.map_or(asked.batch_size, |recipe| {
             Auto::Value(recipe.batch_size.into())

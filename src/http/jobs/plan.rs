@@ -14,10 +14,10 @@ use crate::{
         job_plan::JobPlan,
         problem::Problem,
         recipe::Recipe,
+        request::JobRequest,
     },
     http::{
         api::{auth::Tenant, error::ApiError, extract::Json, state::AppState},
-        job_body::JobBody,
         jobs::object::{Settled, settled},
     },
     jobs::admit::{self, Admitted},
@@ -50,7 +50,7 @@ pub(crate) struct PlanObject {
 ///
 /// The body of a creation, checked and settled in the same way: all its problems, or what the job would do. Nothing is
 /// queued. The data sets must be validated.
-#[utoipa::path(post, path = "/v1/fine_tuning/jobs/plan", tag = "jobs", request_body = JobBody,
+#[utoipa::path(post, path = "/v1/fine_tuning/jobs/plan", tag = "jobs", request_body = JobRequest,
     responses((status = 200, body = PlanObject)))]
 pub(crate) async fn plan(
     State(state): State<AppState>,

@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 
 use crate::{
     db::models::{Model, ModelKind},
-    domain::{fields, problem::Problem, work::ImageOutcome},
+    domain::{codes, problem::Problem, work::ImageOutcome},
     http::{
         api::{
             auth::Tenant,
@@ -109,7 +109,7 @@ pub(crate) async fn predict(
     if images.is_empty() {
         return Err(ApiError::invalid(
             "image",
-            fields::MISSING_FIELD,
+            codes::MISSING_FIELD,
             "send at least one image",
         ));
     }
@@ -148,7 +148,7 @@ async fn from_form(
             let name: String = name.chars().take(80).collect();
             return Err(ApiError::invalid(
                 name,
-                fields::UNKNOWN_FIELD,
+                codes::UNKNOWN_FIELD,
                 "there is no such field; send images as `image`",
             ));
         }

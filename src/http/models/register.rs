@@ -18,7 +18,7 @@ use crate::{
     },
     domain::{
         base_model::{AskedPreprocessing, SourceTask},
-        fields,
+        codes,
         id::FileId,
         limits::MODEL_ID_CHARACTERS,
         problem::Problem,
@@ -156,7 +156,7 @@ impl BaseModelRequest {
         {
             let message =
                 format!("must be 1 to {MODEL_ID_CHARACTERS} letters, digits, `-`, `_` or `.`");
-            refuse("id", fields::INVALID_VALUE, message);
+            refuse("id", codes::INVALID_VALUE, message);
         }
         let source = self.source_task.as_ref();
         for (path, word) in [
@@ -171,7 +171,7 @@ impl BaseModelRequest {
             if word.is_some_and(|word| word.is_empty() || word.chars().count() > WORD_CHARACTERS) {
                 refuse(
                     path,
-                    fields::OUT_OF_RANGE,
+                    codes::OUT_OF_RANGE,
                     format!("must be 1 to {WORD_CHARACTERS} characters"),
                 );
             }

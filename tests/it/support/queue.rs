@@ -23,10 +23,7 @@ use rehead::{
             EarlyStopping, Head, HeadInit, HeadLayer, Metric, Optimizer, Recipe, Schedule, Task,
         },
         report::{Report, Scores, SingleLabelScores},
-        request::{
-            Auto, Freeze, Hyperparameters, JobRequest, RequestedEarlyStopping, RequestedHead,
-            Transfer,
-        },
+        request::{Auto, Freeze, HeadOptions, JobRequest, Transfer},
         resolve::Resolution,
         work::Imported,
     },
@@ -251,24 +248,12 @@ pub(crate) fn request(training_file: FileId) -> JobRequest {
         priority: 2,
         timeout_seconds: 3_600,
         transfer: Transfer {
-            augmentation: Auto::Auto,
-            task: Auto::Auto,
-            cut: Auto::Auto,
             freeze: Auto::Value(Freeze::All),
-            adapter: None,
-            head: RequestedHead {
+            head: HeadOptions {
                 layers: Auto::Value(vec![HeadLayer::Dropout(0.2)]),
                 init: Auto::Auto,
             },
-            labels: Auto::Auto,
-            hyperparameters: Hyperparameters::default(),
-            early_stopping: RequestedEarlyStopping {
-                patience: Auto::Auto,
-                metric: Auto::Auto,
-                min_delta: 0.0,
-            },
-            evaluate_every: Auto::Auto,
-            checkpoint_every_seconds: 300,
+            ..Transfer::default()
         },
     }
 }

@@ -36,13 +36,24 @@ impl Field<Auto<OrNone<AugmentationOptions>>> for AugmentationField {
             let options = fields.object(name).and_then(read_all);
             return Some(options.map_or(Auto::Auto, |options| Auto::Value(OrNone::Value(options))));
         }
-        let object = custom(|value| Err(crate::rules::Invalid::wrong_type("an object", value)), || json!({}));
+        let object = custom(
+            |value| Err(crate::rules::Invalid::wrong_type("an object", value)),
+            || json!({}),
+        );
         let word = AutoRule(or_none(object));
-        Some(fields.optional(name, |value| word.read(value)).unwrap_or_default())
+        Some(
+            fields
+                .optional(name, |value| word.read(value))
+                .unwrap_or_default(),
+        )
     }
 
     fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
-        let options = reference("AugmentationOptions", object.components, schema_of::<AugmentationOptions>);
+        let options = reference(
+            "AugmentationOptions",
+            object.components,
+            schema_of::<AugmentationOptions>,
+        );
         let schema = one_word_or("auto", one_word_or("none", options));
         object.optional(name, doc, Some(json!("auto")), schema);
     }

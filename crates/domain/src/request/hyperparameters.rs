@@ -11,9 +11,7 @@ use crate::{
     limits,
     options::{auto, options},
     recipe::{BatchNorm, Loss, Optimizer, Precision, Schedule},
-    rules::{
-        Components, Invalid, Parsed, Rule, integer, number, or_none, share, word,
-    },
+    rules::{Components, Invalid, Parsed, Rule, integer, number, or_none, share, word},
     words,
 };
 

@@ -106,7 +106,7 @@ fn job() -> Vec<Case> {
     let most = limits::METADATA_ENTRIES;
     let file = || json!(FileId::new());
     vec![
-        texts("model", MODEL_NAME_CHARACTERS),
+        texts("model", limits::MODEL_NAME_CHARACTERS),
         Case::of(
             "training_file",
             vec![file()],
@@ -307,7 +307,7 @@ fn hyperparameters() -> Vec<Case> {
                 json!(2),
             ],
         ),
-        real("gradient_clip", 1e-6..=1e6).also(json!("none")),
+        real("gradient_clip", limits::GRADIENT_CLIP).also(json!("none")),
         share("ema_decay", false, false).also(json!("none")),
         words("batch_norm", &["frozen", "update"]),
         words("precision", &["float32", "bfloat16"]),

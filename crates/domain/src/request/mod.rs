@@ -15,6 +15,7 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use serde_json::{Value, json};
 
+use self::method::MethodField;
 pub use self::{
     adapter::{AdapterKind, AdapterOptions, AdapterTargets, AllLinear},
     augmentation::AugmentationOptions,
@@ -25,7 +26,6 @@ pub use self::{
     transfer::{EarlyStoppingOptions, LabelRule, Transfer},
 };
 pub use crate::auto::{Auto, OrNone};
-use self::method::MethodField;
 use crate::{
     codes::{INVALID_VALUE, OUT_OF_RANGE},
     fields::Fields,

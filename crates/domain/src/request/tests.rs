@@ -1,5 +1,5 @@
 use super::*;
-use crate::recipe::HeadLayer;
+use crate::{codes::CONTRADICTION, recipe::HeadLayer};
 
 pub(super) fn body(extra: Value) -> Value {
     let mut body = json!({"model": "efficientnet_lite0", "training_file": FileId::new()});

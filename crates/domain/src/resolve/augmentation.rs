@@ -30,11 +30,7 @@ pub(super) fn resolve(
 }
 
 /// Options that would change nothing.
-pub(super) fn contradictions(
-    asked: &Transfer,
-    layers: &Layers,
-    trained: &Trained,
-) -> Vec<Problem> {
+pub(super) fn contradictions(asked: &Transfer, layers: &Layers, trained: &Trained) -> Vec<Problem> {
     let Auto::Value(OrNone::Value(options)) = &asked.augmentation else {
         return Vec::new();
     };

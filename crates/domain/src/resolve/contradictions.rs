@@ -75,9 +75,13 @@ fn batches(asked: &Transfer, samples: u64) -> Vec<Problem> {
 
 fn warmup(asked: &Transfer) -> Option<Problem> {
     let asked = &asked.hyperparameters;
-    let message = "one_cycle has a warm-up of its own; leave warmup_fraction out or choose another schedule";
+    let message =
+        "one_cycle has a warm-up of its own; leave warmup_fraction out or choose another schedule";
     (asked.schedule == Auto::Value(Schedule::OneCycle)
-        && asked.warmup_fraction.value().is_some_and(|share| share > 0.0))
+        && asked
+            .warmup_fraction
+            .value()
+            .is_some_and(|share| share > 0.0))
     .then(|| problem("warmup_fraction", CONTRADICTION, message))
 }
 

@@ -36,7 +36,10 @@ impl Data<'_> {
             return problems;
         };
         let known = labels.iter().map(String::as_str);
-        let unknown = validation.classes.iter().filter(|class| !labels.contains(&class.name));
+        let unknown = validation
+            .classes
+            .iter()
+            .filter(|class| !labels.contains(&class.name));
         problems.extend(unknown.map(|class| {
             let message = format!(
                 "the training file has no class `{}`; {}",

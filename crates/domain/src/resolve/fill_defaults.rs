@@ -168,9 +168,13 @@ impl<'a> Fill<'a> {
         self.recipe.augmentation = augmentation;
         self.recipe.augmented_views = narrow(views);
         let default = defaults::mixup(self.facts.task, self.head_only, samples);
-        self.recipe.mixup = self.log.resolve("hyperparameters.mixup", asked.mixup, default);
+        self.recipe.mixup = self
+            .log
+            .resolve("hyperparameters.mixup", asked.mixup, default);
         let default = (0.0, "pays off in long trainings only");
-        self.recipe.cutmix = self.log.resolve("hyperparameters.cutmix", asked.cutmix, default);
+        self.recipe.cutmix = self
+            .log
+            .resolve("hyperparameters.cutmix", asked.cutmix, default);
     }
 
     fn regularization(&mut self) {

@@ -69,11 +69,7 @@ fn trainable(policy: &Freeze, layers: &Layers) -> Result<Vec<String>, Vec<Proble
 ///
 /// # Errors
 /// One for each such name, or for an expression that matches only such.
-fn check_not_cut_away(
-    policy: &Freeze,
-    layers: &Layers,
-    left: &Layers,
-) -> Result<(), Vec<Problem>> {
+fn check_not_cut_away(policy: &Freeze, layers: &Layers, left: &Layers) -> Result<(), Vec<Problem>> {
     let kept: Vec<&str> = names(left).collect();
     let gone = names(layers).filter(|name| !kept.contains(name));
     let last = left.stages.last().map_or("", |stage| stage.name.as_str());

@@ -17,8 +17,8 @@ mod tasks;
 mod trained;
 
 pub use self::{
-    adapter::resolve as resolve_adapter, data::Data, freeze::phases as freeze_phases,
-    start::Start, trained::check_layers,
+    adapter::resolve as resolve_adapter, data::Data, freeze::phases as freeze_phases, start::Start,
+    trained::check_layers,
 };
 use self::{
     fill_defaults::{DataFacts, fill_defaults},
@@ -59,7 +59,10 @@ pub fn resolve(
     };
     problems.add(data.problems(&labels));
     problems.add(tasks::other_tasks_of_data(request, data));
-    problems.add(tasks::options_of_other_tasks(&request.transfer, data.training.task));
+    problems.add(tasks::options_of_other_tasks(
+        &request.transfer,
+        data.training.task,
+    ));
     let shape = problems.note(shape);
     // From here on, what is resolved of the shape counts as asked for.
     let asked = match &shape {
@@ -68,9 +71,17 @@ pub fn resolve(
     };
     let trained = problems.note(Trained::of(&asked, start)).flatten();
     let class_weights = problems
-        .note(class_weights::resolve(&asked.hyperparameters.class_weights, data))
+        .note(class_weights::resolve(
+            &asked.hyperparameters.class_weights,
+            data,
+        ))
         .flatten();
-    problems.add(contradictions::all(&asked, start.layers, data, trained.as_ref()));
+    problems.add(contradictions::all(
+        &asked,
+        start.layers,
+        data,
+        trained.as_ref(),
+    ));
     let (Some(shape), Some(trained), true) = (shape, trained, problems.0.is_empty()) else {
         return Err(problems.0);
     };

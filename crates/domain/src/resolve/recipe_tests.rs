@@ -9,6 +9,7 @@ use super::{
     *,
 };
 use crate::{
+    file::Dataset,
     recipe::Task,
     test_data::{self, dataset},
 };

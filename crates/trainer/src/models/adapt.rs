@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use super::{architecture::Architecture, attention::POSITIONS, weights::Tensors};
 use crate::domain::{
     base_model::{AskedPreprocessing, Preprocessing},
-    fields::INVALID_VALUE,
+    codes::INVALID_VALUE,
     limits::{CHANNELS, INPUT_SIZE},
     problem::Problem,
 };

@@ -28,7 +28,7 @@ use crate::{
 /// Images that run through a backbone together.
 const BATCH: usize = 32;
 /// Pixels of one image (width times height), as for images of a data set by default.
-const MAX_PIXELS: u64 = 50_000_000;
+const MAX_PIXELS: u64 = crate::domain::limits::IMAGE_PIXELS;
 /// A bundle, ready to predict.
 #[derive(Debug)]
 pub struct Bundle {

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use rehead_domain::{
     base_model::Layers,
-    freeze,
-    recipe::{BatchNorm, FreezePhase, Head, HeadInit, Optimizer::Adamw, Recipe},
+    recipe::{BatchNorm, Head, HeadInit, Optimizer::Adamw, Recipe},
     request::{Freeze, ScheduledFreeze},
+    resolve::freeze_phases,
     work::{PlanModel, PlanWeights, TrainPlan},
 };
 use rehead_trainer::{
@@ -111,11 +111,10 @@ fn by_phases(layers: &Layers) -> Recipe {
     }
     let entries = (0..).zip(forms);
     let schedule = entries.map(|(at_epoch, freeze)| ScheduledFreeze { at_epoch, freeze });
-    let phases = freeze::phases(&Freeze::Schedule(schedule.collect()), layers, layers).unwrap();
-    let mut phases = phases.into_iter().map(|(at_epoch, trainable)| FreezePhase {
-        at_epoch: at_epoch as u32,
-        trainable,
-    });
+    let schedule = Freeze::Schedule(schedule.collect());
+    let mut phases = freeze_phases(&schedule, layers, layers)
+        .unwrap()
+        .into_iter();
     Recipe {
         trainable: phases.next().unwrap().trainable,
         later_phases: phases.collect(),

@@ -11,7 +11,7 @@ use crate::{
     job_plan::JobPlan,
     layers::of_recipe,
     problem::Problem,
-    recipe::{Adapter, BatchNorm},
+    recipe::BatchNorm,
     request::{JobRequest, parse},
     resolve::{Resolution, Start},
     test_data::{self, transformer_layers as layers},
@@ -142,7 +142,10 @@ fn a_cut_may_take_targets_away() {
         assert!(message.contains("nothing after `blocks.0`"), "{message}");
     }
     let (path, code, message) = refused(&layers(), cut("embed", json!("all_linear")));
-    assert_eq!((path.as_str(), code.as_str()), (PATH, CONTRADICTION));
+    assert_eq!(
+        (path.as_str(), code.as_str()),
+        ("method.transfer.adapter", CONTRADICTION)
+    );
     assert!(message.contains("`cut` leaves none"), "{message}");
 }
 
@@ -151,18 +154,21 @@ fn what_an_adapter_leaves_no_room_for_is_refused() {
     let lora = json!({"type": "lora"});
     let convolutions = test_data::layers();
     let (path, code, message) = refused(&convolutions, json!({"adapter": lora}));
-    assert_eq!((path.as_str(), code.as_str()), (PATH, CONTRADICTION));
+    assert_eq!(
+        (path.as_str(), code.as_str()),
+        ("method.transfer.adapter", CONTRADICTION)
+    );
     assert!(message.contains("this model has none"), "{message}");
     for (option, transfer, words) in [
         (
             "freeze",
             json!({"freeze": "none", "adapter": lora}),
-            "in the place of the backbone",
+            "instead of the backbone",
         ),
         (
             "freeze",
             json!({"freeze": {"all_but_last_stages": 1}, "adapter": lora}),
-            "in the place of the backbone",
+            "instead of the backbone",
         ),
         (
             "freeze",
@@ -172,7 +178,7 @@ fn what_an_adapter_leaves_no_room_for_is_refused() {
         (
             "hyperparameters.batch_norm",
             json!({"hyperparameters": {"batch_norm": "update"}, "adapter": lora}),
-            "leaves the backbone as it is",
+            "keeps the backbone as it is",
         ),
     ] {
         let (path, code, message) = refused(&layers(), transfer);

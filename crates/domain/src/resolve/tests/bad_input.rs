@@ -6,8 +6,7 @@ use super::*;
 fn all_that_cannot_be_done_is_said_at_once() {
     let asked =
         request(json!({"freeze": {"blocks": ["layr1"]}, "hyperparameters": {"batch_size": 81}}));
-    let problems = resolved(&asked, base(&layers()), &dataset(&["a", "b"], 40, 0))
-    .unwrap_err();
+    let problems = resolved(&asked, base(&layers()), &dataset(&["a", "b"], 40, 0)).unwrap_err();
     let codes: Vec<&str> = problems
         .iter()
         .map(|problem| problem.code.as_str())
@@ -17,7 +16,15 @@ fn all_that_cannot_be_done_is_said_at_once() {
 
 #[test]
 fn a_validation_file_has_no_classes_of_its_own() {
-    let problems = resolve(&request(json!({})), base(&layers()), Data { training: &dataset(&["cats", "dogs"], 40, 10), validation: Some(&dataset(&["cats", "dog"], 40, 10)) }, 7);
+    let problems = resolve(
+        &request(json!({})),
+        base(&layers()),
+        Data {
+            training: &dataset(&["cats", "dogs"], 40, 10),
+            validation: Some(&dataset(&["cats", "dog"], 40, 10)),
+        },
+        7,
+    );
     assert!(
         problems.unwrap_err()[0]
             .message

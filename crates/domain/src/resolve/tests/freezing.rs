@@ -39,10 +39,7 @@ fn a_freeze_schedule_becomes_phases_that_begin_before_the_end() {
     assert_eq!(phases, [0, 0, 0, 1, 1]);
     assert_eq!(asked(json!("auto"), "stem").unwrap().recipe.n_epochs, 10);
     assert_eq!(asked(json!(3), "stem").unwrap_err()[0].code, CONTRADICTION);
-    assert_eq!(
-        asked(json!(4), "stemm").unwrap_err()[0].code,
-        UNKNOWN_LAYER
-    );
+    assert_eq!(asked(json!(4), "stemm").unwrap_err()[0].code, UNKNOWN_LAYER);
 }
 
 #[test]
@@ -109,9 +106,7 @@ fn options_without_effect_are_refused() {
         // Who says how the backbone trains wants it to train, however few samples there are.
         let implied = request(json!({"hyperparameters": option}));
         let few = dataset(&["a", "b"], 16, 10);
-        let recipe = resolved(&implied, base(&layers()), &few)
-            .unwrap()
-            .recipe;
+        let recipe = resolved(&implied, base(&layers()), &few).unwrap().recipe;
         assert!(!recipe.trainable.is_empty());
     }
 }

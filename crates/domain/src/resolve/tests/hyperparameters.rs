@@ -10,7 +10,18 @@ fn a_batch_may_hold_all_samples_but_not_one_more() {
     assert!(resolved(&asked(80), base(&layers()), &data).is_ok());
     assert!(resolved(&asked(81), base(&layers()), &data).is_err());
     // A validation file of its own frees the training file's validation split to train.
-    assert!(resolve(&asked(81), base(&layers()), Data { training: &data, validation: Some(&data) }, 7).is_ok());
+    assert!(
+        resolve(
+            &asked(81),
+            base(&layers()),
+            Data {
+                training: &data,
+                validation: Some(&data)
+            },
+            7
+        )
+        .is_ok()
+    );
 }
 
 #[test]
@@ -45,8 +56,7 @@ fn a_network_without_batch_norm_updates_none() {
     assert!(resolved(&request(update("none")), base(&layers), &data).is_ok());
     layers.tensors.retain(|tensor| tensor.trainable);
     for freeze in ["none", "all"] {
-        let problems =
-            resolved(&request(update(freeze)), base(&layers), &data).unwrap_err();
+        let problems = resolved(&request(update(freeze)), base(&layers), &data).unwrap_err();
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert_eq!(problems[0].code, CONTRADICTION);
         assert!(problems[0].message.contains("no BatchNorm"), "{problems:?}");

@@ -7,8 +7,7 @@ fn every_auto_is_settled_with_a_reason_and_nothing_else_is() {
     let asked = request(
         json!({"hyperparameters": {"n_epochs": 3, "learning_rate": 0.5, "learning_rate_multiplier": 2}}),
     );
-    let resolution = resolved(&asked, base(&layers()), &dataset(&["a", "b"], 40, 10))
-    .unwrap();
+    let resolution = resolved(&asked, base(&layers()), &dataset(&["a", "b"], 40, 10)).unwrap();
     assert_eq!(resolution.recipe.n_epochs, 3);
     assert_eq!(resolution.recipe.learning_rate, 1.0);
     assert_eq!(resolution.recipe.seed, 7);

@@ -34,7 +34,7 @@ pub(super) const SHARD: usize = 1024;
 /// all smaller ones divide `SHARD` too. Batches are always the same samples, so that a feature is
 /// the same to the last bit whoever computes it: hence features of smaller batches have another
 /// key.
-pub(super) const BATCH: usize = 32;
+pub(super) const BATCH: usize = crate::domain::limits::EVALUATION_BATCH;
 /// The tensor's name in a file.
 const NAME: &str = "features";
 

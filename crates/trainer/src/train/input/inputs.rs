@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     data::batch::normalize,
-    domain::base_model::Preprocessing,
+    domain::{base_model::Preprocessing, limits::EVALUATION_BATCH},
     process::{
         error::TrainError,
         memory,
@@ -25,9 +25,6 @@ use crate::{
     train::network::Network,
 };
 
-/// Samples of one evaluation batch, unless memory runs out. Part of what an evaluation is to the
-/// last bit.
-const EVALUATION_PIXELS: usize = 32;
 const EVALUATION_FEATURES: usize = 4096;
 
 /// The prepared samples of a run, by sample number.
@@ -190,7 +187,7 @@ impl Inputs {
             preprocessing: plan.base_model.preprocessing.clone(),
             device,
             threads: plan.threads as usize,
-            evaluation: Cell::new(EVALUATION_PIXELS),
+            evaluation: Cell::new(EVALUATION_BATCH),
         }))
     }
 
@@ -352,7 +349,7 @@ impl Inputs {
     /// Samples of one evaluation batch, where memory ran out with the usual number.
     pub fn reduced_evaluation(&self) -> Option<u32> {
         match self {
-            Self::Pixels { evaluation, .. } if evaluation.get() < EVALUATION_PIXELS => {
+            Self::Pixels { evaluation, .. } if evaluation.get() < EVALUATION_BATCH => {
                 Some(evaluation.get() as u32)
             }
             _ => None,

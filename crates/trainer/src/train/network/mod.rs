@@ -15,8 +15,7 @@ use self::parameter::{Group, Parameter};
 use super::rng::{Stream, key};
 use crate::{
     domain::{
-        cut::PRE_LOGITS,
-        recipe::{Adapter, BatchNorm, Precision, Recipe},
+        recipe::{Adapter, BatchNorm, PRE_LOGITS, Precision, Recipe},
         work::PlanModel,
     },
     models::{

@@ -6,9 +6,8 @@ use super::bundle::Bundle;
 use crate::{
     domain::{
         base_model::Preprocessing,
-        cut::PRE_LOGITS,
         file::Split,
-        recipe::{Recipe, is_linear_head},
+        recipe::{PRE_LOGITS, Recipe, is_linear_head},
         report::{
             Forgetting, LabelForgetting, MultiLabelScores, RegressionScores, Report, Scores,
             SingleLabelScores,

@@ -15,7 +15,7 @@ use super::{
     input::samples::{Samples, Targets},
     rng::permutation,
 };
-use crate::process::error::TrainError;
+use crate::{domain::limits::PROBE_SAMPLES, process::error::TrainError};
 
 /// Values of C, evenly spaced in log10 over `LOG10_C`.
 const PATH: u32 = 24;
@@ -23,9 +23,6 @@ const LOG10_C: [f64; 2] = [-6.0, 2.0];
 /// The path ends early after this many values in a row that did not improve the validation loss:
 /// further ones only overfit.
 const PATIENCE: u32 = 4;
-/// The most samples that it is fitted to: below 400 MB in f64 for 2,048 features; more change
-/// little.
-const SAMPLES: usize = 20_000;
 
 /// The best head on fixed features.
 #[derive(Debug)]
@@ -40,7 +37,7 @@ pub struct Probe {
 
 /// Fits a path of probes to the train split and takes the one with the lowest loss on the
 /// validation split, of equals the smaller C: log-loss, that of each label where there are several,
-/// squares of a regression's deviations. From each split it takes at most `SAMPLES`, drawn by
+/// squares of a regression's deviations. From each split it takes at most `PROBE_SAMPLES`, drawn by
 /// `seed`. The test split is not used. `features` gives [N, features] of samples in evaluation.
 /// `None` when `stopped`.
 ///
@@ -114,14 +111,14 @@ fn outputs(samples: &Samples, members: &[usize]) -> Outputs {
     }
 }
 
-/// At most `SAMPLES` of these; all of them in their order where there are no more.
+/// At most `PROBE_SAMPLES` of these; all of them in their order where there are no more.
 fn drawn(members: &[usize], seed: u64) -> Vec<usize> {
-    if members.len() <= SAMPLES {
+    if members.len() <= PROBE_SAMPLES {
         return members.to_vec();
     }
     // Epochs begin at 1: no epoch has this order.
     let order = permutation(seed, 0, members.len());
-    order[..SAMPLES]
+    order[..PROBE_SAMPLES]
         .iter()
         .map(|&place| members[place])
         .collect()
@@ -226,15 +223,15 @@ mod tests {
 
     #[test]
     fn of_too_many_samples_some_are_drawn() {
-        let members: Vec<usize> = (7..7 + SAMPLES).collect();
+        let members: Vec<usize> = (7..7 + PROBE_SAMPLES).collect();
         assert_eq!(drawn(&members, 1), members);
-        let members: Vec<usize> = (7..8 + SAMPLES).collect();
+        let members: Vec<usize> = (7..8 + PROBE_SAMPLES).collect();
         let mut some = drawn(&members, 1);
         assert_eq!(some, drawn(&members, 1));
         assert_ne!(some, drawn(&members, 2));
         some.sort_unstable();
         some.dedup();
-        assert_eq!(some.len(), SAMPLES);
+        assert_eq!(some.len(), PROBE_SAMPLES);
         assert!(some.first() >= members.first() && some.last() <= members.last());
     }
 

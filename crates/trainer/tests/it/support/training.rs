@@ -65,7 +65,7 @@ pub(crate) fn adapter(architecture: &str, mut asked: Value) -> Adapter {
         "method": {"type": "transfer", "transfer": {"adapter": asked}}});
     let request = request::parse(&body).unwrap();
     let asked = request.transfer.adapter.unwrap();
-    rehead_domain::adapter::resolve(&asked, &layers, &layers).unwrap()
+    rehead_domain::resolve::resolve_adapter(&asked, &layers, &layers).unwrap()
 }
 
 /// An architecture's usual input with sides of its own.
