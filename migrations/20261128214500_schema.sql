@@ -24,7 +24,7 @@ create table tenants (
 comment on table tenants is 'Owners of rows. Every row of the API belongs to one tenant.';
 comment on column tenants.max_running is 'Maximum number of jobs that run at the same time.';
 comment on column tenants.max_queued is 'Maximum number of waiting or paused jobs; further jobs are refused.';
-comment on column tenants.running is 'Number of job leases of this tenant; updated by the statements that create and delete leases.';
+comment on column tenants.running is 'Number of leased jobs of this tenant; updated by the statements that create and end leases.';
 comment on column tenants.weight is 'Share of the workers, relative to other tenants.';
 comment on column tenants.vtime is
     'Jobs started so far, divided by weight. The tenant with the lowest value is served first; an idle tenant is moved up to the lowest active one.';
@@ -91,29 +91,20 @@ create table files (
     report jsonb,
     pack_sha256 text,
     pack_bytes bigint,
-    token bigint not null default 0,
-    attempts int not null default 0,
-    worker_id uuid,
-    lease_expires_at timestamptz,
     created_at timestamptz not null default now(),
     constraint files_tenant_fk foreign key (tenant_id) references tenants (id),
     constraint files_purpose_known check (purpose in ('fine-tune', 'weights')),
     constraint files_status_known check (status in ('uploaded', 'processed', 'error')),
     constraint files_bytes_range check (bytes >= 0),
-    constraint files_leased_only_while_uploaded check (lease_expires_at is null or status = 'uploaded'),
     constraint files_processed_dataset_has_pack
         check (not (purpose = 'fine-tune' and status = 'processed') or (dataset is not null and pack_sha256 is not null))
 );
 create index files_list on files (tenant_id, id desc);
-create index files_claim on files (created_at) where status = 'uploaded';
 comment on table files is 'Uploads. The bytes are at files/<id in hex>/content in the object store.';
 comment on column files.sha256 is 'SHA-256 of the upload, lower-case hex.';
 comment on column files.dataset is 'domain::file::Dataset, once validated.';
 comment on column files.report is 'domain::file::FileReport, once validated.';
 comment on column files.pack_sha256 is 'SHA-256 of files/<id in hex>/pack.safetensors, lower-case hex.';
-comment on column files.token is 'Fencing token: incremented by each claim for validation. Writes with an older token are refused.';
-comment on column files.attempts is 'Claims that ended without a result. At the limit the file becomes an error.';
-comment on column files.lease_expires_at is 'End of the current lease; null when unclaimed.';
 
 -- Models ------------------------------------------------------------------------------------------
 
@@ -133,6 +124,7 @@ create table models (
     weights_sha256 text,
     objects text,
     weights_file uuid,
+    import_id uuid,
     parent text,
     base_model text,
     base_weights_sha256 text,
@@ -142,10 +134,6 @@ create table models (
     metrics jsonb,
     report jsonb,
     problems jsonb,
-    token bigint not null default 0,
-    attempts int not null default 0,
-    worker_id uuid,
-    lease_expires_at timestamptz,
     created_at timestamptz not null default now(),
     constraint models_pk primary key (tenant_id, id),
     constraint models_tenant_fk foreign key (tenant_id) references tenants (id),
@@ -160,12 +148,11 @@ create table models (
         kind <> 'fine_tuned'
         or (parent is not null and job_id is not null and labels is not null and metrics is not null and report is not null)
     ),
-    constraint models_leased_only_while_importing check (lease_expires_at is null or status = 'importing'),
+    constraint models_importing_iff_import check ((status = 'importing') = (import_id is not null)),
+    constraint models_import_id_unique unique (import_id),
     constraint models_error_has_problems check ((status = 'error') = (problems is not null))
 );
-create sequence import_tokens;
 create index models_list on models (tenant_id, created_at, id);
-create index models_claim on models (created_at) where status = 'importing';
 create unique index models_job on models (job_id) where job_id is not null;
 comment on table models is 'Base models (registered by a user) and fine-tuned models (produced by a job).';
 comment on column models.source_task is 'domain::base_model::SourceTask.';
@@ -176,6 +163,7 @@ comment on column models.parameters is 'Number of trainable parameters.';
 comment on column models.weights_sha256 is 'SHA-256 of model.safetensors, lower-case hex.';
 comment on column models.objects is 'Prefix in the object store: models/<sha256>/ or bundles/<job in hex>/<token>/.';
 comment on column models.weights_file is 'The upload that a base model is imported from.';
+comment on column models.import_id is 'Its import, as work.subject, while that is unfinished. New at each registration of the same id.';
 comment on column models.parent is 'What a fine-tuned model started from: a base model, a fine-tuned model or a checkpoint.';
 comment on column models.base_model is 'The base model at the root of a fine-tuned one; it may be deleted by now.';
 comment on column models.base_weights_sha256 is 'Weights of that base model, at models/<sha256>/; kept while this model exists.';
@@ -184,10 +172,6 @@ comment on column models.labels is 'Class names in label order.';
 comment on column models.metrics is 'domain::checkpoint::Metrics of the checkpoint that the model was made from.';
 comment on column models.report is 'domain::report::Report.';
 comment on column models.problems is 'Why an import was refused: a list of domain::problem::Problem.';
-comment on column models.token is
-    'Fencing token: from import_tokens at each claim, so that it is new even for an id that is registered again. Writes with an older token are refused.';
-comment on column models.attempts is 'Claims that ended without a result. At the limit the model becomes an error.';
-comment on column models.lease_expires_at is 'End of the current lease; null when unclaimed.';
 
 -- Jobs --------------------------------------------------------------------------------------------
 
@@ -283,7 +267,7 @@ create index jobs_list on jobs (tenant_id, id desc);
 create index jobs_finished on jobs (finished_at desc) where status = 'succeeded';
 create index jobs_parent_checkpoints on jobs using gin (parent_checkpoints)
     where finished_at is null and parent_checkpoints <> '{}';
-comment on table jobs is 'Fine-tuning jobs. A running or pausing job has exactly one row in job_leases.';
+comment on table jobs is 'Fine-tuning jobs. A running or pausing job has exactly one row in work.';
 comment on column jobs.seq is 'Order of arrival.';
 comment on column jobs.body_sha256 is 'SHA-256 of the request body that the idempotency key came with.';
 comment on column jobs.model is
@@ -362,19 +346,39 @@ comment on column attempts.peak_bytes is
 comment on column attempts.prepared_samples is 'Samples decoded, and passed through a frozen backbone, in preparing_seconds.';
 comment on column attempts.trained_samples is 'Samples of optimizer steps in training_seconds, evaluations included.';
 
-create table job_leases (
-    job_id uuid primary key,
-    token bigint not null,
+-- Work: one leased queue of everything that workers do.
+create table work (
+    kind text not null,
+    subject uuid not null,
     tenant_id bigint not null,
-    worker_id uuid not null,
-    expires_at timestamptz not null,
-    constraint job_leases_job_fk foreign key (job_id) references jobs (id) on delete restrict,
-    constraint job_leases_tenant_fk foreign key (tenant_id) references tenants (id),
-    constraint job_leases_attempt_fk
-        foreign key (job_id, token) references attempts (job_id, token) on delete cascade
+    token bigint not null default 0,
+    crashes int not null default 0,
+    run_at timestamptz not null default now(),
+    worker_id uuid,
+    lease_expires_at timestamptz,
+    job_id uuid generated always as (case when kind = 'train' then subject end) stored,
+    constraint work_pk primary key (kind, subject),
+    constraint work_kind_known check (kind in ('train', 'validate', 'import')),
+    constraint work_lease_has_worker check ((worker_id is null) = (lease_expires_at is null)),
+    constraint work_training_is_leased check (kind <> 'train' or worker_id is not null),
+    constraint work_tenant_fk foreign key (tenant_id) references tenants (id),
+    constraint work_attempt_fk foreign key (job_id, token) references attempts (job_id, token) on delete cascade
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 200);
-comment on table job_leases is
-    'The only mark of ownership: whoever deletes the row ends the attempt, once. Narrow, so that heartbeats rewrite little.';
+create index work_waiting on work (run_at) where worker_id is null;
+create index work_leased on work (worker_id) where worker_id is not null;
+create unique index work_job on work (job_id) where job_id is not null;
+create sequence work_tokens;
+comment on table work is
+    'Work that waits for a worker or is leased to one. The row is the only mark of ownership: whoever deletes it ends the work, once. It is narrow, so that heartbeats rewrite little.';
+comment on column work.kind is
+    'train: a job. A job waits in jobs, in the order of tenant_turns and claimable_jobs, and has a row here only while it is leased. validate: a file. import: a base model.';
+comment on column work.subject is 'Id of the job or file, or models.import_id.';
+comment on column work.token is
+    'Fencing token of the current lease; writes with any other token are refused. For a job the number of the attempt, otherwise from work_tokens at each claim and release.';
+comment on column work.crashes is 'Leases that ended without a result. At the limit the work is given up.';
+comment on column work.run_at is 'Not claimed before this time.';
+comment on column work.lease_expires_at is 'End of the lease unless a heartbeat extends it; null while it waits.';
+comment on column work.job_id is 'The job, for kind train.';
 
 -- Checkpoints -------------------------------------------------------------------------------------
 
@@ -639,9 +643,40 @@ begin
 end $$;
 create trigger guard_event before update on job_events for each row execute function guard_event();
 
+-- Retry policy ------------------------------------------------------------------------------------
+--
+-- The same rules as the tables "Retries" in docs/state-machine.md.
+
+create function may_retry(job jobs, outcome text, retryable boolean, code text) returns boolean
+    language sql immutable as $$
+    select case outcome
+        when 'yielded' then true
+        -- One sample did not fit into memory: one retry, where more may be free, then the job is at fault.
+        when 'failed' then retryable and job.failures
+            < case when code = 'out_of_memory' then least(job.max_failures, 1) else job.max_failures end
+        when 'crashed' then job.crashes < job.max_crashes
+        when 'lost' then job.crashes < job.max_crashes
+        else false
+    end
+$$;
+comment on function may_retry is 'True when the job gets another attempt after one that ended like this.';
+
+create function retry_delay(kind text, outcome text, earlier int) returns interval language sql as $$
+    select case
+        when kind = 'train' and outcome = 'failed' then (0.5 + random())
+            * least(interval '1 hour', interval '10 seconds' * power(2, least(earlier, 20)))
+        when kind = 'train' and outcome in ('crashed', 'lost') then (0.5 + random())
+            * least(interval '1 hour', interval '5 seconds' * (power(2, least(earlier, 20)) - 1))
+        when outcome = 'crashed' then interval '1 second'
+        else interval '0'
+    end
+$$;
+comment on function retry_delay is
+    'Backoff before work is claimed again. `earlier` counts its earlier failures, or crashes, of the same kind.';
+
 -- What the database announces ---------------------------------------------------------------------
 --
--- rehead_work      job, file or import: there is something to claim
+-- rehead_work      a kind of work: there is something to claim
 -- rehead_control   a job id: its user sent a control request while a worker holds it
 -- rehead_file      a file id: its status changed
 -- rehead_model     a model id: its status changed
@@ -651,12 +686,12 @@ create trigger guard_event before update on job_events for each row execute func
 create function notify_job() returns trigger language plpgsql as $$
 begin
     if new.status = 'queued' and (tg_op = 'INSERT' or old.status <> 'queued') then
-        perform pg_notify('rehead_work', 'job');
+        perform pg_notify('rehead_work', 'train');
     end if;
     if tg_op = 'UPDATE' then
         -- Its files may have been validated while it was paused.
         if new.status = 'validating_files' and old.status = 'paused' then
-            perform pg_notify('rehead_work', 'file');
+            perform pg_notify('rehead_work', 'validate');
         end if;
         if (new.cancel_requested_at is not null and old.cancel_requested_at is null)
             or (new.stop_requested_at is not null and old.stop_requested_at is null)
@@ -671,32 +706,27 @@ create trigger notify_job_insert after insert on jobs for each row execute funct
 create trigger notify_job_update after update of status, cancel_requested_at, stop_requested_at on jobs
     for each row execute function notify_job();
 
-create function notify_file() returns trigger language plpgsql as $$
+create function notify_work() returns trigger language plpgsql as $$
 begin
-    if new.status = 'uploaded' then
-        if tg_op = 'INSERT' or (old.lease_expires_at is not null and new.lease_expires_at is null) then
-            perform pg_notify('rehead_work', 'file');
-        end if;
-    elsif tg_op = 'UPDATE' then
-        perform pg_notify('rehead_file', 'file-' || replace(new.id::text, '-', ''));
-    end if;
+    perform pg_notify('rehead_work', new.kind);
     return null;
 end $$;
-create trigger notify_file after insert or update of status, lease_expires_at on files
-    for each row execute function notify_file();
+-- Heartbeats do not touch worker_id, and so never notify.
+create trigger notify_work after insert or update of worker_id on work
+    for each row when (new.worker_id is null) execute function notify_work();
+
+create function notify_file() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('rehead_file', 'file-' || replace(new.id::text, '-', ''));
+    return null;
+end $$;
+create trigger notify_file after update of status on files
+    for each row when (new.status <> 'uploaded') execute function notify_file();
 
 create function notify_model() returns trigger language plpgsql as $$
 begin
-    if new.status = 'importing' then
-        if tg_op = 'INSERT' or old.status <> 'importing'
-            or (old.lease_expires_at is not null and new.lease_expires_at is null)
-        then
-            perform pg_notify('rehead_work', 'import');
-        end if;
-    elsif tg_op = 'UPDATE' then
-        perform pg_notify('rehead_model', new.id);
-    end if;
+    perform pg_notify('rehead_model', new.id);
     return null;
 end $$;
-create trigger notify_model after insert or update of status, lease_expires_at on models
-    for each row execute function notify_model();
+create trigger notify_model after update of status on models
+    for each row when (new.status <> 'importing') execute function notify_model();

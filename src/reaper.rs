@@ -11,8 +11,8 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     config::LeaseTiming,
-    db::{self, persist::is_outage},
-    domain::id::WorkerId,
+    db::{self, persist::is_outage, reap::Reaped},
+    domain::{id::WorkerId, job::JobStatus},
 };
 
 /// Reaps at intervals, and marks `worker` as alive. `reconnected` is notified when the connection was
@@ -60,17 +60,12 @@ pub async fn run(
 
 async fn reap(pool: &PgPool) -> sqlx::Result<()> {
     // No grace beyond the lease: a worker gives it up before it expires.
-    while let Some((job, status)) = db::queue::reap(pool, Duration::ZERO).await? {
-        tracing::warn!(job.id = %job, "a lease expired; the job is now {}", status.as_str());
+    while let Some(Reaped { lease, job }) = db::reap::expired(pool, Duration::ZERO).await? {
+        let becomes = job.map_or("waiting", JobStatus::as_str);
+        tracing::warn!(work.kind = lease.kind.as_str(), work.subject = %lease.subject, "a lease expired; its work is now {becomes}");
     }
-    for file in db::files::reap(pool).await? {
-        tracing::warn!(file.id = %file, "a file failed: its validation crashed or timed out too often");
-    }
-    for model in db::models::reap_imports(pool).await? {
-        tracing::warn!(
-            model.id = model,
-            "a base model failed: its import crashed or timed out too often"
-        );
+    for lease in db::reap::exhausted(pool).await? {
+        tracing::warn!(work.kind = lease.kind.as_str(), work.subject = %lease.subject, "work failed: it crashed or timed out too often");
     }
     Ok(())
 }

@@ -91,7 +91,7 @@ async fn kill(stack: &mut Stack) {
                 .fetch_one(&stack.pool)
                 .await
                 .unwrap();
-        let pid: i64 = sqlx::query_scalar("select w.pid from job_leases l join workers w on w.id = l.worker_id where l.job_id = $1::uuid")
+        let pid: i64 = sqlx::query_scalar("select w.pid from work l join workers w on w.id = l.worker_id where l.job_id = $1::uuid")
             .bind(bare(&job))
             .fetch_one(&stack.pool)
             .await

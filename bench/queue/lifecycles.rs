@@ -6,7 +6,10 @@ use std::{
 };
 
 use rehead::{
-    db::queue::{self, DEFAULT_CLASS, NewCheckpoint, Offer, Trace},
+    db::{
+        queue::{self, DEFAULT_CLASS, NewCheckpoint, Offer, Trace},
+        work::{self, Lease},
+    },
     domain::{id::WorkerId, job::Outcome},
 };
 use sqlx::PgPool;
@@ -91,7 +94,7 @@ async fn lifecycle(pool: &PgPool) -> bool {
     };
     let (job, token) = (claimed.job, claimed.token);
     assert!(
-        queue::heartbeat(pool, job, token, ttl)
+        work::renew(pool, &Lease::of_job(job, token), ttl)
             .await
             .unwrap()
             .is_some()
@@ -142,7 +145,7 @@ async fn fill(pool: &PgPool, template: &str, jobs: i64, tenants: i64) {
     .await
     .unwrap();
     copy(pool, template, jobs, tenants).await;
-    for table in ["jobs", "tenants", "job_leases"] {
+    for table in ["jobs", "tenants", "work"] {
         sqlx::query(sqlx::AssertSqlSafe(format!("vacuum analyze {table}")))
             .execute(pool)
             .await

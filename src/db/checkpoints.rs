@@ -4,7 +4,7 @@ use sqlx::{PgPool, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Page, Slice, convert, tenants::TenantId};
+use super::{Page, Slice, convert, tenants::TenantId, work::under_lease};
 use crate::domain::{
     checkpoint::Metrics,
     id::{CheckpointId, JobId},
@@ -101,9 +101,8 @@ pub async fn reject(
     token: i64,
     bad: CheckpointId,
 ) -> sqlx::Result<Option<Checkpoint>> {
-    sqlx::query!(
-        "with lease as (select job_id from job_leases where job_id = $1 and token = $2 for update)
-        update checkpoints c set state = 'bad' from lease where c.job_id = lease.job_id and c.id = $3",
+    under_lease!(query, "train", "
+        update checkpoints c set state = 'bad' from lease where c.job_id = lease.subject and c.id = $3",
         job.0,
         token,
         bad.0
@@ -118,20 +117,22 @@ pub async fn reject(
 pub async fn supersede(pool: &PgPool, job: JobId, token: i64) -> sqlx::Result<Vec<Checkpoint>> {
     let mut transaction = pool.begin().await?;
     // A job that is being created holds what it goes on from: the statement after this one sees it.
-    sqlx::query!(
-        "with lease as (select job_id from job_leases where job_id = $1 and token = $2 for update)
-        select c.id from checkpoints c join lease on lease.job_id = c.job_id
+    under_lease!(
+        query,
+        "train",
+        "
+        select c.id from checkpoints c join lease on lease.subject = c.job_id
         where c.state = 'committed' and c.id not in (select kept_checkpoints($1)) for update of c",
         job.0,
         token
     )
     .fetch_all(&mut *transaction)
     .await?;
-    let rows = sqlx::query_as!(
-        CheckpointRow,
-        r#"with lease as (select job_id from job_leases where job_id = $1 and token = $2 for update)
-        update checkpoints c set state = 'deleting' from lease
-        where c.job_id = lease.job_id and c.state = 'committed' and c.id not in (select kept_checkpoints($1))
+    let rows = under_lease!(
+        query_as<CheckpointRow>,
+        "train",
+        r#" update checkpoints c set state = 'deleting' from lease
+        where c.job_id = lease.subject and c.state = 'committed' and c.id not in (select kept_checkpoints($1))
             -- What another job is to go on from stays until that one has ended.
             and not exists (select from jobs live where live.parent_checkpoints @> array[c.id] and live.finished_at is null
                 and live.parent_checkpoints <> '{}')

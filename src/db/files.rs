@@ -1,20 +1,19 @@
-//! Uploaded files: what the API does with them, and their validation by a worker under a lease of its own.
-
-use std::time::Duration;
+//! Uploaded files: what the API does with them, and the results of their validation.
 
 use sqlx::{PgConnection, PgPool, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Page, Slice, convert, tenants::TenantId};
+use super::{
+    Page, Slice, convert, retry,
+    tenants::TenantId,
+    work::{Lease, MAX_CRASHES, ending_lease},
+};
 use crate::domain::{
     file::{Dataset, FileReport, FileStatus, Purpose},
-    id::{FileId, JobId, WorkerId},
+    id::{FileId, JobId},
     problem::Problem,
 };
-
-/// Claims of one file that may end without a word before it is given up.
-pub const MAX_ATTEMPTS: i32 = 3;
 
 /// A file whose bytes are in the object store.
 #[derive(Debug, Clone)]
@@ -56,15 +55,6 @@ pub enum Deleted {
     InUseByImport,
 }
 
-/// A data set to validate.
-#[derive(Debug, Clone)]
-pub struct ClaimedFile {
-    pub id: FileId,
-    pub token: i64,
-    pub bytes: u64,
-    pub sha256: String,
-}
-
 /// Adds a file: `uploaded` when it is a data set, which a worker then validates; `processed` when it is weights.
 pub async fn insert(pool: &PgPool, file: &NewFile) -> sqlx::Result<File> {
     let status = match file.purpose {
@@ -73,7 +63,10 @@ pub async fn insert(pool: &PgPool, file: &NewFile) -> sqlx::Result<File> {
     };
     let row = sqlx::query_as!(
         FileRow,
-        r#"insert into files (id, tenant_id, filename, purpose, bytes, sha256, status)
+        r#"with work as (
+            insert into work (kind, subject, tenant_id) select 'validate', $1, $2 where $7 = 'uploaded'
+        )
+        insert into files (id, tenant_id, filename, purpose, bytes, sha256, status)
         values ($1, $2, $3, $4, $5, $6, $7)
         returning id, filename, purpose, bytes, sha256, status, status_details,
             dataset as "dataset: Json<Dataset>", created_at"#,
@@ -160,6 +153,13 @@ async fn delete_locked(
     tenant: TenantId,
     id: FileId,
 ) -> sqlx::Result<Deleted> {
+    // Its validation before the file itself, in the order in which `accept` locks them.
+    sqlx::query!(
+        "select from work where kind = 'validate' and subject = $1 for update",
+        id.0
+    )
+    .execute(&mut *transaction)
+    .await?;
     let file = sqlx::query_scalar!(
         "select id from files where id = $1 and tenant_id = $2 for update",
         id.0,
@@ -185,144 +185,91 @@ async fn delete_locked(
     if import.fetch_optional(&mut *transaction).await?.is_some() {
         return Ok(Deleted::InUseByImport);
     }
-    sqlx::query!("delete from files where id = $1", id.0)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query!(
+        "with work as (delete from work where kind = 'validate' and subject = $1)
+        delete from files where id = $1",
+        id.0
+    )
+    .execute(&mut *transaction)
+    .await?;
     Ok(Deleted::Yes)
 }
 
-/// Takes the oldest data set that waits for validation. The lease ends after `ttl` unless renewed.
-pub async fn claim(
-    pool: &PgPool,
-    worker: WorkerId,
-    ttl: Duration,
-) -> sqlx::Result<Option<ClaimedFile>> {
-    let row = sqlx::query!(
-        "with next as (
-            select id from files
-            where status = 'uploaded' and purpose = 'fine-tune' and attempts < $3 and lease_expires_at is null
-            order by created_at limit 1 for update skip locked
-        )
-        update files f set token = f.token + 1, attempts = f.attempts + 1, worker_id = $1,
-            lease_expires_at = now() + make_interval(secs => $2)
-        from next where f.id = next.id
-        returning f.id, f.token, f.bytes, f.sha256",
-        worker.0,
-        convert::seconds(ttl),
-        MAX_ATTEMPTS
-    )
-    .fetch_optional(pool)
-    .await?;
-    Ok(row.map(|row| ClaimedFile {
-        id: FileId(row.id),
-        token: row.token,
-        bytes: convert::to_count(row.bytes),
-        sha256: row.sha256,
-    }))
+/// The size of a data set that waits for its validation; `None` when it was deleted meanwhile.
+pub async fn bytes_to_validate(pool: &PgPool, id: FileId) -> sqlx::Result<Option<u64>> {
+    let bytes = sqlx::query_scalar!(
+        "select bytes from files where id = $1 and status = 'uploaded'",
+        id.0
+    );
+    Ok(bytes.fetch_optional(pool).await?.map(convert::to_count))
 }
 
-/// Keeps a claim for another `ttl`; `false`: it is lost.
-pub async fn renew(pool: &PgPool, id: FileId, token: i64, ttl: Duration) -> sqlx::Result<bool> {
-    let done = sqlx::query!(
-        "update files set lease_expires_at = now() + make_interval(secs => $3)
-        where id = $1 and token = $2 and lease_expires_at is not null",
-        id.0,
-        token,
-        convert::seconds(ttl)
-    )
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Hands a claim back. One whose validation process crashed counts against `MAX_ATTEMPTS`; one that was stopped does not.
-pub async fn release(pool: &PgPool, id: FileId, token: i64, crashed: bool) -> sqlx::Result<bool> {
-    let done = sqlx::query!(
-        "update files set lease_expires_at = null, worker_id = null, attempts = attempts - case when $3 then 0 else 1 end
-        where id = $1 and token = $2 and lease_expires_at is not null",
-        id.0,
-        token,
-        crashed
-    )
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// The data set can be used (`report.dataset` is there); its pack is in the object store. `false`: the claim is lost.
+/// Marks a data set as usable (`report.dataset` is set); its pack is in the object store.
+/// `false`: the lease is lost.
 pub async fn accept(
     pool: &PgPool,
-    id: FileId,
-    token: i64,
+    lease: &Lease,
     report: &FileReport,
     pack_sha256: &str,
     pack_bytes: u64,
 ) -> sqlx::Result<bool> {
-    let done = sqlx::query!(
-        "update files set status = 'processed', status_details = null, dataset = $3, report = $4, pack_sha256 = $5,
-            pack_bytes = $6, lease_expires_at = null, worker_id = null
-        where id = $1 and token = $2 and lease_expires_at is not null",
-        id.0,
-        token,
-        report.dataset.as_ref().map(Json) as Option<Json<&Dataset>>,
-        Json(report) as Json<&FileReport>,
-        pack_sha256,
-        convert::from_count(pack_bytes)
-    )
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() == 1)
+    let accept = || {
+        ending_lease!(
+            query,
+            "validate",
+            " update files f set status = 'processed', status_details = null, dataset = $4, report = $5,
+                pack_sha256 = $6, pack_bytes = $7
+            from lease where f.id = lease.subject",
+            lease.subject,
+            lease.token,
+            None::<f64>,
+            report.dataset.as_ref().map(Json) as Option<Json<&Dataset>>,
+            Json(report) as Json<&FileReport>,
+            pack_sha256,
+            convert::from_count(pack_bytes)
+        )
+        .execute(pool)
+    };
+    Ok(retry(accept).await?.rows_affected() == 1)
 }
 
-/// The data set cannot be used: `report.errors` says why, `details` in a sentence. `false`: the claim is lost.
+/// Marks a data set as unusable: `report.errors` holds the reasons, `details` one sentence.
+/// `false`: the lease is lost.
 pub async fn refuse(
     pool: &PgPool,
-    id: FileId,
-    token: i64,
+    lease: &Lease,
     report: &FileReport,
     details: &str,
 ) -> sqlx::Result<bool> {
-    let done = sqlx::query!(
-        "update files set status = 'error', status_details = $4, report = $3, lease_expires_at = null, worker_id = null
-        where id = $1 and token = $2 and lease_expires_at is not null",
-        id.0,
-        token,
-        Json(report) as Json<&FileReport>,
-        details
-    )
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() == 1)
+    let refuse = || {
+        ending_lease!(
+            query,
+            "validate",
+            " update files f set status = 'error', report = $4, status_details = $5
+            from lease where f.id = lease.subject",
+            lease.subject,
+            lease.token,
+            None::<f64>,
+            Json(report) as Json<&FileReport>,
+            details
+        )
+        .execute(pool)
+    };
+    Ok(retry(refuse).await?.rows_affected() == 1)
 }
 
-/// Frees files whose lease ran out, and gives up on those whose validation came to no end `MAX_ATTEMPTS` times. Called beside
-/// `queue::reap`.
-pub async fn reap(pool: &PgPool) -> sqlx::Result<Vec<FileId>> {
-    sqlx::query!(
-        "update files set lease_expires_at = null, worker_id = null
-        where status = 'uploaded' and lease_expires_at < now()"
-    )
-    .execute(pool)
-    .await?;
-    let details = "the validation of this file came to no end each time it was tried; check that its images open elsewhere";
-    let errors = vec![Problem::new("", "validation_crashed", details)];
+/// Marks a data set as unusable because its validation crashed too often.
+pub async fn give_up(pool: &PgPool, lease: &Lease) -> sqlx::Result<bool> {
+    let details = format!(
+        "validation crashed or timed out {MAX_CRASHES} times; check that every image opens, then upload the file again"
+    );
     let report = FileReport {
         dataset: None,
-        errors,
+        errors: vec![Problem::new("", "validation_crashed", details.as_str())],
         warnings: Vec::new(),
         warnings_omitted: 0,
     };
-    let ids = sqlx::query_scalar!(
-        "update files set status = 'error', status_details = $1, report = $2
-        where status = 'uploaded' and attempts >= $3 and lease_expires_at is null
-        returning id",
-        details,
-        Json(&report) as Json<&FileReport>,
-        MAX_ATTEMPTS
-    )
-    .fetch_all(pool)
-    .await?;
-    Ok(ids.into_iter().map(FileId).collect())
+    refuse(pool, lease, &report, &details).await
 }
 
 fn purpose_word(purpose: Purpose) -> &'static str {

@@ -2,9 +2,6 @@
 //!
 //! Functions that the API calls take a tenant and never see another's rows. Functions that workers call take the token
 //! of their claim and write nothing when it is no longer the present one: they answer `None` or `false` then.
-//!
-//! Files and imports are claimed, released and reaped alike, and still by statements of their own: `query!` checks whole ones
-//! only, and no table or column can be a parameter of one.
 
 use std::{str::FromStr, time::Duration};
 
@@ -29,16 +26,18 @@ pub mod persist;
 pub mod phases;
 pub mod places;
 pub mod queue;
+pub mod reap;
 pub mod retention;
 pub mod samples;
 pub mod tenants;
+pub mod work;
 pub mod workers;
 
 mod convert;
 
 /// What `listen` listens to. The payload is an id, or for `WORK` the kind of work.
 pub mod channel {
-    /// There is something to claim: `job`, `file` or `import`.
+    /// There is something to claim. Payload: a `work::Kind`.
     pub const WORK: &str = "rehead_work";
     /// The user of a job that a worker has asks for its cancellation, a pause or its end. Payload: a `JobId`.
     pub const CONTROL: &str = "rehead_control";

@@ -1,23 +1,22 @@
 //! Models: base models with their import by a worker, and fine-tuned ones, which `queue::finish` makes.
 
-use std::time::Duration;
-
 use sqlx::{PgConnection, PgPool, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Page, Slice, convert, tenants::TenantId};
+use super::{
+    Page, Slice, convert, retry,
+    tenants::TenantId,
+    work::{Lease, MAX_CRASHES, ending_lease},
+};
 use crate::domain::{
     base_model::{AskedPreprocessing, Layers, Preprocessing, SourceTask},
     checkpoint::Metrics,
-    id::{FileId, JobId, WorkerId},
+    id::{FileId, JobId},
     problem::Problem,
     report::Report,
     work::Imported,
 };
-
-/// Claims of one import that may end without a word before it is given up.
-pub const MAX_ATTEMPTS: i32 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelKind {
@@ -122,10 +121,8 @@ pub enum Deleted {
 
 /// Weights to check and convert.
 #[derive(Debug, Clone)]
-pub struct ClaimedImport {
-    pub tenant: TenantId,
+pub struct ToImport {
     pub id: String,
-    pub token: i64,
     pub architecture: String,
     pub weights_file: FileId,
     pub preprocessing: Option<AskedPreprocessing>,
@@ -137,14 +134,17 @@ pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Resu
     let done = sqlx::query!(
         "with file as (
             select id from files where id = $5 and tenant_id = $1 and purpose = 'weights' for key share
+        ), model as (
+            insert into models (tenant_id, id, kind, status, architecture, modality, weights_file, source_task,
+                requested_preprocessing, license, import_id)
+            select $1, $2, 'base', 'importing', $3, $4, file.id, $6, $7, $8, gen_random_uuid() from file
+            on conflict (tenant_id, id) do update set status = 'importing', architecture = $3, modality = $4,
+                weights_file = $5, source_task = $6, requested_preprocessing = $7, license = $8, problems = null,
+                import_id = gen_random_uuid(), created_at = now()
+            where models.status = 'error'
+            returning import_id
         )
-        insert into models (tenant_id, id, kind, status, architecture, modality, weights_file, source_task,
-            requested_preprocessing, license)
-        select $1, $2, 'base', 'importing', $3, $4, file.id, $6, $7, $8 from file
-        on conflict (tenant_id, id) do update set status = 'importing', architecture = $3, modality = $4,
-            weights_file = $5, source_task = $6, requested_preprocessing = $7, license = $8, problems = null,
-            attempts = 0, created_at = now()
-        where models.status = 'error'",
+        insert into work (kind, subject, tenant_id) select 'import', import_id, $1 from model",
         model.tenant.0,
         model.id,
         model.architecture,
@@ -283,6 +283,15 @@ async fn delete_locked(
     tenant: TenantId,
     id: &str,
 ) -> sqlx::Result<Deleted> {
+    // Its import before the model itself, in the order in which `accept_import` locks them.
+    sqlx::query!(
+        "select from work w join models m on m.import_id = w.subject
+        where w.kind = 'import' and m.tenant_id = $1 and m.id = $2 for update of w",
+        tenant.0,
+        id
+    )
+    .execute(&mut *transaction)
+    .await?;
     let kind = sqlx::query_scalar!(
         "select kind from models where tenant_id = $1 and id = $2 for update",
         tenant.0,
@@ -300,7 +309,10 @@ async fn delete_locked(
         return Ok(Deleted::InUse(JobId(job)));
     }
     let deleted = sqlx::query!(
-        "delete from models where tenant_id = $1 and id = $2",
+        "with model as (
+            delete from models where tenant_id = $1 and id = $2 returning import_id
+        )
+        delete from work using model where kind = 'import' and subject = model.import_id",
         tenant.0,
         id
     );
@@ -310,122 +322,83 @@ async fn delete_locked(
     })
 }
 
-/// Takes the oldest import that waits. The lease ends after `ttl` unless renewed.
-pub async fn claim_import(
-    pool: &PgPool,
-    worker: WorkerId,
-    ttl: Duration,
-) -> sqlx::Result<Option<ClaimedImport>> {
+/// The base model of an import; `None` when it was deleted meanwhile.
+pub async fn to_import(pool: &PgPool, import: Uuid) -> sqlx::Result<Option<ToImport>> {
     let row = sqlx::query!(
-        r#"with next as (
-            select tenant_id, id from models
-            where status = 'importing' and attempts < $3 and lease_expires_at is null
-            order by created_at limit 1 for update skip locked
-        )
-        update models m set token = nextval('import_tokens'), attempts = m.attempts + 1, worker_id = $1,
-            lease_expires_at = now() + make_interval(secs => $2)
-        from next where m.tenant_id = next.tenant_id and m.id = next.id
-        returning m.tenant_id, m.id, m.token, m.architecture, m.weights_file as "weights_file!",
-            m.requested_preprocessing as "preprocessing: Json<AskedPreprocessing>""#,
-        worker.0,
-        convert::seconds(ttl),
-        MAX_ATTEMPTS
-    )
-    .fetch_optional(pool)
-    .await?;
-    Ok(row.map(|row| ClaimedImport {
-        tenant: TenantId(row.tenant_id),
+        r#"select id, architecture, weights_file as "weights_file!",
+            requested_preprocessing as "preprocessing: Json<AskedPreprocessing>"
+        from models where import_id = $1 and status = 'importing'"#,
+        import
+    );
+    let row = row.fetch_optional(pool).await?;
+    Ok(row.map(|row| ToImport {
         id: row.id,
-        token: row.token,
         architecture: row.architecture,
         weights_file: FileId(row.weights_file),
         preprocessing: row.preprocessing.map(|preprocessing| preprocessing.0),
     }))
 }
 
-/// Keeps a claim for another `ttl`; `false`: it is lost.
-pub async fn renew_import(
-    pool: &PgPool,
-    claim: &ClaimedImport,
-    ttl: Duration,
-) -> sqlx::Result<bool> {
-    let done = sqlx::query!(
-        "update models set lease_expires_at = now() + make_interval(secs => $4)
-        where tenant_id = $1 and id = $2 and token = $3 and lease_expires_at is not null",
-        claim.tenant.0,
-        claim.id,
-        claim.token,
-        convert::seconds(ttl)
-    )
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Hands a claim back. One whose validation process crashed counts against `MAX_ATTEMPTS`; one that was stopped does not.
-pub async fn release_import(
-    pool: &PgPool,
-    claim: &ClaimedImport,
-    crashed: bool,
-) -> sqlx::Result<bool> {
-    let done = sqlx::query!(
-        "update models set lease_expires_at = null, worker_id = null, attempts = attempts - case when $4 then 0 else 1 end
-        where tenant_id = $1 and id = $2 and token = $3 and lease_expires_at is not null",
-        claim.tenant.0,
-        claim.id,
-        claim.token,
-        crashed
-    )
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// The weights fit and lie at `models/<weights_sha256>/model.safetensors`: the model is ready. `false`: the claim is lost.
+/// Marks a base model as ready: its weights are at `models/<weights_sha256>/model.safetensors`.
+/// `false`: the lease is lost.
 pub async fn accept_import(
     pool: &PgPool,
-    claim: &ClaimedImport,
+    lease: &Lease,
     imported: &Imported,
     weights_sha256: &str,
 ) -> sqlx::Result<bool> {
-    let classes = imported.classes.map(i64::from);
-    let done = sqlx::query!(
-        "update models set status = 'ready', preprocessing = $4, layers = $5, parameters = $6, weights_sha256 = $7,
-            objects = 'models/' || $7 || '/', lease_expires_at = null, worker_id = null,
-            source_task = case when source_task ->> 'classes' is null
-                then source_task || jsonb_build_object('classes', $8::bigint) else source_task end
-        where tenant_id = $1 and id = $2 and token = $3 and lease_expires_at is not null",
-        claim.tenant.0,
-        claim.id,
-        claim.token,
-        Json(&imported.preprocessing) as Json<&Preprocessing>,
-        Json(&imported.layers) as Json<&Layers>,
-        convert::from_count(imported.parameters),
-        weights_sha256,
-        classes
-    )
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() == 1)
+    let accept = || {
+        ending_lease!(
+            query,
+            "import",
+            " update models m set status = 'ready', import_id = null, preprocessing = $4, layers = $5, parameters = $6,
+                weights_sha256 = $7, objects = 'models/' || $7 || '/',
+                source_task = case when source_task ->> 'classes' is null
+                    then source_task || jsonb_build_object('classes', $8::bigint) else source_task end
+            from lease where m.import_id = lease.subject",
+            lease.subject,
+            lease.token,
+            None::<f64>,
+            Json(&imported.preprocessing) as Json<&Preprocessing>,
+            Json(&imported.layers) as Json<&Layers>,
+            convert::from_count(imported.parameters),
+            weights_sha256,
+            imported.classes.map(i64::from)
+        )
+        .execute(pool)
+    };
+    Ok(retry(accept).await?.rows_affected() == 1)
 }
 
-/// The weights do not fit: the model is in error until `take_refused`. `false`: the claim is lost.
+/// Marks a base model as unusable until `take_refused`. `false`: the lease is lost.
 pub async fn refuse_import(
     pool: &PgPool,
-    claim: &ClaimedImport,
+    lease: &Lease,
     problems: &[Problem],
 ) -> sqlx::Result<bool> {
-    let done = sqlx::query!(
-        "update models set status = 'error', problems = $4, lease_expires_at = null, worker_id = null
-        where tenant_id = $1 and id = $2 and token = $3 and lease_expires_at is not null",
-        claim.tenant.0,
-        claim.id,
-        claim.token,
-        Json(problems) as Json<&[Problem]>
-    )
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() == 1)
+    let refuse = || {
+        ending_lease!(
+            query,
+            "import",
+            " update models m set status = 'error', import_id = null, problems = $4
+            from lease where m.import_id = lease.subject",
+            lease.subject,
+            lease.token,
+            None::<f64>,
+            Json(problems) as Json<&[Problem]>
+        )
+        .execute(pool)
+    };
+    Ok(retry(refuse).await?.rows_affected() == 1)
+}
+
+/// Marks a base model as unusable because its import crashed too often.
+pub async fn give_up_import(pool: &PgPool, lease: &Lease) -> sqlx::Result<bool> {
+    let message = format!(
+        "the check of these weights crashed or timed out {MAX_CRASHES} times; check that the file loads elsewhere, then register the model again"
+    );
+    let problems = [Problem::new("weights", "validation_crashed", message)];
+    refuse_import(pool, lease, &problems).await
 }
 
 /// Removes a refused import and hands out why; `None` when it is not in error.
@@ -444,28 +417,6 @@ pub async fn take_refused(
         .fetch_optional(pool)
         .await?
         .map(|problems| problems.0))
-}
-
-/// Frees imports whose lease ran out, and gives up on those that came to no end `MAX_ATTEMPTS` times. Called beside
-/// `queue::reap`.
-pub async fn reap_imports(pool: &PgPool) -> sqlx::Result<Vec<String>> {
-    sqlx::query!(
-        "update models set lease_expires_at = null, worker_id = null
-        where status = 'importing' and lease_expires_at < now()"
-    )
-    .execute(pool)
-    .await?;
-    let message = "the check of these weights came to no end each time it was tried; check that the file loads elsewhere";
-    let problems = [Problem::new("weights", "validation_crashed", message)];
-    sqlx::query_scalar!(
-        "update models set status = 'error', problems = $1
-        where status = 'importing' and attempts >= $2 and lease_expires_at is null
-        returning id",
-        Json(&problems[..]) as Json<&[Problem]>,
-        MAX_ATTEMPTS
-    )
-    .fetch_all(pool)
-    .await
 }
 
 /// A row as Postgres has it.

@@ -76,7 +76,7 @@ pub async fn get(
                 coalesce(sum(greatest(measured.durations[2] - held.seconds, 0)), 0)]::double precision[] as remaining
             from measured, (
                 select extract(epoch from now() - a.started_at) as seconds
-                from job_leases l join attempts a on a.job_id = l.job_id and a.token = l.token
+                from work l join attempts a on a.job_id = l.job_id and a.token = l.token
             ) held
         ), able as (
             select coalesce(sum(w.slots), 0) as slots, coalesce(bool_or(room.is_there and not room.is_kept), false) as fits,
@@ -85,7 +85,7 @@ pub async fn get(
             from job join workers w on w.spec_version >= job.spec_version and w.state = 'active'
                 and w.last_seen_at > now() - make_interval(secs => $4)
             cross join lateral (
-                select w.slots > (select count(*) from job_leases l where l.worker_id = w.id)
+                select w.slots > (select count(*) from work l where l.worker_id = w.id and l.kind = 'train')
                         and coalesce(w.free_mb, job.device_mb) >= job.device_mb as is_there,
                     -- As a claim looks for it.
                     exists (

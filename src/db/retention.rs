@@ -109,7 +109,7 @@ pub async fn unowned(pool: &PgPool, units: &[Claimant]) -> sqlx::Result<Vec<Stri
     sqlx::query_scalar!(
         r#"select unit.prefix as "prefix!"
         from unnest($1::text[], $2::uuid[], $3::bigint[]) as unit (prefix, job_id, token)
-        where not exists (select from job_leases l where l.job_id = unit.job_id and l.token = unit.token)
+        where not exists (select from work l where l.job_id = unit.job_id and l.token = unit.token)
             and not exists (select from checkpoints c where c.objects = unit.prefix)
             and not exists (select from models m where m.objects = unit.prefix)
             and not exists (select from models m where 'models/' || m.weights_sha256 || '/' = unit.prefix)

@@ -3,7 +3,7 @@
 use serde_json::json;
 use sqlx::{PgPool, types::Json};
 
-use super::{Page, Slice, convert, retry, tenants::TenantId};
+use super::{Page, Slice, convert, retry, tenants::TenantId, work::under_lease};
 use crate::domain::{
     file::Split,
     id::JobId,
@@ -37,13 +37,10 @@ pub async fn write(
 ) -> sqlx::Result<bool> {
     let rows = json!(records);
     let write = || {
-        sqlx::query_scalar!(
-            r#"with lease as (
-                select job_id from job_leases where job_id = $1 and token = $2 for update
-            ), written as (
+        under_lease!(query_scalar, "train", r#", written as (
                 insert into job_samples (job_id, sample, split, path, label, prediction, probability, loss, margin,
                     likely_wrong_label, near_duplicate_of)
-                select lease.job_id, r.* from lease, jsonb_to_recordset($3) as r (sample int, split text, path text,
+                select lease.subject, r.* from lease, jsonb_to_recordset($3) as r (sample int, split text, path text,
                     label jsonb, prediction jsonb, probability double precision, loss double precision,
                     margin double precision, likely_wrong_label boolean, near_duplicate_of text)
                 on conflict (job_id, sample) do update set split = excluded.split, path = excluded.path,

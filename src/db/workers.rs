@@ -186,7 +186,7 @@ pub async fn list(pool: &PgPool, tenant: TenantId) -> sqlx::Result<Vec<Worker>> 
                 else w.state end as "state!",
             count(l.job_id) as "busy!",
             coalesce(array_agg(l.job_id) filter (where l.tenant_id = $1), '{}') as "jobs!"
-        from workers w left join job_leases l on l.worker_id = w.id
+        from workers w left join work l on l.worker_id = w.id and l.kind = 'train'
         where w.last_seen_at > now() - interval '1 day'
         group by w.id order by w.started_at desc, w.id limit $3"#,
         tenant.0,

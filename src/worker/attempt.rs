@@ -11,7 +11,7 @@ use super::{
     context::Worker,
     fault::Fault,
     layout,
-    lease::{Claim, Lease},
+    lease::Lease,
     relay::{Handled, Relay},
     sample_report,
     slot::{Slot, Taken},
@@ -23,6 +23,7 @@ use crate::{
     db::{
         self,
         queue::{Claimed, NewModel, Trace},
+        work,
     },
     domain::{
         job::{JobStatus, Outcome},
@@ -67,7 +68,7 @@ pub(super) async fn run(worker: &Worker, slot: &Slot, taken: &Taken, shutdown: &
     let (job, token) = (claimed.job, claimed.token);
     tracing::info!(job.id = %job, attempt.n = token, "attempt started");
     let since = Instant::now();
-    let lease = Lease::hold(worker, Claim::Job { job, token }, taken.asked);
+    let lease = Lease::hold(worker, work::Lease::of_job(job, token), taken.asked);
     let attempt = Attempt {
         worker,
         slot,

@@ -17,20 +17,11 @@ use tokio_util::sync::CancellationToken;
 use super::context::Worker;
 use crate::{
     config::Timing,
-    db::{self, models::ClaimedImport, queue::Heartbeat},
-    domain::id::{FileId, JobId},
+    db::work::{self, Heartbeat},
 };
 
 /// Time between two heartbeats while the database does not answer.
 const RETRY: Duration = Duration::from_millis(250);
-
-/// The work that a lease is for.
-#[derive(Debug, Clone)]
-pub(super) enum Claim {
-    Job { job: JobId, token: i64 },
-    File { file: FileId, token: i64 },
-    Import(Box<ClaimedImport>),
-}
 
 /// A lease that is kept alive until this is dropped.
 #[derive(Debug)]
@@ -55,22 +46,6 @@ pub(super) fn since_boot() -> Duration {
         .expect("Linux has this clock: this is a bug")
 }
 
-impl Claim {
-    /// Sends a heartbeat. `None`: the lease is lost.
-    async fn renew(&self, pool: &PgPool, ttl: Duration) -> sqlx::Result<Option<Heartbeat>> {
-        let kept = match self {
-            Self::Job { job, token } => return db::queue::heartbeat(pool, *job, *token, ttl).await,
-            Self::File { file, token } => db::files::renew(pool, *file, *token, ttl).await?,
-            Self::Import(import) => db::models::renew_import(pool, import, ttl).await?,
-        };
-        Ok(kept.then_some(Heartbeat {
-            cancel_requested: false,
-            pause_requested: false,
-            stop_requested: false,
-        }))
-    }
-}
-
 impl ControlRequests {
     fn record(&self, heartbeat: Heartbeat) {
         for (requested, signal) in [
@@ -87,7 +62,7 @@ impl ControlRequests {
 
 impl Lease {
     /// Keeps the lease of `claim`, which was sent at boot time `asked`.
-    pub(super) fn hold(worker: &Worker, claim: Claim, asked: Duration) -> Self {
+    pub(super) fn hold(worker: &Worker, claim: work::Lease, asked: Duration) -> Self {
         let (lost, requests) = (CancellationToken::new(), ControlRequests::default());
         let heartbeats = Heartbeats {
             pool: worker.heartbeats.clone(),
@@ -140,7 +115,7 @@ impl Drop for Lease {
 
 struct Heartbeats {
     pool: PgPool,
-    claim: Claim,
+    claim: work::Lease,
     timing: Timing,
     /// Rung when a control request came in.
     control: Arc<Notify>,
@@ -166,8 +141,11 @@ impl Heartbeats {
             let asked = since_boot();
             let left = limit.saturating_sub(asked.saturating_sub(last_kept));
             let patience = left.min(self.timing.heartbeat());
-            match tokio::time::timeout(patience, self.claim.renew(&self.pool, self.timing.lease()))
-                .await
+            match tokio::time::timeout(
+                patience,
+                work::renew(&self.pool, &self.claim, self.timing.lease()),
+            )
+            .await
             {
                 Ok(Ok(Some(heartbeat))) => {
                     last_kept = asked;

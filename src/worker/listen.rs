@@ -37,7 +37,7 @@ pub(super) async fn run(pool: &PgPool, wakeups: &Wakeups) {
             match listener.try_recv().await {
                 Ok(Some(notification)) => match (notification.channel(), notification.payload()) {
                     (channel::CONTROL, _) => wakeups.control.notify_waiters(),
-                    (channel::WORK, "job") => wakeups.jobs.notify_one(),
+                    (channel::WORK, "train") => wakeups.jobs.notify_one(),
                     _ => wakeups.validations.notify_one(),
                 },
                 // The connection was lost, and notifications with it.

@@ -3,7 +3,7 @@
 //! A worker has slots for training, and one for validations (data sets and base models), so that a
 //! long training delays no upload. Every write carries the token of its claim; a worker that lost a
 //! lease kills its child and writes nothing. In reading order: `slot` (claims a job), `attempt` (runs
-//! it), `validate`, `lease`, `sweeper`.
+//! it), `kinds`, `lease`, `sweeper`.
 
 use std::{
     path::{Path, PathBuf},
@@ -34,6 +34,7 @@ mod devices;
 mod fault;
 mod folder;
 mod health;
+mod kinds;
 mod layout;
 mod lease;
 mod listen;
@@ -44,7 +45,6 @@ mod sample_report;
 mod slot;
 mod status;
 mod sweeper;
-mod validate;
 mod warm_trainer;
 mod watchdog;
 
@@ -80,7 +80,7 @@ pub async fn run(parts: Parts, args: &WorkArgs, shutdown: CancellationToken) -> 
     for slot in &slots {
         running.spawn(train(Arc::clone(&worker), slot.clone(), shutdown.clone()));
     }
-    running.spawn(validate::run(Arc::clone(&worker), shutdown.clone()));
+    running.spawn(kinds::run(Arc::clone(&worker), shutdown.clone()));
 
     tokio::select! {
         () = shutdown.cancelled() => {

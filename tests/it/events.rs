@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use rehead::db::work::{self, Kind, Lease};
 use rehead_domain::{
     file::{Class, Dataset, FileReport, SplitSizes},
     id::WorkerId,
@@ -12,8 +13,14 @@ use rehead_domain::{
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use sqlx::PgPool;
 
 use crate::support::{queue::imported, service::Service};
+
+async fn claim(pool: &PgPool, kind: Kind) -> Option<Lease> {
+    let claimed = work::claim(pool, WorkerId::new(), &[kind], Duration::from_secs(60)).await;
+    claimed.unwrap()
+}
 
 /// A validated data set of two classes, and a job that waits on a base model: rows as a worker would have left them.
 pub(crate) async fn queued_job(service: &Service) -> Value {
@@ -22,11 +29,7 @@ pub(crate) async fn queued_job(service: &Service) -> Value {
         .upload("data.zip", "fine-tune", vec![1, 2, 3])
         .await
         .ok();
-    let worker = WorkerId::new();
-    let claim = rehead::db::files::claim(&pool, worker, Duration::from_secs(60))
-        .await
-        .unwrap()
-        .unwrap();
+    let claimed = claim(&pool, Kind::Validate).await;
     let class = |name: &str| Class {
         name: name.to_owned(),
         train: 40,
@@ -55,7 +58,7 @@ pub(crate) async fn queued_job(service: &Service) -> Value {
         warnings_omitted: 0,
     };
     assert!(
-        rehead::db::files::accept(&pool, claim.id, claim.token, &report, &"a".repeat(64), 3)
+        rehead::db::files::accept(&pool, &claimed.unwrap(), &report, &"a".repeat(64), 3)
             .await
             .unwrap()
     );
@@ -64,18 +67,14 @@ pub(crate) async fn queued_job(service: &Service) -> Value {
     let body = json!({"id": "net", "architecture": "resnet18", "weights": {"file": weights["id"]}});
     let registering = service.post("/v1/base_models", &body);
     let importing = async {
-        let claim = loop {
-            if let Some(claim) =
-                rehead::db::models::claim_import(&pool, worker, Duration::from_secs(60))
-                    .await
-                    .unwrap()
-            {
-                break claim;
+        let claimed = loop {
+            if let Some(claimed) = claim(&pool, Kind::Import).await {
+                break claimed;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         assert!(
-            rehead::db::models::accept_import(&pool, &claim, &imported(), &"b".repeat(64))
+            rehead::db::models::accept_import(&pool, &claimed, &imported(), &"b".repeat(64))
                 .await
                 .unwrap()
         );

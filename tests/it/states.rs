@@ -10,6 +10,7 @@ use rehead::{
         jobs::{self, Created, Job},
         phases,
         queue::{self, Claimed},
+        work::Kind,
     },
     domain::{
         file::Purpose,
@@ -20,7 +21,7 @@ use rehead::{
 
 use crate::support::{
     postgres::invariants,
-    queue::{HOUR, Queue, checkpoint, claim, resolution, usable},
+    queue::{HOUR, Queue, checkpoint, claim, heartbeat, reap, resolution, usable},
 };
 
 #[test]
@@ -180,12 +181,9 @@ async fn a_waiting_job_is_paused_at_once_and_resumed() {
         asked_twice(&queue, waiting.id, Control::Pause).await,
         JobStatus::Paused
     );
-    let claimed = files::claim(pool, queue.worker, HOUR)
-        .await
-        .unwrap()
-        .unwrap();
+    let lease = queue.claim_work(Kind::Validate, HOUR).await.unwrap();
     assert!(
-        files::accept(pool, file, claimed.token, &usable(), "cd", 2_000)
+        files::accept(pool, &lease, &usable(), "cd", 2_000)
             .await
             .unwrap()
     );
@@ -231,7 +229,7 @@ async fn a_running_job_pauses_however_its_attempt_ends() {
             asked_twice(&queue, job, Control::Pause).await,
             JobStatus::Pausing
         );
-        let seen = queue::heartbeat(pool, job, claimed.token, HOUR)
+        let seen = heartbeat(pool, job, claimed.token, HOUR)
             .await
             .unwrap()
             .unwrap();
@@ -266,7 +264,7 @@ async fn a_running_job_pauses_however_its_attempt_ends() {
     for crash in 1..=4 {
         claim(pool, queue.worker, Duration::ZERO).await.unwrap();
         ask(&queue, lost, Control::Pause).await.unwrap();
-        let reaped = queue::reap(pool, Duration::ZERO).await.unwrap();
+        let reaped = reap(pool, Duration::ZERO).await.unwrap();
         let becomes = if crash < 4 {
             JobStatus::Paused
         } else {
@@ -290,7 +288,7 @@ async fn a_pause_can_be_taken_back() {
         JobStatus::Running
     );
     // Its trainer was not told yet: nothing has happened.
-    let seen = queue::heartbeat(pool, job, claimed.token, HOUR)
+    let seen = heartbeat(pool, job, claimed.token, HOUR)
         .await
         .unwrap()
         .unwrap();
@@ -366,7 +364,7 @@ async fn a_stop_needs_something_to_keep_and_holds_for_every_later_attempt() {
     assert_eq!(queue.end(&first, &crashed()).await, Some(JobStatus::Queued));
 
     let second = queue.claim().await.unwrap();
-    let seen = queue::heartbeat(pool, job, second.token, HOUR)
+    let seen = heartbeat(pool, job, second.token, HOUR)
         .await
         .unwrap()
         .unwrap();

@@ -92,12 +92,10 @@ async fn a_data_set_that_finds_no_room_to_be_checked_waits_for_it() {
         (worker.log().matches("no room to validate").count() >= 2).then_some(())
     });
     let pool = service.pool().await;
-    let crashes: Vec<i32> = sqlx::query_scalar(
-        "select attempts from files where purpose = 'fine-tune' and lease_expires_at is null",
-    )
-    .fetch_all(&pool)
-    .await
-    .unwrap();
+    let crashes: Vec<i32> = sqlx::query_scalar("select crashes from work where kind = 'validate'")
+        .fetch_all(&pool)
+        .await
+        .unwrap();
     assert!(crashes.iter().all(|&crashes| crashes == 0), "{crashes:?}");
     let path = format!("/v1/files/{}", file["id"].as_str().unwrap());
     assert_eq!(service.get(&path).await.ok()["status"], "uploaded");

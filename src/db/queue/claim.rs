@@ -128,8 +128,8 @@ pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claim
                     ))
                     from job where t.id = job.tenant_id
                 ), lease as (
-                    insert into job_leases (job_id, token, tenant_id, worker_id, expires_at)
-                    select id, token, tenant_id, $3, now() + make_interval(secs => $4) from job
+                    insert into work (kind, subject, tenant_id, token, worker_id, lease_expires_at)
+                    select 'train', id, tenant_id, token, $3, now() + make_interval(secs => $4) from job
                 ), resume as (
                     select c.* from job join checkpoints c on c.job_id = job.id and c.state = 'committed'
                     order by c.step desc, c.token desc limit 1

@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 use sqlx::{PgPool, types::Json};
 
 use crate::{
-    db::{convert, events::NewEvent, jobs::JobProgress, metrics::Evaluation, retry},
+    db::{
+        convert, events::NewEvent, jobs::JobProgress, metrics::Evaluation, retry, work::under_lease,
+    },
     domain::{
         checkpoint::Metrics,
         id::{CheckpointId, JobId},
@@ -56,13 +58,10 @@ pub struct NewCheckpoint {
 /// Notes the most memory that an attempt's trainer took; a later attempt is only claimed where that fits.
 pub async fn measured(pool: &PgPool, job: JobId, token: i64, peak_mb: u32) -> sqlx::Result<()> {
     let note = || {
-        sqlx::query!(
-            "with lease as (
-                select job_id from job_leases where job_id = $1 and token = $2 for update
-            ), job as (
-                update jobs j set device_mb = greatest(j.device_mb, $3) from lease where j.id = lease.job_id
+        under_lease!(query, "train", ", job as (
+                update jobs j set device_mb = greatest(j.device_mb, $3) from lease where j.id = lease.subject
             )
-            update attempts a set peak_bytes = greatest(coalesce(a.peak_bytes, 0), $3::bigint << 20) from lease where a.job_id = lease.job_id and a.token = $2",
+            update attempts a set peak_bytes = greatest(coalesce(a.peak_bytes, 0), $3::bigint << 20) from lease where a.job_id = lease.subject and a.token = $2",
             job.0,
             token,
             convert::from_small(peak_mb)
@@ -104,12 +103,9 @@ pub async fn commit_checkpoint(
         _ => format!("step {} saved", checkpoint.step),
     };
     let commit = || {
-        sqlx::query_scalar!(
-            "with lease as (
-                select job_id, token from job_leases where job_id = $1 and token = $2 for update
-            ), checkpoint as (
+        under_lease!(query_scalar, "train", ", checkpoint as (
                 insert into checkpoints (id, job_id, token, step, epoch, objects, bytes, manifest_sha256, metrics, best)
-                select $3, lease.job_id, lease.token, $4, $5, $6, $7, $8, $9, $10 from lease returning id, job_id
+                select $3, lease.subject, lease.token, $4, $5, $6, $7, $8, $9, $10 from lease returning id, job_id
             ), job as (
                 update jobs j set events = j.events + 1,
                     best_checkpoint = case when $10 then checkpoint.id else j.best_checkpoint end
@@ -217,10 +213,7 @@ async fn record_columns(
     let progress = records.progress.as_ref();
     let device = records.device.as_ref();
     let (shrunk, usage) = (records.shrunk.as_ref(), records.usage);
-    let id = sqlx::query_scalar!(
-        "with lease as (
-            select job_id from job_leases where job_id = $1 and token = $2 for update
-        ), job as (
+    let id = under_lease!(query_scalar, "train", ", job as (
             update jobs j set
                 phase = coalesce($3, j.phase),
                 step = coalesce($4, j.step),
@@ -235,7 +228,7 @@ async fn record_columns(
                 micro_batch = coalesce($23, j.micro_batch),
                 best_effort = coalesce($24, j.best_effort),
                 events = j.events + cardinality($13::text[])
-            from lease where j.id = lease.job_id returning j.id, j.events
+            from lease where j.id = lease.subject returning j.id, j.events
         ), attempt as (
             update attempts a set device = coalesce($10, a.device), threads = coalesce($11, a.threads),
                 peak_bytes = coalesce($25, a.peak_bytes), prepared_samples = coalesce($26, a.prepared_samples),

@@ -216,7 +216,7 @@ async fn f25_memory_is_measured_before_a_claim_and_slots_share_it() {
     set(estimated).await;
     service.has_checkpoint(&first).await;
     service.has_checkpoint(&second).await;
-    let leases: i64 = sqlx::query_scalar("select count(*) from job_leases")
+    let leases: i64 = sqlx::query_scalar("select count(*) from work where kind = 'train'")
         .fetch_one(&pool)
         .await
         .unwrap();

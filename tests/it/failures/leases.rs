@@ -5,18 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rehead::{
-    db::queue,
-    domain::{
-        id::WorkerId,
-        job::{JobStatus, Outcome},
-    },
+use rehead::domain::{
+    id::WorkerId,
+    job::{JobStatus, Outcome},
 };
 
 use crate::support::{
     attempts::{endless_job, material, outcomes},
     postgres::invariants,
-    queue::{Queue, claim, skip_backoff},
+    queue::{Queue, claim, heartbeat, reap, skip_backoff},
     service::Service,
 };
 
@@ -34,18 +31,13 @@ async fn f04_a_lease_that_is_kept_for_ten_of_its_times_is_never_reaped() {
     let until = Instant::now() + ttl * 10;
     while Instant::now() < until {
         tokio::time::sleep(ttl / 6).await;
-        let kept = queue::heartbeat(pool, job, claimed.token, ttl)
-            .await
-            .unwrap();
+        let kept = heartbeat(pool, job, claimed.token, ttl).await.unwrap();
         assert!(kept.is_some());
-        assert_eq!(queue::reap(pool, AT_ONCE).await.unwrap(), None);
+        assert_eq!(reap(pool, AT_ONCE).await.unwrap(), None);
     }
     tokio::time::sleep(ttl * 2).await;
-    assert_eq!(
-        queue::reap(pool, Duration::from_secs(3_600)).await.unwrap(),
-        None
-    );
-    let reaped = queue::reap(pool, AT_ONCE).await.unwrap();
+    assert_eq!(reap(pool, Duration::from_secs(3_600)).await.unwrap(), None);
+    let reaped = reap(pool, AT_ONCE).await.unwrap();
     assert_eq!(reaped, Some((job, JobStatus::Queued)));
 }
 
@@ -80,15 +72,15 @@ async fn f04_a_heartbeat_under_the_reapers_hand_keeps_the_lease() {
     let pool = queue.pool();
     let job = queue.job().await;
     let claimed = claim(pool, queue.worker, AT_ONCE).await.unwrap();
-    let mut heartbeat = pool.begin().await.unwrap();
-    sqlx::query("update job_leases set expires_at = now() + interval '1 hour' where job_id = $1")
+    let mut renewing = pool.begin().await.unwrap();
+    sqlx::query("update work set lease_expires_at = now() + interval '1 hour' where job_id = $1")
         .bind(job.0)
-        .execute(&mut *heartbeat)
+        .execute(&mut *renewing)
         .await
         .unwrap();
     let reaper = tokio::spawn({
         let pool = pool.clone();
-        async move { queue::reap(&pool, AT_ONCE).await }
+        async move { reap(&pool, AT_ONCE).await }
     });
     // It waits for the row.
     let waiting = "select exists (select from pg_stat_activity where wait_event_type = 'Lock')";
@@ -99,9 +91,9 @@ async fn f04_a_heartbeat_under_the_reapers_hand_keeps_the_lease() {
     {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    heartbeat.commit().await.unwrap();
+    renewing.commit().await.unwrap();
     assert_eq!(reaper.await.unwrap().unwrap(), None);
-    let kept = queue::heartbeat(pool, job, claimed.token, Duration::from_secs(60)).await;
+    let kept = heartbeat(pool, job, claimed.token, Duration::from_secs(60)).await;
     assert!(kept.unwrap().is_some());
 }
 
@@ -138,7 +130,7 @@ async fn f02_f03_a_finish_and_a_reaper_at_once_end_an_attempt_once() {
                 Outcome::Yielded
             };
             let finish = queue.end(&claimed, &outcome);
-            let (ended, lost) = tokio::join!(finish, queue::reap(pool, AT_ONCE));
+            let (ended, lost) = tokio::join!(finish, reap(pool, AT_ONCE));
             finished.fetch_add(u64::from(ended.is_some()), Ordering::Relaxed);
             reaped.fetch_add(u64::from(lost.unwrap().is_some()), Ordering::Relaxed);
         }
@@ -146,7 +138,7 @@ async fn f02_f03_a_finish_and_a_reaper_at_once_end_an_attempt_once() {
     let since = Instant::now();
     futures_util::future::join_all((0..8).map(|_| lane())).await;
     let took = since.elapsed();
-    while queue::reap(pool, AT_ONCE).await.unwrap().is_some() {
+    while reap(pool, AT_ONCE).await.unwrap().is_some() {
         reaped.fetch_add(1, Ordering::Relaxed);
     }
     let (finished, reaped) = (finished.into_inner(), reaped.into_inner());

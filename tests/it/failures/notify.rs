@@ -19,7 +19,7 @@ use sqlx::postgres::PgListener;
 
 use crate::support::{
     attempts::{QUICK, long_job, material, outcomes},
-    queue::{HOUR, Queue, checkpoint},
+    queue::{HOUR, Queue, checkpoint, heartbeat},
     service::Service,
 };
 
@@ -97,7 +97,7 @@ async fn f14_a_job_that_runs_notifies_nobody() {
                 .await
                 .unwrap()
         );
-        let kept = queue::heartbeat(pool, job, claimed.token, HOUR).await;
+        let kept = heartbeat(pool, job, claimed.token, HOUR).await;
         assert!(kept.unwrap().is_some());
         workers::beat(pool, queue.worker).await.unwrap();
     }
@@ -117,7 +117,8 @@ async fn f14_a_job_that_runs_notifies_nobody() {
     assert_eq!(heard(&mut listener).await, Vec::<String>::new());
     let triggers: Vec<String> = sqlx::query_scalar(
         "select distinct tgrelid::regclass::text from pg_trigger join pg_proc on pg_proc.oid = tgfoid
-        where not tgisinternal and prosrc like '%pg_notify%' and tgrelid::regclass::text in ('job_steps', 'job_evaluations', 'job_events', 'job_leases', 'workers', 'checkpoints')",
+        where not tgisinternal and prosrc like '%pg_notify%' and (tgrelid::regclass::text in ('job_steps', 'job_evaluations', 'job_events', 'workers', 'checkpoints')
+            or tgrelid = 'work'::regclass and tgqual is null)",
     )
     .fetch_all(pool)
     .await

@@ -4,10 +4,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use rehead::{
-    db::queue,
-    domain::{id::WorkerId, job::Outcome},
-};
+use rehead::domain::{id::WorkerId, job::Outcome};
 use serde_json::Value;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 
@@ -17,7 +14,7 @@ use crate::{
         attempts::{QUICK, endless_job, long_job, material, outcomes},
         postgres::invariants,
         process::Process,
-        queue::{HOUR, Queue, claim},
+        queue::{HOUR, Queue, claim, reap},
         service::Service,
     },
 };
@@ -162,7 +159,7 @@ async fn f15_a_postgres_that_dies_while_dead_leases_are_reaped_strands_nothing()
         let reaping = tokio::spawn(async move {
             let mut reaped = 0;
             // Ends with the connection, or when nothing is left.
-            while let Ok(Some(_)) = queue::reap(&pool, Duration::ZERO).await {
+            while let Ok(Some(_)) = reap(&pool, Duration::ZERO).await {
                 reaped += 1;
             }
             reaped
@@ -174,11 +171,7 @@ async fn f15_a_postgres_that_dies_while_dead_leases_are_reaped_strands_nothing()
         invariants(queue.pool()).await;
     }
     println!("{reaped} of {JOBS} dead leases were reaped before or between four deaths");
-    while queue::reap(queue.pool(), Duration::ZERO)
-        .await
-        .unwrap()
-        .is_some()
-    {}
+    while reap(queue.pool(), Duration::ZERO).await.unwrap().is_some() {}
     sqlx::query("update jobs set run_at = now() where finished_at is null")
         .execute(queue.pool())
         .await

@@ -1,14 +1,14 @@
 //! How often a job is tried again, and what it ends with then.
 
 use rehead::{
-    db::{jobs, queue},
+    db::jobs,
     domain::job::{JobStatus, Outcome},
 };
 
 use super::{AT_ONCE, retryable};
 use crate::support::{
     postgres::invariants,
-    queue::{Queue, claim, skip_backoff},
+    queue::{Queue, claim, reap, skip_backoff},
 };
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn budgets_end_a_job_that_fails_or_crashes_again_and_again() {
         // Both ways to vanish count on one budget.
         if attempt % 2 == 0 {
             assert_eq!(
-                queue::reap(pool, AT_ONCE).await.unwrap(),
+                reap(pool, AT_ONCE).await.unwrap(),
                 Some((crashing, expected))
             );
         } else {
@@ -78,7 +78,7 @@ async fn budgets_end_a_job_that_fails_or_crashes_again_and_again() {
         retryable: false,
     };
     assert_eq!(queue.end(&wrong, &permanent).await, Some(JobStatus::Failed));
-    assert_eq!(queue::reap(pool, AT_ONCE).await.unwrap(), None);
+    assert_eq!(reap(pool, AT_ONCE).await.unwrap(), None);
     invariants(pool).await;
 }
 

@@ -1,10 +1,7 @@
 //! A cancellation, whatever the job is doing.
 
 use rehead::{
-    db::{
-        controls::{self, Answer},
-        queue,
-    },
+    db::controls::{self, Answer},
     domain::{
         id::JobId,
         job::{Control, JobStatus, Outcome},
@@ -14,7 +11,7 @@ use rehead::{
 use super::{AT_ONCE, retryable, status};
 use crate::support::{
     postgres::invariants,
-    queue::{HOUR, Queue, claim},
+    queue::{HOUR, Queue, claim, heartbeat, reap},
 };
 
 #[tokio::test]
@@ -51,10 +48,7 @@ async fn a_job_is_cancelled_wherever_it_is() {
     ] {
         let running = queue.job().await;
         let claimed = queue.claim().await.unwrap();
-        let seen = queue::heartbeat(pool, running, 1, HOUR)
-            .await
-            .unwrap()
-            .unwrap();
+        let seen = heartbeat(pool, running, 1, HOUR).await.unwrap().unwrap();
         assert!(!seen.cancel_requested);
         for _ in 0..2 {
             assert!(matches!(
@@ -65,10 +59,7 @@ async fn a_job_is_cancelled_wherever_it_is() {
             ));
             assert_eq!(status(&queue, running).await, JobStatus::Running);
         }
-        let seen = queue::heartbeat(pool, running, 1, HOUR)
-            .await
-            .unwrap()
-            .unwrap();
+        let seen = heartbeat(pool, running, 1, HOUR).await.unwrap().unwrap();
         assert!(seen.cancel_requested);
         let ended = queue.end(&claimed, &outcome).await;
         assert_eq!(ended, Some(JobStatus::Cancelled), "{outcome:?}");
@@ -89,7 +80,7 @@ async fn a_job_is_cancelled_wherever_it_is() {
         .await
         .unwrap();
     assert_eq!(
-        queue::reap(pool, AT_ONCE).await.unwrap(),
+        reap(pool, AT_ONCE).await.unwrap(),
         Some((lost, JobStatus::Cancelled))
     );
 

@@ -1,12 +1,14 @@
-//! Leases that ran out: of jobs, and of files and imports.
+//! Expired leases: of jobs, and of files and imports.
 
 use rehead::{
     db::{
         checkpoints, files, jobs, models,
         queue::{self, Records},
+        reap,
+        work::{self, Kind, Released},
     },
     domain::{
-        file::Purpose,
+        file::{FileStatus, Purpose},
         job::{JobStatus, Outcome, Phase},
     },
 };
@@ -14,7 +16,7 @@ use rehead::{
 use super::{AT_ONCE, retryable};
 use crate::support::{
     postgres::invariants,
-    queue::{HOUR, Queue, checkpoint, claim, skip_backoff, usable},
+    queue::{self as rows, HOUR, Queue, checkpoint, claim, heartbeat, skip_backoff, usable},
 };
 
 #[tokio::test]
@@ -24,7 +26,7 @@ async fn a_worker_that_lost_its_lease_writes_nothing() {
     let job = queue.job().await;
     let zombie = claim(pool, queue.worker, AT_ONCE).await.unwrap();
     assert_eq!(
-        queue::reap(pool, AT_ONCE).await.unwrap(),
+        rows::reap(pool, AT_ONCE).await.unwrap(),
         Some((job, JobStatus::Queued))
     );
     skip_backoff(pool).await;
@@ -47,9 +49,7 @@ async fn a_worker_that_lost_its_lease_writes_nothing() {
         retryable("late"),
     ];
     assert_eq!(
-        queue::heartbeat(pool, job, zombie.token, HOUR)
-            .await
-            .unwrap(),
+        heartbeat(pool, job, zombie.token, HOUR).await.unwrap(),
         None
     );
     assert!(
@@ -88,7 +88,7 @@ async fn a_worker_that_lost_its_lease_writes_nothing() {
     );
     assert!(checkpoints::latest(pool, job).await.unwrap().is_none());
     assert!(
-        queue::heartbeat(pool, job, owner.token, HOUR)
+        heartbeat(pool, job, owner.token, HOUR)
             .await
             .unwrap()
             .is_some()
@@ -102,90 +102,53 @@ async fn files_and_imports_have_leases_and_budgets_too() {
     let pool = queue.pool();
     let file = queue.upload(queue.tenant, Purpose::FineTune).await;
     queue.register(queue.tenant, "bad").await;
+    let kinds = [Kind::Validate, Kind::Import];
     for attempt in 1..=3 {
         if attempt == 3 {
-            // Their leases ran out, but only the reaper may say so: it knows of outages.
-            assert!(
-                files::claim(pool, queue.worker, HOUR)
-                    .await
-                    .unwrap()
-                    .is_none()
-            );
-            assert!(
-                models::claim_import(pool, queue.worker, HOUR)
-                    .await
-                    .unwrap()
-                    .is_none()
-            );
-            assert!(files::reap(pool).await.unwrap().is_empty());
-            assert!(models::reap_imports(pool).await.unwrap().is_empty());
+            // Their leases expired, but only the reaper may say so: it knows of outages.
+            for kind in kinds {
+                assert_eq!(queue.claim_work(kind, HOUR).await, None);
+            }
+            for _ in kinds {
+                let reaped = reap::expired(pool, AT_ONCE).await.unwrap();
+                assert_eq!(reaped.unwrap().job, None);
+            }
+            assert_eq!(reap::expired(pool, AT_ONCE).await.unwrap(), None);
+            assert_eq!(reap::exhausted(pool).await.unwrap(), []);
         }
-        let stale = files::claim(pool, queue.worker, AT_ONCE)
-            .await
-            .unwrap()
-            .unwrap();
-        let stale_import = models::claim_import(pool, queue.worker, AT_ONCE)
-            .await
-            .unwrap()
-            .unwrap();
-        if attempt == 1 {
-            // Stopped, not crashed: costs nothing.
-            assert!(
-                files::release(pool, file, stale.token, false)
-                    .await
-                    .unwrap()
-            );
-            assert!(
-                models::release_import(pool, &stale_import, false)
-                    .await
-                    .unwrap()
-            );
-            let held = files::claim(pool, queue.worker, HOUR)
-                .await
-                .unwrap()
-                .unwrap();
-            let held_import = models::claim_import(pool, queue.worker, HOUR)
-                .await
-                .unwrap()
-                .unwrap();
-            assert!(!files::renew(pool, file, stale.token, HOUR).await.unwrap());
-            assert!(
-                !files::accept(pool, file, stale.token, &usable(), "cd", 1)
-                    .await
-                    .unwrap()
-            );
-            assert!(
-                !models::renew_import(pool, &stale_import, HOUR)
-                    .await
-                    .unwrap()
-            );
-            assert!(
-                !models::refuse_import(pool, &stale_import, &[])
-                    .await
-                    .unwrap()
-            );
-            assert!(
-                files::claim(pool, queue.worker, HOUR)
-                    .await
-                    .unwrap()
-                    .is_none()
-            );
-            assert!(files::release(pool, file, held.token, true).await.unwrap());
-            assert!(
-                models::release_import(pool, &held_import, true)
-                    .await
-                    .unwrap()
-            );
+        for kind in kinds {
+            let stale = queue.claim_work(kind, AT_ONCE).await.unwrap();
+            if attempt > 1 {
+                continue;
+            }
+            // Released, not crashed: costs nothing.
+            let unfinished = Released::Unfinished;
+            assert!(work::release(pool, &stale, unfinished).await.unwrap());
+            let held = queue.claim_work(kind, HOUR).await.unwrap();
+            assert_eq!(work::renew(pool, &stale, HOUR).await.unwrap(), None);
+            let lost = match kind {
+                Kind::Validate => files::accept(pool, &stale, &usable(), "cd", 1).await,
+                _ => models::refuse_import(pool, &stale, &[]).await,
+            };
+            assert!(!lost.unwrap());
+            assert!(!work::release(pool, &stale, unfinished).await.unwrap());
+            assert_eq!(queue.claim_work(kind, HOUR).await, None);
+            let crashed = Released::Crashed;
+            assert!(work::release(pool, &held, crashed).await.unwrap());
+            assert_eq!(queue.claim_work(kind, HOUR).await, None, "it backs off");
+            queue.run("update work set run_at = now()").await;
         }
     }
-    assert!(
-        files::claim(pool, queue.worker, HOUR)
-            .await
-            .unwrap()
-            .is_none()
-    );
-    assert_eq!(files::reap(pool).await.unwrap(), [file]);
-    assert_eq!(models::reap_imports(pool).await.unwrap(), ["bad"]);
+    assert_eq!(reap::exhausted(pool).await.unwrap(), []);
+    while reap::expired(pool, AT_ONCE).await.unwrap().is_some() {}
+    for kind in kinds {
+        assert_eq!(queue.claim_work(kind, HOUR).await, None);
+    }
+    let given_up = reap::exhausted(pool).await.unwrap();
+    assert_eq!(given_up.len(), 2);
+    assert!(given_up.iter().any(|lease| lease.subject == file.0));
+    let failed = files::get(pool, queue.tenant, file).await.unwrap().unwrap();
+    assert_eq!(failed.status, FileStatus::Error);
     assert_eq!(
         models::take_refused(pool, queue.tenant, "bad")
             .await
@@ -204,4 +167,30 @@ async fn files_and_imports_have_leases_and_budgets_too() {
         files::delete(pool, queue.tenant, file).await.unwrap(),
         files::Deleted::Yes
     );
+}
+
+/// Whoever holds the lease writes nothing more.
+#[tokio::test]
+async fn work_ends_with_its_file_or_model() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let file = queue.upload(queue.tenant, Purpose::FineTune).await;
+    queue.register(queue.tenant, "unwanted").await;
+    let validation = queue.claim_work(Kind::Validate, HOUR).await.unwrap();
+    let import = queue.claim_work(Kind::Import, HOUR).await.unwrap();
+    let deleted = files::delete(pool, queue.tenant, file).await.unwrap();
+    assert_eq!(deleted, files::Deleted::Yes);
+    models::delete(pool, queue.tenant, "unwanted")
+        .await
+        .unwrap();
+    for lease in [validation, import] {
+        assert_eq!(work::renew(pool, &lease, HOUR).await.unwrap(), None);
+    }
+    assert!(
+        !files::accept(pool, &validation, &usable(), "cd", 1)
+            .await
+            .unwrap()
+    );
+    queue.register(queue.tenant, "unwanted").await;
+    assert!(!models::refuse_import(pool, &import, &[]).await.unwrap());
 }

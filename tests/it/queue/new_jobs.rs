@@ -6,6 +6,7 @@ use rehead::{
     db::{
         files,
         jobs::{self, Created},
+        work::Kind,
     },
     domain::{file::Purpose, job::JobStatus, problem::Problem},
     jobs::{
@@ -96,20 +97,17 @@ async fn a_job_waits_for_its_file_and_is_resolved_once() {
             files::Deleted::InUseByJob(job.id)
         );
 
-        let claimed = files::claim(pool, queue.worker, HOUR)
-            .await
-            .unwrap()
-            .unwrap();
-        let token = claimed.token;
+        let lease = queue.claim_work(Kind::Validate, HOUR).await.unwrap();
+        assert_eq!(lease.subject, file.0);
         if accepted {
             assert!(
-                files::accept(pool, file, token, &usable(), "cd", 2_000)
+                files::accept(pool, &lease, &usable(), "cd", 2_000)
                     .await
                     .unwrap()
             );
         } else {
             assert!(
-                files::refuse(pool, file, token, &unusable(), "no image")
+                files::refuse(pool, &lease, &unusable(), "no image")
                     .await
                     .unwrap()
             );
@@ -160,10 +158,9 @@ async fn waiting_job_fails_as_admission_refuses() {
     let waiting = jobs::get(pool, tenant, job).await.unwrap().unwrap();
     assert_eq!(waiting.status, JobStatus::ValidatingFiles);
 
-    let claimed = files::claim(pool, queue.worker, HOUR).await.unwrap();
-    let token = claimed.unwrap().token;
+    let lease = queue.claim_work(Kind::Validate, HOUR).await.unwrap();
     let report = unusable();
-    let refused = files::refuse(pool, file, token, &report, "no image");
+    let refused = files::refuse(pool, &lease, &report, "no image");
     assert!(refused.await.unwrap());
     resolve_waiting(pool).await.unwrap();
     let failed = jobs::get(pool, tenant, job).await.unwrap().unwrap();

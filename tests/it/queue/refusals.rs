@@ -66,8 +66,8 @@ async fn the_database_refuses_rows_of_what_never_was() {
             "a job cannot begin as running",
         ),
         (
-            "update job_leases set token = token + 1 where job_id = $1",
-            "job_leases_attempt_fk",
+            "update work set token = token + 1 where job_id = $1",
+            "work_attempt_fk",
         ),
         (
             "insert into checkpoints (id, job_id, token, step, epoch, objects, bytes, manifest_sha256, best)

@@ -19,7 +19,7 @@ use rehead::{
 use super::{AT_ONCE, retryable};
 use crate::support::{
     postgres::invariants,
-    queue::{Queue, checkpoint, claim, skip_backoff},
+    queue::{Queue, checkpoint, claim, heartbeat, reap, skip_backoff},
 };
 
 /// One worker of the storm: does to a claimed job whatever `dice` says, with a lease that may be born dead.
@@ -40,7 +40,7 @@ async fn storm(queue: &Queue, dice: u64, ends: &AtomicU64) {
     if dice.is_multiple_of(5) {
         tokio::time::sleep(Duration::from_millis(dice % 30)).await;
     }
-    queue::heartbeat(pool, job, token, ttl).await.unwrap();
+    heartbeat(pool, job, token, ttl).await.unwrap();
     let records = Records {
         phase: Some(Phase::Training),
         ..Records::default()
@@ -99,7 +99,7 @@ async fn a_storm_of_workers_and_reapers_breaks_nothing() {
     });
     let reapers = (0..3).map(|_| async {
         while Instant::now() < until {
-            if queue::reap(pool, AT_ONCE).await.unwrap().is_some() {
+            if reap(pool, AT_ONCE).await.unwrap().is_some() {
                 reaped.fetch_add(1, Ordering::Relaxed);
             } else {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -115,9 +115,9 @@ async fn a_storm_of_workers_and_reapers_breaks_nothing() {
     let workers = futures_util::future::join_all(workers);
     let reapers = futures_util::future::join_all(reapers);
     futures_util::future::join3(workers, reapers, watcher).await;
-    while queue::reap(pool, AT_ONCE).await.unwrap().is_some() {}
+    while reap(pool, AT_ONCE).await.unwrap().is_some() {}
     tokio::time::sleep(Duration::from_millis(50)).await;
-    while queue::reap(pool, AT_ONCE).await.unwrap().is_some() {}
+    while reap(pool, AT_ONCE).await.unwrap().is_some() {}
     invariants(pool).await;
     let (ends, reaped) = (ends.into_inner(), reaped.into_inner());
     println!("{ends} attempts ended by their workers, {reaped} by a reaper");

@@ -196,13 +196,22 @@ pub(crate) async fn invariants(pool: &PgPool) {
     let queries = [
         (
             "a job runs exactly when it has a lease, with its token",
-            "select j.id::text from jobs j full join job_leases l on l.job_id = j.id
+            "select j.id::text from jobs j full join (select * from work where kind = 'train') l on l.job_id = j.id
             where (j.status in ('running', 'pausing')) is distinct from (l.job_id is not null) or l.token <> j.token",
+        ),
+        (
+            "a file or base model has work exactly while it is unfinished",
+            "select coalesce(w.subject, unfinished.subject)::text from (
+                select 'validate' as kind, id as subject from files where status = 'uploaded'
+                union all select 'import', import_id from models where status = 'importing'
+            ) unfinished full join (select * from work where kind <> 'train') w
+                on w.kind = unfinished.kind and w.subject = unfinished.subject
+            where w.subject is null or unfinished.subject is null",
         ),
         (
             "a tenant's running jobs are its leases",
             "select t.name from tenants t
-            where t.running <> (select count(*) from job_leases l where l.tenant_id = t.id)",
+            where t.running <> (select count(*) from work l where l.tenant_id = t.id and l.kind = 'train')",
         ),
         (
             "an ended job has one last event, of its status, and it comes last",

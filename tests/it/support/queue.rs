@@ -10,7 +10,9 @@ use rehead::{
         models::{self, NewBaseModel},
         parents::Origin,
         queue::{self, Claimed, DEFAULT_CLASS, NewCheckpoint, NewModel, Offer, Trace},
+        reap,
         tenants::{self, TenantId},
+        work::{self, Heartbeat, Kind, Lease},
     },
     domain::{
         base_model::{Interpolation, Layers, Preprocessing, SourceTask},
@@ -85,39 +87,23 @@ impl Queue {
     /// A validated data set.
     pub(crate) async fn data_set(&self, tenant: TenantId) -> FileId {
         let id = self.upload(tenant, Purpose::FineTune).await;
-        let claimed = files::claim(self.pool(), self.worker, HOUR)
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(claimed.id, id);
-        assert!(
-            files::accept(
-                self.pool(),
-                id,
-                claimed.token,
-                &usable(),
-                &"cd".repeat(32),
-                2_000
-            )
-            .await
-            .unwrap()
-        );
+        let lease = self.claim_work(Kind::Validate, HOUR).await.unwrap();
+        assert_eq!(lease.subject, id.0);
+        let (report, sha256) = (usable(), "cd".repeat(32));
+        let accepted = files::accept(self.pool(), &lease, &report, &sha256, 2_000);
+        assert!(accepted.await.unwrap());
         id
     }
 
     /// A base model that is ready.
     pub(crate) async fn base_model(&self, tenant: TenantId, id: &str) {
         self.register(tenant, id).await;
-        let claim = models::claim_import(self.pool(), self.worker, HOUR)
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(claim.id, id);
-        assert!(
-            models::accept_import(self.pool(), &claim, &imported(), &"ef".repeat(32))
-                .await
-                .unwrap()
-        );
+        let lease = self.claim_work(Kind::Import, HOUR).await.unwrap();
+        let model = models::to_import(self.pool(), lease.subject).await.unwrap();
+        assert_eq!(model.unwrap().id, id);
+        let (imported, sha256) = (imported(), "ef".repeat(32));
+        let accepted = models::accept_import(self.pool(), &lease, &imported, &sha256);
+        assert!(accepted.await.unwrap());
     }
 
     /// A base model in `importing`.
@@ -184,6 +170,12 @@ impl Queue {
         claim(self.pool(), self.worker, HOUR).await
     }
 
+    /// Claims work other than a job.
+    pub(crate) async fn claim_work(&self, kind: Kind, ttl: Duration) -> Option<Lease> {
+        let claimed = work::claim(self.pool(), self.worker, &[kind], ttl).await;
+        claimed.unwrap()
+    }
+
     /// Ends an attempt, with a model if it succeeded. The job's status then, unless the attempt had lost its lease.
     pub(crate) async fn end(&self, claimed: &Claimed, outcome: &Outcome) -> Option<JobStatus> {
         let model = (*outcome == Outcome::Succeeded).then(|| new_model(claimed));
@@ -228,6 +220,25 @@ pub(crate) async fn claim(pool: &PgPool, worker: WorkerId, ttl: Duration) -> Opt
         ttl,
     };
     queue::claim(pool, offer).await.unwrap()
+}
+
+/// A worker's heartbeat for an attempt.
+pub(crate) async fn heartbeat(
+    pool: &PgPool,
+    job: JobId,
+    token: i64,
+    ttl: Duration,
+) -> sqlx::Result<Option<Heartbeat>> {
+    work::renew(pool, &Lease::of_job(job, token), ttl).await
+}
+
+/// Ends one attempt whose lease expired.
+pub(crate) async fn reap(
+    pool: &PgPool,
+    grace: Duration,
+) -> sqlx::Result<Option<(JobId, JobStatus)>> {
+    let reaped = reap::expired(pool, grace).await?;
+    Ok(reaped.map(|reaped| (JobId(reaped.lease.subject), reaped.job.unwrap())))
 }
 
 pub(crate) fn idempotency(key: &str, body: u8) -> Option<Idempotency> {

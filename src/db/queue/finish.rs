@@ -1,0 +1,222 @@
+//! The end of an attempt: by its worker, or because its lease expired.
+
+use std::time::Duration;
+
+use sqlx::{PgPool, types::Json};
+
+use crate::{
+    db::{
+        convert, retry,
+        work::{Lease, ending_lease},
+    },
+    domain::{
+        checkpoint::Metrics,
+        id::JobId,
+        job::{JobStatus, Outcome},
+        report::Report,
+    },
+};
+
+/// The model that a job made. What it shares with its base model is copied from there.
+#[derive(Debug, Clone)]
+pub struct NewModel {
+    /// In label order.
+    pub labels: Vec<String>,
+    /// Of the checkpoint it was made from.
+    pub metrics: Metrics,
+    pub report: Report,
+    /// Prefix of its bundle in the object store, with its last `/`.
+    pub objects: String,
+    /// Trainable numbers of backbone and head.
+    pub parameters: u64,
+    /// Of its `model.safetensors`, lower-case hex.
+    pub weights_sha256: String,
+}
+
+/// How an attempt's trainer ended, as far as its worker saw.
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    pub exit_code: Option<i32>,
+    /// The signal that ended it, such as `SIGKILL`.
+    pub exit_signal: Option<String>,
+    /// The last lines of its standard error.
+    pub log_tail: Option<String>,
+    /// Why its job is handed back, where nobody asked for that.
+    pub given_back: Option<String>,
+}
+
+/// Ends an attempt: job, lease, model (exactly when it succeeded) and last event in one statement.
+///
+/// A success stands against a cancellation that comes late; every other outcome gives way to it. `None`: the lease is
+/// lost, nothing was written.
+pub async fn finish(
+    pool: &PgPool,
+    job: JobId,
+    token: i64,
+    outcome: &Outcome,
+    model: Option<&NewModel>,
+    trace: &Trace,
+) -> sqlx::Result<Option<JobStatus>> {
+    let mut ending = Ending {
+        trace: Some(trace),
+        ..Ending::default()
+    };
+    match outcome {
+        Outcome::Yielded => {
+            ending.outcome = "yielded";
+            ending.message = trace.given_back.as_deref();
+        }
+        Outcome::Succeeded => ending.outcome = "succeeded",
+        Outcome::Cancelled => ending.outcome = "cancelled",
+        Outcome::Failed {
+            code,
+            message,
+            retryable,
+        } => {
+            ending.outcome = "failed";
+            ending.code = Some(code);
+            ending.message = Some(message);
+            ending.retryable = *retryable;
+        }
+        Outcome::Crashed { message } => {
+            ending.outcome = "crashed";
+            ending.message = Some(message);
+        }
+    }
+    let lease = Lease::of_job(job, token);
+    retry(|| end_attempt(pool, &lease, ending, model)).await
+}
+
+/// Ends an attempt whose lease expired more than `grace` ago. `None`: somebody else ended it, or a
+/// heartbeat renewed the lease.
+///
+/// # Errors
+/// Those of the database.
+pub async fn lose(
+    pool: &PgPool,
+    lease: &Lease,
+    grace: Duration,
+) -> sqlx::Result<Option<JobStatus>> {
+    let ending = Ending {
+        outcome: "lost",
+        message: Some("the lease expired: its worker sent no heartbeat in time"),
+        expired_for: Some(convert::seconds(grace)),
+        ..Ending::default()
+    };
+    retry(|| end_attempt(pool, lease, ending, None)).await
+}
+
+/// How an attempt ends, for `end_attempt`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ending<'a> {
+    /// As in `attempts.outcome`.
+    outcome: &'static str,
+    code: Option<&'a str>,
+    message: Option<&'a str>,
+    retryable: bool,
+    trace: Option<&'a Trace>,
+    /// Ends it only if its lease ran out more than this many seconds ago.
+    expired_for: Option<f64>,
+}
+
+/// Whoever deletes the lease ends the attempt: the rest follows from that row, all in one statement.
+async fn end_attempt(
+    pool: &PgPool,
+    lease: &Lease,
+    ending: Ending<'_>,
+    model: Option<&NewModel>,
+) -> sqlx::Result<Option<JobStatus>> {
+    let unseen = Trace::default();
+    let trace = ending.trace.unwrap_or(&unseen);
+    let word = ending_lease!(
+        query_scalar,
+        "train",
+        r#", tenant as (
+            update tenants t set running = t.running - 1 from lease where t.id = lease.tenant_id returning t.id
+        ), verdict as (
+            -- After the tenant: of two ends of its jobs, one waits for the other here and nowhere else.
+            select j.id, case
+                when $4 = 'succeeded' then 'succeeded'
+                when $4 = 'cancelled' or j.cancel_requested_at is not null then 'cancelled'
+                when may_retry(j, $4, $5, $6) then case when j.status = 'pausing' then 'paused' else 'queued' end
+                else 'failed' end as status, j.status as was
+            from jobs j, tenant where j.id = $1 for update of j
+        ), job as (
+            update jobs j set
+                status = verdict.status,
+                phase = case when verdict.status in ('queued', 'paused') then 'waiting' else j.phase end,
+                fraction = case when verdict.status in ('queued', 'paused') then 0 when verdict.status = 'succeeded' then 1
+                    else j.fraction end,
+                samples_per_second = case when verdict.status in ('queued', 'paused') then null
+                    else j.samples_per_second end,
+                failures = j.failures + ($4 = 'failed')::int,
+                crashes = j.crashes + ($4 in ('crashed', 'lost'))::int,
+                preemptions = j.preemptions + ($4 = 'yielded' and verdict.was = 'running')::int,
+                run_at = now() + retry_delay('train', $4, case $4 when 'failed' then j.failures else j.crashes end),
+                error_code = case when verdict.status = 'failed' then coalesce($6, 'worker_crash_loop') end,
+                error_permanent = case when verdict.status = 'failed'
+                    then $4 = 'failed' and (not $5 or coalesce($6 = 'out_of_memory', false)) end,
+                error_message = case when verdict.status = 'failed' then
+                    case when $4 = 'failed' then $7::text
+                    else format('%s attempts ended without a result; the last: %s', j.crashes + 1, $7::text) end end,
+                fine_tuned_model = case when verdict.status = 'succeeded' and $9::text is not null then j.result_model end,
+                metrics = case when verdict.status = 'succeeded' then $11 else j.metrics end,
+                finished_at = case when verdict.status not in ('queued', 'paused') then now() end,
+                events = j.events + 1
+            from verdict where j.id = verdict.id
+            returning j.*
+        ), attempt as (
+            update attempts a set ended_at = now(), outcome = $4, message = $7, log_tail = $8, exit_code = $14,
+                exit_signal = $15,
+                -- Before its trainer was ready, the job's step is that of an earlier attempt.
+                reached_step = case when a.device is not null then job.step end
+            from job where a.job_id = job.id and a.token = $2
+        ), model as (
+            insert into models (tenant_id, id, kind, status, architecture, modality, source_task, license, preprocessing,
+                layers, parent, job_id, objects, labels, metrics, report, parameters, weights_sha256, base_model,
+                base_weights_sha256, recipe)
+            select job.tenant_id, job.result_model, 'fine_tuned', 'ready', base.architecture, base.modality,
+                base.source_task, base.license, base.preprocessing, base.layers, coalesce(job.parent ->> 'id', base.id), job.id, $9, $10, $11,
+                $12, $13, $16, coalesce(base.base_model, base.id), coalesce(base.base_weights_sha256, base.weights_sha256),
+                job.recipe
+            from job join models base on base.tenant_id = job.tenant_id and base.id = job.model
+            where job.status = 'succeeded'
+        ), event as (
+            insert into job_events (job_id, seq, token, kind, level, message, data)
+            select id, events, $2,
+                case when status = 'queued' then 'requeued' else status end,
+                case when status = 'failed' then 'error' when status in ('queued', 'paused') and $4 <> 'yielded' then 'warn'
+                    else 'info' end,
+                case status
+                    when 'succeeded' then format('the job has succeeded: its model is %s', fine_tuned_model)
+                    when 'cancelled' then 'the job is cancelled'
+                    when 'failed' then error_message
+                    when 'paused' then case when $4 = 'yielded' then 'the job is paused'
+                        else format('attempt %s ended: %s; the job is paused', $2, $7::text) end
+                    else case when $4 = 'yielded' then format('attempt %s handed the job back%s', $2, ': ' || $7::text)
+                        else format('attempt %s ended: %s; the job is tried again', $2, $7::text) end end,
+                jsonb_strip_nulls(jsonb_build_object('attempt', $2, 'outcome', $4, 'code', coalesce(error_code, $6),
+                    'permanent', error_permanent))
+            from job
+        )
+        select status from job"#,
+        lease.subject,
+        lease.token,
+        ending.expired_for,
+        ending.outcome,
+        ending.retryable,
+        ending.code,
+        ending.message,
+        trace.log_tail.as_deref(),
+        model.map(|model| model.objects.as_str()),
+        model.map(|model| Json(&model.labels)) as Option<Json<&Vec<String>>>,
+        model.map(|model| Json(&model.metrics)) as Option<Json<&Metrics>>,
+        model.map(|model| Json(&model.report)) as Option<Json<&Report>>,
+        model.map(|model| convert::from_count(model.parameters)),
+        trace.exit_code,
+        trace.exit_signal.as_deref(),
+        model.map(|model| model.weights_sha256.as_str())
+    );
+    let word = word.fetch_optional(pool).await?;
+    word.map(|word| convert::status(&word)).transpose()
+}

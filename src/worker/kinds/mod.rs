@@ -1,0 +1,108 @@
+//! Work besides training, one file per kind. Each runs in a child under a lease.
+//!
+//! A further kind is a word in `db::work::Kind`, a file beside this one, and a line in `perform`.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use self::child::Ended;
+use super::{
+    context::Worker,
+    fault::Fault,
+    lease::{self, Lease},
+};
+use crate::{
+    db::work::{self, Kind, Released},
+    jobs::resolve_waiting::resolve_waiting,
+};
+
+mod child;
+mod import;
+mod validate;
+
+/// What the slot for uploads does.
+const UPLOADS: [Kind; 2] = [Kind::Validate, Kind::Import];
+/// Pause of the slot after the disk was full.
+const AFTER_FULL: Duration = Duration::from_secs(5);
+
+/// Runs the slot for uploads until `shutdown`, one piece of work after the other.
+pub(super) async fn run(worker: Arc<Worker>, shutdown: CancellationToken) {
+    while !shutdown.is_cancelled() {
+        match round(&worker, &shutdown).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => tracing::warn!("cannot claim work: {error:#}"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = worker.wakeups.validations.notified() => {}
+            () = tokio::time::sleep(worker.poll_with_jitter()) => {}
+        }
+    }
+}
+
+/// Resolves waiting jobs, then does one piece of work. `false`: there was none.
+async fn round(worker: &Worker, shutdown: &CancellationToken) -> sqlx::Result<bool> {
+    resolve_waiting(&worker.pool).await?;
+    let asked = lease::since_boot();
+    let ttl = worker.args.timing.lease();
+    let Some(claimed) = work::claim(&worker.pool, worker.id, &UPLOADS, ttl).await? else {
+        return Ok(false);
+    };
+    run_leased(worker, &claimed, asked, shutdown).await;
+    Ok(true)
+}
+
+/// Does claimed work to its end, or puts it back in the queue.
+async fn run_leased(
+    worker: &Worker,
+    claimed: &work::Lease,
+    asked: Duration,
+    shutdown: &CancellationToken,
+) {
+    let (kind, subject) = (claimed.kind.as_str(), claimed.subject);
+    let lease = Lease::hold(worker, *claimed, asked);
+    let ended = tokio::select! {
+        biased;
+        () = lease.lost() => return tracing::warn!(work.kind = kind, work.subject = %subject, "lease lost"),
+        ended = perform(worker, claimed, &lease, shutdown) => ended.unwrap_or_else(|fault| Ended::of(&fault)),
+    };
+    lease.end();
+    let (how, pause) = match ended {
+        Ended::Done => {
+            // Jobs may wait for it.
+            return worker.wakeups.validations.notify_one();
+        }
+        Ended::Stopped => (Released::Unfinished, Duration::ZERO),
+        Ended::Full(why) => {
+            tracing::warn!(work.kind = kind, work.subject = %subject, "no room to {kind}, will retry: {why}");
+            (Released::Unfinished, AFTER_FULL)
+        }
+        Ended::Crashed(why) => {
+            tracing::warn!(work.kind = kind, work.subject = %subject, "crashed, will retry: {why}");
+            (Released::Crashed, Duration::ZERO)
+        }
+    };
+    if let Err(error) = work::release(&worker.pool, claimed, how).await {
+        tracing::warn!(work.kind = kind, work.subject = %subject, "cannot release the lease, it will expire: {error}");
+    }
+    shutdown
+        .run_until_cancelled(tokio::time::sleep(pause))
+        .await;
+}
+
+/// Does one piece of work under its lease.
+async fn perform(
+    worker: &Worker,
+    claimed: &work::Lease,
+    lease: &Lease,
+    shutdown: &CancellationToken,
+) -> Result<Ended, Fault> {
+    match claimed.kind {
+        // Claimed by training slots only: see `attempt`.
+        Kind::Train => Ok(Ended::Stopped),
+        Kind::Validate => validate::run(worker, claimed, lease, shutdown).await,
+        Kind::Import => import::run(worker, claimed, lease, shutdown).await,
+    }
+}
