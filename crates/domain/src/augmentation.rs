@@ -11,7 +11,8 @@ options! {
     /// Random changes of a training image, drawn anew each time.
     #[derive(Default)]
     pub struct Augmentation {
-        /// A random part of the image, resized to the input; without it, the crop of the evaluation.
+        /// A random part of the image, resized to the input; without it, the crop of the
+        /// evaluation.
         random_resized_crop: Option<RandomResizedCrop> = group(),
         /// Probability of mirroring the image.
         horizontal_flip: f64 = or(0.0, share()),

@@ -1,4 +1,4 @@
-//! Checkpoints: what a trainer saves, so that another process goes on exactly there.
+//! Checkpoints: saved states of a training, from which another process resumes exactly.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use utoipa::ToSchema;
 
 use super::recipe::Metric;
 
-/// The files of a checkpoint folder. `manifest.json` is written last and holds this.
+/// The files of a checkpoint folder. `manifest.json`, written last, contains this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Of this layout; a reader refuses a later one.
+    /// Version of the layout; a reader refuses later ones.
     pub version: u32,
     pub step: u64,
     pub files: BTreeMap<String, ManifestEntry>,
@@ -23,35 +23,39 @@ pub struct ManifestEntry {
     pub sha256: String,
 }
 
-/// What an evaluation on the validation split measured; shares are from 0 to 1. What the task has no such thing as is absent.
+/// The results of an evaluation on the validation split; shares are from 0 to 1. Metrics that the
+/// task does not have are absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Metrics {
     pub step: u64,
     pub epoch: u32,
-    /// Mean over the samples trained on since the evaluation before, with hard labels' smoothing as trained. `null` before the
-    /// first step.
+    /// Mean over the samples trained on since the evaluation before, with label smoothing as in
+    /// training. `null` before the first step.
     pub train_loss: Option<f64>,
-    /// As trained, but without smoothing, mixing and weights: in nats, or in squared deviations of the training split.
+    /// The loss without smoothing, mixing and weights: in nats, or in squared standard deviations
+    /// of the training split.
     pub valid_loss: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_accuracy: Option<f64>,
-    /// Mean recall over the classes that the validation split holds.
+    /// Mean recall over the classes in the validation split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_balanced_accuracy: Option<f64>,
-    /// Mean F1 over the classes that the validation split holds or that were predicted; of several labels a sample, those
-    /// with a probability of one half or more are.
+    /// Mean F1 over the classes that are in the validation split or were predicted. With several
+    /// labels a sample, those with a probability of one half or more count as predicted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_macro_f1: Option<f64>,
-    /// F1 over all labels of all samples, at one half.
+    /// F1 over all labels of all samples, at a threshold of one half.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_micro_f1: Option<f64>,
-    /// Mean average precision over the classes that the validation split holds.
+    /// Mean average precision over the classes in the validation split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_mean_average_precision: Option<f64>,
-    /// Mean area under the curve of each class against all others. Measured where `early_stopping.metric` asks for it.
+    /// Mean area under the ROC curve of each class against all others. Measured only if
+    /// `early_stopping.metric` asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_roc_auc: Option<f64>,
-    /// Share of the variance that is explained; absent where the numbers of the validation split are all the same.
+    /// Share of the variance that is explained; absent if all numbers of the validation split are
+    /// equal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_r2: Option<f64>,
     /// Mean absolute error, in the target's unit.
@@ -97,7 +101,7 @@ impl Metrics {
         *place = Some(value);
     }
 
-    /// What people look at first, in words: `validation accuracy 0.8125`.
+    /// The most telling metric as text: `validation accuracy 0.8125`.
     pub fn headline(&self) -> String {
         let of_tasks = [
             (self.valid_accuracy, "accuracy"),

@@ -1,5 +1,6 @@
-//! What a job will take, from what its network costs: memory by adding up what is held at once, time by what earlier jobs
-//! of this installation took; before there are any, by how long the network took when it was imported.
+//! Estimates of a job's memory and time from the costs of its network: memory as the sum of what is
+//! held at once, time from earlier jobs of this installation or, before there are any, from the
+//! import of the network.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -15,46 +16,49 @@ use crate::{
 
 /// Bytes of one number: weights and their states are float32.
 pub(crate) const NUMBER_BYTES: u64 = 4;
-/// Resident memory of a trainer that has torch loaded (112 MiB) and has run its first operations, which load their kernels.
+/// Resident memory of a trainer that has torch loaded (112 MiB) and has run its first operations,
+/// which load their kernels.
 const PROCESS_BYTES: u64 = 200 << 20;
-/// What the allocator keeps in blocks that no later tensor fits (30 to 200 MiB were measured over three networks).
+/// Memory that the allocator keeps in blocks which no later tensor fits (30 to 200 MiB were
+/// measured over three networks).
 const UNUSED_BYTES: u64 = 64 << 20;
-/// Bytes that a probe needs for each feature of a sample: as computed, and in double precision as it is
-/// and scaled.
+/// Bytes that a probe needs for each feature of a sample: as computed, and in double precision as
+/// it is and scaled.
 const PROBE_BYTES: u64 = 4 + 8 + 8;
 
-/// Numbers that train or stay.
+/// Counts of numbers that train or stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ParameterCounts {
-    /// Of what is left of the backbone, as they were.
+    /// Numbers of the backbone, after the cut, that stay as they are.
     pub frozen: u64,
-    /// Of the backbone, changed by training, in any phase; or of its adapters.
+    /// Numbers of the backbone that train in any phase; or those of its adapters.
     pub trainable: u64,
-    /// Of the new head.
+    /// Numbers of the new head.
     pub head: u64,
 }
 
-/// Most memory that a trainer will hold.
+/// Estimated peak memory of a trainer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Memory {
     pub peak_bytes: u64,
-    /// Of it, what the largest batch holds: inputs, activations that wait for their gradient, and what an operation needs.
+    /// Part of the peak for the largest batch: inputs, activations kept for the gradient, and the
+    /// buffers of an operation.
     pub activation_bytes: u64,
-    /// Of it, the process with torch loaded.
+    /// Part of the peak for the process with torch loaded.
     pub process_bytes: u64,
 }
 
-/// How long a job will run, once it has a worker.
+/// Estimated running time of a job, without waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Time {
     pub seconds: f64,
-    /// Jobs of this installation that it is measured on: of the same kind (the backbone frozen, or not) or, where there are none,
-    /// of the other. 0: there is no job yet, and it follows from a few images' way through the network when it was imported;
-    /// it may be several times off.
+    /// Number of earlier jobs that it follows from: of the same kind (frozen backbone, or not) or,
+    /// if there are none, of the other. With 0, it follows from a few images that ran through the
+    /// network at its import, and may be off by a factor.
     pub measured_on: u64,
 }
 
-/// An earlier job: what it did, and what it took.
+/// An earlier job with its measured usage.
 #[derive(Debug, Clone)]
 pub struct Measured {
     pub recipe: Recipe,
@@ -62,21 +66,21 @@ pub struct Measured {
     pub usage: Usage,
 }
 
-/// The part of a network that is left under a cut, as one sample costs it.
+/// Costs of one sample in the parts of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Costs {
-    /// Before the first stage in which something trains in any phase.
+    /// Stages before the first one in which something trains in any phase.
     frozen: StageCost,
-    /// From there on.
+    /// All later stages.
     trained: StageCost,
     is_frozen: bool,
-    /// What a step multiplies of the trained part, in passes forward: the backward pass takes as much for the inputs, and
-    /// again for the weights, unless adapters train in their place.
+    /// Multiplications of a step in the trained part, in forward passes: the backward pass takes
+    /// one for the inputs, and one for the weights, unless adapters train instead.
     passes: u64,
 }
 
 impl Costs {
-    /// `None` for a base model that was imported before its costs were measured.
+    /// `None` for a base model without measured costs.
     fn of(recipe: &Recipe, layers: &Layers) -> Option<Self> {
         let layers = &layers::of_recipe(recipe, layers).ok()?;
         let costs = layers.costs.get(..layers.stages.len())?;
@@ -105,7 +109,7 @@ impl Costs {
         })
     }
 
-    /// Multiplications of a sample in an optimizer step.
+    /// Multiplications for a sample of an optimizer step.
     fn step_macs(&self) -> f64 {
         if self.is_frozen {
             return 0.0;
@@ -114,7 +118,7 @@ impl Costs {
     }
 }
 
-/// `None` for a base model that was imported before its costs were measured.
+/// Estimates memory; `None` for a base model without measured costs.
 pub fn memory(
     recipe: &Recipe,
     layers: &Layers,
@@ -135,11 +139,13 @@ pub fn memory(
     let training = if costs.is_frozen {
         0
     } else {
-        // Back through an operation go gradients of its size, beside what it reads in another order.
+        // The backward pass of an operation needs gradients of its size, and its inputs in another
+        // order.
         batch * (kept + 2 * largest)
     };
     let activation_bytes = NUMBER_BYTES * training.max(EVALUATION_BATCH as u64 * largest);
-    // The frozen part is copied for computing only; a checkpoint is copied before it is written, and a bundle is read back.
+    // The frozen part is copied for computing; a checkpoint is copied before it is written, and a
+    // bundle is read back.
     let copied = NUMBER_BYTES * parameters.frozen;
     let moments = match recipe.optimizer {
         Optimizer::Sgd | Optimizer::Nesterov => 1,
@@ -167,8 +173,8 @@ pub fn memory(
     })
 }
 
-/// From what a sample took in earlier jobs, by the multiplications of each; `None` where the base model's costs are not
-/// known. `head` is its parameters, which are as many multiplications.
+/// Estimates time from what a multiplication took in earlier jobs; `None` for a base model without
+/// measured costs. `head` is the number of its parameters, which equals its multiplications.
 pub fn time(
     recipe: &Recipe,
     layers: &Layers,
@@ -219,7 +225,7 @@ pub fn time(
     })
 }
 
-/// What earlier jobs took together.
+/// Sums over earlier jobs.
 #[derive(Debug, Default)]
 struct Sums {
     jobs: u64,
@@ -233,7 +239,7 @@ struct Sums {
 impl Sums {
     fn add(&mut self, costs: &Costs, usage: &Usage) {
         self.jobs += 1;
-        // What was found in the cache took no time, and says nothing of the time that it would have taken.
+        // Cache hits took no time, so a job with nothing but hits is no measurement.
         if usage.prepared_samples > 0 {
             self.preparing_seconds += usage.preparing_seconds;
             self.prepared_macs += usage.prepared_samples as f64 * costs.frozen.macs as f64;
@@ -251,7 +257,7 @@ impl Sums {
         (self.trained_samples > 0.0).then(|| self.training_seconds / self.trained_samples)
     }
 
-    /// Of all that was computed by the backbone; a head's own are too few to count.
+    /// Time of a multiplication in the backbone; those of a head are too few to count.
     fn seconds_per_mac(&self) -> Option<f64> {
         self.seconds_per_trained_mac()
             .or_else(|| self.seconds_per_prepared_mac())
@@ -346,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn time_is_that_of_earlier_jobs_of_the_same_kind() {
+    fn time_follows_earlier_jobs_of_the_same_kind() {
         let layers = known();
         let first = layers.parameters().next().unwrap().name.clone();
         let all = recipe(&[&first]);
@@ -367,7 +373,8 @@ mod tests {
         let found = time(&all, &layers, measured).unwrap();
         assert!((found.seconds - 5.0).abs() < 1e-9 && found.measured_on == 1);
 
-        // Of a frozen backbone nothing was measured: by what a multiplication took, a pass for each sample and the head's steps.
+        // Nothing was measured with a frozen backbone: a pass for each sample and the head's steps,
+        // at the measured time of a multiplication.
         let macs = |stage: u64| 1_000_000 * stage;
         let forward = (1..=layers.stages.len() as u64).map(macs).sum::<u64>();
         let frozen = (100 * forward + 160 * 3 * 10) as f64;
@@ -379,7 +386,7 @@ mod tests {
         );
         assert_eq!(found.measured_on, 1);
 
-        // Before any job, by the import.
+        // Before any job, the estimate follows from the import.
         let imported = Layers {
             picoseconds_per_mac: Some(500),
             ..layers.clone()

@@ -1,8 +1,8 @@
 //! Reads a JSON object field by field and collects every problem, unlike serde, which stops at the
 //! first.
 //!
-//! A [`Rule`](crate::rules::Rule) checks one value and says what it expected; [`Fields`] adds where the
-//! value is.
+//! A [`Rule`](crate::rules::Rule) checks one value and says what it expected; [`Fields`] adds where
+//! the value is.
 
 use std::{cell::RefCell, sync::LazyLock};
 
@@ -25,8 +25,8 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Starts to read the object `value` at `path`; adds a problem and returns `None` if it is not an
-    /// object.
+    /// Starts to read the object `value` at `path`; adds a problem and returns `None` if it is not
+    /// an object.
     pub fn new(value: &'a Value, path: &str, problems: &'a RefCell<Vec<Problem>>) -> Option<Self> {
         let Value::Object(object) = value else {
             let place = if path.is_empty() { "the body" } else { path };

@@ -1,4 +1,4 @@
-//! Uploaded files and what validation found in them.
+//! Uploaded files, and the results of their validation.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::{problem::Problem, recipe::Task, words};
 
 words! {
-    /// What a file is for.
+    /// The purpose of a file.
     pub enum Purpose {
         /// A data set: validated by a worker as soon as it is uploaded.
         FineTune = "fine-tune",
@@ -16,12 +16,13 @@ words! {
 }
 
 words! {
+    /// The state of an uploaded file.
     pub enum FileStatus {
         /// Stored; a data set's validation has not ended yet.
         Uploaded = "uploaded",
-        /// Usable.
+        /// The file is usable.
         Processed = "processed",
-        /// Not usable; the report says why.
+        /// The file is not usable; its report has the reasons.
         Error = "error",
     }
 }
@@ -36,30 +37,31 @@ words! {
     }
 }
 
-/// What validation found in a data set. Small: a file object carries it as `dataset`.
+/// A validated data set. Small: a file object contains it as `dataset`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Dataset {
     /// `image`; text will follow.
     pub modality: String,
     pub task: Task,
-    /// In label order: a class's place here is its label for ever. Empty in regression.
+    /// The classes in label order: a class's index here is its label. Empty in regression.
     pub classes: Vec<Class>,
-    /// The numbers to be predicted, over all samples; `null` in classification.
+    /// Statistics of the numbers to predict, over all samples; `null` in classification.
     #[serde(default)]
     pub target: Option<TargetStatistics>,
-    /// Usable samples in all.
+    /// Number of usable samples.
     pub samples: u64,
     pub splits: SplitSizes,
-    /// Where the split came from: `folders` of the archive, its `manifest`, or a `hash` of each sample's bytes.
+    /// Origin of the split: `folders` of the archive, its `manifest`, or a `hash` of each sample's
+    /// bytes.
     pub split_by: String,
-    /// Entries that could not be used; the report names each.
+    /// Number of entries that cannot be used; the report names each.
     pub unusable: u64,
-    /// Samples whose bytes occur more than once; all copies are kept on one side of the split.
+    /// Number of samples whose bytes occur more than once; all copies are in one split.
     pub duplicates: u64,
 }
 
 impl Dataset {
-    /// Numbers that a model of these data gives for a sample: one for each class, or the one value.
+    /// Number of outputs of a model of these data: one for each class, or the one value.
     pub fn outputs(&self) -> u64 {
         match self.task {
             Task::Regression => 1,
@@ -68,7 +70,7 @@ impl Dataset {
     }
 }
 
-/// A class, and how many samples of each split have it.
+/// A class, with its number of samples in each split.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Class {
     pub name: String,
@@ -77,22 +79,22 @@ pub struct Class {
     pub test: u64,
 }
 
-/// How the numbers of a regression are spread, in their own unit.
+/// The distribution of a regression's target, in its own unit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TargetStatistics {
     pub count: u64,
     pub mean: f64,
-    /// Of the samples themselves (divided by their number).
+    /// Population standard deviation (divided by the number of samples).
     pub std: f64,
     pub min: f64,
     pub max: f64,
     pub quantiles: Quantiles,
 }
 
-/// Shares of the samples lie at or below these; between two samples on a straight line.
+/// Quantiles, interpolated linearly between samples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Quantiles {
-    /// 5 %.
+    /// The 5 % quantile.
     pub p5: f64,
     pub p25: f64,
     /// The median.
@@ -102,7 +104,7 @@ pub struct Quantiles {
 }
 
 impl TargetStatistics {
-    /// Of finite numbers; `None` of none.
+    /// The statistics of finite numbers; `None` if there are none.
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -139,6 +141,7 @@ impl TargetStatistics {
     }
 }
 
+/// The number of samples in each split.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SplitSizes {
     pub train: u64,
@@ -164,16 +167,16 @@ impl SplitSizes {
     }
 }
 
-/// Everything validation has to say: `GET /v1/files/{id}/report`.
+/// The report of a validation: `GET /v1/files/{id}/report`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FileReport {
-    /// `null` when the file cannot be used at all.
+    /// `null` if the file cannot be used at all.
     pub dataset: Option<Dataset>,
-    /// Why the file cannot be used; empty when it can.
+    /// The reasons why the file cannot be used; empty if it can.
     pub errors: Vec<Problem>,
-    /// What was left out or looks wrong, though the file can be used. At most `config.report_problems`.
+    /// Entries that were left out or look wrong in a usable file. At most `config.report_problems`.
     pub warnings: Vec<Problem>,
-    /// Warnings beyond those listed.
+    /// Number of warnings beyond those listed.
     pub warnings_omitted: u64,
 }
 

@@ -1,4 +1,5 @@
-//! Typed ids: a prefix that tells the noun, then a UUIDv7 in lower-case hex. Opaque to clients, sortable by time.
+//! Typed ids: a prefix for the noun, then a UUIDv7 in lower-case hex. Opaque to clients, sortable
+//! by time.
 
 use std::{fmt, str::FromStr};
 
@@ -37,7 +38,8 @@ macro_rules! id {
         impl FromStr for $name {
             type Err = ParseIdError;
 
-            /// Accepts exactly what `Display` writes: a second spelling of one id would be a second name for one row.
+            /// Accepts exactly what `Display` writes: another spelling of an id would be a second
+            /// name for one row.
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
                 let error = ParseIdError { prefix: $prefix };
                 let hex = text.strip_prefix($prefix).ok_or(error)?;

@@ -1,16 +1,17 @@
-//! Jobs: their states, phases, and the legal moves between them.
+//! The states and phases of jobs, and the legal moves between them.
 
 use crate::{id::JobId, words};
 
 words! {
+    /// The state of a job.
     pub enum JobStatus {
-        /// Waits for its data set's validation; the recipe is settled after it.
+        /// Waits for the validation of its data set; the recipe is resolved afterwards.
         ValidatingFiles = "validating_files",
         Queued = "queued",
         Running = "running",
-        /// A pause is asked for; the trainer saves its state and stops.
+        /// A pause was requested; the trainer saves a checkpoint and exits.
         Pausing = "pausing",
-        /// Waits for its user. Nothing is held but its checkpoints.
+        /// Waits for its user. It holds nothing but its checkpoints.
         Paused = "paused",
         Succeeded = "succeeded",
         Failed = "failed",
@@ -19,23 +20,23 @@ words! {
 }
 
 impl JobStatus {
-    /// Terminal rows never change.
+    /// True for final states. The row of a terminal job never changes.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 
-    /// Whether a worker has it: exactly then the job has a lease.
+    /// True when a worker holds the job's lease.
     pub fn is_leased(self) -> bool {
         matches!(self, Self::Running | Self::Pausing)
     }
 
-    /// Where a job may go from here. The database holds the same table (`migrations`), docs/state-machine.md draws it, and
-    /// tests compare them.
+    /// The states that may follow. The database has the same table (`migrations`),
+    /// docs/state-machine.md draws it, and tests compare them.
     pub fn next(self) -> &'static [Self] {
         match self {
             Self::ValidatingFiles => &[Self::Queued, Self::Paused, Self::Failed, Self::Cancelled],
             Self::Queued => &[Self::Running, Self::Paused, Self::Cancelled],
-            // Back to the queue by a drain, by a failure with budget left, or when its worker is gone.
+            // A drain, a retryable failure, or the loss of its worker puts it back into the queue.
             Self::Running => &[
                 Self::Queued,
                 Self::Pausing,
@@ -43,7 +44,7 @@ impl JobStatus {
                 Self::Failed,
                 Self::Cancelled,
             ],
-            // However its attempt ends, a job that was to pause does not wait for a worker again.
+            // A job that was to pause never returns to the queue, however its attempt ends.
             Self::Pausing => &[
                 Self::Running,
                 Self::Paused,
@@ -58,7 +59,7 @@ impl JobStatus {
 }
 
 words! {
-    /// What a job is doing.
+    /// The present activity of a job.
     pub enum Phase {
         Waiting = "waiting",
         Preparing = "preparing",
@@ -69,65 +70,67 @@ words! {
     }
 }
 
-/// What a user may ask of a job that has not ended.
+/// A control request: what a user may ask of a job that has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
     /// End without a result.
     Cancel,
-    /// Save the state and free the device, until `Resume`.
+    /// Save a checkpoint and free the device, until `Resume`.
     Pause,
-    /// Go on after a pause, exactly where it was.
+    /// Continue after a pause, exactly at its checkpoint.
     Resume,
-    /// Train no further: end as a success, with the best model so far.
+    /// Stop training early: succeed with the best model so far.
     Stop,
 }
 
 words! {
-    /// Why a queued job does not run: the first of these that holds.
+    /// Why a queued job does not run.
     pub enum WaitReason {
-        /// Its tenant's jobs are held back.
+        /// Its tenant is paused.
         TenantPaused = "tenant_paused",
-        /// It waits after an attempt that failed or crashed, until the time beside this.
+        /// It waits after a failed or crashed attempt, until the time in `until`.
         Backoff = "backoff",
-        /// No worker was heard of lately.
+        /// No worker has sent a heartbeat lately.
         NoWorker = "no_worker",
-        /// As many jobs of its tenant run as may.
+        /// Its tenant runs as many jobs as it may.
         TenantAtCap = "tenant_at_cap",
-        /// Every worker has a job.
+        /// Every slot of every worker is busy.
         SlotsBusy = "slots_busy",
-        /// No worker that has a slot left has as much device memory free as it needs.
+        /// No worker with a free slot has enough free device memory.
         Memory = "memory",
-        /// No worker could have as much device memory as it needs, even if it ran nothing else.
+        /// No worker has enough device memory, even when idle.
         TooLarge = "too_large",
-        /// Where it would fit, room is kept for a job that needs more memory and has waited long.
+        /// The memory that it would fit into is reserved for a larger job that has waited long.
         Reserved = "reserved",
-        /// Nothing is in its way: a worker takes it, or one of those ahead, in a moment.
+        /// Nothing blocks it: a worker is about to claim it, or a job ahead of it.
         Starting = "starting",
     }
 }
 
-/// How an attempt ended, from the worker's side.
+/// How an attempt ended, as the worker sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Handed back with its state saved: drain, shutdown or pause. Costs no budget.
+    /// Released with its state saved: drain, shutdown or pause. Costs no retry budget.
     Yielded,
-    /// Trained and exported.
+    /// The model is trained and exported.
     Succeeded,
-    /// The trainer returned an error. `retryable` ones go back to the queue while `failures` lasts.
+    /// The trainer reported an error. A `retryable` one returns to the queue while the retry budget
+    /// lasts.
     Failed {
         code: String,
         message: String,
         retryable: bool,
     },
-    /// The trainer ended without a word (a signal, an abort); counts as a crash.
+    /// The trainer exited without a message (a signal, an abort).
     Crashed { message: String },
-    /// The user asked for it.
+    /// The user cancelled the job.
     Cancelled,
 }
 
-/// The name of the model that a job makes: `ft:<base>:<suffix>:<short id>`. The suffix may be empty, as OpenAI's.
+/// The name of a job's model: `ft:<base>:<suffix>:<short id>`. The suffix may be empty, as
+/// OpenAI's.
 ///
-/// The short id is the end of the job's id: its start is a time, and the same for jobs of one minute.
+/// The short id is the end of the job's id; its start is a time, which jobs of one minute share.
 pub fn result_model(base: &str, suffix: Option<&str>, job: JobId) -> String {
     let id = job.0.simple().to_string();
     format!("ft:{base}:{}:{}", suffix.unwrap_or_default(), &id[24..])
@@ -138,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_is_named_after_what_it_came_from() {
+    fn a_model_is_named_after_its_base_and_job() {
         let job: JobId = "ftjob-0193a5c0000070008000123456789abc".parse().unwrap();
         assert_eq!(
             result_model("resnet18", Some("cats"), job),
@@ -148,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_the_terminal_states_lead_nowhere() {
+    fn only_terminal_states_have_no_next_state() {
         for status in JobStatus::ALL {
             assert_eq!(status.is_terminal(), status.next().is_empty(), "{status:?}");
             assert_eq!(status.as_str().parse(), Ok(status));

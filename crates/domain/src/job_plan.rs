@@ -1,4 +1,5 @@
-//! What a settled recipe means for a base model and a data set, before anything runs: `POST /v1/fine_tuning/jobs/plan`.
+//! Job plans: what a recipe means for a base model and a data set, before anything runs
+//! (`POST /v1/fine_tuning/jobs/plan`).
 
 use std::collections::HashSet;
 
@@ -14,28 +15,29 @@ use crate::{
     recipe::{HeadLayer, Optimizer, Recipe, steps_per_epoch},
 };
 
-/// Of a trainer's process before it holds a tensor of its job, in MiB: libtorch, its threads, decoded images.
+/// Memory of a trainer before it holds a tensor of its job, in MiB: libtorch, its threads, decoded
+/// images.
 const PROCESS_MB: u64 = 350;
 
 /// Sizes that follow from a recipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct JobPlan {
-    /// Samples of each split, as training uses them: with a validation file of its own, the training file's validation
-    /// split trains too.
+    /// Samples of each split, as training uses them: with a validation file, the training file's
+    /// validation split trains too.
     pub samples: SplitSizes,
     pub steps_per_epoch: u64,
-    /// Optimizer steps, if nothing stops training early.
+    /// Optimizer steps, unless training stops early.
     pub n_steps: u64,
     pub head: HeadShape,
     pub parameters: ParameterCounts,
-    /// Of weights, gradients, the optimizer's state, the best weights so far and their running averages. Activations come on
-    /// top: they grow with the batch and the input.
+    /// Bytes of weights, gradients, optimizer state, best weights and running averages. Activations
+    /// come on top: they grow with the batch and the input.
     pub tensor_bytes: u64,
-    /// Most memory at one time, estimated; `null` for a base model that was imported before its costs were measured.
+    /// Estimated peak memory; `null` for a base model without measured costs.
     pub memory: Option<Memory>,
 }
 
-/// From features to classes.
+/// The width of the head's input and output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct HeadShape {
     /// Width of the backbone's features.
@@ -45,7 +47,7 @@ pub struct HeadShape {
 }
 
 impl JobPlan {
-    /// What `recipe` does with these layers and data sets, which it was resolved against.
+    /// The plan of `recipe` for the layers and data sets that it was resolved for.
     ///
     /// # Errors
     /// The layers have no such cut.
@@ -86,8 +88,8 @@ impl JobPlan {
         })
     }
 
-    /// Device memory that a trainer needs for it, in MiB, before anything was measured. Too low rather than too high where
-    /// activations outweigh tensors: an attempt's measured peak corrects it.
+    /// Estimated device memory of a trainer, in MiB. Too low rather than too high when activations
+    /// outweigh tensors: the measured peak of an attempt corrects it.
     pub fn device_mb(&self) -> u32 {
         let mb = PROCESS_MB + self.tensor_bytes.div_ceil(1 << 20);
         u32::try_from(mb).unwrap_or(u32::MAX)
@@ -123,8 +125,8 @@ fn head_parameters(layers: &[HeadLayer], head: HeadShape) -> u64 {
     count + (width + 1) * head.outputs
 }
 
-/// Each number that trains is held as weight, gradient, best weight, one (SGD) or two (AdamW) moments, and an average where
-/// the recipe asks for one.
+/// Each number that trains needs a weight, a gradient, a best weight, one (SGD) or two (AdamW)
+/// moments, and an average if the recipe asks for one.
 fn tensor_bytes(parameters: ParameterCounts, recipe: &Recipe) -> u64 {
     let moments = match recipe.optimizer {
         Optimizer::Sgd | Optimizer::Nesterov => 1,

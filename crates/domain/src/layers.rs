@@ -1,4 +1,5 @@
-//! The layers that a recipe makes of a base model's: without those after the cut, and with adapters.
+//! The layers that a recipe makes of a base model's: without those after the cut, and with
+//! adapters.
 
 use crate::{
     base_model::{LayerTensor, Layers},
@@ -39,8 +40,8 @@ pub fn layers_after_cut(cut: &str, layers: &Layers) -> Result<Layers, Vec<Proble
     })
 }
 
-/// The layers that train or stay under a recipe: those before its cut, with the adapters' matrices and
-/// their costs.
+/// The layers that train or stay under a recipe: those before its cut, with the adapters' matrices
+/// and their costs.
 ///
 /// # Errors
 /// The layers have no such cut.
@@ -117,8 +118,8 @@ fn add_adapter(adapter: &Adapter, layers: &mut Layers) {
     layers.tensors = tensors;
 }
 
-/// How often the linear layers of each stage with known costs run for one sample (once for each token):
-/// about the stage's multiplications divided by its weights.
+/// How often the linear layers of each stage with known costs run for one sample (once for each
+/// token): about the stage's multiplications divided by its weights.
 fn runs_per_sample(layers: &Layers) -> Vec<u64> {
     let stages = layers.stages.iter().zip(&layers.costs);
     stages

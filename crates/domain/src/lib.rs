@@ -1,5 +1,5 @@
-//! The nouns that the service and its trainer share. Plain data and pure functions: no I/O, no SQL, no
-//! torch.
+//! The nouns that the service and its trainer share. Plain data and pure functions: no I/O, no SQL,
+//! no torch.
 //!
 //! The modules are in reading order: each uses only those above it.
 

@@ -1,5 +1,5 @@
-//! Bounds of what a request may ask for, and sizes that several packages agree on. Limits that depend on
-//! the machine are in `config`; these are the same everywhere.
+//! Bounds of what a request may ask for, and sizes that several packages agree on. Limits that
+//! depend on the machine are in `config`; these are the same everywhere.
 
 use std::ops::{Bound, RangeInclusive};
 
@@ -118,7 +118,8 @@ pub const IMAGE_PIXELS: u64 = 50_000_000;
 
 /// Largest number of classes for which a report has a confusion matrix.
 pub const CONFUSION_CLASSES: usize = 1_000;
-/// Samples in a job's sample report: those that it was measured on first, then those that it trained on.
+/// Samples in a job's sample report: those that it was measured on first, then those that it
+/// trained on.
 pub const SAMPLE_REPORT_ROWS: usize = 200_000;
 /// Training samples that a report's `transferability` is measured on.
 pub const TRANSFERABILITY_SAMPLES: usize = 2_000;

@@ -1,8 +1,9 @@
-//! Declares the options of a request, each in one place: name, type, default, range and documentation.
+//! Declares the options of a request, each in one place: name, type, default, range and
+//! documentation.
 //!
-//! [`options!`] makes of such a declaration the struct that the service works with, its reader, which
-//! finds all problems at once, and its schema in openapi.yaml. [`choices!`] does the same for an enum
-//! whose variants are words or objects of one entry.
+//! [`options!`] makes of such a declaration the struct that the service works with, its reader,
+//! which finds all problems at once, and its schema in openapi.yaml. [`choices!`] does the same for
+//! an enum whose variants are words or objects of one entry.
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{RefOr, Schema};
@@ -19,8 +20,8 @@ use crate::{
 pub trait Options: Sized {
     const NAME: &'static str;
 
-    /// `None` only if a required option is missing or invalid, which is then among the problems. Any
-    /// other invalid option has its default, so that the rest can be checked too.
+    /// `None` only if a required option is missing or invalid, which is then among the problems.
+    /// Any other invalid option has its default, so that the rest can be checked too.
     fn read(fields: &Fields<'_>) -> Option<Self>;
 
     fn describe(object: &mut ObjectSchema<'_>);

@@ -1,27 +1,26 @@
-//! One thing that is wrong with what a user sent: where it is, which kind, and how to mend it.
+//! Problems in what a user sent: where, of which kind, and what to do.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A stable word for a kind of problem, listed in docs/errors.md.
-///
-/// Its own type, so that a code is never mistaken for a message.
+/// A stable code for a kind of problem, listed in docs/errors.md.
 pub type Code = &'static str;
 
-/// Letters from which on a name inside another says something.
+/// Least length of a name that counts as a match when it is part of another name.
 const WHOLE_WORD: usize = 4;
 
 /// One problem. A request's problems are collected and answered together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// Where: a JSON path in the request (`method.transfer.freeze`), or a path inside an archive (`train/cats/7.jpg`).
+    /// A JSON path in the request (`method.transfer.freeze`), or a path inside an archive
+    /// (`train/cats/7.jpg`).
     pub path: String,
-    /// Line inside that file, from 1, where it has lines.
+    /// Line inside that file, from 1, if it has lines.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub line: Option<u64>,
-    /// Which kind, from the list in docs/errors.md.
+    /// A code of docs/errors.md.
     pub code: String,
-    /// What is wrong, and how to mend it.
+    /// Says what is wrong, and what to do.
     pub message: String,
 }
 
@@ -36,8 +35,8 @@ impl Problem {
     }
 }
 
-/// The names nearest to `wrong`, best first, at most three: for "did you mean". A name that holds all of `wrong`, or is all
-/// in it, comes before those that are only spelt alike.
+/// The names nearest to `wrong`, best first, at most three: for "did you mean". A name that
+/// contains `wrong`, or is contained in it, comes before names that are only spelled alike.
 pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let mut scored: Vec<(f64, &str)> = names
         .into_iter()
@@ -54,7 +53,7 @@ pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Vec
     scored.into_iter().take(3).map(|(_, name)| name).collect()
 }
 
-/// `did you mean a, b or c?`, or what there is to choose from when nothing is near.
+/// `did you mean a, b or c?`, or the list of names when none is near.
 pub fn suggestion<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone) -> String {
     let near = nearest(wrong, names.clone());
     if !near.is_empty() {

@@ -1,4 +1,4 @@
-//! What a child process says, one JSON object a line on its standard output.
+//! The output of child processes: one JSON object a line on standard output.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{checkpoint::Metrics, job::Phase, problem::Problem};
 
-/// A line of a trainer (`rehead train`).
+/// A line of a trainer (`rehead-trainer train`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Progress {
@@ -19,25 +19,26 @@ pub enum Progress {
     Phase {
         phase: Phase,
     },
-    /// Share of the phase that is done, where a phase is long and has no steps (feature caching).
+    /// Progress of a long phase without steps (feature caching).
     Fraction {
         done: u64,
         total: u64,
         samples_per_second: f64,
     },
-    /// The steps since the last such line. A line may hold many steps: losses are fetched from the device together.
+    /// The steps since the last such line. Losses of many steps are fetched from the device
+    /// together.
     Steps {
         n_steps: u64,
         n_epochs: u32,
         steps: Vec<Step>,
     },
-    /// Memory ran out; from here on fewer samples run together, and the same work is done again that way.
+    /// Memory ran out. From here on fewer samples run together; the interrupted work is repeated.
     BatchSizeReduced {
         what: BatchSizePart,
         /// Samples that run together now.
         batch_size: u32,
     },
-    /// What the run cost, said once before `Finished`.
+    /// Time and memory of the run, sent once before `Finished`.
     Used(Usage),
     Evaluated {
         metrics: Metrics,
@@ -52,7 +53,7 @@ pub enum Progress {
         manifest_sha256: String,
         metrics: Option<Metrics>,
         best: bool,
-        /// How long training stood still for it.
+        /// How long training was blocked by saving.
         #[serde(default)]
         stall_ms: u64,
     },
@@ -68,28 +69,28 @@ pub enum Progress {
     Failed(Failure),
 }
 
-/// Time and memory of a run that began at its plan.
+/// Time and memory of a run, from reading its plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Most memory that the process held, on a CPU; `null` elsewhere.
+    /// Peak memory of the process, on a CPU; `null` on other devices.
     pub peak_bytes: Option<u64>,
-    /// Samples that were decoded, and run through a frozen backbone; what was found in the cache is not among them.
+    /// Samples that were decoded and run through a frozen backbone; cache hits are not counted.
     pub prepared_samples: u64,
     pub preparing_seconds: f64,
     /// Samples of optimizer steps.
     pub trained_samples: u64,
-    /// With evaluations and checkpoints.
+    /// Including evaluations and checkpoints.
     pub training_seconds: f64,
 }
 
-/// The work whose batch size a trainer reduced.
+/// The kind of work whose batch size was reduced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchSizePart {
-    /// Of the samples of an optimizer step, which stay as many: more batches add up to it.
+    /// Batches of an optimizer step; more of them add up to the same step.
     Training,
     Evaluation,
-    /// Of a frozen backbone, whose features are kept.
+    /// Batches that run through a frozen backbone for the feature cache.
     Features,
 }
 
@@ -100,51 +101,53 @@ pub struct Step {
     pub step: u64,
     /// From 1.
     pub epoch: u32,
-    /// Mean over the batch, in nats. Not finite only in the line before `diverged`; then it is `null` in JSON.
+    /// Mean over the batch, in nats. Not finite only in the line before `diverged`; then it is
+    /// `null` in JSON.
     pub train_loss: Option<f64>,
     pub learning_rate: f64,
     pub samples_per_second: f64,
 }
 
-/// Why a child ended without a result.
+/// Why a child process ended without a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// From the list in docs/errors.md.
+    /// A code of docs/errors.md.
     pub code: String,
     pub message: String,
-    /// Whether the same plan may succeed on another try.
+    /// True when the same plan may succeed on another attempt.
     pub retryable: bool,
 }
 
-/// A line of a validation process (`rehead validate`). Its results are files in its folder.
+/// A line of a validation process (`rehead-trainer validate`). Its results are files in its folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Validated {
-    /// The input is usable: the outputs that `domain::work` names are complete.
+    /// The input is usable; the output files of its plan are complete.
     Accepted,
-    /// The input is not usable, and this is everything that is wrong with it.
+    /// The input is not usable; all its problems are listed.
     Refused {
         problems: Vec<Problem>,
     },
     Failed(Failure),
 }
 
-/// The line of a check (`rehead-trainer verify`, `rehead-trainer script`).
+/// The line of a check of a bundle (`rehead-trainer verify`, `rehead-trainer script`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Verified {
-    /// The golden logits came out; `error` is the largest difference, as a share of the largest of them.
+    /// The golden logits were reproduced; `error` is the largest difference divided by the largest
+    /// logit.
     Same {
         error: f64,
     },
     Failed(Failure),
 }
 
-/// How a child process ends, as its exit code.
+/// Exit codes of child processes.
 pub mod exit {
     /// Finished, accepted, or refused with a reason.
     pub const DONE: i32 = 0;
-    /// The user's input cannot work; another try would fail the same way.
+    /// Permanent failure: another attempt with the same input would fail the same way.
     pub const PERMANENT: i32 = 64;
     /// Interrupted, with the state saved.
     pub const YIELDED: i32 = 75;

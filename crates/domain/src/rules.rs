@@ -1,5 +1,5 @@
-//! Rules for one JSON value of a request: how to read it, and its JSON Schema. Both come from the same
-//! bounds, so that the contract cannot say anything else than the reader.
+//! Rules for one JSON value of a request: how to read it, and its JSON Schema. Both come from the
+//! same bounds, so that the contract cannot say anything else than the reader.
 
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 
@@ -53,7 +53,7 @@ impl Invalid {
 /// Named schemas that others refer to.
 pub type Components = Vec<(String, RefOr<Schema>)>;
 
-/// What one value may be.
+/// The rule of one value: how to read it, and its schema.
 pub trait Rule<T> {
     fn read(&self, value: &Value) -> Parsed<T>;
 
@@ -83,8 +83,10 @@ pub fn reference(
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
+/// Turns JSON into the schema type of openapi.yaml.
+///
 /// # Panics
-/// Not for schemas that the rules of this file are made of.
+/// If the JSON is no schema.
 pub fn to_schema(schema: Value) -> RefOr<Schema> {
     serde_json::from_value(schema).expect("a JSON Schema: this is a bug")
 }

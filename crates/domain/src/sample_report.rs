@@ -1,20 +1,21 @@
-//! The sample report: what a finished model says of each sample, so that people find wrong labels and leaks.
+//! The sample report: a finished model's predictions for single samples, to find wrong labels and
+//! leaks between splits.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::file::Split;
 
-/// The sample report's file in the job folder: one `SampleRecord` a line.
+/// File name of the sample report in the job folder: one `SampleRecord` a line.
 pub const SAMPLES: &str = "samples.jsonl";
 
-/// What a sample is, or is taken for.
+/// A sample's label, or a prediction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Answer {
-    /// A class, by name.
+    /// The name of a class.
     Class(String),
-    /// Several classes, in label order.
+    /// The names of several classes, in label order.
     Classes(Vec<String>),
     /// A number, in the data's unit.
     Value(f64),
@@ -23,22 +24,25 @@ pub enum Answer {
 /// One sample of a job's data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SampleRecord {
-    /// Its number: through the training file, then the validation file, each sorted by path.
+    /// Its number, counted over the training file, then the validation file, each sorted by path.
     pub sample: u32,
     pub split: Split,
-    /// In the uploaded archive.
+    /// Its path in the uploaded archive.
     pub path: String,
     pub label: Answer,
     pub prediction: Answer,
-    /// Of the predicted class, calibrated; `null` where a task has no single one.
+    /// Calibrated probability of the predicted class; `null` if the task has no single one.
     pub probability: Option<f64>,
-    /// In nats; of a regression its own loss on standardised numbers.
+    /// The sample's loss: in nats, or the regression's own loss on standardized numbers.
     pub loss: f64,
-    /// The label's probability less the largest other one, from -1 (surely wrong) to 1 (surely right); `null` as above.
+    /// The label's probability minus the largest other one, from -1 (surely wrong) to 1 (surely
+    /// right); `null` if the task has no single class.
     pub margin: Option<f64>,
-    /// Whether the model is as sure of another class as it is of that class's own samples (confident learning, Northcutt et
-    /// al. 2021). Samples that trained the model are judged more mildly than they deserve.
+    /// True when the model is as sure of another class as it is of that class's own samples
+    /// (confident learning, Northcutt et al. 2021). Fewer wrong labels are found among samples that
+    /// trained the model.
     pub likely_wrong_label: bool,
-    /// Of a sample outside the training split: the path of a training sample whose features are nearly the same.
+    /// For a sample outside the training split: the path of a training sample with nearly the same
+    /// features.
     pub near_duplicate_of: Option<String>,
 }

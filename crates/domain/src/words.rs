@@ -25,17 +25,18 @@ pub trait Words: Copy + std::str::FromStr<Err = UnknownWord> + 'static {
     const WORDS: &'static [&'static str];
 }
 
-/// Declares an enum and the word of each variant, once: `as_str`, `ALL`, `FromStr`, `Display`, serde and the schema follow.
+/// Declares an enum and the word of each variant, once: `as_str`, `ALL`, `FromStr`, `Display`,
+/// serde and the schema follow.
 ///
 /// ```
 /// rehead_domain::words! {
-///     /// How a door stands.
-///     #[derive(PartialOrd, Ord)]
-///     pub enum Door {
-///         Open = "open",
-///         /// Neither open nor locked.
-///         Closed = "closed",
-///     }
+/// /// How a door stands.
+/// #[derive(PartialOrd, Ord)]
+/// pub enum Door {
+/// Open = "open",
+/// /// Neither open nor locked.
+/// Closed = "closed",
+/// }
 /// }
 /// assert_eq!("closed".parse(), Ok(Door::Closed));
 /// assert_eq!(Door::ALL.map(Door::as_str), ["open", "closed"]);

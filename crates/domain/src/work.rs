@@ -1,4 +1,5 @@
-//! What a child process is given: one `plan.json` in its folder. Paths are absolute; the folder is the child's to write.
+//! The inputs of child processes: a `plan.json` in the child's folder, and lines on its standard
+//! input. Paths are absolute; only the child writes to its folder.
 
 use std::path::PathBuf;
 
@@ -10,10 +11,10 @@ use super::{
     recipe::Recipe,
 };
 
-/// The name of the plan in every child's folder.
+/// File name of the plan in a child's folder.
 pub const PLAN: &str = "plan.json";
 
-/// One line on the standard input of a warm trainer: what to become.
+/// A line on the standard input of a warm trainer: the work that it starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "work", rename_all = "snake_case")]
 pub enum Assignment {
@@ -21,13 +22,14 @@ pub enum Assignment {
     Validate { folder: PathBuf },
 }
 
-/// The first line of a warm trainer: the device that it computed on, or why it cannot.
+/// The first line of a warm trainer: the device that passed its self-test, or why none did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SelfTested {
     pub outcome: Result<String, super::progress::Failure>,
 }
 
-/// A line on the standard input of a running trainer. Closing the input interrupts it: it saves its state and exits.
+/// A line on the standard input of a running trainer. Closing the input interrupts it: it saves its
+/// state and exits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "control", rename_all = "snake_case")]
 pub enum TrainerControl {
@@ -35,38 +37,40 @@ pub enum TrainerControl {
     StopEarly,
 }
 
-/// The plan of `rehead train FOLDER`.
+/// The plan of `rehead-trainer train FOLDER`.
 ///
-/// The trainer writes into its folder: `checkpoints/<step>/` (`model.safetensors`, `optimizer.safetensors`,
-/// `state.json`, `manifest.json`), `bundle/` (see `train::output::bundle`) and `report.json`.
+/// The trainer writes into its folder: `checkpoints/<step>/` (`model.safetensors`,
+/// `optimizer.safetensors`, `state.json`, `manifest.json`), `bundle/` (see `train::output::bundle`)
+/// and `report.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainPlan {
     pub job: JobId,
     pub recipe: Recipe,
     pub base_model: PlanModel,
-    /// The name the result will have, for its model card.
+    /// Name of the resulting model, for its model card.
     pub fine_tuned_model: String,
     /// The training file's pack, a safetensors file (see `data::pack`).
     pub pack: PathBuf,
-    /// Its SHA-256, lower-case hex; part of every feature's key.
+    /// SHA-256 of the pack, lower-case hex; part of every feature's cache key.
     pub pack_sha256: String,
-    /// A second data set that is the validation split, where the user gave one.
+    /// Pack of the validation file, if the job has one.
     pub validation_pack: Option<PathBuf>,
     pub validation_pack_sha256: Option<String>,
-    /// The checkpoint folder to go on from.
+    /// Folder of the checkpoint to resume from.
     pub resume: Option<PathBuf>,
-    /// Samples that run through the network together in training, where the recipe's `batch_size` was found to be too many.
+    /// Samples that run through the network together in training, if the recipe's `batch_size` did
+    /// not fit into memory.
     #[serde(default)]
     pub micro_batch: Option<u32>,
-    /// A folder shared with other jobs, for features; entries are named by content.
+    /// Folder of the feature cache, shared with other jobs; entries are named by content.
     pub cache: PathBuf,
     /// `auto` (a GPU where there is one), `cpu` or `cuda:0`.
     pub device: String,
-    /// Threads of torch and of decoding. Part of what makes a result repeatable.
+    /// Threads of torch and of decoding. Results are repeatable only with the same number.
     pub threads: u32,
 }
 
-/// The base model, as a plan carries it.
+/// The base model of a training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanModel {
     pub id: String,
@@ -77,33 +81,37 @@ pub struct PlanModel {
     pub weights: PathBuf,
     /// Lower-case hex.
     pub weights_sha256: String,
-    /// What lies over these weights, lowest first, where the job goes on from a model or a checkpoint; otherwise empty.
+    /// Weights that replace some of these, in order, if the job starts from a model or a
+    /// checkpoint.
     #[serde(default)]
     pub over: Vec<PlanWeights>,
 }
 
-/// Weights of a model or a checkpoint that a job goes on from: safetensors with timm's names, the head's among them.
+/// Weights of a model or a checkpoint that a job starts from: safetensors with timm's names,
+/// including the head's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanWeights {
     pub weights: PathBuf,
     /// Lower-case hex.
     pub sha256: String,
-    /// Whether every tensor of the network is there, or only those that training changed.
+    /// True when every tensor of the network is there; false when only those that training changed
+    /// are.
     pub whole: bool,
 }
 
-/// The plan of `rehead validate FOLDER`.
+/// The plan of `rehead-trainer validate FOLDER`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ValidatePlan {
-    /// Validates a data set. Writes `report.json` (a `domain::file::FileReport`, also when refused) and, when
-    /// accepted, `pack.safetensors`.
+    /// Validates a data set. Writes `report.json` (a `domain::file::FileReport`, also when refused)
+    /// and, when accepted, `pack.safetensors`.
     Dataset {
         input: PathBuf,
         limits: DatasetLimits,
         threads: u32,
     },
-    /// Validates and converts weights. Writes, when accepted, `model.safetensors` and `imported.json` (an `Imported`).
+    /// Validates and converts weights. Writes, when accepted, `model.safetensors` and
+    /// `imported.json` (an `Imported`).
     Weights {
         input: PathBuf,
         architecture: String,
@@ -112,32 +120,35 @@ pub enum ValidatePlan {
     },
 }
 
-/// What importing weights found.
+/// The result of importing weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Imported {
     pub architecture: String,
     pub layers: super::base_model::Layers,
-    /// As asked for; what was not, as the weights tell, and as is usual for the architecture.
+    /// The requested values; for the others, those that the weights imply or the architecture's
+    /// usual ones.
     pub preprocessing: Preprocessing,
-    /// Trainable numbers of backbone and original head.
+    /// Number of trainable values in the backbone and the original head.
     pub parameters: u64,
-    /// Classes of the original head; `null` when the file has none.
+    /// Number of classes of the original head; `null` when the file has no head.
     pub classes: Option<u32>,
 }
 
-/// Bounds on an uploaded data set, all counted on what is really read or written, never on what a header claims.
+/// Limits on an uploaded data set. All count what is really read or written, never what a header
+/// claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetLimits {
+    /// Number of entries in an archive.
     pub entries: u64,
-    /// Bytes after decompression, over all entries.
+    /// Bytes after decompression, of all entries together.
     pub unpacked_bytes: u64,
     /// Bytes after decompression, of one entry.
     pub entry_bytes: u64,
     /// Unpacked bytes for each packed byte, past the first MiB.
     pub ratio: u64,
-    /// Width times height.
+    /// Width times height of an image.
     pub pixels: u64,
-    /// Problems listed in a report.
+    /// Number of problems listed in a report.
     pub report_problems: u64,
 }
 
@@ -146,7 +157,8 @@ pub struct DatasetLimits {
 pub struct Predict {
     /// Chosen by the caller, repeated in the answer.
     pub id: u64,
-    /// The bundle folder of the model. Loaded on first use, kept while it is among the most recently used.
+    /// The bundle folder of the model. Loaded on first use, kept while it is among the most
+    /// recently used.
     pub bundle: PathBuf,
     /// Image files.
     pub images: Vec<PathBuf>,
@@ -156,24 +168,25 @@ pub struct Predict {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Predicted {
     pub id: u64,
-    /// One for each image, in order.
+    /// One outcome for each image, in order.
     pub outcome: Result<Vec<ImageOutcome>, super::progress::Failure>,
 }
 
-/// What became of one image.
+/// The result for one image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageOutcome {
-    /// Probability of each class, in label order; they sum to 1.
+    /// Probabilities of the classes, in label order; they sum to 1.
     Probabilities(Vec<f32>),
-    /// Probability of each label by itself, in label order, and those that reach their thresholds.
+    /// Probability of each label by itself, in label order, and the labels that reach their
+    /// thresholds.
     Labels {
         probabilities: Vec<f32>,
-        /// Ascending.
+        /// Indices of labels, ascending.
         chosen: Vec<usize>,
     },
     /// The predicted number, in the target's unit.
     Value(f64),
-    /// The image cannot be read, and why.
+    /// The reason why the image cannot be read.
     Unreadable(String),
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 
 words! {
-    /// What a model predicts.
+    /// The kind of prediction that a model makes.
     pub enum Task {
         /// Each sample has one class.
         SingleLabelClassification = "single_label_classification",
@@ -45,8 +45,8 @@ pub fn is_linear_head<'a>(layers: impl IntoIterator<Item = &'a HeadLayer>) -> bo
 words! {
     /// How a head's weights are initialized.
     pub enum HeadInit {
-        /// Weights and bias 0 (BiT's `zero_head`): the first loss is exactly ln(classes). New rows of
-        /// an inherited head start at the mean of its old ones.
+        /// Weights and bias 0 (BiT's `zero_head`): the first loss is exactly ln(classes). New rows
+        /// of an inherited head start at the mean of its old ones.
         Zero = "zero",
         /// Weights from N(0, 0.01), bias 0; around the mean of the old rows in an inherited head.
         Normal = "normal",
@@ -78,8 +78,8 @@ words! {
         Linear = "linear",
         /// The peak, a tenth of it after half of all steps, a hundredth after three quarters.
         Step = "step",
-        /// Over 30 % of all steps half a cosine from a 25th of the peak up to it, then half a cosine
-        /// down to a 10,000th of the start (Smith & Topin 2018). Includes a warm-up.
+        /// Over 30 % of all steps half a cosine from a 25th of the peak up to it, then half a
+        /// cosine down to a 10,000th of the start (Smith & Topin 2018). Includes a warm-up.
         OneCycle = "one_cycle",
     }
 }
@@ -94,9 +94,9 @@ words! {
 }
 
 words! {
-    /// The number format in which the trained part of the backbone computes. Weights, normalizations,
-    /// head, loss, gradients and optimizer are float32 either way, and so are the frozen part and
-    /// every evaluation.
+    /// The number format in which the trained part of the backbone computes. Weights,
+    /// normalizations, head, loss, gradients and optimizer are float32 either way, and so are the
+    /// frozen part and every evaluation.
     pub enum Precision {
         Float32 = "float32",
         /// Has float32's range, so no loss scaling is needed, and three significant digits. Faster
@@ -187,8 +187,8 @@ words! {
         BinaryCrossEntropy = "binary_cross_entropy",
         /// The square of the error, in standard deviations of the training split.
         Mse = "mse",
-        /// Half the square of an error below one standard deviation of the training split, a straight
-        /// line beyond it (Huber 1964).
+        /// Half the square of an error below one standard deviation of the training split, a
+        /// straight line beyond it (Huber 1964).
         Huber = "huber",
     }
 }

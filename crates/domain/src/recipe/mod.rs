@@ -25,7 +25,8 @@ pub const PRE_LOGITS: &str = "pre_logits";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Recipe {
     pub task: Task,
-    /// The stage after which the base model's tail is removed; `pre_logits` removes the classifier only.
+    /// The stage after which the base model's tail is removed; `pre_logits` removes the classifier
+    /// only.
     pub cut: String,
     /// Names of the backbone parameters that train, in forward order. All others keep their bits.
     pub trainable: Vec<String>,
@@ -34,8 +35,8 @@ pub struct Recipe {
     /// Adapters on layers of the backbone. Their matrices train; the backbone's own weights do not.
     pub adapter: Option<Adapter>,
     pub head: Head,
-    /// What the job takes over from a fine-tuned model or a checkpoint; `null` when it starts from a
-    /// base model.
+    /// Labels and head of the fine-tuned model or checkpoint that the job starts from; `null` when
+    /// it starts from a base model.
     pub inherited: Option<Inherited>,
     pub n_epochs: u32,
     /// Samples that run through the network together.
@@ -49,8 +50,8 @@ pub struct Recipe {
     pub backbone_learning_rate: f64,
     /// Ratio of a stage's learning rate to the next stage's; the last stage has the full rate.
     pub layer_decay: f64,
-    /// Applies to trained tensors of two or more dimensions (AdamW, decoupled) or to all (SGD, as L2);
-    /// `train::step::optimizer` has PyTorch's rules.
+    /// Applies to trained tensors of two or more dimensions (AdamW, decoupled) or to all (SGD, as
+    /// L2); `train::step::optimizer` has PyTorch's rules.
     pub weight_decay: f64,
     pub schedule: Schedule,
     /// Share of all steps in which the rate rises linearly from 0.
@@ -60,23 +61,23 @@ pub struct Recipe {
     pub label_smoothing: f64,
     /// Random changes of training images; `null` shows them as the evaluation does.
     pub augmentation: Option<Augmentation>,
-    /// Augmented views of each training sample whose features are computed in advance while only the
-    /// head trains from the start; epochs cycle through them. 0 uses unaltered samples.
+    /// Augmented views of each training sample whose features are computed in advance while only
+    /// the head trains from the start; epochs cycle through them. 0 uses unaltered samples.
     pub augmented_views: u32,
     /// Beta's parameter for adding samples up in pairs: features when the whole backbone is frozen,
-    /// otherwise images (Zhang et al. 2018). 0 turns it off. With `cutmix` above 0 as well, each step
-    /// draws one of the two.
+    /// otherwise images (Zhang et al. 2018). 0 turns it off. With `cutmix` above 0 as well, each
+    /// step draws one of the two.
     pub mixup: f64,
-    /// Beta's parameter for pasting a part of one image into another while some of the backbone trains
-    /// (Yun et al. 2019). 0 turns it off.
+    /// Beta's parameter for pasting a part of one image into another while some of the backbone
+    /// trains (Yun et al. 2019). 0 turns it off.
     pub cutmix: f64,
     /// Factor on a sample's loss, for each class in label order; with several labels a sample, the
     /// factor on the loss of samples that have the label. `null` weighs all alike.
     pub class_weights: Option<Vec<f64>>,
     /// Largest global norm of the gradient over everything that trains; `null` sets no bound.
     pub gradient_clip: Option<f64>,
-    /// Share of the running average of the weights that a step keeps; the averages are evaluated and
-    /// exported. `null` keeps no average.
+    /// Share of the running average of the weights that a step keeps; the averages are evaluated
+    /// and exported. `null` keeps no average.
     pub ema_decay: Option<f64>,
     pub batch_norm: BatchNorm,
     pub precision: Precision,
@@ -167,15 +168,15 @@ impl Recipe {
     }
 }
 
-/// Batches of an epoch over `samples` samples: all of `batch_size`, except for a smaller last one. A
-/// last batch of one sample joins the batch before it, because BatchNorm has no statistics over one
-/// sample (a `batch_size` of 1 is kept as it is).
+/// Batches of an epoch over `samples` samples: all of `batch_size`, except for a smaller last one.
+/// A last batch of one sample joins the batch before it, because BatchNorm has no statistics over
+/// one sample (a `batch_size` of 1 is kept as it is).
 pub fn steps_per_epoch(samples: u64, batch_size: u64) -> u64 {
     let lone = samples % batch_size == 1 && samples > batch_size;
     samples.div_ceil(batch_size) - u64::from(lone)
 }
 
-/// What a job takes over from its parent besides the backbone.
+/// The labels of a job that starts from a fine-tuned model or a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Inherited {
     /// The result's classes in label order: the parent's, which keep their numbers, then new ones.
@@ -206,8 +207,8 @@ pub struct FreezePhase {
 }
 
 /// Low-rank adapters (LoRA, Hu et al. 2021): each layer's weight gains `alpha / rank * B A`, with A
-/// [rank, inputs] and B [outputs, rank], which starts at zero. The exported model has them merged into
-/// its weights.
+/// [rank, inputs] and B [outputs, rank], which starts at zero. The exported model has them merged
+/// into its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Adapter {
     pub rank: u32,

@@ -12,13 +12,14 @@ use crate::{
 };
 
 options! {
-    /// Random changes of a training image, in the order of the fields. What is left out is not done.
+    /// Random changes of a training image, in the order of the fields. What is left out is not
+    /// done.
     pub struct AugmentationOptions {
         #[serde(flatten)]
         augmentation: Augmentation = flat(),
-        /// Augmented views of each training sample whose features are computed in advance while the whole
-        /// backbone is frozen; an epoch trains on one of them. `auto`: as many as there are epochs with a
-        /// frozen backbone, at most 4.
+        /// Augmented views of each training sample whose features are computed in advance while the
+        /// whole backbone is frozen; an epoch trains on one of them. `auto`: as many as there are
+        /// epochs with a frozen backbone, at most 4.
         views: Auto<u64> = auto(integer(limits::VIEWS)),
     }
 }

@@ -14,7 +14,8 @@ options! {
     pub struct HeadOptions {
         /// `auto`: none, or those of the model that the job starts from.
         layers: Auto<Vec<HeadLayer>> = auto(list(0..=limits::HEAD_LAYERS, "layers", own())),
-        /// How the weights are initialized. `auto`: `probe` for a new linear head, otherwise `zero`.
+        /// How the weights are initialized. `auto`: `probe` for a new linear head, otherwise
+        /// `zero`.
         init: Auto<HeadInit> = auto(word()),
     }
 }

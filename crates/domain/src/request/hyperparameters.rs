@@ -19,55 +19,55 @@ options! {
     /// Numbers and rules of the training itself.
     #[derive(Default)]
     pub struct Hyperparameters {
-        /// Passes over the training split. `auto`: 30 if the whole backbone is frozen, otherwise 10; with
-        /// a freeze schedule at least 5 after its last entry.
+        /// Passes over the training split. `auto`: 30 if the whole backbone is frozen, otherwise
+        /// 10; with a freeze schedule at least 5 after its last entry.
         n_epochs: Auto<u64> = auto(integer(limits::EPOCHS)),
         /// Samples that run through the network together. `auto`: 32, or all if there are fewer.
         batch_size: Auto<u64> = auto(integer(limits::BATCH_SIZE)),
         /// Peak learning rate of the head. `auto`: 0.001 with `adamw`, otherwise 0.01.
         learning_rate: Auto<f64> = auto(number(limits::LEARNING_RATE)),
-        /// Peak learning rate of the backbone's last stage. `auto`: a share of the head's, which depends
-        /// on the optimizer, BatchNorm and adapters.
+        /// Peak learning rate of the backbone's last stage. `auto`: a share of the head's, which
+        /// depends on the optimizer, BatchNorm and adapters.
         backbone_learning_rate: Auto<f64> = auto(number(limits::LEARNING_RATE)),
         /// Factor on both learning rates. `auto`: 1.
         learning_rate_multiplier: Auto<f64> = auto(number(limits::LEARNING_RATE_MULTIPLIER)),
         /// `auto`: `adamw`.
         optimizer: Auto<Optimizer> = auto(word()),
-        /// With `adamw`, each step shrinks tensors of two or more dimensions by the rate times this value
-        /// (decoupled); biases and normalizations stay. `sgd` and `nesterov` add this value times the
-        /// weight to the gradient of every tensor that trains (L2). `auto`: 0.01 with `adamw` if some of
-        /// the backbone trains, otherwise 0.
+        /// With `adamw`, each step shrinks tensors of two or more dimensions by the rate times this
+        /// value (decoupled); biases and normalizations stay. `sgd` and `nesterov` add this value
+        /// times the weight to the gradient of every tensor that trains (L2). `auto`: 0.01 with
+        /// `adamw` if some of the backbone trains, otherwise 0.
         weight_decay: Auto<f64> = auto(number(limits::WEIGHT_DECAY)),
         /// How the learning rates change from step to step. `auto`: `cosine`.
         schedule: Auto<Schedule> = auto(word()),
-        /// Share of all steps in which the rates rise linearly from 0. `auto`: 0.1 if some of the backbone
-        /// trains and the schedule has no warm-up of its own, otherwise 0.
+        /// Share of all steps in which the rates rise linearly from 0. `auto`: 0.1 if some of the
+        /// backbone trains and the schedule has no warm-up of its own, otherwise 0.
         warmup_fraction: Auto<f64> = auto(share()),
         /// Ratio of each stage's learning rate to the next stage's. `auto`: 1.
         layer_decay: Auto<f64> = auto(number(limits::LAYER_DECAY)),
         /// Batches of one optimizer step. `auto`: 1.
         accumulate: Auto<u64> = auto(integer(limits::ACCUMULATE)),
-        /// `cross_entropy` for single labels, `binary_cross_entropy` for several, `mse` (`auto`) or `huber`
-        /// for numbers.
+        /// `cross_entropy` for single labels, `binary_cross_entropy` for several, `mse` (`auto`) or
+        /// `huber` for numbers.
         loss: Auto<Loss> = auto(word()),
         /// Share of the true class that is spread over all classes. `auto`: 0.
         label_smoothing: Auto<f64> = auto(number(0.0..1.0)),
-        /// Beta's parameter for adding up samples of one class each in pairs; 0 turns it off. `auto`: 0.1
-        /// from 20,000 training samples on if some of the backbone trains, otherwise 0.
+        /// Beta's parameter for adding up samples of one class each in pairs; 0 turns it off.
+        /// `auto`: 0.1 from 20,000 training samples on if some of the backbone trains, otherwise 0.
         mixup: Auto<f64> = auto(number(limits::MIX_ALPHA)),
         /// Beta's parameter for pasting a part of one image into another while some of the backbone
         /// trains; 0 (`auto`) turns it off.
         cutmix: Auto<f64> = auto(number(limits::MIX_ALPHA)),
         /// Factor on a sample's loss: a rule, or a number for each class by name. `auto`: `none`.
         class_weights: Auto<ClassWeights> = auto(ClassWeightsRule),
-        /// Largest global norm of the gradient; `none` sets no bound. `auto`: 1 if some of the backbone
-        /// trains, otherwise `none`.
+        /// Largest global norm of the gradient; `none` sets no bound. `auto`: 1 if some of the
+        /// backbone trains, otherwise `none`.
         gradient_clip: Auto<OrNone<f64>> = auto(or_none(number(limits::GRADIENT_CLIP))),
-        /// Share of the running average of the weights that a step keeps; the averages are evaluated and
-        /// exported. `none` (`auto`) keeps no average.
+        /// Share of the running average of the weights that a step keeps; the averages are
+        /// evaluated and exported. `none` (`auto`) keeps no average.
         ema_decay: Auto<OrNone<f64>> = auto(or_none(number(limits::EMA_DECAY))),
-        /// How BatchNorm runs in the part that trains. `auto`: `update` in batches of 16 or more, unless
-        /// the head starts from a probe.
+        /// How BatchNorm runs in the part that trains. `auto`: `update` in batches of 16 or more,
+        /// unless the head starts from a probe.
         batch_norm: Auto<BatchNorm> = auto(word()),
         /// The number format of the backbone's trained part. `auto`: `float32`.
         precision: Auto<Precision> = auto(word()),

@@ -1,7 +1,7 @@
 //! Requests: the body of `POST /v1/fine_tuning/jobs`, read with all its problems at once.
 //!
-//! Each option is declared once, with its type, range, default and documentation; the reader and the
-//! schema in openapi.yaml follow from that (see `options`).
+//! Each option is declared once, with its type, range, default and documentation; the reader and
+//! the schema in openapi.yaml follow from that (see `options`).
 
 mod adapter;
 mod augmentation;
@@ -39,8 +39,8 @@ use crate::{
 options! {
     /// A job to create. Everything but `model` and `training_file` has a default.
     pub struct JobRequest {
-        /// The id of a base model, or of a fine-tuned model or checkpoint whose backbone and head the job
-        /// starts from.
+        /// The id of a base model, or of a fine-tuned model or checkpoint whose backbone and head
+        /// the job starts from.
         model: String = required(text(limits::MODEL_NAME_CHARACTERS)),
         /// A data set, uploaded with purpose `fine-tune`.
         training_file: FileId = required(id()),
@@ -71,8 +71,8 @@ pub fn parse(body: &Value) -> Result<JobRequest, Vec<Problem>> {
 }
 
 /// Reads as much as possible, and every problem, as `parse` gives them. An invalid option has its
-/// default, so that the rest can be checked too. `None` if the model or the training file is missing or
-/// invalid.
+/// default, so that the rest can be checked too. `None` if the model or the training file is
+/// missing or invalid.
 pub fn read(body: &Value) -> (Option<JobRequest>, Vec<Problem>) {
     let problems = RefCell::default();
     let request = Fields::new(body, "", &problems).and_then(read_all);

@@ -41,7 +41,7 @@ fn the_documented_request_is_accepted() {
 }
 
 #[test]
-fn openais_forms_mean_the_default_transfer() {
+fn openai_forms_give_the_default_transfer() {
     let supervised =
         json!({"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}});
     let new = parse(&body(json!({"method": supervised}))).unwrap();
@@ -78,7 +78,7 @@ fn every_bad_value_is_named_with_its_path() {
 }
 
 #[test]
-fn what_is_right_of_a_wrong_request_is_read_all_the_same() {
+fn valid_options_of_an_invalid_request_are_read() {
     let transfer = json!({"freeze": {"blocks": ["layer9"]}, "hyperparameters": {"n_epochs": 0, "batch_size": 8}});
     let wrong = body(json!({"method": {"type": "transfer", "transfer": transfer}}));
     let (request, problems) = read(&wrong);
@@ -182,7 +182,7 @@ fn head_layers_are_read_in_order_and_within_their_limits() {
 }
 
 #[test]
-fn a_request_survives_storage() {
+fn a_request_round_trips_through_json() {
     let freeze = json!({"all_but_last_stages": 2});
     for (clip, decay) in [(json!(0.5), json!("none")), (json!("none"), json!(0.5))] {
         let asked = json!({"type": "transfer", "transfer": {"freeze": freeze,
@@ -193,4 +193,23 @@ fn a_request_survives_storage() {
             serde_json::from_value(serde_json::to_value(&request).unwrap()).unwrap();
         assert_eq!(stored, request);
     }
+}
+
+#[test]
+fn every_schema_that_the_contract_refers_to_is_in_it() {
+    let mut components = Vec::new();
+    <JobRequest as utoipa::ToSchema>::schemas(&mut components);
+    let names: Vec<String> = components.iter().map(|(name, _)| name.clone()).collect();
+    let schemas = json!([components, <JobRequest as utoipa::PartialSchema>::schema()]).to_string();
+    let references: Vec<&str> = schemas.split("#/components/schemas/").skip(1).collect();
+    assert!(references.len() > 20, "{schemas}");
+    for reference in references {
+        let name = reference.split('"').next().unwrap();
+        assert!(names.iter().any(|known| known == name), "{name}: {names:?}");
+    }
+    // The reader's bounds, in the schema.
+    let n_epochs =
+        &json!(<Hyperparameters as utoipa::PartialSchema>::schema())["properties"]["n_epochs"];
+    assert_eq!(n_epochs["anyOf"][1]["maximum"], json!(limits::EPOCHS.end()));
+    assert_eq!(n_epochs["default"], json!("auto"));
 }

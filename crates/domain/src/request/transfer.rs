@@ -17,22 +17,25 @@ use crate::{
 };
 
 options! {
-    /// How to transfer. An option that may be `"auto"` is so when left out; `resolved` of the job has
-    /// its value then, and the reason.
+    /// How to transfer. An option that may be `"auto"` is so when left out; `resolved` of the job
+    /// has its value then, and the reason.
     pub struct Transfer {
         /// `auto`: the task of the training file.
         task: Auto<Task> = auto(word()),
-        /// `pre_logits` removes the classifier only; a stage's name removes everything after that stage,
-        /// whose output is pooled. `auto`: `pre_logits`, or the cut of the model that the job starts from.
+        /// `pre_logits` removes the classifier only; a stage's name removes everything after that
+        /// stage, whose output is pooled. `auto`: `pre_logits`, or the cut of the model that the
+        /// job starts from.
         cut: Auto<String> = auto(text(limits::STAGE_CHARACTERS)),
-        /// The part of the backbone that keeps its weights. `auto`: `all` under an adapter, or with fewer
-        /// than 10 training samples a class and no option about how the backbone trains; otherwise `none`.
+        /// The part of the backbone that keeps its weights. `auto`: `all` under an adapter, or with
+        /// fewer than 10 training samples a class and no option about how the backbone trains;
+        /// otherwise `none`.
         freeze: Auto<Freeze> = auto(own()),
         /// Matrices that train instead of the backbone's own weights.
         adapter: Option<AdapterOptions> = group(),
         head: HeadOptions = group(),
-        /// The labels of a job that starts from a fine-tuned model or a checkpoint. `auto`: `keep`, so that
-        /// a class of the file that the model does not know is an error; `replace` in regression.
+        /// The labels of a job that starts from a fine-tuned model or a checkpoint. `auto`: `keep`,
+        /// so that a class of the file that the model does not know is an error; `replace` in
+        /// regression.
         labels: Auto<LabelRule> = auto(word()),
         hyperparameters: Hyperparameters = group(),
         /// Random changes of training images. `auto`: random crops if some of the backbone trains,
@@ -53,7 +56,7 @@ impl Default for Transfer {
 }
 
 words! {
-    /// What becomes of the labels of the model that a job starts from.
+    /// How a job treats the labels of the model that it starts from.
     pub enum LabelRule {
         /// They stay; the file may have fewer.
         Keep = "keep",

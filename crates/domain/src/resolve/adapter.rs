@@ -17,7 +17,8 @@ const PATH: &str = "method.transfer.adapter";
 /// The adapters that a request asks for. `left` are the layers that remain after the cut.
 ///
 /// # Errors
-/// Targets that match no layer, or only such that were cut away; a rank above a layer's smaller side.
+/// Targets that match no layer, or only such that were cut away; a rank above a layer's smaller
+/// side.
 pub fn resolve(
     asked: &AdapterOptions,
     layers: &Layers,

@@ -11,9 +11,9 @@ use crate::{
 /// A weight for each class of the training file, in label order; `None` weighs all alike.
 ///
 /// `balanced` is `n / (k n_c)` for n training samples, k classes and `n_c` samples of class c
-/// (scikit-learn's rule); a class without a training sample weighs 1. With several labels a sample it is
-/// `(n - n_c) / n_c`: samples with a label weigh together as much as those without; 1 where there are
-/// none of either.
+/// (scikit-learn's rule); a class without a training sample weighs 1. With several labels a sample
+/// it is `(n - n_c) / n_c`: samples with a label weigh together as much as those without; 1 where
+/// there are none of either.
 ///
 /// # Errors
 /// A class that the data do not have, with the nearest names.
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn balanced_gives_every_class_the_same_say() {
+    fn balanced_weights_even_out_the_classes() {
         let balanced = Auto::Value(ClassWeights::Rule(ClassWeightRule::Balanced));
         let of = |validation| weights(&balanced, &dataset(), validation).unwrap().unwrap();
         assert_eq!(of(false), [40.0 / 90.0, 40.0 / 30.0, 1.0]);

@@ -6,7 +6,7 @@ use crate::{
     problem::{Problem, suggestion},
 };
 
-/// What a job trains and is evaluated on.
+/// The data sets that a job trains and is evaluated on.
 #[derive(Debug, Clone, Copy)]
 pub struct Data<'a> {
     pub training: &'a Dataset,

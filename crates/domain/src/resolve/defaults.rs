@@ -9,8 +9,8 @@ use crate::{
     },
 };
 
-/// Training samples from which more variety than the data have is worth slower learning (BiT's rule for
-/// mixup, Kolesnikov et al. 2020).
+/// Training samples from which more variety than the data have is worth slower learning (BiT's rule
+/// for mixup, Kolesnikov et al. 2020).
 const LARGE: u64 = 20_000;
 
 /// How the head's weights start.
@@ -70,9 +70,9 @@ pub(super) fn head_rate(optimizer: Optimizer) -> (f64, &'static str) {
     }
 }
 
-/// The backbone's peak rate, for a head's of `head_rate`, chosen or not. Half of it was measured for
-/// AdamW on a network with BatchNorm (docs/recipes.md); a tenth is usual for others, and ten times that
-/// for adapters (Schulman & Thinking Machines Lab 2025, "LoRA Without Regret").
+/// The backbone's peak rate, for a head's of `head_rate`, chosen or not. Half of it was measured
+/// for AdamW on a network with BatchNorm (docs/recipes.md); a tenth is usual for others, and ten
+/// times that for adapters (Schulman & Thinking Machines Lab 2025, "LoRA Without Regret").
 pub(super) fn backbone_rate(
     optimizer: Optimizer,
     head_rate: f64,
@@ -166,8 +166,8 @@ pub(super) fn batch_norm(
     }
 }
 
-/// Mild changes, since a pre-trained backbone has seen such already; stronger ones for large data. No
-/// mirror images: only the user knows whether they mean the same.
+/// Mild changes, since a pre-trained backbone has seen such already; stronger ones for large data.
+/// No mirror images: only the user knows whether they mean the same.
 pub(super) fn augmentation(head_only: bool, samples: u64) -> (Option<Augmentation>, &'static str) {
     let (smallest, reason) = match (head_only, samples) {
         (true, _) => {

@@ -1,4 +1,5 @@
-//! Fills a recipe from a checked request, subject by subject; every `"auto"` gets its default and a reason.
+//! Fills a recipe from a checked request, subject by subject; every `"auto"` gets its default and a
+//! reason.
 
 use super::{augmentation, auto_log::AutoLog, defaults, network::NetworkShape, trained::Trained};
 use crate::{
@@ -6,7 +7,7 @@ use crate::{
     request::{ClassWeightRule, ClassWeights, Hyperparameters, OrNone, Transfer},
 };
 
-/// What the data and the network say.
+/// Facts about the data and the network.
 pub(super) struct DataFacts {
     pub(super) task: Task,
     /// Samples that train.

@@ -1,5 +1,5 @@
-//! Freeze policies: which parameters of a backbone train. Every policy becomes a list of names here, so
-//! that the trainer, the job object and a person who reads it see the same.
+//! Freeze policies: which parameters of a backbone train. Every policy becomes a list of names
+//! here, so that the trainer, the job object and a person who reads it see the same.
 
 use regex::{Regex, RegexBuilder};
 
@@ -15,8 +15,8 @@ const PATH: &str = "method.transfer.freeze";
 /// Limit on the memory of a compiled expression, in bytes.
 const REGEX_BYTES: usize = 1 << 20;
 
-/// The trainable parameters of each phase of a freeze schedule, and of the only phase without one. `left`
-/// are the layers that remain after the cut.
+/// The trainable parameters of each phase of a freeze schedule, and of the only phase without one.
+/// `left` are the layers that remain after the cut.
 ///
 /// # Errors
 /// Names and expressions that match nothing in `layers`, or only what was cut away.
@@ -43,7 +43,8 @@ pub fn phases(
     }
 }
 
-/// The names of the parameters that train, in forward order; for a schedule, those of its first entry.
+/// The names of the parameters that train, in forward order; for a schedule, those of its first
+/// entry.
 ///
 /// # Errors
 /// Names and expressions that match nothing, with the nearest names.
@@ -200,7 +201,8 @@ fn matching(layers: &Layers, pattern: &str) -> Result<Vec<String>, Vec<Problem>>
 pub(super) fn compiled(pattern: &str, path: &str) -> Result<Regex, Vec<Problem>> {
     let regex = RegexBuilder::new(pattern).size_limit(REGEX_BYTES).build();
     regex.map_err(|error| {
-        // The message of `regex` shows the pattern on several lines; only the last one has the reason.
+        // The message of `regex` shows the pattern on several lines; only the last one has the
+        // reason.
         let text = error.to_string();
         let reason = text
             .lines()
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_trains_what_it_says() {
+    fn each_policy_trains_its_parameters() {
         assert_eq!(trains(Freeze::All), "");
         assert_eq!(
             trains(Freeze::None),
@@ -281,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matches_nothing_is_refused_with_the_nearest_names() {
+    fn unknown_names_are_refused_with_the_nearest_ones() {
         let problems = trainable(
             &Freeze::Blocks(vec!["layer9".into(), "stem".into(), "lyer2.1".into()]),
             &layers(),

@@ -1,5 +1,5 @@
-//! Resolves a request to a recipe: checks it against the base model's layers and the data, and replaces
-//! every `"auto"` by a default, with a reason. Pure.
+//! Resolves a request to a recipe: checks it against the base model's layers and the data, and
+//! replaces every `"auto"` by a default, with a reason. Pure.
 
 mod adapter;
 mod augmentation;

@@ -1,6 +1,6 @@
-//! The shape of the network: where the backbone ends, which of it trains, the head's layers, and the
-//! classes. A job that starts from a model or a checkpoint has its parent's, unless it asks for a new
-//! head.
+//! The shape of the network: where the backbone ends, which of it trains, the head's layers, and
+//! the classes. A job that starts from a model or a checkpoint has its parent's, unless it asks for
+//! a new head.
 
 use serde_json::json;
 
@@ -122,7 +122,7 @@ impl NetworkShape {
     }
 }
 
-/// What the job takes over from its parent; `None` without one.
+/// Checks the options about the parent, and returns what the job takes over; `None` without one.
 fn check_inherited(
     asked: &Transfer,
     start: Start<'_>,
@@ -152,8 +152,8 @@ fn check_no_labels(asked: &Transfer) -> Result<(), Vec<Problem>> {
     Err(vec![Problem::new(LABELS_PATH, CONTRADICTION, message)])
 }
 
-/// Checks that the parent's head answers what the file asks: classes or labels. The head of a regression
-/// is always fitted anew.
+/// Checks that the parent's head answers what the file asks: classes or labels. The head of a
+/// regression is always fitted anew.
 fn same_task(asked: &Transfer, parent: &Parent, training: &Dataset) -> Result<(), Vec<Problem>> {
     match &asked.labels {
         Auto::Value(LabelRule::Replace) => Ok(()),
@@ -172,8 +172,8 @@ fn same_task(asked: &Transfer, parent: &Parent, training: &Dataset) -> Result<()
     }
 }
 
-/// The classes of the result. The parent's keep their numbers, whatever the order in the file; new ones
-/// follow.
+/// The classes of the result. The parent's keep their numbers, whatever the order in the file; new
+/// ones follow.
 fn inherited(
     asked: &Transfer,
     parent: &Parent,
@@ -221,8 +221,8 @@ fn inherited(
     })
 }
 
-/// Options that contradict the parent's head, which the job continues with. `grows` is true when it gets
-/// new rows.
+/// Options that contradict the parent's head, which the job continues with. `grows` is true when it
+/// gets new rows.
 fn check_parent(asked: &Transfer, parent: &Parent, grows: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut misfit = |option: &str, message: String| {

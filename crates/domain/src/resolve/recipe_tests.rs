@@ -24,7 +24,7 @@ struct Case {
     /// Other options, with which it has an effect.
     beside: Value,
     task: Task,
-    goes_on: bool,
+    has_parent: bool,
 }
 
 impl Case {
@@ -38,7 +38,7 @@ impl Case {
             asked,
             beside: json!({"freeze": "none"}),
             task: Task::SingleLabelClassification,
-            goes_on: false,
+            has_parent: false,
         }
     }
 
@@ -69,7 +69,7 @@ impl Case {
         };
         let parent = parent();
         let start = Start {
-            parent: self.goes_on.then_some(&parent),
+            parent: self.has_parent.then_some(&parent),
             ..base(&layers)
         };
         let data = Dataset {
@@ -166,7 +166,7 @@ fn form() -> Vec<Case> {
         Case::of("head.layers", [json!([{"dropout": 0.5}]), json!(["relu"])]),
         Case::of("head.init", [json!("zero"), json!("normal")]),
         Case {
-            goes_on: true,
+            has_parent: true,
             ..Case::of("labels", [json!("keep"), json!("replace")])
                 .becomes("/inherited/known", [json!(2), json!(0)])
         },
@@ -216,7 +216,7 @@ fn trap_6_every_option_is_in_the_recipe_as_asked() {
 
 /// An option that nobody looks for would fail here.
 #[test]
-fn no_option_is_without_a_test_of_its_way_into_the_recipe() {
+fn every_option_has_a_test_of_its_way_into_the_recipe() {
     let cases = || hyperparameters().into_iter().chain(form());
     let tried: BTreeSet<&str> = cases().map(|case| case.option).collect();
     let asked = json!({"adapter": {"type": "lora"}, "augmentation": images()[0]});

@@ -26,14 +26,14 @@ fn request(transfer: &Value) -> Result<JobRequest, Vec<Problem>> {
     parse(&json!({"model": "m", "training_file": FileId::new(), "method": method}))
 }
 
-fn settled(layers: &Layers, transfer: &Value) -> Result<Resolution, Vec<Problem>> {
+fn outcome(layers: &Layers, transfer: &Value) -> Result<Resolution, Vec<Problem>> {
     let parent = None;
     resolved(&request(transfer)?, Start { layers, parent }, &data())
 }
 
 fn adapted_layers(targets: Value) -> Vec<String> {
     let adapter = json!({"adapter": {"type": "lora", "targets": targets}});
-    settled(&layers(), &adapter)
+    outcome(&layers(), &adapter)
         .unwrap()
         .recipe
         .adapter
@@ -44,7 +44,7 @@ fn adapted_layers(targets: Value) -> Vec<String> {
 /// The one problem: its path, code and message.
 #[track_caller]
 fn refused(layers: &Layers, transfer: Value) -> (String, String, String) {
-    let problems = settled(layers, &transfer).expect_err(&transfer.to_string());
+    let problems = outcome(layers, &transfer).expect_err(&transfer.to_string());
     let [
         Problem {
             path,
@@ -61,7 +61,7 @@ fn refused(layers: &Layers, transfer: Value) -> (String, String, String) {
 
 #[test]
 fn an_adapter_has_the_defaults_of_peft_and_trains_alone() {
-    let resolution = settled(&layers(), &json!({"adapter": {"type": "lora"}})).unwrap();
+    let resolution = outcome(&layers(), &json!({"adapter": {"type": "lora"}})).unwrap();
     let recipe = resolution.recipe;
     let adapter = recipe.adapter.clone().unwrap();
     assert_eq!(
@@ -81,7 +81,7 @@ fn an_adapter_has_the_defaults_of_peft_and_trains_alone() {
     assert!(recipe.later_phases.is_empty());
     assert_eq!(recipe.batch_norm, BatchNorm::Frozen);
     // Ten times what training the backbone itself would have.
-    let full = settled(&layers(), &json!({"freeze": "none"})).unwrap();
+    let full = outcome(&layers(), &json!({"freeze": "none"})).unwrap();
     let ratio = recipe.backbone_learning_rate / full.recipe.backbone_learning_rate;
     assert!((ratio - 10.0).abs() < 1e-9, "{ratio}");
     let mut resolved = resolution.resolved.iter();
@@ -104,7 +104,7 @@ fn targets_are_names_endings_of_names_or_an_expression() {
 }
 
 #[test]
-fn what_matches_no_layer_is_refused_with_the_nearest_names() {
+fn an_unknown_target_is_refused_with_the_nearest_names() {
     let of = |targets: Value| {
         let adapter = json!({"type": "lora", "targets": targets});
         let (path, code, message) = refused(&layers(), json!({ "adapter": adapter }));
@@ -128,13 +128,13 @@ fn what_matches_no_layer_is_refused_with_the_nearest_names() {
     let (_, message) = of(json!({"regex": "("}));
     assert!(message.contains("not a regular expression"), "{message}");
     let two = json!({"adapter": {"type": "lora", "targets": ["x", "y"]}});
-    assert_eq!(settled(&layers(), &two).unwrap_err().len(), 2);
+    assert_eq!(outcome(&layers(), &two).unwrap_err().len(), 2);
 }
 
 #[test]
 fn a_cut_may_take_targets_away() {
     let cut = |cut: &str, targets: Value| json!({"cut": cut, "adapter": {"type": "lora", "targets": targets}});
-    let kept = settled(&layers(), &cut("blocks.0", json!("all_linear"))).unwrap();
+    let kept = outcome(&layers(), &cut("blocks.0", json!("all_linear"))).unwrap();
     assert_eq!(kept.recipe.adapter.unwrap().layers.len(), 4);
     for targets in [json!(["blocks.1.mlp.fc1"]), json!({"regex": "^blocks.1"})] {
         let (_, code, message) = refused(&layers(), cut("blocks.0", targets));
@@ -150,7 +150,7 @@ fn a_cut_may_take_targets_away() {
 }
 
 #[test]
-fn what_an_adapter_leaves_no_room_for_is_refused() {
+fn options_that_contradict_an_adapter_are_refused() {
     let lora = json!({"type": "lora"});
     let convolutions = test_data::layers();
     let (path, code, message) = refused(&convolutions, json!({"adapter": lora}));
@@ -188,7 +188,7 @@ fn what_an_adapter_leaves_no_room_for_is_refused() {
     }
     let all = json!({"freeze": "all", "adapter": lora, "hyperparameters": {"batch_norm": "frozen",
         "precision": "bfloat16", "layer_decay": 0.9, "backbone_learning_rate": 1e-3, "cutmix": 1.0}});
-    assert!(settled(&layers(), &all).is_ok());
+    assert!(outcome(&layers(), &all).is_ok());
     let views = json!({"adapter": lora, "augmentation": {"horizontal_flip": 0.5, "views": 2}});
     assert_eq!(refused(&layers(), views).1, CONTRADICTION);
 }
@@ -255,7 +255,7 @@ fn numbers_hold_at_their_limits_and_not_past_them() {
 #[test]
 fn a_rank_is_at_most_the_smaller_side_of_every_layer() {
     let asked = |rank: u64, targets: Value| json!({"adapter": {"type": "lora", "rank": rank, "targets": targets}});
-    assert!(settled(&layers(), &asked(8, json!("all_linear"))).is_ok());
+    assert!(outcome(&layers(), &asked(8, json!("all_linear"))).is_ok());
     let (path, code, message) = refused(&layers(), asked(9, json!(["fc1"])));
     assert_eq!(
         (path.as_str(), code.as_str()),
@@ -271,7 +271,7 @@ fn a_rank_is_at_most_the_smaller_side_of_every_layer() {
 #[test]
 fn a_plan_counts_what_adapters_add() {
     let plan = |adapter: Value| {
-        let recipe = settled(&layers(), &json!({ "adapter": adapter }));
+        let recipe = outcome(&layers(), &json!({ "adapter": adapter }));
         let recipe = recipe.unwrap().recipe;
         let plan = JobPlan::of(&recipe, &layers(), &data(), None).unwrap();
         let added = of_recipe(&recipe, &layers()).unwrap();
@@ -288,7 +288,8 @@ fn a_plan_counts_what_adapters_add() {
         added.stages[1].parameters,
         layers().stages[1].parameters + of_block
     );
-    // Each of 5 tokens goes through all of it, and keeps what is between A and B: 2 numbers in 4 layers.
+    // Each of 5 tokens goes through all of it, and keeps what is between A and B: 2 numbers in 4
+    // layers.
     let cost = added.costs[1];
     assert_eq!(cost.macs, 5 * (768 + of_block));
     assert_eq!(cost.kept, 1_000 + 5 * 8);
@@ -307,7 +308,7 @@ fn a_plan_counts_what_adapters_add() {
 }
 
 #[test]
-fn a_request_with_an_adapter_survives_storage() {
+fn a_request_with_an_adapter_round_trips_through_json() {
     for targets in [
         json!("all_linear"),
         json!(["qkv"]),

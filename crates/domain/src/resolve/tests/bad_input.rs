@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn all_that_cannot_be_done_is_said_at_once() {
+fn all_problems_are_reported_at_once() {
     let asked =
         request(json!({"freeze": {"blocks": ["layr1"]}, "hyperparameters": {"batch_size": 81}}));
     let problems = resolved(&asked, base(&layers()), &dataset(&["a", "b"], 40, 0)).unwrap_err();
@@ -15,7 +15,7 @@ fn all_that_cannot_be_done_is_said_at_once() {
 }
 
 #[test]
-fn a_validation_file_has_no_classes_of_its_own() {
+fn validation_file_with_an_unknown_class_is_refused() {
     let problems = resolve(
         &request(json!({})),
         base(&layers()),

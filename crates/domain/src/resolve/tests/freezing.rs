@@ -1,10 +1,10 @@
-//! What trains of a backbone, and what is refused where nothing of it does.
+//! Freeze policies, and options that are refused under a frozen backbone.
 
 use super::*;
 
 #[test]
 fn the_number_of_samples_decides_what_trains() {
-    let settled = |samples: u64| {
+    let outcome = |samples: u64| {
         let data = dataset(&["a", "b", "c"], samples, 10);
         let resolution = resolved(&request(json!({})), base(&layers()), &data).unwrap();
         let freeze = resolution
@@ -13,10 +13,10 @@ fn the_number_of_samples_decides_what_trains() {
             .find(|one| one.option == "freeze");
         (freeze.unwrap().value, resolution.recipe)
     };
-    let (freeze, recipe) = settled(9);
+    let (freeze, recipe) = outcome(9);
     assert_eq!(freeze, json!("all"));
     assert!(recipe.trainable.is_empty());
-    let (freeze, recipe) = settled(10);
+    let (freeze, recipe) = outcome(10);
     assert_eq!(freeze, json!("none"));
     assert!(!recipe.trainable.is_empty());
     // The head starts at the probe either way.
@@ -43,11 +43,11 @@ fn a_freeze_schedule_becomes_phases_that_begin_before_the_end() {
 }
 
 #[test]
-fn what_is_cut_away_neither_trains_nor_counts() {
+fn layers_after_the_cut_do_not_train() {
     let data = dataset(&["a", "b"], 40, 10);
-    let settled =
+    let outcome =
         |transfer: serde_json::Value| resolved(&request(transfer), base(&layers()), &data);
-    let recipe = settled(json!({"cut": "layer1", "freeze": {"all_but_last_stages": 1}}))
+    let recipe = outcome(json!({"cut": "layer1", "freeze": {"all_but_last_stages": 1}}))
         .unwrap()
         .recipe;
     assert_eq!(recipe.cut, "layer1");
@@ -79,7 +79,7 @@ fn what_is_cut_away_neither_trains_nor_counts() {
             "is cut away",
         ),
     ] {
-        let problems = settled(transfer.clone()).unwrap_err();
+        let problems = outcome(transfer.clone()).unwrap_err();
         assert!(
             problems.len() == 1 && problems[0].message.contains(words),
             "{transfer}: {problems:?}"
@@ -101,8 +101,8 @@ fn options_without_effect_are_refused() {
             resolved(&frozen, base(&layers()), &data).unwrap_err()[0].code,
             CONTRADICTION
         );
-        let thawed = request(json!({"freeze": "none", "hyperparameters": option}));
-        assert!(resolved(&thawed, base(&layers()), &data).is_ok());
+        let unfrozen = request(json!({"freeze": "none", "hyperparameters": option}));
+        assert!(resolved(&unfrozen, base(&layers()), &data).is_ok());
         // Who says how the backbone trains wants it to train, however few samples there are.
         let implied = request(json!({"hyperparameters": option}));
         let few = dataset(&["a", "b"], 16, 10);

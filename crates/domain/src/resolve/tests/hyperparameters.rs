@@ -70,8 +70,8 @@ fn a_network_without_batch_norm_updates_none() {
     assert_eq!(norm.unwrap().reason, "the network has no BatchNorm");
 }
 
-/// A settled option's value and its reason.
-fn settled_as(transfer: serde_json::Value, option: &str) -> (serde_json::Value, String) {
+/// A outcome option's value and its reason.
+fn default_of(transfer: serde_json::Value, option: &str) -> (serde_json::Value, String) {
     let data = dataset(&["a", "b"], 40, 10);
     let resolution = resolved(&request(transfer), base(&layers()), &data).unwrap();
     let mut resolved = resolution.resolved.into_iter();
@@ -88,8 +88,8 @@ fn the_backbones_rate_follows_the_heads_that_is_chosen() {
     ] {
         let transfer = json!({"freeze": "none", "hyperparameters": {
             "optimizer": optimizer, "learning_rate": rate, "learning_rate_multiplier": 4}});
-        let (settled, _) = settled_as(transfer.clone(), "backbone_learning_rate");
-        assert_eq!(settled, json!(rate / share), "{optimizer}");
+        let (outcome, _) = default_of(transfer.clone(), "backbone_learning_rate");
+        assert_eq!(outcome, json!(rate / share), "{optimizer}");
         let data = dataset(&["a", "b"], 40, 10);
         let recipe = resolved(&request(transfer), base(&layers()), &data)
             .unwrap()
@@ -102,7 +102,7 @@ fn the_backbones_rate_follows_the_heads_that_is_chosen() {
 #[test]
 fn a_frozen_backbone_has_no_rate() {
     let frozen = json!({"freeze": "all"});
-    let (rate, why) = settled_as(frozen, "backbone_learning_rate");
+    let (rate, why) = default_of(frozen, "backbone_learning_rate");
     assert_eq!(
         (rate, why.as_str()),
         (json!(0.0), "the whole backbone is frozen")
@@ -117,8 +117,8 @@ fn weights_decay_under_adamw_and_not_under_sgd() {
         ("nesterov", 0.0, "SGD"),
     ] {
         let transfer = json!({"freeze": "none", "hyperparameters": {"optimizer": optimizer}});
-        let (settled, why) = settled_as(transfer, "weight_decay");
-        assert_eq!(settled, json!(decay), "{optimizer}");
+        let (outcome, why) = default_of(transfer, "weight_decay");
+        assert_eq!(outcome, json!(decay), "{optimizer}");
         assert!(why.contains(words), "{why}");
     }
 }
@@ -131,8 +131,8 @@ fn one_cycle_warms_up_by_itself() {
             json!({"freeze": "none", "hyperparameters": {"schedule": "one_cycle", "warmup_fraction": warmup}}),
         )
     };
-    let settled = resolved(&asked(json!("auto")), base(&layers()), &data).unwrap();
-    assert_eq!(settled.recipe.warmup_fraction, 0.0);
+    let outcome = resolved(&asked(json!("auto")), base(&layers()), &data).unwrap();
+    assert_eq!(outcome.recipe.warmup_fraction, 0.0);
     let problems = resolved(&asked(json!(0.1)), base(&layers()), &data).unwrap_err();
     assert_eq!(problems[0].code, CONTRADICTION);
 }
@@ -143,7 +143,7 @@ fn only_samples_of_one_class_each_are_mixed() {
         task,
         ..dataset(&["a", "b"], 10_000, 10)
     };
-    let settled = |task, transfer| resolved(&request(transfer), base(&layers()), &of(task));
+    let outcome = |task, transfer| resolved(&request(transfer), base(&layers()), &of(task));
     let single = Task::SingleLabelClassification;
     for (task, words) in [
         (Task::MultiLabelClassification, "threshold"),
@@ -151,7 +151,7 @@ fn only_samples_of_one_class_each_are_mixed() {
     ] {
         for option in ["mixup", "cutmix"] {
             let asked = |alpha: f64| json!({"freeze": "none", "hyperparameters": {option: alpha}});
-            let problems = settled(task, asked(0.2)).unwrap_err();
+            let problems = outcome(task, asked(0.2)).unwrap_err();
             assert_eq!(problems.len(), 1, "{problems:?}");
             assert_eq!(
                 problems[0].path,
@@ -159,10 +159,10 @@ fn only_samples_of_one_class_each_are_mixed() {
             );
             assert_eq!(problems[0].code, CONTRADICTION);
             assert!(problems[0].message.contains(words), "{problems:?}");
-            assert!(settled(task, asked(0.0)).is_ok(), "{option}");
-            assert!(settled(single, asked(0.2)).is_ok(), "{option}");
+            assert!(outcome(task, asked(0.0)).is_ok(), "{option}");
+            assert!(outcome(single, asked(0.2)).is_ok(), "{option}");
         }
-        assert_eq!(settled(task, json!({})).unwrap().recipe.mixup, 0.0);
+        assert_eq!(outcome(task, json!({})).unwrap().recipe.mixup, 0.0);
     }
-    assert_eq!(settled(single, json!({})).unwrap().recipe.mixup, 0.1);
+    assert_eq!(outcome(single, json!({})).unwrap().recipe.mixup, 0.1);
 }

@@ -36,18 +36,18 @@ fn a_frozen_backbone_sees_several_views_or_none() {
     };
     let views = |freeze, views| {
         let augmentation = json!({"horizontal_flip": 0.5, "views": views});
-        asked(freeze, augmentation).map(|settled| settled.recipe.augmented_views)
+        asked(freeze, augmentation).map(|outcome| outcome.recipe.augmented_views)
     };
-    let thawing = json!([{"at_epoch": 0, "freeze": "all"}, {"at_epoch": 3, "freeze": "none"}]);
-    let thawing = json!({"schedule": thawing});
+    let unfreezing = json!([{"at_epoch": 0, "freeze": "all"}, {"at_epoch": 3, "freeze": "none"}]);
+    let unfreezing = json!({"schedule": unfreezing});
     assert_eq!(views(json!("all"), json!("auto")).unwrap(), 4);
     assert_eq!(views(json!("all"), json!(6)).unwrap(), 6);
-    assert_eq!(views(thawing.clone(), json!("auto")).unwrap(), 3);
+    assert_eq!(views(unfreezing.clone(), json!("auto")).unwrap(), 3);
     assert_eq!(views(json!("none"), json!("auto")).unwrap(), 0);
     for (freeze, number, words) in [
         (json!("all"), 1, "at least 2 views"),
         (json!("all"), 7, "only 6 epochs"),
-        (thawing, 4, "only 3 epochs"),
+        (unfreezing, 4, "only 3 epochs"),
         (json!("none"), 2, "leave views out"),
     ] {
         let problems = views(freeze, json!(number)).unwrap_err();
@@ -77,8 +77,8 @@ fn gray_images_have_no_color_to_move() {
         let mut layers = layers();
         layers.tensors[0].shape = vec![8, channels, 3, 3];
         let transfer = json!({"freeze": "none", "augmentation": {"color_jitter": jitter}});
-        let settled = resolved(&request(transfer), base(&layers), &data);
-        let problems = settled.err().unwrap_or_default();
+        let outcome = resolved(&request(transfer), base(&layers), &data);
+        let problems = outcome.err().unwrap_or_default();
         let paths = problems.into_iter().map(|one| (one.path, one.code));
         paths.collect::<Vec<_>>()
     };

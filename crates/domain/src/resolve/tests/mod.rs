@@ -1,12 +1,12 @@
-//! What becomes of requests over small made-up networks and data sets.
+//! Requests resolved for small made-up networks and data sets.
 
 mod adapters;
 mod bad_input;
 mod freezing;
-mod going_on;
 mod heads;
 mod hyperparameters;
 mod images;
+mod parents;
 mod reasons;
 
 use serde_json::json;

@@ -1,9 +1,9 @@
-//! Every `auto` is settled, and why.
+//! Every `auto` is outcome, and why.
 
 use super::*;
 
 #[test]
-fn every_auto_is_settled_with_a_reason_and_nothing_else_is() {
+fn every_auto_is_resolved_with_a_reason_and_nothing_else_is() {
     let asked = request(
         json!({"hyperparameters": {"n_epochs": 3, "learning_rate": 0.5, "learning_rate_multiplier": 2}}),
     );

@@ -1,9 +1,9 @@
-//! Jobs that go on from another one's model: their labels, and what becomes of its head.
+//! Jobs that start from a model or a checkpoint: their labels and their head.
 
 use super::*;
 
 /// The labels of a job that goes on with these classes in its file, or the first problem.
-fn goes_on(transfer: serde_json::Value, classes: &[&str]) -> Result<Recipe, Problem> {
+fn resolved_with_parent(transfer: serde_json::Value, classes: &[&str]) -> Result<Recipe, Problem> {
     let (layers, parent) = (layers(), parent());
     let start = Start {
         layers: &layers,
@@ -16,9 +16,12 @@ fn goes_on(transfer: serde_json::Value, classes: &[&str]) -> Result<Recipe, Prob
 }
 
 #[test]
-fn a_job_that_goes_on_never_renumbers_a_class() {
+fn inherited_classes_keep_their_numbers() {
     let labels = |transfer, classes: &[&str]| {
-        let inherited = goes_on(transfer, classes).unwrap().inherited.unwrap();
+        let inherited = resolved_with_parent(transfer, classes)
+            .unwrap()
+            .inherited
+            .unwrap();
         (inherited.labels.join(" "), inherited.known)
     };
     assert_eq!(
@@ -39,9 +42,9 @@ fn a_job_that_goes_on_never_renumbers_a_class() {
 }
 
 #[test]
-fn a_class_that_is_new_is_named_and_never_taken_in_silence() {
+fn a_new_class_is_refused_by_name() {
     for transfer in [json!({}), json!({"labels": "keep"})] {
-        let problem = goes_on(transfer, &["food", "plant"]).unwrap_err();
+        let problem = resolved_with_parent(transfer, &["food", "plant"]).unwrap_err();
         assert_eq!(problem.code, NEW_CLASS);
         assert!(problem.message.contains("`plant`"), "{problem:?}");
         assert!(
@@ -50,12 +53,12 @@ fn a_class_that_is_new_is_named_and_never_taken_in_silence() {
         );
         assert!(problem.message.contains("extend"), "{problem:?}");
     }
-    let nothing_new = goes_on(json!({"labels": "extend"}), &["food"]).unwrap_err();
+    let nothing_new = resolved_with_parent(json!({"labels": "extend"}), &["food"]).unwrap_err();
     assert_eq!(nothing_new.code, CONTRADICTION);
 }
 
 #[test]
-fn what_needs_a_new_head_is_refused_unless_one_is_asked_for() {
+fn options_that_need_a_new_head_are_refused_without_replace() {
     let classes = ["food", "plants"];
     for transfer in [
         json!({"cut": "layer1"}),
@@ -63,15 +66,18 @@ fn what_needs_a_new_head_is_refused_unless_one_is_asked_for() {
         json!({"head": {"init": "normal"}}),
         json!({"head": {"init": "probe"}}),
     ] {
-        let problem = goes_on(transfer.clone(), &classes).unwrap_err();
+        let problem = resolved_with_parent(transfer.clone(), &classes).unwrap_err();
         assert_eq!(problem.code, CONTRADICTION, "{transfer}");
         assert!(problem.message.contains("replace"), "{problem:?}");
         let mut replaced = transfer;
         replaced["labels"] = json!("replace");
-        assert!(goes_on(replaced.clone(), &classes).is_ok(), "{replaced}");
+        assert!(
+            resolved_with_parent(replaced.clone(), &classes).is_ok(),
+            "{replaced}"
+        );
     }
     let normal = json!({"labels": "extend", "head": {"init": "normal"}});
-    assert!(goes_on(normal, &["animals", "food"]).is_ok());
+    assert!(resolved_with_parent(normal, &["animals", "food"]).is_ok());
     let base_model = request(json!({"labels": "keep"}));
     let data = dataset(&classes, 40, 10);
     let problems = resolved(&base_model, base(&layers()), &data).unwrap_err();
@@ -81,13 +87,13 @@ fn what_needs_a_new_head_is_refused_unless_one_is_asked_for() {
 #[test]
 fn class_weights_follow_the_labels_not_the_file() {
     let weights = json!({"hyperparameters": {"class_weights": {"food": 3.0}}});
-    let recipe = goes_on(weights, &["food"]).unwrap();
+    let recipe = resolved_with_parent(weights, &["food"]).unwrap();
     assert_eq!(recipe.class_weights, Some(vec![1.0, 3.0]));
 }
 
 /// A head that told classes apart says nothing of numbers; it is not thrown away in silence either.
 #[test]
-fn a_head_goes_on_only_with_its_own_task() {
+fn a_head_is_kept_only_for_its_own_task() {
     let layers = layers();
     let parent = |task| Parent {
         task,
@@ -122,8 +128,8 @@ fn a_head_goes_on_only_with_its_own_task() {
             }
             Ok(resolution) => {
                 assert_eq!(of_parent, of_file);
-                let settled = &resolution.resolved;
-                let labels = settled.iter().find(|one| one.option == "labels").unwrap();
+                let outcome = &resolution.resolved;
+                let labels = outcome.iter().find(|one| one.option == "labels").unwrap();
                 let (rule, init) = match of_file {
                     Task::Regression => ("replace", HeadInit::Probe),
                     _ => ("keep", HeadInit::Zero),
