@@ -146,7 +146,9 @@ create table models (
     constraint models_base_has_weights check (kind <> 'base' or status <> 'ready' or weights_sha256 is not null),
     constraint models_fine_tuned_has_origin check (
         kind <> 'fine_tuned'
-        or (parent is not null and job_id is not null and labels is not null and metrics is not null and report is not null)
+        or (parent is not null and base_model is not null and base_weights_sha256 is not null and weights_sha256 is not null
+            and job_id is not null and recipe is not null and labels is not null and metrics is not null
+            and report is not null)
     ),
     constraint models_importing_iff_import check ((status = 'importing') = (import_id is not null)),
     constraint models_import_id_unique unique (import_id),
@@ -221,7 +223,7 @@ create table jobs (
     device text,
     threads int,
     micro_batch int,
-    best_effort text,
+    nondeterminism_reason text,
     events bigint not null default 0,
     version bigint not null default 0,
     -- How it ended.
@@ -296,7 +298,7 @@ comment on column jobs.fraction is 'Fraction of the current phase that is done.'
 comment on column jobs.metrics is 'domain::checkpoint::Metrics of the best evaluation so far.';
 comment on column jobs.micro_batch is
     'Samples per forward pass after memory ran out with the batch_size of the recipe; the next attempt starts with it.';
-comment on column jobs.best_effort is 'Why another run may not produce the same bits; null when it does.';
+comment on column jobs.nondeterminism_reason is 'Why another run may not produce the same bits; null when it does.';
 comment on column jobs.events is 'Number of events so far: their seq runs from 1 without gaps, in the order of commits.';
 comment on column jobs.version is 'Incremented by every update of the row; used as an entity tag.';
 comment on column jobs.error_permanent is 'True when another attempt would fail the same way: the request or the data must change.';
@@ -450,24 +452,14 @@ comment on column job_events.token is 'The attempt that it belongs to; null when
 create table job_evaluations (
     job_id uuid not null,
     step bigint not null,
-    epoch int not null,
-    train_loss double precision,
-    valid_loss double precision not null,
-    valid_accuracy double precision,
-    valid_balanced_accuracy double precision,
-    valid_macro_f1 double precision,
-    valid_micro_f1 double precision,
-    valid_mean_average_precision double precision,
-    valid_r2 double precision,
-    valid_mae double precision,
-    valid_rmse double precision,
-    valid_roc_auc double precision,
+    metrics jsonb not null,
     best boolean not null,
     constraint job_evaluations_pk primary key (job_id, step),
     constraint job_evaluations_job_fk foreign key (job_id) references jobs (id) on delete cascade
 );
-comment on table job_evaluations is
-    'One row per evaluation on the validation split: domain::checkpoint::Metrics, with null for what its task does not measure.';
+comment on table job_evaluations is 'One row per evaluation on the validation split.';
+comment on column job_evaluations.metrics is 'domain::checkpoint::Metrics; without the metrics that the task does not have.';
+comment on column job_evaluations.best is 'True when it was the best evaluation so far.';
 
 create table job_samples (
     job_id uuid not null,

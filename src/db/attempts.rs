@@ -1,7 +1,9 @@
-//! Attempts: one try of a job by one worker. Its number is the token of its claim.
+//! Attempts: executions of a job by a worker. The number of an attempt is the fencing token of its claim.
 
+use serde::Serialize;
 use sqlx::{PgExecutor, PgPool, types::Json};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, serde::timestamp};
+use utoipa::ToSchema;
 
 use super::{convert, tenants::TenantId};
 use crate::domain::{
@@ -12,45 +14,52 @@ use crate::domain::{
     recipe::Recipe,
 };
 
-/// Attempts that a plan looks back on.
+/// Number of succeeded attempts that a time estimate is based on.
 const MEASURED: i64 = 8;
+/// Lines of the trainer's log that an attempt shows.
+const LOG_LINES: usize = 20;
 
-/// One try of a job.
-#[derive(Debug, Clone)]
+/// One execution of a job by one worker.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Attempt {
-    /// From 1.
+    /// Counted from 1.
     pub number: i64,
     pub worker: WorkerId,
+    /// Host of the worker.
     pub host: Option<String>,
-    /// There once the trainer is ready.
+    /// Known once the trainer is ready.
     pub device: Option<String>,
     pub threads: Option<u32>,
-    /// Step of the checkpoint it went on from.
+    /// Step of the checkpoint that it resumed from.
     pub resumed_step: Option<u64>,
-    /// The last step that its trainer told of.
+    /// Last step that the trainer reported, once the attempt has ended.
     pub reached_step: Option<u64>,
-    /// Most memory of the trainer's process, where it was measured.
+    /// Peak memory of the trainer process. Measured on a CPU, when training ends in order.
     pub peak_bytes: Option<u64>,
+    #[serde(with = "timestamp")]
+    #[schema(value_type = i64)]
     pub started_at: OffsetDateTime,
+    #[serde(with = "timestamp::option")]
+    #[schema(value_type = Option<i64>)]
     pub ended_at: Option<OffsetDateTime>,
-    /// `yielded`, `succeeded`, `failed`, `crashed`, `cancelled`, or `lost` when its lease ran out.
+    /// `yielded`, `succeeded`, `failed`, `crashed`, `cancelled`, or `lost` when its lease expired.
     pub outcome: Option<String>,
     pub message: Option<String>,
-    /// Of the trainer, where it ended by itself.
+    /// Exit code of the trainer, if it exited by itself.
     pub exit_code: Option<i32>,
-    /// What ended the trainer, such as `SIGKILL`.
+    /// Signal that ended the trainer, such as `SIGKILL`.
     pub exit_signal: Option<String>,
-    /// The last lines of the trainer's standard error.
-    pub log_tail: Option<String>,
+    /// The last 20 lines of the trainer's standard error.
+    pub log: Vec<String>,
 }
 
-/// A job's attempts, oldest first.
+/// Attempts of a job, oldest first.
 pub async fn list(
     executor: impl PgExecutor<'_>,
     tenant: TenantId,
     job: JobId,
 ) -> sqlx::Result<Vec<Attempt>> {
-    let rows = sqlx::query!(
+    let attempts = sqlx::query!(
         "select a.token, a.worker_id, a.host, a.device, a.threads, a.resumed_step, a.reached_step, a.peak_bytes, a.started_at,
             a.ended_at, a.outcome, a.message, a.exit_code, a.exit_signal, a.log_tail
         from attempts a join jobs j on j.id = a.job_id
@@ -58,9 +67,7 @@ pub async fn list(
         job.0,
         tenant.0
     )
-    .fetch_all(executor)
-    .await?;
-    let attempts = rows.into_iter().map(|row| Attempt {
+    .map(|row| Attempt {
         number: row.token,
         worker: WorkerId(row.worker_id),
         host: row.host,
@@ -75,14 +82,20 @@ pub async fn list(
         message: row.message,
         exit_code: row.exit_code,
         exit_signal: row.exit_signal,
-        log_tail: row.log_tail,
+        log: last_lines(row.log_tail.as_deref().unwrap_or_default()),
     });
-    Ok(attempts.collect())
+    attempts.fetch_all(executor).await
 }
 
-/// What the last attempts that succeeded took, with what they did.
+fn last_lines(log: &str) -> Vec<String> {
+    let lines: Vec<&str> = log.lines().collect();
+    let from = lines.len().saturating_sub(LOG_LINES);
+    lines[from..].iter().map(|&line| line.to_owned()).collect()
+}
+
+/// Time and memory of the last succeeded attempts, with the recipes and layers that they depend on.
 pub async fn measured(pool: &PgPool, tenant: TenantId) -> sqlx::Result<Vec<Measured>> {
-    let rows = sqlx::query!(
+    let measured = sqlx::query!(
         r#"select j.recipe as "recipe!: Json<Recipe>", m.layers as "layers!: Json<Layers>", a.peak_bytes,
             a.prepared_samples as "prepared_samples!", a.preparing_seconds as "preparing_seconds!",
             a.trained_samples as "trained_samples!", a.training_seconds as "training_seconds!"
@@ -93,9 +106,7 @@ pub async fn measured(pool: &PgPool, tenant: TenantId) -> sqlx::Result<Vec<Measu
         tenant.0,
         MEASURED
     )
-    .fetch_all(pool)
-    .await?;
-    let measured = rows.into_iter().map(|row| Measured {
+    .map(|row| Measured {
         recipe: row.recipe.0,
         layers: row.layers.0,
         usage: Usage {
@@ -106,5 +117,5 @@ pub async fn measured(pool: &PgPool, tenant: TenantId) -> sqlx::Result<Vec<Measu
             training_seconds: row.training_seconds,
         },
     });
-    Ok(measured.collect())
+    measured.fetch_all(pool).await
 }

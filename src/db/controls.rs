@@ -1,5 +1,5 @@
-//! What a user asks of a job that exists: cancel, pause, resume, stop. Each is one statement that moves the job and writes
-//! the event; asked again, it changes nothing. What a worker has to do about it, it learns with its next heartbeat.
+//! Control requests: cancel, pause, resume, stop. Each is one statement that changes the job and writes the event;
+//! repeated, it changes nothing. The worker that holds the job sees the request with its next heartbeat.
 
 use sqlx::PgPool;
 
@@ -13,17 +13,17 @@ use crate::domain::{
     job::{Control, JobStatus},
 };
 
-/// What became of a wish.
+/// The result of a control request.
 #[derive(Debug, Clone)]
 pub enum Answer {
-    /// It holds, or is on its way. Also when that was asked before.
+    /// The job is in the requested state, or on its way there. A repeated request is accepted too.
     Accepted,
-    /// The state of the job forbids it.
+    /// The state of the job does not allow it.
     Refused(Box<Job>),
     NotFound,
 }
 
-/// Asks a job for something.
+/// Makes a control request.
 pub async fn ask(
     pool: &PgPool,
     tenant: TenantId,
@@ -43,13 +43,13 @@ pub async fn ask(
     }
     Ok(match jobs::get(pool, tenant, id).await? {
         None => Answer::NotFound,
-        Some(job) if holds(control, &job) => Answer::Accepted,
+        Some(job) if is_fulfilled(control, &job) => Answer::Accepted,
         Some(job) => Answer::Refused(Box::new(job)),
     })
 }
 
-/// Whether a job is already as its user wants it.
-fn holds(control: Control, job: &Job) -> bool {
+/// True when the request has already been carried out or recorded.
+fn is_fulfilled(control: Control, job: &Job) -> bool {
     if control == Control::Cancel {
         return job.status == JobStatus::Cancelled
             || (!job.status.is_terminal() && job.cancel_requested_at.is_some());
@@ -64,7 +64,7 @@ fn holds(control: Control, job: &Job) -> bool {
     }
 }
 
-/// Ends a job that waits; flags one that a worker has.
+/// Ends a waiting job; flags a running one.
 async fn cancel(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         "with job as (
@@ -84,7 +84,7 @@ async fn cancel(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<bool
     Ok(changed.execute(pool).await?.rows_affected() > 0)
 }
 
-/// Takes a waiting job out of the line; asks the worker of a running one to save its state and let go.
+/// Takes a waiting job out of the queue; asks the worker of a running one to save its state and release it.
 async fn pause(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         "with job as (
@@ -103,8 +103,8 @@ async fn pause(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<bool>
     Ok(changed.execute(pool).await?.rows_affected() > 0)
 }
 
-/// Puts a paused job back in line. One that is still pausing runs on: if its trainer has stopped already, the end of the
-/// attempt finds it `running`, and puts it back in line.
+/// Puts a paused job back into the queue. One that is still pausing continues: if its trainer has stopped already, the end
+/// of the attempt finds it `running` and requeues it.
 async fn resume(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         "with job as (
@@ -125,8 +125,8 @@ async fn resume(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<bool
     Ok(changed.execute(pool).await?.rows_affected() > 0)
 }
 
-/// Asks for the best model so far, where something is trained: a step of an attempt that runs, or a checkpoint. A
-/// paused job gets a worker for it.
+/// Stops training early, if there is anything to keep: a step of the running attempt or a checkpoint. A paused job is queued
+/// again, since a worker must export the model.
 async fn stop(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         "with job as (

@@ -1,10 +1,10 @@
-//! Between Postgres' types and the domain's.
+//! Conversions between types of Postgres and of the domain.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, str::FromStr, time::Duration};
 
 use crate::domain::job::{JobStatus, Phase};
 
-/// Postgres counts with a sign. No count here is negative (constraints) or past 2^63.
+/// Postgres has no unsigned numbers. No count is negative (constraints) or above 2^63.
 pub(super) fn to_count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
@@ -26,15 +26,20 @@ pub(super) fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
+/// Reads the word of an enum.
+pub(super) fn parse<T: FromStr>(column: &str, word: &str) -> sqlx::Result<T> {
+    word.parse().map_err(|_| unknown(column, word))
+}
+
 pub(super) fn status(word: &str) -> sqlx::Result<JobStatus> {
-    word.parse().map_err(|_| unknown("jobs.status", word))
+    parse("jobs.status", word)
 }
 
 pub(super) fn phase(word: &str) -> sqlx::Result<Phase> {
-    word.parse().map_err(|_| unknown("jobs.phase", word))
+    parse("jobs.phase", word)
 }
 
-/// A word that this build does not know: the row was written by a later one.
+/// The error of a word that this build does not know, since the row was written by a later one.
 pub(super) fn unknown(column: &str, word: &str) -> sqlx::Error {
     sqlx::Error::Decode(Box::<dyn Error + Send + Sync>::from(format!(
         "{column} holds `{word}`, unknown to this build"

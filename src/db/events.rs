@@ -1,4 +1,4 @@
-//! A job's history: append-only events, numbered from 1 without gaps in the order of their commits.
+//! Events of a job: append-only, numbered from 1 without gaps in the order of their commits.
 
 use serde_json::Value;
 use sqlx::PgPool;
@@ -26,7 +26,7 @@ impl Level {
     }
 }
 
-/// An event that a worker adds through `queue::record`. Events of the job's own life are added with the change itself.
+/// An event that a worker adds through `queue::record`. Transitions of the job add their own event in the same statement.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
     pub level: Level,
@@ -34,17 +34,18 @@ pub struct NewEvent {
     pub data: Value,
 }
 
-/// One line of a job's history.
+/// One event of a job.
 #[derive(Debug, Clone)]
 pub struct Event {
     pub id: EventId,
-    /// From 1, without gaps: a stream resumes by it.
+    /// Counted from 1 without gaps; a stream resumes by it.
     pub seq: u64,
     pub created_at: OffsetDateTime,
-    /// The attempt that it is about.
+    /// The attempt that it belongs to.
     pub attempt: Option<i64>,
-    /// `created`, `validated`, `queued`, `started`, `phase`, `evaluated`, `checkpoint`, `message`,
-    /// `pause_requested`, `paused`, `resumed`, `stop_requested`, `cancel_requested`, `requeued`, and at the end one of `succeeded`, `failed`, `cancelled`.
+    /// `created`, `validated`, `queued`, `started`, `phase`, `evaluated`, `checkpoint`, `message`, `pause_requested`,
+    /// `paused`, `resumed`, `stop_requested`, `cancel_requested`, `requeued`, and at the end one of `succeeded`, `failed`,
+    /// `cancelled`.
     pub kind: String,
     /// `info`, `warn` or `error`.
     pub level: String,
@@ -53,13 +54,13 @@ pub struct Event {
 }
 
 impl Event {
-    /// Whether nothing follows it.
+    /// True when no event follows.
     pub fn is_last(&self) -> bool {
         matches!(self.kind.as_str(), "succeeded" | "failed" | "cancelled")
     }
 }
 
-/// How many events each of these jobs has. A job's state changes with an event, so this tells whether it has changed.
+/// Number of events of each job. A job changes with an event, so a different number means that it has changed.
 pub async fn counts(pool: &PgPool, jobs: &[JobId]) -> sqlx::Result<Vec<(JobId, i64)>> {
     let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
     let rows = sqlx::query!("select id, events from jobs where id = any($1)", &ids)
@@ -69,6 +70,27 @@ pub async fn counts(pool: &PgPool, jobs: &[JobId]) -> sqlx::Result<Vec<(JobId, i
         .into_iter()
         .map(|row| (JobId(row.id), row.events))
         .collect())
+}
+
+/// A query for events of one job: their columns, read here only, and further conditions with their bindings.
+macro_rules! query_events {
+    ($tail:literal, $($bindings:tt)+) => {
+        sqlx::query!(
+            "select e.id, e.seq, e.created_at, e.token, e.kind, e.level, e.message, e.data
+            from job_events e join jobs j on j.id = e.job_id where e.job_id = $1 and j.tenant_id = $2" + $tail,
+            $($bindings)+
+        )
+        .map(|row| Event {
+            id: EventId(row.id),
+            seq: convert::to_count(row.seq),
+            created_at: row.created_at,
+            attempt: row.token,
+            kind: row.kind,
+            level: row.level,
+            message: row.message,
+            data: row.data,
+        })
+    };
 }
 
 /// A page of a job's events.
@@ -82,28 +104,19 @@ pub async fn list(
         Some(event) => seq_of(pool, tenant, job, event).await?,
         None => None,
     };
-    let rows = sqlx::query_as!(
-        EventRow,
-        "select e.id, e.seq, e.created_at, e.token, e.kind, e.level, e.message, e.data
-        from job_events e join jobs j on j.id = e.job_id
-        where e.job_id = $1 and j.tenant_id = $2
-            and ($3::bigint is null or case when $4 then e.seq < $3 else e.seq > $3 end)
+    let events = query_events!(
+        " and ($3::bigint is null or case when $4 then e.seq < $3 else e.seq > $3 end)
         order by case when $4 then -e.seq else e.seq end limit $5",
         job.0,
         tenant.0,
         after.map(convert::from_count),
         page.descending,
         i64::from(page.limit) + 1
-    )
-    .fetch_all(pool)
-    .await?;
-    Ok(Slice::of(
-        rows.into_iter().map(Event::from).collect(),
-        page.limit,
-    ))
+    );
+    Ok(Slice::of(events.fetch_all(pool).await?, page.limit))
 }
 
-/// Events behind `seq` (0: from the start), oldest first.
+/// Events after `seq` (0: all), oldest first, at most `limit`.
 pub async fn after(
     pool: &PgPool,
     tenant: TenantId,
@@ -111,22 +124,18 @@ pub async fn after(
     seq: u64,
     limit: u32,
 ) -> sqlx::Result<Vec<Event>> {
-    let rows = sqlx::query_as!(
-        EventRow,
-        "select e.id, e.seq, e.created_at, e.token, e.kind, e.level, e.message, e.data
-        from job_events e join jobs j on j.id = e.job_id
-        where e.job_id = $1 and j.tenant_id = $2 and e.seq > $3 order by e.seq limit $4",
+    query_events!(
+        " and e.seq > $3 order by e.seq limit $4",
         job.0,
         tenant.0,
         convert::from_count(seq),
         i64::from(limit)
     )
     .fetch_all(pool)
-    .await?;
-    Ok(rows.into_iter().map(Event::from).collect())
+    .await
 }
 
-/// The number of an event of this job: what a `Last-Event-ID` stands for.
+/// Number of an event of this job, which a `Last-Event-ID` header refers to by its id.
 pub async fn seq_of(
     pool: &PgPool,
     tenant: TenantId,
@@ -143,30 +152,4 @@ pub async fn seq_of(
     .fetch_optional(pool)
     .await?;
     Ok(seq.map(convert::to_count))
-}
-
-struct EventRow {
-    id: Uuid,
-    seq: i64,
-    created_at: OffsetDateTime,
-    token: Option<i64>,
-    kind: String,
-    level: String,
-    message: String,
-    data: Value,
-}
-
-impl From<EventRow> for Event {
-    fn from(row: EventRow) -> Self {
-        Self {
-            id: EventId(row.id),
-            seq: convert::to_count(row.seq),
-            created_at: row.created_at,
-            attempt: row.token,
-            kind: row.kind,
-            level: row.level,
-            message: row.message,
-            data: row.data,
-        }
-    }
 }

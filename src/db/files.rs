@@ -1,8 +1,9 @@
 //! Uploaded files: what the API does with them, and the results of their validation.
 
+use serde::Serialize;
 use sqlx::{PgConnection, PgPool, types::Json};
-use time::OffsetDateTime;
-use uuid::Uuid;
+use time::{OffsetDateTime, serde::timestamp};
+use utoipa::ToSchema;
 
 use super::{
     Page, Slice, convert, retry,
@@ -27,23 +28,29 @@ pub struct NewFile {
     pub sha256: String,
 }
 
-/// A file, as the API shows it.
-#[derive(Debug, Clone)]
+/// An uploaded file.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct File {
     pub id: FileId,
+    /// `file`.
+    pub object: &'static str,
+    pub bytes: u64,
+    /// Unix seconds.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = i64)]
+    pub created_at: OffsetDateTime,
     pub filename: String,
     pub purpose: Purpose,
-    pub bytes: u64,
-    /// Lower-case hex.
-    pub sha256: String,
     pub status: FileStatus,
-    /// One sentence, where it is in error.
+    /// Why it cannot be used, in one sentence; the report lists everything.
     pub status_details: Option<String>,
+    /// SHA-256 of the content, lower-case hex.
+    pub sha256: String,
+    /// What validation found in a data set.
     pub dataset: Option<Dataset>,
-    pub created_at: OffsetDateTime,
 }
 
-/// What became of a deletion.
+/// The result of `delete`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
     /// The row is gone; its objects are the caller's to delete.
@@ -55,46 +62,67 @@ pub enum Deleted {
     InUseByImport,
 }
 
+/// A query for files: their columns, read here only, between the two parts of a statement, with its bindings.
+macro_rules! query_files {
+    ($head:literal, $tail:literal, $($bindings:tt)+) => {
+        sqlx::query!(
+            $head
+                + r#" id, filename, purpose, bytes, sha256, status, status_details, dataset as "dataset: Json<Dataset>",
+                created_at "# + $tail,
+            $($bindings)+
+        )
+        .try_map(|row| {
+            Ok(File {
+                id: FileId(row.id),
+                object: "file",
+                bytes: convert::to_count(row.bytes),
+                created_at: row.created_at,
+                filename: row.filename,
+                purpose: convert::parse("files.purpose", &row.purpose)?,
+                status: convert::parse("files.status", &row.status)?,
+                status_details: row.status_details,
+                sha256: row.sha256,
+                dataset: row.dataset.map(|dataset| dataset.0),
+            })
+        })
+    };
+}
+
 /// Adds a file: `uploaded` when it is a data set, which a worker then validates; `processed` when it is weights.
 pub async fn insert(pool: &PgPool, file: &NewFile) -> sqlx::Result<File> {
     let status = match file.purpose {
-        Purpose::FineTune => "uploaded",
-        Purpose::Weights => "processed",
+        Purpose::FineTune => FileStatus::Uploaded,
+        Purpose::Weights => FileStatus::Processed,
     };
-    let row = sqlx::query_as!(
-        FileRow,
-        r#"with work as (
+    query_files!(
+        "with work as (
             insert into work (kind, subject, tenant_id) select 'validate', $1, $2 where $7 = 'uploaded'
         )
         insert into files (id, tenant_id, filename, purpose, bytes, sha256, status)
         values ($1, $2, $3, $4, $5, $6, $7)
-        returning id, filename, purpose, bytes, sha256, status, status_details,
-            dataset as "dataset: Json<Dataset>", created_at"#,
+        returning",
+        "",
         file.id.0,
         file.tenant.0,
         file.filename,
-        purpose_word(file.purpose),
+        file.purpose.as_str(),
         convert::from_count(file.bytes),
         file.sha256,
-        status
+        status.as_str()
     )
     .fetch_one(pool)
-    .await?;
-    row.try_into()
+    .await
 }
 
 pub async fn get(pool: &PgPool, tenant: TenantId, id: FileId) -> sqlx::Result<Option<File>> {
-    let row = sqlx::query_as!(
-        FileRow,
-        r#"select id, filename, purpose, bytes, sha256, status, status_details,
-            dataset as "dataset: Json<Dataset>", created_at
-        from files where id = $1 and tenant_id = $2"#,
+    query_files!(
+        "select",
+        "from files where id = $1 and tenant_id = $2",
         id.0,
         tenant.0
     )
     .fetch_optional(pool)
-    .await?;
-    row.map(File::try_from).transpose()
+    .await
 }
 
 pub async fn list(
@@ -103,27 +131,22 @@ pub async fn list(
     page: Page<FileId>,
     purpose: Option<Purpose>,
 ) -> sqlx::Result<Slice<File>> {
-    let rows = sqlx::query_as!(
-        FileRow,
-        r#"select id, filename, purpose, bytes, sha256, status, status_details,
-            dataset as "dataset: Json<Dataset>", created_at
-        from files
+    let files = query_files!(
+        "select",
+        "from files
         where tenant_id = $1 and ($2::text is null or purpose = $2)
             and ($3::uuid is null or case when $4 then id < $3 else id > $3 end)
-        order by case when $4 then id end desc, case when not $4 then id end limit $5"#,
+        order by case when $4 then id end desc, case when not $4 then id end limit $5",
         tenant.0,
-        purpose.map(purpose_word),
+        purpose.map(Purpose::as_str),
         page.after.map(|id| id.0),
         page.descending,
         i64::from(page.limit) + 1
-    )
-    .fetch_all(pool)
-    .await?;
-    let files: sqlx::Result<Vec<File>> = rows.into_iter().map(File::try_from).collect();
-    Ok(Slice::of(files?, page.limit))
+    );
+    Ok(Slice::of(files.fetch_all(pool).await?, page.limit))
 }
 
-/// What validation found; `None` when there is no such file, `Some(None)` when its validation has not ended.
+/// The report of a file's validation. Returns `None` if there is no such file, `Some(None)` while validation has not ended.
 pub async fn report(
     pool: &PgPool,
     tenant: TenantId,
@@ -138,12 +161,12 @@ pub async fn report(
     Ok(row.map(|report| report.map(|report| report.0)))
 }
 
-/// Deletes the row, unless a live job or import needs it.
+/// Deletes the row, unless a job or import that has not ended needs it.
 pub async fn delete(pool: &PgPool, tenant: TenantId, id: FileId) -> sqlx::Result<Deleted> {
-    // The row is locked first: `jobs::create` and `models::insert_importing` lock it too, so neither can slip in between.
+    // The row is locked first. `jobs::create` and `models::insert_importing` lock it too, so neither can add a use of it.
     let mut transaction = pool.begin().await?;
     let deleted = delete_locked(&mut transaction, tenant, id).await?;
-    // Ended here in any case: one that is dropped keeps its locks until its connection is used again.
+    // A dropped transaction would keep its locks until its connection is used again.
     transaction.commit().await?;
     Ok(deleted)
 }
@@ -270,53 +293,4 @@ pub async fn give_up(pool: &PgPool, lease: &Lease) -> sqlx::Result<bool> {
         warnings_omitted: 0,
     };
     refuse(pool, lease, &report, &details).await
-}
-
-fn purpose_word(purpose: Purpose) -> &'static str {
-    match purpose {
-        Purpose::FineTune => "fine-tune",
-        Purpose::Weights => "weights",
-    }
-}
-
-/// A row as Postgres has it.
-struct FileRow {
-    id: Uuid,
-    filename: String,
-    purpose: String,
-    bytes: i64,
-    sha256: String,
-    status: String,
-    status_details: Option<String>,
-    dataset: Option<Json<Dataset>>,
-    created_at: OffsetDateTime,
-}
-
-impl TryFrom<FileRow> for File {
-    type Error = sqlx::Error;
-
-    fn try_from(row: FileRow) -> sqlx::Result<Self> {
-        let purpose = match row.purpose.as_str() {
-            "fine-tune" => Purpose::FineTune,
-            "weights" => Purpose::Weights,
-            other => return Err(convert::unknown("files.purpose", other)),
-        };
-        let status = match row.status.as_str() {
-            "uploaded" => FileStatus::Uploaded,
-            "processed" => FileStatus::Processed,
-            "error" => FileStatus::Error,
-            other => return Err(convert::unknown("files.status", other)),
-        };
-        Ok(Self {
-            id: FileId(row.id),
-            filename: row.filename,
-            purpose,
-            bytes: convert::to_count(row.bytes),
-            sha256: row.sha256,
-            status,
-            status_details: row.status_details,
-            dataset: row.dataset.map(|dataset| dataset.0),
-            created_at: row.created_at,
-        })
-    }
 }

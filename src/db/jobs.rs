@@ -1,10 +1,12 @@
-//! Jobs as the API sees them: create, read, list; and the end of their wait for files.
+//! Jobs as the API sees them: create, read, list; and the end of their wait for data sets.
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use serde_json::json;
 use sqlx::{PgExecutor, PgPool, types::Json};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Page, Slice, convert, parents::Origin, tenants::TenantId};
@@ -26,7 +28,7 @@ pub struct NewJob {
     pub tenant: TenantId,
     pub request: JobRequest,
     pub origin: Origin,
-    /// The request's, or one drawn for it.
+    /// The request's own, or one drawn at random.
     pub seed: u64,
     /// `None` when a file's validation has not ended: the job then waits in `validating_files`.
     pub resolution: Option<Resolution>,
@@ -40,7 +42,7 @@ pub struct Idempotency {
     pub body_sha256: [u8; 32],
 }
 
-/// What became of a creation.
+/// The result of `create`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
     New(JobId),
@@ -56,27 +58,41 @@ pub enum Created {
     InputGone,
 }
 
-/// Where a running job is.
+/// Progress of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct JobProgress {
     pub step: u64,
     pub n_steps: Option<u64>,
     pub epoch: u32,
     pub n_epochs: Option<u32>,
-    /// Share of the present phase that is done, 0 to 1.
+    /// Fraction of the current phase that is done, 0 to 1.
     pub fraction: f64,
     pub samples_per_second: Option<f64>,
 }
 
 /// Why a job failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct JobError {
+    /// Listed in docs/errors.md.
     pub code: String,
     pub message: String,
-    /// Where in the request, if there.
+    /// The part of the request that it is about.
     pub param: Option<String>,
-    /// Whether another try would fail the same way.
+    /// True when another attempt would fail the same way: the request or the data must change.
     pub permanent: bool,
+}
+
+/// Attempts that did not end the job. One failure or crash more than the maximum fails it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Budgets {
+    /// Attempts that ended with an error that may be temporary.
+    pub failures: u32,
+    pub max_failures: u32,
+    /// Attempts whose trainer or worker died.
+    pub crashes: u32,
+    pub max_crashes: u32,
+    /// Attempts that a stopping worker released with their state saved. Without a limit; pauses do not count.
+    pub preemptions: u32,
 }
 
 /// A job.
@@ -85,9 +101,9 @@ pub struct Job {
     pub id: JobId,
     pub status: JobStatus,
     pub phase: Phase,
-    /// What it starts from: a base model, a fine-tuned one or a checkpoint.
+    /// What it starts from: a base model, a fine-tuned model or a checkpoint.
     pub model: String,
-    /// The model it made, once it has.
+    /// The model that it produced, once there is one.
     pub fine_tuned_model: Option<String>,
     pub seed: u64,
     pub request: JobRequest,
@@ -95,23 +111,19 @@ pub struct Job {
     pub recipe: Option<Recipe>,
     pub resolved: Vec<Resolved>,
     pub progress: JobProgress,
-    /// Of the best evaluation so far.
+    /// Metrics of the best evaluation so far.
     pub metrics: Option<Metrics>,
     pub best_checkpoint: Option<CheckpointId>,
     pub error: Option<JobError>,
-    /// Claims so far.
+    /// Number of attempts so far.
     pub attempts: u32,
-    pub failures: u32,
-    pub max_failures: u32,
-    pub crashes: u32,
-    pub max_crashes: u32,
-    pub preemptions: u32,
+    pub budgets: Budgets,
     /// Device and threads of the last attempt, once its trainer was ready.
     pub device: Option<String>,
     pub threads: Option<u32>,
-    /// Why another run may not give the same bits.
-    pub best_effort: Option<String>,
-    /// Grows at every change: an entity tag.
+    /// Why another run may not produce the same bits; `None` when it does.
+    pub nondeterminism_reason: Option<String>,
+    /// Incremented by every change; used as an entity tag.
     pub version: i64,
     /// Number of its last event.
     pub last_event: u64,
@@ -122,13 +134,13 @@ pub struct Job {
     pub finished_at: Option<OffsetDateTime>,
 }
 
-/// Which jobs to list. Each condition narrows.
+/// Conditions of a list of jobs; all must hold.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub status: Option<JobStatus>,
     pub model: Option<String>,
     pub created_after: Option<OffsetDateTime>,
-    /// Entries that a job's metadata holds.
+    /// Entries that the metadata must contain.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -166,7 +178,7 @@ pub async fn create(pool: &PgPool, job: &NewJob) -> sqlx::Result<Created> {
     }))
 }
 
-/// The job that an idempotency key made, looked up before anything else is checked.
+/// Finds the job that an idempotency key made. Looked up before anything else is checked.
 pub async fn by_idempotency_key(
     pool: &PgPool,
     tenant: TenantId,
@@ -187,25 +199,77 @@ pub async fn by_idempotency_key(
     }))
 }
 
+/// A query for jobs: their columns, read here only, and a `where` clause with its bindings.
+macro_rules! query_jobs {
+    ($tail:literal, $($bindings:tt)+) => {
+        sqlx::query!(
+            r#"select id, status, phase, fine_tuned_model, seed, request as "request: Json<JobRequest>",
+                recipe as "recipe: Json<Recipe>", resolved as "resolved: Json<Vec<Resolved>>", step, n_steps, epoch,
+                n_epochs, fraction, samples_per_second, metrics as "metrics: Json<Metrics>", best_checkpoint, error_code,
+                error_message, error_param, error_permanent, token, failures, max_failures, crashes, max_crashes,
+                preemptions, device, threads, nondeterminism_reason, version, events, created_at, started_at,
+                cancel_requested_at, stop_requested_at, finished_at
+            from jobs "# + $tail,
+            $($bindings)+
+        )
+        .try_map(|row| {
+            Ok(Job {
+                id: JobId(row.id),
+                status: convert::status(&row.status)?,
+                phase: convert::phase(&row.phase)?,
+                model: row.request.model.clone(),
+                fine_tuned_model: row.fine_tuned_model,
+                seed: row.seed.cast_unsigned(),
+                request: row.request.0,
+                recipe: row.recipe.map(|recipe| recipe.0),
+                resolved: row.resolved.0,
+                progress: JobProgress {
+                    step: convert::to_count(row.step),
+                    n_steps: row.n_steps.map(convert::to_count),
+                    epoch: convert::to_small(row.epoch),
+                    n_epochs: row.n_epochs.map(convert::to_small),
+                    fraction: row.fraction,
+                    samples_per_second: row.samples_per_second,
+                },
+                metrics: row.metrics.map(|metrics| metrics.0),
+                best_checkpoint: row.best_checkpoint.map(CheckpointId),
+                error: row.error_code.map(|code| JobError {
+                    code,
+                    message: row.error_message.unwrap_or_default(),
+                    param: row.error_param,
+                    permanent: row.error_permanent.unwrap_or_default(),
+                }),
+                attempts: u32::try_from(row.token).unwrap_or(u32::MAX),
+                budgets: Budgets {
+                    failures: convert::to_small(row.failures),
+                    max_failures: convert::to_small(row.max_failures),
+                    crashes: convert::to_small(row.crashes),
+                    max_crashes: convert::to_small(row.max_crashes),
+                    preemptions: convert::to_small(row.preemptions),
+                },
+                device: row.device,
+                threads: row.threads.map(convert::to_small),
+                nondeterminism_reason: row.nondeterminism_reason,
+                version: row.version,
+                last_event: convert::to_count(row.events),
+                created_at: row.created_at,
+                started_at: row.started_at,
+                cancel_requested_at: row.cancel_requested_at,
+                stop_requested_at: row.stop_requested_at,
+                finished_at: row.finished_at,
+            })
+        })
+    };
+}
+
 pub async fn get(
     executor: impl PgExecutor<'_>,
     tenant: TenantId,
     id: JobId,
 ) -> sqlx::Result<Option<Job>> {
-    let row = sqlx::query_as!(
-        JobRow,
-        r#"select id, status, phase, fine_tuned_model, seed, request as "request: Json<JobRequest>",
-            recipe as "recipe: Json<Recipe>", resolved as "resolved: Json<Vec<Resolved>>", step, n_steps, epoch, n_epochs,
-            fraction, samples_per_second, metrics as "metrics: Json<Metrics>", best_checkpoint, error_code, error_message,
-            error_param, error_permanent, token, failures, max_failures, crashes, max_crashes, preemptions, device, threads,
-            best_effort, version, events, created_at, started_at, cancel_requested_at, stop_requested_at, finished_at
-        from jobs where id = $1 and tenant_id = $2"#,
-        id.0,
-        tenant.0
-    )
-    .fetch_optional(executor)
-    .await?;
-    row.map(Job::try_from).transpose()
+    query_jobs!("where id = $1 and tenant_id = $2", id.0, tenant.0)
+        .fetch_optional(executor)
+        .await
 }
 
 pub async fn list(
@@ -214,18 +278,11 @@ pub async fn list(
     page: Page<JobId>,
     filter: &Filter,
 ) -> sqlx::Result<Slice<Job>> {
-    let rows = sqlx::query_as!(
-        JobRow,
-        r#"select id, status, phase, fine_tuned_model, seed, request as "request: Json<JobRequest>",
-            recipe as "recipe: Json<Recipe>", resolved as "resolved: Json<Vec<Resolved>>", step, n_steps, epoch, n_epochs,
-            fraction, samples_per_second, metrics as "metrics: Json<Metrics>", best_checkpoint, error_code, error_message,
-            error_param, error_permanent, token, failures, max_failures, crashes, max_crashes, preemptions, device, threads,
-            best_effort, version, events, created_at, started_at, cancel_requested_at, stop_requested_at, finished_at
-        from jobs
-        where tenant_id = $1 and ($2::uuid is null or case when $3 then id < $2 else id > $2 end)
+    let jobs = query_jobs!(
+        "where tenant_id = $1 and ($2::uuid is null or case when $3 then id < $2 else id > $2 end)
             and ($4::text is null or status = $4) and ($5::text is null or request ->> 'model' = $5)
             and ($6::timestamptz is null or created_at > $6) and metadata @> $7
-        order by case when $3 then id end desc, case when not $3 then id end limit $8"#,
+        order by case when $3 then id end desc, case when not $3 then id end limit $8",
         tenant.0,
         page.after.map(|id| id.0),
         page.descending,
@@ -234,14 +291,11 @@ pub async fn list(
         filter.created_after,
         Json(&filter.metadata) as Json<&BTreeMap<String, String>>,
         i64::from(page.limit) + 1
-    )
-    .fetch_all(executor)
-    .await?;
-    let jobs: sqlx::Result<Vec<Job>> = rows.into_iter().map(Job::try_from).collect();
-    Ok(Slice::of(jobs?, page.limit))
+    );
+    Ok(Slice::of(jobs.fetch_all(executor).await?, page.limit))
 }
 
-/// How many jobs are in each status, all tenants together: for `/metrics`.
+/// Number of jobs in each status, over all tenants. Exported by `/metrics`.
 pub async fn counts(pool: &PgPool) -> sqlx::Result<Vec<(JobStatus, u64)>> {
     let rows = sqlx::query!(r#"select status, count(*) as "count!" from jobs group by status"#)
         .fetch_all(pool)
@@ -294,7 +348,7 @@ pub async fn resolve(
     status.map(|word| convert::status(&word)).transpose()
 }
 
-/// `false` when nothing was inserted: the key is taken, the queue is full, or an input is gone.
+/// Inserts a job. Returns `false` if the key is taken, the queue is full, or an input was deleted.
 async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
     let (request, origin) = (&job.request, &job.origin);
     let recipe = job
@@ -315,7 +369,7 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
         _ => "the job waits until its files are validated",
     };
     let checkpoints: Vec<Uuid> = origin.checkpoints.iter().map(|one| one.0).collect();
-    // Inputs are locked against `delete`, which locks them too. The cap may be passed by jobs that come at the same moment.
+    // Inputs are locked because `delete` locks them too. Concurrent requests may exceed the cap by a few jobs.
     let id = sqlx::query_scalar!(
         "with model as (
             select id from models where tenant_id = $2 and id = $3 and status = 'ready' for key share
@@ -410,96 +464,4 @@ async fn fail_unresolved(pool: &PgPool, id: JobId, problems: &[Problem]) -> sqlx
     .execute(pool)
     .await?;
     Ok(())
-}
-
-/// A row as Postgres has it.
-struct JobRow {
-    id: Uuid,
-    status: String,
-    phase: String,
-    fine_tuned_model: Option<String>,
-    seed: i64,
-    request: Json<JobRequest>,
-    recipe: Option<Json<Recipe>>,
-    resolved: Json<Vec<Resolved>>,
-    step: i64,
-    n_steps: Option<i64>,
-    epoch: i32,
-    n_epochs: Option<i32>,
-    fraction: f64,
-    samples_per_second: Option<f64>,
-    metrics: Option<Json<Metrics>>,
-    best_checkpoint: Option<Uuid>,
-    error_code: Option<String>,
-    error_message: Option<String>,
-    error_param: Option<String>,
-    error_permanent: Option<bool>,
-    token: i64,
-    failures: i32,
-    max_failures: i32,
-    crashes: i32,
-    max_crashes: i32,
-    preemptions: i32,
-    device: Option<String>,
-    threads: Option<i32>,
-    best_effort: Option<String>,
-    version: i64,
-    events: i64,
-    created_at: OffsetDateTime,
-    started_at: Option<OffsetDateTime>,
-    cancel_requested_at: Option<OffsetDateTime>,
-    stop_requested_at: Option<OffsetDateTime>,
-    finished_at: Option<OffsetDateTime>,
-}
-
-impl TryFrom<JobRow> for Job {
-    type Error = sqlx::Error;
-
-    fn try_from(row: JobRow) -> sqlx::Result<Self> {
-        let progress = JobProgress {
-            step: convert::to_count(row.step),
-            n_steps: row.n_steps.map(convert::to_count),
-            epoch: convert::to_small(row.epoch),
-            n_epochs: row.n_epochs.map(convert::to_small),
-            fraction: row.fraction,
-            samples_per_second: row.samples_per_second,
-        };
-        let error = row.error_code.map(|code| JobError {
-            code,
-            message: row.error_message.unwrap_or_default(),
-            param: row.error_param,
-            permanent: row.error_permanent.unwrap_or_default(),
-        });
-        Ok(Self {
-            id: JobId(row.id),
-            status: convert::status(&row.status)?,
-            phase: convert::phase(&row.phase)?,
-            model: row.request.0.model.clone(),
-            fine_tuned_model: row.fine_tuned_model,
-            seed: row.seed.cast_unsigned(),
-            request: row.request.0,
-            recipe: row.recipe.map(|recipe| recipe.0),
-            resolved: row.resolved.0,
-            progress,
-            metrics: row.metrics.map(|metrics| metrics.0),
-            best_checkpoint: row.best_checkpoint.map(CheckpointId),
-            error,
-            attempts: u32::try_from(row.token).unwrap_or(u32::MAX),
-            failures: convert::to_small(row.failures),
-            max_failures: convert::to_small(row.max_failures),
-            crashes: convert::to_small(row.crashes),
-            max_crashes: convert::to_small(row.max_crashes),
-            preemptions: convert::to_small(row.preemptions),
-            device: row.device,
-            threads: row.threads.map(convert::to_small),
-            best_effort: row.best_effort,
-            version: row.version,
-            last_event: convert::to_count(row.events),
-            created_at: row.created_at,
-            started_at: row.started_at,
-            cancel_requested_at: row.cancel_requested_at,
-            stop_requested_at: row.stop_requested_at,
-            finished_at: row.finished_at,
-        })
-    }
 }

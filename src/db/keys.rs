@@ -32,7 +32,7 @@ pub async fn create(
     Ok(())
 }
 
-/// The key with this public prefix.
+/// Finds the key with this public prefix.
 pub async fn find(pool: &PgPool, prefix: &str) -> sqlx::Result<Option<Key>> {
     let row = sqlx::query!(
         "select tenant_id, sha256 from api_keys where prefix = $1",
@@ -45,7 +45,7 @@ pub async fn find(pool: &PgPool, prefix: &str) -> sqlx::Result<Option<Key>> {
     }))
 }
 
-/// Whether there is any key: a service without one may only listen on loopback.
+/// True when there is any key. A service without one may only listen on loopback.
 pub async fn any(pool: &PgPool) -> sqlx::Result<bool> {
     sqlx::query_scalar!(r#"select exists (select from api_keys) as "any!""#)
         .fetch_one(pool)

@@ -1,18 +1,19 @@
-//! What training measured: a row for each optimizer step, and one for each evaluation. Written by `queue::record`.
+//! Measurements of training: one row per optimizer step and one per evaluation. Written by `queue::record`.
 
-use sqlx::PgPool;
+use sqlx::{PgPool, types::Json};
 
 use super::{convert, tenants::TenantId};
 use crate::domain::{checkpoint::Metrics, id::JobId, progress::Step};
 
-/// An evaluation, and whether it was the best when it was made.
+/// An evaluation on the validation split.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evaluation {
     pub metrics: Metrics,
+    /// True when it was the best evaluation so far.
     pub best: bool,
 }
 
-/// Steps behind `step` (0: all), in order, at most `limit`.
+/// Steps after `step` (0: all), in order, at most `limit`.
 pub async fn steps_after(
     pool: &PgPool,
     tenant: TenantId,
@@ -20,7 +21,7 @@ pub async fn steps_after(
     step: u64,
     limit: u32,
 ) -> sqlx::Result<Vec<Step>> {
-    let rows = sqlx::query!(
+    let steps = sqlx::query!(
         "select s.step, s.epoch, s.train_loss, s.learning_rate, s.samples_per_second
         from job_steps s join jobs j on j.id = s.job_id
         where s.job_id = $1 and j.tenant_id = $2 and s.step > $3 order by s.step limit $4",
@@ -29,54 +30,33 @@ pub async fn steps_after(
         convert::from_count(step),
         i64::from(limit)
     )
-    .fetch_all(pool)
-    .await?;
-    let steps = rows.into_iter().map(|row| Step {
+    .map(|row| Step {
         step: convert::to_count(row.step),
         epoch: convert::to_small(row.epoch),
         train_loss: row.train_loss,
         learning_rate: row.learning_rate,
         samples_per_second: row.samples_per_second,
     });
-    Ok(steps.collect())
+    steps.fetch_all(pool).await
 }
 
-/// Every evaluation of a job behind `step`, in order; all with `None`, a probe's at step 0 included.
+/// Evaluations of a job after `step`, in order; with `None` all, including the one of a probe at step 0.
 pub async fn evaluations_after(
     pool: &PgPool,
     tenant: TenantId,
     job: JobId,
     step: Option<u64>,
 ) -> sqlx::Result<Vec<Evaluation>> {
-    let rows = sqlx::query!(
-        "select e.step, e.epoch, e.train_loss, e.valid_loss, e.valid_accuracy, e.valid_balanced_accuracy,
-            e.valid_macro_f1, e.valid_micro_f1, e.valid_mean_average_precision, e.valid_roc_auc, e.valid_r2, e.valid_mae,
-            e.valid_rmse, e.best
-        from job_evaluations e join jobs j on j.id = e.job_id
-        where e.job_id = $1 and j.tenant_id = $2 and e.step > $3 order by e.step",
+    let evaluations = sqlx::query!(
+        r#"select e.metrics as "metrics: Json<Metrics>", e.best from job_evaluations e join jobs j on j.id = e.job_id
+        where e.job_id = $1 and j.tenant_id = $2 and e.step > $3 order by e.step"#,
         job.0,
         tenant.0,
         step.map_or(-1, convert::from_count)
     )
-    .fetch_all(pool)
-    .await?;
-    let evaluations = rows.into_iter().map(|row| Evaluation {
-        metrics: Metrics {
-            step: convert::to_count(row.step),
-            epoch: convert::to_small(row.epoch),
-            train_loss: row.train_loss,
-            valid_loss: row.valid_loss,
-            valid_accuracy: row.valid_accuracy,
-            valid_balanced_accuracy: row.valid_balanced_accuracy,
-            valid_macro_f1: row.valid_macro_f1,
-            valid_micro_f1: row.valid_micro_f1,
-            valid_mean_average_precision: row.valid_mean_average_precision,
-            valid_roc_auc: row.valid_roc_auc,
-            valid_r2: row.valid_r2,
-            valid_mae: row.valid_mae,
-            valid_rmse: row.valid_rmse,
-        },
+    .map(|row| Evaluation {
+        metrics: row.metrics.0,
         best: row.best,
     });
-    Ok(evaluations.collect())
+    evaluations.fetch_all(pool).await
 }

@@ -1,4 +1,4 @@
-//! What a new job starts from: a base model, a fine-tuned model, or a checkpoint of another job.
+//! Origins of jobs: a base model, a fine-tuned model, or a checkpoint of another job.
 
 use sqlx::{PgPool, types::Json};
 
@@ -10,21 +10,22 @@ use crate::domain::{
     recipe::Recipe,
 };
 
-/// Where a job's network comes from.
+/// Where the network of a job comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Origin {
-    /// The row of `models` that the network is of. It is kept while the job has not ended.
+    /// The row of `models` that holds the network. It is kept until the job ends.
     pub model: String,
-    /// The base model at the root, after which the result is named.
+    /// The base model at the root, which the result is named after.
     pub base_model: String,
-    /// `None` where the job starts from the base model itself.
+    /// `None` when the job starts from the base model itself.
     pub parent: Option<Parent>,
-    /// Where the parent is a checkpoint: it, and those that it lies over, oldest first. Kept while the job has not ended.
+    /// Checkpoints whose weights are loaded on top of each other, oldest first; empty unless the parent is a checkpoint.
+    /// They are kept until the job ends.
     pub checkpoints: Vec<CheckpointId>,
 }
 
 impl Origin {
-    /// A base model of this id.
+    /// The base model of this id.
     pub fn base(id: &str) -> Self {
         Self {
             model: id.to_owned(),
@@ -35,14 +36,12 @@ impl Origin {
     }
 }
 
-/// A fine-tuned model to go on from; `None` for one that is not there, or was made by a version that kept too little of it.
+/// Finds a fine-tuned model to continue from.
 pub async fn of_model(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<Option<Origin>> {
     let row = sqlx::query!(
         r#"select base_model as "base_model!", objects as "objects!", weights_sha256 as "weights_sha256!",
             labels as "labels!: Json<Vec<String>>", recipe as "recipe!: Json<Recipe>"
-        from models where tenant_id = $1 and id = $2 and kind = 'fine_tuned' and status = 'ready'
-            and base_model is not null and base_weights_sha256 is not null and weights_sha256 is not null
-            and recipe is not null"#,
+        from models where tenant_id = $1 and id = $2 and kind = 'fine_tuned'"#,
         tenant.0,
         id
     );
@@ -61,7 +60,8 @@ pub async fn of_model(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result
     }))
 }
 
-/// A checkpoint to go on from; `None` where it, a checkpoint that it lies over, its job's own start, or its labels are gone.
+/// Finds a checkpoint to continue from. Returns `None` if it, a checkpoint below it, the origin of its job, or its labels
+/// are deleted.
 pub async fn of_checkpoint(
     pool: &PgPool,
     tenant: TenantId,

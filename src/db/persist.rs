@@ -1,15 +1,16 @@
-//! Calls that outlast an outage of Postgres: tried again until they pass, are refused, or their claim is lost (the caller
-//! then drops them). Writes carry a token or an id of their own, so that one that came through unheard does no harm twice.
+//! Calls that survive an outage of Postgres: retried until they succeed, are refused, or their lease is lost (the caller
+//! then drops them). Each write carries a token or an id, so that repeating one that was committed without an answer is
+//! harmless.
 
 use std::time::Duration;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Calls `write` until its answer does not depend on when it was asked.
+/// Calls `write` until it succeeds or fails for a reason other than an outage.
 ///
 /// # Errors
-/// What another try would meet again: a broken constraint, a value that cannot be read.
+/// Every error that a retry would meet again, such as a violated constraint.
 pub async fn persist<T, F>(what: &str, mut write: impl FnMut() -> F) -> sqlx::Result<T>
 where
     F: Future<Output = sqlx::Result<T>>,
@@ -27,7 +28,7 @@ where
     }
 }
 
-/// Whether the same statement may pass later.
+/// True when the same statement may succeed later.
 pub fn is_outage(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
@@ -35,8 +36,8 @@ pub fn is_outage(error: &sqlx::Error) -> bool {
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::WorkerCrashed => true,
-        // Connection lost, out of resources, stopped by an operator, deadlock or serialization failure; and 25006, a
-        // server that only reads.
+        // Connection lost, out of resources, stopped by an operator, deadlock or serialization failure; 25006 is a
+        // read-only server.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             ["08", "53", "57", "40"]
                 .iter()

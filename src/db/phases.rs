@@ -1,26 +1,33 @@
-//! What a job did and when, told from its events: each move or phase ends the one before it.
+//! Phases of a job with their times, derived from its events: each transition or phase ends the one before it.
 
+use serde::Serialize;
 use sqlx::PgExecutor;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, serde::timestamp};
+use utoipa::ToSchema;
 
 use super::{convert, tenants::TenantId};
 use crate::domain::{id::JobId, job::Phase};
 
-/// Spans that are told of a job, the last ones.
-const MOST: i64 = 100;
+/// Maximum number of spans listed; the latest ones.
+const MAX_SPANS: i64 = 100;
 
-/// A stretch of time in one phase.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A period that a job spent in one phase. Between two of them it was paused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = JobPhase)]
 pub struct PhaseSpan {
     pub phase: Phase,
-    /// `None` while it waited.
+    /// The attempt that it was part of; `null` while the job waited.
     pub attempt: Option<i64>,
+    #[serde(with = "timestamp")]
+    #[schema(value_type = i64)]
     pub started_at: OffsetDateTime,
-    /// `None` for the present one.
+    /// `null` for the current phase.
+    #[serde(with = "timestamp::option")]
+    #[schema(value_type = Option<i64>)]
     pub ended_at: Option<OffsetDateTime>,
 }
 
-/// A job's phases, oldest first. While it is paused it is in none.
+/// Phases of a job, oldest first. A paused job is in none.
 pub async fn list(
     executor: impl PgExecutor<'_>,
     tenant: TenantId,
@@ -36,24 +43,24 @@ pub async fn list(
             where e.job_id = $1 and j.tenant_id = $2
                 and e.kind in ('created', 'started', 'phase', 'paused', 'resumed', 'stop_requested', 'requeued',
                     'succeeded', 'failed', 'cancelled')
-                -- Asked of a job that a worker has, neither changes what it does.
+                -- Neither changes the phase of a running job.
                 and (e.kind not in ('resumed', 'stop_requested') or e.data ->> 'status' <> 'running')
             order by e.seq desc limit $3
         ) last order by seq"#,
         job.0,
         tenant.0,
-        MOST
+        MAX_SPANS
     )
     .fetch_all(executor)
     .await?;
     let mut spans: Vec<PhaseSpan> = Vec::with_capacity(rows.len());
     for row in rows {
-        // Being paused, and having ended, are no phases.
+        // A paused or ended job is in no phase.
         let Some(word) = row.phase else { continue };
         let phase = convert::phase(&word)?;
         let attempt = row.token.filter(|_| phase != Phase::Waiting);
         match spans.last_mut() {
-            // The trainer says again what the claim said.
+            // The trainer reports the phase that the claim has started.
             Some(last) if last.phase == phase && last.attempt == attempt => {
                 last.ended_at = row.ended_at
             }

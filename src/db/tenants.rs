@@ -1,14 +1,14 @@
-//! Tenants: who owns rows.
+//! Tenants: owners of rows, and their share of the workers.
 
 use sqlx::PgPool;
 
 use super::convert;
 
-/// A tenant's key. Never shown to clients.
+/// Primary key of a tenant. Never shown to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TenantId(pub i64);
 
-/// The tenant of a service that runs open: made by the first migration.
+/// The tenant that every request belongs to while the service has no API keys. The schema creates it.
 pub async fn default_id(pool: &PgPool) -> sqlx::Result<TenantId> {
     let id = sqlx::query_scalar!("select id from tenants where name = 'default'")
         .fetch_one(pool)
@@ -16,7 +16,7 @@ pub async fn default_id(pool: &PgPool) -> sqlx::Result<TenantId> {
     Ok(TenantId(id))
 }
 
-/// The tenant of this name, made when there is none.
+/// Finds the tenant of this name, or creates it.
 pub async fn find_or_create(pool: &PgPool, name: &str) -> sqlx::Result<TenantId> {
     sqlx::query!(
         "insert into tenants (name) values ($1) on conflict (name) do nothing",
@@ -30,11 +30,11 @@ pub async fn find_or_create(pool: &PgPool, name: &str) -> sqlx::Result<TenantId>
     Ok(TenantId(id))
 }
 
-/// A tenant, for whoever runs the service.
+/// A tenant, as an operator sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tenant {
     pub name: String,
-    /// Share of the workers, against other tenants.
+    /// Share of the workers, relative to other tenants.
     pub weight: f32,
     pub running: u32,
     pub max_running: u32,
@@ -43,7 +43,7 @@ pub struct Tenant {
     pub paused: bool,
 }
 
-/// What is to change of a tenant.
+/// Changes to a tenant; `None` keeps a value.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Change {
     pub weight: Option<f32>,
@@ -54,14 +54,12 @@ pub struct Change {
 
 /// All tenants, by name.
 pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Tenant>> {
-    let rows = sqlx::query!(
+    let tenants = sqlx::query!(
         r#"select t.name, t.weight, t.running, t.max_running, t.max_queued, t.paused,
             (select count(*) from jobs j where j.tenant_id = t.id and j.status = 'queued') as "queued!"
         from tenants t order by t.name"#
     )
-    .fetch_all(pool)
-    .await?;
-    let tenants = rows.into_iter().map(|row| Tenant {
+    .map(|row| Tenant {
         name: row.name,
         weight: row.weight,
         running: convert::to_small(row.running),
@@ -70,10 +68,10 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Tenant>> {
         max_queued: convert::to_small(row.max_queued),
         paused: row.paused,
     });
-    Ok(tenants.collect())
+    tenants.fetch_all(pool).await
 }
 
-/// Changes a tenant; `false`: there is none of this name. What runs goes on, also beyond a new cap.
+/// Changes a tenant. Returns `false` if there is none of this name. Running jobs continue, even above a new limit.
 pub async fn change(pool: &PgPool, name: &str, change: &Change) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         "update tenants set weight = coalesce($2, weight), max_running = coalesce($3, max_running),

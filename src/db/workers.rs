@@ -1,9 +1,11 @@
-//! Worker processes, for people to look at: no lease depends on these rows.
+//! Worker processes, for display and for wait reasons: no lease depends on these rows.
 
 use std::time::Duration;
 
+use serde::Serialize;
 use sqlx::PgPool;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, serde::timestamp};
+use utoipa::ToSchema;
 
 use super::{convert, tenants::TenantId};
 use crate::domain::{
@@ -11,7 +13,7 @@ use crate::domain::{
     recipe::SPEC_VERSION,
 };
 
-/// A worker process that starts.
+/// A worker process that is starting.
 #[derive(Debug, Clone)]
 pub struct NewWorker {
     /// New at each start of the process.
@@ -20,48 +22,60 @@ pub struct NewWorker {
     pub pid: u32,
     pub version: String,
     pub device: String,
-    /// Trainings at once.
+    /// Number of jobs that it runs at the same time.
     pub slots: u32,
 }
 
-/// After so long without a word a worker counts as lost: some times the interval at which it says that it is there.
+/// Silence after which a worker counts as lost; several times the interval of `beat`.
 pub(super) const SILENT: Duration = Duration::from_secs(60);
-/// After so long their rows go: each start of a process has one of its own. What ran where stays with the attempts.
+/// Silence after which the row of a worker is deleted. Its attempts keep the name of its host.
 const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// Those listed, the newest.
-const MOST: i64 = 500;
+/// Maximum number of workers listed.
+const MAX_LISTED: i64 = 500;
 
-/// A worker process.
-#[derive(Debug, Clone)]
+/// A worker process. A restarted process is another worker.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Worker {
     pub id: WorkerId,
+    /// `worker`.
+    pub object: &'static str,
     pub host: String,
+    /// Process id on that host.
     pub pid: u32,
     pub version: String,
+    /// `cpu` or `cuda:0`; until the first self-test the device as configured, such as `auto`.
     pub device: String,
-    /// As in `State`, or `draining`, or `stopped`; `lost` when it ended without a word.
+    /// `active`; `unfit`: its device fails the self-test; `quarantined`: several jobs in a row failed on it; `draining`: it
+    /// claims nothing more; `stopped`; `lost`: it was silent for a minute.
     pub state: String,
     /// Why it is unfit or quarantined.
     pub reason: Option<String>,
-    pub slots: u32,
-    /// Device memory that a further job may take, in MiB, and that one job could have here at the most; as last measured.
+    /// Device memory available to a further job, in MiB, as last measured.
     pub free_mb: Option<u32>,
+    /// Device memory available to one job if this worker had no other, in MiB.
     pub capacity_mb: Option<u32>,
+    /// Unix seconds, as all times here.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = i64)]
     pub started_at: OffsetDateTime,
+    #[serde(with = "timestamp")]
+    #[schema(value_type = i64)]
     pub last_seen_at: OffsetDateTime,
-    /// Jobs that it has now, of all tenants.
+    /// Number of jobs that it runs at the same time.
+    pub slots: u32,
+    /// Number of jobs that it runs now, of all tenants.
     pub busy: u32,
-    /// Those of the tenant who asks.
+    /// Those of them that are yours.
     pub jobs: Vec<JobId>,
 }
 
-/// How a worker is that goes on.
+/// Health of a running worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Active,
     /// Its device fails the self-test.
     Unfit,
-    /// Jobs failed on it one after the other.
+    /// Several jobs in a row failed on it.
     Quarantined,
 }
 
@@ -76,7 +90,7 @@ impl State {
     }
 }
 
-/// Says that a worker has started; may be said again.
+/// Adds a worker that has started; repeating it changes nothing.
 pub async fn register(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into workers (id, host, pid, version, device, slots, spec_version) values ($1, $2, $3, $4, $5, $6, $7)
@@ -94,7 +108,7 @@ pub async fn register(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Says how a worker is, and why it claims nothing.
+/// Sets the state of a worker, and why it claims nothing.
 pub async fn tell(
     pool: &PgPool,
     worker: WorkerId,
@@ -113,8 +127,8 @@ pub async fn tell(
     Ok(())
 }
 
-/// Says which device a worker has found, how much of its memory it has to offer, in MiB, and for how long a job must have waited
-/// for more than that until the room is kept for it.
+/// Sets the device of a worker, its free memory and its capacity in MiB, and the queue age after which it keeps memory free
+/// for a large job.
 pub async fn offer(
     pool: &PgPool,
     worker: WorkerId,
@@ -136,7 +150,7 @@ pub async fn offer(
     Ok(())
 }
 
-/// Says that a worker is there.
+/// Records that a worker is alive.
 pub async fn beat(pool: &PgPool, worker: WorkerId) -> sqlx::Result<()> {
     sqlx::query!(
         "update workers set last_seen_at = now() where id = $1",
@@ -147,7 +161,7 @@ pub async fn beat(pool: &PgPool, worker: WorkerId) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Forgets workers that nobody has heard of for a month, and says how many.
+/// Deletes workers that were silent for a month. Returns how many.
 pub async fn forget(pool: &PgPool) -> sqlx::Result<u64> {
     let gone = sqlx::query!(
         "delete from workers where last_seen_at < now() - make_interval(secs => $1)",
@@ -156,7 +170,7 @@ pub async fn forget(pool: &PgPool) -> sqlx::Result<u64> {
     Ok(gone.execute(pool).await?.rows_affected())
 }
 
-/// Says that a worker takes no more work.
+/// Records that a worker claims no more work.
 pub async fn drain(pool: &PgPool, worker: WorkerId) -> sqlx::Result<()> {
     sqlx::query!(
         "update workers set state = 'draining', last_seen_at = now() where id = $1",
@@ -167,7 +181,7 @@ pub async fn drain(pool: &PgPool, worker: WorkerId) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Says that a worker has ended.
+/// Records that a worker has ended.
 pub async fn stop(pool: &PgPool, worker: WorkerId) -> sqlx::Result<()> {
     sqlx::query!(
         "update workers set state = 'stopped', last_seen_at = now() where id = $1",
@@ -178,9 +192,9 @@ pub async fn stop(pool: &PgPool, worker: WorkerId) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Those seen in the last day, the newest first, as `tenant` may see them: of others' jobs only the count.
+/// Workers seen in the last day, newest first. Jobs of tenants other than `tenant` are only counted.
 pub async fn list(pool: &PgPool, tenant: TenantId) -> sqlx::Result<Vec<Worker>> {
-    let rows = sqlx::query!(
+    let workers = sqlx::query!(
         r#"select w.id, w.host, w.pid, w.version, w.device, w.reason, w.slots, w.free_mb, w.capacity_mb, w.started_at, w.last_seen_at,
             case when w.state <> 'stopped' and w.last_seen_at <= now() - make_interval(secs => $2) then 'lost'
                 else w.state end as "state!",
@@ -191,12 +205,11 @@ pub async fn list(pool: &PgPool, tenant: TenantId) -> sqlx::Result<Vec<Worker>> 
         group by w.id order by w.started_at desc, w.id limit $3"#,
         tenant.0,
         convert::seconds(SILENT),
-        MOST
+        MAX_LISTED
     )
-    .fetch_all(pool)
-    .await?;
-    let workers = rows.into_iter().map(|row| Worker {
+    .map(|row| Worker {
         id: WorkerId(row.id),
+        object: "worker",
         host: row.host,
         pid: u32::try_from(row.pid).unwrap_or(0),
         version: row.version,
@@ -211,5 +224,5 @@ pub async fn list(pool: &PgPool, tenant: TenantId) -> sqlx::Result<Vec<Worker>> 
         busy: u32::try_from(row.busy).unwrap_or(u32::MAX),
         jobs: row.jobs.into_iter().map(JobId).collect(),
     });
-    Ok(workers.collect())
+    workers.fetch_all(pool).await
 }

@@ -7,7 +7,7 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     },
     domain::{
         codes,
-        file::{Dataset, FileReport, FileStatus, Purpose},
+        file::{FileReport, FileStatus, Purpose},
         id::FileId,
         limits::FILENAME_CHARACTERS,
         problem::Problem,
@@ -34,43 +34,6 @@ use crate::{
     },
     objects::{Objects, Stored},
 };
-
-/// An uploaded file.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct FileObject {
-    pub id: FileId,
-    /// `file`.
-    pub object: &'static str,
-    pub bytes: u64,
-    /// Unix seconds.
-    pub created_at: i64,
-    pub filename: String,
-    pub purpose: Purpose,
-    pub status: FileStatus,
-    /// Why it cannot be used, in a sentence; the report has everything.
-    pub status_details: Option<String>,
-    /// Of the content, lower-case hex.
-    pub sha256: String,
-    /// What validation found in a data set.
-    pub dataset: Option<Dataset>,
-}
-
-impl From<File> for FileObject {
-    fn from(file: File) -> Self {
-        Self {
-            id: file.id,
-            object: "file",
-            bytes: file.bytes,
-            created_at: file.created_at.unix_timestamp(),
-            filename: file.filename,
-            purpose: file.purpose,
-            status: file.status,
-            status_details: file.status_details,
-            sha256: file.sha256,
-            dataset: file.dataset,
-        }
-    }
-}
 
 /// The form that an upload is.
 #[derive(ToSchema)]
@@ -97,12 +60,12 @@ fn content_key(id: FileId) -> String {
 /// The bytes are streamed to storage. A data set is then validated; `GET /v1/files/{id}?wait=60&until=processed` waits for it.
 #[utoipa::path(post, path = "/v1/files", tag = "files",
     request_body(content = Upload, content_type = "multipart/form-data"),
-    responses((status = 200, body = FileObject)))]
+    responses((status = 200, body = File)))]
 pub(crate) async fn upload(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     request: Request,
-) -> Result<axum::Json<FileObject>, ApiError> {
+) -> Result<axum::Json<File>, ApiError> {
     let silence = Duration::from_secs(state.limits().upload_idle_seconds);
     let mut parts = multipart::open(request, &state).await?;
     let id = FileId::new();
@@ -160,7 +123,7 @@ pub(crate) async fn upload(
         inserted
     });
     let file = inserted.await.map_err(anyhow::Error::from)??;
-    Ok(axum::Json(file.into()))
+    Ok(axum::Json(file))
 }
 
 fn missing(purpose: bool) -> Vec<Problem> {
@@ -268,20 +231,19 @@ pub(crate) struct FileListQuery {
 
 /// List files
 #[utoipa::path(get, path = "/v1/files", tag = "files", params(FileListQuery),
-    responses((status = 200, body = List<FileObject>)))]
+    responses((status = 200, body = List<File>)))]
 pub(crate) async fn list(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Params(query): Params<FileListQuery>,
-) -> Result<axum::Json<List<FileObject>>, ApiError> {
+) -> Result<axum::Json<List<File>>, ApiError> {
     let after = query.after.map(|id| id.to_string());
     let page = page(after.as_deref(), query.limit, query.order, state.limits())?;
     let slice = db::files::list(state.pool(), tenant, page, query.purpose).await?;
-    let data = slice.rows.into_iter().map(FileObject::from).collect();
     Ok(axum::Json(List::new(
-        data,
+        slice.rows,
         slice.has_more,
-        |file: &FileObject| file.id.to_string(),
+        |file: &File| file.id.to_string(),
     )))
 }
 
@@ -303,13 +265,13 @@ pub(crate) enum FileUntil {
 
 /// Get a file
 #[utoipa::path(get, path = "/v1/files/{id}", tag = "files", params(("id" = FileId, Path), FileQuery),
-    responses((status = 200, body = FileObject)))]
+    responses((status = 200, body = File)))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
     Id(id): Id<FileId>,
     Params(query): Params<FileQuery>,
-) -> Result<axum::Json<FileObject>, ApiError> {
+) -> Result<axum::Json<File>, ApiError> {
     let FileQuery {
         wait,
         until: None | Some(FileUntil::Processed),
@@ -324,8 +286,7 @@ pub(crate) async fn get(
     let file = changes
         .until(&id.to_string(), wait, state.shutdown(), look, done)
         .await?;
-    file.map(|file| axum::Json(file.into()))
-        .ok_or_else(|| not_found(id))
+    file.map(axum::Json).ok_or_else(|| not_found(id))
 }
 
 fn not_found(id: FileId) -> ApiError {

@@ -15,7 +15,6 @@ use crate::{
     },
     domain::{
         base_model::Layers,
-        codes,
         id::{CheckpointId, JobId},
         problem::{Problem, suggestion},
         request::{self, JobRequest},
@@ -150,15 +149,9 @@ async fn find_start(
         ModelKind::Base => Some(Origin::base(id)),
         ModelKind::FineTuned => db::parents::of_model(pool, tenant, id).await?,
     };
-    let Some(origin) = origin else {
-        let message = format!(
-            "`{id}` was made by a version that kept too little of it to go on from; go on from a newer one"
-        );
-        return problem(codes::NOT_AVAILABLE, message);
-    };
-    match db::models::layers(pool, tenant, id).await? {
-        Some(layers) => Ok(Ok((origin, layers))),
-        None => problem(
+    match (origin, db::models::layers(pool, tenant, id).await?) {
+        (Some(origin), Some(layers)) => Ok(Ok((origin, layers))),
+        _ => problem(
             "unknown_model",
             format!("there is no model `{id}` any more"),
         ),

@@ -252,7 +252,7 @@ fn batch_size_reduced(
     };
     let reduced = MicroBatch {
         micro_batch,
-        best_effort: message,
+        nondeterminism_reason: message,
     };
     (reduced, event)
 }

@@ -241,7 +241,7 @@ async fn a_running_job_pauses_however_its_attempt_ends() {
         );
         invariants(pool).await;
         let now = jobs::get(pool, queue.tenant, job).await.unwrap().unwrap();
-        assert_eq!(now.preemptions, 0, "a pause is no preemption");
+        assert_eq!(now.budgets.preemptions, 0, "a pause is no preemption");
         if becomes == JobStatus::Paused {
             assert!(queue.claim().await.is_none());
             assert_eq!(

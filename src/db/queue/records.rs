@@ -35,8 +35,8 @@ pub struct Records {
 pub struct MicroBatch {
     /// Samples that run together in training, where it is about those.
     pub micro_batch: Option<u32>,
-    /// Why another run may not give the same bits.
-    pub best_effort: String,
+    /// Why another run may not produce the same bits.
+    pub nondeterminism_reason: String,
 }
 
 /// A checkpoint whose objects are complete.
@@ -164,9 +164,9 @@ impl Columns {
         }
         let mut evaluations = Vec::with_capacity(records.evaluations.len());
         for Evaluation { metrics, best } in &records.evaluations {
+            evaluations.push(json!({ "step": metrics.step, "metrics": metrics, "best": best }));
             let mut row = json!(metrics);
             row["best"] = json!(best);
-            evaluations.push(row.clone());
             if *best {
                 columns.best = Some(*metrics);
             }
@@ -226,7 +226,7 @@ async fn record_columns(
                 threads = coalesce($11, j.threads),
                 metrics = coalesce($12, j.metrics),
                 micro_batch = coalesce($23, j.micro_batch),
-                best_effort = coalesce($24, j.best_effort),
+                nondeterminism_reason = coalesce($24, j.nondeterminism_reason),
                 events = j.events + cardinality($13::text[])
             from lease where j.id = lease.subject returning j.id, j.events
         ), attempt as (
@@ -250,21 +250,10 @@ async fn record_columns(
             on conflict (job_id, step) do update set epoch = excluded.epoch, train_loss = excluded.train_loss,
                 learning_rate = excluded.learning_rate, samples_per_second = excluded.samples_per_second
         ), evaluation as (
-            insert into job_evaluations (job_id, step, epoch, train_loss, valid_loss, valid_accuracy,
-                valid_balanced_accuracy, valid_macro_f1, valid_micro_f1, valid_mean_average_precision, valid_roc_auc, valid_r2,
-                valid_mae, valid_rmse, best)
-            select distinct on (e.step) job.id, e.* from job, jsonb_to_recordset($22) as e (step bigint, epoch int,
-                train_loss double precision, valid_loss double precision, valid_accuracy double precision,
-                valid_balanced_accuracy double precision, valid_macro_f1 double precision,
-                valid_micro_f1 double precision, valid_mean_average_precision double precision,
-                valid_roc_auc double precision, valid_r2 double precision, valid_mae double precision, valid_rmse double precision, best boolean)
-            on conflict (job_id, step) do update set epoch = excluded.epoch, train_loss = excluded.train_loss,
-                valid_loss = excluded.valid_loss, valid_accuracy = excluded.valid_accuracy,
-                valid_balanced_accuracy = excluded.valid_balanced_accuracy,
-                valid_macro_f1 = excluded.valid_macro_f1, valid_micro_f1 = excluded.valid_micro_f1,
-                valid_mean_average_precision = excluded.valid_mean_average_precision,
-                valid_roc_auc = excluded.valid_roc_auc, valid_r2 = excluded.valid_r2, valid_mae = excluded.valid_mae, valid_rmse = excluded.valid_rmse,
-                best = excluded.best
+            insert into job_evaluations (job_id, step, metrics, best)
+            select distinct on (e.step) job.id, e.*
+            from job, jsonb_to_recordset($22) as e (step bigint, metrics jsonb, best boolean)
+            on conflict (job_id, step) do update set metrics = excluded.metrics, best = excluded.best
         )
         select id from job",
         job.0,
@@ -290,7 +279,7 @@ async fn record_columns(
         &columns.speeds,
         columns.evaluations,
         shrunk.and_then(|shrunk| shrunk.micro_batch).map(convert::from_small),
-        shrunk.map(|shrunk| shrunk.best_effort.as_str()),
+        shrunk.map(|shrunk| shrunk.nondeterminism_reason.as_str()),
         usage.and_then(|usage| usage.peak_bytes).map(convert::from_count),
         usage.map(|usage| convert::from_count(usage.prepared_samples)),
         usage.map(|usage| usage.preparing_seconds),

@@ -35,7 +35,7 @@ impl Determinism {
     pub(crate) fn of(job: &Job, attempts: &[Attempt]) -> Self {
         let said = job.device.as_deref().map(|device| {
             let loose = job
-                .best_effort
+                .nondeterminism_reason
                 .clone()
                 .or_else(|| loose(device, job.threads, attempts));
             match loose {

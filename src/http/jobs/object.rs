@@ -13,23 +13,20 @@ use crate::{
     db::{
         self, Page, Slice,
         attempts::Attempt,
-        jobs::{Filter, Job},
+        jobs::{Budgets, Filter, Job, JobError},
         phases::PhaseSpan,
         places::Place,
         tenants::TenantId,
     },
     domain::{
         checkpoint::Metrics,
-        id::{CheckpointId, FileId, JobId, WorkerId},
+        id::{CheckpointId, FileId, JobId},
         job::{JobStatus, Phase, WaitReason},
         recipe::{Recipe, Resolved},
         request::{Auto, OpenAiHyperparameters, Transfer},
     },
     http::jobs::determinism::Determinism,
 };
-
-/// Of an attempt's log, in the job.
-const LOG_LINES: usize = 20;
 
 /// A fine-tuning job.
 #[derive(Debug, Serialize, ToSchema)]
@@ -59,7 +56,7 @@ pub(crate) struct JobObject {
     /// What it is doing.
     pub phase: Phase,
     /// What it did, oldest first, over all attempts: the last 100.
-    pub phases: Vec<PhaseObject>,
+    pub phases: Vec<PhaseSpan>,
     pub progress: Progress,
     /// Its place in the line, while queued.
     pub queue: Option<Queue>,
@@ -89,10 +86,10 @@ pub(crate) struct JobObject {
     pub metrics: Option<Metrics>,
     pub best_checkpoint: Option<CheckpointId>,
     /// Oldest first.
-    pub attempts: Vec<AttemptObject>,
+    pub attempts: Vec<Attempt>,
     pub budgets: Budgets,
     /// Why it failed.
-    pub error: Option<JobFailure>,
+    pub error: Option<JobError>,
     pub determinism: Determinism,
 }
 
@@ -146,82 +143,6 @@ pub(crate) struct Settled {
     pub value: Value,
     /// One phrase.
     pub reason: String,
-}
-
-/// A stretch of time in one phase. Between two of them a job was paused.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = JobPhase)]
-pub(crate) struct PhaseObject {
-    pub phase: Phase,
-    /// The attempt that it was part of; `null` while it waited.
-    pub attempt: Option<i64>,
-    pub started_at: i64,
-    /// `null` for the present one.
-    pub ended_at: Option<i64>,
-}
-
-impl From<PhaseSpan> for PhaseObject {
-    fn from(span: PhaseSpan) -> Self {
-        Self {
-            phase: span.phase,
-            attempt: span.attempt,
-            started_at: span.started_at.unix_timestamp(),
-            ended_at: span.ended_at.map(OffsetDateTime::unix_timestamp),
-        }
-    }
-}
-
-/// How its attempts ended, of those that did not end it. One more than the most fails the job.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Budgets {
-    /// By an error that may pass.
-    pub failures: u32,
-    pub max_failures: u32,
-    /// By the death of the trainer or of the worker.
-    pub crashes: u32,
-    pub max_crashes: u32,
-    /// By a worker that was stopped: the state was saved. Without a limit; pauses do not count.
-    pub preemptions: u32,
-}
-
-/// One try by one worker.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct AttemptObject {
-    /// From 1.
-    pub number: i64,
-    pub worker: WorkerId,
-    /// Of the worker.
-    pub host: Option<String>,
-    pub device: Option<String>,
-    pub threads: Option<u32>,
-    /// Step of the checkpoint that it went on from.
-    pub resumed_step: Option<u64>,
-    /// The last step that its trainer told of, once it has ended.
-    pub reached_step: Option<u64>,
-    /// Most memory that the trainer's process held: there once it has trained, on a CPU.
-    pub peak_bytes: Option<u64>,
-    pub started_at: i64,
-    pub ended_at: Option<i64>,
-    /// `yielded`, `succeeded`, `failed`, `crashed`, `cancelled`, or `lost` when its lease ran out.
-    pub outcome: Option<String>,
-    pub message: Option<String>,
-    /// Of the trainer, where it ended by itself.
-    pub exit_code: Option<i32>,
-    /// What ended the trainer, such as `SIGKILL`.
-    pub exit_signal: Option<String>,
-    /// The last 20 lines of the trainer's standard error.
-    pub log: Vec<String>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct JobFailure {
-    /// Listed in docs/errors.md.
-    pub code: String,
-    pub message: String,
-    /// The part of the request that it is about.
-    pub param: Option<String>,
-    /// Whether another try would fail the same way: the request or the data must change.
-    pub permanent: bool,
 }
 
 /// A job with what its object takes from other tables, all of one moment.
@@ -359,7 +280,7 @@ fn object(seen: Seen, now: OffsetDateTime) -> JobObject {
         status: job.status,
         is_terminal: job.status.is_terminal(),
         phase: job.phase,
-        phases: phases.into_iter().map(PhaseObject::from).collect(),
+        phases,
         progress,
         queue,
         training_file: job.request.training_file,
@@ -381,20 +302,9 @@ fn object(seen: Seen, now: OffsetDateTime) -> JobObject {
         metadata: job.request.metadata,
         metrics: job.metrics,
         best_checkpoint: job.best_checkpoint,
-        attempts: attempts.into_iter().map(attempt).collect(),
-        budgets: Budgets {
-            failures: job.failures,
-            max_failures: job.max_failures,
-            crashes: job.crashes,
-            max_crashes: job.max_crashes,
-            preemptions: job.preemptions,
-        },
-        error: job.error.map(|error| JobFailure {
-            code: error.code,
-            message: error.message,
-            param: error.param,
-            permanent: error.permanent,
-        }),
+        attempts,
+        budgets: job.budgets,
+        error: job.error,
         determinism,
     }
 }
@@ -463,30 +373,4 @@ pub(crate) fn settled(resolved: Vec<Resolved>) -> BTreeMap<String, Settled> {
             )
         })
         .collect()
-}
-
-fn attempt(attempt: Attempt) -> AttemptObject {
-    AttemptObject {
-        number: attempt.number,
-        worker: attempt.worker,
-        host: attempt.host,
-        device: attempt.device,
-        threads: attempt.threads,
-        resumed_step: attempt.resumed_step,
-        reached_step: attempt.reached_step,
-        peak_bytes: attempt.peak_bytes,
-        started_at: attempt.started_at.unix_timestamp(),
-        ended_at: attempt.ended_at.map(OffsetDateTime::unix_timestamp),
-        outcome: attempt.outcome,
-        message: attempt.message,
-        exit_code: attempt.exit_code,
-        exit_signal: attempt.exit_signal,
-        log: last_lines(attempt.log_tail.as_deref().unwrap_or_default()),
-    }
-}
-
-fn last_lines(log: &str) -> Vec<String> {
-    let lines: Vec<&str> = log.lines().collect();
-    let from = lines.len().saturating_sub(LOG_LINES);
-    lines[from..].iter().map(|&line| line.to_owned()).collect()
 }

@@ -200,7 +200,11 @@ async fn an_attempt_goes_on_from_the_last_good_checkpoint() {
         .unwrap();
     assert_eq!((listed.rows[0].step, listed.has_more), (4, false));
     let job = jobs::get(pool, queue.tenant, job).await.unwrap().unwrap();
-    assert_eq!((job.preemptions, job.failures, job.crashes), (1, 0, 0));
+    let budgets = job.budgets;
+    assert_eq!(
+        (budgets.preemptions, budgets.failures, budgets.crashes),
+        (1, 0, 0)
+    );
     invariants(pool).await;
 }
 
@@ -215,7 +219,7 @@ async fn the_next_attempt_begins_with_the_batch_that_fitted() {
     for micro_batch in [Some(16), Some(8), None] {
         let shrunk = MicroBatch {
             micro_batch,
-            best_effort: "memory ran out".to_owned(),
+            nondeterminism_reason: "memory ran out".to_owned(),
         };
         let records = Records {
             shrunk: Some(shrunk),

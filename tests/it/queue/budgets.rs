@@ -66,7 +66,7 @@ async fn budgets_end_a_job_that_fails_or_crashes_again_and_again() {
         .unwrap()
         .unwrap();
     assert_eq!(
-        (job.error.unwrap().code.as_str(), job.crashes),
+        (job.error.unwrap().code.as_str(), job.budgets.crashes),
         ("worker_crash_loop", 4)
     );
 
