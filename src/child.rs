@@ -1,7 +1,7 @@
-//! Child processes (`rehead-trainer …`) and their protocol: one JSON message a line. A child has its own
-//! process group, an empty environment and no terminal; it is killed when this process ends, however it
-//! ends. Shared by the server (one inference process) and the worker (one trainer for each attempt, one
-//! validation process for each file).
+//! Child processes (`rehead-trainer …`) and their protocol: one JSON message a line. A child has
+//! its own process group, an empty environment and no terminal; it is killed when this process
+//! ends, however it ends. Shared by the server (one inference process) and the worker (one trainer
+//! for each attempt, one validation process for each file).
 
 use std::{
     collections::VecDeque,
@@ -281,9 +281,9 @@ impl Output {
     }
 }
 
-/// Appends to `line` up to the next newline, which is left out. `false` at the end of input, where a
-/// line without a newline is dropped: its writer died in the middle of it. When this is cancelled,
-/// `line` keeps what was read.
+/// Appends to `line` up to the next newline, which is left out. `false` at the end of input, where
+/// a line without a newline is dropped: its writer died in the middle of it. When this is
+/// cancelled, `line` keeps what was read.
 async fn next_line(
     reader: &mut (impl AsyncBufRead + Unpin),
     line: &mut Vec<u8>,
@@ -374,7 +374,8 @@ fn die_with_parent(command: &mut Command) {
             if u32::try_from(libc::getppid()) != Ok(parent) {
                 return Err(io::ErrorKind::NotConnected.into());
             }
-            // A service manager often signals all processes; only this one decides when a child stops.
+            // A service manager often signals all processes; only this one decides when a child
+            // stops.
             libc::signal(libc::SIGTERM, libc::SIG_IGN);
             libc::signal(libc::SIGINT, libc::SIG_IGN);
             // A core dump would write the user's data to disk.
@@ -510,7 +511,7 @@ mod tests {
 
     #[tokio::test]
     async fn invalid_and_endless_lines_are_errors() {
-        let (_child, mut output) = shell("echo nonsense; echo 1; printf 2").await;
+        let (_child, mut output) = shell("echo invalid; echo 1; printf 2").await;
         assert!(matches!(
             output.receive::<u32>().await,
             Err(LineError::Unexpected(_))

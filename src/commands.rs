@@ -1,5 +1,5 @@
-//! Starts the roles of the command line, and stops them: on SIGTERM or Ctrl-C gracefully, on a second one
-//! at once.
+//! Starts the roles of the command line, and stops them: on SIGTERM or Ctrl-C gracefully, on a
+//! second one at once.
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
@@ -185,8 +185,8 @@ pub(crate) fn migrate(args: &DatabaseArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Removes orphaned objects, or lists them: a line for each, and the total. Missing objects are counted
-/// separately.
+/// Removes orphaned objects, or lists them: a line for each, and the total. Missing objects are
+/// counted separately.
 pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
     block_on(async |_| {
         let (pool, objects) = open(store).await?;
@@ -311,8 +311,8 @@ fn trainer() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Creates the folder and returns its absolute path. Only its owner can list it; if that is root, other
-/// users can pass through, because Postgres refuses to run as root and gets another user.
+/// Creates the folder and returns its absolute path. Only its owner can list it; if that is root,
+/// other users can pass through, because Postgres refuses to run as root and gets another user.
 fn make_data_dir(dir: &Path) -> anyhow::Result<PathBuf> {
     let mode = if nix::unistd::geteuid().is_root() {
         0o711

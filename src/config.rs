@@ -1,5 +1,5 @@
-//! Every setting and limit: read once, from flags, then the environment, then these defaults. The only
-//! module that reads the environment.
+//! Every setting and limit: read once, from flags, then the environment, then these defaults. The
+//! only module that reads the environment.
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -109,7 +109,8 @@ pub struct HttpLimits {
     /// Maximum size of one image in a prediction (bytes)
     #[arg(long, env = "REHEAD_MAX_PREDICT_IMAGE_BYTES", default_value_t = 32 << 20)]
     pub max_predict_image_bytes: usize,
-    /// Maximum number of predictions that wait for the inference process; further ones are answered 503
+    /// Maximum number of predictions that wait for the inference process; further ones are answered
+    /// 503
     #[arg(long, env = "REHEAD_MAX_PREDICT_WAITING", default_value_t = 64)]
     pub max_predict_waiting: usize,
     /// Maximum time for one prediction, including loading the model (s)
@@ -182,8 +183,8 @@ pub struct WorkDirArgs {
 /// A worker, of `rehead work` and `rehead up`.
 #[derive(Debug, Clone, Args)]
 pub struct WorkArgs {
-    /// Devices to train on: `auto` (every visible GPU, or else the CPU), or a list of `cpu` and `cuda:N`,
-    /// such as cuda:0,cuda:1
+    /// Devices to train on: `auto` (every visible GPU, or else the CPU), or a list of `cpu` and
+    /// `cuda:N`, such as cuda:0,cuda:1
     #[arg(long, env = "REHEAD_DEVICE", default_value_t = Devices::Auto)]
     pub device: Devices,
     /// Threads of one trainer; 0 divides the cores among the slots
@@ -281,8 +282,8 @@ pub struct Timing {
     /// Time for a trainer to load and pass its self-test (ms)
     #[arg(long, env = "REHEAD_START_MS", default_value_t = 120_000)]
     pub start_ms: u64,
-    /// Time without progress after which a trainer is stalled and ended (ms); 20 times its median step
-    /// if that is longer
+    /// Time without progress after which a trainer is stalled and ended (ms); 20 times its median
+    /// step if that is longer
     #[arg(long, env = "REHEAD_STALL_MS", default_value_t = 300_000)]
     pub stall_ms: u64,
     /// How long training continues while the database is unreachable (ms)
@@ -382,7 +383,8 @@ pub struct UpArgs {
     /// URL of an existing Postgres database; without it, a private server is started
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// Folder of the Postgres programs (`initdb`, `postgres`), when they are not found by themselves
+    /// Folder of the Postgres programs (`initdb`, `postgres`), when they are not found by
+    /// themselves
     #[arg(long, env = "REHEAD_PG_BIN")]
     pub pg_bin: Option<PathBuf>,
     /// Address to listen on; port 0 picks a free one

@@ -1,6 +1,7 @@
-//! Garbage collection: finds, reports and deletes objects that no row names, checkpoints whose deletion
-//! was interrupted, and rows whose objects are missing. A process that dies between writing an object
-//! and its row leaves such garbage. Each worker collects it at intervals, and `rehead gc` on request.
+//! Garbage collection: finds, reports and deletes objects that no row names, checkpoints whose
+//! deletion was interrupted, and rows whose objects are missing. A process that dies between
+//! writing an object and its row leaves such garbage. Each worker collects it at intervals, and
+//! `rehead gc` on request.
 //!
 //! Objects are listed before rows are read, and only what has not changed for a grace period is
 //! deleted: a writer always writes its row within that time. What a live attempt writes is never

@@ -22,7 +22,8 @@ pub mod garbage_collection;
 /// Use cases of jobs: admit, resolve once the data sets are validated, delete.
 pub mod jobs;
 
-/// Child processes (`rehead-trainer`) and their protocol of JSON lines. Shared by server and worker.
+/// Child processes (`rehead-trainer`) and their protocol of JSON lines. Shared by server and
+/// worker.
 pub mod child;
 
 /// Predictions of finished models, by a child; models as TorchScript.

@@ -1,5 +1,5 @@
-//! `rehead`: the service and its client. The only place that wires the parts together. It does not link
-//! torch: what needs torch runs in `rehead-trainer`, the executable beside this one.
+//! `rehead`: the service and its client. The only place that wires the parts together. It does not
+//! link torch: what needs torch runs in `rehead-trainer`, the executable beside this one.
 
 mod commands;
 mod reference;

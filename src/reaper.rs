@@ -1,5 +1,5 @@
-//! Ends attempts whose lease has expired. Workers and servers both do: a job must not wait for its dead
-//! worker where there is no other.
+//! Ends attempts whose lease has expired. Workers and servers both do: a job must not wait for its
+//! dead worker where there is no other.
 //!
 //! After a start, and after every loss of the database, nothing is reaped for one lease: during an
 //! outage every lease seems to expire, and their owners get that long for a heartbeat.
@@ -15,8 +15,8 @@ use crate::{
     domain::{id::WorkerId, job::JobStatus},
 };
 
-/// Reaps at intervals, and marks `worker` as alive. `reconnected` is notified when the connection was
-/// lost for a while. Never returns.
+/// Reaps at intervals, and marks `worker` as alive. `reconnected` is notified when the connection
+/// was lost for a while. Never returns.
 pub async fn run(
     pool: &PgPool,
     timing: &LeaseTiming,

@@ -1,5 +1,5 @@
-//! Objects by the unit in which they are made and deleted: a folder of keys, such as one checkpoint's. Unlike a listing of
-//! keys, this also sees what interrupted uploads left, which no reader ever meets.
+//! Units of objects: folders of keys that are written and deleted together, such as a checkpoint.
+//! Unlike a list of keys, a unit includes what interrupted uploads left, which no reader ever sees.
 
 use std::{
     fs, io,
@@ -7,21 +7,21 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{ObjectError, Objects, parse_key};
+use super::store::{ObjectError, Objects, parse_key};
 
 /// A folder of keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
     /// With its last `/`.
     pub prefix: String,
-    /// Of all that is in it, half-written objects included.
+    /// Size of its content in bytes, including incomplete objects.
     pub bytes: u64,
-    /// The last change of anything in it.
+    /// Time of the last change to its content.
     pub changed: SystemTime,
 }
 
 impl Unit {
-    /// How long nothing in it has changed; nothing for a change in the future.
+    /// Time since the last change; 0 if that is in the future.
     pub fn age(&self) -> Duration {
         SystemTime::now()
             .duration_since(self.changed)
@@ -30,7 +30,7 @@ impl Unit {
 }
 
 impl Objects {
-    /// The units `depth` names below `root`, in no order.
+    /// Lists the units that are `depth` names below `root`, in no order.
     ///
     /// # Errors
     /// `File`.
@@ -49,7 +49,7 @@ impl Objects {
             .expect("walking folders does not panic: this is a bug")
     }
 
-    /// One unit as it is now; `None` when it is gone.
+    /// Measures one unit; `None` if it does not exist.
     ///
     /// # Errors
     /// `File`.
@@ -71,7 +71,7 @@ impl Objects {
     }
 }
 
-/// Folders that vanish meanwhile are passed over.
+/// Collects units. Folders that are deleted meanwhile are skipped.
 fn collect(folder: &Path, prefix: &str, depth: usize, units: &mut Vec<Unit>) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -80,7 +80,7 @@ fn collect(folder: &Path, prefix: &str, depth: usize, units: &mut Vec<Unit>) -> 
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        // Names that are no keys are not ours.
+        // A name that is not a valid key was not written by this module.
         let Some(name) = name
             .to_str()
             .filter(|name| parse_key(name).is_ok() && entry.path().is_dir())
@@ -105,7 +105,7 @@ fn collect(folder: &Path, prefix: &str, depth: usize, units: &mut Vec<Unit>) -> 
     Ok(())
 }
 
-/// Bytes in a folder, and the last change in it.
+/// The size of a folder's content in bytes, and the time of its last change.
 fn measure(folder: &Path) -> io::Result<(u64, SystemTime)> {
     let mut changed = fs::symlink_metadata(folder)?.modified()?;
     let mut bytes = 0;
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn units_hold_what_listings_do_not_show() {
+    async fn units_include_incomplete_objects() {
         let folder = tempfile::tempdir().unwrap();
         let objects = Objects::open(folder.path().to_str().unwrap()).unwrap();
         for (path, text) in [

@@ -1,4 +1,5 @@
-//! Where a private Postgres lives, and as whom: a folder and a socket that only it and we can reach.
+//! The folder, the socket and the user of a private Postgres server. Only the server and this
+//! process can reach folder and socket.
 
 use std::{
     ffi::OsStr,
@@ -14,12 +15,13 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
-/// Where root's servers live when their user cannot reach the folder asked for.
+/// Folder for servers started by root whose user cannot reach the folder that was asked for.
 const REACHABLE: &str = "/var/lib/rehead";
-/// Bytes of a socket's path (`sockaddr_un`), less its end.
+/// Longest path of a socket in bytes (`sockaddr_un`), without its terminator.
 const SOCKET_PATH_BYTES: usize = 107;
 
-/// The unprivileged user of a server that root starts. It must be in /etc/passwd: Postgres looks itself up there.
+/// The unprivileged user of a server that root starts. It must be in /etc/passwd, where Postgres
+/// looks up its own name.
 #[derive(Debug, Clone)]
 pub(super) struct User {
     pub(super) name: String,
@@ -30,7 +32,7 @@ pub(super) struct User {
 /// Folders of a server.
 #[derive(Debug)]
 pub(super) struct Home {
-    /// `None` when we are not root: then it runs as ourselves.
+    /// `None` when this process is not root: the server then runs as the same user.
     pub(super) user: Option<User>,
     /// Holds `data`.
     pub(super) folder: PathBuf,
@@ -39,14 +41,14 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// Makes what is missing of it.
+    /// Opens `dir`, and creates the folders that do not exist.
     pub(super) fn open(dir: &Path) -> anyhow::Result<Self> {
         let user = unprivileged()?;
-        // Its user must be able to pass through, not to look around.
+        // The server's user must be able to pass through, but not to list it.
         make_folder(dir, 0o711)?;
         let dir = dir
             .canonicalize()
-            .with_context(|| format!("cannot open {}", dir.display()))?;
+            .with_context(|| format!("cannot open `{}`", dir.display()))?;
         let folder = reachable(&dir, user.as_ref())?;
         let socket = socket(&folder);
         private_folder(&socket, user.as_ref())?;
@@ -73,11 +75,13 @@ fn unprivileged() -> anyhow::Result<Option<User>> {
         }
     }
     bail!(
-        "postgres does not run as root, and this machine has no user `postgres` or `nobody` to run it as"
+        "postgres refuses to run as root, and this machine has no user `postgres` or `nobody` to run it as; \
+         create one, or run rehead as another user than root"
     )
 }
 
-/// `dir`, or a folder that the server's user can reach; which, is then written to `dir/postgres.path`.
+/// Returns `dir`, or another folder that the server's user can reach, whose path is then recorded
+/// in `dir/postgres.path`.
 fn reachable(dir: &Path, user: Option<&User>) -> anyhow::Result<PathBuf> {
     let Some(user) = user else {
         return Ok(dir.to_owned());
@@ -87,7 +91,8 @@ fn reachable(dir: &Path, user: Option<&User>) -> anyhow::Result<PathBuf> {
         let folder = PathBuf::from(OsStr::from_bytes(recorded.trim_ascii()));
         ensure!(
             folder.is_dir(),
-            "{} says that the database is in {}, which is gone",
+            "`{}` names the database folder `{}`, which does not exist; restore it, or delete the file to start with \
+             an empty database",
             note.display(),
             folder.display()
         );
@@ -100,9 +105,9 @@ fn reachable(dir: &Path, user: Option<&User>) -> anyhow::Result<PathBuf> {
     make_folder(Path::new(REACHABLE), 0o711)?;
     make_folder(&folder, 0o711)?;
     fs::write(&note, folder.as_os_str().as_bytes())
-        .with_context(|| format!("cannot write {}", note.display()))?;
+        .with_context(|| format!("cannot write `{}`", note.display()))?;
     tracing::info!(
-        "the database is kept in {}: postgres runs as user `{}`, who cannot reach {}",
+        "the database is in `{}`: postgres runs as user `{}`, who cannot reach `{}`",
         folder.display(),
         user.name,
         dir.display()
@@ -110,7 +115,7 @@ fn reachable(dir: &Path, user: Option<&User>) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Whether a user may pass through a folder and all above it, by their modes.
+/// True when a user may pass through a folder and all folders above it, by their modes.
 pub(super) fn can_enter(folder: &Path, user: &User) -> bool {
     folder.ancestors().all(|part| {
         let Ok(part) = fs::metadata(part) else {
@@ -127,7 +132,7 @@ pub(super) fn can_enter(folder: &Path, user: &User) -> bool {
     })
 }
 
-/// `folder/run`, or a folder near the root where that would be too long for a socket.
+/// Returns `folder/run`, or a folder below /tmp if that path is too long for a socket.
 fn socket(folder: &Path) -> PathBuf {
     let near = folder.join("run");
     if near.as_os_str().len() + "/.s.PGSQL.5432.lock".len() <= SOCKET_PATH_BYTES {
@@ -136,7 +141,8 @@ fn socket(folder: &Path) -> PathBuf {
     Path::new("/tmp").join(format!("rehead-{}", short_hash(folder)))
 }
 
-/// A folder that only the server's user (and root) can enter. One that is there must be that already.
+/// Creates a folder that only the server's user (and root) can enter. An existing one must belong
+/// to that user already.
 pub(super) fn private_folder(folder: &Path, user: Option<&User>) -> anyhow::Result<()> {
     make_folder(folder, 0o700)?;
     let found = fs::symlink_metadata(folder)?;
@@ -144,27 +150,33 @@ pub(super) fn private_folder(folder: &Path, user: Option<&User>) -> anyhow::Resu
     let owner = user.map_or(own, |user| user.uid);
     ensure!(
         found.is_dir() && (found.uid() == owner || found.uid() == own),
-        "{} is there, but is another user's; remove it",
+        "`{}` exists and belongs to another user; remove it",
         folder.display()
     );
     if let Some(user) = user {
-        chown(folder, Some(user.uid), Some(user.gid))
-            .with_context(|| format!("cannot give {} to user `{}`", folder.display(), user.name))?;
+        chown(folder, Some(user.uid), Some(user.gid)).with_context(|| {
+            format!(
+                "cannot change the owner of `{}` to `{}`",
+                folder.display(),
+                user.name
+            )
+        })?;
     }
     fs::set_permissions(folder, Permissions::from_mode(0o700))?;
     Ok(())
 }
 
-/// Makes a folder and what is missing above it; one that is there keeps its mode.
+/// Creates a folder and its parents; an existing one keeps its mode.
 fn make_folder(folder: &Path, mode: u32) -> anyhow::Result<()> {
     if let Some(parent) = folder.parent() {
-        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        fs::create_dir_all(parent)
+            .with_context(|| format!("cannot create `{}`", parent.display()))?;
     }
     match fs::create_dir(folder) {
         Ok(()) => fs::set_permissions(folder, Permissions::from_mode(mode))
-            .with_context(|| format!("cannot set the mode of {}", folder.display())),
+            .with_context(|| format!("cannot set the mode of `{}`", folder.display())),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("cannot make {}", folder.display())),
+        Err(error) => Err(error).with_context(|| format!("cannot create `{}`", folder.display())),
     }
 }
 
@@ -177,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deep_folder_gets_a_short_socket() {
+    fn socket_of_a_deep_folder_is_short() {
         assert_eq!(socket(Path::new("/var/lib/x")), Path::new("/var/lib/x/run"));
         let deep = PathBuf::from(format!("/{}", "deep/".repeat(30)));
         assert!(socket(&deep).as_os_str().len() < 40);
@@ -185,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_folder_above_is_seen() {
+    fn folder_below_a_private_one_cannot_be_entered() {
         let closed = tempfile::tempdir().unwrap();
         // Whatever the umask is.
         fs::set_permissions(closed.path(), Permissions::from_mode(0o700)).unwrap();

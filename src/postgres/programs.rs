@@ -1,4 +1,5 @@
-//! Finds Postgres' programs: the folder given, Debian's, the set-up's, or the search path's.
+//! Finds the programs of Postgres: in the given folder, in Debian's, in that of `make setup`, or in
+//! `PATH`.
 
 use std::{
     fs,
@@ -12,7 +13,7 @@ use anyhow::{Context, bail};
 use super::home::{User, can_enter, short_hash};
 use crate::config;
 
-/// Where copies of programs are that the server's user cannot reach otherwise.
+/// Folder for copies of programs that the server's user cannot reach otherwise.
 const REACHABLE: &str = "/var/lib/rehead";
 
 /// A folder with `postgres` and `initdb`.
@@ -22,10 +23,11 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// The folder given, or else the first whose major version is that of the data, or any when there is no data yet.
+    /// Finds the given folder, or else the first whose major version is that of the data, or any if
+    /// there is no data yet.
     ///
     /// # Errors
-    /// None is found, and which were looked at.
+    /// No folder fits; the message lists those that were found.
     pub(super) fn find(
         given: Option<&Path>,
         data: &Path,
@@ -37,7 +39,7 @@ impl Programs {
             Some(folder) => vec![folder.to_owned()],
             None => usual(),
         };
-        let mut looked = Vec::new();
+        let mut found = Vec::new();
         for folder in candidates {
             let Some(major) = major(&folder) else {
                 continue;
@@ -47,28 +49,28 @@ impl Programs {
                     folder: for_user(&folder, user)?,
                 });
             }
-            looked.push(format!("{major} in {}", folder.display()));
+            found.push(format!("{major} in {}", folder.display()));
         }
-        match (wanted, given, looked.is_empty()) {
+        match (wanted, given, found.is_empty()) {
             (Some(wanted), _, false) => bail!(
-                "the data in {} is of postgres {wanted}, but there is only {}; install postgres {wanted}, or take another \
-                data folder",
+                "the data in `{}` needs postgres {wanted}, but this machine has only {}; install postgres {wanted}, \
+                 or choose another data folder",
                 data.display(),
-                looked.join(", ")
+                found.join(", ")
             ),
             (_, Some(given), _) => bail!(
-                "there is no `postgres` and `initdb` that runs in {}",
+                "`{}` has no `postgres` and `initdb` that run; give the `bin` folder of an installation",
                 given.display()
             ),
             _ => bail!(
-                "postgres is not on this machine: run `make setup`, or `apt-get install postgresql`, or name its folder \
-                with --pg-bin, or an existing server with --database-url"
+                "cannot find postgres: run `make setup` or `apt-get install postgresql`, or give its folder with \
+                 --pg-bin, or an existing server with --database-url"
             ),
         }
     }
 }
 
-/// Debian's folders, newest first; the set-up's, beside or above our executable; the search path's.
+/// Debian's folders, newest first; `.deps` beside or above this executable; the folders of `PATH`.
 fn usual() -> Vec<PathBuf> {
     let mut debian: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -96,7 +98,7 @@ fn usual() -> Vec<PathBuf> {
     folders
 }
 
-/// The major version of the programs in a folder; `None` when they are not there or do not run.
+/// The major version of the programs in a folder; `None` when they are missing or do not run.
 fn major(folder: &Path) -> Option<String> {
     if !folder.join("initdb").exists() {
         return None;
@@ -113,7 +115,7 @@ fn major(folder: &Path) -> Option<String> {
     (!major.is_empty()).then_some(major)
 }
 
-/// The folder, or a copy of the whole installation that the server's user can reach.
+/// Returns the folder, or a copy of the whole installation that the server's user can reach.
 fn for_user(folder: &Path, user: Option<&User>) -> anyhow::Result<PathBuf> {
     let folder = folder.canonicalize()?;
     let Some(user) = user else { return Ok(folder) };
@@ -131,14 +133,14 @@ fn for_user(folder: &Path, user: Option<&User>) -> anyhow::Result<PathBuf> {
         }
         copy_folder(installation, &unfinished).with_context(|| {
             format!(
-                "cannot copy {} to {}",
+                "cannot copy `{}` to `{}`",
                 installation.display(),
                 unfinished.display()
             )
         })?;
         fs::rename(&unfinished, &copy)?;
         tracing::info!(
-            "postgres' programs are copied to {}: user `{}` cannot reach {}",
+            "copied the postgres programs to `{}`: user `{}` cannot reach `{}`",
             copy.display(),
             user.name,
             installation.display()
@@ -147,7 +149,7 @@ fn for_user(folder: &Path, user: Option<&User>) -> anyhow::Result<PathBuf> {
     Ok(copy.join(name))
 }
 
-/// Files with their modes, and links as links.
+/// Copies files with their modes, and links as links.
 fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Postgres, StartOptions};
+use super::server::{Postgres, StartOptions};
 
 /// Interval between two checks that it runs, and between two tries to start it.
 const CHECK: Duration = Duration::from_millis(200);

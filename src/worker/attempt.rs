@@ -1,5 +1,5 @@
-//! One attempt: runs a claimed job from its folder to its last row. The trainer lives exactly as long
-//! as the attempt.
+//! One attempt: runs a claimed job from its folder to its last row. The trainer lives exactly as
+//! long as the attempt.
 
 use std::{path::Path, time::Duration};
 

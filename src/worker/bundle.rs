@@ -1,5 +1,5 @@
-//! Stores the model bundle of a finished job: verified by a process that did not make it, uploaded, and
-//! described for the model's row.
+//! Stores the model bundle of a finished job: verified by a process that did not make it, uploaded,
+//! and described for the model's row.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -153,8 +153,8 @@ async fn read_start(path: &Path, bytes: u64) -> Result<Vec<u8>, ObjectError> {
         .map_err(|source| ObjectError::of_file(path, source))
 }
 
-/// Counts the trainable parameters in a safetensors file (8 bytes of header length, JSON header, data):
-/// all but BatchNorm's statistics.
+/// Counts the trainable parameters in a safetensors file (8 bytes of header length, JSON header,
+/// data): all but BatchNorm's statistics.
 async fn count_parameters(path: &Path) -> Result<u64, Fault> {
     let damaged = |what: &str| Fault::damaged(format!("invalid `{MODEL}` in the result: {what}"));
     let length = read_start(path, 8).await?;

@@ -1,7 +1,7 @@
-//! Stores and fetches checkpoints. Objects are stored first, then the row under the token: a row never
-//! names objects that are incomplete. When a checkpoint is fetched, every byte is checked against the
-//! manifest, and the manifest against the row, so that a damaged checkpoint is rejected in favor of the
-//! one before it, and never silently loaded.
+//! Stores and fetches checkpoints. Objects are stored first, then the row under the token: a row
+//! never names objects that are incomplete. When a checkpoint is fetched, every byte is checked
+//! against the manifest, and the manifest against the row, so that a damaged checkpoint is rejected
+//! in favor of the one before it, and never silently loaded.
 
 use std::{
     collections::BTreeSet,
@@ -29,7 +29,8 @@ const MANIFEST_BYTES: u64 = 1 << 20;
 /// Far above the few that a job keeps.
 const MOST_CHECKPOINTS: u32 = 100_000;
 
-/// Stores the files of a saved checkpoint folder below `prefix` (with its last `/`), the manifest last.
+/// Stores the files of a saved checkpoint folder below `prefix` (with its last `/`), the manifest
+/// last.
 ///
 /// # Errors
 /// A full disk; files that do not match their manifest.
@@ -150,7 +151,8 @@ async fn delete_superseded(
     Ok(())
 }
 
-/// Puts the latest undamaged checkpoint into `target` and returns its step; `None` when there is none.
+/// Puts the latest undamaged checkpoint into `target` and returns its step; `None` when there is
+/// none.
 ///
 /// # Errors
 /// A full disk; a lost lease. A damaged checkpoint is rejected, and not an error.

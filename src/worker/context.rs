@@ -1,4 +1,4 @@
-//! What the parts of one worker process share.
+//! The worker: state that its parts share.
 
 use std::{path::PathBuf, time::Duration};
 

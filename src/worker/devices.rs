@@ -4,12 +4,13 @@ use std::{ffi::OsStr, path::Path, time::Duration};
 
 use crate::{child, config::Devices};
 
-/// Device files of NVIDIA's driver on Linux, and on Linux in Windows. Without one, CUDA sees no GPU.
+/// Device files of NVIDIA's driver on Linux, and on Linux in Windows. Without one, CUDA sees no
+/// GPU.
 const DRIVERS: [&str; 2] = ["/dev/nvidiactl", "/dev/dxg"];
 const CPU: &str = "cpu";
 
-/// The names of the devices. For `auto`, only the trainer knows which GPUs its torch can use; it is not
-/// asked where there is no driver.
+/// The names of the devices. For `auto`, only the trainer knows which GPUs its torch can use; it is
+/// not asked where there is no driver.
 pub(super) async fn resolve(
     devices: &Devices,
     trainer_exe: &Path,

@@ -16,8 +16,8 @@ use crate::{
     objects::ObjectError,
 };
 
-/// Fetches packs, weights and the checkpoint to resume from, and writes the plan. Returns the step of
-/// that checkpoint.
+/// Fetches packs, weights and the checkpoint to resume from, and writes the plan. Returns the step
+/// of that checkpoint.
 ///
 /// # Errors
 /// A full disk, a damaged object, a lost lease.

@@ -1,11 +1,11 @@
 //! Keeps a lease alive by heartbeats on connections that nothing else uses, and passes on control
 //! requests and the loss of the lease.
 //!
-//! The database's clock decides when a lease ends, and its rows decide who owns it. While the database
-//! is unreachable, probably nobody has taken the lease over: the trainer continues for `outage_ms`, and
-//! the first heartbeat that is answered shows if the lease held. If only this worker was cut off, its
-//! trainer works for nothing until then; its writes carry an old token and change nothing. The clock
-//! used here includes the time a machine was suspended.
+//! The database's clock decides when a lease ends, and its rows decide who owns it. While the
+//! database is unreachable, probably nobody has taken the lease over: the trainer continues for
+//! `outage_ms`, and the first heartbeat that is answered shows if the lease held. If only this
+//! worker was cut off, its trainer works for nothing until then; its writes carry an old token and
+//! change nothing. The clock used here includes the time a machine was suspended.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -84,8 +84,8 @@ impl Lease {
         self.lost.cancelled().await;
     }
 
-    /// Stops the heartbeats, before the write that ends the claim: a heartbeat after that write would
-    /// find no lease.
+    /// Stops the heartbeats, before the write that ends the claim: a heartbeat after that write
+    /// would find no lease.
     pub(super) fn end(&self) {
         self.heartbeats.abort();
     }
@@ -95,8 +95,8 @@ impl Lease {
         self.requests.cancel.cancelled().await;
     }
 
-    /// Cancelled when a pause is requested. The request may have been withdrawn since: the end of the
-    /// attempt decides.
+    /// Cancelled when a pause is requested. The request may have been withdrawn since: the end of
+    /// the attempt decides.
     pub(super) fn pause(&self) -> &CancellationToken {
         &self.requests.pause
     }

@@ -2,8 +2,8 @@
 //!
 //! A worker has slots for training, and one for validations (data sets and base models), so that a
 //! long training delays no upload. Every write carries the token of its claim; a worker that lost a
-//! lease kills its child and writes nothing. In reading order: `slot` (claims a job), `attempt` (runs
-//! it), `kinds`, `lease`, `sweeper`.
+//! lease kills its child and writes nothing. In reading order: `slot` (claims a job), `attempt`
+//! (runs it), `kinds`, `lease`, `sweeper`.
 
 use std::{
     path::{Path, PathBuf},
@@ -48,7 +48,7 @@ mod sweeper;
 mod warm_trainer;
 mod watchdog;
 
-/// What a worker is started with.
+/// The resources that a worker is started with.
 pub struct Parts {
     pub pool: PgPool,
     pub objects: Objects,

@@ -1,5 +1,5 @@
-//! Fetches the weights that a job continues from: by their hash, so that a job gets exactly the ones
-//! that it was created with.
+//! Fetches the weights that a job continues from: by their hash, so that a job gets exactly the
+//! ones that it was created with.
 
 use std::path::Path;
 

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// What follows from a message.
+/// The consequence of a message.
 #[derive(Debug)]
 pub(super) enum Handled {
     /// The trainer continues.
@@ -175,7 +175,8 @@ impl<'a> Relay<'a> {
             checkpoints::upload(&self.worker.objects, &folder, &manifest_sha256, &objects).await
         {
             self.worker.objects.delete_prefix(&objects).await?;
-            // The trainer keeps only its last few folders. If this worker was delayed, a later one follows.
+            // The trainer keeps only its last few folders. If this worker was delayed, a later one
+            // follows.
             if folder.exists() {
                 return Err(fault);
             }
@@ -218,8 +219,8 @@ fn ended_early(step: u64) -> NewEvent {
     }
 }
 
-/// Keeps about `kept` of the job's `n_steps` steps at most: every k-th, and the last. They are the same
-/// in every attempt.
+/// Keeps about `kept` of the job's `n_steps` steps at most: every k-th, and the last. They are the
+/// same in every attempt.
 fn thinned(mut steps: Vec<Step>, n_steps: u64, kept: u64) -> Vec<Step> {
     let every = n_steps.div_ceil(kept).max(1);
     steps.retain(|step| step.step % every == 0 || step.step == n_steps);

@@ -59,8 +59,8 @@ impl Slot {
         slots.collect()
     }
 
-    /// Claims the next job for this slot. `None`: there is none that fits, or this device is unfit or
-    /// quarantined, or the worker stops.
+    /// Claims the next job for this slot. `None`: there is none that fits, or this device is unfit
+    /// or quarantined, or the worker stops.
     pub(super) async fn next(
         &self,
         worker: &Worker,

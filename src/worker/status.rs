@@ -78,8 +78,8 @@ impl Status {
         }
     }
 
-    /// Writes what the device at `index`, now known by `name`, has to offer: of several devices, the
-    /// row has the most that one of them has.
+    /// Writes what the device at `index`, now known by `name`, has to offer: of several devices,
+    /// the row has the most that one of them has.
     pub(super) async fn offer(
         &self,
         pool: &PgPool,

@@ -1,6 +1,6 @@
 //! One idle trainer that has loaded torch, so that a job starts at once. Each serves one attempt:
-//! torch's seed, thread count and CUDA context belong to a whole process. Before it is handed out it
-//! has passed a self-test on its device.
+//! torch's seed, thread count and CUDA context belong to a whole process. Before it is handed out
+//! it has passed a self-test on its device.
 
 use std::{ffi::OsStr, io, path::PathBuf, time::Duration};
 

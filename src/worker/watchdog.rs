@@ -1,6 +1,6 @@
 //! Detects stalled trainers: alive, but making no progress. Heartbeats come from the worker, and a
-//! stalled trainer may still send messages. Progress is a new step, a larger fraction of a phase, an
-//! evaluation, a checkpoint, or a new phase.
+//! stalled trainer may still send messages. Progress is a new step, a larger fraction of a phase,
+//! an evaluation, a checkpoint, or a new phase.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -14,8 +14,8 @@ use crate::{
     },
 };
 
-/// A step may take this many times the median of the last ones: it may have a larger batch, follow an
-/// evaluation, or share its processor for a while.
+/// A step may take this many times the median of the last ones: it may have a larger batch, follow
+/// an evaluation, or share its processor for a while.
 const STALL_FACTOR: u32 = 20;
 /// Number of last steps of which the median is taken.
 const STEP_TIMES: usize = 31;

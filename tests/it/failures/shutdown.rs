@@ -142,7 +142,7 @@ async fn f27_a_save_that_outlasts_the_grace_leaves_the_checkpoint_before_it() {
     }
     let (mut third, asked) = (third, Instant::now());
     third.signal(Signal::SIGTERM);
-    third.wait_for("once more to stop at once");
+    third.wait_for("signal again to exit at once");
     third.signal(Signal::SIGTERM);
     assert_eq!(third.wait(Duration::from_secs(5)).code(), Some(130));
     assert!(
