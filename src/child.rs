@@ -1,7 +1,7 @@
 //! Child processes (`rehead-trainer …`) and their protocol: one JSON message a line. A child has
-//! its own process group, an empty environment and no terminal; it is killed when this process
-//! ends, however it ends. Shared by the server (one inference process) and the worker (one trainer
-//! for each attempt, one validation process for each file).
+//! its own process group and no terminal, and of the environment only the choice of GPUs; it is
+//! killed when this process ends, however it ends. Shared by the server (one inference process) and
+//! the worker (one trainer for each attempt, one validation process for each file).
 
 use std::{
     collections::VecDeque,
@@ -27,7 +27,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::domain::progress::exit;
+use crate::{config, domain::progress::exit};
 
 /// Longest line of a child, in bytes; a prediction of 64 images over 10,000 classes fits.
 const LINE_BYTES: usize = 16 << 20;
@@ -107,6 +107,9 @@ impl Child {
             .args(arguments)
             .env_clear()
             .env("PATH", PATH)
+            // `cuda:N` is then the N-th GPU of nvidia-smi, too.
+            .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+            .envs(config::visible_gpus().map(|gpus| ("CUDA_VISIBLE_DEVICES", gpus)))
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -467,14 +470,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_environment_is_empty() {
+    async fn environment_is_path_and_gpus() {
         let (_child, mut output) = shell(
-            "env | cut -d= -f1 | sort | grep -v -e PWD -e _ | tr '\\n' ' ' | sed 's/.*/\"&\"\\n/'",
+            "env | cut -d= -f1 | sort | grep -v -e PWD -e '^_$' -e SHLVL -e VISIBLE | tr '\\n' ' ' | sed 's/.*/\"&\"\\n/'",
         )
         .await;
         assert_eq!(
             output.receive::<String>().await.unwrap().as_deref(),
-            Some("PATH ")
+            Some("CUDA_DEVICE_ORDER PATH ")
         );
     }
 

@@ -183,8 +183,8 @@ pub struct WorkDirArgs {
 /// A worker, of `rehead work` and `rehead up`.
 #[derive(Debug, Clone, Args)]
 pub struct WorkArgs {
-    /// Devices to train on: `auto` (every visible GPU, or else the CPU), or a list of `cpu` and
-    /// `cuda:N`, such as cuda:0,cuda:1
+    /// Devices to train on: `auto` (every GPU in CUDA_VISIBLE_DEVICES, or else the CPU), or a list
+    /// of `cpu` and `cuda:N`, such as cuda:0,cuda:1
     #[arg(long, env = "REHEAD_DEVICE", default_value_t = Devices::Auto)]
     pub device: Devices,
     /// Threads of one trainer; 0 divides the cores among the slots
@@ -405,6 +405,11 @@ pub struct ClientArgs {
     /// API key, when the service requires one
     #[arg(long, env = "REHEAD_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
+}
+
+/// The GPUs that this process may use, as CUDA reads it: indices or UUIDs.
+pub fn visible_gpus() -> Option<String> {
+    std::env::var("CUDA_VISIBLE_DEVICES").ok()
 }
 
 /// The folders of `PATH`.

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::process::Command;
 
-use crate::domain::id::JobId;
+use crate::{config, domain::id::JobId};
 
 /// Memory of a device, in MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,10 +181,10 @@ fn cgroup_free_mb() -> Option<u64> {
 
 /// Memory of one GPU, as its driver reports it.
 async fn cuda_memory(index: &str) -> io::Result<Measured> {
-    let index = if index.is_empty() { "0" } else { index };
+    let gpu = physical_gpu(config::visible_gpus().as_deref(), index);
     let ask = async |query: &str| -> io::Result<String> {
         let output = Command::new("nvidia-smi")
-            .args(["-i", index, query, "--format=csv,noheader,nounits"])
+            .args(["-i", &gpu, query, "--format=csv,noheader,nounits"])
             .output()
             .await?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -197,10 +197,21 @@ async fn cuda_memory(index: &str) -> io::Result<Measured> {
     });
     Ok(Measured {
         free_mb: free.trim().parse().map_err(|_| {
-            io::Error::other(format!("nvidia-smi reports no free memory of GPU {index}"))
+            io::Error::other(format!("nvidia-smi reports no free memory of GPU {gpu}"))
         })?,
         taken_mb: taken_mb.collect(),
     })
+}
+
+/// The GPU behind `cuda:<index>`, as nvidia-smi knows it: it ignores `CUDA_VISIBLE_DEVICES`, of which
+/// `index` counts the entries.
+fn physical_gpu(visible: Option<&str>, index: &str) -> String {
+    let index = if index.is_empty() { "0" } else { index };
+    let entry = index
+        .parse()
+        .ok()
+        .and_then(|n: usize| visible?.split(',').nth(n));
+    entry.map_or(index, str::trim).to_owned()
 }
 
 fn status_mb(pid: i32, field: &str) -> Option<u64> {
@@ -258,6 +269,14 @@ mod tests {
         assert!(meanwhile.free_mb < before.free_mb / 2, "{meanwhile:?}");
         drop(reserved);
         assert!(memory.0.reservations.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn gpu_index_counts_the_visible_gpus() {
+        assert_eq!(physical_gpu(None, ""), "0");
+        assert_eq!(physical_gpu(None, "2"), "2");
+        assert_eq!(physical_gpu(Some("3, GPU-5a"), "0"), "3");
+        assert_eq!(physical_gpu(Some("3, GPU-5a"), "1"), "GPU-5a");
     }
 
     #[test]

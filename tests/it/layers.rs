@@ -19,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("db", &[]),
     ("objects", &[]),
-    ("child", &[]),
+    ("child", &["config"]),
     ("postgres", &["config"]),
     ("garbage_collection", &["db", "objects"]),
     ("reaper", &["config", "db"]),
