@@ -20,6 +20,7 @@ use rehead_trainer::{
     data,
     models::import,
     process::{
+        device,
         error::TrainError,
         protocol::{Ending, Interrupt, Reporter},
         warm_trainer,
@@ -59,6 +60,8 @@ enum Command {
     Script { folder: PathBuf, target: PathBuf },
     /// Answer prediction requests, one JSON object a line, until standard input is closed
     Serve,
+    /// Print the devices that `auto` stands for, as a JSON list
+    Devices,
     /// Load torch, test the device, then wait for one line with the assignment
     WarmTrainer {
         /// auto, cpu, or cuda:N
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
             Ok(()) => exit::DONE,
             Err(error) => failed(&error),
         },
+        Command::Devices => respond(&device::all(), exit::DONE),
         Command::WarmTrainer { device } => warm_trainer(&device),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(1))

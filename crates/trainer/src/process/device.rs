@@ -39,6 +39,15 @@ pub fn open(name: &str) -> Result<Device, TrainError> {
     }
 }
 
+/// The names of all devices that `auto` stands for: every GPU, or the CPU where there is none.
+pub fn all() -> Vec<String> {
+    load_cuda();
+    match usize::try_from(tch::Cuda::device_count()) {
+        Ok(count) if count > 0 => (0..count).map(|index| name(Device::Cuda(index))).collect(),
+        _ => vec![name(Device::Cpu)],
+    }
+}
+
 /// The device's name, as `open` reads it.
 pub fn name(device: Device) -> String {
     match device {
