@@ -1,15 +1,27 @@
 //! A worker trains on each of its devices: every listed device is a slot.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use serde_json::Value;
 
 use crate::support::{
     attempts::{QUICK, endless_job, material, outcomes},
     postgres::invariants,
-    process::eventually,
+    process::{eventually, trainer},
     service::Service,
 };
+
+/// `--device auto` asks the trainer: every GPU that torch sees, or else the CPU.
+#[test]
+fn trainer_lists_the_devices_of_auto() {
+    let listed = Command::new(trainer()).arg("devices").output().unwrap();
+    let devices: Vec<String> = serde_json::from_slice(&listed.stdout).unwrap();
+    let gpus = (0..devices.len()).map(|index| format!("cuda:{index}"));
+    assert!(
+        devices == ["cpu"] || devices == gpus.collect::<Vec<_>>(),
+        "{devices:?}"
+    );
+}
 
 async fn only_worker(service: &Service) -> Value {
     let workers = service.get("/v1/workers").await.ok();
