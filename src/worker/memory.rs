@@ -203,8 +203,8 @@ async fn cuda_memory(index: &str) -> io::Result<Measured> {
     })
 }
 
-/// The GPU behind `cuda:<index>`, as nvidia-smi knows it: it ignores `CUDA_VISIBLE_DEVICES`, of which
-/// `index` counts the entries.
+/// The GPU behind `cuda:<index>`, as nvidia-smi knows it: it ignores `CUDA_VISIBLE_DEVICES`, of
+/// which `index` counts the entries.
 fn physical_gpu(visible: Option<&str>, index: &str) -> String {
     let index = if index.is_empty() { "0" } else { index };
     let entry = index
