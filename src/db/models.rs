@@ -10,9 +10,10 @@ use super::{
     work::{Lease, MAX_CRASHES, ending_lease},
 };
 use crate::domain::{
-    base_model::{AskedPreprocessing, Layers, Preprocessing, SourceTask},
+    base_model::{AskedPreprocessing, Layers, SourceTask},
     checkpoint::Metrics,
     id::{FileId, JobId},
+    input::{Input, Modality},
     problem::Problem,
     report::Report,
     work::Imported,
@@ -49,11 +50,11 @@ pub struct Model {
     pub kind: ModelKind,
     pub status: ModelStatus,
     pub architecture: String,
-    pub modality: String,
+    pub modality: Modality,
     pub source_task: SourceTask,
     pub license: Option<String>,
     /// There once it is ready.
-    pub preprocessing: Option<Preprocessing>,
+    pub input: Option<Input>,
     /// There once it is ready.
     pub parameters: Option<u64>,
     /// Of one that is ready; lower-case hex.
@@ -89,8 +90,7 @@ pub struct NewBaseModel {
     pub tenant: TenantId,
     pub id: String,
     pub architecture: String,
-    /// `image`.
-    pub modality: String,
+    pub modality: Modality,
     pub weights_file: FileId,
     /// Its `classes` are filled in from the weights' head, when left out.
     pub source_task: SourceTask,
@@ -148,7 +148,7 @@ pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Resu
         model.tenant.0,
         model.id,
         model.architecture,
-        model.modality,
+        model.modality.as_str(),
         model.weights_file.0,
         Json(&model.source_task) as Json<&SourceTask>,
         requested as Option<Json<&AskedPreprocessing>>,
@@ -176,7 +176,7 @@ pub async fn get(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<Opti
     let row = sqlx::query_as!(
         ModelRow,
         r#"select m.id, m.kind, m.status, m.architecture, m.modality, m.source_task as "source_task: Json<SourceTask>",
-            m.license, m.preprocessing as "preprocessing: Json<Preprocessing>", m.parameters, m.weights_sha256, m.objects,
+            m.license, m.preprocessing as "input: Json<Input>", m.parameters, m.weights_sha256, m.objects,
             m.parent, m.base_model, m.job_id, m.labels as "labels: Json<Vec<String>>", m.metrics as "metrics: Json<Metrics>",
             m.problems as "problems: Json<Vec<Problem>>", m.created_at
         from models m where m.tenant_id = $1 and m.id = $2"#,
@@ -198,7 +198,7 @@ pub async fn list(
     let rows = sqlx::query_as!(
         ModelRow,
         r#"select m.id, m.kind, m.status, m.architecture, m.modality, m.source_task as "source_task: Json<SourceTask>",
-            m.license, m.preprocessing as "preprocessing: Json<Preprocessing>", m.parameters, m.weights_sha256, m.objects,
+            m.license, m.preprocessing as "input: Json<Input>", m.parameters, m.weights_sha256, m.objects,
             m.parent, m.base_model, m.job_id, m.labels as "labels: Json<Vec<String>>", m.metrics as "metrics: Json<Metrics>",
             m.problems as "problems: Json<Vec<Problem>>", m.created_at
         from models m left join models cursor on cursor.tenant_id = m.tenant_id and cursor.id = $2
@@ -359,7 +359,7 @@ pub async fn accept_import(
             lease.subject,
             lease.token,
             None::<f64>,
-            Json(&imported.preprocessing) as Json<&Preprocessing>,
+            Json(&imported.input) as Json<&Input>,
             Json(&imported.layers) as Json<&Layers>,
             convert::from_count(imported.parameters),
             weights_sha256,
@@ -428,7 +428,7 @@ struct ModelRow {
     modality: String,
     source_task: Json<SourceTask>,
     license: Option<String>,
-    preprocessing: Option<Json<Preprocessing>>,
+    input: Option<Json<Input>>,
     parameters: Option<i64>,
     weights_sha256: Option<String>,
     objects: Option<String>,
@@ -456,15 +456,17 @@ impl TryFrom<ModelRow> for Model {
             "error" => ModelStatus::Error,
             other => return Err(convert::unknown("models.status", other)),
         };
+        let modality = row.modality.parse();
+        let modality = modality.map_err(|_| convert::unknown("models.modality", &row.modality))?;
         Ok(Self {
             id: row.id,
             kind,
             status,
             architecture: row.architecture,
-            modality: row.modality,
+            modality,
             source_task: row.source_task.0,
             license: row.license,
-            preprocessing: row.preprocessing.map(|preprocessing| preprocessing.0),
+            input: row.input.map(|input| input.0),
             parameters: row.parameters.map(convert::to_count),
             weights_sha256: row.weights_sha256,
             objects: row.objects,

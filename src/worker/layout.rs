@@ -60,7 +60,7 @@ pub(super) async fn lay_out(
             id: base.id.clone(),
             architecture: base.architecture.clone(),
             source_task: base.source_task.clone(),
-            preprocessing: base.preprocessing.clone(),
+            input: base.input.clone(),
             weights,
             weights_sha256: base.weights_sha256.clone(),
             over,

@@ -37,7 +37,7 @@ pub(crate) async fn queued_job(service: &Service) -> Value {
         test: 0,
     };
     let dataset = Dataset {
-        modality: "image".to_owned(),
+        modality: rehead_domain::input::Modality::Image,
         task: Task::SingleLabelClassification,
         target: None,
         classes: vec![class("cat"), class("dog")],

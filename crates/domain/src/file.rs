@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{problem::Problem, recipe::Task, words};
+use crate::{input::Modality, problem::Problem, recipe::Task, words};
 
 words! {
     /// The purpose of a file.
@@ -40,8 +40,7 @@ words! {
 /// A validated data set. Small: a file object contains it as `dataset`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Dataset {
-    /// `image`; text will follow.
-    pub modality: String,
+    pub modality: Modality,
     pub task: Task,
     /// The classes in label order: a class's index here is its label. Empty in regression.
     pub classes: Vec<Class>,

@@ -33,6 +33,9 @@ pub mod options;
 // Pre-trained networks and their layers.
 pub mod base_model;
 
+// What a network reads, by modality.
+pub mod input;
+
 // Random changes of training images.
 pub mod augmentation;
 

@@ -3,6 +3,7 @@
 use crate::{
     base_model::{LayerTensor, Layers, Stage, StageCost},
     file::{Class, Dataset, SplitSizes},
+    input::Modality,
     recipe::Task,
 };
 
@@ -120,7 +121,7 @@ pub(crate) fn dataset(classes: &[&str], train: u64, validation: u64) -> Dataset 
     };
     let n = classes.len() as u64;
     Dataset {
-        modality: "image".into(),
+        modality: Modality::Image,
         task: Task::SingleLabelClassification,
         target: None,
         classes: classes.iter().map(class).collect(),

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    base_model::{AskedPreprocessing, Preprocessing, SourceTask},
+    base_model::{AskedPreprocessing, SourceTask},
     id::JobId,
+    input::Input,
     recipe::Recipe,
 };
 
@@ -76,7 +77,7 @@ pub struct PlanModel {
     pub id: String,
     pub architecture: String,
     pub source_task: SourceTask,
-    pub preprocessing: Preprocessing,
+    pub input: Input,
     /// safetensors with timm's names.
     pub weights: PathBuf,
     /// Lower-case hex.
@@ -127,7 +128,7 @@ pub struct Imported {
     pub layers: super::base_model::Layers,
     /// The requested values; for the others, those that the weights imply or the architecture's
     /// usual ones.
-    pub preprocessing: Preprocessing,
+    pub input: Input,
     /// Number of trainable values in the backbone and the original head.
     pub parameters: u64,
     /// Number of classes of the original head; `null` when the file has no head.

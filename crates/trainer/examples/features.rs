@@ -18,7 +18,7 @@ fn main() {
     tch::set_num_threads(threads);
     let architecture = registry::find("tf_efficientnet_lite0").expect("it is registered");
     let vs = nn::VarStore::new(Device::Cpu);
-    let extractor = Extractor::new(&architecture.build(&vs.root(), &architecture.preprocessing));
+    let extractor = Extractor::new(&architecture.build(&vs.root(), &architecture.input));
     let images = Tensor::randn([BATCH, 3, 224, 224], (Kind::Float, Device::Cpu));
     let _ = extractor.features(&images);
     let start = Instant::now();

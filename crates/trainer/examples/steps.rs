@@ -11,11 +11,12 @@ use std::time::Instant;
 
 use rehead_domain::{
     base_model::{Preprocessing, SourceTask},
+    input::Input,
     recipe::Recipe,
     work::PlanModel,
 };
 use rehead_trainer::{
-    data::batch,
+    data::source::BatchSource,
     models::{registry, weights},
     process::memory,
     train::{
@@ -39,10 +40,10 @@ fn main() {
     let folder = tempfile::tempdir().unwrap();
     let architecture = registry::find(&arguments[0]).unwrap();
     let vs = nn::VarStore::new(Device::Cpu);
-    let input = Preprocessing {
+    let input = Input::Image(Preprocessing {
         input_size: side as u32,
-        ..architecture.preprocessing.clone()
-    };
+        ..architecture.input.image().unwrap().clone()
+    });
     let backbone = architecture.build(&vs.root(), &input);
     let path = folder.path().join("weights.safetensors");
     weights::write_safetensors(&path, &backbone.named(), &Default::default()).unwrap();
@@ -54,7 +55,7 @@ fn main() {
             classes: None,
             dataset: None,
         },
-        preprocessing: input,
+        input,
         weights: path,
         weights_sha256: String::new(),
         over: Vec::new(),
@@ -76,8 +77,9 @@ fn main() {
     let mut optimizer = Optimizer::new(&recipe, &network.parameters);
     let pixels = Tensor::randint(256, [size, side, side, 3], (Kind::Uint8, Device::Cpu));
     let labels = Tensor::randint(CLASSES, [size], (Kind::Int64, Device::Cpu));
+    let batches = BatchSource::new(&base.input).unwrap();
     let mut step = |number: u64| {
-        let images = batch::normalize(&pixels, &base.preprocessing, Device::Cpu);
+        let images = batches.collate(&pixels, Device::Cpu);
         let logits = network.logits_train(&network.features_train(&images, number), number);
         let loss = loss_functions::cross_entropy(&logits, &labels, None, 0.0);
         let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();

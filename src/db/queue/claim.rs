@@ -12,8 +12,9 @@ use crate::{
         tenants::TenantId,
     },
     domain::{
-        base_model::{Preprocessing, SourceTask},
+        base_model::SourceTask,
         id::{FileId, JobId, WorkerId},
+        input::Input,
         parent::Parent,
         recipe::{Recipe, SPEC_VERSION},
     },
@@ -69,7 +70,7 @@ pub struct ClaimedModel {
     pub id: String,
     pub architecture: String,
     pub source_task: SourceTask,
-    pub preprocessing: Preprocessing,
+    pub input: Input,
     /// Lower-case hex.
     pub weights_sha256: String,
 }
@@ -151,7 +152,7 @@ pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claim
                     job.result_model,
                     coalesce(model.base_model, model.id) as "model_id!", job.parent as "parent: Json<Parent>",
                     model.architecture, model.source_task as "source_task: Json<SourceTask>",
-                    model.preprocessing as "preprocessing!: Json<Preprocessing>", coalesce(model.base_weights_sha256, model.weights_sha256)
+                    model.preprocessing as "input!: Json<Input>", coalesce(model.base_weights_sha256, model.weights_sha256)
                         as "weights_sha256!",
                     job.training_file, training.pack_sha256 as "training_sha256!", training.pack_bytes as "training_bytes!",
                     job.validation_file, validation.pack_sha256 as "validation_sha256?",
@@ -216,7 +217,7 @@ struct ClaimRow {
     parent: Option<Json<Parent>>,
     architecture: String,
     source_task: Json<SourceTask>,
-    preprocessing: Json<Preprocessing>,
+    input: Json<Input>,
     weights_sha256: String,
     training_file: Uuid,
     training_sha256: String,
@@ -254,7 +255,7 @@ impl ClaimRow {
                 id: self.model_id,
                 architecture: self.architecture,
                 source_task: self.source_task.0,
-                preprocessing: self.preprocessing.0,
+                input: self.input.0,
                 weights_sha256: self.weights_sha256,
             },
             parent: self.parent.map(|parent| parent.0),

@@ -11,9 +11,10 @@ use crate::{
         tenants::TenantId,
     },
     domain::{
-        base_model::{Layers, Preprocessing, SourceTask},
+        base_model::{Layers, SourceTask},
         checkpoint::Metrics,
         id::JobId,
+        input::{Input, Modality},
         problem::Problem,
     },
     http::{
@@ -40,13 +41,13 @@ pub(crate) struct ModelObject {
     pub owned_by: Owner,
     pub status: ModelState,
     pub architecture: String,
-    pub modality: String,
+    pub modality: Modality,
     /// Trainable numbers.
     pub parameters: Option<u64>,
     /// What its first weights were trained for.
     pub source_task: SourceTask,
     /// How an image becomes its input.
-    pub input: Option<Preprocessing>,
+    pub input: Option<Input>,
     pub license: Option<String>,
     /// What it started from: a base model, a fine-tuned one or a checkpoint.
     pub parent: Option<String>,
@@ -100,7 +101,7 @@ impl From<Model> for ModelObject {
             modality: model.modality,
             parameters: model.parameters,
             source_task: model.source_task,
-            input: model.preprocessing,
+            input: model.input,
             license: model.license,
             parent: model.parent,
             base_model: model.base_model,

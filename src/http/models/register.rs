@@ -20,6 +20,7 @@ use crate::{
         base_model::{AskedPreprocessing, SourceTask},
         codes,
         id::FileId,
+        input::Modality,
         limits::MODEL_ID_CHARACTERS,
         problem::Problem,
     },
@@ -93,7 +94,8 @@ pub(crate) async fn register(
         tenant,
         id: id.clone(),
         architecture,
-        modality: "image".to_owned(),
+        // Every import is of a network that reads images; the trainer refuses others.
+        modality: Modality::Image,
         weights_file: weights.file,
         source_task,
         preprocessing,

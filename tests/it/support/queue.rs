@@ -19,6 +19,7 @@ use rehead::{
         checkpoint::Metrics,
         file::{Class, Dataset, FileReport, Purpose, Split, SplitSizes},
         id::{FileId, JobId, WorkerId},
+        input::Input,
         job::{JobStatus, Outcome},
         problem::Problem,
         recipe::{
@@ -113,7 +114,7 @@ impl Queue {
             tenant,
             id: id.to_owned(),
             architecture: "resnet18".to_owned(),
-            modality: "image".to_owned(),
+            modality: rehead_domain::input::Modality::Image,
             weights_file,
             source_task: SourceTask {
                 name: "image classification".to_owned(),
@@ -308,7 +309,7 @@ pub(crate) fn usable() -> FileReport {
         test: 0,
     };
     let dataset = Dataset {
-        modality: "image".to_owned(),
+        modality: rehead_domain::input::Modality::Image,
         task: Task::SingleLabelClassification,
         target: None,
         classes: vec![class("cats"), class("dogs")],
@@ -355,14 +356,14 @@ pub(crate) fn imported() -> Imported {
             stages: Vec::new(),
             tensors: Vec::new(),
         },
-        preprocessing: Preprocessing {
+        input: Input::Image(Preprocessing {
             input_size: 224,
             channels: 3,
             crop_fraction: 0.875,
             interpolation: Interpolation::Bicubic,
             mean: vec![0.5; 3].into(),
             std: vec![0.5; 3].into(),
-        },
+        }),
         parameters: 11_000_000,
         classes: Some(1_000),
     }

@@ -31,6 +31,9 @@ pub mod batch;
 /// Training images altered at random.
 pub mod augment;
 
+/// Batches for a model, by modality.
+pub mod source;
+
 /// Random numbers as a function of a key.
 pub mod random;
 

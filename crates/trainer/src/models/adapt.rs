@@ -17,26 +17,27 @@ use crate::domain::{
 /// Channels of images as most networks take them.
 const RGB: i64 = 3;
 
-/// The input of a network with these weights: as asked for; what was not, as the weights tell (channels by the stem, side by
-/// the number of positions) and as is usual for the architecture. Gray has the mean of the usual three means and deviations;
-/// alpha has 1 and 1, so that an opaque image's is 0.
+/// The input of a network with these weights: the requested values; otherwise the weights' own
+/// (channels by the stem, side by the number of positions), or those of `usual`. Gray gets the mean of
+/// the usual three means and deviations; alpha gets mean 1 and deviation 1, so that an opaque image's
+/// is 0.
 ///
 /// # Errors
 /// A side that is no multiple of a Vision Transformer's patch.
-pub fn settle(
+pub fn resolve_preprocessing(
     architecture: &Architecture,
+    usual: &Preprocessing,
     asked: &AskedPreprocessing,
     tensors: &Tensors,
 ) -> Result<Preprocessing, Problem> {
-    let usual = &architecture.preprocessing;
-    let says_colors = asked.mean.is_some() || asked.std.is_some();
-    let told = if says_colors {
+    let has_colors = asked.mean.is_some() || asked.std.is_some();
+    let stem = if has_colors {
         None
     } else {
         stem_channels(architecture, tensors)
     };
-    let channels = asked.channels.or(told).unwrap_or(usual.channels);
-    let side = told_side(architecture, tensors);
+    let channels = asked.channels.or(stem).unwrap_or(usual.channels);
+    let side = positions_side(architecture, tensors);
     let input_size = asked.input_size.or(side).unwrap_or(usual.input_size);
     if let Some(patch) = architecture.patch()
         && !input_size.is_multiple_of(patch)
@@ -88,7 +89,7 @@ fn stem_channels(architecture: &Architecture, tensors: &Tensors) -> Option<u32> 
 }
 
 /// Side of the input that a Vision Transformer's positions are for.
-fn told_side(architecture: &Architecture, tensors: &Tensors) -> Option<u32> {
+fn positions_side(architecture: &Architecture, tensors: &Tensors) -> Option<u32> {
     let patch = architecture.patch()?;
     let grid = u32::try_from(grid(tensors.get(POSITIONS)?)?).ok()?;
     let side = grid.checked_mul(patch)?;

@@ -5,7 +5,10 @@ use std::{borrow::Cow, fmt};
 use tch::nn;
 
 use super::backbone::Backbone;
-use crate::domain::base_model::{Interpolation, Preprocessing};
+use crate::domain::{
+    base_model::{Interpolation, Preprocessing},
+    input::{Input, Modality, Tokenization},
+};
 
 /// Mean and standard deviation of ImageNet's training images by channel, on pixels scaled to 0..1:
 /// the usual input of networks from PyTorch.
@@ -23,17 +26,25 @@ pub struct Architecture {
     pub feature_dim: u32,
     /// The name of the original head, such as `fc`: its tensors are `fc.weight` and `fc.bias`.
     pub classifier: &'static str,
-    /// The name of the weight that reads the image.
+    /// The name of the weight that reads the input.
     pub stem: &'static str,
     /// The input that the usual weights were trained with.
-    pub preprocessing: Preprocessing,
-    pub(super) family: &'static dyn Family,
+    pub input: Input,
+    pub(super) builder: Builder,
 }
 
-/// A family of networks. Each member is a value of the implementing type, its configuration.
-pub(super) trait Family: fmt::Debug + Sync {
+/// The family that builds a network, by what it reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Builder {
+    Image(&'static dyn Family<Preprocessing>),
+    Text(&'static dyn Family<Tokenization>),
+}
+
+/// A family of networks that read `I`. Each member is a value of the implementing type, its
+/// configuration.
+pub(super) trait Family<I>: fmt::Debug + Sync {
     /// Builds the backbone for this input under `root`.
-    fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone;
+    fn build(&self, root: &nn::Path, input: &I) -> Backbone;
 
     /// Side of a Vision Transformer's patches.
     fn patch(&self) -> Option<u32> {
@@ -48,20 +59,43 @@ pub(super) trait Family: fmt::Debug + Sync {
 
 impl Architecture {
     /// Builds the backbone for this input under `root`, with fresh weights (drawn from torch's
-    /// generator), every parameter trainable. The stem has as many inputs as `input` channels; a Vision
-    /// Transformer has a position for each patch.
-    pub fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
-        self.family.build(root, input)
+    /// generator), every parameter trainable. The stem has as many inputs as an image has channels; a
+    /// Vision Transformer has a position for each patch, a text encoder one for each token.
+    ///
+    /// # Panics
+    /// When the input is of another modality than the network.
+    pub fn build(&self, root: &nn::Path, input: &Input) -> Backbone {
+        match (self.builder, input) {
+            (Builder::Image(family), Input::Image(input)) => family.build(root, input),
+            (Builder::Text(family), Input::Text(input)) => family.build(root, input),
+            (Builder::Image(_) | Builder::Text(_), input) => panic!(
+                "`{}` does not read a model's {} input: this is a bug",
+                self.name,
+                input.modality()
+            ),
+        }
+    }
+
+    /// What the network reads.
+    pub fn modality(&self) -> Modality {
+        self.input.modality()
     }
 
     /// Side of a Vision Transformer's patches, of which its input's side must be a multiple; `None`
     /// for other networks.
     pub fn patch(&self) -> Option<u32> {
-        self.family.patch()
+        match self.builder {
+            Builder::Image(family) => family.patch(),
+            Builder::Text(_) => None,
+        }
     }
 
     /// Arguments of `timm.create_model`, by name, for weights of this input to fit.
-    pub fn model_args(&self, input: &Preprocessing) -> Vec<(&'static str, u32)> {
+    pub fn model_args(&self, input: &Input) -> Vec<(&'static str, u32)> {
+        let input = match input {
+            Input::Image(input) => input,
+            Input::Text(_) => return Vec::new(),
+        };
         let channels = (input.channels != 3).then_some(("in_chans", input.channels));
         let side = self.patch().map(|_| ("img_size", input.input_size));
         channels.into_iter().chain(side).collect()
@@ -69,7 +103,10 @@ impl Architecture {
 
     /// timm's name for a tensor of published weights; names that need no mapping stay.
     pub fn timm_name(&self, published: &str) -> String {
-        let mapped = self.family.timm_name(published);
+        let mapped = match self.builder {
+            Builder::Image(family) => family.timm_name(published),
+            Builder::Text(family) => family.timm_name(published),
+        };
         mapped.unwrap_or_else(|| published.to_owned())
     }
 }
@@ -79,7 +116,7 @@ pub(super) const fn imagenet(
     input_size: u32,
     crop_fraction: f64,
     interpolation: Interpolation,
-) -> Preprocessing {
+) -> Input {
     let scale = (&IMAGENET_MEAN, &IMAGENET_STD);
     rgb(input_size, crop_fraction, interpolation, scale)
 }
@@ -90,13 +127,13 @@ pub(super) const fn rgb(
     crop_fraction: f64,
     interpolation: Interpolation,
     (mean, std): (&'static [f64; 3], &'static [f64; 3]),
-) -> Preprocessing {
-    Preprocessing {
+) -> Input {
+    Input::Image(Preprocessing {
         input_size,
         channels: 3,
         crop_fraction,
         interpolation,
         mean: Cow::Borrowed(mean),
         std: Cow::Borrowed(std),
-    }
+    })
 }

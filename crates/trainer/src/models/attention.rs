@@ -1,13 +1,14 @@
-//! The operations of Vision Transformers: image patches as tokens, and attention among tokens.
-//! Tokens are [N, 1 + patches, width], the class token first.
+//! The operations of transformers: image patches and words as tokens, and attention among tokens.
+//! An image's tokens are [N, 1 + patches, width], the class token first.
 
 use tch::{Kind, Tensor, nn};
 
 use super::{
     conv::{Conv, ConvShape},
     linear::Linear,
-    pass::{Activation, Pass, Visitor},
+    pass::{Activation, Pass, Visitor, at},
 };
+use crate::domain::input::Tokenization;
 
 /// The name of a network's position embeddings.
 pub const POSITIONS: &str = "pos_embed";
@@ -78,7 +79,7 @@ impl Attention {
     }
 
     /// Tokens [N, T, width] to tokens.
-    pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+    pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
         let size = x.size();
         let (tokens, width) = (size[1], size[2]);
         let side = width / self.heads;
@@ -98,5 +99,118 @@ impl Attention {
     pub(super) fn visit(&self, visitor: &mut Visitor<'_>) {
         self.qkv.visit(visitor);
         self.proj.visit(visitor);
+    }
+}
+
+/// Token ids to vectors: the sum of a token's, its position's and the first segment's embedding.
+#[derive(Debug)]
+pub struct TokenEmbedding {
+    /// [vocabulary, width].
+    pub words: Tensor,
+    /// [max_tokens, width].
+    pub positions: Tensor,
+    /// [2, width]: a text and the one that follows it. All is one segment here.
+    pub segments: Option<Tensor>,
+}
+
+impl TokenEmbedding {
+    /// Fresh tables from N(0, 0.02²).
+    pub fn new(root: &nn::Path, input: &Tokenization, width: i64, has_segments: bool) -> Self {
+        let init = nn::Init::Randn {
+            mean: 0.0,
+            stdev: 0.02,
+        };
+        let table = |name: &str, rows: i64| {
+            at(root, &format!("embeddings.{name}")).var("weight", &[rows, width], init)
+        };
+        Self {
+            words: table("word_embeddings", i64::from(input.vocabulary)),
+            positions: table("position_embeddings", i64::from(input.max_tokens)),
+            segments: has_segments.then(|| table("token_type_embeddings", 2)),
+        }
+    }
+
+    /// Token ids [N, T] to vectors [N, T, width].
+    ///
+    /// # Panics
+    /// When T is above the number of positions: texts are truncated where they are read, and their
+    /// readers told.
+    pub fn forward(&self, ids: &Tensor) -> Tensor {
+        let (tokens, limit) = (ids.size()[1], self.positions.size()[0]);
+        assert!(
+            tokens <= limit,
+            "a text of {tokens} tokens, where the encoder has {limit} positions"
+        );
+        let words = Tensor::embedding(&self.words, ids, -1, false, false);
+        let mut sum = words + self.positions.narrow(0, 0, tokens);
+        if let Some(segments) = &self.segments {
+            sum += segments.get(0);
+        }
+        sum
+    }
+
+    pub(super) fn visit(&self, visitor: &mut Visitor<'_>) {
+        let mut table = |name: &str, tensor: &Tensor| {
+            visitor(format!("embeddings.{name}.weight"), tensor, true);
+        };
+        table("word_embeddings", &self.words);
+        table("position_embeddings", &self.positions);
+        if let Some(segments) = &self.segments {
+            table("token_type_embeddings", segments);
+        }
+    }
+}
+
+/// Self-attention of several heads with a layer each for queries, keys and values, in which nothing
+/// attends to what lies behind a text's end.
+#[derive(Debug)]
+pub struct MaskedAttention {
+    pub query: Linear,
+    pub key: Linear,
+    pub value: Linear,
+    pub out: Linear,
+    pub heads: i64,
+}
+
+impl MaskedAttention {
+    /// `names` are the layers' full names, in the order of the fields.
+    pub fn new(root: &nn::Path, names: &[String; 4], width: i64, heads: i64) -> Self {
+        let linear = |name: &String| Linear::new(root, name, (width, width), Activation::None);
+        Self {
+            query: linear(&names[0]),
+            key: linear(&names[1]),
+            value: linear(&names[2]),
+            out: linear(&names[3]),
+            heads,
+        }
+    }
+
+    /// Tokens [N, T, width] to tokens; `pass.mask` says where texts end.
+    pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
+        let size = x.size();
+        let (tokens, width) = (size[1], size[2]);
+        let side = width / self.heads;
+        let by_head = |linear: &Linear| {
+            let all = linear.forward(x, pass);
+            all.reshape([-1, tokens, self.heads, side]).transpose(1, 2)
+        };
+        let (q, k, v) = (
+            by_head(&self.query),
+            by_head(&self.key),
+            by_head(&self.value),
+        );
+        let mut scores = (q * (side as f64).powf(-0.5)).matmul(&k.transpose(-2, -1));
+        if let Some(mask) = pass.mask {
+            let ended = mask.eq(0).unsqueeze(1).unsqueeze(1);
+            scores = scores.masked_fill(&ended, f64::NEG_INFINITY);
+        }
+        let shares = scores.softmax(-1, Kind::Float).to_kind(x.kind());
+        let mixed = shares.matmul(&v);
+        let joined = mixed.transpose(1, 2).reshape([-1, tokens, width]);
+        self.out.forward(&joined, pass)
+    }
+
+    pub(super) fn layers(&self) -> [&Linear; 4] {
+        [&self.query, &self.key, &self.value, &self.out]
     }
 }

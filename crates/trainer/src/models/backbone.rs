@@ -58,7 +58,7 @@ impl Backbone {
     ///
     /// With `Norm::Batch`, each BatchNorm whose own weight trains (`requires_grad`) uses the batch's
     /// statistics and updates the running ones; all others use their running statistics unchanged.
-    pub fn forward(&self, x: &Tensor, from_stage: usize, pass: impl Into<Pass>) -> Tensor {
+    pub fn forward<'a>(&self, x: &Tensor, from_stage: usize, pass: impl Into<Pass<'a>>) -> Tensor {
         let pass = pass.into();
         let map = self.stages[from_stage..]
             .iter()
@@ -176,7 +176,7 @@ impl Stage {
     }
 
     /// This stage's output [N, `channels`, h', w'].
-    pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+    pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
         self.blocks
             .iter()
             .fold(x.shallow_clone(), |x, block| block.forward(&x, pass))
@@ -194,7 +194,7 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+    fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
         let run = |ops: &[Op]| {
             ops.iter()
                 .fold(x.shallow_clone(), |x, op| op.forward(&x, pass))

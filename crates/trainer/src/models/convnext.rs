@@ -4,7 +4,7 @@
 use tch::nn;
 
 use super::{
-    architecture::{Architecture, Family, imagenet},
+    architecture::{Architecture, Builder, Family, imagenet},
     backbone::{Backbone, Block, Stage},
     conv::{Conv, ConvShape, Padding},
     layer_norm::{LayerNorm, LayerScale},
@@ -32,8 +32,8 @@ const fn architecture(name: &'static str, config: &'static Config) -> Architectu
         feature_dim: 8 * config.width as u32,
         classifier: "head.fc",
         stem: "stem.0.weight",
-        preprocessing: imagenet(224, 0.875, Interpolation::Bicubic),
-        family: config,
+        input: imagenet(224, 0.875, Interpolation::Bicubic),
+        builder: Builder::Image(config),
     }
 }
 
@@ -61,7 +61,7 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[
     ),
 ];
 
-impl Family for Config {
+impl Family<Preprocessing> for Config {
     /// Stages `stem`, `stages.0` … `stages.3`, `head.norm`.
     fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
         let inputs = i64::from(input.channels);

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use super::{
     backbone::{Backbone, Block},
@@ -13,7 +13,10 @@ use super::{
     ops::Op,
     pass::{Activation, Norm},
 };
-use crate::domain::base_model::{Preprocessing, StageCost};
+use crate::{
+    data::source::probe,
+    domain::{base_model::StageCost, input::Input},
+};
 
 /// Images that are timed together, at most: fewer of a large network, so that an import does not wait for it.
 const TIMED: u64 = 8;
@@ -21,11 +24,10 @@ const TIMED_MACS: u64 = 8_000_000_000;
 /// What is timed once only.
 const LONG: Duration = Duration::from_millis(500);
 
-/// The costs of a backbone's stages, in order, for one image of the input that it was built for.
-pub fn of_stages(backbone: &Backbone, input: &Preprocessing) -> Vec<StageCost> {
+/// The costs of a backbone's stages, in order, for one sample of the input that it was built for.
+pub fn of_stages(backbone: &Backbone, input: &Input) -> Vec<StageCost> {
     let _no_grad = tch::no_grad_guard();
-    let (channels, side) = (i64::from(input.channels), i64::from(input.input_size));
-    let mut x = Tensor::zeros([1, channels, side, side], (Kind::Float, Device::Cpu));
+    let mut x = probe(input, 1);
     let stages = backbone.stages.iter();
     stages
         .map(|stage| {
@@ -40,19 +42,15 @@ pub fn of_stages(backbone: &Backbone, input: &Preprocessing) -> Vec<StageCost> {
 
 /// Time of a multiplication in this backbone, in picoseconds: in its fast form, over a few images together, and again where the
 /// first time, which makes ready, took no time to speak of. A guess at what other machines and batches will take, and better than none.
-pub fn picoseconds_per_mac(backbone: &Backbone, input: &Preprocessing, costs: &[StageCost]) -> u64 {
+pub fn picoseconds_per_mac(backbone: &Backbone, input: &Input, costs: &[StageCost]) -> u64 {
     let _no_grad = tch::no_grad_guard();
-    let (channels, side) = (i64::from(input.channels), i64::from(input.input_size));
     let all = costs.iter().map(|cost| cost.macs).sum::<u64>().max(1);
     let count = (TIMED_MACS / all).clamp(1, TIMED);
-    let images = Tensor::zeros(
-        [count.cast_signed(), channels, side, side],
-        (Kind::Float, Device::Cpu),
-    );
+    let samples = probe(input, count.cast_signed());
     let extractor = Extractor::new(backbone);
     let run = || {
         let since = Instant::now();
-        let _features = extractor.features(&images);
+        let _features = extractor.features(&samples);
         since.elapsed()
     };
     let first = run();
@@ -100,16 +98,8 @@ fn of_op(op: &Op, x: &Tensor, cost: &mut StageCost) -> Tensor {
             let width = op.weight.size()[1].unsigned_abs();
             (outputs * width, (1 + again(op.activation)) * outputs)
         }
-        Op::Attention(op) => {
-            let (tokens, width) = (x.size()[1].unsigned_abs(), x.size()[2].unsigned_abs());
-            let scores = tokens * tokens;
-            // Queries, keys and values, once as they are made and once in the order of heads; scores as shares; what is
-            // mixed, in both orders; the output.
-            (
-                4 * inputs * width + 2 * scores * width,
-                9 * inputs + op.heads.unsigned_abs() * scores,
-            )
-        }
+        Op::Attention(op) => of_attention(x, op.heads),
+        Op::MaskedAttention(op) => of_attention(x, op.heads),
         Op::SqueezeExcite(op) => {
             let inner = numbers(&op.reduce.weight) + numbers(&op.expand.weight);
             (inner, outputs)
@@ -131,6 +121,17 @@ fn of_op(op: &Op, x: &Tensor, cost: &mut StageCost) -> Tensor {
     out
 }
 
+/// Multiplications of attention, and what is kept: queries, keys and values, once as computed and once
+/// in the order of heads; scores after the softmax; the mixed values, in both orders; the output.
+fn of_attention(x: &Tensor, heads: i64) -> (u64, u64) {
+    let (tokens, width) = (x.size()[1].unsigned_abs(), x.size()[2].unsigned_abs());
+    let (inputs, scores) = (numbers(x), tokens * tokens);
+    (
+        4 * inputs * width + 2 * scores * width,
+        9 * inputs + heads.unsigned_abs() * scores,
+    )
+}
+
 fn of_conv(conv: &Conv, outputs: u64) -> u64 {
     let filter = numbers(&conv.weight) / conv.weight.size()[0].unsigned_abs();
     outputs * filter
@@ -150,7 +151,7 @@ fn numbers(tensor: &Tensor) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use tch::nn;
+    use tch::{Device, nn};
 
     use super::*;
     use crate::models::registry;
@@ -165,7 +166,7 @@ mod tests {
         ] {
             let vs = nn::VarStore::new(Device::Cpu);
             let architecture = registry::find(name).unwrap();
-            let input = &architecture.preprocessing;
+            let input = &architecture.input;
             let costs = of_stages(&architecture.build(&vs.root(), input), input);
             let macs = costs.iter().map(|cost| cost.macs).sum::<u64>() as f64 / 1e9;
             assert!((macs / published - 1.0).abs() < 0.05, "{name}: {macs}");

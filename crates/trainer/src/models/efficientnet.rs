@@ -6,13 +6,16 @@
 use tch::nn;
 
 use super::{
-    architecture::{Architecture, Family, imagenet, rgb},
+    architecture::{Architecture, Builder, Family, imagenet, rgb},
     backbone::Backbone,
     conv::{Gate, Padding},
     inverted_residual::{self, Spec, Style, divisible_by_8},
     pass::Activation,
 };
-use crate::domain::base_model::{Interpolation, Preprocessing};
+use crate::domain::{
+    base_model::{Interpolation, Preprocessing},
+    input::Input,
+};
 
 const STEM: i64 = 32;
 const FEATURES: i64 = 1280;
@@ -99,7 +102,7 @@ const fn b(
 const fn architecture(
     name: &'static str,
     feature_dim: u32,
-    preprocessing: Preprocessing,
+    input: Input,
     config: &'static Config,
 ) -> Architecture {
     Architecture {
@@ -108,8 +111,8 @@ const fn architecture(
         feature_dim,
         classifier: "classifier",
         stem: "conv_stem.weight",
-        preprocessing,
-        family: config,
+        input,
+        builder: Builder::Image(config),
     }
 }
 
@@ -198,7 +201,7 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[
     ),
 ];
 
-impl Family for Config {
+impl Family<Preprocessing> for Config {
     /// Stages `stem`, `blocks.0` … `blocks.6`, `conv_head`.
     fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
         let channels = i64::from(input.channels);

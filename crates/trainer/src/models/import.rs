@@ -13,7 +13,8 @@ use super::{
     weights::{self, Tensors, WeightsError},
 };
 use crate::domain::{
-    base_model::{AskedPreprocessing, Preprocessing},
+    base_model::AskedPreprocessing,
+    input::{Input, Modality},
     problem::{self, Problem},
     progress::Validated,
     work::Imported,
@@ -43,6 +44,14 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Validated> {
             problems: vec![unknown(plan.architecture)],
         });
     };
+    let usual = match &architecture.input {
+        Input::Image(usual) => usual,
+        Input::Text(_) => {
+            return Ok(Validated::Refused {
+                problems: vec![unsupported(architecture)],
+            });
+        }
+    };
     let mut problems = plan.preprocessing.problems();
     let tensors = match read(plan.input, plan.max_bytes) {
         Ok(tensors) => Some(tensors),
@@ -54,12 +63,13 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Validated> {
     };
     let network = tensors.filter(|_| problems.is_empty()).map(|tensors| {
         let tensors = named_as_timm(architecture, tensors);
-        let input = adapt::settle(architecture, plan.preprocessing, &tensors);
-        let input = input.map_err(|problem| vec![problem])?;
+        let asked = plan.preprocessing;
+        let input = adapt::resolve_preprocessing(architecture, usual, asked, &tensors);
+        let input = Input::Image(input.map_err(|problem| vec![problem])?);
         let network = adopt(architecture, &input, tensors)?;
         Ok((input, network))
     });
-    let (preprocessing, (named, classes)) = match network {
+    let (input, (named, classes)) = match network {
         Some(Ok(network)) => network,
         Some(Err(mut unfit)) => {
             problems.append(&mut unfit);
@@ -72,14 +82,14 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Validated> {
         ("format".to_owned(), "pt".to_owned()),
     ]);
     weights::write_safetensors(&folder.join(MODEL), &named, &metadata)?;
-    let mut layers = registry::layers(architecture, &preprocessing);
+    let mut layers = registry::layers(architecture, &input);
     let head = classes.map_or(0, |classes| {
         u64::from(classes) * (u64::from(architecture.feature_dim) + 1)
     });
     let vs = nn::VarStore::new(Device::Cpu);
-    let backbone = architecture.build(&vs.root(), &preprocessing);
-    layers.costs = cost::of_stages(&backbone, &preprocessing);
-    let speed = cost::picoseconds_per_mac(&backbone, &preprocessing, &layers.costs);
+    let backbone = architecture.build(&vs.root(), &input);
+    layers.costs = cost::of_stages(&backbone, &input);
+    let speed = cost::picoseconds_per_mac(&backbone, &input, &layers.costs);
     layers.picoseconds_per_mac = Some(speed);
     let imported = Imported {
         architecture: architecture.name.to_owned(),
@@ -90,7 +100,7 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Validated> {
             .sum::<u64>()
             + head,
         layers,
-        preprocessing,
+        input,
         classes,
     };
     let (path, partial) = (folder.join(IMPORTED), folder.join("imported.partial"));
@@ -101,12 +111,21 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Validated> {
 }
 
 fn unknown(name: &str) -> Problem {
-    let names = registry::all().map(|architecture| architecture.name);
+    let names = registry::of(Modality::Image).map(|architecture| architecture.name);
     let message = format!(
         "there is no architecture `{name}`; {}",
         problem::suggestion(name, names)
     );
     Problem::new("architecture", "unknown_architecture", message)
+}
+
+fn unsupported(architecture: &Architecture) -> Problem {
+    let message = format!(
+        "`{}` reads {}; only networks that read images can be imported so far",
+        architecture.name,
+        architecture.modality()
+    );
+    Problem::new("architecture", "unsupported_modality", message)
 }
 
 /// The tensors of a weights file: safetensors or torch's pickle, told apart by content, never by name.
@@ -149,7 +168,7 @@ fn named_as_timm(architecture: &Architecture, tensors: Tensors) -> Tensors {
 /// Fits tensors to an architecture with this input, or says everything that does not fit.
 fn adopt(
     architecture: &Architecture,
-    input: &Preprocessing,
+    input: &Input,
     mut tensors: Tensors,
 ) -> Result<Network, Vec<Problem>> {
     let vs = nn::VarStore::new(Device::Cpu);

@@ -6,9 +6,10 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    attention::{Attention, PatchEmbedding},
+    attention::{Attention, MaskedAttention, PatchEmbedding, TokenEmbedding},
     backbone::{Backbone, Block, Stage, pool},
     conv::{Conv, ConvNorm, Fire, SqueezeExcite},
+    linear::Linear,
     ops::Op,
 };
 
@@ -101,6 +102,21 @@ fn fold_op(op: &Op) -> Op {
             proj: op.proj.copy(),
             heads: op.heads,
         }),
+        Op::TokenEmbedding(op) => Op::TokenEmbedding(TokenEmbedding {
+            words: op.words.copy(),
+            positions: op.positions.copy(),
+            segments: op.segments.as_ref().map(Tensor::copy),
+        }),
+        Op::MaskedAttention(op) => {
+            let [query, key, value, out] = op.layers().map(Linear::copy);
+            Op::MaskedAttention(MaskedAttention {
+                query,
+                key,
+                value,
+                out,
+                heads: op.heads,
+            })
+        }
         Op::Residual(ops) => Op::Residual(ops.iter().map(fold_op).collect()),
         Op::MaxPool => Op::MaxPool,
         Op::MaxPoolCeil => Op::MaxPoolCeil,
@@ -147,7 +163,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::base_model::Preprocessing,
+        domain::{
+            base_model::Preprocessing,
+            input::{Input, Modality},
+        },
         models::{pass::Norm, registry},
     };
 
@@ -168,12 +187,13 @@ mod tests {
 
     #[test]
     fn folding_changes_features_by_rounding_only() {
-        for architecture in registry::all() {
+        for architecture in registry::of(Modality::Image) {
             let input = Preprocessing {
                 input_size: architecture.patch().map_or(64, |patch| 5 * patch),
-                ..architecture.preprocessing.clone()
+                ..architecture.input.image().unwrap().clone()
             };
             let side = i64::from(input.input_size);
+            let input = Input::Image(input);
             let vs = nn::VarStore::new(Device::Cpu);
             let backbone = architecture.build(&vs.root(), &input);
             randomize(&backbone);

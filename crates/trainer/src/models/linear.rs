@@ -40,7 +40,7 @@ impl Linear {
         }
     }
 
-    pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+    pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
         over_channels(x, |x| {
             let (weight, bias) = (self.weight.to_kind(x.kind()), self.bias.to_kind(x.kind()));
             let out = x.linear(&weight, Some(&bias));

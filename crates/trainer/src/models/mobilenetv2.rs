@@ -3,7 +3,7 @@
 use tch::nn;
 
 use super::{
-    architecture::{Architecture, Family, imagenet},
+    architecture::{Architecture, Builder, Family, imagenet},
     backbone::Backbone,
     conv::{Gate, Padding},
     inverted_residual::{self, Spec, Style},
@@ -34,11 +34,11 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[Architecture {
     feature_dim: FEATURES as u32,
     classifier: "classifier",
     stem: "conv_stem.weight",
-    preprocessing: imagenet(224, 0.875, Interpolation::Bicubic),
-    family: &MobileNetV2,
+    input: imagenet(224, 0.875, Interpolation::Bicubic),
+    builder: Builder::Image(&MobileNetV2),
 }];
 
-impl Family for MobileNetV2 {
+impl Family<Preprocessing> for MobileNetV2 {
     /// Stages `stem`, `blocks.0` … `blocks.6`, `conv_head`.
     fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
         let channels = i64::from(input.channels);

@@ -4,7 +4,7 @@
 use tch::nn;
 
 use super::{
-    architecture::{Architecture, Family, imagenet},
+    architecture::{Architecture, Builder, Family, imagenet},
     backbone::{Backbone, Stage},
     conv::{Conv, ConvShape, Gate, Padding},
     inverted_residual::{self, Spec, Style, divisible_by_8},
@@ -93,8 +93,8 @@ const fn architecture(name: &'static str, config: &'static Config) -> Architectu
         feature_dim: config.features as u32,
         classifier: "classifier",
         stem: "conv_stem.weight",
-        preprocessing: imagenet(224, 0.875, Interpolation::Bicubic),
-        family: config,
+        input: imagenet(224, 0.875, Interpolation::Bicubic),
+        builder: Builder::Image(config),
     }
 }
 
@@ -103,7 +103,7 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[
     architecture("mobilenetv3_small_100", &SMALL),
 ];
 
-impl Family for Config {
+impl Family<Preprocessing> for Config {
     /// Stages `stem`, `blocks.0` and so on (the last is the 1x1 convolution), `conv_head`.
     fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
         let channels = i64::from(input.channels);

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::{
-    attention::{Attention, PatchEmbedding},
+    attention::{Attention, MaskedAttention, PatchEmbedding, TokenEmbedding},
     conv::{Conv, ConvNorm, Fire, SqueezeExcite},
     layer_norm::{LayerNorm, LayerScale},
     linear::Linear,
@@ -26,6 +26,8 @@ pub enum Op {
     LayerScale(LayerScale),
     PatchEmbedding(PatchEmbedding),
     Attention(Attention),
+    TokenEmbedding(TokenEmbedding),
+    MaskedAttention(MaskedAttention),
     /// `x + ops(x)`, for blocks with more than one shortcut.
     Residual(Vec<Op>),
     /// 3x3 at stride 2, one pixel of padding (ResNet's stem).
@@ -38,7 +40,7 @@ pub enum Op {
 
 impl Op {
     /// The operation's output for `x`.
-    pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+    pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
         match self {
             Self::ConvNorm(op) => op
                 .activation
@@ -51,6 +53,8 @@ impl Op {
             Self::LayerScale(op) => op.forward(x),
             Self::PatchEmbedding(op) => op.forward(x),
             Self::Attention(op) => op.forward(x, pass),
+            Self::TokenEmbedding(op) => op.forward(x),
+            Self::MaskedAttention(op) => op.forward(x, pass),
             Self::Residual(ops) => {
                 x + ops
                     .iter()
@@ -96,6 +100,10 @@ impl Op {
             Self::LayerScale(op) => op.visit(visitor),
             Self::PatchEmbedding(op) => op.visit(visitor),
             Self::Attention(op) => op.visit(visitor),
+            Self::TokenEmbedding(op) => op.visit(visitor),
+            Self::MaskedAttention(op) => {
+                op.layers().into_iter().for_each(|one| one.visit(visitor));
+            }
             Self::Residual(ops) => {
                 for op in ops {
                     op.visit(visitor);
@@ -113,6 +121,12 @@ impl Op {
                 each(&mut attention.qkv);
                 each(&mut attention.proj);
             }
+            Self::MaskedAttention(attention) => {
+                each(&mut attention.query);
+                each(&mut attention.key);
+                each(&mut attention.value);
+                each(&mut attention.out);
+            }
             Self::Residual(ops) => ops.iter_mut().for_each(|op| op.for_each_linear(each)),
             Self::ConvNorm(_)
             | Self::Conv { .. }
@@ -121,6 +135,7 @@ impl Op {
             | Self::LayerNorm(_)
             | Self::LayerScale(_)
             | Self::PatchEmbedding(_)
+            | Self::TokenEmbedding(_)
             | Self::MaxPool
             | Self::MaxPoolCeil
             | Self::GlobalPool => {}

@@ -16,17 +16,21 @@ pub enum Norm {
 
 /// How one pass runs through the operations.
 #[derive(Debug, Clone, Copy)]
-pub struct Pass {
+pub struct Pass<'a> {
     pub norm: Norm,
     /// In training, the key of the masks of adapters' dropout; `None` drops nothing.
     pub dropout: Option<u64>,
+    /// Of texts: [N, T], 1 where there is a token and 0 where the text has ended. `None` for images,
+    /// and for texts of one length.
+    pub mask: Option<&'a Tensor>,
 }
 
-impl From<Norm> for Pass {
+impl From<Norm> for Pass<'_> {
     fn from(norm: Norm) -> Self {
         Self {
             norm,
             dropout: None,
+            mask: None,
         }
     }
 }

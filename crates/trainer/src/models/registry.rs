@@ -4,13 +4,17 @@
 use tch::{Device, nn};
 
 use super::{
-    architecture::Architecture, convnext, efficientnet, mobilenetv2, mobilenetv3, resnet,
+    architecture::Architecture, bert, convnext, efficientnet, mobilenetv2, mobilenetv3, resnet,
     squeezenet, vit,
 };
-use crate::domain::base_model::{self, LayerTensor, Layers, Preprocessing};
+use crate::domain::{
+    base_model::{self, LayerTensor, Layers},
+    input::{Input, Modality},
+};
 
 /// The members of each family, in alphabetical order.
 static FAMILIES: &[&[Architecture]] = &[
+    bert::ARCHITECTURES,
     convnext::ARCHITECTURES,
     efficientnet::ARCHITECTURES,
     mobilenetv2::ARCHITECTURES,
@@ -25,6 +29,11 @@ pub fn all() -> impl Iterator<Item = &'static Architecture> + Clone {
     FAMILIES.iter().copied().flatten()
 }
 
+/// The architectures that read this modality, family by family.
+pub fn of(modality: Modality) -> impl Iterator<Item = &'static Architecture> + Clone {
+    all().filter(move |architecture| architecture.modality() == modality)
+}
+
 /// The architecture of this name.
 pub fn find(name: &str) -> Option<&'static Architecture> {
     all().find(|architecture| architecture.name == name)
@@ -32,7 +41,7 @@ pub fn find(name: &str) -> Option<&'static Architecture> {
 
 /// The stages, blocks and tensors of an architecture's backbone for this input, in forward order,
 /// under timm's names.
-pub fn layers(architecture: &Architecture, input: &Preprocessing) -> Layers {
+pub fn layers(architecture: &Architecture, input: &Input) -> Layers {
     let vs = nn::VarStore::new(Device::Cpu);
     let backbone = architecture.build(&vs.root(), input);
     let tensors: Vec<LayerTensor> = backbone

@@ -5,7 +5,7 @@
 use tch::nn;
 
 use super::{
-    architecture::{Architecture, Family, imagenet},
+    architecture::{Architecture, Builder, Family, imagenet},
     backbone::{Backbone, Block, Stage},
     conv::{ConvNorm, ConvShape},
     ops::Op,
@@ -31,8 +31,8 @@ const fn architecture(name: &'static str, config: &'static Config) -> Architectu
         feature_dim: if config.bottleneck { 2048 } else { 512 },
         classifier: "fc",
         stem: "conv1.weight",
-        preprocessing: imagenet(224, 0.875, Interpolation::Bilinear),
-        family: config,
+        input: imagenet(224, 0.875, Interpolation::Bilinear),
+        builder: Builder::Image(config),
     }
 }
 
@@ -74,7 +74,7 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[
     ),
 ];
 
-impl Family for Config {
+impl Family<Preprocessing> for Config {
     /// Stages `stem`, `layer1` … `layer4`.
     fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
         let inputs = i64::from(input.channels);

@@ -5,7 +5,7 @@
 use tch::nn;
 
 use super::{
-    architecture::{Architecture, Family, imagenet},
+    architecture::{Architecture, Builder, Family, imagenet},
     backbone::{Backbone, Stage},
     conv::{Conv, ConvShape, Fire, Padding},
     ops::Op,
@@ -23,8 +23,8 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[Architecture {
     feature_dim: 512,
     classifier: "classifier.1",
     stem: "features.0.weight",
-    preprocessing: imagenet(224, 0.875, Interpolation::Bilinear),
-    family: &SqueezeNet,
+    input: imagenet(224, 0.875, Interpolation::Bilinear),
+    builder: Builder::Image(&SqueezeNet),
 }];
 
 /// The fire modules: place in torchvision's `features`, squeezed channels, and those of either expansion.
@@ -42,7 +42,7 @@ const MODULES: [(i64, i64, i64); 8] = [
 /// Modules before which torchvision's `features` have a max pooling.
 const POOLED: [i64; 3] = [3, 6, 9];
 
-impl Family for SqueezeNet {
+impl Family<Preprocessing> for SqueezeNet {
     /// Stages `stem`, then a fire module each: `features.3`, `features.4`, `features.6` … `features.12`.
     fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
         let channels = i64::from(input.channels);

@@ -5,7 +5,7 @@
 use tch::nn;
 
 use super::{
-    architecture::{Architecture, Family, imagenet, rgb},
+    architecture::{Architecture, Builder, Family, imagenet, rgb},
     attention::{Attention, PatchEmbedding},
     backbone::{Backbone, Stage},
     conv::{ConvShape, Padding},
@@ -14,7 +14,10 @@ use super::{
     ops::Op,
     pass::Activation,
 };
-use crate::domain::base_model::{Interpolation, Preprocessing};
+use crate::domain::{
+    base_model::{Interpolation, Preprocessing},
+    input::Input,
+};
 
 const EPS: f64 = 1e-6;
 const DEPTH: i64 = 12;
@@ -31,19 +34,15 @@ struct Config {
     layer_scale: bool,
 }
 
-const fn architecture(
-    name: &'static str,
-    config: &'static Config,
-    preprocessing: Preprocessing,
-) -> Architecture {
+const fn architecture(name: &'static str, config: &'static Config, input: Input) -> Architecture {
     Architecture {
         name,
         library: "timm",
         feature_dim: config.width as u32,
         classifier: "head",
         stem: "patch_embed.proj.weight",
-        preprocessing,
-        family: config,
+        input,
+        builder: Builder::Image(config),
     }
 }
 
@@ -80,7 +79,7 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[
     dinov2("vit_base_patch14_dinov2", &const { config14(768) }),
 ];
 
-impl Family for Config {
+impl Family<Preprocessing> for Config {
     /// Stages `patch_embed` (with the class token and the positions), `blocks.0` … `blocks.11`, `norm`.
     fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
         let width = self.width;

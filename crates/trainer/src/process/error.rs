@@ -4,6 +4,7 @@
 use std::io;
 
 use crate::{
+    data::source::UnsupportedModality,
     domain::progress::Failure,
     models::{torch_error::is_out_of_memory, weights::WeightsError},
 };
@@ -132,6 +133,12 @@ impl TrainError {
         } else {
             Self::Torch(first.to_owned())
         }
+    }
+}
+
+impl From<UnsupportedModality> for TrainError {
+    fn from(error: UnsupportedModality) -> Self {
+        Self::Plan(error.to_string())
     }
 }
 

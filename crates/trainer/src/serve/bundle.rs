@@ -10,9 +10,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::{
-    data::{batch, image},
+    data::source::BatchSource,
     domain::{
-        base_model::Preprocessing,
+        input::Input,
         recipe::{self, Task},
         work::ImageOutcome,
     },
@@ -35,7 +35,8 @@ pub struct Bundle {
     extractor: Extractor,
     head: Head,
     decoding: OutputDecoding,
-    preprocessing: Preprocessing,
+    input: Input,
+    batches: BatchSource,
 }
 
 /// The part of `config.json` that loading needs.
@@ -78,8 +79,9 @@ impl Bundle {
             ))
         })?;
         let mut vs = nn::VarStore::new(Device::Cpu);
-        let preprocessing = read_json(&folder.join(PREPROCESS))?;
-        let mut backbone = architecture.build(&vs.root(), &preprocessing);
+        let input: Input = read_json(&folder.join(PREPROCESS))?;
+        let batches = BatchSource::new(&input)?;
+        let mut backbone = architecture.build(&vs.root(), &input);
         let feature_dim = cut_at(&mut backbone, architecture, &config.rehead.cut)?;
         let recipe = &config.rehead.recipe.head;
         let outputs = match decoding {
@@ -102,13 +104,14 @@ impl Bundle {
             extractor: Extractor::new(&backbone),
             head,
             decoding,
-            preprocessing,
+            input,
+            batches,
         })
     }
 
-    /// The input that images are preprocessed to.
-    pub fn input(&self) -> &Preprocessing {
-        &self.preprocessing
+    /// The network's input.
+    pub fn input(&self) -> &Input {
+        &self.input
     }
 
     /// Logits [N, classes] of images [N, C, S, S] f32.
@@ -123,11 +126,9 @@ impl Bundle {
     pub(super) fn predict(&self, images: &[PathBuf]) -> Result<Vec<ImageOutcome>, TrainError> {
         let mut outcomes = Vec::with_capacity(images.len());
         for chunk in images.chunks(BATCH) {
-            let preprocessing = &self.preprocessing;
-            let decoded: Vec<Result<Vec<u8>, String>> = chunk
-                .par_iter()
-                .map(|path| decode(path, preprocessing))
-                .collect();
+            let batches = &self.batches;
+            let decoded: Vec<Result<Vec<u8>, String>> =
+                chunk.par_iter().map(|path| decode(path, batches)).collect();
             let pixels: Vec<u8> = decoded.iter().flatten().flatten().copied().collect();
             let count = decoded.iter().flatten().count() as i64;
             let mut rows = if count > 0 {
@@ -145,13 +146,8 @@ impl Bundle {
     }
 
     fn read(&self, pixels: &[u8], count: i64) -> Result<Vec<ImageOutcome>, TrainError> {
-        let (side, channels) = (
-            i64::from(self.preprocessing.input_size),
-            i64::from(self.preprocessing.channels),
-        );
-        let shape = [count, side, side, channels];
-        let images = Tensor::f_from_data_size(pixels, &shape, Kind::Uint8)?;
-        let logits = self.logits(&batch::normalize(&images, &self.preprocessing, Device::Cpu));
+        let rows = self.batches.stack(pixels, count)?;
+        let logits = self.logits(&self.batches.collate(&rows, Device::Cpu));
         let outputs = self.head.bias.size()[0] as usize;
         let rows = |all: &Tensor| -> Result<Vec<Vec<f32>>, TrainError> {
             let all = Vec::<f32>::try_from(&all.contiguous().view(-1))?;
@@ -217,11 +213,11 @@ fn read_as(facts: &RunFacts, classes: usize) -> Result<OutputDecoding, TrainErro
     }
 }
 
-fn decode(path: &Path, preprocessing: &Preprocessing) -> Result<Vec<u8>, String> {
+fn decode(path: &Path, batches: &BatchSource) -> Result<Vec<u8>, String> {
     let bytes = fs::read(path).map_err(|error| format!("cannot read the image: {error}"))?;
-    let image = image::decode(&bytes, MAX_PIXELS, preprocessing.channels)
-        .map_err(|error| error.to_string())?;
-    Ok(image::preprocess(&image, preprocessing))
+    batches
+        .decode(&bytes, MAX_PIXELS)
+        .map_err(|error| error.to_string())
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {

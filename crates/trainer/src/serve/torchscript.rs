@@ -7,10 +7,10 @@
 
 use std::{fs::File, path::Path};
 
-use tch::{CModule, Device, Kind, Tensor};
+use tch::{CModule, Tensor};
 
 use super::{bundle::Bundle, golden::Golden};
-use crate::process::error::TrainError;
+use crate::{data::source::probe, process::error::TrainError};
 
 /// Images of the example that is traced; more than one, so that nothing can take N for 1.
 const TRACED_IMAGES: i64 = 2;
@@ -21,12 +21,7 @@ const TRACED_IMAGES: i64 = 2;
 /// As `Bundle::load`; `Torch` when it cannot be traced or written.
 pub fn write(folder: &Path, target: &Path) -> Result<(), TrainError> {
     let bundle = Bundle::load(folder)?;
-    let (side, channels) = (
-        i64::from(bundle.input().input_size),
-        i64::from(bundle.input().channels),
-    );
-    let shape = [TRACED_IMAGES, channels, side, side];
-    let example = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+    let example = probe(bundle.input(), TRACED_IMAGES);
     let mut forward = |inputs: &[Tensor]| vec![bundle.logits(&inputs[0])];
     let mut module = CModule::create_by_tracing("Rehead", "forward", &[example], &mut forward)?;
     module.f_set_eval()?;

@@ -538,7 +538,7 @@ fn identity(plan: &TrainPlan, samples: &Samples) -> Identity {
         pack_sha256: plan.pack_sha256.clone(),
         validation_pack_sha256: plan.validation_pack_sha256.clone(),
         labels: samples.classes.clone(),
-        preprocessing: base.preprocessing.clone(),
+        input: base.input.clone(),
         recipe: plan.recipe.clone(),
     }
 }

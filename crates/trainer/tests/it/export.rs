@@ -135,7 +135,7 @@ fn probabilities_are_the_softmax_of_logits_over_the_temperature() {
 
     let image = demo().join("unseen/food.png");
     let bundle = Bundle::load(&folder).unwrap();
-    let input = bundle.input();
+    let input = bundle.input().image().unwrap();
     let side = i64::from(input.input_size);
     let decoded = image::decode(&fs::read(&image).unwrap(), 1 << 24, 3).unwrap();
     let pixels = Tensor::from_slice(&image::preprocess(&decoded, input)).view([1, side, side, 3]);

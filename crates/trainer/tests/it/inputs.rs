@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use rehead_domain::{
     base_model::{AskedPreprocessing, Preprocessing},
+    input::Input,
     progress::Validated,
     work::Imported,
 };
@@ -27,15 +28,15 @@ pub(crate) fn recorded() -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-fn with_channels(architecture: &Architecture, side: u32, channels: u32) -> Preprocessing {
-    Preprocessing {
+fn with_channels(architecture: &Architecture, side: u32, channels: u32) -> Input {
+    Input::Image(Preprocessing {
         channels,
-        ..input(architecture, side)
-    }
+        ..input(architecture, side).image().unwrap().clone()
+    })
 }
 
 /// A backbone for `input` under weights by the recordings' rules that are stored for `stored`.
-fn adapted(architecture: &Architecture, stored: &Preprocessing, input: &Preprocessing) -> Backbone {
+fn adapted(architecture: &Architecture, stored: &Input, input: &Input) -> Backbone {
     let vs = nn::VarStore::new(Device::Cpu);
     let from = architecture.build(&vs.root(), stored).named();
     numbers::fill(&from);
@@ -167,7 +168,7 @@ fn networks_of_other_inputs_compute_what_timms_compute() {
         let architecture = registry::find(case["name"].as_str().unwrap()).unwrap();
         let (channels, side) = (integer(&case["channels"]), integer(&case["side"]));
         let wanted = with_channels(architecture, side as u32, channels as u32);
-        let backbone = adapted(architecture, &architecture.preprocessing, &wanted);
+        let backbone = adapted(architecture, &architecture.input, &wanted);
         let logits = logits(
             architecture,
             &backbone,
@@ -191,7 +192,7 @@ pub(crate) fn logits(architecture: &Architecture, backbone: &Backbone, images: &
     features(backbone, images).linear(&of("weight", &[1000, width]), Some(&bias))
 }
 
-fn imported(architecture: &str, stored: &Preprocessing, asked: &Value) -> Result<Imported, Value> {
+fn imported(architecture: &str, stored: &Input, asked: &Value) -> Result<Imported, Value> {
     let found = registry::find(architecture).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("upload");
@@ -225,21 +226,18 @@ fn positions(imported: &Imported) -> &[u32] {
 fn a_vision_transformer_takes_its_grid_from_its_weights_or_from_what_is_asked() {
     let name = "vit_tiny_patch16_224";
     let vit = registry::find(name).unwrap();
-    let (usual, small) = (&vit.preprocessing, input(vit, 64));
+    let (usual, small) = (&vit.input, input(vit, 64));
     let told = imported(name, &small, &json!({})).unwrap();
     assert_eq!(
-        (told.preprocessing.input_size, positions(&told)),
+        (told.input.image().unwrap().input_size, positions(&told)),
         (64, &[1, 17, 192][..])
     );
-    assert_eq!(
-        imported(name, usual, &json!({})).unwrap().preprocessing,
-        *usual
-    );
+    assert_eq!(imported(name, usual, &json!({})).unwrap().input, *usual);
     for side in [32, 96, 512] {
         let grid = side / 16;
         for stored in [usual, &small] {
             let asked = imported(name, stored, &json!({"input_size": side})).unwrap();
-            assert_eq!(asked.preprocessing, input(vit, side));
+            assert_eq!(asked.input, input(vit, side));
             assert_eq!(positions(&asked), [1, 1 + grid * grid, 192]);
         }
     }
@@ -258,22 +256,19 @@ fn a_vision_transformer_takes_its_grid_from_its_weights_or_from_what_is_asked() 
         &input(registry::find("resnet18").unwrap(), 64),
         &json!({"input_size": 225}),
     );
-    assert_eq!(other.unwrap().preprocessing.input_size, 225);
+    assert_eq!(other.unwrap().input.image().unwrap().input_size, 225);
 }
 
 #[test]
 fn channels_are_as_asked_or_as_the_weights_have_them() {
     let resnet = registry::find("resnet18").unwrap();
-    let rgb = &resnet.preprocessing;
-    let of = |stored: &Preprocessing, asked: Value| {
+    let rgb = &resnet.input;
+    let of = |stored: &Input, asked: Value| {
         let imported = imported("resnet18", stored, &asked)?;
+        let found = imported.input.image().unwrap().clone();
         let stem = &imported.layers.tensors[0];
-        assert_eq!(
-            stem.shape[1], imported.preprocessing.channels,
-            "{}",
-            stem.name
-        );
-        Ok::<_, Value>(imported.preprocessing)
+        assert_eq!(stem.shape[1], found.channels, "{}", stem.name);
+        Ok::<_, Value>(found)
     };
     let near = |found: &[f64], expected: &[f64]| {
         let pairs = found.iter().zip(expected);

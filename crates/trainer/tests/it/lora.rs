@@ -80,8 +80,8 @@ fn dropout_of_adapters_is_keyed_and_leaves_the_mean() {
     let x = numbers::images("tokens", &[64, 8, 6]);
     let update = |key: Option<u64>| {
         let pass = Pass {
-            norm: Norm::Running,
             dropout: key,
+            ..Norm::Running.into()
         };
         backbone.stages[0].forward(&x, pass).detach()
     };
@@ -104,8 +104,8 @@ fn dropout_of_adapters_is_keyed_and_leaves_the_mean() {
     let seen = (x.abs() + 1.0).narrow(2, 0, 2);
     let shown = |key| {
         let pass = Pass {
-            norm: Norm::Running,
             dropout: key,
+            ..Norm::Running.into()
         };
         let out = backbone.stages[0].forward(&(x.abs() + 1.0), pass).detach();
         out.narrow(2, 0, 2)

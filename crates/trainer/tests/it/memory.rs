@@ -113,7 +113,7 @@ fn estimated(architecture: &str, recipe: &Recipe, side: u32) -> u64 {
     let mut layers = registry::layers(architecture, &input);
     layers.costs = cost::of_stages(&architecture.build(&vs.root(), &input), &input);
     let dataset = Dataset {
-        modality: "image".into(),
+        modality: rehead_domain::input::Modality::Image,
         task: Task::SingleLabelClassification,
         target: None,
         classes: Vec::new(),

@@ -1,13 +1,16 @@
 //! Every architecture gives the numbers of its reference implementation, for the same weights and images.
 
-use rehead_domain::base_model::Preprocessing;
+use rehead_domain::{
+    base_model::Preprocessing,
+    input::{Input, Tokenization},
+};
 use rehead_trainer::models::{
     adapt::adapt,
     architecture::Architecture,
+    bert::{BERT, Config, DISTILBERT},
     inference::Extractor,
-    pass::Norm,
+    pass::{Norm, Pass},
     registry,
-    text::{Config, Family, TextEncoder},
     weights::{Tensors, load_strict},
 };
 use serde_json::Value;
@@ -34,10 +37,12 @@ fn check(recording: &Value) -> Result<(), String> {
     let architecture =
         registry::find(name).ok_or(format!("the registry lacks the architecture `{name}`"))?;
     let size: Vec<i64> = serde_json::from_value(recording["input"]["shape"].clone()).unwrap();
-    let input = |side: i64| Preprocessing {
-        input_size: side as u32,
-        channels: size[1] as u32,
-        ..architecture.preprocessing.clone()
+    let input = |side: i64| {
+        Input::Image(Preprocessing {
+            input_size: side as u32,
+            channels: size[1] as u32,
+            ..architecture.input.image().unwrap().clone()
+        })
     };
     let vs = nn::VarStore::new(Device::Cpu);
     let stored = architecture.build(&vs.root(), &input(stored_side(architecture, recording)));
@@ -104,15 +109,40 @@ fn check(recording: &Value) -> Result<(), String> {
 }
 
 fn check_text(recording: &Value) -> Result<(), String> {
-    let config = text_config(recording)?;
+    let (config, tokenization) = text_config(recording)?;
     let vs = nn::VarStore::new(Device::Cpu);
-    let encoder = TextEncoder::new(config, &vs.root());
-    same_state_dict(&encoder.named(), &recording["state_dict"])?;
+    let encoder = config.build(&vs.root(), &tokenization);
     assert_eq!(encoder.named().len(), vs.len());
-    numbers::fill(&encoder.named());
+    let mut named = encoder.named();
+    if recording["state_dict"]["pooler.dense.weight"].is_array() {
+        // BERT's pooler is no part of the backbone.
+        let zeros = |size: &[i64]| Tensor::zeros(size, (tch::Kind::Float, Device::Cpu));
+        named.push((
+            "pooler.dense.weight".to_owned(),
+            zeros(&[config.width, config.width]),
+        ));
+        named.push(("pooler.dense.bias".to_owned(), zeros(&[config.width])));
+    }
+    same_state_dict(&named, &recording["state_dict"])?;
+    numbers::fill(&named);
     let input = |key: &str| numbers::tokens(&recording["input"][key]);
     let (ids, mask) = (input("input_ids"), input("attention_mask"));
-    let hidden = tch::no_grad(|| encoder.forward(&ids, &mask))?;
+    let pass = Pass {
+        mask: Some(&mask),
+        ..Norm::Running.into()
+    };
+    let hidden = tch::no_grad(|| {
+        let stages = encoder.stages.iter();
+        stages.fold(ids.shallow_clone(), |x, stage| stage.forward(&x, pass))
+    });
+    let features = tch::no_grad(|| encoder.forward(&ids, 0, pass));
+    assert_eq!(features, hidden.select(1, 0));
+    let folded = Extractor::new(&encoder);
+    let ids_of_one_length = ids.narrow(0, 0, 1);
+    assert_eq!(
+        folded.features(&ids_of_one_length),
+        encoder.forward(&ids_of_one_length, 0, Norm::Running)
+    );
     let mask = mask.unsqueeze(-1).to_kind(tch::Kind::Float);
     let count = mask.sum_dim_intlist(1, false, None);
     let mean = (&hidden * &mask).sum_dim_intlist(1, false, None) / count;
@@ -126,16 +156,16 @@ fn check_text(recording: &Value) -> Result<(), String> {
 }
 
 /// A recording's sizes, by the names of the library's two configurations.
-fn text_config(recording: &Value) -> Result<Config, String> {
+fn text_config(recording: &Value) -> Result<(Config, Tokenization), String> {
     let config = &recording["config"];
     let size = |name: &str| {
         config[name]
             .as_i64()
             .ok_or(format!("the recording's config has no {name}"))
     };
-    let (family, [width, inner, depth, heads]) = match recording["model_type"].as_str() {
+    let (names, [width, inner, depth, heads]) = match recording["model_type"].as_str() {
         Some("Bert") => (
-            Family::Bert,
+            &BERT,
             [
                 "hidden_size",
                 "intermediate_size",
@@ -143,26 +173,26 @@ fn text_config(recording: &Value) -> Result<Config, String> {
                 "num_attention_heads",
             ],
         ),
-        Some("DistilBert") => (
-            Family::DistilBert,
-            ["dim", "hidden_dim", "n_layers", "n_heads"],
-        ),
+        Some("DistilBert") => (&DISTILBERT, ["dim", "hidden_dim", "n_layers", "n_heads"]),
         other => return Err(format!("no text encoder is called {other:?}")),
     };
-    Ok(Config {
-        family,
-        vocabulary: size("vocab_size")?,
-        positions: size("max_position_embeddings")?,
+    let config = Config {
+        names,
         width: size(width)?,
         inner: size(inner)?,
         depth: size(depth)?,
         heads: size(heads)?,
-    })
+    };
+    let tokenization = Tokenization {
+        vocabulary: size("vocab_size")? as u32,
+        max_tokens: size("max_position_embeddings")? as u32,
+    };
+    Ok((config, tokenization))
 }
 
 /// Side of the images that a recorded ViT's positions are for; other weights fit any.
 fn stored_side(architecture: &Architecture, recording: &Value) -> i64 {
-    let usual = i64::from(architecture.preprocessing.input_size);
+    let usual = i64::from(architecture.input.image().unwrap().input_size);
     let grid = recording["state_dict"]["pos_embed"][1]
         .as_i64()
         .map(|tokens| (tokens - 1).isqrt());
@@ -219,7 +249,7 @@ fn compare(what: &str, found: &Tensor, recording: &Value, key: &str) -> Result<(
 #[test]
 fn layers_cover_the_backbone() {
     for architecture in registry::all() {
-        let layers = registry::layers(architecture, &architecture.preprocessing);
+        let layers = registry::layers(architecture, &architecture.input);
         let names: std::collections::BTreeSet<&str> = layers
             .tensors
             .iter()
@@ -230,7 +260,16 @@ fn layers_cover_the_backbone() {
             .tensors
             .iter()
             .find(|tensor| tensor.name == architecture.stem);
-        assert_eq!(stem.unwrap().shape[1], 3, "{}", architecture.name);
+        let reads = match &architecture.input {
+            Input::Image(_) => (1, 3),
+            Input::Text(text) => (0, text.vocabulary),
+        };
+        assert_eq!(
+            stem.unwrap().shape[reads.0],
+            reads.1,
+            "{}",
+            architecture.name
+        );
         for stage in &layers.stages {
             assert!(stage.parameters > 0, "{} {}", architecture.name, stage.name);
             for block in &stage.blocks {
@@ -250,7 +289,7 @@ fn layers_cover_the_backbone() {
             );
         }
         let vs = nn::VarStore::new(Device::Cpu);
-        let backbone = architecture.build(&vs.root(), &architecture.preprocessing);
+        let backbone = architecture.build(&vs.root(), &architecture.input);
         assert_eq!(vs.len(), layers.tensors.len(), "{}", architecture.name);
         assert_eq!(
             backbone.stages.last().unwrap().channels,
@@ -265,7 +304,7 @@ fn frozen_batch_norm_never_moves() {
     tch::set_num_threads(2);
     let architecture = registry::find("resnet18").unwrap();
     let vs = nn::VarStore::new(Device::Cpu);
-    let backbone = architecture.build(&vs.root(), &architecture.preprocessing);
+    let backbone = architecture.build(&vs.root(), &architecture.input);
     numbers::fill(&backbone.named());
     for entry in backbone.tensors() {
         let _ = entry

@@ -36,7 +36,7 @@ fn identity() -> Identity {
         pack_sha256: "1".repeat(64),
         validation_pack_sha256: None,
         labels: vec!["animals".to_owned(), "food".to_owned()],
-        preprocessing: registry::find("resnet18").unwrap().preprocessing.clone(),
+        input: registry::find("resnet18").unwrap().input.clone(),
         recipe: recipe(),
     }
 }

@@ -73,7 +73,7 @@ fn network(folder: &Path, architecture: &str) -> impl Fn(&Tensor) -> (Tensor, Te
     let architecture = registry::find(architecture).unwrap();
     let tensors = weights::read_safetensors(&folder.join(import::MODEL)).unwrap();
     let vs = nn::VarStore::new(Device::Cpu);
-    let backbone = architecture.build(&vs.root(), &architecture.preprocessing);
+    let backbone = architecture.build(&vs.root(), &architecture.input);
     weights::load_strict(&backbone.named(), &tensors, &[architecture.classifier]).unwrap();
     let [weight, bias] = ["weight", "bias"]
         .map(|part| tensors[&format!("{}.{part}", architecture.classifier)].shallow_clone());
@@ -93,10 +93,8 @@ fn published_lite0_gives_its_golden_numbers() {
     assert_eq!(imported.parameters, 4_652_008);
     assert_eq!(imported.layers.feature_dim, 1280);
     assert_eq!(
-        imported.preprocessing,
-        registry::find("tf_efficientnet_lite0")
-            .unwrap()
-            .preprocessing
+        imported.input,
+        registry::find("tf_efficientnet_lite0").unwrap().input
     );
 
     let pixels: Vec<f32> = (0..3i32)
@@ -148,7 +146,7 @@ fn published_lite0_recognizes_photos() {
     // They are cut out already: foolbox feeds them whole, scaled to the network's input, and so were the 18 recorded.
     let preprocessing = Preprocessing {
         crop_fraction: 1.0,
-        ..lite0(folder.path()).preprocessing
+        ..lite0(folder.path()).input.image().unwrap().clone()
     };
     let network = network(folder.path(), "tf_efficientnet_lite0");
     let photos = data::foolbox_photos();
@@ -259,7 +257,7 @@ fn weights_that_do_not_fit_are_named_tensor_by_tensor() {
     let path = folder.path().join("model.safetensors");
     let vs = nn::VarStore::new(Device::Cpu);
     let resnet = registry::find("resnet18").unwrap();
-    let mut named = resnet.build(&vs.root(), &resnet.preprocessing).named();
+    let mut named = resnet.build(&vs.root(), &resnet.input).named();
     let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, Device::Cpu));
     named.retain(|(name, _)| name != "layer2.0.bn1.weight");
     named
@@ -310,7 +308,7 @@ fn an_import_of_an_import_changes_nothing() {
     fs::create_dir(&second).unwrap();
     let vs = nn::VarStore::new(Device::Cpu);
     let b0 = registry::find("efficientnet_b0").unwrap();
-    let named = b0.build(&vs.root(), &b0.preprocessing).named();
+    let named = b0.build(&vs.root(), &b0.input).named();
     let path = folder.path().join("headless.safetensors");
     weights::write_safetensors(&path, &named, &BTreeMap::new()).unwrap();
     assert_eq!(

@@ -13,6 +13,7 @@ use crate::{
     },
     domain::{
         file::{Class, Dataset, FileReport, Split, SplitSizes, TargetStatistics},
+        input::Modality,
         problem::Problem,
         recipe::Task,
     },
@@ -366,7 +367,7 @@ impl Files<'_> {
             },
         );
         Dataset {
-            modality: "image".to_owned(),
+            modality: Modality::Image,
             task: self.layout.task,
             classes: classes.collect(),
             target: TargetStatistics::of(&values),

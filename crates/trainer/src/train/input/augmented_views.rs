@@ -16,6 +16,7 @@ use crate::{
         augment::{self, Augmenter},
         batch,
         image::Bitmap,
+        source::BatchSource,
     },
     domain::{base_model::Preprocessing, work::TrainPlan},
     process::error::TrainError,
@@ -36,15 +37,22 @@ pub struct Views {
 
 impl Views {
     /// `None` where the recipe has no augmentation.
-    pub fn of(plan: &TrainPlan) -> Option<Self> {
-        let preprocessing = &plan.base_model.preprocessing;
-        let augmentation = plan.recipe.augmentation.as_ref()?;
-        Some(Self {
-            augmenter: Augmenter::new(augmentation, preprocessing),
+    ///
+    /// # Errors
+    /// `Plan` for a modality without a source of batches.
+    pub fn of(plan: &TrainPlan) -> Result<Option<Self>, TrainError> {
+        let Some(augmentation) = &plan.recipe.augmentation else {
+            return Ok(None);
+        };
+        let batches = BatchSource::new(&plan.base_model.input)?;
+        let augmenter = batches.augmenter(augmentation);
+        let BatchSource::Image(preprocessing) = batches;
+        Ok(Some(Self {
+            augmenter,
             seed: plan.recipe.seed,
-            preprocessing: preprocessing.clone(),
+            preprocessing,
             threads: plan.threads as usize,
-        })
+        }))
     }
 
     /// The form that it crops from, besides the squares of evaluation.

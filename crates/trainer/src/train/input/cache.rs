@@ -11,7 +11,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    domain::{augmentation::Augmentation, base_model::Preprocessing, work::TrainPlan},
+    domain::{augmentation::Augmentation, input::Input, work::TrainPlan},
     process::error::TrainError,
 };
 
@@ -24,7 +24,7 @@ pub struct CacheKey<'a> {
     /// Version of the code that makes the entry; raised when its results change.
     pub version: u32,
     pub pack_sha256: &'a str,
-    pub preprocessing: &'a Preprocessing,
+    pub preprocessing: &'a Input,
     /// Weights, architecture, cut, device kind, threads and samples of a batch, where a backbone
     /// ran.
     pub backbone: Option<(&'a str, &'a str, &'a str, &'a str, u32, usize)>,

@@ -13,7 +13,7 @@ use super::{
     samples::Source,
 };
 use crate::{
-    data::batch,
+    data::source::BatchSource,
     domain::{
         progress::{BatchSizePart, Progress},
         work::TrainPlan,
@@ -94,7 +94,7 @@ fn in_batches_of(
         interrupt,
         ..
     } = *run;
-    let base = &plan.base_model;
+    let batches = BatchSource::new(&plan.base_model.input)?;
     let key = key(plan, source, network, device, (size, None));
     let samples: Vec<usize> = (0..source.pack.len()).collect();
     let mut parts = Vec::new();
@@ -114,15 +114,11 @@ fn in_batches_of(
             if interrupt.requested() {
                 return Ok(None);
             }
-            let pixels = batch::load(
-                &source.pack,
-                chunk,
-                &base.preprocessing,
-                plan.threads as usize,
-            )
-            .map_err(|error| TrainError::Data(error.to_string()))?;
-            let images = batch::normalize(&pixels, &base.preprocessing, device);
-            rows.push(backbone.features(&images).to_device(Device::Cpu));
+            let decoded = batches
+                .load(&source.pack, chunk, plan.threads as usize)
+                .map_err(|error| TrainError::Data(error.to_string()))?;
+            let batch = batches.collate(&decoded, device);
+            rows.push(backbone.features(&batch).to_device(Device::Cpu));
             meter.computed(chunk.len());
         }
         let made = Tensor::cat(&rows, 0);
@@ -147,7 +143,7 @@ pub(super) fn key(
         what: "features f32",
         version: VERSION << 16 | inference::VERSION,
         pack_sha256: &source.sha256,
-        preprocessing: &base.preprocessing,
+        preprocessing: &base.input,
         backbone: Some((
             &network.backbone_sha256,
             network.architecture.name,

@@ -15,7 +15,7 @@ use super::{
     preparation::Preparation,
 };
 use crate::{
-    data::batch::normalize,
+    data::{batch::normalize, source::BatchSource},
     domain::{base_model::Preprocessing, limits::EVALUATION_BATCH},
     process::{
         error::TrainError,
@@ -135,7 +135,7 @@ impl Inputs {
         }
         let views = run.plan.recipe.augmented_views as usize;
         let mut parts = vec![start.table.shallow_clone()];
-        if let Some(altered) = Views::of(run.plan).filter(|_| views > 0) {
+        if let Some(altered) = Views::of(run.plan)?.filter(|_| views > 0) {
             let mut meter = Meter::new(say, views * run.samples.train.len());
             let Some(altered) = altered.features(run, network, &mut meter)? else {
                 return Ok(None);
@@ -165,9 +165,10 @@ impl Inputs {
             interrupt,
         } = *run;
         make_cache(plan)?;
+        let BatchSource::Image(preprocessing) = BatchSource::new(&plan.base_model.input)?;
         let mut meter = Meter::new(say, samples.len());
         let mut sources = Vec::new();
-        let mut views = Views::of(plan).map(|views| (views, None));
+        let mut views = Views::of(plan)?.map(|views| (views, None));
         for (number, source) in samples.sources.iter().enumerate() {
             let canvas = views.as_ref().filter(|_| number == 0);
             let canvas = canvas.and_then(|(views, _)| views.form());
@@ -184,7 +185,7 @@ impl Inputs {
         Ok(Some(Self::Pixels {
             sources,
             views: views.map(Box::new),
-            preprocessing: plan.base_model.preprocessing.clone(),
+            preprocessing,
             device,
             threads: plan.threads as usize,
             evaluation: Cell::new(EVALUATION_BATCH),

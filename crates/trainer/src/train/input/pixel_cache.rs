@@ -21,6 +21,7 @@ use crate::{
     data::{
         batch,
         image::{Bitmap, preprocess, shrink, shrunk_size},
+        source::BatchSource,
     },
     domain::{base_model::Preprocessing, file::Split, work::TrainPlan},
     process::{error::TrainError, protocol::Interrupt},
@@ -89,9 +90,10 @@ pub fn of_pack(
     interrupt: &Interrupt,
     meter: &mut Meter,
 ) -> Result<Option<Vec<Pixels>>, TrainError> {
+    let BatchSource::Image(input) = BatchSource::new(&plan.base_model.input)?;
     let entries: Vec<Entry> = forms
         .iter()
-        .map(|&form| Entry::new(plan, source, form))
+        .map(|&form| Entry::new(plan, &input, source, form))
         .collect();
     let missing: Vec<&Entry> = entries
         .iter()
@@ -99,7 +101,7 @@ pub fn of_pack(
         .collect();
     if missing.is_empty() {
         meter.found(source.pack.len());
-    } else if !make(plan, source, &missing, interrupt, meter)? {
+    } else if !make((plan, &input), source, &missing, interrupt, meter)? {
         return Ok(None);
     }
     let open = |entry: &Entry| {
@@ -112,7 +114,7 @@ pub fn of_pack(
 
 /// Decodes all samples into these entries; `false` when interrupted.
 fn make(
-    plan: &TrainPlan,
+    (plan, input): (&TrainPlan, &Preprocessing),
     source: &Source,
     entries: &[&Entry],
     interrupt: &Interrupt,
@@ -146,11 +148,11 @@ fn make(
         let render = |sample: usize, image: Bitmap| -> Vec<Vec<u8>> {
             let entries = entries.iter();
             entries
-                .map(|entry| entry.render(plan, sample, &image))
+                .map(|entry| entry.render(input, sample, &image))
                 .collect()
         };
-        let channels = plan.base_model.preprocessing.channels;
-        let rendered = batch::each(&source.pack, chunk, channels, plan.threads as usize, render)
+        let threads = plan.threads as usize;
+        let rendered = batch::each(&source.pack, chunk, input.channels, threads, render)
             .map_err(|error| TrainError::Data(error.to_string()))?;
         for images in rendered {
             for (writer, image) in writers.iter_mut().zip(images) {
@@ -174,12 +176,8 @@ fn make(
 }
 
 impl Entry {
-    fn new(plan: &TrainPlan, source: &Source, form: Form) -> Self {
-        let Preprocessing {
-            input_size: side,
-            channels,
-            ..
-        } = plan.base_model.preprocessing;
+    fn new(plan: &TrainPlan, input: &Preprocessing, source: &Source, form: Form) -> Self {
+        let (side, channels) = (input.input_size, input.channels);
         let validates_elsewhere = plan.validation_pack.is_some();
         let trains = |sample: usize| match source.pack.split(sample) {
             Split::Train => true,
@@ -225,7 +223,7 @@ impl Entry {
             what: &what,
             version: VERSION,
             pack_sha256: &source.sha256,
-            preprocessing: &plan.base_model.preprocessing,
+            preprocessing: &plan.base_model.input,
             backbone: None,
             view: None,
         };
@@ -239,8 +237,7 @@ impl Entry {
     }
 
     /// The bytes of a sample's image.
-    fn render(&self, plan: &TrainPlan, sample: usize, image: &Bitmap) -> Vec<u8> {
-        let preprocessing = &plan.base_model.preprocessing;
+    fn render(&self, preprocessing: &Preprocessing, sample: usize, image: &Bitmap) -> Vec<u8> {
         let place = self.images[sample];
         match self.form {
             Form::Square => preprocess(image, preprocessing),

@@ -214,8 +214,8 @@ impl Network {
         let input = tch::no_grad(|| self.enter(images));
         let input = input.to_kind(self.kind);
         let pass = Pass {
-            norm: self.norm,
             dropout: Some(key(self.seed, Stream::AdapterDropout, batch)),
+            ..Pass::from(self.norm)
         };
         self.backbone.forward(&input, self.frozen_stages, pass)
     }
@@ -348,7 +348,7 @@ fn load_backbone(
     cut: &str,
     vs: &nn::VarStore,
 ) -> Result<(Backbone, i64), TrainError> {
-    let mut backbone = architecture.build(&vs.root(), &base.preprocessing);
+    let mut backbone = architecture.build(&vs.root(), &base.input);
     let unfit = |reason: String| {
         TrainError::Weights(format!("the weights of base model `{}`: {reason}", base.id))
     };

@@ -17,9 +17,9 @@ use tch::Tensor;
 
 use crate::{
     domain::{
-        base_model::Preprocessing,
         checkpoint::{Manifest, ManifestEntry},
         id::JobId,
+        input::Input,
         recipe::Recipe,
     },
     models::weights::{self, WeightsError},
@@ -54,7 +54,7 @@ pub struct Identity {
     pub validation_pack_sha256: Option<String>,
     /// In label order.
     pub labels: Vec<String>,
-    pub preprocessing: Preprocessing,
+    pub input: Input,
     pub recipe: Recipe,
 }
 

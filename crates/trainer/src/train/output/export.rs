@@ -19,7 +19,7 @@ use super::{
     model_card::card,
 };
 use crate::{
-    data::batch,
+    data::source::BatchSource,
     domain::base_model::{Interpolation, Preprocessing},
     models::weights,
     process::error::TrainError,
@@ -51,11 +51,8 @@ pub fn export(job_folder: &Path, bundle: &Bundle) -> Result<(), TrainError> {
         &bundle.network.tensors(),
         "the whole network",
     )?;
-    write_json(&folder.join(CONFIG), &config(bundle))?;
-    write_json(
-        &folder.join(PREPROCESS),
-        &bundle.plan.base_model.preprocessing,
-    )?;
+    write_json(&folder.join(CONFIG), &config(bundle)?)?;
+    write_json(&folder.join(PREPROCESS), &bundle.plan.base_model.input)?;
     write_json(&folder.join(LABELS), labels)?;
     write_json(
         &folder.join(METRICS),
@@ -86,15 +83,12 @@ pub fn export(job_folder: &Path, bundle: &Bundle) -> Result<(), TrainError> {
 fn golden_inputs(bundle: &Bundle) -> Result<Tensor, TrainError> {
     let count = bundle.samples.sources[0].pack.len().min(GOLDEN_SAMPLES);
     let chosen: Vec<usize> = (0..count).collect();
-    let preprocessing = &bundle.plan.base_model.preprocessing;
-    let pixels = batch::load(
-        &bundle.samples.sources[0].pack,
-        &chosen,
-        preprocessing,
-        bundle.plan.threads as usize,
-    )
-    .map_err(|error| TrainError::Data(error.to_string()))?;
-    Ok(batch::normalize(&pixels, preprocessing, bundle.device))
+    let batches = BatchSource::new(&bundle.plan.base_model.input)?;
+    let pack = &bundle.samples.sources[0].pack;
+    let decoded = batches
+        .load(pack, &chosen, bundle.plan.threads as usize)
+        .map_err(|error| TrainError::Data(error.to_string()))?;
+    Ok(batches.collate(&decoded, bundle.device))
 }
 
 fn sync(folder: &Path) -> io::Result<()> {
@@ -128,7 +122,7 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
 }
 
 /// timm's `config.json` (as of its Hugging Face hub format), with our own facts under `rehead`.
-fn config(bundle: &Bundle) -> Value {
+fn config(bundle: &Bundle) -> Result<Value, TrainError> {
     let Bundle {
         plan,
         samples,
@@ -136,14 +130,14 @@ fn config(bundle: &Bundle) -> Value {
         decoding,
         ..
     } = bundle;
-    let Preprocessing {
+    let BatchSource::Image(Preprocessing {
         input_size,
         channels,
         crop_fraction,
         interpolation,
         mean,
         std,
-    } = &plan.base_model.preprocessing;
+    }) = BatchSource::new(&plan.base_model.input)?;
     let interpolation = match interpolation {
         Interpolation::Bilinear => "bilinear",
         Interpolation::Bicubic => "bicubic",
@@ -154,14 +148,12 @@ fn config(bundle: &Bundle) -> Value {
         OutputDecoding::Thresholds(found) => thresholds = Some(found),
         OutputDecoding::Plain => {}
     }
-    let arguments = network
-        .architecture
-        .model_args(&plan.base_model.preprocessing);
+    let arguments = network.architecture.model_args(&plan.base_model.input);
     let arguments: serde_json::Map<String, Value> = arguments
         .into_iter()
         .map(|(name, value)| (name.to_owned(), json!(value)))
         .collect();
-    json!({
+    Ok(json!({
         "architecture": network.architecture.name,
         "model_args": arguments,
         "num_classes": samples.outputs(),
@@ -189,5 +181,5 @@ fn config(bundle: &Bundle) -> Value {
             "thresholds": thresholds,
             "recipe": plan.recipe,
         },
-    })
+    }))
 }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::bundle::Bundle;
 use crate::{
     domain::{
-        base_model::Preprocessing,
         file::Split,
+        input::Input,
         recipe::{PRE_LOGITS, Recipe, is_linear_head},
         report::{
             Forgetting, LabelForgetting, MultiLabelScores, RegressionScores, Report, Scores,
@@ -60,11 +60,7 @@ pub(super) fn card(bundle: &Bundle) -> String {
          model.load_state_dict(load_file(\"model.safetensors\"), strict=True)\nmodel.eval()\n```\n\n\
          `preprocess.json` says how an image becomes the input, `golden.safetensors` holds inputs and the {} that must come \
          out.\n",
-        python(
-            architecture,
-            &plan.base_model.preprocessing,
-            samples.outputs()
-        ),
+        python(architecture, &plan.base_model.input, samples.outputs()),
         match bundle.decoding {
             OutputDecoding::Temperature(_) => "logits, before any temperature,",
             OutputDecoding::Thresholds(_) => "logits",
@@ -260,7 +256,7 @@ fn cell(name: &str) -> String {
 }
 
 /// Python code that builds a network for the bundle's weights, and reads the labels.
-fn python(architecture: &Architecture, input: &Preprocessing, outputs: usize) -> String {
+fn python(architecture: &Architecture, input: &Input, outputs: usize) -> String {
     let (imports, model) = if architecture.library == "timm" {
         let arguments = architecture.model_args(input).into_iter();
         let arguments: Vec<String> = arguments
@@ -286,11 +282,11 @@ fn python(architecture: &Architecture, input: &Preprocessing, outputs: usize) ->
 
 /// SqueezeNet, whose classifier is there a convolution and a ReLU before the pooling, and its stem
 /// for colors.
-fn torchvision(architecture: &Architecture, input: &Preprocessing, outputs: usize) -> String {
+fn torchvision(architecture: &Architecture, input: &Input, outputs: usize) -> String {
     let (name, features) = (architecture.name, architecture.feature_dim);
     let mut text = format!("model = torchvision.models.{name}()\n");
-    if input.channels != 3 {
-        let channels = input.channels;
+    let channels = input.image().map_or(3, |image| image.channels);
+    if channels != 3 {
         let _ = writeln!(
             text,
             "model.features[0] = torch.nn.Conv2d({channels}, 64, kernel_size=3, stride=2)"
@@ -334,7 +330,7 @@ fn own_form(recipe: &Recipe, library: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::registry;
+    use crate::{domain::base_model::Preprocessing, models::registry};
 
     /// Code for images of so many channels and this side.
     fn made(name: &str, channels: u32, input_size: u32) -> String {
@@ -342,9 +338,9 @@ mod tests {
         let input = Preprocessing {
             channels,
             input_size,
-            ..architecture.preprocessing.clone()
+            ..architecture.input.image().unwrap().clone()
         };
-        python(architecture, &input, 6)
+        python(architecture, &Input::Image(input), 6)
     }
 
     #[test]

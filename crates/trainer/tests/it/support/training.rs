@@ -11,6 +11,7 @@ use std::{
 use rehead_domain::{
     base_model::{Preprocessing, SourceTask},
     id::{FileId, JobId},
+    input::Input,
     progress::{Progress, Validated},
     recipe::{Adapter, Inherited, Recipe},
     request,
@@ -47,7 +48,7 @@ pub(crate) fn inherits(labels: &[&str], known: u32) -> Option<Inherited> {
 /// Names of the architecture's parameters that begin with one of these.
 pub(crate) fn parameters(architecture: &str, parts: &[&str]) -> Vec<String> {
     let architecture = registry::find(architecture).unwrap();
-    registry::layers(architecture, &architecture.preprocessing)
+    registry::layers(architecture, &architecture.input)
         .tensors
         .into_iter()
         .filter(|tensor| tensor.trainable && parts.iter().any(|part| tensor.name.starts_with(part)))
@@ -59,7 +60,7 @@ pub(crate) fn parameters(architecture: &str, parts: &[&str]) -> Vec<String> {
 /// not be said.
 pub(crate) fn adapter(architecture: &str, mut asked: Value) -> Adapter {
     let architecture = registry::find(architecture).unwrap();
-    let layers = registry::layers(architecture, &architecture.preprocessing);
+    let layers = registry::layers(architecture, &architecture.input);
     asked["type"] = json!("lora");
     let body = json!({"model": "m", "training_file": FileId::new(),
         "method": {"type": "transfer", "transfer": {"adapter": asked}}});
@@ -69,24 +70,24 @@ pub(crate) fn adapter(architecture: &str, mut asked: Value) -> Adapter {
 }
 
 /// An architecture's usual input with sides of its own.
-pub(crate) fn input(architecture: &Architecture, side: u32) -> Preprocessing {
-    Preprocessing {
+pub(crate) fn input(architecture: &Architecture, side: u32) -> Input {
+    Input::Image(Preprocessing {
         input_size: side,
-        ..architecture.preprocessing.clone()
-    }
+        ..architecture.input.image().unwrap().clone()
+    })
 }
 
 /// A base model of usual input whose weights follow the rules of the parity recordings, in a file
 /// in `folder`.
 pub(crate) fn base_model(architecture: &str, folder: &Path) -> PlanModel {
     let architecture = registry::find(architecture).unwrap();
-    base_model_for(architecture, &architecture.preprocessing, folder)
+    base_model_for(architecture, &architecture.input, folder)
 }
 
 /// The same for this input.
 pub(crate) fn base_model_for(
     architecture: &Architecture,
-    input: &Preprocessing,
+    input: &Input,
     folder: &Path,
 ) -> PlanModel {
     let vs = nn::VarStore::new(Device::Cpu);
@@ -102,7 +103,7 @@ pub(crate) fn base_model_for(
             classes: None,
             dataset: None,
         },
-        preprocessing: input.clone(),
+        input: input.clone(),
         weights,
         weights_sha256: "0".repeat(64),
         over: Vec::new(),

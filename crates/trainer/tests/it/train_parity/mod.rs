@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rehead_domain::{base_model::Preprocessing, recipe::Recipe};
+use rehead_domain::{base_model::Preprocessing, input::Input, recipe::Recipe};
 use rehead_trainer::{
     models::registry,
     train::{
@@ -36,11 +36,11 @@ fn check(recording: &Value) -> Result<(), String> {
         "the registry lacks the architecture `{}`",
         recording.arch
     ))?;
-    let input = Preprocessing {
+    let input = Input::Image(Preprocessing {
         input_size: recording.img_size,
         channels: recording.in_chans,
-        ..architecture.preprocessing.clone()
-    };
+        ..architecture.input.image().unwrap().clone()
+    });
     let recipe = recording.recipe(architecture, &input)?;
     let folder = tempfile::tempdir().unwrap();
     let base = training::base_model_for(architecture, &input, folder.path());

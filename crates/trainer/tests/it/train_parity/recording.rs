@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use rehead_domain::{
-    base_model::{Layers, Preprocessing},
+    base_model::Layers,
+    input::Input,
     recipe::{BatchNorm, Optimizer as Kind, Recipe},
 };
 use rehead_trainer::models::{architecture::Architecture, registry};
@@ -191,7 +192,7 @@ impl Recording {
     pub(super) fn recipe(
         &self,
         architecture: &Architecture,
-        input: &Preprocessing,
+        input: &Input,
     ) -> Result<Recipe, String> {
         let rate = self.optimizer.lr.peak();
         let layers = registry::layers(architecture, input);

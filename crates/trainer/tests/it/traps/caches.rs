@@ -3,13 +3,21 @@
 use std::{collections::BTreeSet, fs};
 
 use rehead_domain::{
-    base_model::Interpolation,
+    base_model::{Interpolation, Preprocessing},
+    input::Input,
     progress::{Progress, exit},
     recipe::Recipe,
     work::TrainPlan,
 };
 
 use crate::support::training::{Material, Trainer, parameters, recipe};
+
+fn image(plan: &mut TrainPlan) -> &mut Preprocessing {
+    match &mut plan.base_model.input {
+        Input::Image(preprocessing) => preprocessing,
+        Input::Text(_) => panic!("the base model reads text"),
+    }
+}
 
 fn ended_well(run: &mut Trainer) {
     let (said, ended) = run.end();
@@ -39,17 +47,15 @@ fn trap_10_other_bytes_weights_preprocessing_or_cut_are_other_features() {
         ("weights", |plan| {
             plan.base_model.weights_sha256 = "3".repeat(64)
         }),
-        ("size", |plan| plan.base_model.preprocessing.input_size = 32),
+        ("size", |plan| image(plan).input_size = 32),
         ("filter", |plan| {
-            let filter = &mut plan.base_model.preprocessing.interpolation;
+            let filter = &mut image(plan).interpolation;
             *filter = match filter {
                 Interpolation::Bilinear => Interpolation::Bicubic,
                 Interpolation::Bicubic => Interpolation::Bilinear,
             };
         }),
-        ("mean", |plan| {
-            plan.base_model.preprocessing.mean.to_mut()[0] += 0.1
-        }),
+        ("mean", |plan| image(plan).mean.to_mut()[0] += 0.1),
         ("cut", |plan| plan.recipe.cut = "layer3".to_owned()),
     ];
     for (name, change) in changes {

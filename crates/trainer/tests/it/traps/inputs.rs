@@ -2,6 +2,7 @@
 
 use rehead_domain::{
     base_model::{AskedPreprocessing, Preprocessing},
+    input::Modality,
     progress::Validated,
     recipe::{BatchNorm, FreezePhase, Recipe},
 };
@@ -64,10 +65,10 @@ fn trap_11_images_are_preprocessed_as_the_weights_expect() {
     tch::set_num_threads(2);
     for case in recorded()["images"].as_array().unwrap() {
         let architecture = registry::find(case["name"].as_str().unwrap()).unwrap();
-        let preprocessing = input(architecture, case["side"].as_u64().unwrap() as u32);
+        let input = input(architecture, case["side"].as_u64().unwrap() as u32);
         let published = case["published"].as_bool().unwrap().then(published_lite0);
         let vs = nn::VarStore::new(Device::Cpu);
-        let backbone = architecture.build(&vs.root(), &preprocessing);
+        let backbone = architecture.build(&vs.root(), &input);
         match &published {
             Some(tensors) => {
                 weights::load_strict(&backbone.named(), tensors, &["classifier"]).unwrap();
@@ -76,7 +77,7 @@ fn trap_11_images_are_preprocessed_as_the_weights_expect() {
         }
         for (place, file) in case["files"].as_array().unwrap().iter().enumerate() {
             let what = format!("{} of {file}", architecture.name);
-            let images = seen(file.as_str().unwrap(), &preprocessing);
+            let images = seen(file.as_str().unwrap(), input.image().unwrap());
             let (norm, recorded) = (
                 images.norm().double_value(&[]),
                 case["inputs_l2"][place].as_f64().unwrap(),
@@ -109,11 +110,11 @@ fn apart(one: &Tensor, other: &Tensor) -> f64 {
 fn trap_25_folding_batch_norm_changes_features_by_rounding_only() {
     tch::set_num_threads(2);
     let has_batch_norm = |architecture: &&Architecture| {
-        let layers = registry::layers(architecture, &architecture.preprocessing);
+        let layers = registry::layers(architecture, &architecture.input);
         layers.tensors.iter().any(|one| !one.trainable)
     };
     let mut checked = 0;
-    for architecture in registry::all().filter(has_batch_norm) {
+    for architecture in registry::of(Modality::Image).filter(has_batch_norm) {
         let vs = nn::VarStore::new(Device::Cpu);
         let backbone = architecture.build(&vs.root(), &input(architecture, 64));
         numbers::fill(&backbone.named());
@@ -139,7 +140,7 @@ fn trap_25_folding_batch_norm_changes_features_by_rounding_only() {
 fn unfolded(network: &Network, images: &Tensor) -> Tensor {
     let vs = nn::VarStore::new(Device::Cpu);
     let architecture = network.architecture;
-    let backbone = architecture.build(&vs.root(), &architecture.preprocessing);
+    let backbone = architecture.build(&vs.root(), &architecture.input);
     let tensors: Tensors = network.tensors().into_iter().collect();
     weights::load_strict(&backbone.named(), &tensors, &[architecture.classifier]).unwrap();
     tch::no_grad(|| backbone.forward(images, 0, Norm::Running))

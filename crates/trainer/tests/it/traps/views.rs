@@ -110,7 +110,7 @@ fn normal_head(layers: Vec<HeadLayer>) -> Head {
 fn images(plan: &TrainPlan, samples: &[usize], epoch: u32) -> Tensor {
     std::fs::create_dir_all(&plan.cache).unwrap();
     let source = &Samples::open(plan).unwrap().sources[0];
-    let views = Views::of(plan).unwrap();
+    let views = Views::of(plan).unwrap().unwrap();
     let form = views.form().unwrap_or(Form::Square);
     let mut say = reporter();
     let mut meter = Meter::new(&mut say, source.pack.len());
@@ -245,7 +245,8 @@ fn trap_9_cached_features_are_those_of_evaluation_without_dropout() {
     let run = prepare(&plan(vec![HeadLayer::Dropout(0.9)]));
     let source = &run.samples.sources[0];
     let all: Vec<usize> = (0..source.pack.len()).collect();
-    let preprocessing = &plan(vec![]).base_model.preprocessing;
+    let plain = plan(vec![]);
+    let preprocessing = plain.base_model.input.image().unwrap();
     for chunk in all.chunks(32) {
         let pixels = batch::load(&source.pack, chunk, preprocessing, 1).unwrap();
         let images = batch::normalize(&pixels, preprocessing, Device::Cpu);
@@ -284,7 +285,7 @@ fn a_frozen_backbone_trains_on_its_views_in_turn_and_is_evaluated_on_none() {
     assert_eq!(of(3), of(6));
     assert!(of(1) != of(2) && of(2) != of(3) && of(1) != of(3));
     // Each view is what an epoch with that number would see.
-    let preprocessing = &plan.base_model.preprocessing;
+    let preprocessing = plan.base_model.input.image().unwrap();
     let chunk = &members[..members.len().min(32)];
     for epoch in 1..=3 {
         let images = batch::normalize(&images(&plan, chunk, epoch), preprocessing, Device::Cpu);
