@@ -1,4 +1,4 @@
-//! Requests to the service. An error answer becomes the sentence that the service wrote, with every problem it lists.
+//! Requests to the service. An error response becomes its message, followed by every problem it lists.
 
 use std::{fmt::Write as _, fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::config::ClientArgs;
 
-/// The service, as one user sees it.
+/// The service's address and the user's key.
 pub(super) struct Api {
     base: String,
     key: Option<String>,
@@ -43,15 +43,15 @@ impl Api {
             .await
     }
 
-    /// Writes the answer to `target`, which appears only when all of it is there.
+    /// Writes the response's body to `target`, which appears only once it is complete.
     pub(super) async fn download(&self, path: &str, target: &Path) -> anyhow::Result<()> {
         let response = self.answer(self.request(Method::GET, path)).await?;
         let status = response.status();
         if !status.is_success() {
-            let body = response.text().await.context("the answer broke off")?;
+            let body = response.text().await.context("the response ended early")?;
             return Err(self.refusal(status, &body));
         }
-        let failed = || format!("cannot write {}", target.display());
+        let failed = || format!("cannot write `{}`", target.display());
         let folder = target
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
@@ -62,7 +62,7 @@ impl Api {
             .with_context(failed)?;
         let mut file = tokio::fs::File::from_std(staged.reopen().with_context(failed)?);
         let mut pieces = response.bytes_stream();
-        while let Some(piece) = pieces.try_next().await.context("the answer broke off")? {
+        while let Some(piece) = pieces.try_next().await.context("the response ended early")? {
             file.write_all(&piece).await.with_context(failed)?;
         }
         file.sync_all().await.with_context(failed)?;
@@ -81,7 +81,7 @@ impl Api {
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Value> {
         let response = self.answer(request).await?;
         let status = response.status();
-        let body = response.text().await.context("the answer broke off")?;
+        let body = response.text().await.context("the response ended early")?;
         match serde_json::from_str(&body) {
             Ok(json) if status.is_success() => Ok(json),
             _ => Err(self.refusal(status, &body)),
@@ -91,32 +91,32 @@ impl Api {
     async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         request.send().await.with_context(|| {
             format!(
-                "no answer from {}; is the service up (`make up`), and --url right?",
+                "no answer from {}; check that the service runs (`rehead up`) and that --url is its address",
                 self.base
             )
         })
     }
 
-    /// An answer that is not what was asked for, as a sentence.
+    /// The error of a response that is not a success.
     fn refusal(&self, status: StatusCode, body: &str) -> anyhow::Error {
         match serde_json::from_str(body) {
             Ok(json) => anyhow::anyhow!(explain(status.as_u16(), &json)),
             Err(_) => anyhow::anyhow!(
-                "{} answered {status} without JSON; is it a Rehead service?",
+                "{} answered {status} without JSON; check that --url is the address of a Rehead service",
                 self.base
             ),
         }
     }
 }
 
-/// A file as one part of a form, streamed.
+/// A file as a part of a form, streamed.
 pub(super) async fn file_part(path: &Path) -> anyhow::Result<multipart::Part> {
     multipart::Part::file(path)
         .await
-        .with_context(|| format!("cannot read {}", path.display()))
+        .with_context(|| format!("cannot read `{}`", path.display()))
 }
 
-/// The service's own sentence, then one line for each problem beyond the first.
+/// The error's message, then a line for each problem that it does not mention.
 fn explain(status: u16, body: &Value) -> String {
     let error = &body["error"];
     let message = error["message"].as_str().unwrap_or("no message");
@@ -133,12 +133,12 @@ fn explain(status: u16, body: &Value) -> String {
     text
 }
 
-/// One line for people, beside the results.
-pub(super) fn say(text: &str) {
+/// Writes a line of progress to standard error.
+pub(super) fn report(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// A result.
+/// Writes a result to standard output.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").context("cannot write to standard output")
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_problem_is_told_once() {
+    fn every_problem_is_printed_once() {
         let one = json!({"path": "a", "message": "a is 0"});
         let two = json!({"path": "b", "message": "b is missing"});
         let body =
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_shape_is_still_told() {
+    fn a_response_of_another_shape_is_still_an_error() {
         assert_eq!(explain(502, &json!([])), "no message (502 no code)");
     }
 }

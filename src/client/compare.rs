@@ -1,4 +1,4 @@
-//! `rehead compare`: which model to start from, told by jobs that started from one each on the same data.
+//! `rehead compare`: ranks base models by the jobs that started from them on the same data.
 
 use std::cmp::Ordering;
 
@@ -15,7 +15,7 @@ use crate::{
     domain::report::{Report, Scores, SingleLabelScores},
 };
 
-/// Jobs of one comparison.
+/// The most jobs that can be compared at once.
 const MAX_JOBS: usize = 100;
 
 /// `rehead compare`
@@ -23,7 +23,7 @@ const MAX_JOBS: usize = 100;
 pub struct CompareArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// Ids of jobs that succeeded on the same data, at most 100
+    /// Ids of at most 100 jobs that succeeded on the same data
     #[arg(required = true, num_args = 1..=MAX_JOBS)]
     pub jobs: Vec<String>,
     /// Print the ranking as a JSON list
@@ -31,10 +31,10 @@ pub struct CompareArgs {
     pub json: bool,
 }
 
-/// Prints jobs, the one with the most promising start first.
+/// Prints the jobs, the one with the most promising base model first.
 ///
 /// # Errors
-/// What the service says; jobs on different data, or without single labels.
+/// The service refuses; the jobs used different data, or are not single-label classification.
 pub async fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let api = Api::new(&args.client);
     let mut entries = Vec::new();
@@ -43,7 +43,7 @@ pub async fn run(args: &CompareArgs) -> anyhow::Result<()> {
     }
     if let Some(other) = entries.iter().find(|one| one.data != entries[0].data) {
         anyhow::bail!(
-            "jobs {} and {} are on different data: their scores cannot be compared",
+            "jobs {} and {} used different data; compare jobs with the same training and validation file",
             entries[0].job,
             other.job
         );
@@ -62,7 +62,7 @@ pub async fn run(args: &CompareArgs) -> anyhow::Result<()> {
     ))
 }
 
-/// A job's part of the comparison.
+/// One job of the comparison.
 #[derive(Debug, Clone)]
 struct Entry {
     job: String,
@@ -77,9 +77,9 @@ async fn entry(api: &Api, id: &str) -> anyhow::Result<Entry> {
     let mut job = api.get(&path).await?;
     let body = api.get(&format!("{path}/report")).await?;
     let report: Report = serde_json::from_value(body)
-        .context("the report is of another version than this client")?;
+        .context("cannot read the report; use a client of the service's version")?;
     let Scores::SingleLabelClassification(scores) = report.scores else {
-        anyhow::bail!("job {id} is not about samples with one label each");
+        anyhow::bail!("job {id} is not single-label classification; only such jobs can be compared");
     };
     Ok(Entry {
         job: id.to_owned(),
@@ -89,8 +89,8 @@ async fn entry(api: &Api, id: &str) -> anyhow::Result<Entry> {
     })
 }
 
-/// By ridge accuracy; those within one standard error of the best that is left are tied, and go by LogME, then by accuracy. Jobs
-/// without such scores come last, by accuracy.
+/// Sorts by ridge accuracy. Those within one standard error of the best remaining one are tied, and are sorted by LogME, then by
+/// accuracy. Jobs without these scores come last, sorted by accuracy.
 fn rank(mut entries: Vec<Entry>) -> Vec<Entry> {
     let ridge = |entry: &Entry| {
         entry
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::domain::report::Transferability;
 
-    /// Ridge accuracy, its standard error, LogME; accuracy of the job.
+    /// `found` is ridge accuracy, its standard error and LogME; `accuracy` is the job's.
     fn entry(model: &str, found: Option<[f64; 3]>, accuracy: f64) -> Entry {
         let transferability = |[ridge, error, log_me]: [f64; 3]| Transferability {
             samples: 120,
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn ties_within_a_standard_error_go_by_log_me() {
+    fn ties_within_a_standard_error_are_sorted_by_log_me() {
         let entries = vec![
             entry("tuned-low", None, 0.6),
             entry("behind", Some([0.79, 0.04, 0.9]), 0.9),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_shows_what_there_is() {
+    fn a_row_shows_missing_scores_as_dashes() {
         let shown = row(&entry("a", Some([0.9, 0.03, -0.25]), 0.5));
         let expected = [
             "a",

@@ -1,4 +1,4 @@
-//! `rehead cancel`, `pause`, `resume`, `stop`: asks something of a job that has not ended.
+//! `rehead cancel`, `pause`, `resume`, `stop`: sends a control request for a job.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -6,19 +6,19 @@ use serde_json::{Value, json};
 use super::api::{self, Api};
 use crate::{config::ClientArgs, domain::job::Control};
 
-/// `rehead cancel` and its like
+/// `rehead cancel`, `pause`, `resume`, `stop`
 #[derive(Debug, Args)]
 pub struct ControlArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// The job's id
+    /// Job id
     pub job: String,
 }
 
-/// Prints the job's id and its status, once it is asked.
+/// Prints the job's id and its status once the request is stored.
 ///
 /// # Errors
-/// There is no such job, or its state forbids it.
+/// There is no such job, or its status forbids the request.
 pub async fn run(args: &ControlArgs, control: Control) -> anyhow::Result<()> {
     let word = match control {
         Control::Cancel => "cancel",
@@ -31,18 +31,18 @@ pub async fn run(args: &ControlArgs, control: Control) -> anyhow::Result<()> {
     api::print(&line(&args.job, &job))
 }
 
-/// A job that runs is asked: its status changes once its worker has seen that.
+/// The status of a running job changes once its worker has read the request.
 fn line(id: &str, job: &Value) -> String {
     let status = job["status"].as_str().unwrap_or("?");
-    let is_asked = |when: &str| job["is_terminal"] != true && !job[when].is_null();
-    let asked = if is_asked("cancel_requested_at") {
+    let is_pending = |when: &str| job["is_terminal"] != true && !job[when].is_null();
+    let pending = if is_pending("cancel_requested_at") {
         ", being cancelled"
-    } else if is_asked("stop_requested_at") {
+    } else if is_pending("stop_requested_at") {
         ", being stopped"
     } else {
         ""
     };
-    format!("{id} {status}{asked}")
+    format!("{id} {status}{pending}")
 }
 
 #[cfg(test)]
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_what_is_still_to_come() {
+    fn a_line_shows_a_pending_request() {
         let mut job = json!({
             "status": "running", "is_terminal": false, "cancel_requested_at": null, "stop_requested_at": null,
         });

@@ -1,4 +1,4 @@
-//! `rehead export`: brings a model as one file.
+//! `rehead export`: downloads a model as one file.
 
 use std::path::PathBuf;
 
@@ -12,28 +12,29 @@ use crate::config::ClientArgs;
 pub struct ExportArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// The model's id, such as `ft:efficientnet_lite0:mine:1a2b3c4d`
+    /// Model id, such as `ft:efficientnet_lite0:mine:1a2b3c4d`
     pub model: String,
+    /// File format
     #[arg(long, value_enum, default_value_t = Format::Zip)]
     pub format: Format,
-    /// Where to; replaced when it is there
+    /// Output file; an existing one is replaced
     #[arg(long, short)]
     pub output: PathBuf,
 }
 
-/// What the file is.
+/// Format of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// The bundle: weights, configuration, labels, metrics, model card
+    /// Model bundle: weights, configuration, labels, metrics, model card
     Zip,
-    /// For `torch.jit.load`, without any code of ours
+    /// TorchScript for `torch.jit.load`; needs no other code
     Torchscript,
 }
 
-/// Prints the file's path once it is whole.
+/// Prints the file's path once it is complete.
 ///
 /// # Errors
-/// What the service says; a disk that is full.
+/// The service refuses; the file cannot be written.
 pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let format = match args.format {
         Format::Zip => "zip",

@@ -1,4 +1,4 @@
-//! `rehead jobs`: what runs and what waits, and why it does.
+//! `rehead jobs`: lists jobs that have not ended, with what each waits for.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use time::OffsetDateTime;
 
 use super::{
     api::{self, Api},
-    table::{self, render, span},
-    why::why,
+    table::{self, duration, render},
+    wait_reason::wait_reason,
 };
 use crate::{config::ClientArgs, domain::job::JobStatus};
 
-/// In which order they are asked for: as jobs go, so that one that moves meanwhile is seen twice and not missed, unless it is
-/// put back in line just then.
-const ASKED: [JobStatus; 5] = [
+/// The order of requests follows a job's life, so that a job that changes status in between is read twice rather than missed,
+/// unless it is queued again at that moment.
+const REQUESTED: [JobStatus; 5] = [
     JobStatus::ValidatingFiles,
     JobStatus::Queued,
     JobStatus::Running,
@@ -23,7 +23,7 @@ const ASKED: [JobStatus; 5] = [
     JobStatus::Paused,
 ];
 
-/// In which order they are shown.
+/// The order of rows.
 const SHOWN: [JobStatus; 5] = [
     JobStatus::Running,
     JobStatus::Pausing,
@@ -42,22 +42,22 @@ pub struct JobsArgs {
     pub json: bool,
 }
 
-/// Prints the jobs that have not ended, oldest first in each state.
+/// Prints the jobs that have not ended, oldest first within each status.
 ///
 /// # Errors
-/// What the service says.
+/// The service refuses.
 pub async fn run(args: &JobsArgs) -> anyhow::Result<()> {
     let api = Api::new(&args.client);
     let mut seen = Vec::new();
-    for status in ASKED {
-        seen.extend(of_status(&api, status).await?);
+    for status in REQUESTED {
+        seen.extend(list(&api, status).await?);
     }
     let jobs = latest(seen);
     if args.json {
         return api::print(&serde_json::to_string_pretty(&jobs)?);
     }
     if jobs.is_empty() {
-        return api::print("nothing runs and nothing waits");
+        return api::print("no jobs are running or waiting");
     }
     let answer = api.get("/v1/workers").await?;
     let workers = answer["data"].as_array().cloned().unwrap_or_default();
@@ -65,13 +65,13 @@ pub async fn run(args: &JobsArgs) -> anyhow::Result<()> {
     let rows: Vec<Vec<String>> = jobs.iter().map(|job| row(job, &workers, now)).collect();
     api::print(&render(
         &[
-            "ID", "STATUS", "MODEL", "AGE", "PROGRESS", "ATTEMPT", "WORKER", "RUNS", "WHY",
+            "ID", "STATUS", "MODEL", "AGE", "PROGRESS", "ATTEMPT", "WORKER", "RUNNING", "REASON",
         ],
         &rows,
     ))
 }
 
-async fn of_status(api: &Api, status: JobStatus) -> anyhow::Result<Vec<Value>> {
+async fn list(api: &Api, status: JobStatus) -> anyhow::Result<Vec<Value>> {
     let mut jobs = Vec::new();
     let mut after = String::new();
     loop {
@@ -81,7 +81,7 @@ async fn of_status(api: &Api, status: JobStatus) -> anyhow::Result<Vec<Value>> {
         );
         let mut page = api.get(&path).await?;
         let Value::Array(data) = page["data"].take() else {
-            anyhow::bail!("the service answered without a list of jobs");
+            anyhow::bail!("the response has no `data`; use a client of the service's version");
         };
         jobs.extend(data);
         match page["last_id"].as_str() {
@@ -91,9 +91,9 @@ async fn of_status(api: &Api, status: JobStatus) -> anyhow::Result<Vec<Value>> {
     }
 }
 
-/// Each job once, as it was seen last: oldest first in each state.
+/// Each job once, in its latest version; oldest first within each status.
 fn latest(seen: Vec<Value>) -> Vec<Value> {
-    // Ids are in the order of their time.
+    // Ids sort by creation time.
     let mut by_id = BTreeMap::new();
     for job in seen {
         let id = job["id"].as_str().unwrap_or_default().to_owned();
@@ -113,27 +113,27 @@ fn row(job: &Value, workers: &[Value], now: i64) -> Vec<String> {
     let last = job["attempts"]
         .as_array()
         .and_then(|attempts| attempts.last());
-    let runs = job["attempts"].as_array().map_or(0, Vec::len);
-    let holds = last.filter(|attempt| attempt["ended_at"].is_null());
+    let attempts = job["attempts"].as_array().map_or(0, Vec::len);
+    let running = last.filter(|attempt| attempt["ended_at"].is_null());
     vec![
         text(&job["id"]),
         text(&job["status"]),
         text(&job["model"]),
-        span(now - job["created_at"].as_i64().unwrap_or(now)),
+        duration(now - job["created_at"].as_i64().unwrap_or(now)),
         progress(job),
-        if runs == 0 {
+        if attempts == 0 {
             String::new()
         } else {
-            runs.to_string()
+            attempts.to_string()
         },
-        holds
+        running
             .map(|attempt| table::worker(&attempt["host"], &attempt["worker"]))
             .unwrap_or_default(),
-        holds
+        running
             .and_then(|attempt| attempt["started_at"].as_i64())
-            .map(|since| span(now - since))
+            .map(|since| duration(now - since))
             .unwrap_or_default(),
-        why(job, workers, now),
+        wait_reason(job, workers, now),
     ]
 }
 
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_that_moved_meanwhile_is_shown_once() {
+    fn a_job_that_changed_status_is_shown_once() {
         let job = |id: &str, status: &str| json!({"id": id, "status": status});
         let seen = vec![
             job("ftjob-1", "queued"),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_says_what_holds_a_job_up() {
+    fn a_row_shows_why_a_job_waits() {
         let mut job = json!({
             "id": "ftjob-1", "status": "queued", "model": "lite0", "created_at": 0, "phase": "waiting",
             "progress": {"fraction": 0.0, "step": 4, "n_steps": 8},
@@ -202,12 +202,12 @@ mod tests {
             "1",
             "",
             "",
-            "every worker is busy, 2 ahead, in about 5 min",
+            "all workers are busy, 2 ahead, starts in about 5 min",
         ];
         assert_eq!(row(&job, &[], 100), expected);
         job["queue"] =
             json!({"ahead": 0, "reason": "backoff", "until": 107, "estimated_start": null});
-        assert_eq!(why(&job, &[], 100), "crashed: SIGKILL; tried again in 7 s");
+        assert_eq!(wait_reason(&job, &[], 100), "crashed: SIGKILL; retry in 7 s");
         job["status"] = json!("running");
         job["phase"] = json!("caching_features");
         job["progress"]["fraction"] = json!(0.43);
@@ -220,7 +220,7 @@ mod tests {
         job["status"] = json!("paused");
         assert_eq!(
             row(&job, &[], 100)[4..],
-            ["step 4/8", "1", "a/56789abc", "98 s", "until it is resumed"]
+            ["step 4/8", "1", "a/56789abc", "98 s", "paused until resumed"]
         );
     }
 }

@@ -1,7 +1,6 @@
-//! The command line's client: thin commands over the HTTP API, for people at a terminal and for scripts. Results go to
-//! standard output, everything said on the way to standard error.
+//! The command line's client of the HTTP API. Results go to standard output, progress to standard error.
 
-/// Requests, and errors as sentences.
+/// Requests to the service.
 mod api;
 
 /// `rehead compare`
@@ -25,14 +24,14 @@ pub mod report;
 /// `rehead submit`
 pub mod submit;
 
-/// Columns, times and workers for people.
+/// Text tables and their cells.
 mod table;
 
 /// `rehead watch`
 pub mod watch;
 
-/// What holds a job up, in words.
-mod why;
+/// Why a job does not run, in words.
+mod wait_reason;
 
 /// `rehead workers`
 pub mod workers;

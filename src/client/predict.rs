@@ -1,4 +1,4 @@
-//! `rehead predict`: asks a model about image files, one line for each.
+//! `rehead predict`: predicts image files with a model, a line each.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::config::ClientArgs;
 pub struct PredictArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// The model's id, such as `ft:efficientnet_lite0:mine:1a2b3c4d`
+    /// Model id, such as `ft:efficientnet_lite0:mine:1a2b3c4d`
     #[arg(long)]
     pub model: String,
     /// Image files
@@ -23,10 +23,10 @@ pub struct PredictArgs {
     pub images: Vec<PathBuf>,
 }
 
-/// Prints file, label and probability, separated by tabs; all labels with theirs, or the number, as the model's task is.
+/// Prints file, label and probability, separated by tabs; with several labels each of them, and for a regression the number.
 ///
 /// # Errors
-/// What the service says: no such model, too many images, or one that cannot be read.
+/// There is no such model; there are too many images, or one cannot be read.
 pub async fn run(args: &PredictArgs) -> anyhow::Result<()> {
     let mut form = Form::new();
     for image in &args.images {
@@ -36,7 +36,7 @@ pub async fn run(args: &PredictArgs) -> anyhow::Result<()> {
     let answer = Api::new(&args.client).post_form(&path, form).await?;
     let predictions = answer["data"]
         .as_array()
-        .context("the answer has no `data`")?;
+        .context("the response has no `data`; use a client of the service's version")?;
     for (image, prediction) in args.images.iter().zip(predictions) {
         api::print(&format!("{}\t{}", image.display(), describe(prediction)))?;
     }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_task_has_its_line() {
+    fn each_task_has_its_own_line() {
         let one = json!({"label": "cat", "probability": 0.9});
         assert_eq!(describe(&one), "cat\t0.900");
         let several = json!({"labels": ["cat", "dog"], "probabilities": {"cat": 0.9, "dog": 0.5, "owl": 0.1}});

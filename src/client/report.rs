@@ -1,4 +1,4 @@
-//! `rehead report`: a job's evaluation as tables.
+//! `rehead report`: prints a job's evaluation as tables.
 
 use std::fmt::Write as _;
 
@@ -14,9 +14,9 @@ use crate::{
     },
 };
 
-/// Characters of a class name in a column's head.
+/// Characters of a class name in a column header.
 const HEAD_CHARACTERS: usize = 10;
-/// Classes beyond which the confusion matrix is left out: it would be wider than a terminal.
+/// Most classes of a confusion matrix; a larger one would be wider than a terminal.
 const MATRIX_CLASSES: usize = 20;
 
 /// `rehead report`
@@ -24,19 +24,19 @@ const MATRIX_CLASSES: usize = 20;
 pub struct ReportArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// The job's id
+    /// Job id
     pub job: String,
 }
 
 /// Prints the report of a job that succeeded.
 ///
 /// # Errors
-/// What the service says: no such job, or no report yet.
+/// There is no such job, or no report yet.
 pub async fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let path = format!("/v1/fine_tuning/jobs/{}/report", args.job);
     let body = Api::new(&args.client).get(&path).await?;
     let report: Report = serde_json::from_value(body)
-        .context("the report is of another version than this client")?;
+        .context("cannot read the report; use a client of the service's version")?;
     api::print(render(&report).trim_end())
 }
 
@@ -68,7 +68,7 @@ fn single_label(text: &mut String, scores: &SingleLabelScores) -> std::fmt::Resu
     )?;
     writeln!(
         text,
-        "majority baseline   {:.3}   always answering the commonest class",
+        "majority baseline   {:.3}   always predicting the most frequent class",
         scores.majority_baseline
     )?;
     writeln!(text, "balanced accuracy   {:.3}", scores.balanced_accuracy)?;
@@ -105,7 +105,7 @@ fn single_label(text: &mut String, scores: &SingleLabelScores) -> std::fmt::Resu
         .map_or(Ok(()), |forgetting| known_classes(text, forgetting))
 }
 
-/// What became of the classes that the model knew which the job went on from.
+/// Forgetting: the classes that the parent model knew, before and after.
 fn known_classes(text: &mut String, forgetting: &Forgetting) -> std::fmt::Result {
     writeln!(
         text,
@@ -129,7 +129,7 @@ fn known_classes(text: &mut String, forgetting: &Forgetting) -> std::fmt::Result
     Ok(())
 }
 
-/// The same of labels that a sample may have several of.
+/// Forgetting in multi-label classification.
 fn known_labels(text: &mut String, forgetting: &LabelForgetting) -> std::fmt::Result {
     writeln!(
         text,
@@ -161,7 +161,7 @@ fn multi_label(text: &mut String, scores: &MultiLabelScores) -> std::fmt::Result
     writeln!(text, "macro F1                {}", share(scores.macro_f1))?;
     writeln!(
         text,
-        "subset accuracy         {:.3}   all labels right",
+        "subset accuracy         {:.3}   all labels correct",
         scores.subset_accuracy
     )?;
     writeln!(
@@ -205,18 +205,18 @@ fn regression(text: &mut String, scores: &RegressionScores) -> std::fmt::Result 
     writeln!(text, "RMSE            {:.4}", scores.rmse)?;
     writeln!(
         text,
-        "mean baseline   MAE {:.4}, RMSE {:.4}: always answering the training mean",
+        "mean baseline   MAE {:.4}, RMSE {:.4}: always predicting the training mean",
         baseline.mae, baseline.rmse
     )?;
     let target = scores.target;
     writeln!(
         text,
-        "true numbers    {:.4} to {:.4}, mean {:.4}, deviation {:.4}",
+        "true values     {:.4} to {:.4}, mean {:.4}, deviation {:.4}",
         target.min, target.max, target.mean, target.std
     )
 }
 
-/// Of the column of names.
+/// Width of the column of names.
 fn width<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     let longest = names.map(|name| name.chars().count()).max();
     longest.unwrap_or(0).clamp(5, 32)
@@ -266,7 +266,7 @@ mod tests {
     };
 
     #[test]
-    fn a_report_reads_as_tables() {
+    fn a_report_is_printed_as_tables() {
         let class = |name: &str, precision, support| ClassReport {
             name: name.to_owned(),
             precision,
@@ -312,7 +312,7 @@ mod tests {
 Best checkpoint: step 40, epoch 4; 6 validation samples
 
 accuracy            0.500   95 % interval 0.188 to 0.812
-majority baseline   0.250   always answering the commonest class
+majority baseline   0.250   always predicting the most frequent class
 balanced accuracy   0.500
 macro F1            0.400
 ROC-AUC             -

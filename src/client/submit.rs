@@ -1,4 +1,4 @@
-//! `rehead submit`: uploads the data if need be, posts the job, prints the job's id.
+//! `rehead submit`: uploads a data set if one is given, creates a job, prints the job's id.
 
 use std::path::PathBuf;
 
@@ -18,58 +18,64 @@ use crate::config::ClientArgs;
 pub struct SubmitArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// The base model's id; or a fine-tuned model's or a checkpoint's, to go on from
+    /// Base model id; or the id of a fine-tuned model or checkpoint to continue from
     #[arg(long)]
     pub model: String,
-    /// When going on: `keep` the model's labels, `extend` them by the file's new ones, or `replace` them
+    /// When continuing from a model: `keep` its labels, `extend` them with the new ones, or `replace` them
     #[arg(long)]
     pub labels: Option<String>,
-    /// An archive with a folder per class; it is uploaded first
+    /// Data set to upload: an archive with a folder per class
     #[arg(long, required_unless_present = "file")]
     pub data: Option<PathBuf>,
-    /// A file that is already uploaded, by id
+    /// Id of an uploaded file
     #[arg(long, conflicts_with = "data")]
     pub file: Option<String>,
-    /// Your part of the new model's name
+    /// Suffix of the new model's name
     #[arg(long)]
     pub suffix: Option<String>,
+    /// Random seed; drawn when left out
     #[arg(long)]
     pub seed: Option<u64>,
-    /// `all`, `none`, `all-but-last=2` (train the last 2 stages), or any form of the API as JSON
+    /// Frozen part of the backbone: `all`, `none`, `all-but-last=2` (train the last 2 stages), or
+    /// the API's object as JSON
     #[arg(long)]
     pub freeze: Option<String>,
     /// `lora`, `lora=16` for its rank, or the API's object as JSON
     #[arg(long)]
     pub adapter: Option<String>,
+    /// Passes over the training split
     #[arg(long)]
     pub epochs: Option<u64>,
+    /// Samples per batch
     #[arg(long)]
     pub batch_size: Option<u64>,
+    /// Peak learning rate of the head
     #[arg(long)]
     pub learning_rate: Option<f64>,
-    /// Of the part of the backbone that trains
+    /// Peak learning rate of the backbone's trained part
     #[arg(long)]
     pub backbone_learning_rate: Option<f64>,
-    /// `sgd`, `nesterov` or `adamw`
+    /// Optimizer: `sgd`, `nesterov` or `adamw`
     #[arg(long)]
     pub optimizer: Option<String>,
+    /// Weight decay
     #[arg(long)]
     pub weight_decay: Option<f64>,
-    /// `constant`, `cosine`, `linear`, `step` or `one_cycle`
+    /// Learning rate schedule: `constant`, `cosine`, `linear`, `step` or `one_cycle`
     #[arg(long)]
     pub schedule: Option<String>,
-    /// Share of features dropped before the new layer while training
+    /// Dropout probability before the new layer
     #[arg(long)]
     pub dropout: Option<f64>,
-    /// Shows the progress until the job ends
+    /// Show progress until the job ends
     #[arg(long)]
     pub watch: bool,
 }
 
-/// Submits, and watches when asked to.
+/// Submits a job, and watches it with `--watch`.
 ///
 /// # Errors
-/// What the service says against the request, or a job that fails while watched.
+/// The service refuses the request; the watched job fails.
 pub async fn run(args: &SubmitArgs) -> anyhow::Result<()> {
     let api = Api::new(&args.client);
     let file = match (&args.file, &args.data) {
@@ -80,17 +86,17 @@ pub async fn run(args: &SubmitArgs) -> anyhow::Result<()> {
             let file = api.post_form("/v1/files", form).await?;
             let id = file["id"]
                 .as_str()
-                .context("the file has no id")?
+                .context("the response has no `id`; use a client of the service's version")?
                 .to_owned();
-            api::say(&format!("uploaded {} as {id}", path.display()));
+            api::report(&format!("uploaded {} as {id}", path.display()));
             id
         }
-        (None, None) => anyhow::bail!("give --data or --file"),
+        (None, None) => anyhow::bail!("no data set: give --data or --file"),
     };
     let job = api
         .post("/v1/fine_tuning/jobs", &body(args, &file)?)
         .await?;
-    let id = job["id"].as_str().context("the job has no id")?;
+    let id = job["id"].as_str().context("the response has no `id`; use a client of the service's version")?;
     api::print(id)?;
     if args.watch {
         watch::until_terminal(&api, id).await?;
@@ -98,7 +104,7 @@ pub async fn run(args: &SubmitArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The request's body: only what was asked for, so that the service's defaults stay the service's.
+/// The request's body: only the options given, so that the service applies its own defaults.
 fn body(args: &SubmitArgs, file: &str) -> anyhow::Result<Value> {
     let mut hyperparameters = Map::new();
     let mut set = |name: &str, value: Option<Value>| {
@@ -144,10 +150,10 @@ fn body(args: &SubmitArgs, file: &str) -> anyhow::Result<Value> {
     Ok(body)
 }
 
-/// A word as it is, `name=value` as an object of one entry, JSON as JSON. Whether it means anything is the service's to say.
+/// A word as it is, `name=value` as an object of one entry, JSON as JSON. The service checks the value.
 fn freeze(text: &str) -> anyhow::Result<Value> {
     if text.starts_with('{') {
-        return serde_json::from_str(text).context("--freeze is not JSON");
+        return serde_json::from_str(text).context("--freeze begins with `{` but is not valid JSON");
     }
     let Some((name, value)) = text.split_once('=') else {
         return Ok(json!(text));
@@ -162,10 +168,10 @@ fn freeze(text: &str) -> anyhow::Result<Value> {
     Ok(Value::Object(object))
 }
 
-/// A type, a type and its rank, or JSON as JSON. Whether it means anything is the service's to say.
+/// A type, a type and its rank, or JSON as JSON. The service checks the value.
 fn adapter(text: &str) -> anyhow::Result<Value> {
     if text.starts_with('{') {
-        return serde_json::from_str(text).context("--adapter is not JSON");
+        return serde_json::from_str(text).context("--adapter begins with `{` but is not valid JSON");
     }
     let Some((kind, rank)) = text.split_once('=') else {
         return Ok(json!({ "type": text }));
@@ -192,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_understands_what_is_sent() {
+    fn the_body_is_a_valid_request() {
         let file = FileId::new();
         let args = args(&format!(
             "submit --model m --file {file} --freeze all-but-last=2 --epochs 3 --optimizer sgd --dropout 0.2 --seed 7"
@@ -207,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_given_is_not_sent() {
+    fn an_option_left_out_is_not_sent() {
         let args = args("submit --model m --file f");
         let sent = body(&args, "f").unwrap();
         assert_eq!(sent["method"]["transfer"], json!({"hyperparameters": {}}));
@@ -215,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adapter_is_a_type_a_rank_with_it_or_json() {
+    fn adapter_accepts_a_type_a_rank_and_json() {
         assert_eq!(adapter("lora").unwrap(), json!({"type": "lora"}));
         let ranked = json!({"type": "lora", "rank": 16});
         assert_eq!(adapter("lora=16").unwrap(), ranked);
@@ -228,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn freeze_takes_words_pairs_and_json() {
+    fn freeze_accepts_words_pairs_and_json() {
         assert_eq!(freeze("all").unwrap(), json!("all"));
         assert_eq!(freeze("fraction=0.8").unwrap(), json!({"fraction": 0.8}));
         assert_eq!(freeze("regex=^a").unwrap(), json!({"regex": "^a"}));

@@ -1,13 +1,13 @@
-//! Rows in columns as wide as their widest cell, and what stands in them.
+//! Text tables, and the cells that several of them have.
 
 use serde_json::Value;
 
-/// Characters of a worker's id.
+/// Characters shown of a worker's id.
 const SHORT: usize = 8;
 
-/// Lines of text: the heads, then the rows.
-pub(super) fn render(heads: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = heads.iter().map(|head| head.chars().count()).collect();
+/// The headers and the rows, in columns as wide as their widest cell.
+pub(super) fn render(headers: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = headers.iter().map(|header| header.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
@@ -21,7 +21,7 @@ pub(super) fn render(heads: &[&str], rows: &[Vec<String>]) -> String {
             .collect();
         padded.join("  ").trim_end().to_owned()
     };
-    let mut lines = vec![line(heads.to_vec())];
+    let mut lines = vec![line(headers.to_vec())];
     lines.extend(
         rows.iter()
             .map(|row| line(row.iter().map(String::as_str).collect())),
@@ -29,8 +29,8 @@ pub(super) fn render(heads: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
-/// A stretch of time, as people say it: in its largest unit.
-pub(super) fn span(seconds: i64) -> String {
+/// A duration in its largest unit.
+pub(super) fn duration(seconds: i64) -> String {
     let seconds = seconds.max(0);
     for (unit, length) in [("d", 86_400), ("h", 3_600), ("min", 60)] {
         if seconds >= 2 * length {
@@ -40,7 +40,7 @@ pub(super) fn span(seconds: i64) -> String {
     format!("{seconds} s")
 }
 
-/// A worker, as every table names it: its host, and the end of its id, whose start is a time.
+/// A worker: its host, and the end of its id, which begins with a time.
 pub(super) fn worker(host: &Value, id: &Value) -> String {
     let id = id.as_str().unwrap_or_default();
     let short = id.get(id.len().saturating_sub(SHORT)..).unwrap_or(id);
@@ -61,17 +61,17 @@ mod tests {
     }
 
     #[test]
-    fn workers_on_one_host_are_told_apart() {
+    fn workers_on_one_host_are_distinguished() {
         let id = Value::from("worker_0193a5c0000070008000123456789abc");
         assert_eq!(worker(&Value::from("a"), &id), "a/56789abc");
-        // No id of ours, but no reason to panic.
+        // An unknown id must not panic.
         let strange = Value::from("é1234567");
         assert_eq!(worker(&Value::Null, &strange), "?/é1234567");
     }
 
     #[test]
-    fn spans_are_rough() {
-        let spans = [-1, 5, 119, 120, 7_200, 86_400 * 3].map(span);
+    fn durations_have_one_unit() {
+        let spans = [-1, 5, 119, 120, 7_200, 86_400 * 3].map(duration);
         assert_eq!(spans, ["0 s", "5 s", "119 s", "2 min", "2 h", "3 d"]);
     }
 }

@@ -1,4 +1,4 @@
-//! `rehead watch`: a job's progress until it ends, as a bar on a terminal and as plain lines elsewhere.
+//! `rehead watch`: shows a job's progress until it ends, as a bar on a terminal and as lines elsewhere.
 
 use std::{io::IsTerminal as _, time::Duration};
 
@@ -9,23 +9,23 @@ use serde_json::Value;
 use super::api::{self, Api};
 use crate::config::ClientArgs;
 
-/// Between two looks.
+/// Interval between requests.
 const POLL: Duration = Duration::from_millis(300);
-/// Steps of the bar.
+/// Resolution of the bar.
 const BAR_STEPS: u64 = 1_000;
-/// Looks in a row that may go unanswered: a service that restarts is given this time.
-const MISSED_LOOKS: u32 = 100;
+/// Requests that may fail in a row: enough for a service to restart.
+const MAX_FAILURES: u32 = 100;
 
 /// `rehead watch`
 #[derive(Debug, Args)]
 pub struct WatchArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// The job's id
+    /// Job id
     pub job: String,
 }
 
-/// Watches one job and prints the name of the model it made.
+/// Watches a job and prints the id of its model.
 ///
 /// # Errors
 /// The job failed or was cancelled; there is no such job.
@@ -37,7 +37,7 @@ pub(super) async fn until_terminal(api: &Api, id: &str) -> anyhow::Result<()> {
     let path = format!("/v1/fine_tuning/jobs/{id}");
     let mut job = api.get(&path).await?;
     let view = View::new();
-    let mut missed = 0;
+    let mut failures = 0;
     let mut last_line = String::new();
     while job["is_terminal"] != true {
         let line = describe(&job);
@@ -47,9 +47,9 @@ pub(super) async fn until_terminal(api: &Api, id: &str) -> anyhow::Result<()> {
         match api.get(&path).await {
             Ok(now) => {
                 job = now;
-                missed = 0;
+                failures = 0;
             }
-            Err(_) if missed < MISSED_LOOKS => missed += 1,
+            Err(_) if failures < MAX_FAILURES => failures += 1,
             Err(error) => return Err(error),
         }
     }
@@ -57,7 +57,7 @@ pub(super) async fn until_terminal(api: &Api, id: &str) -> anyhow::Result<()> {
     conclude(id, &job)
 }
 
-/// The bar on a terminal; nothing to draw elsewhere.
+/// The bar on a terminal; `None` elsewhere.
 struct View(Option<ProgressBar>);
 
 impl View {
@@ -85,7 +85,7 @@ impl View {
                 bar.set_position((fraction * BAR_STEPS as f64) as u64);
                 bar.set_message(line.to_owned());
             }
-            None if is_new => api::say(line),
+            None if is_new => api::report(line),
             None => {}
         }
     }
@@ -97,7 +97,7 @@ impl View {
     }
 }
 
-/// One line on what a job is doing.
+/// What a job is doing, in a line.
 fn describe(job: &Value) -> String {
     let status = job["status"].as_str().unwrap_or("?");
     if status != "running" {
@@ -129,11 +129,11 @@ fn describe(job: &Value) -> String {
     parts.join(", ")
 }
 
-/// What became of it, in one line; an error unless it made a model.
+/// Prints the model of a job that succeeded; any other end is an error.
 fn conclude(id: &str, job: &Value) -> anyhow::Result<()> {
     match job["status"].as_str() {
         Some("succeeded") => {
-            api::say(&format!("{id} succeeded"));
+            api::report(&format!("{id} succeeded"));
             api::print(job["fine_tuned_model"].as_str().unwrap_or_default())
         }
         Some("failed") => {
@@ -142,7 +142,7 @@ fn conclude(id: &str, job: &Value) -> anyhow::Result<()> {
             let code = error["code"].as_str().unwrap_or("no code");
             anyhow::bail!("{id} failed: {message} ({code})")
         }
-        other => anyhow::bail!("{id} was {}", other.unwrap_or("lost")),
+        other => anyhow::bail!("{id} was {}", other.unwrap_or("deleted")),
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_what_the_job_does() {
+    fn a_line_shows_phase_epoch_and_best_metric() {
         let queued = json!({"status": "validating_files"});
         assert_eq!(describe(&queued), "validating files");
         let job = json!({
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_model_is_a_success() {
+    fn only_a_job_with_a_model_is_a_success() {
         let failed = json!({"status": "failed", "error": {"code": "diverged", "message": "the loss is not finite"}});
         let error = conclude("ftjob-1", &failed).unwrap_err().to_string();
         assert_eq!(error, "ftjob-1 failed: the loss is not finite (diverged)");

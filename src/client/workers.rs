@@ -1,4 +1,4 @@
-//! `rehead workers`: who trains.
+//! `rehead workers`: lists workers.
 
 use clap::Args;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     api::{self, Api},
-    table::{self, render, span},
+    table::{self, duration, render},
 };
 use crate::config::ClientArgs;
 
@@ -23,7 +23,7 @@ pub struct WorkersArgs {
 /// Prints the workers of the last day, the newest first.
 ///
 /// # Errors
-/// What the service says.
+/// The service refuses.
 pub async fn run(args: &WorkersArgs) -> anyhow::Result<()> {
     let answer = Api::new(&args.client).get("/v1/workers").await?;
     let workers = answer["data"].as_array().cloned().unwrap_or_default();
@@ -31,13 +31,13 @@ pub async fn run(args: &WorkersArgs) -> anyhow::Result<()> {
         return api::print(&serde_json::to_string_pretty(&workers)?);
     }
     if workers.is_empty() {
-        return api::print("no worker was heard of for a day");
+        return api::print("no worker has sent a heartbeat for a day");
     }
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let rows: Vec<Vec<String>> = workers.iter().map(|worker| row(worker, now)).collect();
     api::print(&render(
         &[
-            "WORKER", "PID", "DEVICE", "STATE", "UP", "SEEN", "SLOTS", "MEMORY", "JOB", "WHY",
+            "WORKER", "PID", "DEVICE", "STATE", "UP", "SEEN", "SLOTS", "MEMORY", "JOBS", "REASON",
         ],
         &rows,
     ))
@@ -45,7 +45,7 @@ pub async fn run(args: &WorkersArgs) -> anyhow::Result<()> {
 
 fn row(worker: &Value, now: i64) -> Vec<String> {
     let text = |name: &str| worker[name].as_str().unwrap_or_default().to_owned();
-    let ago = |name: &str| span(now - worker[name].as_i64().unwrap_or(now));
+    let ago = |name: &str| duration(now - worker[name].as_i64().unwrap_or(now));
     let number = |name: &str| worker[name].as_u64().unwrap_or(0);
     let mut jobs: Vec<String> = worker["jobs"]
         .as_array()
@@ -55,7 +55,7 @@ fn row(worker: &Value, now: i64) -> Vec<String> {
         .collect();
     let others = number("busy").saturating_sub(jobs.len() as u64);
     if others > 0 {
-        jobs.push(format!("{others} of others"));
+        jobs.push(format!("{others} of other tenants"));
     }
     vec![
         table::worker(&worker["host"], &worker["id"]),
@@ -70,16 +70,16 @@ fn row(worker: &Value, now: i64) -> Vec<String> {
             .map(|mb| format!("{:.1} GiB free", mb / 1024.0))
             .unwrap_or_default(),
         jobs.join(", "),
-        why(worker),
+        reason(worker),
     ]
 }
 
-/// Why it takes no job.
-fn why(worker: &Value) -> String {
+/// Why it accepts no jobs.
+fn reason(worker: &Value) -> String {
     match (worker["reason"].as_str(), worker["state"].as_str()) {
         (Some(reason), _) => reason.to_owned(),
-        (None, Some("draining")) => "it was told to stop: what runs is saved".to_owned(),
-        (None, Some("lost")) => "it ended without a word, or cannot reach the database".to_owned(),
+        (None, Some("draining")) => "shutting down: running jobs save their state".to_owned(),
+        (None, Some("lost")) => "no heartbeat: it crashed, or cannot reach the database".to_owned(),
         _ => String::new(),
     }
 }
@@ -106,7 +106,7 @@ mod tests {
             "3 s ago",
             "2/2",
             "1.5 GiB free",
-            "ftjob-1, 1 of others",
+            "ftjob-1, 1 of other tenants",
             "two jobs failed",
         ];
         assert_eq!(row(&worker, 300), expected);

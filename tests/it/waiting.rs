@@ -313,12 +313,12 @@ async fn the_command_line_shows_jobs_and_workers() {
         .find(|line| line.starts_with(id))
         .unwrap_or_else(|| panic!("{shown}"));
     assert!(
-        row.contains("queued") && row.contains("net") && row.contains("no worker is there"),
+        row.contains("queued") && row.contains("net") && row.contains("there are no workers"),
         "{shown}"
     );
     assert_eq!(
         said(&service, &["workers"]).trim(),
-        "no worker was heard of for a day"
+        "no worker has sent a heartbeat for a day"
     );
 
     // A worker without a folder of base weights would only fail: its presence is enough.
