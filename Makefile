@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check clean clean-demo clean-deps
+.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools clean clean-demo clean-deps
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -75,6 +75,9 @@ reference: build ## Renew docs/cli.md and docs/configuration.md from the executa
 
 structure: ## Measure circles, long functions, comments and words (docs/structure.md); `ROOM=src/http` for one folder
 	@scripts/structure.py $(ROOM)
+
+contract-tools: build ## Check openapi.yaml with openapi-typescript and schemathesis (installs them: npm, 0.15 GB)
+	@scripts/contract-tools.sh
 
 python-check: build demo-data ## Load an exported model into timm and torch.jit and compare (brings Python packages, 3 GB)
 	@scripts/python-check.sh

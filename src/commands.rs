@@ -106,6 +106,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     let serve = ServeArgs {
         listen: args.listen,
         scratch: folder.join("scratch"),
+        serving: args.serving.clone(),
         limits: args.limits.clone(),
         leases: args.work.timing.leases.clone(),
     };

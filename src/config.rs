@@ -90,9 +90,25 @@ pub struct ServeArgs {
     #[arg(long, env = "REHEAD_SCRATCH", default_value = "/var/tmp/rehead-serve")]
     pub scratch: PathBuf,
     #[command(flatten)]
+    pub serving: ServingArgs,
+    #[command(flatten)]
     pub limits: HttpLimits,
     #[command(flatten)]
     pub leases: LeaseTiming,
+}
+
+/// Settings of predictions.
+#[derive(Debug, Clone, Args)]
+pub struct ServingArgs {
+    /// Device of the inference process: `cpu`, `cuda:N`, or `auto` (a GPU if there is one)
+    #[arg(long, env = "REHEAD_PREDICT_DEVICE", default_value = "cpu")]
+    pub predict_device: String,
+    /// Maximum number of predictions that wait for the inference process; further ones are answered 503
+    #[arg(long, env = "REHEAD_MAX_PREDICT_WAITING", default_value_t = 64)]
+    pub max_predict_waiting: usize,
+    /// Maximum time for one prediction, including loading the model (s)
+    #[arg(long, env = "REHEAD_PREDICT_SECONDS", default_value_t = 60)]
+    pub predict_seconds: u64,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -109,13 +125,6 @@ pub struct HttpLimits {
     /// Maximum size of one image in a prediction (bytes)
     #[arg(long, env = "REHEAD_MAX_PREDICT_IMAGE_BYTES", default_value_t = 32 << 20)]
     pub max_predict_image_bytes: usize,
-    /// Maximum number of predictions that wait for the inference process; further ones are answered
-    /// 503
-    #[arg(long, env = "REHEAD_MAX_PREDICT_WAITING", default_value_t = 64)]
-    pub max_predict_waiting: usize,
-    /// Maximum time for one prediction, including loading the model (s)
-    #[arg(long, env = "REHEAD_PREDICT_SECONDS", default_value_t = 60)]
-    pub predict_seconds: u64,
     /// Maximum number of rows in one page of a list
     #[arg(long, env = "REHEAD_MAX_PAGE", default_value_t = 100)]
     pub max_page: u32,
@@ -390,6 +399,8 @@ pub struct UpArgs {
     /// Address to listen on; port 0 picks a free one
     #[arg(long, env = "REHEAD_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    #[command(flatten)]
+    pub serving: ServingArgs,
     #[command(flatten)]
     pub limits: HttpLimits,
     #[command(flatten)]

@@ -1,4 +1,5 @@
-//! Requests to the service. An error response becomes its message, followed by every problem it lists.
+//! Requests to the service. An error response becomes its message, followed by every problem it
+//! lists.
 
 use std::{fmt::Write as _, fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -62,7 +63,11 @@ impl Api {
             .with_context(failed)?;
         let mut file = tokio::fs::File::from_std(staged.reopen().with_context(failed)?);
         let mut pieces = response.bytes_stream();
-        while let Some(piece) = pieces.try_next().await.context("the response ended early")? {
+        while let Some(piece) = pieces
+            .try_next()
+            .await
+            .context("the response ended early")?
+        {
             file.write_all(&piece).await.with_context(failed)?;
         }
         file.sync_all().await.with_context(failed)?;

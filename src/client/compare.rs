@@ -79,7 +79,9 @@ async fn entry(api: &Api, id: &str) -> anyhow::Result<Entry> {
     let report: Report = serde_json::from_value(body)
         .context("cannot read the report; use a client of the service's version")?;
     let Scores::SingleLabelClassification(scores) = report.scores else {
-        anyhow::bail!("job {id} is not single-label classification; only such jobs can be compared");
+        anyhow::bail!(
+            "job {id} is not single-label classification; only such jobs can be compared"
+        );
     };
     Ok(Entry {
         job: id.to_owned(),
@@ -89,8 +91,8 @@ async fn entry(api: &Api, id: &str) -> anyhow::Result<Entry> {
     })
 }
 
-/// Sorts by ridge accuracy. Those within one standard error of the best remaining one are tied, and are sorted by LogME, then by
-/// accuracy. Jobs without these scores come last, sorted by accuracy.
+/// Sorts by ridge accuracy. Those within one standard error of the best remaining one are tied, and
+/// are sorted by LogME, then by accuracy. Jobs without these scores come last, sorted by accuracy.
 fn rank(mut entries: Vec<Entry>) -> Vec<Entry> {
     let ridge = |entry: &Entry| {
         entry

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{config::ClientArgs, domain::job::JobStatus};
 
-/// The order of requests follows a job's life, so that a job that changes status in between is read twice rather than missed,
-/// unless it is queued again at that moment.
+/// The order of requests follows a job's life, so that a job that changes status in between is read
+/// twice rather than missed, unless it is queued again at that moment.
 const REQUESTED: [JobStatus; 5] = [
     JobStatus::ValidatingFiles,
     JobStatus::Queued,
@@ -207,7 +207,10 @@ mod tests {
         assert_eq!(row(&job, &[], 100), expected);
         job["queue"] =
             json!({"ahead": 0, "reason": "backoff", "until": 107, "estimated_start": null});
-        assert_eq!(wait_reason(&job, &[], 100), "crashed: SIGKILL; retry in 7 s");
+        assert_eq!(
+            wait_reason(&job, &[], 100),
+            "crashed: SIGKILL; retry in 7 s"
+        );
         job["status"] = json!("running");
         job["phase"] = json!("caching_features");
         job["progress"]["fraction"] = json!(0.43);
@@ -220,7 +223,13 @@ mod tests {
         job["status"] = json!("paused");
         assert_eq!(
             row(&job, &[], 100)[4..],
-            ["step 4/8", "1", "a/56789abc", "98 s", "paused until resumed"]
+            [
+                "step 4/8",
+                "1",
+                "a/56789abc",
+                "98 s",
+                "paused until resumed"
+            ]
         );
     }
 }

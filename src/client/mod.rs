@@ -1,4 +1,5 @@
-//! The command line's client of the HTTP API. Results go to standard output, progress to standard error.
+//! The command line's client of the HTTP API. Results go to standard output, progress to standard
+//! error.
 
 /// Requests to the service.
 mod api;

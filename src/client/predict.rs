@@ -23,7 +23,8 @@ pub struct PredictArgs {
     pub images: Vec<PathBuf>,
 }
 
-/// Prints file, label and probability, separated by tabs; with several labels each of them, and for a regression the number.
+/// Prints file, label and probability, separated by tabs; with several labels each of them, and for
+/// a regression the number.
 ///
 /// # Errors
 /// There is no such model; there are too many images, or one cannot be read.

@@ -21,7 +21,8 @@ pub struct SubmitArgs {
     /// Base model id; or the id of a fine-tuned model or checkpoint to continue from
     #[arg(long)]
     pub model: String,
-    /// When continuing from a model: `keep` its labels, `extend` them with the new ones, or `replace` them
+    /// When continuing from a model: `keep` its labels, `extend` them with the new ones, or
+    /// `replace` them
     #[arg(long)]
     pub labels: Option<String>,
     /// Data set to upload: an archive with a folder per class
@@ -96,7 +97,9 @@ pub async fn run(args: &SubmitArgs) -> anyhow::Result<()> {
     let job = api
         .post("/v1/fine_tuning/jobs", &body(args, &file)?)
         .await?;
-    let id = job["id"].as_str().context("the response has no `id`; use a client of the service's version")?;
+    let id = job["id"]
+        .as_str()
+        .context("the response has no `id`; use a client of the service's version")?;
     api::print(id)?;
     if args.watch {
         watch::until_terminal(&api, id).await?;
@@ -150,10 +153,12 @@ fn body(args: &SubmitArgs, file: &str) -> anyhow::Result<Value> {
     Ok(body)
 }
 
-/// A word as it is, `name=value` as an object of one entry, JSON as JSON. The service checks the value.
+/// A word as it is, `name=value` as an object of one entry, JSON as JSON. The service checks the
+/// value.
 fn freeze(text: &str) -> anyhow::Result<Value> {
     if text.starts_with('{') {
-        return serde_json::from_str(text).context("--freeze begins with `{` but is not valid JSON");
+        return serde_json::from_str(text)
+            .context("--freeze begins with `{` but is not valid JSON");
     }
     let Some((name, value)) = text.split_once('=') else {
         return Ok(json!(text));
@@ -171,7 +176,8 @@ fn freeze(text: &str) -> anyhow::Result<Value> {
 /// A type, a type and its rank, or JSON as JSON. The service checks the value.
 fn adapter(text: &str) -> anyhow::Result<Value> {
     if text.starts_with('{') {
-        return serde_json::from_str(text).context("--adapter begins with `{` but is not valid JSON");
+        return serde_json::from_str(text)
+            .context("--adapter begins with `{` but is not valid JSON");
     }
     let Some((kind, rank)) = text.split_once('=') else {
         return Ok(json!({ "type": text }));

@@ -36,12 +36,8 @@ pub(super) fn wait_reason(job: &Value, workers: &[Value], now: i64) -> String {
         "tenant_at_cap" => "the tenant runs as many jobs as it may".to_owned(),
         "slots_busy" => "all workers are busy".to_owned(),
         "memory" => "no free worker has enough memory".to_owned(),
-        "too_large" => {
-            "needs more memory than any worker has".to_owned()
-        }
-        "reserved" => {
-            "memory is reserved for a larger job that has waited longer".to_owned()
-        }
+        "too_large" => "needs more memory than any worker has".to_owned(),
+        "reserved" => "memory is reserved for a larger job that has waited longer".to_owned(),
         "starting" => "about to start".to_owned(),
         other => other.replace('_', " "),
     };
@@ -113,14 +109,15 @@ mod tests {
     fn a_job_without_a_worker_shows_which_workers_there_are() {
         let validating = json!({"status": "validating_files"});
         let queued = json!({"status": "queued", "queue": {"reason": "no_worker"}});
-        let (waits, validating_now) = (
-            "files wait for a worker",
-            "validating files",
-        );
+        let (waits, validating_now) = ("files wait for a worker", "validating files");
         let cases = [
             ("", waits, "there are no workers"),
             ("stopped lost", waits, "there are no workers"),
-            ("draining lost", waits, "no worker accepts jobs (1 draining)"),
+            (
+                "draining lost",
+                waits,
+                "no worker accepts jobs (1 draining)",
+            ),
             (
                 "quarantined draining unfit quarantined",
                 validating_now,

@@ -1,4 +1,5 @@
-//! `rehead watch`: shows a job's progress until it ends, as a bar on a terminal and as lines elsewhere.
+//! `rehead watch`: shows a job's progress until it ends, as a bar on a terminal and as lines
+//! elsewhere.
 
 use std::{io::IsTerminal as _, time::Duration};
 
@@ -97,7 +98,7 @@ impl View {
     }
 }
 
-/// What a job is doing, in a line.
+/// One line about what a job is doing.
 fn describe(job: &Value) -> String {
     let status = job["status"].as_str().unwrap_or("?");
     if status != "running" {

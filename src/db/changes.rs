@@ -1,7 +1,7 @@
-//! Waiting for the database without holding a connection each. Files and models are notified: one connection listens for all
-//! requests and passes what it hears on. Jobs change too often for that (docs/adr/0009): one query looks up all those that
-//! somebody waits for. Either can be lost (a broken connection, a slow reader), so every waiter also looks by itself now and
-//! then; a notice only makes it quick.
+//! Notifies waiting requests of changes, without a connection per request. Files and models send
+//! notifications: one connection listens and passes them on. Jobs change too often for that
+//! (docs/adr/0009): one query polls all jobs that a request waits for. A notification can be lost, by
+//! a broken connection or a slow receiver, so every waiter also polls, at a longer interval.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -21,14 +21,14 @@ use crate::{
     domain::id::JobId,
 };
 
-/// Between two looks without a notice.
+/// Interval at which a waiter polls without a notification.
 const POLL: Duration = Duration::from_secs(2);
-/// Between two looks at the jobs that somebody waits for.
-const LOOK: Duration = Duration::from_millis(100);
-/// Changes kept for a slow waiter; one that misses some looks at once.
-const KEPT: usize = 1_024;
+/// Interval at which awaited jobs are polled.
+const JOB_POLL: Duration = Duration::from_millis(100);
+/// Notifications buffered for a slow receiver; one that misses some polls at once.
+const CAPACITY: usize = 1_024;
 
-/// Passes on what has changed to whoever waits.
+/// Passes changes on to subscribers.
 #[derive(Clone)]
 pub struct Changes {
     sender: broadcast::Sender<String>,
@@ -38,12 +38,12 @@ pub struct Changes {
 impl Changes {
     pub fn new() -> Self {
         Self {
-            sender: broadcast::channel(KEPT).0,
+            sender: broadcast::channel(CAPACITY).0,
             jobs: Arc::default(),
         }
     }
 
-    /// Hears of every change of a file or a model from now on.
+    /// Subscribes to changes of files and models.
     pub fn subscribe(&self) -> Subscription {
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -51,23 +51,23 @@ impl Changes {
         Subscription {
             receiver: self.sender.subscribe(),
             poll,
-            about: About::Notified,
+            target: Target::Notified,
         }
     }
 
-    /// Hears of every change of this job from now on, and may hear of none.
+    /// Subscribes to changes of this job.
     pub fn subscribe_to(&self, job: JobId) -> Subscription {
         Subscription {
-            about: About::Job(Arc::clone(&self.jobs), job),
+            target: Target::Job(Arc::clone(&self.jobs), job),
             ..self.subscribe()
         }
     }
 
-    /// Passes on until `shutdown`, through broken connections.
+    /// Passes changes on until `shutdown`; reconnects after errors.
     pub async fn listen(self, pool: sqlx::PgPool, shutdown: CancellationToken) {
         tokio::select! {
             () = self.relay(&pool) => {}
-            () = self.look(&pool) => {}
+            () = self.poll_jobs(&pool) => {}
             () = shutdown.cancelled() => {}
         }
     }
@@ -76,7 +76,7 @@ impl Changes {
         loop {
             if let Err(error) = self.relay_one_connection(pool).await {
                 tracing::warn!(
-                    "cannot listen for changes, waiting requests look every {} s: {error}",
+                    "cannot listen for changes; waiting requests poll every {} s: {error}",
                     POLL.as_secs()
                 );
             }
@@ -87,57 +87,57 @@ impl Changes {
     async fn relay_one_connection(&self, pool: &sqlx::PgPool) -> sqlx::Result<()> {
         let mut listener = db::listen(pool, &[channel::FILE, channel::MODEL]).await?;
         while let Some(notice) = listener.try_recv().await? {
-            self.say(notice.payload().to_owned());
+            self.send(notice.payload().to_owned());
         }
         Ok(())
     }
 
-    async fn look(&self, pool: &sqlx::PgPool) {
+    async fn poll_jobs(&self, pool: &sqlx::PgPool) {
         loop {
             let jobs = self.jobs.ids();
             if jobs.is_empty() {
-                self.jobs.first.notified().await;
+                self.jobs.added.notified().await;
                 continue;
             }
             match db::events::counts(pool, &jobs).await {
                 Ok(counts) => {
                     for job in self.jobs.changed(&counts) {
-                        self.say(job.to_string());
+                        self.send(job.to_string());
                     }
-                    sleep(LOOK).await;
+                    sleep(JOB_POLL).await;
                 }
                 Err(error) => {
-                    tracing::warn!("cannot look for changes of jobs: {error}");
+                    tracing::warn!("cannot poll jobs for changes: {error}");
                     sleep(POLL).await;
                 }
             }
         }
     }
 
-    fn say(&self, subject: String) {
-        // No receiver is no error: nobody waits.
+    fn send(&self, subject: String) {
+        // An error means that there is no receiver.
         let _ = self.sender.send(subject);
     }
 }
 
-/// Jobs that somebody waits for.
+/// Jobs that have waiters.
 #[derive(Default)]
 struct Awaited {
-    jobs: Mutex<HashMap<JobId, Look>>,
-    /// There is one again.
-    first: Notify,
+    jobs: Mutex<HashMap<JobId, AwaitedJob>>,
+    /// Notified when a waiter is added.
+    added: Notify,
 }
 
 #[derive(Default)]
-struct Look {
+struct AwaitedJob {
     waiters: usize,
-    /// Events that the job had; `None` before the first look.
+    /// Number of events of the job; `None` before the first poll.
     events: Option<i64>,
 }
 
 impl Awaited {
-    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Look>> {
-        // Counts stay whole whoever panics.
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, AwaitedJob>> {
+        // A panic cannot leave counts half changed.
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,14 +145,14 @@ impl Awaited {
         self.lock().keys().copied().collect()
     }
 
-    /// Those that have more events than at the last look, and those that are looked at for the first time: their waiters may
-    /// have looked long before.
+    /// Jobs with more events than at the last poll, and jobs polled for the first time, which may
+    /// have changed since their waiters read them.
     fn changed(&self, counts: &[(JobId, i64)]) -> Vec<JobId> {
         let mut jobs = self.lock();
         let mut changed = Vec::new();
         for &(id, events) in counts {
-            if let Some(look) = jobs.get_mut(&id)
-                && look.events.replace(events) != Some(events)
+            if let Some(awaited) = jobs.get_mut(&id)
+                && awaited.events.replace(events) != Some(events)
             {
                 changed.push(id);
             }
@@ -161,26 +161,26 @@ impl Awaited {
     }
 }
 
-/// Keeps a job looked at.
-struct Awaits {
+/// Keeps a job polled while it lives.
+struct Waiter {
     jobs: Arc<Awaited>,
     job: JobId,
 }
 
-impl Awaits {
+impl Waiter {
     fn new(jobs: Arc<Awaited>, job: JobId) -> Self {
         let mut all = jobs.lock();
-        let look = all.entry(job).or_default();
-        look.waiters += 1;
-        // Whoever comes later may have missed what the others were told.
-        look.events = None;
+        let awaited = all.entry(job).or_default();
+        awaited.waiters += 1;
+        // A later waiter may have missed what the others were notified of.
+        awaited.events = None;
         drop(all);
-        jobs.first.notify_one();
+        jobs.added.notify_one();
         Self { jobs, job }
     }
 }
 
-impl Drop for Awaits {
+impl Drop for Waiter {
     fn drop(&mut self) {
         if let Entry::Occupied(mut entry) = self.jobs.lock().entry(self.job) {
             entry.get_mut().waiters -= 1;
@@ -191,34 +191,35 @@ impl Drop for Awaits {
     }
 }
 
-/// One waiter's ear.
+/// A receiver of changes.
 pub struct Subscription {
     receiver: broadcast::Receiver<String>,
     poll: tokio::time::Interval,
-    about: About,
+    target: Target,
 }
 
-/// What a subscription is about.
-enum About {
-    /// A file or a model: all of these are notified.
+/// What a subscription receives.
+enum Target {
+    /// Changes of all files and models.
     Notified,
-    /// A job, until the subscription first waits: most requests never do.
+    /// A job, before the first wait; most requests never wait.
     Job(Arc<Awaited>, JobId),
-    /// A job from then on.
-    AwaitedJob { _awaits: Awaits },
+    /// A job, after that.
+    AwaitedJob { _waiter: Waiter },
 }
 
 impl Subscription {
-    /// Returns when `subject` may have changed: a notice named it, some were missed, or it is time to look again.
+    /// Returns when `subject` may have changed: it was notified, notifications were missed, or it is
+    /// time to poll.
     pub async fn changed(&mut self, subject: &str) {
-        if let About::Job(jobs, job) = &self.about {
-            self.about = About::AwaitedJob {
-                _awaits: Awaits::new(Arc::clone(jobs), *job),
+        if let Target::Job(jobs, job) = &self.target {
+            self.target = Target::AwaitedJob {
+                _waiter: Waiter::new(Arc::clone(jobs), *job),
             };
         }
         loop {
             tokio::select! {
-                heard = self.receiver.recv() => match heard {
+                received = self.receiver.recv() => match received {
                     Ok(payload) if payload != subject => {}
                     _ => return,
                 },
@@ -227,16 +228,16 @@ impl Subscription {
         }
     }
 
-    /// Looks until `look` finds something or `wait` is over; returns what the last look saw.
+    /// Reads until `done` holds or `wait` is over; returns what was read last.
     ///
     /// # Errors
-    /// The first error of `look`.
+    /// The first error of `read`.
     pub async fn until<T, E, F>(
         &mut self,
         subject: &str,
         wait: Duration,
         shutdown: &CancellationToken,
-        mut look: impl FnMut() -> F,
+        mut read: impl FnMut() -> F,
         done: impl Fn(&T) -> bool,
     ) -> Result<T, E>
     where
@@ -244,7 +245,7 @@ impl Subscription {
     {
         let deadline = Instant::now() + wait;
         loop {
-            let seen = look().await?;
+            let seen = read().await?;
             if done(&seen) || Instant::now() >= deadline {
                 return Ok(seen);
             }

@@ -1,4 +1,4 @@
-//! `/v1/files`: uploads. Bytes go straight to the object store; what is in them is a worker's to find out.
+//! `/v1/files`: uploads. Their bytes are streamed to the object store; a worker validates them.
 
 use std::time::Duration;
 
@@ -35,18 +35,19 @@ use crate::{
     objects::{Objects, Stored},
 };
 
-/// The form that an upload is.
+/// An upload, as a form.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "read part by part; this is its description")]
+#[expect(dead_code, reason = "read part by part; only its schema is used")]
 pub(crate) struct Upload {
-    /// The bytes, with a file name.
+    /// The file's bytes, with a file name.
     #[schema(value_type = String, format = Binary)]
     file: Vec<u8>,
-    /// `fine-tune`: a data set, a zip or tar(.gz, .zst) with a folder for each class. `weights`: of a base model.
+    /// `fine-tune`: a data set, such as a zip or tar(.gz, .zst) with a folder per class. `weights`:
+    /// weights of a base model.
     purpose: Purpose,
 }
 
-/// Where an upload lies in the object store.
+/// The upload's prefix in the object store.
 fn prefix(id: FileId) -> String {
     format!("files/{}", id.0.simple())
 }
@@ -57,8 +58,9 @@ fn content_key(id: FileId) -> String {
 
 /// Upload a file
 ///
-/// The bytes are streamed to storage. A data set is then validated; `GET /v1/files/{id}?wait=60&until=processed` waits for it.
-#[utoipa::path(post, path = "/v1/files", tag = "files",
+/// The bytes are streamed to storage. A worker then validates a data set;
+/// `GET /v1/files/{id}?wait=60&until=processed` waits for that.
+#[utoipa::path(post, path = "/v1/files", tag = "files", operation_id = "upload_file",
     request_body(content = Upload, content_type = "multipart/form-data"),
     responses((status = 200, body = File)))]
 pub(crate) async fn upload(
@@ -66,31 +68,31 @@ pub(crate) async fn upload(
     Tenant(tenant): Tenant,
     request: Request,
 ) -> Result<axum::Json<File>, ApiError> {
-    let silence = Duration::from_secs(state.limits().upload_idle_seconds);
+    let idle = Duration::from_secs(state.limits().upload_idle_seconds);
     let mut parts = multipart::open(request, &state).await?;
     let id = FileId::new();
     let mut stored = None;
     let mut purpose = None;
-    while let Some(field) = multipart::next(&mut parts, silence).await? {
+    while let Some(field) = multipart::next(&mut parts, idle).await? {
         let name = field.name().unwrap_or_default().to_owned();
         match name.as_str() {
             "file" if stored.is_none() => {
-                stored = Some(store(&state, id, field, silence).await?);
+                stored = Some(store(&state, id, field, idle).await?);
             }
             "purpose" if purpose.is_none() => {
                 purpose = Some(parse_purpose(
-                    &multipart::text(field, 64, silence, "purpose").await?,
+                    &multipart::text(field, 64, idle, "purpose").await?,
                 )?);
             }
             "file" | "purpose" => {
                 return Err(ApiError::invalid(
                     name,
                     codes::INVALID_VALUE,
-                    "is given twice; send it once",
+                    "is given twice; give it once",
                 ));
             }
             _ => {
-                let message = "there is no such field; there are `file` and `purpose`";
+                let message = "unknown field; the form has `file` and `purpose`";
                 return Err(ApiError::invalid(
                     name.chars().take(80).collect::<String>(),
                     codes::UNKNOWN_FIELD,
@@ -111,12 +113,12 @@ pub(crate) async fn upload(
         bytes: stored.bytes,
         sha256: stored.sha256,
     };
-    // In a task of its own: a client that goes away now must not leave a row whose object was taken back.
+    // In a task of its own: a client that disconnects now must not leave a row without its object.
     let pool = state.pool().clone();
     let inserted = tokio::spawn(async move {
         let inserted = db::files::insert(&pool, &file).await;
         match &inserted {
-            // Refused by the database: there is no row. After any other error there may be one.
+            // The database refused: there is no row. After any other error there may be one.
             Err(sqlx::Error::Database(_)) => drop(kept),
             _ => kept.keep(),
         }
@@ -131,13 +133,13 @@ fn missing(purpose: bool) -> Vec<Problem> {
         vec![Problem::new(
             "purpose",
             codes::MISSING_FIELD,
-            "send `purpose`: `fine-tune` for a data set, `weights` for weights",
+            "is required: `fine-tune` for a data set, `weights` for weights",
         )]
     } else {
         vec![Problem::new(
             "file",
             codes::MISSING_FIELD,
-            "send `file`, the bytes with a file name, as curl's `-F file=@data.zip` does",
+            "is required: the bytes with a file name, as curl's `-F file=@data.zip` sends them",
         )]
     }
 }
@@ -145,19 +147,18 @@ fn missing(purpose: bool) -> Vec<Problem> {
 fn parse_purpose(text: &str) -> Result<Purpose, ApiError> {
     serde_json::from_value(text.into()).map_err(|_| {
         let given: String = text.chars().filter(|c| !c.is_control()).take(64).collect();
-        let message = format!(
-            "`{given}` is no purpose; there is `fine-tune` for a data set, `weights` for weights"
-        );
+        let message =
+            format!("must be `fine-tune` for a data set or `weights` for weights, not `{given}`");
         ApiError::invalid("purpose", codes::INVALID_VALUE, message)
     })
 }
 
-/// Streams the part to the store; what it returns takes the bytes back unless it is told to keep them.
+/// Streams the part to the store. The bytes are deleted when the `Unkept` is dropped before `keep`.
 async fn store(
     state: &AppState,
     id: FileId,
     field: Field<'_>,
-    silence: Duration,
+    idle: Duration,
 ) -> Result<(String, Stored, Unkept), ApiError> {
     let filename = field.file_name().unwrap_or_default().to_owned();
     check_filename(&filename)?;
@@ -166,29 +167,33 @@ async fn store(
         objects: state.objects().clone(),
         prefix: Some(prefix(id)),
     };
-    let bytes = Box::pin(multipart::bytes(field, limit, silence));
+    let bytes = Box::pin(multipart::bytes(field, limit, idle));
     let stored = state.objects().put_stream(&content_key(id), bytes).await;
     let stored = stored.map_err(|error| multipart::explain_stored(error, "file"))?;
     if stored.bytes == 0 {
-        return Err(ApiError::invalid("file", "empty_file", "the file is empty"));
+        return Err(ApiError::invalid(
+            "file",
+            "empty_file",
+            "the file is empty; upload one with content",
+        ));
     }
     Ok((filename, stored, unkept))
 }
 
 fn check_filename(filename: &str) -> Result<(), ApiError> {
     let message = if filename.is_empty() {
-        "the part `file` needs a file name, as curl's `-F file=@data.zip` gives it"
+        "the part `file` has no file name; send one as curl's `-F file=@data.zip` does"
     } else if filename.chars().count() > FILENAME_CHARACTERS {
-        "the file name is longer than 255 characters"
+        "the file name is longer than 255 characters; shorten it"
     } else if filename.chars().any(char::is_control) {
-        "the file name holds a control character"
+        "the file name contains a control character; rename the file"
     } else {
         return Ok(());
     };
     Err(ApiError::invalid("file", "invalid_filename", message))
 }
 
-/// Objects that are taken back when this is dropped.
+/// Objects that are deleted when this is dropped.
 struct Unkept {
     objects: Objects,
     prefix: Option<String>,
@@ -208,7 +213,7 @@ impl Drop for Unkept {
         let objects = self.objects.clone();
         tokio::spawn(async move {
             if let Err(error) = objects.delete_prefix(&prefix).await {
-                tracing::warn!("an upload that failed could not be removed: {error}");
+                tracing::warn!("cannot delete a failed upload at `{prefix}`: {error}");
             }
         });
     }
@@ -218,19 +223,20 @@ impl Drop for Unkept {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct FileListQuery {
-    /// The last id of the page before.
+    /// `last_id` of the previous page.
     after: Option<FileId>,
-    /// Rows of a page; 20 when left out.
+    /// Rows per page; 20 by default.
     #[param(minimum = 1)]
     limit: Option<u32>,
-    /// Newest first (`desc`) or oldest first (`asc`).
+    /// `desc` (newest first, the default) or `asc`.
+    #[param(inline)]
     order: Option<Order>,
-    /// Only files of this purpose.
+    /// Only files with this purpose.
     purpose: Option<Purpose>,
 }
 
 /// List files
-#[utoipa::path(get, path = "/v1/files", tag = "files", params(FileListQuery),
+#[utoipa::path(get, path = "/v1/files", tag = "files", operation_id = "list_files", params(FileListQuery),
     responses((status = 200, body = List<File>)))]
 pub(crate) async fn list(
     State(state): State<AppState>,
@@ -251,9 +257,10 @@ pub(crate) async fn list(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct FileQuery {
-    /// Hold the answer back for up to so many seconds, until …
+    /// Seconds to hold the response back, at most, until the condition in `until` holds.
     wait: Option<u64>,
-    /// … the file's validation has ended, for good or ill.
+    /// `processed`: the file's validation has ended, successfully or not.
+    #[param(inline)]
     until: Option<FileUntil>,
 }
 
@@ -264,7 +271,7 @@ pub(crate) enum FileUntil {
 }
 
 /// Get a file
-#[utoipa::path(get, path = "/v1/files/{id}", tag = "files", params(("id" = FileId, Path), FileQuery),
+#[utoipa::path(get, path = "/v1/files/{id}", tag = "files", operation_id = "get_file", params(("id" = FileId, Path), FileQuery),
     responses((status = 200, body = File)))]
 pub(crate) async fn get(
     State(state): State<AppState>,
@@ -294,7 +301,7 @@ fn not_found(id: FileId) -> ApiError {
 }
 
 /// Download a file
-#[utoipa::path(get, path = "/v1/files/{id}/content", tag = "files",
+#[utoipa::path(get, path = "/v1/files/{id}/content", tag = "files", operation_id = "get_file_content",
     params(("id" = FileId, Path), ("range" = Option<String>, Header, description = "One range of bytes.")),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 206, body = Vec<u8>, content_type = "application/octet-stream")))]
@@ -318,7 +325,7 @@ pub(crate) async fn content(
 }
 
 /// Get a data set's validation report
-#[utoipa::path(get, path = "/v1/files/{id}/report", tag = "files", params(("id" = FileId, Path)),
+#[utoipa::path(get, path = "/v1/files/{id}/report", tag = "files", operation_id = "get_file_report", params(("id" = FileId, Path)),
     responses((status = 200, body = FileReport)))]
 pub(crate) async fn report(
     State(state): State<AppState>,
@@ -331,7 +338,7 @@ pub(crate) async fn report(
     if file.purpose == Purpose::Weights {
         return Err(ApiError::Conflict {
             code: "no_report",
-            message: "weights are checked when `POST /v1/base_models` names them, which answers what it found".to_owned(),
+            message: "weights have no report: `POST /v1/base_models` validates them and answers every problem".to_owned(),
         });
     }
     match db::files::report(state.pool(), tenant, id).await? {
@@ -340,14 +347,14 @@ pub(crate) async fn report(
         Some(None) => Err(ApiError::Conflict {
             code: "not_ready",
             message: format!(
-                "the validation has not ended; `GET /v1/files/{id}?wait=60&until=processed` waits for it"
+                "validation has not ended; `GET /v1/files/{id}?wait=60&until=processed` waits for it"
             ),
         }),
     }
 }
 
 /// Delete a file
-#[utoipa::path(delete, path = "/v1/files/{id}", tag = "files", params(("id" = FileId, Path)),
+#[utoipa::path(delete, path = "/v1/files/{id}", tag = "files", operation_id = "delete_file", params(("id" = FileId, Path)),
     responses((status = 200, body = Deleted)))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
@@ -363,16 +370,17 @@ pub(crate) async fn delete(
         Outcome::NotFound => return Err(not_found(id)),
         Outcome::InUseByJob(job) => {
             return Err(in_use(format!(
-                "job `{job}` needs this file and has not ended; cancel it or wait for it"
+                "job `{job}` uses this file and has not ended; cancel the job or wait for it"
             )));
         }
         Outcome::InUseByImport => {
             return Err(in_use(
-                "a base model is being made of this file; wait for it".to_owned(),
+                "a base model is being imported from this file; wait for it".to_owned(),
             ));
         }
     }
-    // In a task of its own: the row is gone, so nobody would come back for the bytes.
+    // In a task of its own: the row is deleted, so a disconnect must not stop the deletion of the
+    // bytes.
     let objects = state.objects().clone();
     let removed = tokio::spawn(async move { objects.delete_prefix(&prefix(id)).await });
     removed.await.map_err(anyhow::Error::from)??;

@@ -1,5 +1,6 @@
-//! The HTTP API. `router` lists all routes; a handler reads its request, makes one or two calls of `db`, and answers.
-//! Nothing here parses a user's bytes beyond JSON and multipart framing, and nothing here links torch.
+//! The HTTP API. `router` lists all routes; a handler reads its request, makes one or two calls of
+//! `db`, and answers. Nothing here parses a user's bytes beyond JSON and multipart framing, and
+//! nothing here links torch.
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
@@ -20,10 +21,10 @@ mod workers;
 pub use api::{auth::NewKey, state::AppState};
 pub use router::openapi;
 
-/// Serves the API on `listener` until `shutdown`, then lets running requests end.
+/// Serves the API on `listener` until `shutdown`, then waits for running requests.
 ///
 /// # Errors
-/// The address is not loopback and no key exists; the database refuses.
+/// The address is not loopback and no key exists; the database cannot be read.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     state: AppState,
@@ -32,15 +33,15 @@ pub async fn serve(
     let address = listener
         .local_addr()
         .context("the listener has no address")?;
-    // The database may have gone since it was connected to, and come back.
-    let asked = persist("looking for API keys", || state.keys_exist());
-    let Some(keys) = shutdown.run_until_cancelled(asked).await else {
+    // The database may be restarting.
+    let checked = persist("looking for API keys", || state.keys_exist());
+    let Some(keys) = shutdown.run_until_cancelled(checked).await else {
         return Ok(());
     };
-    let keys = keys.context("the database cannot be asked for API keys")?;
+    let keys = keys.context("cannot read API keys from the database")?;
     if !keys && !address.ip().is_loopback() {
         anyhow::bail!(
-            "{address} can be reached from other machines, and there is no API key yet: make one with \
+            "cannot listen on {address} without API keys, because other machines can reach it: create a key with \
              `rehead keys create --tenant NAME`, or listen on 127.0.0.1"
         );
     }
@@ -55,7 +56,7 @@ pub async fn serve(
             .listen(state.pool().clone(), stop.clone()),
     );
     let upkeep = tokio::spawn(telemetry::keep_up(recorder, stop.clone()));
-    let passing_on = tokio::spawn(async move {
+    let forwarding = tokio::spawn(async move {
         shutdown.cancelled().await;
         stop.cancel();
     });
@@ -66,7 +67,7 @@ pub async fn serve(
     )
     .await;
     state.shutdown().cancel();
-    passing_on.abort();
+    forwarding.abort();
     state.predictor().stop().await;
     let _ = tokio::join!(listening, upkeep);
     served

@@ -14,7 +14,7 @@ use crate::http::{
     files, jobs, models, service, workers,
 };
 
-/// Every route; the contract is made of the same list.
+/// Every route; the contract is generated from the same list.
 fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(contract::Head::openapi())
         .routes(routes!(files::upload, files::list))
@@ -27,20 +27,20 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(models::catalog::layers))
         .routes(routes!(models::catalog::export))
         .routes(routes!(models::predict::predict))
-        .routes(routes!(jobs::create::create, jobs::create::list))
+        .routes(routes!(jobs::create::create, jobs::read::list))
         .routes(routes!(jobs::plan::plan))
-        .routes(routes!(jobs::create::get, jobs::create::delete))
+        .routes(routes!(jobs::read::get, jobs::delete::delete))
         .routes(routes!(jobs::controls::cancel))
         .routes(routes!(jobs::controls::pause))
         .routes(routes!(jobs::controls::resume))
         .routes(routes!(jobs::controls::stop))
         .routes(routes!(jobs::events::events))
-        .routes(routes!(jobs::results::metrics))
-        .routes(routes!(jobs::results::checkpoints))
-        .routes(routes!(jobs::results::report))
+        .routes(routes!(jobs::metrics::metrics))
+        .routes(routes!(jobs::checkpoints::checkpoints))
+        .routes(routes!(jobs::report::report))
         .routes(routes!(jobs::samples::list))
-        .routes(routes!(jobs::results::curves))
-        .routes(routes!(jobs::results::checkpoint_content))
+        .routes(routes!(jobs::metrics::curves))
+        .routes(routes!(jobs::checkpoints::checkpoint_content))
         .routes(routes!(workers::list))
         .routes(routes!(service::healthz))
         .routes(routes!(service::readyz))
@@ -48,7 +48,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(service::openapi_yaml))
 }
 
-/// The routes with the contract's page, and around them the envelope that every answer passes.
+/// The routes and the page of the contract, inside the envelope that every response passes.
 ///
 /// # Errors
 /// The contract cannot be written as YAML.
@@ -59,7 +59,7 @@ pub(crate) fn app(state: AppState) -> anyhow::Result<Router> {
         .merge(contract::page())
         .fallback(async || ApiError::UnknownRoute)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        // Each way of reading a body has its own limit (`extract::read_body`, `multipart::bytes`).
+        // Each reader of a body has its own limit (`extract::read_body`, `multipart::bytes`).
         .layer(DefaultBodyLimit::disable())
         .layer(Extension(contract))
         .layer(middleware::from_fn(envelope::wrap))

@@ -1,4 +1,4 @@
-//! What operators and tools ask: health, readiness, metrics, the contract.
+//! Routes for operators and tools: health, readiness, metrics, the contract.
 
 use axum::{
     Extension,
@@ -26,16 +26,16 @@ const HEALTH: Health = Health {
     version: env!("CARGO_PKG_VERSION"),
 };
 
-/// Whether the process lives
-#[utoipa::path(get, path = "/healthz", tag = "service", responses((status = 200, body = Health)))]
+/// Check that the process runs
+#[utoipa::path(get, path = "/healthz", tag = "service", operation_id = "get_health", responses((status = 200, body = Health)))]
 pub(crate) async fn healthz() -> axum::Json<Health> {
     axum::Json(HEALTH)
 }
 
-/// Whether the service can work
+/// Check that the service is ready
 ///
-/// Its database answers and is migrated, its store can be read.
-#[utoipa::path(get, path = "/readyz", tag = "service", responses((status = 200, body = Health)))]
+/// Its database is reachable and migrated, its object store can be read.
+#[utoipa::path(get, path = "/readyz", tag = "service", operation_id = "get_readiness", responses((status = 200, body = Health)))]
 pub(crate) async fn readyz(State(state): State<AppState>) -> Result<axum::Json<Health>, ApiError> {
     let not_ready = |message: &str| ApiError::Unavailable {
         code: "not_ready",
@@ -48,17 +48,17 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> Result<axum::Json<H
         ));
     }
     state.objects().check().await.map_err(|error| {
-        tracing::warn!("the object store cannot be read: {error}");
-        not_ready("the object store cannot be read")
+        tracing::warn!("cannot read the object store: {error}");
+        not_ready("cannot read the object store; see the log")
     })?;
     Ok(axum::Json(HEALTH))
 }
 
-/// Prometheus metrics
-#[utoipa::path(get, path = "/metrics", tag = "service", responses((status = 200, body = String, content_type = "text/plain")))]
+/// Get Prometheus metrics
+#[utoipa::path(get, path = "/metrics", tag = "service", operation_id = "get_service_metrics", responses((status = 200, body = String, content_type = "text/plain")))]
 pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
     let handle = telemetry::install()?;
-    // A scrape must not fail with the database: the rest is worth having then.
+    // A scrape must not fail when the database does: the other metrics are needed then.
     match db::jobs::counts(state.pool()).await {
         Ok(counts) => {
             for status in crate::domain::job::JobStatus::ALL {
@@ -69,15 +69,15 @@ pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, A
                 metrics::gauge!("rehead_jobs", "status" => status.as_str()).set(count as f64);
             }
         }
-        Err(error) => tracing::warn!("the jobs could not be counted: {error}"),
+        Err(error) => tracing::warn!("cannot count jobs: {error}"),
     }
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, content_type)], handle.render()).into_response())
 }
 
-/// This contract
-#[utoipa::path(get, path = "/openapi.yaml", tag = "service",
-    responses((status = 200, body = String, content_type = "application/yaml")))]
+/// Get this contract
+#[utoipa::path(get, path = "/openapi.yaml", tag = "service", operation_id = "get_contract",
+    responses((status = 200, body = serde_json::Value, content_type = "application/yaml")))]
 pub(crate) async fn openapi_yaml(Extension(Contract(text)): Extension<Contract>) -> Response {
     let content_type = HeaderValue::from_static("application/yaml");
     ([(header::CONTENT_TYPE, content_type)], text.to_string()).into_response()

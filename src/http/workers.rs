@@ -1,4 +1,4 @@
-//! `/v1/workers`: who trains, and whether anybody does.
+//! `/v1/workers`: the workers and their state.
 
 use axum::extract::State;
 
@@ -9,8 +9,9 @@ use crate::{
 
 /// List workers
 ///
-/// Those of the last day, the newest first, 500 at most.
-#[utoipa::path(get, path = "/v1/workers", tag = "workers", responses((status = 200, body = List<Worker>)))]
+/// At most 500 workers of the last day, newest first.
+#[utoipa::path(get, path = "/v1/workers", tag = "workers", operation_id = "list_workers",
+    responses((status = 200, body = List<Worker>)))]
 pub(crate) async fn list(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,

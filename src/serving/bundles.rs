@@ -1,5 +1,5 @@
-//! Bundles on this machine's disk: fetched once from the object store, complete or absent. The inference process maps what it
-//! has loaded, so a bundle can be removed at any time.
+//! Bundles on this machine's disk: fetched once from the object store, complete or absent. The
+//! inference process maps what it has loaded, so a bundle can be removed at any time.
 
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,8 @@ impl Bundles {
         Ok(folder)
     }
 
-    /// Removes the bundles fetched longest ago, so that with the next one there are no more than `BUNDLES_KEPT`.
+    /// Removes the bundles fetched longest ago, so that with the next one there are no more than
+    /// `BUNDLES_KEPT`.
     async fn prune(&self) {
         let mut folders = modified_times(&self.folder).await;
         folders.sort();

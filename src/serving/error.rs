@@ -1,4 +1,4 @@
-//! Why serving gives no answer.
+//! Errors of serving.
 
 use crate::{child::Unanswered, objects::ObjectError};
 

@@ -1,5 +1,5 @@
-//! Serving: what finished models answer. `predictor` is what handlers call; it bounds how many requests wait, fetches the
-//! model's bundle and asks the inference process.
+//! Serving: predictions of finished models, and their TorchScript. Handlers call `predictor`, which
+//! limits how many requests wait, fetches the model's bundle and asks the inference process.
 
 pub mod bundles;
 pub mod error;

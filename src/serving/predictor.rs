@@ -1,10 +1,6 @@
-//! What handlers call for predictions.
+//! Predictions for handlers.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tokio::{
@@ -13,8 +9,8 @@ use tokio::{
 };
 
 use crate::{
-    config::HttpLimits,
-    domain::{progress::Failure, work::ImageOutcome},
+    config::ServeArgs,
+    domain::{progress::Failure, work::Predictions},
     objects::Objects,
     serving::{
         bundles::{Bundles, modified_times},
@@ -30,21 +26,22 @@ const TRIES: usize = 2;
 
 pub struct Predictor {
     process: InferenceProcess,
-    bundles: Arc<Bundles>,
+    bundles: Bundles,
     spool: PathBuf,
     waiting: Arc<Semaphore>,
     timeout: Duration,
 }
 
 impl Predictor {
-    /// `trainer` is the path of `rehead-trainer`; images and bundles are kept in `scratch`.
-    pub fn new(trainer: PathBuf, scratch: &Path, objects: Objects, limits: &HttpLimits) -> Self {
+    /// `trainer` is the path of `rehead-trainer`.
+    pub fn new(trainer: PathBuf, objects: Objects, args: &ServeArgs) -> Self {
+        let serving = &args.serving;
         Self {
-            process: InferenceProcess::new(trainer),
-            bundles: Arc::new(Bundles::new(scratch.join("models"), objects)),
-            spool: scratch.join("spool"),
-            waiting: Arc::new(Semaphore::new(limits.max_predict_waiting)),
-            timeout: Duration::from_secs(limits.predict_seconds),
+            process: InferenceProcess::new(trainer, &serving.predict_device),
+            bundles: Bundles::new(args.scratch.join("models"), objects),
+            spool: args.scratch.join("spool"),
+            waiting: Arc::new(Semaphore::new(serving.max_predict_waiting)),
+            timeout: Duration::from_secs(serving.predict_seconds),
         }
     }
 
@@ -52,7 +49,8 @@ impl Predictor {
         &self.bundles
     }
 
-    /// A permit to wait for an answer. Taken before images are received, so that a busy service receives none.
+    /// A permit to wait for an answer. Taken before images are received, so that a busy service
+    /// receives none.
     ///
     /// # Errors
     /// `Busy`.
@@ -87,7 +85,8 @@ impl Predictor {
         }
     }
 
-    /// Predictions for these image files, in order, by the model whose bundle lies at `prefix` in the store.
+    /// Predictions for these image files, in order, by the model whose bundle lies at `prefix` in
+    /// the store.
     ///
     /// # Errors
     /// The inference process ends twice, takes too long, or refuses the bundle.
@@ -95,7 +94,7 @@ impl Predictor {
         &self,
         prefix: &str,
         images: &[PathBuf],
-    ) -> Result<Vec<ImageOutcome>, ServingError> {
+    ) -> Result<Predictions, ServingError> {
         let deadline = Instant::now() + self.timeout;
         let timed_out = || ServingError::TimedOut {
             seconds: self.timeout.as_secs(),
@@ -105,9 +104,11 @@ impl Predictor {
             .map_err(|_| timed_out())??;
         for _ in 0..TRIES {
             match self.process.ask(&bundle, images, deadline).await? {
-                Ok(Ok(outcomes)) if outcomes.len() == images.len() => return Ok(outcomes),
-                Ok(Ok(outcomes)) => {
-                    let (got, sent) = (outcomes.len(), images.len());
+                Ok(Ok(predictions)) if predictions.images.len() == images.len() => {
+                    return Ok(predictions);
+                }
+                Ok(Ok(predictions)) => {
+                    let (got, sent) = (predictions.images.len(), images.len());
                     return Err(
                         anyhow!("the inference process answered {got} of {sent} images").into(),
                     );

@@ -1,5 +1,6 @@
-//! The inference process: started at the first prediction, shared by all requests, started again after it ended. Torch and the
-//! users' images meet only there, so the worst that an image can do is end that process.
+//! The inference process: started at the first prediction, shared by all requests, started again
+//! after it ended. Torch and the users' images meet only there, so the worst that an image can do
+//! is end that process.
 
 use std::{
     collections::HashMap,
@@ -23,15 +24,16 @@ use crate::{
     child::{Child, LineError, Output},
     domain::{
         progress::Failure,
-        work::{ImageOutcome, Predict, Predicted},
+        work::{Predict, Predicted, Predictions},
     },
 };
 
-pub(super) type Answer = Result<Vec<ImageOutcome>, Failure>;
+pub(super) type Answer = Result<Predictions, Failure>;
 type Pending = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
 
 pub(super) struct InferenceProcess {
     trainer: PathBuf,
+    device: String,
     running: AsyncMutex<Option<Running>>,
     next_id: AtomicU64,
 }
@@ -55,9 +57,10 @@ pub(super) enum NoAnswer {
 
 impl InferenceProcess {
     /// `trainer` is the path of `rehead-trainer`.
-    pub(super) fn new(trainer: PathBuf) -> Self {
+    pub(super) fn new(trainer: PathBuf, device: &str) -> Self {
         Self {
             trainer,
+            device: device.to_owned(),
             running: AsyncMutex::new(None),
             next_id: AtomicU64::new(1),
         }
@@ -113,7 +116,8 @@ impl InferenceProcess {
         {
             return Ok(process.clone());
         }
-        let (child, output) = Child::spawn(&self.trainer, &[OsStr::new("serve")])
+        let arguments = ["serve", "--device", &self.device].map(OsStr::new);
+        let (child, output) = Child::spawn(&self.trainer, &arguments)
             .await
             .with_context(|| format!("cannot start `{} serve`", self.trainer.display()))?;
         let (requests, queue) = mpsc::channel(1);

@@ -1,6 +1,9 @@
 //! openapi.yaml is current, complete, and true of a running service.
 
-use reqwest::{Method, StatusCode};
+use std::collections::{HashMap, HashSet};
+
+use regex::Regex;
+use reqwest::{Client, Method, StatusCode, header::LOCATION, redirect::Policy};
 
 use crate::support::openapi::CONTRACT;
 
@@ -44,6 +47,44 @@ fn every_operation_is_described() {
                 );
             }
         }
+    }
+}
+
+/// Client generators name functions by operation ids and types by schemas.
+#[test]
+fn operation_ids_and_schemas_are_unique_and_used() {
+    let operations = CONTRACT["paths"].as_object().unwrap().values();
+    let mut ids: Vec<&str> = operations
+        .flat_map(|item| item.as_object().unwrap().values())
+        .map(|operation| operation["operationId"].as_str().unwrap())
+        .collect();
+    let count = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), count, "an operation id is not unique: {ids:?}");
+
+    let schemas = CONTRACT["components"]["schemas"].as_object().unwrap();
+    let mut by_text = HashMap::new();
+    for (name, schema) in schemas {
+        if let Some(other) = by_text.insert(schema.to_string(), name) {
+            // Ids have one form, and so have small objects of one number.
+            let is_object = schema["properties"]
+                .as_object()
+                .is_some_and(|all| all.len() > 1);
+            assert!(!is_object, "{name} and {other} are the same schema");
+        }
+    }
+    let text = CONTRACT.to_string();
+    let pattern = Regex::new(r##""#/components/schemas/([^"]+)""##).unwrap();
+    let used: HashSet<&str> = pattern
+        .captures_iter(&text)
+        .map(|found| found.get(1).unwrap().as_str())
+        .collect();
+    for name in &used {
+        assert!(schemas.contains_key(*name), "no schema {name}");
+    }
+    for name in schemas.keys() {
+        assert!(used.contains(name.as_str()), "nothing uses schema {name}");
     }
 }
 
@@ -120,4 +161,18 @@ async fn the_service_hands_out_its_contract_and_its_page() {
             assert_eq!(service.get(&path).await.status, StatusCode::OK, "{path}");
         }
     }
+}
+
+/// A reverse proxy may serve everything below `/rehead/`: all addresses must be relative.
+#[tokio::test]
+async fn the_page_works_below_a_path_prefix() {
+    let service = crate::support::service::Service::start().await;
+    let client = Client::builder().redirect(Policy::none()).build().unwrap();
+    let docs = format!("{}/docs", service.url);
+    let redirect = client.get(docs).send().await.unwrap();
+    assert_eq!(redirect.status(), StatusCode::SEE_OTHER);
+    assert_eq!(redirect.headers()[LOCATION], "docs/");
+    let script = service.get("/docs/swagger-initializer.js").await.text();
+    assert!(script.contains(r#""../openapi.yaml""#), "{script}");
+    assert_eq!(CONTRACT["servers"][0]["url"], "./");
 }

@@ -169,11 +169,19 @@ pub struct Predict {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Predicted {
     pub id: u64,
-    /// One outcome for each image, in order.
-    pub outcome: Result<Vec<ImageOutcome>, super::progress::Failure>,
+    pub outcome: Result<Predictions, super::progress::Failure>,
 }
 
-/// The result for one image.
+/// Predictions of one model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Predictions {
+    /// The bundle's `labels.json`, which outcomes refer to.
+    pub labels: Vec<String>,
+    /// An outcome per image, in order.
+    pub images: Vec<ImageOutcome>,
+}
+
+/// The prediction for an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageOutcome {

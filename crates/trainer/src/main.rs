@@ -59,7 +59,11 @@ enum Command {
     /// Write the bundle in FOLDER as TorchScript to TARGET, then verify the file
     Script { folder: PathBuf, target: PathBuf },
     /// Answer prediction requests, one JSON object a line, until standard input is closed
-    Serve,
+    Serve {
+        /// Device: `auto`, `cpu` or `cuda:N`
+        #[arg(long, default_value = "cpu")]
+        device: String,
+    },
     /// Print the devices that `auto` stands for, as a JSON list
     Devices,
     /// Load torch, test the device, then wait for one line with the assignment
@@ -89,10 +93,15 @@ fn main() -> ExitCode {
             torchscript::write(&folder, &target)?;
             Err(become_verifier(&folder, &target))
         }),
-        Command::Serve => match requests::serve(BufReader::new(io::stdin()), io::stdout()) {
-            Ok(()) => exit::DONE,
-            Err(error) => failed(&error),
-        },
+        Command::Serve { device } => {
+            let served = device::open(&device).and_then(|device| {
+                requests::serve(BufReader::new(io::stdin()), io::stdout(), device)
+            });
+            match served {
+                Ok(()) => exit::DONE,
+                Err(error) => failed(&error),
+            }
+        }
         Command::Devices => respond(&device::all(), exit::DONE),
         Command::WarmTrainer { device } => warm_trainer(&device),
     };

@@ -1,5 +1,6 @@
-//! Who asks. A service without keys that listens on loopback is open: every request is the default tenant's. Any other
-//! asks for `Authorization: Bearer rh_<public prefix>_<secret>`; all wrong keys get the same answer.
+//! Authentication. A service without keys that listens on loopback is open: every request belongs
+//! to the default tenant. Any other requires `Authorization: Bearer rh_<public prefix>_<secret>`;
+//! all wrong keys get the same response.
 
 use axum::{
     extract::FromRequestParts,
@@ -13,25 +14,26 @@ use crate::{
     http::api::{error::ApiError, state::AppState},
 };
 
-/// What every key begins with.
+/// The beginning of every key.
 const MARK: &str = "rh_";
 const PREFIX_BYTES: usize = 6;
 const SECRET_BYTES: usize = 32;
 
-/// A key just made. Its text is shown once and stored nowhere.
+/// A new key. Its text is shown once and not stored.
 pub struct NewKey {
     pub text: String,
-    /// The public part, by which the database finds it.
+    /// The public part, by which the key is looked up.
     pub prefix: String,
-    /// Of the whole text: what the database keeps. The secret has 256 random bits, so a fast hash is enough.
+    /// SHA-256 of the text, which the database stores. The secret has 256 random bits, so a fast
+    /// hash is enough.
     pub sha256: [u8; 32],
 }
 
 impl NewKey {
-    /// Draws a key.
+    /// Generates a key.
     #[expect(
         clippy::new_without_default,
-        reason = "a default that differs each time would surprise"
+        reason = "a default must not differ from call to call"
     )]
     pub fn new() -> Self {
         let prefix = hex::encode(rand::random::<[u8; PREFIX_BYTES]>());
@@ -46,7 +48,7 @@ impl NewKey {
     }
 }
 
-/// The public prefix of a key that has the right shape.
+/// The public prefix of a well-formed key.
 fn prefix_of(key: &str) -> Option<&str> {
     let (prefix, secret) = key.strip_prefix(MARK)?.split_once('_')?;
     let hex = |text: &str| {
@@ -57,7 +59,7 @@ fn prefix_of(key: &str) -> Option<&str> {
     (sized && hex(prefix) && hex(secret)).then_some(prefix)
 }
 
-/// The tenant of a request: an extractor of every route that touches rows.
+/// The tenant of a request; every route that reads or writes rows extracts it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tenant(pub TenantId);
 
@@ -86,7 +88,7 @@ impl FromRequestParts<AppState> for Tenant {
     }
 }
 
-/// The one `Authorization: Bearer` value.
+/// The key in the `authorization` header, if there is exactly one.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok()?;
@@ -97,8 +99,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
-/// An open service trusts everything on this machine, but a browser on it runs code of other people: pages of other
-/// sites, and names of other sites that were pointed at 127.0.0.1.
+/// Refuses requests that a browser makes for other sites: an open service trusts this machine, but
+/// pages of other sites run on it too, and their names may resolve to 127.0.0.1 (DNS rebinding).
 fn refuse_other_sites(headers: &HeaderMap) -> Result<(), ApiError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let cross = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"));
@@ -112,8 +114,8 @@ fn refuse_other_sites(headers: &HeaderMap) -> Result<(), ApiError> {
     if cross || !local {
         return Err(ApiError::Forbidden {
             code: "other_site",
-            message: "this service runs without keys and answers only requests made on this machine, to `localhost` or an \
-                      address; make a key with `rehead keys create` to use it from elsewhere"
+            message: "this service has no API keys and accepts only requests from this machine, to `localhost` or an address; \
+                      create a key with `rehead keys create` to use it from elsewhere"
                 .to_owned(),
         });
     }

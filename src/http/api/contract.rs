@@ -1,20 +1,28 @@
-//! openapi.yaml: generated from the routes and their types, committed at the root, held current by `tests/it/contract.rs`.
+//! openapi.yaml: generated from the routes and their types, committed at the root, held current by
+//! `tests/it/contract.rs`.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use axum::Router;
+use axum::{
+    Router,
+    http::{HeaderValue, StatusCode, header},
+    middleware::map_response,
+    response::Response,
+};
 use utoipa::{
     OpenApi,
     openapi::{
         Components, ContentBuilder, Ref, RefOr, ResponseBuilder,
         path::{Operation, PathItem},
+        schema::{ArrayItems, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type},
         security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+        server::Server,
     },
 };
 
 use crate::http::api::{error::ErrorBody, state::AppState};
 
-/// What stands above the routes.
+/// The contract without its routes.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Rehead", description = "Transfer learning as a service: post a fine-tuning job, get back a model. \
@@ -22,9 +30,9 @@ use crate::http::api::{error::ErrorBody, state::AppState};
     components(schemas(ErrorBody)),
     tags(
         (name = "files", description = "Data sets and weights."),
-        (name = "models", description = "Base models and fine-tuned ones."),
-        (name = "jobs", description = "Fine-tuning jobs, and what they leave."),
-        (name = "workers", description = "Who trains."),
+        (name = "models", description = "Base models and fine-tuned models."),
+        (name = "jobs", description = "Fine-tuning jobs and their results."),
+        (name = "workers", description = "Worker processes."),
         (name = "service", description = "For operators and tools.")
     )
 )]
@@ -34,20 +42,20 @@ pub(crate) struct Head;
 #[derive(Clone)]
 pub(crate) struct Contract(pub Arc<str>);
 
-/// Adds to a description of the routes what no route has by itself: keys, the shape of errors.
+/// Completes the generated description: keys, errors, descriptions of responses, references.
 pub(crate) fn complete(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let components = openapi.components.get_or_insert_with(Components::new);
     let key = Http::builder()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("rh_…");
     let description =
-        "Made with `rehead keys create`. A service without keys is open, on loopback only.";
+        "Created with `rehead keys create`. A service without keys is open, on loopback only.";
     components.security_schemes.insert(
         "key".to_owned(),
         SecurityScheme::Http(key.description(Some(description)).build()).into(),
     );
     let error = ResponseBuilder::new()
-        .description("Every answer that is not a success; codes are listed in docs/errors.md.")
+        .description("Any error; docs/errors.md lists the codes.")
         .content(
             "application/json",
             ContentBuilder::new()
@@ -58,19 +66,63 @@ pub(crate) fn complete(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi
     components
         .responses
         .insert("Error".to_owned(), RefOr::T(error));
+    refer_to_items(&mut components.schemas);
     openapi.security = Some(vec![
         SecurityRequirement::new("key", [] as [&str; 0]),
         SecurityRequirement::default(),
     ]);
+    // Relative to this document, so that it holds below any path prefix.
+    openapi.servers = Some(vec![Server::new("./")]);
     for item in openapi.paths.paths.values_mut() {
         for operation in operations(item) {
-            operation.responses.responses.insert(
-                "default".to_owned(),
-                RefOr::Ref(Ref::new("#/components/responses/Error")),
-            );
+            complete_responses(operation);
         }
     }
     openapi
+}
+
+/// Names the schema of `T` in `List<T>`, which utoipa copies into it.
+fn refer_to_items(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
+    for (name, schema) in schemas {
+        if let Some(item) = name.strip_prefix("List_")
+            && let RefOr::T(Schema::Object(list)) = schema
+            && let Some(RefOr::T(Schema::Array(data))) = list.properties.get_mut("data")
+        {
+            let item = Ref::from_schema_name(item).into();
+            data.items = ArrayItems::RefOrSchema(Box::new(item));
+        }
+    }
+}
+
+/// Adds the response to errors, the descriptions that OpenAPI requires, and the schema of binary
+/// bodies, which utoipa takes for lists of numbers.
+fn complete_responses(operation: &mut Operation) {
+    let responses = &mut operation.responses.responses;
+    for (status, response) in &mut *responses {
+        let RefOr::T(response) = response else {
+            continue;
+        };
+        if response.description.is_empty() {
+            let status = status.parse().ok().map(StatusCode::from_u16);
+            let reason = status
+                .and_then(Result::ok)
+                .and_then(|status| status.canonical_reason());
+            response.description = reason.unwrap_or_default().to_owned();
+        }
+        for (media_type, content) in &mut response.content {
+            let binary = ["application/octet-stream", "application/zip"];
+            if let RefOr::T(content) = content
+                && binary.contains(&media_type.as_str())
+            {
+                let bytes = ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)));
+                content.schema = Some(bytes.into());
+            }
+        }
+    }
+    let error = Ref::new("#/components/responses/Error");
+    responses.insert("default".to_owned(), RefOr::Ref(error));
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
@@ -86,10 +138,15 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     .filter_map(Option::as_mut)
 }
 
-/// `/docs`: the contract as a page. Everything it loads comes from this service.
+/// `/docs`: the contract as a page. It loads everything from this service, by relative addresses,
+/// so that it works below a path prefix.
 pub(crate) fn page() -> Router<AppState> {
     use utoipa_swagger_ui::{Config, SwaggerUi};
-    SwaggerUi::new("/docs")
-        .config(Config::new(["/openapi.yaml"]))
-        .into()
+    let page = SwaggerUi::new("/docs").config(Config::new(["../openapi.yaml"]));
+    Router::from(page).layer(map_response(async |mut response: Response| {
+        if let Some(location) = response.headers_mut().get_mut(header::LOCATION) {
+            *location = HeaderValue::from_static("docs/");
+        }
+        response
+    }))
 }

@@ -1,4 +1,4 @@
-//! Sending an object of the store, whole or a range of it, without holding it in memory.
+//! Streams an object of the store, or a range of it.
 
 use std::ops::Range;
 
@@ -13,39 +13,42 @@ use crate::{
     objects::{ObjectError, Objects},
 };
 
-/// What is sent, under which name.
+/// An object to send.
 pub(crate) struct Download<'a> {
     pub key: &'a str,
     pub filename: &'a str,
-    /// The noun and id for "there is no …", where the object is gone.
+    /// The noun and id for "there is no …", if the object is missing.
     pub noun: &'static str,
     pub id: &'a str,
 }
 
 impl Download<'_> {
-    /// Answers with the object's bytes, or the one range that `headers` ask for.
+    /// Responds with the object's bytes, or with the range that `headers` request.
     ///
     /// # Errors
-    /// The object is gone; the range lies outside it.
+    /// The object is missing; the range lies outside it.
     pub(crate) async fn send(
         &self,
         objects: &Objects,
         headers: &HeaderMap,
     ) -> Result<Response, ApiError> {
-        let gone = |error| match error {
+        let missing = |error| match error {
             ObjectError::NotFound { .. } => ApiError::not_found(self.noun, self.id),
             other => other.into(),
         };
-        let size = objects.size(self.key).await.map_err(gone)?;
-        let asked = headers
+        let size = objects.size(self.key).await.map_err(missing)?;
+        let requested = headers
             .get(header::RANGE)
             .and_then(|value| value.to_str().ok());
-        let range = match asked.map_or(Asked::Whole, |text| parse_range(text, size)) {
-            Asked::Whole => None,
-            Asked::Part(range) => Some(range),
-            Asked::Outside => return Err(ApiError::RangeNotSatisfiable { size }),
+        let range = match requested.map_or(Requested::Whole, |text| parse_range(text, size)) {
+            Requested::Whole => None,
+            Requested::Part(range) => Some(range),
+            Requested::Outside => return Err(ApiError::RangeNotSatisfiable { size }),
         };
-        let stream = objects.read(self.key, range.clone()).await.map_err(gone)?;
+        let stream = objects
+            .read(self.key, range.clone())
+            .await
+            .map_err(missing)?;
         let mut response = Body::from_stream(stream).into_response();
         let headers = response.headers_mut();
         headers.insert(
@@ -84,30 +87,31 @@ pub(crate) fn attachment(filename: &str) -> HeaderValue {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+enum Requested {
     Whole,
     Part(Range<u64>),
     Outside,
 }
 
-/// One range of bytes (RFC 9110, 14.1.2); several, or other units, are answered with everything, as it allows.
-fn parse_range(text: &str, size: u64) -> Asked {
+/// Parses one range of bytes (RFC 9110, 14.1.2). Several ranges or other units give the whole
+/// object, which the RFC allows.
+fn parse_range(text: &str, size: u64) -> Requested {
     let Some((first, last)) = text
         .strip_prefix("bytes=")
         .and_then(|ranges| ranges.trim().split_once('-'))
     else {
-        return Asked::Whole;
+        return Requested::Whole;
     };
     let range = match (first.parse::<u64>(), last.parse::<u64>()) {
         (Ok(first), Ok(last)) if first <= last => first..last.saturating_add(1).min(size),
         (Ok(first), Err(_)) if last.is_empty() => first..size,
         (Err(_), Ok(count)) if first.is_empty() => size.saturating_sub(count)..size,
-        _ => return Asked::Whole,
+        _ => return Requested::Whole,
     };
     if range.start >= range.end {
-        Asked::Outside
+        Requested::Outside
     } else {
-        Asked::Part(range)
+        Requested::Part(range)
     }
 }
 
@@ -116,28 +120,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_read_as_the_rfc_says() {
-        for (text, asked) in [
-            ("bytes=0-0", Asked::Part(0..1)),
-            ("bytes=2-5", Asked::Part(2..6)),
-            ("bytes=8-", Asked::Part(8..10)),
-            ("bytes=-3", Asked::Part(7..10)),
-            ("bytes=-30", Asked::Part(0..10)),
-            ("bytes=5-18446744073709551615", Asked::Part(5..10)),
-            ("bytes=10-", Asked::Outside),
-            ("bytes=-0", Asked::Outside),
-            ("bytes=5-2", Asked::Whole),
-            ("bytes=0-1,4-5", Asked::Whole),
-            ("pages=1-2", Asked::Whole),
-            ("bytes=x-", Asked::Whole),
+    fn ranges_are_parsed_as_in_the_rfc() {
+        for (text, requested) in [
+            ("bytes=0-0", Requested::Part(0..1)),
+            ("bytes=2-5", Requested::Part(2..6)),
+            ("bytes=8-", Requested::Part(8..10)),
+            ("bytes=-3", Requested::Part(7..10)),
+            ("bytes=-30", Requested::Part(0..10)),
+            ("bytes=5-18446744073709551615", Requested::Part(5..10)),
+            ("bytes=10-", Requested::Outside),
+            ("bytes=-0", Requested::Outside),
+            ("bytes=5-2", Requested::Whole),
+            ("bytes=0-1,4-5", Requested::Whole),
+            ("pages=1-2", Requested::Whole),
+            ("bytes=x-", Requested::Whole),
         ] {
-            assert_eq!(parse_range(text, 10), asked, "{text}");
+            assert_eq!(parse_range(text, 10), requested, "{text}");
         }
-        assert_eq!(parse_range("bytes=0-", 0), Asked::Outside);
+        assert_eq!(parse_range("bytes=0-", 0), Requested::Outside);
     }
 
     #[test]
-    fn names_stay_inside_their_quotes() {
+    fn a_filename_cannot_leave_its_quotes() {
         assert_eq!(
             attachment("a\"; x=\r\ny.zip"),
             "attachment; filename=\"a__ x___y.zip\""

@@ -1,5 +1,5 @@
-//! The outermost middleware: request id, log line, metrics, and the one shape of every error. Nothing leaves the
-//! service without having passed here, panics and axum's own plain-text rejections included.
+//! The outermost middleware: request id, log line, metrics, and the shape of every error, including
+//! panics and axum's own plain-text rejections.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -26,7 +26,8 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) async fn wrap(request: Request, next: Next) -> Response {
     let id = RequestId::new().to_string();
     let method = request.method().clone();
-    // The route's pattern, never the path itself: paths hold user strings, and metrics must stay bounded.
+    // The route's pattern, not the path: paths contain users' text, and the number of metrics must
+    // stay bounded.
     let route = request
         .extensions()
         .get::<MatchedPath>()
@@ -64,7 +65,7 @@ pub(crate) async fn wrap(request: Request, next: Next) -> Response {
         tracing::debug!(
             status = response.status().as_u16(),
             duration_ms = started.elapsed().as_millis(),
-            "answered"
+            "response"
         );
     });
     response
@@ -88,9 +89,11 @@ fn with_body(response: Response, id: &str) -> Response {
         StatusCode::METHOD_NOT_ALLOWED => ApiError::MethodNotAllowed,
         other if other.is_client_error() => ApiError::Unreadable {
             code: "unreadable_request",
-            message: "the request cannot be read".to_owned(),
+            message: "the request cannot be parsed".to_owned(),
         },
-        other => ApiError::Internal(anyhow::anyhow!("a bare {other} left a handler")),
+        other => ApiError::Internal(anyhow::anyhow!(
+            "a handler answered {other} without an error"
+        )),
     };
     let mut rendered = error.render(id);
     if let Some(allow) = allow {
@@ -100,7 +103,7 @@ fn with_body(response: Response, id: &str) -> Response {
 }
 
 fn measure(method: &str, route: String, status: StatusCode, took: Duration) {
-    // Methods are the client's to invent, too.
+    // A client may invent methods, too.
     let method = ["GET", "POST", "DELETE", "HEAD", "PUT", "PATCH", "OPTIONS"]
         .into_iter()
         .find(|known| *known == method)

@@ -1,5 +1,5 @@
-//! The one error of the API. A handler returns an `ApiError`; the outermost middleware (`http::envelope`) gives it its
-//! body, so that every answer that is not a success has the same shape, the ones of axum and of panics included.
+//! The error of the API. A handler returns an `ApiError`; the outermost middleware (`envelope`)
+//! renders it, so that all errors have the same shape, including axum's own and panics.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -16,18 +16,18 @@ use crate::{
     serving::error::ServingError,
 };
 
-/// Why a request got no result. Each variant is one status; codes are listed in docs/errors.md.
+/// Each variant has one status; docs/errors.md lists the codes.
 #[derive(Debug)]
 pub(crate) enum ApiError {
-    /// 400: the request cannot be read: bad JSON, bad multipart framing, bad header.
+    /// 400: bad JSON, bad multipart framing, or a bad header.
     Unreadable { code: Code, message: String },
     /// 401
     Unauthorized,
     /// 403
     Forbidden { code: Code, message: String },
-    /// 404: no such thing, or another tenant's.
+    /// 404: it does not exist, or belongs to another tenant.
     NotFound { noun: &'static str, id: String },
-    /// 404: no such route.
+    /// 404: unknown route.
     UnknownRoute,
     /// 405
     MethodNotAllowed,
@@ -44,7 +44,7 @@ pub(crate) enum ApiError {
     UnsupportedMediaType { expected: &'static str },
     /// 416
     RangeNotSatisfiable { size: u64 },
-    /// 422: well-formed but wrong; never empty.
+    /// 422: well-formed but invalid; never empty.
     Invalid(Vec<Problem>),
     /// 429
     TooMany {
@@ -52,9 +52,9 @@ pub(crate) enum ApiError {
         message: String,
         retry_after_seconds: u32,
     },
-    /// 500: our fault; logged, not told.
+    /// 500: a bug or a broken installation; details are logged, not sent.
     Internal(anyhow::Error),
-    /// 503: try again.
+    /// 503: temporary.
     Unavailable {
         code: Code,
         message: String,
@@ -65,12 +65,12 @@ pub(crate) enum ApiError {
 }
 
 impl ApiError {
-    /// One problem of a request.
+    /// A request with one problem.
     pub(crate) fn invalid(path: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
         Self::Invalid(vec![Problem::new(path, code, message)])
     }
 
-    /// `id` is cut: it is the client's, and goes into the answer.
+    /// `id` is truncated: it comes from the client and is sent back.
     pub(crate) fn not_found(noun: &'static str, id: &str) -> Self {
         Self::NotFound {
             noun,
@@ -131,17 +131,17 @@ impl ApiError {
             | Self::TooMany { message, .. }
             | Self::Unavailable { message, .. } => message.clone(),
             Self::Unauthorized => {
-                "this service needs an API key: send `Authorization: Bearer rh_…`; keys are made with `rehead keys create`"
+                "missing or wrong API key: send `Authorization: Bearer rh_…`; `rehead keys create` creates keys"
                     .to_owned()
             }
             Self::NotFound { noun, id } => format!("there is no {noun} `{id}`"),
-            Self::UnknownRoute => "there is no such route; /docs lists them".to_owned(),
-            Self::MethodNotAllowed => "this route does not take this method; the `allow` header lists those it does".to_owned(),
+            Self::UnknownRoute => "unknown route; see /docs".to_owned(),
+            Self::MethodNotAllowed => "this route does not accept this method; the `allow` header lists those it accepts".to_owned(),
             Self::UnsupportedMediaType { expected } => format!("the body must be `{expected}`; set `content-type`"),
-            Self::RangeNotSatisfiable { size } => format!("the range lies outside the {size} bytes there are"),
+            Self::RangeNotSatisfiable { size } => format!("the range lies outside the object, which has {size} bytes"),
             Self::Invalid(problems) => summary(problems),
-            Self::Internal(_) => "something went wrong here; the log has the details under this request id".to_owned(),
-            Self::StorageFull => "the disk is full: nothing was kept; free some space and send it again".to_owned(),
+            Self::Internal(_) => "internal error; report `request_id`, under which the log has the details".to_owned(),
+            Self::StorageFull => "the disk is full and nothing was stored; free some space, then send the request again".to_owned(),
         }
     }
 
@@ -156,7 +156,7 @@ impl ApiError {
         }
     }
 
-    /// The `error` object of the answer.
+    /// The response's body.
     fn body(self, request_id: &str) -> ErrorBody {
         ErrorBody {
             error: ErrorObject {
@@ -173,7 +173,7 @@ impl ApiError {
         }
     }
 
-    /// The answer, and what the log should say about it.
+    /// The response; an internal error is logged.
     pub(crate) fn render(self, request_id: &str) -> Response {
         let status = self.status();
         let mut headers = axum::http::HeaderMap::new();
@@ -205,7 +205,7 @@ impl ApiError {
     }
 }
 
-/// The first problem, and how many more there are.
+/// The first problem, and the number of further ones.
 fn summary(problems: &[Problem]) -> String {
     let Some(first) = problems.first() else {
         return String::new();
@@ -225,7 +225,7 @@ fn summary(problems: &[Problem]) -> String {
     }
 }
 
-/// What every answer that is not a success holds.
+/// Body of every error response.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
     pub error: ErrorObject,
@@ -233,21 +233,21 @@ pub(crate) struct ErrorBody {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ErrorObject {
-    /// For people: what is wrong, and how to mend it.
+    /// The problem and what to do about it, in words.
     pub message: String,
     #[serde(rename = "type")]
     pub kind: ErrorType,
-    /// The part of the request that the first problem is about.
+    /// Path of the first problem in the request.
     pub param: Option<String>,
-    /// For programs; stable, listed in docs/errors.md.
+    /// Stable code, listed in docs/errors.md.
     pub code: String,
-    /// The same as the header `x-request-id`.
+    /// Equal to the header `x-request-id`.
     pub request_id: String,
     /// Every problem of the request.
     pub details: Vec<Problem>,
 }
 
-/// The family of an error, as OpenAI's clients know them.
+/// Class of an error, as in OpenAI's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ErrorType {
@@ -274,7 +274,7 @@ impl ErrorType {
     }
 }
 
-/// Carries an error from a handler to `http::envelope`, which knows the request id.
+/// Carries an error from a handler to `envelope`, which knows the request id.
 #[derive(Clone)]
 pub(crate) struct Pending(pub(crate) std::sync::Arc<std::sync::Mutex<Option<ApiError>>>);
 
@@ -297,16 +297,17 @@ impl From<sqlx::Error> for ApiError {
             | sqlx::Error::Io(_)
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => {
-                tracing::warn!("the database cannot be reached: {error}");
+                tracing::warn!("cannot reach the database: {error}");
                 Self::database_unavailable()
             }
-            // Class 57: the server is shutting down or starting; class 53: out of connections or memory.
+            // Class 57: the server is shutting down or starting; class 53: out of connections or
+            // memory.
             sqlx::Error::Database(ref inner)
                 if inner
                     .code()
                     .is_some_and(|code| code.starts_with("57P") || code.starts_with("53")) =>
             {
-                tracing::warn!("the database turned a query away: {error}");
+                tracing::warn!("the database refused a query: {error}");
                 Self::database_unavailable()
             }
             other => Self::Internal(anyhow::Error::new(other).context("a query failed")),
@@ -318,7 +319,7 @@ impl ApiError {
     fn database_unavailable() -> Self {
         Self::Unavailable {
             code: "database_unavailable",
-            message: "the database cannot be reached; try again".to_owned(),
+            message: "cannot reach the database; try again".to_owned(),
             retry_after_seconds: 2,
         }
     }
@@ -389,7 +390,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_problem_is_the_message_and_several_are_counted() {
+    fn the_message_is_the_first_problem_and_counts_others() {
         let one = ApiError::invalid("seed", "out_of_range", "must be 0 or more");
         assert_eq!(one.message(), "seed: must be 0 or more");
         let two = ApiError::Invalid(vec![
@@ -403,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_have_their_family() {
+    fn each_status_has_an_error_type() {
         for (status, kind) in [
             (400, "invalid_request_error"),
             (404, "not_found_error"),

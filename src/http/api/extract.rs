@@ -1,5 +1,5 @@
-//! Reading requests: JSON bodies, query strings and path ids, every failure as an `ApiError`. axum's own extractors
-//! answer in plain text, so handlers use these.
+//! Extractors: JSON bodies, query strings and path ids. Every rejection is an `ApiError`; axum's
+//! own extractors reject in plain text.
 
 use std::str::FromStr;
 
@@ -48,7 +48,7 @@ impl Json {
     }
 }
 
-/// Whether the body says that it is JSON.
+/// True when the content type is JSON.
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let value = headers
         .get(header::CONTENT_TYPE)
@@ -58,10 +58,10 @@ pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/json")
 }
 
-/// The whole of a small body.
+/// Reads a small body into memory.
 ///
 /// # Errors
-/// It is larger than `limit`, takes longer than `seconds`, or breaks off.
+/// It is larger than `limit`, takes longer than `seconds`, or ends early.
 pub(crate) async fn read_body(
     body: Body,
     limit: usize,
@@ -72,24 +72,24 @@ pub(crate) async fn read_body(
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge {
             param: "body",
-            message: format!("the body is larger than the {limit} bytes that this route takes"),
+            message: format!("the body is larger than {limit} bytes, the limit of this route"),
         }),
         Ok(Err(_)) => Err(ApiError::Unreadable {
             code: "broken_body",
-            message: "the body broke off before its end; send it again".to_owned(),
+            message: "the body ended early; send it again".to_owned(),
         }),
         Err(_) => Err(ApiError::TooSlow {
-            message: format!("the body did not arrive within {seconds} seconds"),
+            message: format!("the body did not arrive within {seconds} seconds; send it again"),
         }),
     }
 }
 
 /// # Errors
-/// It is not JSON, or holds U+0000.
+/// The body is not JSON, or contains U+0000.
 pub(crate) fn parse_json(bytes: &[u8]) -> Result<Value, ApiError> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| ApiError::Unreadable {
         code: "invalid_json",
-        message: format!("the body is not JSON: {error}"),
+        message: format!("the body is not valid JSON: {error}"),
     })?;
     let mut problems = Vec::new();
     find_nul(&value, &mut String::new(), &mut problems);
@@ -100,7 +100,7 @@ pub(crate) fn parse_json(bytes: &[u8]) -> Result<Value, ApiError> {
     }
 }
 
-/// Postgres' text and jsonb hold no U+0000.
+/// Finds U+0000, which Postgres' text and jsonb cannot store.
 fn find_nul(value: &Value, path: &mut String, problems: &mut Vec<crate::domain::problem::Problem>) {
     let length = path.len();
     match value {
@@ -134,11 +134,11 @@ fn nul(path: &str) -> crate::domain::problem::Problem {
     crate::domain::problem::Problem::new(
         path,
         "nul_character",
-        "the character U+0000 cannot be stored; leave it out",
+        "contains the character U+0000, which cannot be stored; remove it",
     )
 }
 
-/// A query string. Unknown names are refused.
+/// A query string without unknown parameters.
 pub(crate) struct Params<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequestParts<AppState> for Params<T> {
@@ -154,8 +154,13 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Params<T> {
 /// # Errors
 /// An unknown name, or a value that does not fit.
 pub(crate) fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
-    let unreadable =
-        || ApiError::invalid("query", "invalid_query", "the query string cannot be read");
+    let unreadable = || {
+        ApiError::invalid(
+            "query",
+            "invalid_query",
+            "the query string is not valid; percent-encode its values",
+        )
+    };
     let uri = Uri::builder()
         .path_and_query(format!("/?{query}"))
         .build()
@@ -183,7 +188,8 @@ pub(crate) fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError
 
 /// A serde message about one field, as an answer.
 fn field_error(path: &str, message: &str) -> ApiError {
-    // serde's own wording, stable since its first release: "unknown field `x`, expected …", "missing field `x`".
+    // serde's own wording, stable since its first release: "unknown field `x`, expected …",
+    // "missing field `x`".
     let quoted = message.split('`').nth(1).unwrap_or_default();
     let inside = |name: &str| match path {
         "" | "." | "?" => name.to_owned(),
@@ -200,10 +206,10 @@ fn field_error(path: &str, message: &str) -> ApiError {
     }
 }
 
-/// An id in the path; one that cannot be read is not there.
+/// An id in the path; a malformed one is answered like an unknown one.
 pub(crate) struct Id<T>(pub T);
 
-/// The noun behind an id, for "there is no …".
+/// The noun of an id, for "there is no …".
 pub(crate) trait Noun: FromStr {
     const NOUN: &'static str;
 }
@@ -278,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_name_what_is_wrong() {
+    fn a_bad_query_names_the_parameter() {
         assert_eq!(read_query::<Small>("limit=3").unwrap().limit, Some(3));
         assert_eq!(
             problem(read_query::<Small>("limt=3").unwrap_err()),
@@ -295,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_name_what_is_wrong() {
+    fn a_bad_body_names_the_field() {
         #[derive(Debug, Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Outer {
@@ -322,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn nul_is_found_at_its_path() {
+    fn u0000_is_refused_with_its_path() {
         let error = parse_json(br#"{"a":[{"b":"x\u0000"}]}"#).unwrap_err();
         assert_eq!(
             problem(error),
@@ -331,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_and_broken_json_is_unreadable() {
+    fn deep_or_broken_json_is_refused() {
         let deep = "[".repeat(100_000);
         for text in [deep.as_str(), "", "{", "\u{feff}{}", "NaN"] {
             assert!(

@@ -1,4 +1,4 @@
-//! What every route shares: errors, extractors, pages, authentication, state, the accept loop.
+//! Parts that all routes share: errors, extractors, pages, authentication, state, the accept loop.
 
 pub(crate) mod auth;
 pub(crate) mod contract;

@@ -1,5 +1,4 @@
-//! Reading `multipart/form-data` piece by piece, with a limit on bytes and on silence. Nothing is held in memory but the
-//! piece at hand.
+//! Streams `multipart/form-data`, with a limit on bytes and on the time between two pieces.
 
 use std::{io, time::Duration};
 
@@ -16,13 +15,13 @@ use crate::{
     objects::ObjectError,
 };
 
-/// Why a part's bytes ended before their end; travels through the object store's error.
+/// Why a part ended early; travels inside the object store's error.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
     #[error("the part is larger than {limit} bytes")]
     TooLarge { limit: u64 },
-    #[error("nothing came for {seconds} seconds")]
-    Silent { seconds: u64 },
+    #[error("no data for {seconds} seconds")]
+    Idle { seconds: u64 },
     #[error("the multipart framing is broken")]
     Framing,
 }
@@ -33,21 +32,23 @@ impl Broken {
             Self::TooLarge { limit } => ApiError::TooLarge {
                 param,
                 message: format!(
-                    "`{param}` is larger than the {limit} bytes that this service takes"
+                    "`{param}` is larger than {limit} bytes, the limit of this service"
                 ),
             },
-            Self::Silent { seconds } => ApiError::TooSlow {
-                message: format!("nothing of `{param}` came for {seconds} seconds; send it again"),
+            Self::Idle { seconds } => ApiError::TooSlow {
+                message: format!(
+                    "no data of `{param}` arrived for {seconds} seconds; send it again"
+                ),
             },
             Self::Framing => broken(),
         }
     }
 }
 
-/// Starts to read a body of parts.
+/// Starts to read a form.
 ///
 /// # Errors
-/// The body is something else.
+/// The body is not a form.
 pub(crate) async fn open(request: Request, state: &AppState) -> Result<Multipart, ApiError> {
     let content_type = request
         .headers()
@@ -68,35 +69,35 @@ pub(crate) async fn open(request: Request, state: &AppState) -> Result<Multipart
 /// The next part.
 ///
 /// # Errors
-/// Broken framing, or silence.
+/// The framing is broken, or no data arrives for `idle`.
 pub(crate) async fn next(
     parts: &mut Multipart,
-    silence: Duration,
+    idle: Duration,
 ) -> Result<Option<Field<'_>>, ApiError> {
-    match tokio::time::timeout(silence, parts.next_field()).await {
+    match tokio::time::timeout(idle, parts.next_field()).await {
         Ok(Ok(field)) => Ok(field),
         Ok(Err(_)) => Err(broken()),
-        Err(_) => Err(Broken::Silent {
-            seconds: silence.as_secs(),
+        Err(_) => Err(Broken::Idle {
+            seconds: idle.as_secs(),
         }
         .answer("body")),
     }
 }
 
-/// A part's bytes as they come.
+/// A part's bytes, as they arrive.
 pub(crate) fn bytes(
     field: Field<'_>,
     limit: u64,
-    silence: Duration,
+    idle: Duration,
 ) -> impl Stream<Item = io::Result<Bytes>> {
     stream::try_unfold((field, 0u64), move |(mut field, seen)| async move {
-        let chunk = match tokio::time::timeout(silence, field.chunk()).await {
+        let chunk = match tokio::time::timeout(idle, field.chunk()).await {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(Ok(None)) => return Ok(None),
             Ok(Err(_)) => return Err(io::Error::other(Broken::Framing)),
             Err(_) => {
-                return Err(io::Error::other(Broken::Silent {
-                    seconds: silence.as_secs(),
+                return Err(io::Error::other(Broken::Idle {
+                    seconds: idle.as_secs(),
                 }));
             }
         };
@@ -108,7 +109,7 @@ pub(crate) fn bytes(
     })
 }
 
-/// What an error of `bytes` means to the client; other errors stay what they are.
+/// The response to an error of `bytes`, or to another I/O error.
 pub(crate) fn explain(error: io::Error, param: &'static str) -> ApiError {
     match error.downcast::<Broken>() {
         Ok(broken) => broken.answer(param),
@@ -117,7 +118,7 @@ pub(crate) fn explain(error: io::Error, param: &'static str) -> ApiError {
     }
 }
 
-/// The same, where the object store passed it on.
+/// The response to an error of `bytes` that the object store passed on.
 pub(crate) fn explain_stored(error: ObjectError, param: &'static str) -> ApiError {
     match error {
         ObjectError::Input(error) => explain(error, param),
@@ -125,19 +126,19 @@ pub(crate) fn explain_stored(error: ObjectError, param: &'static str) -> ApiErro
     }
 }
 
-/// A short part that is text.
+/// Reads a short part as text.
 ///
 /// # Errors
-/// It is long, or no text.
+/// It is too long, or not UTF-8.
 pub(crate) async fn text(
     mut field: Field<'_>,
     limit: usize,
-    silence: Duration,
+    idle: Duration,
     param: &'static str,
 ) -> Result<String, ApiError> {
     let mut all = Vec::new();
     loop {
-        match tokio::time::timeout(silence, field.chunk()).await {
+        match tokio::time::timeout(idle, field.chunk()).await {
             Ok(Ok(Some(chunk))) if all.len() + chunk.len() <= limit => {
                 all.extend_from_slice(&chunk)
             }
@@ -151,8 +152,8 @@ pub(crate) async fn text(
             Ok(Ok(None)) => break,
             Ok(Err(_)) => return Err(broken()),
             Err(_) => {
-                return Err(Broken::Silent {
-                    seconds: silence.as_secs(),
+                return Err(Broken::Idle {
+                    seconds: idle.as_secs(),
                 }
                 .answer(param));
             }
@@ -165,7 +166,7 @@ pub(crate) async fn text(
 fn broken() -> ApiError {
     ApiError::Unreadable {
         code: "broken_multipart",
-        message: "the body is not complete multipart/form-data; send it again, with curl's `-F`"
+        message: "the body is not complete multipart/form-data; send it as curl's `-F` does"
             .to_owned(),
     }
 }

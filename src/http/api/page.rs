@@ -1,4 +1,4 @@
-//! Pages of lists, in OpenAI's form.
+//! Paginated lists, as in OpenAI's API.
 
 use std::str::FromStr;
 
@@ -12,20 +12,21 @@ use crate::{
     http::api::error::ApiError,
 };
 
-/// Rows of a page when none is asked for.
+/// Default rows per page.
 const DEFAULT_LIMIT: u32 = 20;
 
-/// The part of a list's query that all lists take.
+/// Query parameters of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {
-    /// The last id of the page before.
+    /// `last_id` of the previous page.
     after: Option<String>,
-    /// Rows of a page; 20 when left out.
+    /// Rows per page; 20 by default.
     #[param(minimum = 1)]
     limit: Option<u32>,
-    /// Newest first (`desc`) or oldest first (`asc`).
+    /// `desc` (newest first, the default) or `asc`.
+    #[param(inline)]
     order: Option<Order>,
 }
 
@@ -36,10 +37,10 @@ pub(crate) enum Order {
     Desc,
 }
 
-/// `after`, `limit` and `order`, checked.
+/// Checks `after`, `limit` and `order`.
 ///
 /// # Errors
-/// A cursor that is no id of this list, or a limit out of bounds.
+/// The cursor is not an id of this list, or the limit is out of range.
 pub(crate) fn page<Cursor: FromStr>(
     after: Option<&str>,
     limit: Option<u32>,
@@ -52,7 +53,7 @@ pub(crate) fn page<Cursor: FromStr>(
         problems.push(Problem::new(
             "after",
             codes::INVALID_VALUE,
-            "must be the `last_id` of the page before, an id of this list",
+            "must be `last_id` of the previous page of this list",
         ));
     }
     let limit = limit.unwrap_or(DEFAULT_LIMIT.min(limits.max_page));
@@ -81,13 +82,13 @@ impl PageQuery {
     }
 }
 
-/// One page.
+/// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct List<T: ToSchema> {
     /// `list`.
     pub object: &'static str,
     pub data: Vec<T>,
-    /// Whether there are more behind `last_id`.
+    /// True when there are rows after `last_id`.
     pub has_more: bool,
     pub first_id: Option<String>,
     pub last_id: Option<String>,
@@ -105,11 +106,11 @@ impl<T: ToSchema> List<T> {
     }
 }
 
-/// What a deletion answers.
+/// Response to a deletion.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Deleted {
     pub id: String,
-    /// The noun that was deleted.
+    /// Type of the deleted object.
     pub object: &'static str,
     pub deleted: bool,
 }

@@ -1,5 +1,6 @@
-//! The accept loop. axum's own has no deadline for request heads and no bound on connections, so a client that sends
-//! one byte a minute could hold a socket for ever; this one closes it. HTTP/1.1 only: a proxy in front may speak more.
+//! The accept loop. axum's own has no timeout for request headers and no limit on connections, so a
+//! client that sends one byte a minute could hold a socket forever. HTTP/1.1 only; a proxy in front
+//! may support more.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,16 +14,16 @@ use hyper_util::{
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// For a request's head to arrive, and for an idle connection.
+/// Time limit for request headers to arrive, and for an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Open at once; more wait in the kernel's queue.
+/// The most open connections; further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 4_096;
-/// Bytes of a request's head.
+/// The most bytes of request headers.
 const HEAD_BYTES: usize = 32 << 10;
-/// For running requests, once told to stop.
+/// Time for running requests to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Serves until `shutdown`, then lets running requests end, for a while.
+/// Serves until `shutdown`, then waits up to `DRAIN` for running requests.
 pub(crate) async fn accept(
     listener: TcpListener,
     router: Router,
@@ -32,14 +33,14 @@ pub(crate) async fn accept(
     let connections = TaskTracker::new();
     loop {
         let permit = tokio::select! {
-            permit = Arc::clone(&permits).acquire_owned() => permit.context("the semaphore is never closed: this is a bug")?,
+            permit = Arc::clone(&permits).acquire_owned() => permit.context("the semaphore was closed: this is a bug")?,
             () = shutdown.cancelled() => break,
         };
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of file descriptors, mostly: others must close first.
+                    // Usually out of file descriptors: another connection must close first.
                     tracing::warn!("cannot accept a connection: {error}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
@@ -58,7 +59,7 @@ pub(crate) async fn accept(
                 .max_header_size(HEAD_BYTES);
             let mut connection =
                 std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-            // Clients go away in many ways; none is worth more than a line for the curious.
+            // Disconnected clients are normal, so this is logged at debug level only.
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = shutdown.cancelled() => {
@@ -67,7 +68,7 @@ pub(crate) async fn accept(
                 }
             };
             if let Err(error) = ended {
-                tracing::debug!("a connection ended early: {error}");
+                tracing::debug!("connection closed early: {error}");
             }
             drop(permit);
         });
@@ -78,7 +79,7 @@ pub(crate) async fn accept(
         .is_err()
     {
         tracing::warn!(
-            "{} connections were still busy after {} seconds",
+            "closing {} connections that were still busy {} seconds after shutdown",
             connections.len(),
             DRAIN.as_secs()
         );

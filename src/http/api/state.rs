@@ -1,4 +1,4 @@
-//! What handlers share.
+//! State that all handlers share.
 
 use std::{
     net::SocketAddr,
@@ -20,7 +20,7 @@ use crate::{
     serving::{predictor::Predictor, torchscript::TorchScript},
 };
 
-/// What every handler can reach. Cheap to clone.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct AppState {
     shared: Arc<Shared>,
@@ -40,12 +40,12 @@ struct Shared {
 }
 
 impl AppState {
-    /// `trainer` is the path of `rehead-trainer`, for predictions.
+    /// `trainer` is the path of `rehead-trainer`.
     pub fn new(pool: PgPool, objects: Objects, trainer: PathBuf, args: &ServeArgs) -> Self {
         let limits = args.limits.clone();
         Self {
             shared: Arc::new(Shared {
-                predictor: Predictor::new(trainer.clone(), &args.scratch, objects.clone(), &limits),
+                predictor: Predictor::new(trainer.clone(), objects.clone(), args),
                 torchscript: TorchScript::new(trainer),
                 streams: Arc::new(Semaphore::new(limits.max_streams)),
                 changes: Changes::new(),
@@ -83,17 +83,17 @@ impl AppState {
         &self.shared.torchscript
     }
 
-    /// One permit for each open event stream.
+    /// A permit for each open event stream.
     pub fn streams(&self) -> &Arc<Semaphore> {
         &self.shared.streams
     }
 
-    /// Cancelled when the service stops: everything that waits lets go.
+    /// Cancelled when the service stops; held-back responses and streams end then.
     pub fn shutdown(&self) -> &CancellationToken {
         &self.shared.shutdown
     }
 
-    /// Where the service listens; unknown before `serve`.
+    /// The address that the service listens on; `None` before `serve`.
     pub fn address(&self) -> Option<SocketAddr> {
         self.shared.address.get().copied()
     }
@@ -102,7 +102,8 @@ impl AppState {
         let _ = self.shared.address.set(address);
     }
 
-    /// Whether any API key was ever made. Once true it stays so: deleting the last key must not open the service.
+    /// True once an API key has been created. Stays true: deleting the last key must not open the
+    /// service.
     pub async fn keys_exist(&self) -> sqlx::Result<bool> {
         if self.shared.keys_exist.load(Ordering::Relaxed) {
             return Ok(true);

@@ -1,5 +1,5 @@
-//! What a user asks of a job that exists: `cancel`, `pause`, `resume`, `stop`. Each may be asked again; a 409 names the
-//! state that forbids it.
+//! Control requests: `cancel`, `pause`, `resume`, `stop`. Each is idempotent; a 409 names the
+//! status that forbids it.
 
 use axum::extract::State;
 
@@ -12,18 +12,16 @@ use crate::{
     domain::{id::JobId, job::Control},
     http::{
         api::{auth::Tenant, error::ApiError, extract::Id, state::AppState},
-        jobs::{
-            create::{not_found, object},
-            object::JobObject,
-        },
+        jobs::{object::JobObject, snapshot::not_found},
     },
 };
 
 /// Cancel a fine-tuning job
 ///
-/// A job that waits is cancelled at once, a running one as soon as its worker sees it; nothing more is trained or
-/// measured, and its checkpoints stay. A job that succeeds first stays a success.
-#[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/cancel", tag = "jobs", params(("id" = JobId, Path)),
+/// A waiting job is cancelled at once, a running one as soon as its worker reads the request. It
+/// trains no further and makes no model; its checkpoints stay. A job that succeeds first stays
+/// succeeded.
+#[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
 pub(crate) async fn cancel(
     State(state): State<AppState>,
@@ -35,9 +33,10 @@ pub(crate) async fn cancel(
 
 /// Pause a fine-tuning job
 ///
-/// A job that waits is `paused` at once. A running one is `pausing` until its state is saved, then `paused`, and its device
-/// is free; a trainer that does not save in time is ended, and the last checkpoint counts. `timeout_seconds` stands still.
-#[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/pause", tag = "jobs", params(("id" = JobId, Path)),
+/// A waiting job is `paused` at once. A running one is `pausing` until it has saved a checkpoint,
+/// then `paused`, and its device is free. A trainer that does not save in time is killed, and the
+/// last checkpoint counts. `timeout_seconds` does not run meanwhile.
+#[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/pause", tag = "jobs", operation_id = "pause_job", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
 pub(crate) async fn pause(
     State(state): State<AppState>,
@@ -49,8 +48,9 @@ pub(crate) async fn pause(
 
 /// Resume a paused fine-tuning job
 ///
-/// It waits for a worker again, and goes on exactly where it was. One that is still `pausing` runs on.
-#[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/resume", tag = "jobs", params(("id" = JobId, Path)),
+/// The job waits for a worker again and continues from its last checkpoint. A job that is still
+/// `pausing` keeps running.
+#[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/resume", tag = "jobs", operation_id = "resume_job", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
 pub(crate) async fn resume(
     State(state): State<AppState>,
@@ -60,11 +60,12 @@ pub(crate) async fn resume(
     ask(&state, tenant, id, Control::Resume).await
 }
 
-/// Stop training and keep the best model
+/// Stop training early and keep the best model
 ///
-/// Training ends after the present step. What there is by then is measured once more, and the best becomes the model: report
-/// and bundle as of any success. Holds across crashes; a paused job gets a worker for it.
-#[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/stop", tag = "jobs", params(("id" = JobId, Path)),
+/// Training ends after the current step. The weights are evaluated once more, and the best
+/// checkpoint becomes the model, with report and bundle as for any job that succeeds. The request
+/// survives crashes; a paused job waits for a worker to carry it out.
+#[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/stop", tag = "jobs", operation_id = "stop_job", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
 pub(crate) async fn stop(
     State(state): State<AppState>,
@@ -81,13 +82,13 @@ async fn ask(
     control: Control,
 ) -> Result<axum::Json<JobObject>, ApiError> {
     match controls::ask(state.pool(), tenant, id, control).await? {
-        Answer::Accepted => Ok(axum::Json(object(state, tenant, id).await?)),
+        Answer::Accepted => Ok(axum::Json(JobObject::get(state, tenant, id).await?)),
         Answer::NotFound => Err(not_found(id)),
         Answer::Refused(job) => Err(refusal(control, &job)),
     }
 }
 
-/// Why the state of a job forbids what was asked.
+/// Why the job's status forbids the request.
 fn refusal(control: Control, job: &Job) -> ApiError {
     let done = match control {
         Control::Cancel => "cancelled",
@@ -99,18 +100,18 @@ fn refusal(control: Control, job: &Job) -> ApiError {
     let (code, message) = if job.status.is_terminal() {
         (
             "job_ended",
-            format!("the job is `{status}` already and cannot be {done}"),
+            format!("the job is `{status}` and cannot be {done}"),
         )
     } else if job.cancel_requested_at.is_some() {
         (
             "job_cancelling",
-            format!("the job is `{status}` and being cancelled: it cannot be {done}"),
+            format!("the job is `{status}` and is being cancelled; it cannot be {done}"),
         )
     } else {
         (
             "not_trained",
             format!(
-                "the job is `{status}` and has trained nothing that could be kept; cancel it, or stop it once it trains"
+                "the job is `{status}` and has no checkpoint to keep; cancel it, or stop it once it trains"
             ),
         )
     };

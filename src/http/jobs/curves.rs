@@ -1,6 +1,6 @@
-//! A job's learning curves as an SVG image: losses above, the metrics of its task below, one shared step axis. Written by hand: two
-//! panels of lines need no plotting library. Light background and own fonts sizes, so that it reads the same in a
-//! README, a browser and a rasteriser.
+//! A job's learning curves as an SVG image: losses above, the task's metrics below, with one step
+//! axis. Two panels of lines need no plotting library. Background and font sizes are set, so that
+//! the image looks the same in a README and a browser.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 620.0;
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = 24.0;
-/// Points of one line; more are averaged, since an image has only so many pixels.
+/// The most points of a line; neighbors are averaged beyond that.
 const POINTS: usize = 500;
 
 const TRAIN: &str = "#7f8fa6";
@@ -18,9 +18,9 @@ const VALID: &str = "#c8501e";
 const ACCURACY: &str = "#1f6f54";
 const BALANCED: &str = "#6a4ca3";
 
-/// What to draw.
+/// Data to draw.
 pub(crate) struct Curves<'a> {
-    /// In the title; the user's words, escaped here.
+    /// Text from the user, escaped here.
     pub title: &'a str,
     /// Step and training loss in nats, ascending.
     pub train_loss: Vec<(f64, f64)>,
@@ -38,7 +38,7 @@ struct Line {
     dots: bool,
 }
 
-/// A coordinate system: data ranges and where they lie on the page.
+/// A coordinate system: data ranges and their place in the image.
 struct Panel {
     x: (f64, f64),
     y: (f64, f64),
@@ -58,14 +58,6 @@ impl Panel {
 
 /// The image, a complete SVG document.
 pub(crate) fn svg(curves: &Curves<'_>) -> String {
-    let evaluated = |metric: Metric| -> Vec<(f64, f64)> {
-        curves
-            .evaluations
-            .iter()
-            .filter_map(|metrics| Some((metrics.step as f64, metrics.get(metric)?)))
-            .filter(|(_, value)| value.is_finite())
-            .collect()
-    };
     let losses = [
         Line {
             name: "training loss",
@@ -76,87 +68,27 @@ pub(crate) fn svg(curves: &Curves<'_>) -> String {
         Line {
             name: "validation loss",
             color: VALID,
-            points: evaluated(Metric::ValidLoss),
+            points: curves.evaluated(Metric::ValidLoss),
             dots: true,
         },
     ];
-    let has = |metric| {
-        curves
-            .evaluations
-            .iter()
-            .any(|metrics| metrics.get(metric).is_some())
-    };
-    let (label, mut names) = if has(Metric::ValidMeanAveragePrecision) {
-        (
-            "precision, F1",
-            [
-                (Metric::ValidMeanAveragePrecision, "mean average precision"),
-                (Metric::ValidMacroF1, "macro F1"),
-            ],
-        )
-    } else if has(Metric::ValidRmse) {
-        (
-            "error",
-            [
-                (Metric::ValidRmse, "validation RMSE"),
-                (Metric::ValidMae, "validation MAE"),
-            ],
-        )
-    } else {
-        (
-            "accuracy",
-            [
-                (Metric::ValidAccuracy, "validation accuracy"),
-                (Metric::ValidBalancedAccuracy, "balanced accuracy"),
-            ],
-        )
-    };
-    // Measured only where it chooses: it must be seen then.
-    if has(Metric::ValidRocAuc) {
-        names[1] = (Metric::ValidRocAuc, "ROC-AUC");
-    }
-    let [first, second] = names.map(|(metric, name)| (name, evaluated(metric)));
-    let of_task = [
-        Line {
-            name: first.0,
-            color: ACCURACY,
-            points: first.1,
-            dots: true,
-        },
-        Line {
-            name: second.0,
-            color: BALANCED,
-            points: second.1,
-            dots: false,
-        },
-    ];
+    let (label, metrics) = curves.metric_lines();
     let top = if label == "error" {
-        let points = of_task.iter().flat_map(|line| &line.points);
-        ticks(points.map(|point| point.1).fold(1e-9, f64::max), 5).1
+        ticks(highest(&metrics, |point| point.1).max(1e-9), 5).1
     } else {
         1.0
     };
-    let last = losses
-        .iter()
-        .chain(&of_task)
-        .flat_map(|line| &line.points)
-        .map(|point| point.0)
-        .fold(1.0, f64::max);
-    let highest = losses
-        .iter()
-        .flat_map(|line| &line.points)
-        .map(|point| point.1)
-        .fold(0.1, f64::max);
-    let (_, loss_top) = ticks(highest, 5);
-    let steps = (0.0, last);
+    let (_, loss_top) = ticks(highest(&losses, |point| point.1).max(0.1), 5);
+    let step = |point: &(f64, f64)| point.0;
+    let last = highest(&losses, step).max(highest(&metrics, step)).max(1.0);
     let upper = Panel {
-        x: steps,
+        x: (0.0, last),
         y: (0.0, loss_top),
         top: 64.0,
         bottom: 310.0,
     };
     let lower = Panel {
-        x: steps,
+        x: (0.0, last),
         y: (0.0, top),
         top: 374.0,
         bottom: 566.0,
@@ -169,7 +101,7 @@ pub(crate) fn svg(curves: &Curves<'_>) -> String {
         escape(curves.title)
     );
     panel(&mut out, &upper, "loss", &losses, curves.best_step);
-    panel(&mut out, &lower, label, &of_task, curves.best_step);
+    panel(&mut out, &lower, label, &metrics, curves.best_step);
     let _ = write!(
         out,
         r#"<text x="{:.1}" y="{:.1}" text-anchor="middle">optimizer step</text></svg>"#,
@@ -177,6 +109,67 @@ pub(crate) fn svg(curves: &Curves<'_>) -> String {
         lower.bottom + 44.0
     );
     out
+}
+
+impl Curves<'_> {
+    /// Step and value of a metric, where it was measured.
+    fn evaluated(&self, metric: Metric) -> Vec<(f64, f64)> {
+        let values = self.evaluations.iter();
+        values
+            .filter_map(|metrics| Some((metrics.step as f64, metrics.get(metric)?)))
+            .filter(|(_, value)| value.is_finite())
+            .collect()
+    }
+
+    /// The label of the lower panel, and its lines: the metrics of the job's task.
+    fn metric_lines(&self) -> (&'static str, [Line; 2]) {
+        let has = |metric| self.evaluations.iter().any(|all| all.get(metric).is_some());
+        let (label, mut names) = if has(Metric::ValidMeanAveragePrecision) {
+            (
+                "precision, F1",
+                [
+                    (Metric::ValidMeanAveragePrecision, "mean average precision"),
+                    (Metric::ValidMacroF1, "macro F1"),
+                ],
+            )
+        } else if has(Metric::ValidRmse) {
+            (
+                "error",
+                [
+                    (Metric::ValidRmse, "validation RMSE"),
+                    (Metric::ValidMae, "validation MAE"),
+                ],
+            )
+        } else {
+            (
+                "accuracy",
+                [
+                    (Metric::ValidAccuracy, "validation accuracy"),
+                    (Metric::ValidBalancedAccuracy, "balanced accuracy"),
+                ],
+            )
+        };
+        // Present only if it selects the best checkpoint.
+        if has(Metric::ValidRocAuc) {
+            names[1] = (Metric::ValidRocAuc, "ROC-AUC");
+        }
+        let [first, second] = names;
+        let line = |(metric, name), color, dots| Line {
+            name,
+            color,
+            points: self.evaluated(metric),
+            dots,
+        };
+        (
+            label,
+            [line(first, ACCURACY, true), line(second, BALANCED, false)],
+        )
+    }
+}
+
+fn highest(lines: &[Line], coordinate: impl Fn(&(f64, f64)) -> f64) -> f64 {
+    let points = lines.iter().flat_map(|line| &line.points);
+    points.map(coordinate).fold(0.0, f64::max)
 }
 
 fn panel(out: &mut String, panel: &Panel, label: &str, lines: &[Line], best_step: Option<u64>) {
@@ -187,7 +180,7 @@ fn panel(out: &mut String, panel: &Panel, label: &str, lines: &[Line], best_step
     {
         let x = panel.x(best);
         let (top, bottom) = (panel.top, panel.bottom);
-        // The word goes to the side that has room.
+        // The label goes to the side that has room.
         let (anchor, offset) = if x > WIDTH / 2.0 {
             ("end", -5.0)
         } else {
@@ -207,7 +200,7 @@ fn panel(out: &mut String, panel: &Panel, label: &str, lines: &[Line], best_step
     if lines.iter().all(|line| line.points.is_empty()) {
         let _ = write!(
             out,
-            r#"<text x="{:.1}" y="{:.1}" text-anchor="middle" opacity="0.6">nothing measured yet</text>"#,
+            r#"<text x="{:.1}" y="{:.1}" text-anchor="middle" opacity="0.6">no data yet</text>"#,
             WIDTH / 2.0,
             (panel.top + panel.bottom) / 2.0
         );
@@ -265,7 +258,7 @@ fn draw(out: &mut String, panel: &Panel, line: &Line) {
         let _ = write!(out, "{:.1},{:.1} ", panel.x(x), panel.y(y));
     }
     out.push_str(r#""/>"#);
-    // Beyond this the dots would touch; a single point needs one whatever the line.
+    // More dots would touch; a single point is visible only as a dot.
     if (line.dots && line.points.len() <= 60) || line.points.len() == 1 {
         for &(x, y) in &line.points {
             let _ = write!(
@@ -279,7 +272,7 @@ fn draw(out: &mut String, panel: &Panel, line: &Line) {
     }
 }
 
-/// One entry a line, at the right above the panel: outside the curves.
+/// An entry per line, above the panel on the right.
 fn legend(out: &mut String, panel: &Panel, lines: &[Line]) {
     let y = panel.top - 12.0;
     let mut x = WIDTH - RIGHT - 190.0 * lines.len() as f64;
@@ -316,7 +309,8 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// The distance between ticks (1, 2 or 5 times a power of ten) for about `count` of them up to `high`, and the first tick at or above `high`.
+/// The distance between ticks (1, 2 or 5 times a power of ten) for about `count` of them up to
+/// `high`, and the first tick at or above `high`.
 fn ticks(high: f64, count: u32) -> (f64, f64) {
     let raw = (high / f64::from(count)).max(1e-9);
     let power = 10f64.powf(raw.log10().floor());
@@ -328,7 +322,7 @@ fn ticks(high: f64, count: u32) -> (f64, f64) {
     (step, (high / step - 1e-9).ceil().max(1.0) * step)
 }
 
-/// Without the zeros that say nothing.
+/// Formats without trailing zeros.
 fn number(value: f64) -> String {
     let text = format!("{value:.6}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -352,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_are_round_and_cover() {
+    fn ticks_are_round_and_cover_the_range() {
         assert_eq!(ticks(1.0, 5), (0.2, 1.0));
         assert_eq!(ticks(1.79, 5), (0.5, 2.0));
         assert_eq!(ticks(870.0, 8), (200.0, 1000.0));
@@ -361,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn long_histories_are_thinned_without_losing_their_mean() {
+    fn thinned_points_keep_their_mean() {
         let points: Vec<(f64, f64)> = (0..10_000).map(|n| (f64::from(n), 2.0)).collect();
         let thin = thinned(&points);
         assert!(thin.len() <= POINTS);
@@ -369,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_chooses_is_drawn() {
+    fn the_selecting_metric_is_drawn() {
         let evaluated = |valid_roc_auc| Metrics {
             step: 1,
             valid_accuracy: Some(0.5),
@@ -391,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_title_cannot_break_out() {
+    fn the_title_is_escaped() {
         let image = svg(&Curves {
             title: "<script>&\"\u{0}",
             train_loss: vec![(1.0, f64::NAN)],

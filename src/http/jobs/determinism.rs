@@ -1,4 +1,4 @@
-//! Whether a second run of a job gives the same bits, and why.
+//! Determinism of a job: how exactly a second run of it would repeat its result.
 
 use std::collections::BTreeSet;
 
@@ -7,43 +7,43 @@ use utoipa::ToSchema;
 
 use crate::db::{attempts::Attempt, jobs::Job};
 
-/// What makes a second run give the same bits.
+/// How exactly a second run repeats the result.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Determinism {
-    /// What a second run of this request gives; unknown before the first attempt.
+    /// `null` before the first attempt.
     pub guarantee: Option<Guarantee>,
-    /// Why.
+    /// Why it is so.
     pub reason: Option<String>,
     pub seed: u64,
-    /// Of the last attempt.
+    /// Device of the last attempt.
     pub device: Option<String>,
-    /// Of the last attempt.
+    /// Threads of the last attempt.
     pub threads: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Guarantee {
-    /// The same weights and metrics, bit for bit, stopped and resumed or not.
+    /// The same weights and metrics, bit for bit, even across interruptions.
     Exact,
     /// The same up to rounding.
     BestEffort,
 }
 
 impl Determinism {
-    /// Of a job with all its attempts.
+    /// The guarantee for a job with these attempts.
     pub(crate) fn of(job: &Job, attempts: &[Attempt]) -> Self {
-        let said = job.device.as_deref().map(|device| {
-            let loose = job
+        let guarantee = job.device.as_deref().map(|device| {
+            let reason = job
                 .nondeterminism_reason
                 .clone()
-                .or_else(|| loose(device, job.threads, attempts));
-            match loose {
+                .or_else(|| nondeterminism(device, job.threads, attempts));
+            match reason {
                 Some(why) => (Guarantee::BestEffort, why),
                 None => (Guarantee::Exact, exact(job.threads)),
             }
         });
-        let (guarantee, reason) = said.unzip();
+        let (guarantee, reason) = guarantee.unzip();
         Self {
             guarantee,
             reason,
@@ -60,11 +60,13 @@ fn exact(threads: Option<u32>) -> String {
         Some(1) => " with 1 thread".to_owned(),
         Some(n) => format!(" with {n} threads"),
     };
-    format!("every random choice follows from the seed, and sums on a CPU{threads} have one order")
+    format!(
+        "all random numbers derive from the seed, and sums on a CPU{threads} have a fixed order"
+    )
 }
 
-/// Why the attempts that did steps do not add in one order, if so.
-fn loose(device: &str, threads: Option<u32>, attempts: &[Attempt]) -> Option<String> {
+/// Why the attempts did not add numbers in one fixed order, if so.
+fn nondeterminism(device: &str, threads: Option<u32>, attempts: &[Attempt]) -> Option<String> {
     if device != "cpu" {
         return Some(format!("sums on `{device}` have no fixed order"));
     }
@@ -84,8 +86,6 @@ fn loose(device: &str, threads: Option<u32>, attempts: &[Attempt]) -> Option<Str
     (counts.len() > 1).then(|| {
         let counts: Vec<_> = counts.iter().map(u32::to_string).collect();
         let counts = counts.join(" and ");
-        format!(
-            "attempts ran with {counts} threads, and sums are in another order with another number"
-        )
+        format!("attempts ran with {counts} threads, and the order of sums depends on their number")
     })
 }

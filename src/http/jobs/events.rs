@@ -1,5 +1,5 @@
-//! A job's events, as a list and as a stream of server-sent events. The stream reads the same rows as the list: what a
-//! client missed is there when it comes back with `Last-Event-ID`.
+//! A job's events, as a list and as a stream of server-sent events. The stream reads the same rows
+//! as the list, so a client that reconnects with `Last-Event-ID` misses none.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -28,17 +28,17 @@ use crate::{
             page::{List, PageQuery},
             state::AppState,
         },
-        jobs::create,
+        jobs::snapshot::find,
     },
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Between two signs of life on a quiet stream; below the idle limits of usual proxies.
+/// Interval between comments on an idle stream; below the idle timeout of common proxies.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Events read at once.
+/// Events per query.
 const BATCH: u32 = 200;
 
-/// One line of a job's history.
+/// An event in a job's history.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EventObject {
     pub id: EventId,
@@ -53,12 +53,13 @@ pub(crate) struct EventObject {
     #[serde(rename = "type")]
     pub event_type: &'static str,
     pub data: Value,
-    /// From 1, without gaps.
+    /// Sequence number, from 1 without gaps.
     pub seq: u64,
     /// `created`, `validated`, `queued`, `started`, `phase`, `evaluated`, `checkpoint`, `message`,
-    /// `pause_requested`, `paused`, `resumed`, `stop_requested`, `cancel_requested`, `requeued`, and at the end one of `succeeded`, `failed`, `cancelled`.
+    /// `pause_requested`, `paused`, `resumed`, `stop_requested`, `cancel_requested`, `requeued`,
+    /// and at the end one of `succeeded`, `failed`, `cancelled`.
     pub kind: String,
-    /// The attempt that it is about.
+    /// Number of the attempt.
     pub attempt: Option<i64>,
 }
 
@@ -85,11 +86,11 @@ impl From<Event> for EventObject {
 
 /// List a job's events
 ///
-/// With `accept: text/event-stream`, a stream: the history behind `last-event-id`, then what happens, until the job's
-/// last event; the page's parameters do not apply.
-#[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/events", tag = "jobs",
+/// With `accept: text/event-stream` a stream: the events after `last-event-id`, then new ones as
+/// they happen, until the job's last event. The query parameters do not apply to it.
+#[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/events", tag = "jobs", operation_id = "list_job_events",
     params(("id" = JobId, Path), PageQuery,
-        ("last-event-id" = Option<String>, Header, description = "Of a stream: the last event that was received.")),
+        ("last-event-id" = Option<String>, Header, description = "Id of the last event received; for streams.")),
     responses((status = 200, content((List<EventObject> = "application/json"), (String = "text/event-stream")))))]
 pub(crate) async fn events(
     State(state): State<AppState>,
@@ -98,7 +99,7 @@ pub(crate) async fn events(
     Params(query): Params<PageQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    create::find(&state, tenant, job).await?;
+    find(&state, tenant, job).await?;
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
@@ -122,21 +123,21 @@ async fn follow(
     job: JobId,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let place = Arc::clone(state.streams())
+    let permit = Arc::clone(state.streams())
         .try_acquire_owned()
         .map_err(|_| ApiError::Unavailable {
             code: "too_many_streams",
-            message: "too many event streams are open; read the events as a list, or try again"
+            message: "too many event streams are open; list the events instead, or try again"
                 .to_owned(),
             retry_after_seconds: 5,
         })?;
-    // Before the history is read, so that nothing falls between the two.
+    // Subscribed before the history is read, so that no event is missed in between.
     let changes = state.changes().subscribe_to(job);
     let last: Option<EventId> = headers
         .get(LAST_EVENT_ID)
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse().ok());
-    // An id that is not of this job starts from the beginning: twice is better than never.
+    // An id of another job starts from the beginning: an event may be repeated, but none is missed.
     let seq = match last {
         Some(id) => db::events::seq_of(state.pool(), tenant, job, id)
             .await?
@@ -151,24 +152,24 @@ async fn follow(
         read: VecDeque::new(),
         changes,
         ended: false,
-        _open: Open::new(place),
+        _open: Open::new(permit),
     };
     let mut response = Sse::new(follower.frames())
         .keep_alive(KeepAlive::new().interval(HEARTBEAT))
         .into_response();
-    // Proxies that buffer would turn a stream into one late answer.
+    // A buffering proxy would deliver the stream only at its end.
     response
         .headers_mut()
         .insert("x-accel-buffering", header::HeaderValue::from_static("no"));
     Ok(response)
 }
 
-/// One open stream.
+/// An open stream.
 struct Follower {
     state: AppState,
     tenant: TenantId,
     job: JobId,
-    /// Of the last event read.
+    /// Sequence number of the last event read.
     seq: u64,
     read: VecDeque<Event>,
     changes: Subscription,
@@ -203,17 +204,17 @@ impl Follower {
                     self.read = events.into();
                     continue;
                 }
-                // Only then can a stream that starts behind the last event know that nothing will come.
+                // Without a further event the job's status tells whether there will be one.
                 Ok(_) => match db::jobs::get(self.state.pool(), self.tenant, self.job).await {
                     Ok(None) => return None,
                     Ok(Some(job)) if job.status.is_terminal() && job.last_event <= self.seq => {
                         return None;
                     }
                     Ok(Some(_)) => {}
-                    Err(error) => tracing::warn!("a stream cannot see its job: {error}"),
+                    Err(error) => tracing::warn!("cannot read the job of an event stream: {error}"),
                 },
-                // The database may come back; the client need not know.
-                Err(error) => tracing::warn!("a stream cannot read its events: {error}"),
+                // The stream continues once the database is back.
+                Err(error) => tracing::warn!("cannot read the events of a stream: {error}"),
             }
             let subject = self.job.to_string();
             tokio::select! {
@@ -224,15 +225,15 @@ impl Follower {
     }
 }
 
-/// Counts a stream as open while it lives.
+/// Counts an open stream.
 struct Open {
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Open {
-    fn new(place: OwnedSemaphorePermit) -> Self {
+    fn new(permit: OwnedSemaphorePermit) -> Self {
         metrics::gauge!("rehead_event_streams").increment(1.0);
-        Self { _place: place }
+        Self { _permit: permit }
     }
 }
 

@@ -1,19 +1,17 @@
-//! The job object: OpenAI's fields, so that its clients read it, and what they leave open: where the job is, how each
-//! `"auto"` was settled, what its attempts were.
+//! The job object: OpenAI's fields, so that OpenAI's clients can read it, and further ones: queue
+//! position, progress, resolved options, attempts.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
     db::{
-        self, Page, Slice,
         attempts::Attempt,
-        jobs::{Budgets, Filter, Job, JobError},
+        jobs::{Budgets, Job, JobError},
         phases::PhaseSpan,
         places::Place,
         tenants::TenantId,
@@ -25,7 +23,13 @@ use crate::{
         recipe::{Recipe, Resolved},
         request::{Auto, OpenAiHyperparameters, Transfer},
     },
-    http::jobs::determinism::Determinism,
+    http::{
+        api::{error::ApiError, state::AppState},
+        jobs::{
+            determinism::Determinism,
+            snapshot::{JobSnapshot, not_found},
+        },
+    },
 };
 
 /// A fine-tuning job.
@@ -34,31 +38,31 @@ pub(crate) struct JobObject {
     pub id: JobId,
     /// `fine_tuning.job`.
     pub object: &'static str,
-    /// Unix seconds, as all times here.
+    /// Unix seconds, as all times.
     pub created_at: i64,
-    /// Of the first attempt.
+    /// Start of the first attempt.
     pub started_at: Option<i64>,
     pub finished_at: Option<i64>,
     pub estimated_finish: Option<i64>,
-    /// When its cancellation was asked for.
+    /// Time of the cancel request.
     pub cancel_requested_at: Option<i64>,
-    /// When it was asked to train no further and keep its best model.
+    /// Time of the request to stop early.
     pub stop_requested_at: Option<i64>,
-    /// What it starts from: a base model, a fine-tuned one or a checkpoint.
+    /// Model or checkpoint that it starts from.
     pub model: String,
-    /// The model it made, once it has.
+    /// Id of the resulting model, once there is one.
     pub fine_tuned_model: Option<String>,
     /// Always `rehead`.
     pub organization_id: &'static str,
     pub status: JobStatus,
-    /// Whether the status is final.
+    /// True when the status is final.
     pub is_terminal: bool,
-    /// What it is doing.
+    /// Current phase.
     pub phase: Phase,
-    /// What it did, oldest first, over all attempts: the last 100.
+    /// The last 100 phases of all attempts, oldest first.
     pub phases: Vec<PhaseSpan>,
     pub progress: Progress,
-    /// Its place in the line, while queued.
+    /// Queue position, while queued.
     pub queue: Option<Queue>,
     pub training_file: FileId,
     pub validation_file: Option<FileId>,
@@ -70,19 +74,20 @@ pub(crate) struct JobObject {
     pub seed: u64,
     /// 0 (first) to 4 (last).
     pub priority: u8,
-    /// Of all attempts together; neither waiting nor pauses count.
+    /// Time limit of all attempts together; waiting and pauses do not count.
     pub timeout_seconds: u64,
     pub method: Method,
-    /// The three that OpenAI's clients show; all are in `method` and `resolved`.
+    /// The three that OpenAI's clients show; `method` and `resolved` have all.
     pub hyperparameters: OpenAiHyperparameters,
-    /// Each `"auto"` that was asked for or left out, by its option's name.
-    pub resolved: BTreeMap<String, Settled>,
-    /// Every training choice, once its files are validated; `trainable` names what `freeze` leaves to train. In lists `null`.
+    /// The value of each `"auto"`, requested or by default, by option name.
+    pub resolved: BTreeMap<String, ResolvedValue>,
+    /// Every training choice, once the files are validated; `trainable` names the parameters that
+    /// `freeze` leaves to train. `null` in lists.
     pub recipe: Option<Recipe>,
     /// Always empty.
     pub integrations: Vec<String>,
     pub metadata: BTreeMap<String, String>,
-    /// Of the best evaluation so far.
+    /// Metrics of the best evaluation so far.
     pub metrics: Option<Metrics>,
     pub best_checkpoint: Option<CheckpointId>,
     /// Oldest first.
@@ -95,35 +100,35 @@ pub(crate) struct JobObject {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Progress {
-    /// Share of the present phase that is done.
+    /// Completed share of the current phase.
     pub fraction: f64,
     pub epoch: u32,
     pub n_epochs: Option<u32>,
-    /// Optimizer steps made.
+    /// Optimizer steps taken.
     pub step: u64,
     pub n_steps: Option<u64>,
     pub samples_per_second: Option<f64>,
-    /// Until the present phase ends, when that can be told.
+    /// Estimated time until the current phase ends.
     pub eta_seconds: Option<u64>,
 }
 
-/// The place of a job that waits for a worker.
+/// Queue position of a job that waits for a worker.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Queue {
     /// From 1.
     pub position: u64,
-    /// Jobs that come first, of all tenants.
+    /// Jobs of all tenants that come first.
     pub ahead: u64,
-    /// Why it does not run yet.
+    /// Why the job does not run yet.
     pub reason: WaitReason,
-    /// When a `backoff` ends.
+    /// Time at which a `backoff` ends.
     pub until: Option<i64>,
-    /// From the durations of the last jobs that succeeded; `null` when there is none, or when it is not the work ahead
-    /// that it waits for.
+    /// Estimated from the durations of the last jobs that succeeded; `null` when there is none, or
+    /// when the job does not wait for the jobs ahead.
     pub estimated_start: Option<EstimatedStart>,
 }
 
-/// If all jobs before it take as long as the median job, and as the longest of ten.
+/// Start if all jobs ahead take as long as the median job, and as the 90th percentile.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EstimatedStart {
     pub p50: i64,
@@ -139,174 +144,10 @@ pub(crate) struct Method {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Settled {
+pub(crate) struct ResolvedValue {
     pub value: Value,
-    /// One phrase.
+    /// Why it has this value.
     pub reason: String,
-}
-
-/// A job with what its object takes from other tables, all of one moment.
-pub(crate) struct Seen {
-    pub job: Job,
-    place: Option<Place>,
-    attempts: Vec<Attempt>,
-    phases: Vec<PhaseSpan>,
-}
-
-impl Seen {
-    /// Reads a job.
-    ///
-    /// # Errors
-    /// The database's.
-    pub(crate) async fn get(
-        pool: &PgPool,
-        tenant: TenantId,
-        id: JobId,
-    ) -> sqlx::Result<Option<Self>> {
-        let mut snapshot = db::snapshot(pool).await?;
-        match db::jobs::get(&mut *snapshot, tenant, id).await? {
-            Some(job) => Self::of(&mut snapshot, tenant, job).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Reads a page of jobs.
-    ///
-    /// # Errors
-    /// The database's.
-    pub(crate) async fn list(
-        pool: &PgPool,
-        tenant: TenantId,
-        page: Page<JobId>,
-        filter: &Filter,
-    ) -> sqlx::Result<Slice<Self>> {
-        let mut snapshot = db::snapshot(pool).await?;
-        let slice = db::jobs::list(&mut *snapshot, tenant, page, filter).await?;
-        let mut rows = Vec::with_capacity(slice.rows.len());
-        for job in slice.rows {
-            rows.push(Self::of(&mut snapshot, tenant, job).await?);
-        }
-        let has_more = slice.has_more;
-        Ok(Slice { rows, has_more })
-    }
-
-    /// What `snapshot` says besides of a job that was read in it.
-    async fn of(snapshot: &mut PgConnection, tenant: TenantId, job: Job) -> sqlx::Result<Self> {
-        let place = match job.status {
-            JobStatus::Queued => db::places::get(&mut *snapshot, tenant, job.id).await?,
-            _ => None,
-        };
-        let attempts = match job.attempts {
-            0 => Vec::new(),
-            _ => db::attempts::list(&mut *snapshot, tenant, job.id).await?,
-        };
-        let phases = db::phases::list(&mut *snapshot, tenant, job.id).await?;
-        Ok(Self {
-            job,
-            place,
-            attempts,
-            phases,
-        })
-    }
-
-    /// Changes whenever the object does, but for its estimates.
-    pub(crate) fn etag(&self) -> String {
-        match self.place {
-            Some(place) => format!(
-                "W/\"{}.{}.{}\"",
-                self.job.version,
-                place.ahead,
-                place.reason.as_str()
-            ),
-            None => format!("W/\"{}\"", self.job.version),
-        }
-    }
-
-    /// The object.
-    pub(crate) fn object(self) -> JobObject {
-        object(self, OffsetDateTime::now_utc())
-    }
-
-    /// The object in a list: without what makes it long.
-    pub(crate) fn listed(self) -> JobObject {
-        JobObject {
-            recipe: None,
-            ..self.object()
-        }
-    }
-}
-
-fn object(seen: Seen, now: OffsetDateTime) -> JobObject {
-    let Seen {
-        job,
-        place,
-        attempts,
-        phases,
-    } = seen;
-    let eta = eta_seconds(&job, &phases, now);
-    let progress = Progress {
-        fraction: if job.status == JobStatus::Succeeded {
-            1.0
-        } else {
-            job.progress.fraction
-        },
-        epoch: job.progress.epoch,
-        n_epochs: job
-            .progress
-            .n_epochs
-            .or(job.recipe.as_ref().map(|recipe| recipe.n_epochs)),
-        step: job.progress.step,
-        n_steps: job.progress.n_steps,
-        samples_per_second: job.progress.samples_per_second,
-        eta_seconds: eta,
-    };
-    let queue = place.map(|place| queue(place, now));
-    let determinism = Determinism::of(&job, &attempts);
-    let timestamp = |at: Option<OffsetDateTime>| at.map(OffsetDateTime::unix_timestamp);
-    JobObject {
-        id: job.id,
-        object: "fine_tuning.job",
-        created_at: job.created_at.unix_timestamp(),
-        started_at: timestamp(job.started_at),
-        finished_at: timestamp(job.finished_at),
-        estimated_finish: eta
-            .and_then(|eta| i64::try_from(eta).ok())
-            .map(|eta| now.unix_timestamp() + eta),
-        cancel_requested_at: timestamp(job.cancel_requested_at),
-        stop_requested_at: timestamp(job.stop_requested_at),
-        model: job.model,
-        fine_tuned_model: job.fine_tuned_model,
-        organization_id: "rehead",
-        status: job.status,
-        is_terminal: job.status.is_terminal(),
-        phase: job.phase,
-        phases,
-        progress,
-        queue,
-        training_file: job.request.training_file,
-        validation_file: job.request.validation_file,
-        result_files: Vec::new(),
-        trained_tokens: None,
-        suffix: job.request.suffix,
-        seed: job.seed,
-        priority: job.request.priority,
-        timeout_seconds: job.request.timeout_seconds,
-        hyperparameters: hyperparameters(&job.request.transfer, job.recipe.as_ref()),
-        method: Method {
-            kind: "transfer",
-            transfer: job.request.transfer,
-        },
-        resolved: settled(job.resolved),
-        recipe: job.recipe,
-        integrations: Vec::new(),
-        metadata: job.request.metadata,
-        metrics: job.metrics,
-        best_checkpoint: job.best_checkpoint,
-        attempts,
-        budgets: job.budgets,
-        error: job.error,
-        determinism,
-    }
 }
 
 fn queue(place: Place, now: OffsetDateTime) -> Queue {
@@ -322,7 +163,7 @@ fn queue(place: Place, now: OffsetDateTime) -> Queue {
     }
 }
 
-/// From the speed so far; nothing while there is no speed.
+/// Estimated from the throughput so far; `None` while there is none.
 fn eta_seconds(job: &Job, phases: &[PhaseSpan], now: OffsetDateTime) -> Option<u64> {
     if !job.status.is_leased() {
         return None;
@@ -334,13 +175,13 @@ fn eta_seconds(job: &Job, phases: &[PhaseSpan], now: OffsetDateTime) -> Option<u
         progress.samples_per_second,
         &job.recipe,
     ) {
-        (Phase::Training, Some(n_steps), Some(speed), Some(recipe)) if speed > 0.0 => {
+        (Phase::Training, Some(n_steps), Some(throughput), Some(recipe)) if throughput > 0.0 => {
             let samples = f64::from(recipe.batch_size) * f64::from(recipe.accumulate);
-            n_steps.saturating_sub(progress.step) as f64 * samples / speed
+            n_steps.saturating_sub(progress.step) as f64 * samples / throughput
         }
         (Phase::CachingFeatures, ..) if progress.fraction > 0.02 => {
-            let present = phases.last().filter(|span| span.ended_at.is_none())?;
-            let elapsed = (now - present.started_at).as_seconds_f64();
+            let current = phases.last().filter(|span| span.ended_at.is_none())?;
+            let elapsed = (now - current.started_at).as_seconds_f64();
             elapsed * (1.0 - progress.fraction) / progress.fraction
         }
         _ => return None,
@@ -359,18 +200,113 @@ fn hyperparameters(transfer: &Transfer, recipe: Option<&Recipe>) -> OpenAiHyperp
     }
 }
 
-/// By the option's name.
-pub(crate) fn settled(resolved: Vec<Resolved>) -> BTreeMap<String, Settled> {
+/// Resolved values by option name.
+pub(crate) fn resolved_values(resolved: Vec<Resolved>) -> BTreeMap<String, ResolvedValue> {
     resolved
         .into_iter()
         .map(|one| {
             (
                 one.option,
-                Settled {
+                ResolvedValue {
                     value: one.value,
                     reason: one.reason,
                 },
             )
         })
         .collect()
+}
+
+impl From<JobSnapshot> for JobObject {
+    fn from(snapshot: JobSnapshot) -> Self {
+        let JobSnapshot {
+            job,
+            place,
+            attempts,
+            phases,
+        } = snapshot;
+        let now = OffsetDateTime::now_utc();
+        let eta = eta_seconds(&job, &phases, now);
+        let timestamp = |at: Option<OffsetDateTime>| at.map(OffsetDateTime::unix_timestamp);
+        Self {
+            id: job.id,
+            object: "fine_tuning.job",
+            created_at: job.created_at.unix_timestamp(),
+            started_at: timestamp(job.started_at),
+            finished_at: timestamp(job.finished_at),
+            estimated_finish: eta.and_then(|eta| now.unix_timestamp().checked_add_unsigned(eta)),
+            cancel_requested_at: timestamp(job.cancel_requested_at),
+            stop_requested_at: timestamp(job.stop_requested_at),
+            organization_id: "rehead",
+            status: job.status,
+            is_terminal: job.status.is_terminal(),
+            phase: job.phase,
+            progress: progress(&job, eta),
+            determinism: Determinism::of(&job, &attempts),
+            budgets: job.budgets,
+            phases,
+            queue: place.map(|place| queue(place, now)),
+            training_file: job.request.training_file,
+            validation_file: job.request.validation_file,
+            result_files: Vec::new(),
+            trained_tokens: None,
+            suffix: job.request.suffix,
+            seed: job.seed,
+            priority: job.request.priority,
+            timeout_seconds: job.request.timeout_seconds,
+            hyperparameters: hyperparameters(&job.request.transfer, job.recipe.as_ref()),
+            method: Method {
+                kind: "transfer",
+                transfer: job.request.transfer,
+            },
+            resolved: resolved_values(job.resolved),
+            recipe: job.recipe,
+            integrations: Vec::new(),
+            metadata: job.request.metadata,
+            metrics: job.metrics,
+            best_checkpoint: job.best_checkpoint,
+            attempts,
+            error: job.error,
+            model: job.model,
+            fine_tuned_model: job.fine_tuned_model,
+        }
+    }
+}
+
+impl JobObject {
+    /// The job with this id.
+    ///
+    /// # Errors
+    /// There is no such job.
+    pub(crate) async fn get(
+        state: &AppState,
+        tenant: TenantId,
+        id: JobId,
+    ) -> Result<Self, ApiError> {
+        let snapshot = JobSnapshot::get(state.pool(), tenant, id).await?;
+        snapshot.map(Self::from).ok_or_else(|| not_found(id))
+    }
+
+    /// The object in a list, without its recipe, which is long.
+    pub(crate) fn listed(snapshot: JobSnapshot) -> Self {
+        Self {
+            recipe: None,
+            ..snapshot.into()
+        }
+    }
+}
+
+fn progress(job: &Job, eta_seconds: Option<u64>) -> Progress {
+    let progress = job.progress;
+    let is_done = job.status == JobStatus::Succeeded;
+    Progress {
+        fraction: if is_done { 1.0 } else { progress.fraction },
+        epoch: progress.epoch,
+        n_epochs: progress
+            .n_epochs
+            .or(job.recipe.as_ref().map(|recipe| recipe.n_epochs)),
+        step: progress.step,
+        n_steps: progress.n_steps,
+        samples_per_second: progress.samples_per_second,
+        eta_seconds,
+    }
 }

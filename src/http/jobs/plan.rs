@@ -1,4 +1,4 @@
-//! `/v1/fine_tuning/jobs/plan`: what a creation would check and settle, with nothing queued.
+//! `/v1/fine_tuning/jobs/plan`: checks and resolves a request without creating a job.
 
 use std::collections::BTreeMap;
 
@@ -18,39 +18,39 @@ use crate::{
     },
     http::{
         api::{auth::Tenant, error::ApiError, extract::Json, state::AppState},
-        jobs::object::{Settled, settled},
+        jobs::object::{ResolvedValue, resolved_values},
     },
     jobs::admit::{self, Admitted},
 };
 
-/// What a job would be.
+/// The job that a request would create.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PlanObject {
     /// `fine_tuning.job.plan`.
     pub object: &'static str,
-    /// What it would start from.
+    /// Model or checkpoint that it would start from.
     pub model: String,
     pub training_file: FileId,
     pub validation_file: Option<FileId>,
-    /// The request's, or one drawn for this plan only.
+    /// The request's seed, or one drawn for this plan only.
     pub seed: u64,
-    /// Every training choice; `trainable` lists what `freeze` leaves to train.
+    /// Every training choice; `trainable` names the parameters that `freeze` leaves to train.
     pub recipe: Recipe,
-    /// Each `"auto"` that was asked for or left out, by its option's name.
-    pub resolved: BTreeMap<String, Settled>,
+    /// The value of each `"auto"`, requested or by default, by option name.
+    pub resolved: BTreeMap<String, ResolvedValue>,
     #[serde(flatten)]
     pub sizes: JobPlan,
-    /// How long it will run once it has a worker, by earlier jobs; `null` before there were any of its kind.
+    /// Estimated duration on a worker, from earlier jobs; `null` when there is no similar one.
     pub time: Option<Time>,
-    /// What validation found in the data sets that can be used all the same.
+    /// Warnings of the data sets' validation.
     pub warnings: Vec<Problem>,
 }
 
 /// Plan a fine-tuning job
 ///
-/// The body of a creation, checked and settled in the same way: all its problems, or what the job would do. Nothing is
-/// queued. The data sets must be validated.
-#[utoipa::path(post, path = "/v1/fine_tuning/jobs/plan", tag = "jobs", request_body = JobRequest,
+/// Checks and resolves the body like a creation, and answers all its problems or what the job would
+/// do. Nothing is queued. The data sets must have been validated.
+#[utoipa::path(post, path = "/v1/fine_tuning/jobs/plan", tag = "jobs", operation_id = "plan_job", request_body = JobRequest,
     responses((status = 200, body = PlanObject)))]
 pub(crate) async fn plan(
     State(state): State<AppState>,
@@ -94,7 +94,7 @@ pub(crate) async fn plan(
         sizes,
         time,
         recipe,
-        resolved: settled(resolution.resolved),
+        resolved: resolved_values(resolution.resolved),
         warnings,
     }))
 }

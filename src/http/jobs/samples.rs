@@ -1,4 +1,4 @@
-//! The sample report of a job: each sample with what the model says of it, the most suspicious first.
+//! The sample report of a job: predictions and flags per sample, the most suspicious first.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use crate::{
             page::{List, page},
             state::AppState,
         },
-        jobs::create,
+        jobs::snapshot::find,
     },
 };
 
@@ -26,16 +26,18 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SampleListQuery {
-    /// The last id of the page before.
+    /// `last_id` of the previous page.
     after: Option<String>,
-    /// Rows of a page; 20 when left out.
+    /// Rows per page; 20 by default.
     #[param(minimum = 1)]
     limit: Option<u32>,
     /// Only samples of this split.
     split: Option<Split>,
-    /// What they are listed by, with a `-` largest first; `-loss` when left out.
+    /// Sort key; with `-` in descending order. `-loss` by default.
+    #[param(inline)]
     sort: Option<Sort>,
     /// Only samples with this flag.
+    #[param(inline)]
     flag: Option<Flag>,
 }
 
@@ -60,7 +62,7 @@ enum Sort {
 }
 
 impl Sort {
-    /// What it goes by, and whether the largest comes first.
+    /// The measure, and true for descending order.
     fn measure(self) -> (Measure, bool) {
         match self {
             Self::Loss => (Measure::Loss, false),
@@ -82,10 +84,10 @@ enum Flag {
     NearDuplicate,
 }
 
-/// A sample, and what the finished model says of it.
+/// A sample with the model's prediction.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SampleObject {
-    /// Its number, as text: the cursor of this list.
+    /// Sample number as text, which is the cursor of this list.
     id: String,
     /// `fine_tuning.job.sample`.
     object: &'static str,
@@ -93,10 +95,11 @@ pub(crate) struct SampleObject {
     record: SampleRecord,
 }
 
-/// List what the model says of each sample
+/// List a job's samples
 ///
-/// Samples with the largest loss first: wrong labels and odd images are among them.
-#[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/samples", tag = "jobs", params(("id" = JobId, Path), SampleListQuery),
+/// Predictions and flags per sample. Samples with the largest loss come first; wrong labels are
+/// likely among them.
+#[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/samples", tag = "jobs", operation_id = "list_job_samples", params(("id" = JobId, Path), SampleListQuery),
     responses((status = 200, body = List<SampleObject>)))]
 pub(crate) async fn list(
     State(state): State<AppState>,
@@ -104,11 +107,11 @@ pub(crate) async fn list(
     Id(id): Id<JobId>,
     Params(query): Params<SampleListQuery>,
 ) -> Result<axum::Json<List<SampleObject>>, ApiError> {
-    let job = create::find(&state, tenant, id).await?;
+    let job = find(&state, tenant, id).await?;
     if job.status != JobStatus::Succeeded {
         let status = job.status.as_str();
         let message = if job.status.is_terminal() {
-            format!("the job is `{status}`: no model says anything of its samples")
+            format!("the job is `{status}` and has no sample report; create another job")
         } else {
             format!(
                 "the job is `{status}`; `GET /v1/fine_tuning/jobs/{id}?wait=60` waits for its end"

@@ -1,4 +1,4 @@
-//! `/v1/models`: base models and fine-tuned ones, their layers, and their bundles.
+//! `/v1/models`: base models and fine-tuned models, their layers and exports.
 
 use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// A base model, or one that a job made.
+/// A base model or a fine-tuned model.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ModelObject {
     pub id: String,
@@ -37,41 +37,41 @@ pub(crate) struct ModelObject {
     pub object: &'static str,
     /// Unix seconds.
     pub created: i64,
-    /// `base` for base models, `user` for fine-tuned ones.
+    /// `base` for base models, `user` for fine-tuned models.
     pub owned_by: Owner,
     pub status: ModelState,
     pub architecture: String,
     pub modality: Modality,
-    /// Trainable numbers.
+    /// Number of parameters.
     pub parameters: Option<u64>,
-    /// What its first weights were trained for.
+    /// Task that the weights of its base model were trained for.
     pub source_task: SourceTask,
-    /// How an image becomes its input.
+    /// Preprocessing of its input.
     pub input: Option<Input>,
     pub license: Option<String>,
-    /// What it started from: a base model, a fine-tuned one or a checkpoint.
+    /// Model or checkpoint that its job started from.
     pub parent: Option<String>,
-    /// The base model at its root; it may be gone.
+    /// Base model that it derives from; it may have been deleted.
     pub base_model: Option<String>,
-    /// The job that made it.
+    /// Job that made it.
     pub job: Option<JobId>,
-    /// Of the checkpoint it was made from.
+    /// Metrics of its checkpoint.
     pub metrics: Option<Metrics>,
     /// Class names, in label order.
     pub labels: Option<Vec<String>>,
-    /// Of its `model.safetensors`; lower-case hex.
+    /// SHA-256 of its `model.safetensors`, lower-case hex.
     pub weights_sha256: Option<String>,
-    /// Why an import was refused.
+    /// Problems of a refused import.
     pub problems: Vec<Problem>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ModelState {
-    /// Its weights are being checked and converted.
+    /// The weights are being validated and converted.
     Importing,
     Ready,
-    /// Its weights were refused; registering the same id again replaces it.
+    /// The weights were refused; registering the same id again replaces the model.
     Error,
 }
 
@@ -118,23 +118,24 @@ impl From<Model> for ModelObject {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ModelListQuery {
-    /// The last id of the page before.
+    /// `last_id` of the previous page.
     after: Option<String>,
-    /// Rows of a page; 20 when left out.
+    /// Rows per page; 20 by default.
     #[param(minimum = 1)]
     limit: Option<u32>,
-    /// Newest first (`desc`) or oldest first (`asc`).
+    /// `desc` (newest first, the default) or `asc`.
+    #[param(inline)]
     order: Option<Order>,
-    /// Only base models (`base`), or only fine-tuned ones (`user`).
+    /// Only base models (`base`) or only fine-tuned models (`user`).
     owned_by: Option<Owner>,
-    /// Only models of this network, by timm's name.
+    /// Only models with this network, by timm's name.
     architecture: Option<String>,
-    /// Only models whose first weights were trained for this: the `name` of their `source_task`.
+    /// Only models whose `source_task` has this `name`.
     source_task: Option<String>,
 }
 
 /// List models
-#[utoipa::path(get, path = "/v1/models", tag = "models", params(ModelListQuery),
+#[utoipa::path(get, path = "/v1/models", tag = "models", operation_id = "list_models", params(ModelListQuery),
     responses((status = 200, body = List<ModelObject>)))]
 pub(crate) async fn list(
     State(state): State<AppState>,
@@ -160,20 +161,20 @@ pub(crate) async fn list(
     )))
 }
 
-/// The model of this name.
+/// The model with this id.
 ///
 /// # Errors
-/// There is none.
+/// There is no such model.
 pub(crate) async fn find(state: &AppState, tenant: TenantId, id: &str) -> Result<Model, ApiError> {
     db::models::get(state.pool(), tenant, id)
         .await?
         .ok_or_else(|| ApiError::not_found("model", id))
 }
 
-/// The model of this name and where its objects lie, once it is ready.
+/// The model with this id, and the prefix of its objects in the store.
 ///
 /// # Errors
-/// There is none, or not yet.
+/// There is no such model, or it is not ready.
 pub(crate) async fn find_ready(
     state: &AppState,
     tenant: TenantId,
@@ -189,14 +190,14 @@ pub(crate) async fn find_ready(
         None => Err(ApiError::Conflict {
             code: "not_ready",
             message: format!(
-                "model `{id}` is not ready: its weights are being imported, or were refused"
+                "model `{id}` is not ready: its weights are being imported, or were refused; see `GET /v1/models/{id}`"
             ),
         }),
     }
 }
 
 /// Get a model
-#[utoipa::path(get, path = "/v1/models/{id}", tag = "models", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/v1/models/{id}", tag = "models", operation_id = "get_model", params(("id" = String, Path)),
     responses((status = 200, body = ModelObject)))]
 pub(crate) async fn get(
     State(state): State<AppState>,
@@ -208,8 +209,9 @@ pub(crate) async fn get(
 
 /// Get a model's layers
 ///
-/// The stages, blocks and tensors of its backbone in forward order: the names that `freeze` and `cut` take.
-#[utoipa::path(get, path = "/v1/models/{id}/layers", tag = "models", params(("id" = String, Path)),
+/// Stages, blocks and tensors of its backbone in forward order, with the names that `freeze` and
+/// `cut` take.
+#[utoipa::path(get, path = "/v1/models/{id}/layers", tag = "models", operation_id = "get_model_layers", params(("id" = String, Path)),
     responses((status = 200, body = Layers)))]
 pub(crate) async fn layers(
     State(state): State<AppState>,
@@ -224,7 +226,7 @@ pub(crate) async fn layers(
 }
 
 /// Delete a model
-#[utoipa::path(delete, path = "/v1/models/{id}", tag = "models", params(("id" = String, Path)),
+#[utoipa::path(delete, path = "/v1/models/{id}", tag = "models", operation_id = "delete_model", params(("id" = String, Path)),
     responses((status = 200, body = Deleted)))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
@@ -244,7 +246,8 @@ pub(crate) async fn delete(
         }
         Outcome::Yes { objects_unused } => {
             if let Some(prefix) = model.objects.filter(|_| objects_unused) {
-                // In a task of its own: the row is gone, so nobody would come back for the objects.
+                // In a task of its own: the row is deleted, so a disconnect must not stop the
+                // deletion of the objects.
                 let objects = state.objects().clone();
                 let remove =
                     async move { objects.delete_prefix(prefix.trim_end_matches('/')).await };
@@ -264,24 +267,25 @@ pub(crate) async fn delete(
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExportQuery {
     /// `zip` (the default) or `torchscript`.
+    #[param(inline)]
     format: Option<ExportFormat>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ExportFormat {
-    /// Everything that the model is, not compressed: weights do not shrink.
+    /// The model bundle, not compressed because weights do not shrink.
     Zip,
-    /// One file for `torch.jit.load`: preprocessed images [N, C, S, S] in, logits [N, classes] out. Made when it is first
-    /// asked for, and checked against the bundle's golden logits.
+    /// A file for `torch.jit.load`: preprocessed images [N, C, S, S] in, logits [N, classes] out.
+    /// Written on the first request, and checked against the bundle's golden logits.
     Torchscript,
 }
 
 /// Export a model
 ///
-/// Its bundle: weights under timm's names, configuration, preprocessing, labels, metrics, model card. Or, of a fine-tuned
-/// model, TorchScript, which needs none of them.
-#[utoipa::path(get, path = "/v1/models/{id}/export", tag = "models", params(("id" = String, Path), ExportQuery),
+/// The model bundle: weights by timm's names, configuration, preprocessing, labels, metrics, model
+/// card. Or TorchScript, for a fine-tuned model.
+#[utoipa::path(get, path = "/v1/models/{id}/export", tag = "models", operation_id = "export_model", params(("id" = String, Path), ExportQuery),
     responses((status = 200, content((Vec<u8> = "application/zip"), (Vec<u8> = "application/octet-stream")))))]
 pub(crate) async fn export(
     State(state): State<AppState>,
@@ -294,7 +298,7 @@ pub(crate) async fn export(
         ExportFormat::Zip => export::zip(state.objects(), &prefix, &model.id).await,
         ExportFormat::Torchscript if model.kind == ModelKind::Base => {
             let message = format!(
-                "`{id}` is a base model, which has no head of yours; fine-tune it first, or export it as `zip`"
+                "`{id}` is a base model, which has no head; fine-tune it first, or export it as `zip`"
             );
             Err(ApiError::invalid("format", "not_fine_tuned", message))
         }

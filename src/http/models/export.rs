@@ -1,5 +1,5 @@
-//! A model as one file: its bundle's objects as a zip, written while it is sent, so that nothing is held in memory or on disk;
-//! or its TorchScript.
+//! A model as one file: its bundle's objects as a zip, written while it is sent, so that nothing is
+//! held in memory or on disk; or its TorchScript.
 
 use std::io::{self, BufWriter, Write};
 
@@ -25,10 +25,10 @@ const PIECE: usize = 256 << 10;
 /// Size from which an entry needs zip's 64-bit form.
 const LARGE: u64 = 0xffff_0000;
 
-/// Answers with the TorchScript of the model whose bundle lies at `prefix` in the store.
+/// Responds with the TorchScript of the model whose bundle lies at `prefix` in the store.
 ///
 /// # Errors
-/// It cannot be made, or is not the model; too many requests wait.
+/// It cannot be written, or differs from the model; too many requests wait.
 pub(crate) async fn torchscript(
     state: &AppState,
     prefix: String,
@@ -60,7 +60,7 @@ pub(crate) async fn torchscript(
     Ok((headers, body).into_response())
 }
 
-/// Answers with every object under `prefix`.
+/// Responds with every object under `prefix`.
 ///
 /// # Errors
 /// There is no object.
@@ -71,7 +71,7 @@ pub(crate) async fn zip(
 ) -> Result<Response, ApiError> {
     let mut keys = objects.list_prefix(prefix).await?;
     if keys.is_empty() {
-        return Err(anyhow::anyhow!("the model's objects at `{prefix}` are gone").into());
+        return Err(anyhow::anyhow!("the model's objects at `{prefix}` are missing").into());
     }
     keys.sort();
     let (sender, receiver) = mpsc::channel(4);
@@ -87,8 +87,8 @@ pub(crate) async fn zip(
         );
         if let Err(error) = write_zip(&runtime, &objects, &prefix, &keys, writer) {
             // The status is sent already; only the body can still fail.
-            tracing::warn!("an export broke off: {error:#}");
-            let _ = sender.blocking_send(Err(io::Error::other("the export broke off")));
+            tracing::warn!("an export ended early: {error:#}");
+            let _ = sender.blocking_send(Err(io::Error::other("the export ended early")));
         }
     });
     let headers = [

@@ -1,5 +1,5 @@
-//! `POST /v1/models/{id}/predict`: images in, classes out. The images go to files and from there to the inference child;
-//! this process never decodes one.
+//! `POST /v1/models/{id}/predict`: predictions for images. The images are written to files, which
+//! the inference process decodes; this process never does.
 
 use std::{
     io,
@@ -19,8 +19,12 @@ use tokio::io::AsyncWriteExt as _;
 use utoipa::ToSchema;
 
 use crate::{
-    db::models::{Model, ModelKind},
-    domain::{codes, problem::Problem, work::ImageOutcome},
+    db::models::ModelKind,
+    domain::{
+        codes,
+        problem::Problem,
+        work::{self, ImageOutcome},
+    },
     http::{
         api::{
             auth::Tenant,
@@ -33,58 +37,59 @@ use crate::{
     },
 };
 
-/// Images to classify, as JSON.
+/// Images to predict, as JSON.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PredictRequest {
-    /// Each the base64 of an image file, with or without `data:image/…;base64,` before it.
+    /// Image files in base64, with or without `data:image/…;base64,` before it.
     #[schema(min_items = 1)]
     images: Vec<String>,
 }
 
-/// Images to classify, as a form: any number of parts named `image`.
+/// Images to predict, as a form: any number of parts named `image`.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "read part by part; this is its description")]
+#[expect(dead_code, reason = "read part by part; only its schema is used")]
 pub(crate) struct PredictForm {
     #[schema(value_type = Vec<String>, format = Binary)]
     image: Vec<Vec<u8>>,
 }
 
-/// What a model makes of some images.
+/// Predictions of a model.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Predictions {
     /// `list`.
     object: &'static str,
     model: String,
-    /// One for each image, in order.
+    /// A prediction per image, in order.
     data: Vec<Prediction>,
 }
 
-/// What a model makes of one image; what its task has no such thing as is absent.
+/// Prediction for an image; fields that the task does not have are absent.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Prediction {
-    /// Place of the image in the request, from 0.
+    /// Index of the image in the request, from 0.
     index: usize,
-    /// The likeliest class, of one class a sample.
+    /// Most probable class, in single-label classification.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
-    /// Of that class.
+    /// Probability of that class.
     #[serde(skip_serializing_if = "Option::is_none")]
     probability: Option<f64>,
-    /// Labels whose probabilities reach their thresholds, of several labels a sample; in label order.
+    /// Labels whose probability reaches the threshold, in multi-label classification; in label
+    /// order.
     #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<Vec<String>>,
-    /// Of every class, in label order.
+    /// Probability of every class, in label order.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<std::collections::BTreeMap<String, f64>>)]
     probabilities: Option<Map<String, Value>>,
-    /// The predicted number, of a regression.
+    /// Predicted value, in regression.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<f64>,
 }
 
 /// Predict with a fine-tuned model
-#[utoipa::path(post, path = "/v1/models/{id}/predict", tag = "models", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/v1/models/{id}/predict", tag = "models", operation_id = "predict", params(("id" = String, Path)),
     request_body(content((PredictForm = "multipart/form-data"), (PredictRequest = "application/json"))),
     responses((status = 200, body = Predictions)))]
 pub(crate) async fn predict(
@@ -95,8 +100,7 @@ pub(crate) async fn predict(
 ) -> Result<axum::Json<Predictions>, ApiError> {
     let (model, prefix) = catalog::find_ready(&state, tenant, &id).await?;
     if model.kind == ModelKind::Base {
-        let message =
-            format!("`{id}` is a base model, which knows no classes of yours; fine-tune it first");
+        let message = format!("`{id}` is a base model, which has no head; fine-tune it first");
         return Err(ApiError::invalid("model", "not_fine_tuned", message));
     }
     let _permit = state.predictor().admit()?;
@@ -110,11 +114,11 @@ pub(crate) async fn predict(
         return Err(ApiError::invalid(
             "image",
             codes::MISSING_FIELD,
-            "send at least one image",
+            "is required: send at least one image",
         ));
     }
-    let outcomes = state.predictor().predict(&prefix, &images).await?;
-    let answered = answer(model, outcomes);
+    let predictions = state.predictor().predict(&prefix, &images).await?;
+    let answered = answer(model.id, predictions);
     let outcome = if answered.is_ok() {
         "predicted"
     } else {
@@ -125,14 +129,14 @@ pub(crate) async fn predict(
     answered.map(axum::Json)
 }
 
-/// Any number of parts named `image`, each a file.
+/// Reads any number of parts named `image`, each a file.
 async fn from_form(
     state: &AppState,
     request: Request,
     spool: &Path,
 ) -> Result<Vec<PathBuf>, ApiError> {
     let limits = state.limits();
-    let silence = Duration::from_secs(limits.body_seconds);
+    let idle = Duration::from_secs(limits.body_seconds);
     let mut parts = multipart::open(request, state)
         .await
         .map_err(|error| match error {
@@ -142,19 +146,19 @@ async fn from_form(
             other => other,
         })?;
     let mut images = Vec::new();
-    while let Some(field) = multipart::next(&mut parts, silence).await? {
+    while let Some(field) = multipart::next(&mut parts, idle).await? {
         let name = field.name().unwrap_or_default();
         if !matches!(name, "image" | "images" | "image[]" | "images[]" | "file") {
             let name: String = name.chars().take(80).collect();
             return Err(ApiError::invalid(
                 name,
                 codes::UNKNOWN_FIELD,
-                "there is no such field; send images as `image`",
+                "unknown field; send images as `image`",
             ));
         }
         check_count(images.len() + 1, limits.max_predict_images)?;
         let path = spool.join(images.len().to_string());
-        let bytes = multipart::bytes(field, limits.max_predict_image_bytes as u64, silence);
+        let bytes = multipart::bytes(field, limits.max_predict_image_bytes as u64, idle);
         write_file(&path, bytes)
             .await
             .map_err(|error| multipart::explain(error, "image"))?;
@@ -163,14 +167,15 @@ async fn from_form(
     Ok(images)
 }
 
-/// `{"images": ["…"]}`
+/// Reads `{"images": ["…"]}`.
 async fn from_json(
     state: &AppState,
     request: Request,
     spool: &Path,
 ) -> Result<Vec<PathBuf>, ApiError> {
     let limits = state.limits();
-    // Room for one image of the largest size, as base64; larger sets go as a form, which is never in memory.
+    // Enough for one image of the largest size in base64; more are sent as a form, which is never
+    // held in memory.
     let limit = limits.max_predict_image_bytes / 3 * 4 + (64 << 10);
     let body = read_body(request.into_body(), limit, limits.body_seconds).await?;
     let PredictRequest { images } = Json(parse_json(&body)?).read()?;
@@ -208,7 +213,8 @@ fn check_count(count: usize, limit: usize) -> Result<(), ApiError> {
     if count <= limit {
         return Ok(());
     }
-    let message = format!("one request takes at most {limit} images; send the rest in another");
+    let message =
+        format!("a request takes at most {limit} images; send the others in further requests");
     Err(ApiError::TooLarge {
         param: "image",
         message,
@@ -224,11 +230,11 @@ async fn write_file(path: &Path, bytes: impl Stream<Item = io::Result<Bytes>>) -
     file.flush().await
 }
 
-fn answer(model: Model, outcomes: Vec<ImageOutcome>) -> Result<Predictions, ApiError> {
-    let labels = model.labels.unwrap_or_default();
-    let mut data = Vec::with_capacity(outcomes.len());
+fn answer(model: String, predictions: work::Predictions) -> Result<Predictions, ApiError> {
+    let work::Predictions { labels, images } = predictions;
+    let mut data = Vec::with_capacity(images.len());
     let mut problems = Vec::new();
-    for (index, outcome) in outcomes.into_iter().enumerate() {
+    for (index, outcome) in images.into_iter().enumerate() {
         match outcome {
             ImageOutcome::Unreadable(why) => {
                 problems.push(Problem::new(
@@ -259,7 +265,7 @@ fn answer(model: Model, outcomes: Vec<ImageOutcome>) -> Result<Predictions, ApiE
     }
     Ok(Predictions {
         object: "list",
-        model: model.id,
+        model,
         data,
     })
 }

@@ -1,5 +1,6 @@
-//! `POST /v1/base_models`: a model of the catalog from uploaded weights. A worker checks and converts them; the
-//! request waits for the outcome, so that one curl tells whether the weights fit.
+//! `POST /v1/base_models`: registers uploaded weights as a base model. A worker validates and
+//! converts them; the request waits for the result, so that its response says whether the weights
+//! fit.
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::{
     db::{
         self,
         models::{Inserted, ModelStatus, NewBaseModel},
+        tenants::TenantId,
     },
     domain::{
         base_model::{AskedPreprocessing, SourceTask},
@@ -30,28 +32,29 @@ use crate::{
     },
 };
 
-/// Characters of an architecture's name, a license, a source task's words.
+/// The most characters of an architecture, a license, and the texts of a source task.
 const WORD_CHARACTERS: usize = 128;
 
 /// A base model to register.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BaseModelRequest {
-    /// The name that jobs will use: letters, digits, `-`, `_`, `.`.
+    /// Id for use in jobs: letters, digits, `-`, `_`, `.`.
     #[schema(max_length = 64, pattern = "^[A-Za-z0-9._-]+$")]
     id: String,
-    /// timm's name of the network, such as `tf_efficientnet_lite0` or `resnet18`.
+    /// Network, by timm's name, such as `tf_efficientnet_lite0` or `resnet18`.
     architecture: String,
     weights: Weights,
-    /// What the weights were trained for; image classification when left out.
+    /// Task that the weights were trained for; image classification by default.
     source_task: Option<SourceTask>,
-    /// What is left out is as the weights tell, and as is usual for the architecture.
+    /// Preprocessing of images. Fields left out follow from the weights, then from the
+    /// architecture.
     preprocessing: Option<AskedPreprocessing>,
-    /// Of the weights, such as `Apache-2.0`.
+    /// License of the weights, such as `Apache-2.0`.
     license: Option<String>,
 }
 
-/// Where the weights are.
+/// Source of the weights.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Weights {
@@ -61,9 +64,10 @@ pub(crate) struct Weights {
 
 /// Register a base model
 ///
-/// Every missing, unexpected or misshapen tensor is named. Answers once the weights are checked and converted, or with
-/// 202 and status `importing` when that takes longer than this service holds an answer back.
-#[utoipa::path(post, path = "/v1/base_models", tag = "models",
+/// A refusal names every missing, unexpected or misshapen tensor. Responds once the weights are
+/// validated and converted, or with 202 and status `importing` if that takes longer than the
+/// service holds a response back.
+#[utoipa::path(post, path = "/v1/base_models", tag = "models", operation_id = "register_base_model",
     request_body = BaseModelRequest,
     responses((status = 200, body = ModelObject), (status = 202, body = ModelObject)))]
 pub(crate) async fn register(
@@ -76,55 +80,34 @@ pub(crate) async fn register(
     if !problems.is_empty() {
         return Err(ApiError::Invalid(problems));
     }
-    let BaseModelRequest {
-        id,
-        architecture,
-        weights,
-        source_task,
-        preprocessing,
-        license,
-    } = request;
-    let source_task = source_task.unwrap_or(SourceTask {
-        name: "image classification".to_owned(),
-        classes: None,
-        dataset: None,
-    });
     let mut changes = state.changes().subscribe();
-    let model = NewBaseModel {
-        tenant,
-        id: id.clone(),
-        architecture,
-        // Every import is of a network that reads images; the trainer refuses others.
-        modality: Modality::Image,
-        weights_file: weights.file,
-        source_task,
-        preprocessing,
-        license,
-    };
+    let model = request.into_model(tenant);
+    let id = model.id.as_str();
     match db::models::insert_importing(state.pool(), &model).await? {
         Inserted::Yes => {}
         Inserted::NameTaken => {
             return Err(ApiError::Conflict {
                 code: "model_exists",
-                message: format!(
-                    "there is a model `{id}` already; delete it, or choose another id"
-                ),
+                message: format!("model `{id}` exists already; delete it, or choose another id"),
             });
         }
         Inserted::NoSuchFile => {
-            let message = format!("there is no file `{}` with purpose `weights`", weights.file);
+            let message = format!(
+                "there is no file `{}` with purpose `weights`",
+                model.weights_file
+            );
             return Err(ApiError::invalid("weights.file", "unknown_file", message));
         }
     }
     let wait = Duration::from_secs(state.limits().max_wait_seconds);
-    let look = || db::models::get(state.pool(), tenant, &id);
+    let look = || db::models::get(state.pool(), tenant, id);
     let done = |model: &Option<db::models::Model>| {
         model
             .as_ref()
             .is_none_or(|model| model.status != ModelStatus::Importing)
     };
     let model = changes
-        .until(&id, wait, state.shutdown(), look, done)
+        .until(id, wait, state.shutdown(), look, done)
         .await?;
     match model {
         Some(model) if model.status == ModelStatus::Ready => {
@@ -133,12 +116,12 @@ pub(crate) async fn register(
         Some(model) if model.status == ModelStatus::Importing => {
             Ok((StatusCode::ACCEPTED, axum::Json(ModelObject::from(model))).into_response())
         }
-        _ => match db::models::take_refused(state.pool(), tenant, &id).await? {
+        _ => match db::models::take_refused(state.pool(), tenant, id).await? {
             Some(problems) if !problems.is_empty() => Err(ApiError::Invalid(problems)),
             _ => Err(ApiError::Conflict {
                 code: "import_gone",
                 message: format!(
-                    "model `{id}` was deleted or registered anew while it was imported"
+                    "model `{id}` was deleted or registered again during its import; register it again"
                 ),
             }),
         },
@@ -146,7 +129,25 @@ pub(crate) async fn register(
 }
 
 impl BaseModelRequest {
-    /// What is wrong with the values.
+    fn into_model(self, tenant: TenantId) -> NewBaseModel {
+        NewBaseModel {
+            tenant,
+            id: self.id,
+            architecture: self.architecture,
+            // Only networks that read images can be imported; the trainer refuses others.
+            modality: Modality::Image,
+            weights_file: self.weights.file,
+            source_task: self.source_task.unwrap_or(SourceTask {
+                name: "image classification".to_owned(),
+                classes: None,
+                dataset: None,
+            }),
+            preprocessing: self.preprocessing,
+            license: self.license,
+        }
+    }
+
+    /// Problems of the values.
     fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut refuse =

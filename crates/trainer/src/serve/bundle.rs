@@ -32,6 +32,8 @@ const MAX_PIXELS: u64 = crate::domain::limits::IMAGE_PIXELS;
 /// A bundle, ready to predict.
 #[derive(Debug)]
 pub struct Bundle {
+    device: Device,
+    labels: Vec<String>,
     extractor: Extractor,
     head: Head,
     decoding: OutputDecoding,
@@ -63,12 +65,12 @@ struct RecipeFacts {
 }
 
 impl Bundle {
-    /// Loads a bundle folder, strictly.
+    /// Loads a bundle folder to a device, strictly.
     ///
     /// # Errors
     /// `Io`; `Plan` for an architecture that is not here; `Weights` for a file that does not fit
     /// it.
-    pub fn load(folder: &Path) -> Result<Self, TrainError> {
+    pub fn load(folder: &Path, device: Device) -> Result<Self, TrainError> {
         let config: Config = read_json(&folder.join(CONFIG))?;
         let labels: Vec<String> = read_json(&folder.join(LABELS))?;
         let decoding = read_as(&config.rehead, labels.len())?;
@@ -78,7 +80,7 @@ impl Bundle {
                 config.architecture
             ))
         })?;
-        let mut vs = nn::VarStore::new(Device::Cpu);
+        let mut vs = nn::VarStore::new(device);
         let input: Input = read_json(&folder.join(PREPROCESS))?;
         let batches = BatchSource::new(&input)?;
         let mut backbone = architecture.build(&vs.root(), &input);
@@ -101,12 +103,19 @@ impl Bundle {
         // Nothing trains here, and tracing takes only tensors that cannot.
         vs.freeze();
         Ok(Self {
+            device,
+            labels,
             extractor: Extractor::new(&backbone),
             head,
             decoding,
             input,
             batches,
         })
+    }
+
+    /// Names of classes or labels, in the order of the outputs.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
     }
 
     /// The network's input.
@@ -147,7 +156,8 @@ impl Bundle {
 
     fn read(&self, pixels: &[u8], count: i64) -> Result<Vec<ImageOutcome>, TrainError> {
         let rows = self.batches.stack(pixels, count)?;
-        let logits = self.logits(&self.batches.collate(&rows, Device::Cpu));
+        let logits = self.logits(&self.batches.collate(&rows, self.device));
+        let logits = logits.to_device(Device::Cpu);
         let outputs = self.head.bias.size()[0] as usize;
         let rows = |all: &Tensor| -> Result<Vec<Vec<f32>>, TrainError> {
             let all = Vec::<f32>::try_from(&all.contiguous().view(-1))?;

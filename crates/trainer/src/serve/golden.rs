@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::bundle::Bundle;
 use crate::{models::weights, process::error::TrainError, train::output::bundle::GOLDEN};
@@ -96,7 +96,7 @@ impl Golden {
 /// `ExportMismatch`: it does not load, or gives other logits. `Torch`, `OutOfMemory`.
 pub fn verify(folder: &Path) -> Result<f64, TrainError> {
     let golden = Golden::read(folder)?;
-    let bundle = Bundle::load(folder).map_err(|error| match error {
+    let bundle = Bundle::load(folder, Device::Cpu).map_err(|error| match error {
         error @ (TrainError::OutOfMemory(_) | TrainError::Torch(_)) => error,
         other => TrainError::ExportMismatch(format!("the exported bundle does not load: {other}")),
     })?;

@@ -9,11 +9,13 @@ use std::{
     sync::mpsc,
 };
 
+use tch::Device;
+
 use super::bundle::Bundle;
 use crate::{
     domain::{
         progress::Failure,
-        work::{Predict, Predicted},
+        work::{Predict, Predicted, Predictions},
     },
     process::error::TrainError,
 };
@@ -23,14 +25,21 @@ const LOADED_MODELS: usize = 4;
 /// Requests that are read ahead; further ones wait in the pipe.
 const READ_AHEAD: usize = 256;
 
-/// Answers lines of `input` on `out` until `input` ends.
+/// Answers lines of `input` on `out`, with models on `device`, until `input` ends.
 ///
 /// # Errors
 /// `Io` when an answer cannot be written, `Plan` for a line that is not a `Predict`.
-pub fn serve(input: impl BufRead + Send + 'static, mut out: impl Write) -> Result<(), TrainError> {
+pub fn serve(
+    input: impl BufRead + Send + 'static,
+    mut out: impl Write,
+    device: Device,
+) -> Result<(), TrainError> {
     let (sender, receiver) = mpsc::sync_channel(READ_AHEAD);
     let reader = std::thread::spawn(move || read_requests(input, &sender));
-    let mut loaded: Vec<(PathBuf, Bundle)> = Vec::new();
+    let mut loaded = Loaded {
+        device,
+        bundles: Vec::new(),
+    };
     while let Ok(first) = receiver.recv() {
         let mut waiting = vec![first];
         waiting.extend(receiver.try_iter());
@@ -74,11 +83,7 @@ fn read_requests(
 }
 
 /// Runs requests for one bundle together. What goes wrong is each request's answer.
-fn answer(
-    loaded: &mut Vec<(PathBuf, Bundle)>,
-    folder: &Path,
-    requests: &[Predict],
-) -> Vec<Predicted> {
+fn answer(loaded: &mut Loaded, folder: &Path, requests: &[Predict]) -> Vec<Predicted> {
     let images: Vec<PathBuf> = requests
         .iter()
         .flat_map(|request| request.images.iter().cloned())
@@ -86,11 +91,12 @@ fn answer(
     // tch's calls panic with the C++ exception's text; a bundle is only read here, so that nothing
     // is left half done.
     let predicted = catch_unwind(AssertUnwindSafe(|| {
-        bundle(loaded, folder)?.predict(&images)
+        let bundle = loaded.bundle(folder)?;
+        Ok((bundle.labels().to_vec(), bundle.predict(&images)?))
     }))
     .unwrap_or_else(|payload| Err(TrainError::from_panic(&*payload)));
-    let mut outcomes = match predicted {
-        Ok(outcomes) => outcomes.into_iter(),
+    let (labels, mut outcomes) = match predicted {
+        Ok((labels, outcomes)) => (labels, outcomes.into_iter()),
         Err(error) => {
             return requests
                 .iter()
@@ -100,7 +106,10 @@ fn answer(
     };
     let take = |request: &Predict| Predicted {
         id: request.id,
-        outcome: Ok(outcomes.by_ref().take(request.images.len()).collect()),
+        outcome: Ok(Predictions {
+            labels: labels.clone(),
+            images: outcomes.by_ref().take(request.images.len()).collect(),
+        }),
     };
     requests.iter().map(take).collect()
 }
@@ -112,20 +121,25 @@ fn failed(id: u64, failure: Failure) -> Predicted {
     }
 }
 
-/// The bundle of `folder`, loaded if need be; the one used longest ago makes room.
-fn bundle<'a>(
-    loaded: &'a mut Vec<(PathBuf, Bundle)>,
-    folder: &Path,
-) -> Result<&'a Bundle, TrainError> {
-    let entry = match loaded.iter().position(|(known, _)| known == folder) {
-        Some(place) => loaded.remove(place),
-        None => {
-            if loaded.len() >= LOADED_MODELS {
-                loaded.remove(0);
+/// The models used last, which stay on their device.
+struct Loaded {
+    device: Device,
+    bundles: Vec<(PathBuf, Bundle)>,
+}
+
+impl Loaded {
+    /// The bundle of `folder`, loaded if need be; the least recently used one makes room.
+    fn bundle(&mut self, folder: &Path) -> Result<&Bundle, TrainError> {
+        let entry = match self.bundles.iter().position(|(known, _)| known == folder) {
+            Some(place) => self.bundles.remove(place),
+            None => {
+                if self.bundles.len() >= LOADED_MODELS {
+                    self.bundles.remove(0);
+                }
+                (folder.to_owned(), Bundle::load(folder, self.device)?)
             }
-            (folder.to_owned(), Bundle::load(folder)?)
-        }
-    };
-    loaded.push(entry);
-    Ok(&loaded[loaded.len() - 1].1)
+        };
+        self.bundles.push(entry);
+        Ok(&self.bundles[self.bundles.len() - 1].1)
+    }
 }

@@ -7,7 +7,7 @@
 
 use std::{fs::File, path::Path};
 
-use tch::{CModule, Tensor};
+use tch::{CModule, Device, Tensor};
 
 use super::{bundle::Bundle, golden::Golden};
 use crate::{data::source::probe, process::error::TrainError};
@@ -20,7 +20,7 @@ const TRACED_IMAGES: i64 = 2;
 /// # Errors
 /// As `Bundle::load`; `Torch` when it cannot be traced or written.
 pub fn write(folder: &Path, target: &Path) -> Result<(), TrainError> {
-    let bundle = Bundle::load(folder)?;
+    let bundle = Bundle::load(folder, Device::Cpu)?;
     let example = probe(bundle.input(), TRACED_IMAGES);
     let mut forward = |inputs: &[Tensor]| vec![bundle.logits(&inputs[0])];
     let mut module = CModule::create_by_tracing("Rehead", "forward", &[example], &mut forward)?;

@@ -103,9 +103,13 @@ fn first_share(bundle: &Path, image: &Path) -> f64 {
     };
     let line = serde_json::to_vec(&request).unwrap();
     let mut said = Vec::new();
-    requests::serve(Cursor::new(line), &mut said).unwrap();
+    requests::serve(Cursor::new(line), &mut said, Device::Cpu).unwrap();
     let said: Predicted = serde_json::from_slice(&said).unwrap();
-    match said.outcome.unwrap().as_slice() {
+    let predictions = said.outcome.unwrap();
+    let labels: Vec<String> =
+        serde_json::from_slice(&fs::read(bundle.join("labels.json")).unwrap()).unwrap();
+    assert_eq!(predictions.labels, labels);
+    match predictions.images.as_slice() {
         [ImageOutcome::Probabilities(shares)] => f64::from(shares[0]),
         other => panic!("{other:?}"),
     }
@@ -134,7 +138,7 @@ fn probabilities_are_the_softmax_of_logits_over_the_temperature() {
     assert_eq!(*stored, report["calibration"]["temperature"]);
 
     let image = demo().join("unseen/food.png");
-    let bundle = Bundle::load(&folder).unwrap();
+    let bundle = Bundle::load(&folder, Device::Cpu).unwrap();
     let input = bundle.input().image().unwrap();
     let side = i64::from(input.input_size);
     let decoded = image::decode(&fs::read(&image).unwrap(), 1 << 24, 3).unwrap();

@@ -1,0 +1,173 @@
+//! Metrics of training, as columns and as an image.
+
+use axum::{
+    extract::State,
+    http::{HeaderValue, header},
+    response::{IntoResponse as _, Response},
+};
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    db::{self, tenants::TenantId},
+    domain::{checkpoint::Metrics, id::JobId, progress::Step},
+    http::{
+        api::{
+            auth::Tenant,
+            error::ApiError,
+            extract::{Id, Params},
+            state::AppState,
+        },
+        jobs::{
+            curves::{Curves, svg},
+            snapshot::find,
+        },
+    },
+};
+
+/// The most steps in a response.
+const STEPS: u32 = 10_000;
+/// The most steps that curves are drawn from.
+const DRAWN_STEPS: usize = 200_000;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct MetricsQuery {
+    /// Only steps after this one: `last_step` of the previous response.
+    after_step: Option<u64>,
+}
+
+/// Metrics of training, a column per quantity; all columns have the same length. A very long job
+/// has every k-th step and the last one: `columns.step` lists them.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MetricsObject {
+    /// `fine_tuning.job.metrics`.
+    object: &'static str,
+    columns: Columns,
+    evaluations: Vec<EvaluationObject>,
+    /// The last step in `columns`, for `after_step` of the next request.
+    last_step: Option<u64>,
+    /// True when there are steps after it.
+    has_more: bool,
+}
+
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(crate) struct Columns {
+    step: Vec<u64>,
+    epoch: Vec<u32>,
+    /// Mean loss of the batch, in nats.
+    train_loss: Vec<Option<f64>>,
+    learning_rate: Vec<f64>,
+    samples_per_second: Vec<f64>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EvaluationObject {
+    #[serde(flatten)]
+    metrics: Metrics,
+    /// True when it was the best evaluation at its time.
+    best: bool,
+}
+
+/// Get a job's metrics
+///
+/// Every step; for a job of more than a few thousand steps every k-th. Steps of a job older than
+/// `--steps-days` (about a year by default) are deleted; its evaluations stay.
+#[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/metrics", tag = "jobs", operation_id = "get_job_metrics", params(("id" = JobId, Path), MetricsQuery),
+    responses((status = 200, body = MetricsObject)))]
+pub(crate) async fn metrics(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    Id(job): Id<JobId>,
+    Params(query): Params<MetricsQuery>,
+) -> Result<axum::Json<MetricsObject>, ApiError> {
+    find(&state, tenant, job).await?;
+    // Postgres' bigint is an i64; there is no step after that.
+    let after = query.after_step.map(|step| step.min(i64::MAX as u64));
+    let first = after.unwrap_or(0);
+    let mut steps = db::metrics::steps_after(state.pool(), tenant, job, first, STEPS + 1).await?;
+    let has_more = steps.len() > STEPS as usize;
+    steps.truncate(STEPS as usize);
+    let evaluations = db::metrics::evaluations_after(state.pool(), tenant, job, after).await?;
+    let mut columns = Columns::default();
+    for step in &steps {
+        columns.step.push(step.step);
+        columns.epoch.push(step.epoch);
+        columns.train_loss.push(step.train_loss);
+        columns.learning_rate.push(step.learning_rate);
+        columns.samples_per_second.push(step.samples_per_second);
+    }
+    Ok(axum::Json(MetricsObject {
+        object: "fine_tuning.job.metrics",
+        columns,
+        evaluations: evaluations
+            .into_iter()
+            .map(|one| EvaluationObject {
+                metrics: one.metrics,
+                best: one.best,
+            })
+            .collect(),
+        last_step: steps.last().map(|step| step.step),
+        has_more,
+    }))
+}
+
+/// Get a job's learning curves
+///
+/// Losses and metrics over the steps, as an SVG image.
+#[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/curves.svg", tag = "jobs", operation_id = "get_job_curves", params(("id" = JobId, Path)),
+    responses((status = 200, body = String, content_type = "image/svg+xml")))]
+pub(crate) async fn curves(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    Id(id): Id<JobId>,
+) -> Result<Response, ApiError> {
+    let job = find(&state, tenant, id).await?;
+    let steps = all_steps(state.pool(), tenant, id).await?;
+    let evaluations = db::metrics::evaluations_after(state.pool(), tenant, id, None).await?;
+    let best_step = evaluations
+        .iter()
+        .rev()
+        .find(|one| one.best)
+        .map(|one| one.metrics.step);
+    let evaluations: Vec<Metrics> = evaluations.into_iter().map(|one| one.metrics).collect();
+    let title = job.fine_tuned_model.unwrap_or_else(|| id.to_string());
+    let train_loss = steps
+        .iter()
+        .filter_map(|step| Some((step.step as f64, step.train_loss?)))
+        .collect();
+    let image = svg(&Curves {
+        title: &title,
+        train_loss,
+        evaluations: &evaluations,
+        best_step,
+    });
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("image/svg+xml"),
+        ),
+        // Opened by itself, the image is a document; it loads nothing.
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'"),
+        ),
+    ];
+    Ok((headers, image).into_response())
+}
+
+async fn all_steps(pool: &PgPool, tenant: TenantId, job: JobId) -> sqlx::Result<Vec<Step>> {
+    let mut all: Vec<Step> = Vec::new();
+    while all.len() < DRAWN_STEPS {
+        let after = all.last().map_or(0, |step| step.step);
+        let more = db::metrics::steps_after(pool, tenant, job, after, STEPS).await?;
+        let complete = more.len() < STEPS as usize;
+        all.extend(more);
+        if complete {
+            break;
+        }
+    }
+    Ok(all)
+}

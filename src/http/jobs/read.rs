@@ -1,0 +1,213 @@
+//! Lists jobs, and gets one, on request once it has changed.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    extract::{FromRequestParts, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse as _, Response},
+};
+use serde::Deserialize;
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    db::jobs::Filter,
+    domain::{codes, id::JobId, job::JobStatus},
+    http::{
+        api::{
+            auth::Tenant,
+            error::ApiError,
+            extract::{Id, Params, read_query},
+            page::{List, Order, page},
+            state::AppState,
+            wait::seconds,
+        },
+        jobs::{
+            object::JobObject,
+            snapshot::{JobSnapshot, not_found},
+        },
+    },
+};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct JobListQuery {
+    /// `last_id` of the previous page.
+    after: Option<String>,
+    /// Rows per page; 20 by default.
+    #[param(minimum = 1)]
+    limit: Option<u32>,
+    /// `desc` (newest first, the default) or `asc`.
+    #[param(inline)]
+    order: Option<Order>,
+    /// Only jobs with this status.
+    status: Option<JobStatus>,
+    /// Only jobs that start from this model or checkpoint.
+    model: Option<String>,
+    /// Only jobs created after this time, in Unix seconds.
+    created_after: Option<i64>,
+}
+
+/// `JobListQuery`, and any number of `metadata[k]=v`.
+pub(crate) struct JobQuery {
+    query: JobListQuery,
+    metadata: BTreeMap<String, String>,
+}
+
+impl FromRequestParts<AppState> for JobQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        let is_metadata = |pair: &&str| {
+            pair.starts_with("metadata[") || pair.to_ascii_lowercase().starts_with("metadata%5b")
+        };
+        let (metadata, rest): (Vec<&str>, Vec<&str>) = parts
+            .uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .partition(is_metadata);
+        let query = read_query(&rest.join("&"))?;
+        let pairs: Vec<(String, String)> = read_query(&metadata.join("&"))?;
+        let metadata = pairs.into_iter().map(|(name, value)| {
+            let key = name
+                .strip_prefix("metadata[")
+                .and_then(|rest| rest.strip_suffix(']'));
+            let wrong = || {
+                ApiError::invalid(
+                    name.clone(),
+                    codes::UNKNOWN_FIELD,
+                    "must be of the form `metadata[key]=value`",
+                )
+            };
+            key.map(|key| (key.to_owned(), value)).ok_or_else(wrong)
+        });
+        Ok(Self {
+            query,
+            metadata: metadata.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// List fine-tuning jobs
+#[utoipa::path(get, path = "/v1/fine_tuning/jobs", tag = "jobs", operation_id = "list_jobs",
+    params(JobListQuery, ("metadata" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode,
+        description = "Only jobs whose metadata contain these entries: `metadata[team]=recycling`.")),
+    responses((status = 200, body = List<JobObject>)))]
+pub(crate) async fn list(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    JobQuery { query, metadata }: JobQuery,
+) -> Result<axum::Json<List<JobObject>>, ApiError> {
+    let page = page(
+        query.after.as_deref(),
+        query.limit,
+        query.order,
+        state.limits(),
+    )?;
+    let created_after = query
+        .created_after
+        .map(OffsetDateTime::from_unix_timestamp)
+        .transpose();
+    let created_after = created_after.map_err(|_| {
+        ApiError::invalid(
+            "created_after",
+            codes::OUT_OF_RANGE,
+            "must be a time in Unix seconds",
+        )
+    })?;
+    let filter = Filter {
+        status: query.status,
+        model: query.model,
+        created_after,
+        metadata,
+    };
+    let slice = JobSnapshot::list(state.pool(), tenant, page, &filter).await?;
+    let data = slice.rows.into_iter().map(JobObject::listed).collect();
+    Ok(axum::Json(List::new(
+        data,
+        slice.has_more,
+        |job: &JobObject| job.id.to_string(),
+    )))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct JobGetQuery {
+    /// Seconds to hold the response back, at most, until the condition in `until` holds.
+    wait: Option<u64>,
+    /// The job has ended (`terminal`, the default), has started (`running`), or has changed
+    /// (`change`: since the `ETag` in `if-none-match`, otherwise since the request).
+    #[param(inline)]
+    until: Option<JobUntil>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum JobUntil {
+    Terminal,
+    Running,
+    Change,
+}
+
+/// Get a fine-tuning job
+#[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}", tag = "jobs", operation_id = "get_job",
+    params(("id" = JobId, Path), JobGetQuery,
+        ("if-none-match" = Option<String>, Header, description = "`ETag` of an earlier response; 304 when nothing has changed.")),
+    responses((status = 200, body = JobObject, headers(("etag" = String, description = "Version of the job."))), (status = 304)))]
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Tenant(tenant): Tenant,
+    Id(id): Id<JobId>,
+    Params(query): Params<JobGetQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let pool = state.pool();
+    let wait = seconds(query.wait, state.limits())?;
+    let until = query.until.unwrap_or(JobUntil::Terminal);
+    let known = headers
+        .get(header::IF_NONE_MATCH)
+        .and_then(|value| value.to_str().ok());
+    let mut changes = state.changes().subscribe_to(id);
+    let before = match (until, known) {
+        (JobUntil::Change, None) => JobSnapshot::get(pool, tenant, id)
+            .await?
+            .map(|snapshot| snapshot.etag()),
+        (_, known) => known.map(str::to_owned),
+    };
+    let done = |snapshot: &Option<JobSnapshot>| {
+        let Some(snapshot) = snapshot else {
+            return true;
+        };
+        let status = snapshot.job.status;
+        match until {
+            _ if status.is_terminal() => true,
+            JobUntil::Terminal => false,
+            JobUntil::Running => status.is_leased(),
+            JobUntil::Change => before
+                .as_ref()
+                .is_none_or(|before| *before != snapshot.etag()),
+        }
+    };
+    let look = || JobSnapshot::get(pool, tenant, id);
+    let snapshot = changes
+        .until(&id.to_string(), wait, state.shutdown(), look, done)
+        .await?
+        .ok_or_else(|| not_found(id))?;
+    let etag = snapshot.etag();
+    let mut response = if known == Some(etag.as_str()) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        axum::Json(JobObject::from(snapshot)).into_response()
+    };
+    if let Ok(etag) = HeaderValue::try_from(etag) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(response)
+}
