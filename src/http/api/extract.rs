@@ -12,7 +12,13 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::http::api::{error::ApiError, state::AppState};
+use crate::{
+    domain::{
+        codes,
+        problem::{one_of, suggestion},
+    },
+    http::api::{error::ApiError, state::AppState},
+};
 
 /// A JSON body, checked for what Postgres cannot store. Typed reading is `read`.
 pub(crate) struct Json(pub Value);
@@ -186,23 +192,30 @@ pub(crate) fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError
         })
 }
 
-/// A serde message about one field, as an answer.
+/// The problem behind a serde message, in the words of `domain::fields`.
 fn field_error(path: &str, message: &str) -> ApiError {
-    // serde's own wording, stable since its first release: "unknown field `x`, expected …",
-    // "missing field `x`".
-    let quoted = message.split('`').nth(1).unwrap_or_default();
-    let inside = |name: &str| match path {
+    // serde names the field or value first, then the known ones, each between backticks.
+    let mut names = message.split('`').skip(1).step_by(2);
+    let name = names.next().unwrap_or_default();
+    let known: Vec<&str> = names.collect();
+    let inside = match path {
         "" | "." | "?" => name.to_owned(),
         _ if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
         _ => format!("{path}.{name}"),
     };
     if message.starts_with("unknown field") {
-        ApiError::invalid(inside(quoted), "unknown_field", message.to_owned())
+        let hint = suggestion(name, known.iter().copied());
+        let message = format!("unknown field `{inside}`; {hint}");
+        ApiError::invalid(inside, codes::UNKNOWN_FIELD, message)
     } else if message.starts_with("missing field") {
-        ApiError::invalid(inside(quoted), "missing_field", "this field is needed")
+        let message = format!("{inside} is required");
+        ApiError::invalid(inside, codes::MISSING_FIELD, message)
+    } else if message.starts_with("unknown variant") {
+        let message = format!("{path} must be {}, not `{name}`", one_of(&known));
+        ApiError::invalid(path, codes::INVALID_VALUE, message)
     } else {
         let path = if path == "." { "" } else { path };
-        ApiError::invalid(path, "invalid_value", message.to_owned())
+        ApiError::invalid(path, codes::INVALID_VALUE, message.to_owned())
     }
 }
 
@@ -290,6 +303,12 @@ mod tests {
             problem(read_query::<Small>("limt=3").unwrap_err()),
             ("limt".to_owned(), "unknown_field".to_owned())
         );
+        let error = read_query::<Small>("limt=3").unwrap_err();
+        let ApiError::Invalid(problems) = error else {
+            panic!("{error:?}")
+        };
+        let expected = "unknown field `limt`; did you mean `limit`?";
+        assert_eq!(problems[0].message, expected);
         assert_eq!(
             problem(read_query::<Small>("limit=x").unwrap_err()),
             ("limit".to_owned(), "invalid_value".to_owned())
