@@ -150,12 +150,12 @@ fn train(folder: &Path, input: impl Read + Send + 'static, detached: bool) -> i3
     if !detached {
         interrupt.listen(input);
     }
-    let mut say = Reporter::new(io::stdout(), interrupt.clone());
-    match guarded(|| run::run(folder, &interrupt, &mut say)) {
+    let mut reporter = Reporter::new(io::stdout(), interrupt.clone());
+    match guarded(|| run::run(folder, &interrupt, &mut reporter)) {
         Ok(Ending::Finished) => exit::DONE,
         Ok(Ending::Interrupted) => exit::YIELDED,
         Err(error) => {
-            say.say(&Progress::Failed(error.failure()));
+            reporter.send(&Progress::Failed(error.failure()));
             code_of(error.retryable())
         }
     }

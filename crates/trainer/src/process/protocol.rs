@@ -99,7 +99,7 @@ impl Reporter {
         }
     }
 
-    pub fn say(&mut self, progress: &Progress) {
+    pub fn send(&mut self, progress: &Progress) {
         let written = serde_json::to_writer(&mut self.out, progress)
             .map_err(io::Error::from)
             .and_then(|()| self.out.write_all(b"\n"))
@@ -114,7 +114,7 @@ impl Reporter {
         self.steps.extend(steps);
         if !self.steps.is_empty() && (now || self.reported.elapsed() >= STEPS_EVERY) {
             let steps = std::mem::take(&mut self.steps);
-            self.say(&Progress::Steps {
+            self.send(&Progress::Steps {
                 n_steps,
                 n_epochs,
                 steps,
@@ -164,7 +164,7 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let interrupt = Interrupt::default();
-        Reporter::new(writer, interrupt.clone()).say(&Progress::Interrupted { step: 1 });
+        Reporter::new(writer, interrupt.clone()).send(&Progress::Interrupted { step: 1 });
         assert!(interrupt.requested());
     }
 }

@@ -54,17 +54,21 @@ pub const REPORT: &str = "report.json";
 ///
 /// # Errors
 /// See `TrainError`. Checkpoints saved so far stay.
-pub fn run(folder: &Path, interrupt: &Interrupt, say: &mut Reporter) -> Result<Ending, TrainError> {
+pub fn run(
+    folder: &Path,
+    interrupt: &Interrupt,
+    reporter: &mut Reporter,
+) -> Result<Ending, TrainError> {
     let plan = read_plan(folder)?;
     let device = device::open(&plan.device)?;
     tch::set_num_threads(i32::try_from(plan.threads.max(1)).unwrap_or(i32::MAX));
     memory::keep_freed();
-    say.say(&Progress::Ready {
+    reporter.send(&Progress::Ready {
         device: device::name(device),
         threads: plan.threads,
         pid: std::process::id(),
     });
-    enter(Phase::Preparing, say);
+    enter(Phase::Preparing, reporter);
     let samples = Samples::open(&plan)?;
     let data = Preparation {
         plan: &plan,
@@ -72,11 +76,11 @@ pub fn run(folder: &Path, interrupt: &Interrupt, say: &mut Reporter) -> Result<E
         device,
         interrupt,
     };
-    let (mut run, start) = Run::load(folder, data, say)?;
-    if run.complete(start, say)? {
+    let (mut run, start) = Run::load(folder, data, reporter)?;
+    if run.complete(start, reporter)? {
         return Ok(Ending::Finished);
     }
-    say.say(&Progress::Interrupted {
+    reporter.send(&Progress::Interrupted {
         step: run.counters.step,
     });
     Ok(Ending::Interrupted)
@@ -108,7 +112,7 @@ impl<'a> Run<'a> {
     fn load(
         folder: &'a Path,
         data: Preparation<'a>,
-        say: &mut Reporter,
+        reporter: &mut Reporter,
     ) -> Result<(Self, Option<Features>), TrainError> {
         let Preparation {
             plan,
@@ -124,9 +128,9 @@ impl<'a> Run<'a> {
         let resumes = resume.is_some();
         let mut network = Network::build(&plan.base_model, recipe, samples.outputs(), device)?;
 
-        enter(Phase::CachingFeatures, say);
+        enter(Phase::CachingFeatures, reporter);
         let since = Instant::now();
-        let start = Features::at_start(&data, &network, say)?;
+        let start = Features::at_start(&data, &network, reporter)?;
 
         let step_size = recipe.batch_size as usize * recipe.accumulate as usize;
         let batches = Batches::new(samples.train.len(), step_size);
@@ -170,26 +174,26 @@ impl<'a> Run<'a> {
     fn complete(
         &mut self,
         start: Option<Features>,
-        say: &mut Reporter,
+        reporter: &mut Reporter,
     ) -> Result<bool, TrainError> {
         let Some(start) = start else {
             return Ok(false);
         };
         let originals = sample_report::originals(self.data.samples, &start)?;
-        let Some(mut inputs) = self.prepare(start, say)? else {
+        let Some(mut inputs) = self.prepare(start, reporter)? else {
             return Ok(false);
         };
-        if !self.train(&mut inputs, say)? {
+        if !self.train(&mut inputs, reporter)? {
             return Ok(false);
         }
-        let Some(best) = self.select(say)? else {
+        let Some(best) = self.select(reporter)? else {
             return Ok(false);
         };
-        let (report, decoding) = self.report(&inputs, best, say)?;
+        let (report, decoding) = self.report(&inputs, best, reporter)?;
         if !self.report_samples(&inputs, &decoding, &originals)? {
             return Ok(false);
         }
-        self.export(best, &report, &decoding, say)?;
+        self.export(best, &report, &decoding, reporter)?;
         Ok(true)
     }
 
@@ -197,13 +201,13 @@ impl<'a> Run<'a> {
     fn prepare(
         &mut self,
         start: Features,
-        say: &mut Reporter,
+        reporter: &mut Reporter,
     ) -> Result<Option<Inputs>, TrainError> {
         let Preparation {
             samples, interrupt, ..
         } = self.data;
         let recipe = self.recipe();
-        let Some(inputs) = Inputs::prepare(&self.data, &self.network, &start, say)? else {
+        let Some(inputs) = Inputs::prepare(&self.data, &self.network, &start, reporter)? else {
             return Ok(None);
         };
         let keeps_head = recipe.inherited.as_ref().is_some_and(|it| it.keeps_head());
@@ -223,16 +227,16 @@ impl<'a> Run<'a> {
         drop(start);
         if !self.resumes && (probes || keeps_head) {
             // A candidate like the end of any epoch: training can only improve on it.
-            self.evaluate(&inputs, say)?;
+            self.evaluate(&inputs, reporter)?;
         }
-        say.usage.preparing_seconds = self.since.elapsed().as_secs_f64();
+        reporter.usage.preparing_seconds = self.since.elapsed().as_secs_f64();
         Ok(Some(inputs))
     }
 
     /// Takes steps until training is over.
-    fn train(&mut self, inputs: &mut Inputs, say: &mut Reporter) -> Result<bool, TrainError> {
+    fn train(&mut self, inputs: &mut Inputs, reporter: &mut Reporter) -> Result<bool, TrainError> {
         self.since = Instant::now();
-        enter(Phase::Training, say);
+        enter(Phase::Training, reporter);
         let recipe = self.recipe();
         let train = &self.data.samples.train;
         let mut losses = PendingLosses::new(self.n_steps, recipe.n_epochs);
@@ -243,7 +247,7 @@ impl<'a> Run<'a> {
             if order.is_empty() {
                 order = permutation(recipe.seed, epoch, train.len());
             }
-            if !self.enter_phases(epoch, inputs, say)? {
+            if !self.enter_phases(epoch, inputs, reporter)? {
                 return Ok(false);
             }
             let members: Vec<usize> = order[places].iter().map(|&place| train[place]).collect();
@@ -252,15 +256,15 @@ impl<'a> Run<'a> {
                 step,
                 epoch,
             };
-            self.step(window, inputs, &mut losses, say)?;
+            self.step(window, inputs, &mut losses, reporter)?;
             if self.batches.is_last(step) {
                 order.clear();
             }
-            if !self.evaluate_and_save(inputs, &mut losses, say)? {
+            if !self.evaluate_and_save(inputs, &mut losses, reporter)? {
                 return Ok(false);
             }
         }
-        say.usage.training_seconds = self.since.elapsed().as_secs_f64();
+        reporter.usage.training_seconds = self.since.elapsed().as_secs_f64();
         Ok(true)
     }
 
@@ -270,7 +274,7 @@ impl<'a> Run<'a> {
         &mut self,
         epoch: u32,
         inputs: &mut Inputs,
-        say: &mut Reporter,
+        reporter: &mut Reporter,
     ) -> Result<bool, TrainError> {
         let (recipe, steps) = (self.recipe(), self.batches.per_epoch());
         let entered = self
@@ -278,7 +282,7 @@ impl<'a> Run<'a> {
             .enter_phases(&mut self.network, recipe, epoch, steps)?;
         if entered && !inputs.fit(&self.network) {
             // Steps since the last checkpoint are repeated after an interrupt here.
-            let Some(renewed) = Inputs::pixels(&self.data, say)? else {
+            let Some(renewed) = Inputs::pixels(&self.data, reporter)? else {
                 return Ok(false);
             };
             *inputs = renewed;
@@ -292,7 +296,7 @@ impl<'a> Run<'a> {
         window: Window<'_>,
         inputs: &Inputs,
         losses: &mut PendingLosses,
-        say: &mut Reporter,
+        reporter: &mut Reporter,
     ) -> Result<(), TrainError> {
         let recipe = self.recipe();
         let Window {
@@ -302,7 +306,7 @@ impl<'a> Run<'a> {
         } = window;
         let (loss, gradients) =
             self.criterion
-                .gradients_that_fit(&mut self.network, inputs, window, say)?;
+                .gradients_that_fit(&mut self.network, inputs, window, reporter)?;
         let size = Some(self.criterion.batch_size());
         self.counters.micro_batch = size.filter(|&size| size < recipe.batch_size);
         let rates = Rates {
@@ -318,7 +322,7 @@ impl<'a> Run<'a> {
             learning_rate: rates.head,
         };
         losses.push(&loss, pending);
-        say.usage.trained_samples += members.len() as u64;
+        reporter.usage.trained_samples += members.len() as u64;
         (self.counters.step, self.counters.epoch) = (step, epoch);
         Ok(())
     }
@@ -328,7 +332,7 @@ impl<'a> Run<'a> {
         &mut self,
         inputs: &Inputs,
         losses: &mut PendingLosses,
-        say: &mut Reporter,
+        reporter: &mut Reporter,
     ) -> Result<bool, TrainError> {
         let (step, epoch) = (self.counters.step, self.counters.epoch);
         // Read once a step: what is saved below must be what was fetched here.
@@ -343,19 +347,19 @@ impl<'a> Run<'a> {
                 .evaluate_every
                 .is_due(step, epoch, self.batches.is_last(step));
         if evaluates || saving || losses.due() {
-            losses.fetch(&mut self.counters, say, evaluates || saving)?;
+            losses.fetch(&mut self.counters, reporter, evaluates || saving)?;
         }
         let mut evaluated = None;
         if evaluates {
             self.swap_averages();
-            evaluated = Some(self.evaluate(inputs, say)?);
+            evaluated = Some(self.evaluate(inputs, reporter)?);
             self.swap_averages();
             self.counters.stopped_early |= stopping && step < self.n_steps;
         }
         if self.counters.is_training(self.n_steps) && (saving || (evaluates && self.saver.due())) {
             self.swap_averages();
             let state = (&self.network, &self.optimizer, &self.counters);
-            self.saver.save(state, evaluated, say)?;
+            self.saver.save(state, evaluated, reporter)?;
             self.swap_averages();
             return Ok(!interrupted);
         }
@@ -368,34 +372,38 @@ impl<'a> Run<'a> {
 
     /// Measures the network on the validation split, and keeps its tensors where they are the best
     /// so far.
-    fn evaluate(&mut self, inputs: &Inputs, say: &mut Reporter) -> Result<Metrics, TrainError> {
+    fn evaluate(
+        &mut self,
+        inputs: &Inputs,
+        reporter: &mut Reporter,
+    ) -> Result<Metrics, TrainError> {
         let recipe = self.recipe();
         let data = (self.data.samples, recipe);
         let metrics = evaluation::evaluate(&mut self.counters, inputs, &self.network, data)?;
-        self.report_reduced_size(inputs, say);
+        self.report_reduced_size(inputs, reporter);
         let best = selection::judge(&mut self.counters, metrics, &recipe.early_stopping);
         if best {
             self.saver.keep_best(&self.network);
         }
-        say.say(&Progress::Evaluated { metrics, best });
+        reporter.send(&Progress::Evaluated { metrics, best });
         Ok(metrics)
     }
 
     /// Reports when evaluation runs fewer samples together than before.
-    fn report_reduced_size(&mut self, inputs: &Inputs, say: &mut Reporter) {
+    fn report_reduced_size(&mut self, inputs: &Inputs, reporter: &mut Reporter) {
         let size = inputs.reduced_evaluation();
         if let Some(batch_size) = size.filter(|_| size != self.reported_size) {
             let what = BatchSizePart::Evaluation;
-            say.say(&Progress::BatchSizeReduced { what, batch_size });
+            reporter.send(&Progress::BatchSizeReduced { what, batch_size });
             self.reported_size = size;
         }
     }
 
     /// Puts the best tensors in place, and saves them as the run's result.
-    fn select(&mut self, say: &mut Reporter) -> Result<Option<Metrics>, TrainError> {
+    fn select(&mut self, reporter: &mut Reporter) -> Result<Option<Metrics>, TrainError> {
         if !self.counters.finished {
             self.saver
-                .finish(&mut self.network, &mut self.counters, say)?;
+                .finish(&mut self.network, &mut self.counters, reporter)?;
         }
         if self.data.interrupt.requested() {
             return Ok(None);
@@ -414,9 +422,9 @@ impl<'a> Run<'a> {
         &mut self,
         inputs: &Inputs,
         best: Metrics,
-        say: &mut Reporter,
+        reporter: &mut Reporter,
     ) -> Result<(Report, OutputDecoding), TrainError> {
-        enter(Phase::Evaluating, say);
+        enter(Phase::Evaluating, reporter);
         let (samples, recipe) = (self.data.samples, self.recipe());
         let score = |members: &[usize]| {
             evaluation::score(inputs, &self.network, (samples, recipe), members)
@@ -432,7 +440,7 @@ impl<'a> Run<'a> {
             Split::Validation => None,
             _ => Some(score(members)?),
         };
-        self.report_reduced_size(inputs, say);
+        self.report_reduced_size(inputs, reporter);
         let context = ReportContext {
             classes: &samples.classes,
             decoding: &decoding,
@@ -482,9 +490,9 @@ impl<'a> Run<'a> {
         best: Metrics,
         report: &Report,
         decoding: &OutputDecoding,
-        say: &mut Reporter,
+        reporter: &mut Reporter,
     ) -> Result<(), TrainError> {
-        enter(Phase::Exporting, say);
+        enter(Phase::Exporting, reporter);
         let Preparation {
             plan,
             samples,
@@ -506,9 +514,9 @@ impl<'a> Run<'a> {
             device,
         };
         export::export(self.folder, &bundle)?;
-        say.usage.peak_bytes = device::peak_bytes(device);
-        say.say(&Progress::Used(say.usage));
-        say.say(&Progress::Finished {
+        reporter.usage.peak_bytes = device::peak_bytes(device);
+        reporter.send(&Progress::Used(reporter.usage));
+        reporter.send(&Progress::Finished {
             best_step: best.step,
             stopped_early: self.counters.stopped_early,
         });
@@ -516,8 +524,8 @@ impl<'a> Run<'a> {
     }
 }
 
-fn enter(phase: Phase, say: &mut Reporter) {
-    say.say(&Progress::Phase { phase });
+fn enter(phase: Phase, reporter: &mut Reporter) {
+    reporter.send(&Progress::Phase { phase });
 }
 
 fn read_plan(folder: &Path) -> Result<TrainPlan, TrainError> {

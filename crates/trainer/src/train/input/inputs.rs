@@ -65,10 +65,10 @@ impl Features {
     pub fn at_start(
         run: &Preparation<'_>,
         network: &Network,
-        say: &mut Reporter,
+        reporter: &mut Reporter,
     ) -> Result<Option<Self>, TrainError> {
         make_cache(run.plan)?;
-        let mut meter = Meter::new(say, run.samples.len());
+        let mut meter = Meter::new(reporter, run.samples.len());
         let table = feature_cache::of_samples(run, network, &mut meter)?;
         Ok(table.map(Self::from))
     }
@@ -128,15 +128,15 @@ impl Inputs {
         run: &Preparation<'_>,
         network: &Network,
         start: &Features,
-        say: &mut Reporter,
+        reporter: &mut Reporter,
     ) -> Result<Option<Self>, TrainError> {
         if !network.has_fixed_features() {
-            return Self::pixels(run, say);
+            return Self::pixels(run, reporter);
         }
         let views = run.plan.recipe.augmented_views as usize;
         let mut parts = vec![start.table.shallow_clone()];
         if let Some(altered) = Views::of(run.plan)?.filter(|_| views > 0) {
-            let mut meter = Meter::new(say, views * run.samples.train.len());
+            let mut meter = Meter::new(reporter, views * run.samples.train.len());
             let Some(altered) = altered.features(run, network, &mut meter)? else {
                 return Ok(None);
             };
@@ -157,7 +157,10 @@ impl Inputs {
     ///
     /// # Errors
     /// As `prepare`.
-    pub fn pixels(run: &Preparation<'_>, say: &mut Reporter) -> Result<Option<Self>, TrainError> {
+    pub fn pixels(
+        run: &Preparation<'_>,
+        reporter: &mut Reporter,
+    ) -> Result<Option<Self>, TrainError> {
         let Preparation {
             plan,
             samples,
@@ -166,7 +169,7 @@ impl Inputs {
         } = *run;
         make_cache(plan)?;
         let BatchSource::Image(preprocessing) = BatchSource::new(&plan.base_model.input)?;
-        let mut meter = Meter::new(say, samples.len());
+        let mut meter = Meter::new(reporter, samples.len());
         let mut sources = Vec::new();
         let mut views = Views::of(plan)?.map(|views| (views, None));
         for (number, source) in samples.sources.iter().enumerate() {

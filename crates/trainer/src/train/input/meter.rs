@@ -6,31 +6,31 @@ use crate::{domain::progress::Progress, process::protocol::Reporter};
 
 /// Reports the progress of a long preparation, a few times a second.
 pub struct Meter<'a> {
-    say: &'a mut Reporter,
+    reporter: &'a mut Reporter,
     total: u64,
     done: u64,
     /// Samples that were computed rather than found; the speed counts only these.
     computed: u64,
     started: Instant,
-    said: Instant,
+    reported: Instant,
 }
 
 impl<'a> Meter<'a> {
-    pub fn new(say: &'a mut Reporter, total: usize) -> Self {
+    pub fn new(reporter: &'a mut Reporter, total: usize) -> Self {
         let now = Instant::now();
         Self {
-            say,
+            reporter,
             total: total as u64,
             done: 0,
             computed: 0,
             started: now,
-            said: now,
+            reported: now,
         }
     }
 
     /// Resets the counts, for a preparation that begins again.
     pub fn begin_again(&mut self, progress: &Progress) {
-        self.say.say(progress);
+        self.reporter.send(progress);
         (self.done, self.computed) = (0, 0);
     }
 
@@ -41,16 +41,16 @@ impl<'a> Meter<'a> {
     pub fn computed(&mut self, samples: usize) {
         self.done += samples as u64;
         self.computed += samples as u64;
-        self.say.usage.prepared_samples += samples as u64;
-        if self.said.elapsed() >= Duration::from_millis(250) || self.done == self.total {
+        self.reporter.usage.prepared_samples += samples as u64;
+        if self.reported.elapsed() >= Duration::from_millis(250) || self.done == self.total {
             let samples_per_second =
                 self.computed as f64 / self.started.elapsed().as_secs_f64().max(1e-6);
-            self.say.say(&Progress::Fraction {
+            self.reporter.send(&Progress::Fraction {
                 done: self.done,
                 total: self.total,
                 samples_per_second,
             });
-            self.said = Instant::now();
+            self.reported = Instant::now();
         }
     }
 }

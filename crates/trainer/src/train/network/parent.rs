@@ -46,8 +46,11 @@ pub(super) fn load(
             .into_iter()
             .partition(|(name, _)| is_of_head(name, classifier));
         // Only a checkpoint has adapters; a finished model has them in its weights.
-        let said = weights::read_metadata(&over.weights).map_err(unread)?;
-        if let Some(scale) = said.get(lora::SCALE).and_then(|scale| scale.parse().ok()) {
+        let metadata = weights::read_metadata(&over.weights).map_err(unread)?;
+        if let Some(scale) = metadata
+            .get(lora::SCALE)
+            .and_then(|scale| scale.parse().ok())
+        {
             lora::merge(&mut of_backbone, &backbone.named(), scale);
         }
         let into = targets(backbone, &of_backbone, over);

@@ -83,7 +83,7 @@ impl Saver {
         &mut self,
         (network, optimizer, counters): (&Network, &Optimizer, &Counters),
         evaluated: Option<Metrics>,
-        say: &mut Reporter,
+        reporter: &mut Reporter,
     ) -> Result<(), TrainError> {
         let mut rest = optimizer.state(&network.parameters);
         let is_best = counters
@@ -104,7 +104,7 @@ impl Saver {
             metrics: evaluated,
             is_best,
         };
-        self.write(&save, say)
+        self.write(&save, reporter)
     }
 
     /// Puts the best tensors into the network and saves them as the run's result: training is over.
@@ -115,7 +115,7 @@ impl Saver {
         &mut self,
         network: &mut Network,
         counters: &mut Counters,
-        say: &mut Reporter,
+        reporter: &mut Reporter,
     ) -> Result<(), TrainError> {
         let best: BTreeMap<String, Tensor> = std::mem::take(&mut self.best).into_iter().collect();
         network.restore(&best).map_err(TrainError::Torch)?;
@@ -128,7 +128,7 @@ impl Saver {
             metrics,
             is_best: true,
         };
-        self.write(&save, say)
+        self.write(&save, reporter)
     }
 
     /// Reads a checkpoint of this run.
@@ -183,7 +183,7 @@ impl Saver {
         Ok(counters)
     }
 
-    fn write(&mut self, save: &Save<'_>, say: &mut Reporter) -> Result<(), TrainError> {
+    fn write(&mut self, save: &Save<'_>, reporter: &mut Reporter) -> Result<(), TrainError> {
         let Save {
             network,
             counters,
@@ -209,7 +209,7 @@ impl Saver {
             &self.metadata(network, counters),
             rest,
         )?;
-        say.say(&Progress::Saved {
+        reporter.send(&Progress::Saved {
             step: counters.step,
             epoch: metrics.map_or(counters.epoch, |metrics| metrics.epoch),
             folder: written

@@ -71,7 +71,7 @@ impl Criterion {
         network: &mut Network,
         inputs: &Inputs,
         window: Window<'_>,
-        say: &mut Reporter,
+        reporter: &mut Reporter,
     ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
         let statistics = network.statistics();
         // A single sample has no statistics.
@@ -87,7 +87,7 @@ impl Criterion {
             if let Some(statistics) = &statistics {
                 network.put_back(statistics);
             }
-            say.say(&Progress::BatchSizeReduced {
+            reporter.send(&Progress::BatchSizeReduced {
                 what: BatchSizePart::Training,
                 batch_size: self.batch_size(),
             });

@@ -112,9 +112,9 @@ impl Optimizer {
         }
     }
 
-    /// Lets the network enter the phases of the freeze schedule that have begun by epoch `epoch` (from
-    /// 1), one after the other, and takes over their parameters. An epoch has `epoch_steps` steps.
-    /// Returns whether there was a phase to enter.
+    /// Lets the network enter the phases of the freeze schedule that have begun by epoch `epoch`
+    /// (from 1), one after the other, and takes over their parameters. An epoch has `epoch_steps`
+    /// steps. Returns whether there was a phase to enter.
     ///
     /// # Errors
     /// `Plan` for a parameter that does not exist.

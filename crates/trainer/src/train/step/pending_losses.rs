@@ -62,11 +62,11 @@ impl PendingLosses {
     pub fn fetch(
         &mut self,
         counters: &mut Counters,
-        say: &mut Reporter,
+        reporter: &mut Reporter,
         now: bool,
     ) -> Result<(), TrainError> {
         if self.pending.is_empty() {
-            say.steps(Vec::new(), self.n_steps, self.n_epochs, now);
+            reporter.steps(Vec::new(), self.n_steps, self.n_epochs, now);
             return Ok(());
         }
         let values = Tensor::stack(&self.tensors, 0)
@@ -105,7 +105,7 @@ impl PendingLosses {
             counters.loss = Exact(counters.loss.0 + loss * samples as f64);
             counters.loss_samples += samples as u64;
         }
-        say.steps(
+        reporter.steps(
             steps,
             self.n_steps,
             self.n_epochs,

@@ -38,7 +38,7 @@ struct Run {
     inputs: Inputs,
 }
 
-fn reporter() -> Reporter {
+fn silent() -> Reporter {
     Reporter::new(io::sink(), Interrupt::default())
 }
 
@@ -47,16 +47,16 @@ fn prepare(plan: &TrainPlan) -> Run {
     let samples = Samples::open(plan).unwrap();
     let classes = samples.classes.len();
     let network = Network::build(&plan.base_model, &plan.recipe, classes, Device::Cpu).unwrap();
-    let (interrupt, mut say) = (Interrupt::default(), reporter());
+    let (interrupt, mut reporter) = (Interrupt::default(), silent());
     let run = Preparation {
         plan,
         samples: &samples,
         device: Device::Cpu,
         interrupt: &interrupt,
     };
-    let start = Features::at_start(&run, &network, &mut say);
+    let start = Features::at_start(&run, &network, &mut reporter);
     let start = start.unwrap().unwrap();
-    let inputs = Inputs::prepare(&run, &network, &start, &mut say);
+    let inputs = Inputs::prepare(&run, &network, &start, &mut reporter);
     Run {
         inputs: inputs.unwrap().unwrap(),
         samples,
@@ -112,8 +112,8 @@ fn images(plan: &TrainPlan, samples: &[usize], epoch: u32) -> Tensor {
     let source = &Samples::open(plan).unwrap().sources[0];
     let views = Views::of(plan).unwrap().unwrap();
     let form = views.form().unwrap_or(Form::Square);
-    let mut say = reporter();
-    let mut meter = Meter::new(&mut say, source.pack.len());
+    let mut reporter = silent();
+    let mut meter = Meter::new(&mut reporter, source.pack.len());
     let found =
         pixel_cache::of_pack(plan, source, &[form], &Interrupt::default(), &mut meter).unwrap();
     let found: Vec<Pixels> = found.unwrap();
