@@ -1,6 +1,6 @@
-//! Runs a frozen backbone once per sample, ever: features are kept in files named by everything
-//! that they depend on, shared by epochs, attempts and jobs. A file holds a fixed run of samples,
-//! so that a stopped run goes on where it was.
+//! The feature cache: a frozen backbone runs once for each sample. Features are cached in files
+//! named by everything that they depend on, shared by epochs, attempts and jobs. A file holds a
+//! fixed range of samples, so that an interrupted run continues where it was.
 
 use std::{collections::BTreeMap, path::Path};
 

@@ -1,7 +1,6 @@
-//! Going on from a finished model or a checkpoint: its weights in the place of the base model's,
-//! strictly. Whatever a file holds beyond the network is an error, so that a tensor under another
-//! name never leaves its place to the base model's; only the old head stays behind where a new one
-//! is asked for.
+//! Continuing from a finished model or a checkpoint: loads its weights over the base model's,
+//! strictly. A tensor that the network does not have is an error, so that a renamed one never
+//! leaves the base model's in use. Only the old head is ignored where a new one is asked for.
 
 use tch::{Device, Tensor};
 

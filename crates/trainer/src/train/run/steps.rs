@@ -1,0 +1,196 @@
+//! The training loop: steps, evaluations, checkpoints.
+
+use std::time::Instant;
+
+use super::{Run, enter};
+use crate::{
+    domain::{
+        checkpoint::Metrics,
+        job::Phase,
+        progress::{BatchSizePart, Progress},
+    },
+    process::{error::TrainError, protocol::Reporter},
+    train::{
+        eval::{evaluation, selection},
+        input::inputs::Inputs,
+        rng::permutation,
+        step::{
+            gradients::Window,
+            optimizer::Rates,
+            pending_losses::{PendingLosses, PendingStep},
+            schedule,
+        },
+    },
+};
+
+impl Run<'_> {
+    /// Takes steps until training is over.
+    pub(super) fn train(
+        &mut self,
+        inputs: &mut Inputs,
+        reporter: &mut Reporter,
+    ) -> Result<bool, TrainError> {
+        self.since = Instant::now();
+        enter(Phase::Training, reporter);
+        let recipe = self.recipe();
+        let train = &self.data.samples.train;
+        let mut losses = PendingLosses::new(self.n_steps, recipe.n_epochs);
+        let mut order = Vec::new();
+        while self.counters.is_training(self.n_steps) {
+            let step = self.counters.step + 1;
+            let (epoch, places) = self.batches.locate(step);
+            if order.is_empty() {
+                order = permutation(recipe.seed, epoch, train.len());
+            }
+            if !self.enter_phases(epoch, inputs, reporter)? {
+                return Ok(false);
+            }
+            let members: Vec<usize> = order[places].iter().map(|&place| train[place]).collect();
+            let window = Window {
+                members: &members,
+                step,
+                epoch,
+            };
+            self.step(window, inputs, &mut losses, reporter)?;
+            if self.batches.is_last(step) {
+                order.clear();
+            }
+            if !self.evaluate_and_save(inputs, &mut losses, reporter)? {
+                return Ok(false);
+            }
+        }
+        reporter.usage.training_seconds = self.since.elapsed().as_secs_f64();
+        Ok(true)
+    }
+
+    /// Enters the phases of the freeze schedule that begin with this epoch, with the inputs they
+    /// need.
+    fn enter_phases(
+        &mut self,
+        epoch: u32,
+        inputs: &mut Inputs,
+        reporter: &mut Reporter,
+    ) -> Result<bool, TrainError> {
+        let (recipe, steps) = (self.recipe(), self.batches.per_epoch());
+        let entered = self
+            .optimizer
+            .enter_phases(&mut self.network, recipe, epoch, steps)?;
+        if entered && !inputs.fit(&self.network) {
+            // Steps since the last checkpoint are repeated after an interrupt here.
+            let Some(renewed) = Inputs::pixels(&self.data, reporter)? else {
+                return Ok(false);
+            };
+            *inputs = renewed;
+        }
+        Ok(true)
+    }
+
+    /// Takes one optimizer step.
+    fn step(
+        &mut self,
+        window: Window<'_>,
+        inputs: &Inputs,
+        losses: &mut PendingLosses,
+        reporter: &mut Reporter,
+    ) -> Result<(), TrainError> {
+        let recipe = self.recipe();
+        let Window {
+            members,
+            step,
+            epoch,
+        } = window;
+        let (loss, gradients) =
+            self.criterion
+                .gradients_that_fit(&mut self.network, inputs, window, reporter)?;
+        let size = Some(self.criterion.batch_size());
+        self.counters.micro_batch = size.filter(|&size| size < recipe.batch_size);
+        let rates = Rates {
+            warmup: schedule::warmup_steps(recipe.warmup_fraction, self.n_steps),
+            ..Rates::at(recipe, schedule::factor(recipe, step, self.n_steps))
+        };
+        self.optimizer
+            .step(&mut self.network.parameters, gradients, step, rates);
+        let pending = PendingStep {
+            step,
+            epoch,
+            samples: members.len(),
+            learning_rate: rates.head,
+        };
+        losses.push(&loss, pending);
+        reporter.usage.trained_samples += members.len() as u64;
+        (self.counters.step, self.counters.epoch) = (step, epoch);
+        Ok(())
+    }
+
+    /// Evaluates and saves after a step, where either is due.
+    fn evaluate_and_save(
+        &mut self,
+        inputs: &Inputs,
+        losses: &mut PendingLosses,
+        reporter: &mut Reporter,
+    ) -> Result<bool, TrainError> {
+        let (step, epoch) = (self.counters.step, self.counters.epoch);
+        // Read once a step: what is saved below must be what was fetched here.
+        let interrupted = self.data.interrupt.requested();
+        let saving = interrupted || self.saver.due();
+        // Stopping early keeps the best so far, which may be what there is now.
+        let stopping = self.data.interrupt.stops_early();
+        let evaluates = step == self.n_steps
+            || stopping
+            || self
+                .recipe()
+                .evaluate_every
+                .is_due(step, epoch, self.batches.is_last(step));
+        if evaluates || saving || losses.due() {
+            losses.fetch(&mut self.counters, reporter, evaluates || saving)?;
+        }
+        let mut evaluated = None;
+        if evaluates {
+            self.swap_averages();
+            evaluated = Some(self.evaluate(inputs, reporter)?);
+            self.swap_averages();
+            self.counters.stopped_early |= stopping && step < self.n_steps;
+        }
+        if self.counters.is_training(self.n_steps) && (saving || (evaluates && self.saver.due())) {
+            self.swap_averages();
+            let state = (&self.network, &self.optimizer, &self.counters);
+            self.saver.save(state, evaluated, reporter)?;
+            self.swap_averages();
+            return Ok(!interrupted);
+        }
+        Ok(true)
+    }
+
+    fn swap_averages(&mut self) {
+        self.optimizer.swap_averages(&mut self.network.parameters);
+    }
+
+    /// Measures the network on the validation split, and keeps its tensors where they are the best
+    /// so far.
+    pub(super) fn evaluate(
+        &mut self,
+        inputs: &Inputs,
+        reporter: &mut Reporter,
+    ) -> Result<Metrics, TrainError> {
+        let recipe = self.recipe();
+        let data = (self.data.samples, recipe);
+        let metrics = evaluation::evaluate(&mut self.counters, inputs, &self.network, data)?;
+        self.report_reduced_size(inputs, reporter);
+        let best = selection::judge(&mut self.counters, metrics, &recipe.early_stopping);
+        if best {
+            self.saver.keep_best(&self.network);
+        }
+        reporter.send(&Progress::Evaluated { metrics, best });
+        Ok(metrics)
+    }
+
+    /// Reports when evaluation runs fewer samples together than before.
+    pub(super) fn report_reduced_size(&mut self, inputs: &Inputs, reporter: &mut Reporter) {
+        let size = inputs.reduced_evaluation();
+        if let Some(batch_size) = size.filter(|_| size != self.reported_size) {
+            let what = BatchSizePart::Evaluation;
+            reporter.send(&Progress::BatchSizeReduced { what, batch_size });
+            self.reported_size = size;
+        }
+    }
+}
