@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Epochs over a frozen backbone: the demo's job with 5 and with 50 epochs, each on a service of its own that has no feature
-# yet, from POST to model. They take turns, and each round gives one ratio. Usage: epochs.sh [ROUNDS]
+# Epochs over a frozen backbone: the demo's job with 5 and with 50 epochs, each on a service of its
+# own that has no feature yet, from POST to model. They take turns, and each round gives one ratio.
+# Usage: epochs.sh [ROUNDS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh

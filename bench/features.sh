@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The frozen backbone beside eager PyTorch: the two take turns, and each round gives one ratio. Usage: features.sh [ROUNDS]
+# The frozen backbone beside eager PyTorch: the two take turns, and each round gives one ratio.
+# Usage: features.sh [ROUNDS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . bench/rounds.sh

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A head over a frozen backbone, 10 epochs: a job, from POST to model, beside the loop of PyTorch's transfer-learning tutorial,
-# which decodes every image and runs the frozen backbone on it in every epoch. On the demo's images, of which some are large,
-# and on small ones that bench/recipes/data.py draws. They take turns, and each round gives one ratio.
+# A head over a frozen backbone, 10 epochs: a job, from POST to model, beside the loop of PyTorch's
+# transfer-learning tutorial, which decodes every image and runs the frozen backbone on it in every
+# epoch. On the demo's images, of which some are large, and on small ones that bench/recipes/data.py
+# draws. They take turns, and each round gives one ratio.
 # Usage: head.sh [ROUNDS [SET]...]; SET is clipart or dials.
 set -euo pipefail
 cd "$(dirname "$0")/.."

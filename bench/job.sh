@@ -1,5 +1,6 @@
-# For the benchmarks of whole jobs: `seconds EPOCHS [ARCHIVE]` runs the demo's job, or one on that data, on a service of its own
-# that has no feature yet, and leaves in `took` the seconds from POST to model. Source it from the repository's root, after scripts/lib.sh.
+# For the benchmarks of whole jobs: `seconds EPOCHS [ARCHIVE]` runs the demo's job, or one on that
+# data, on a service of its own that has no feature yet, and leaves in `took` the seconds from POST
+# to model. Source it from the repository's root, after scripts/lib.sh.
 rehead=$PWD/target/release/rehead
 dir=$(mktemp -d "${TMPDIR:-/tmp}/rehead-bench-XXXXXX")
 chmod 711 "$dir"

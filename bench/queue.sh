@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The queue's figures, and graphile-worker doing an empty job on the same Postgres in the same run. Brings graphile-worker
-# from npm into a folder for temporary files. Usage: queue.sh [latency] [lifecycles]; both when none is named.
+# The queue's figures, and graphile-worker doing an empty job on the same Postgres in the same run.
+# Brings graphile-worker from npm into a folder for temporary files. Usage: queue.sh [latency]
+# [lifecycles]; both when none is named.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# What recipes are worth: a linear probe, a full fine-tune from a random head, one from the probe (LP-FT) and "auto", each on five
-# data sets and three seeds; prints the table of docs/recipes.md; then backbone rates; then probe and LP-FT with few samples of each class. What is in
-# the results file is not measured again. Half an hour for the first table on 2 quiet cores, an hour or more for all. Usage:
-# recipes.sh [RESULTS [OPTION OF measure.py]...]
+# What recipes are worth: a linear probe, a full fine-tune from a random head, one from the probe
+# (LP-FT) and "auto", each on five data sets and three seeds; prints the table of docs/recipes.md;
+# then backbone rates; then probe and LP-FT with few samples of each class. What is in the results
+# file is not measured again. Half an hour for the first table on 2 quiet cores, an hour or more for
+# all. Usage: recipes.sh [RESULTS [OPTION OF measure.py]...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh

@@ -1,7 +1,8 @@
-# For benchmarks whose two sides take turns: each round gives one ratio. Source it from the repository's root.
+# For benchmarks whose two sides take turns: each round gives one ratio. Source it from the
+# repository's root.
 
-# rounds COUNT [NAME]: calls `turn`, which the script defines, COUNT times, then says the ratios' median and range. NAME, if any,
-# begins each line.
+# rounds COUNT [NAME]: calls `turn`, which the script defines, COUNT times, then says the ratios'
+# median and range. NAME, if any, begins each line.
 rounds() {
     local name=${2:-} round ratios=()
     for round in $(seq "$1"); do
@@ -13,7 +14,8 @@ ratios = [float(ratio) for ratio in sys.argv[2:]]
 print(f"{sys.argv[1]}ratio: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")' "${name:+$name: }" "${ratios[@]}"
 }
 
-# ratio FIGURES OVER UNDER: what a turn ends with; says its figures and keeps OVER / UNDER for `rounds`.
+# ratio FIGURES OVER UNDER: what a turn ends with; says its figures and keeps OVER / UNDER for
+# `rounds`.
 ratio() {
     local ratio
     ratio=$(python3 -c "print(f'{$2 / $3:.2f}')")

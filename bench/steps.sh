@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Steps of a full fine-tune beside the same loop in eager PyTorch: the two take turns, and each round gives one ratio.
+# Steps of a full fine-tune beside the same loop in eager PyTorch: the two take turns, and each
+# round gives one ratio.
 # Usage: steps.sh [ROUNDS]
 set -euo pipefail
 cd "$(dirname "$0")/.."

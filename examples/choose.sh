@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Which base model to start from: those for a task, a job over each one's frozen backbone, and how well its features fit. After
-# fine_tune.sh. Register more base models, and there is more to choose from.
+# Which base model to start from: those for a task, a job over each one's frozen backbone, and how
+# well its features fit. After fine_tune.sh. Register more base models, and there is more to choose
+# from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 api=${URL:-http://127.0.0.1:8080}/v1

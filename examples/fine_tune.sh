@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From weights and a zip of images to a model and its first prediction. Needs `make up` and `make demo-data`.
+# From weights and a zip of images to a model and its first prediction. Needs `make up` and `make
+# demo-data`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 api=${URL:-http://127.0.0.1:8080}/v1
@@ -18,8 +19,8 @@ data=$(get "$api/files" -F purpose=fine-tune -F file=@.deps/demo/clipart.zip | g
 get "$api/files/$data?wait=60&until=processed" | grep -o '"status": *"[a-z]*"'
 get "$api/files/$data/report" | grep -o '"unusable": *[0-9]*'
 
-# What is left out is chosen for you; the job says under `resolved` what, and why. Without `freeze` the whole backbone would train,
-# which is better, and takes minutes on a CPU.
+# What is left out is chosen for you; the job says under `resolved` what, and why. Without `freeze`
+# the whole backbone would train, which is better, and takes minutes on a CPU.
 job=$(get "$api/fine_tuning/jobs" --json '{"model": "lite0", "training_file": "'"$data"'", "suffix": "example", "seed": 7,
     "method": {"type": "transfer", "transfer": {"freeze": "all"}}}' |
     grep -o 'ftjob-[0-9a-f]*' | head -1)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Freezing: the names there are, a wrong one, and a job that trains the last stage with the head. After fine_tune.sh.
+# Freezing: the names there are, a wrong one, and a job that trains the last stage with the head.
+# After fine_tune.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 api=${URL:-http://127.0.0.1:8080}/v1

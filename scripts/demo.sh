@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The whole story on this machine: a published network becomes a classifier of six kinds of clip art. Every request is a
-# curl command, printed as it runs. Leaves everything in demo-out/ and no process behind. Fails when the model is bad.
+# The whole story on this machine: a published network becomes a classifier of six kinds of clip
+# art. Every request is a curl command, printed as it runs. Leaves everything in demo-out/ and no
+# process behind. Fails when the model is bad.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -29,7 +30,8 @@ phase() {
     phase_start=$SECONDS
 }
 
-# ask curl...: prints the command so that it can be pasted, runs it, and leaves the answer in $answer.
+# ask curl...: prints the command so that it can be pasted, runs it, and leaves the answer in
+# $answer.
 ask() {
     local word line=
     for word in "$@"; do

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Builds both executables in the `dist` profile and lays them out with libtorch, so that they run from any folder:
+# Builds both executables in the `dist` profile and lays them out with libtorch, so that they run
+# from any folder:
 #   FOLDER/bin/{rehead,rehead-trainer}   FOLDER/lib/rehead/{torch,nvidia}
-# Usage: dist.sh [FOLDER]; without FOLDER, a tarball under target/. CUDA's libraries go along when `make setup-cuda` ran.
+# Usage: dist.sh [FOLDER]; without FOLDER, a tarball under target/. CUDA's libraries go along when
+# `make setup-cuda` ran.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh

@@ -7,8 +7,8 @@ need_nextest() {
         fail "cargo-nextest is missing, and the set-up does not bring it: cargo install --locked cargo-nextest"
 }
 
-# fetch_wheel FOLDER PACKAGE==VERSION SHA256: one wheel by pip, its hash checked; nothing when it is there.
-# The tags are fixed, so that any Python 3 brings the same file.
+# fetch_wheel FOLDER PACKAGE==VERSION SHA256: one wheel by pip, its hash checked; nothing when it is
+# there. The tags are fixed, so that any Python 3 brings the same file.
 fetch_wheel() {
     local folder=$1 package=$2 sha256=$3 requirements
     requirements=$(mktemp)
@@ -35,7 +35,8 @@ fetch_deb() {
     echo "$sha256  $(ls "$folder/$package"_*.deb)" | sha256sum --quiet --check || fail "$package is not the one expected"
 }
 
-# unpack_zip ARCHIVE FOLDER [PATTERN...]: all of it, or what matches and no `!PATTERN` takes out; whole or not at all.
+# unpack_zip ARCHIVE FOLDER [PATTERN...]: all of it, or what matches and no `!PATTERN` takes out;
+# whole or not at all.
 unpack_zip() {
     local archive=$1 folder=$2
     shift 2

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Takes away, one after the other, what keeps the queue honest (scripts/mutations/*.patch), and runs the tests that must fail
-# then; docs/failures.md lists them. The tree must be clean, and is so again at the end. Usage: mutations.sh [MUTATION...]
+# Takes away, one after the other, what keeps the queue honest (scripts/mutations/*.patch), and runs
+# the tests that must fail then; docs/failures.md lists them. The tree must be clean, and is so
+# again at the end. Usage: mutations.sh [MUTATION...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What only Python can tell: that timm loads an exported model strictly and computes the same, that torch.jit.load needs
-# no code of ours, and that OpenAI's client works on the API. On the model and the service that `make demo` left.
+# What only Python can tell: that timm loads an exported model strictly and computes the same, that
+# torch.jit.load needs no code of ours, and that OpenAI's client works on the API. On the model and
+# the service that `make demo` left.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs Python with the packages that tests/python and bench/ compare with, in an environment of its own. Brings them once
-# (about 3 GB: PyTorch's wheel cannot be imported without NVIDIA's libraries). Usage: python.sh SCRIPT [ARGUMENT...]
+# Runs Python with the packages that tests/python and bench/ compare with, in an environment of its
+# own. Brings them once (about 3 GB: PyTorch's wheel cannot be imported without NVIDIA's libraries).
+# Usage: python.sh SCRIPT [ARGUMENT...]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/scripts/lib.sh"

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Brings what building and running need: system tools, libtorch for the CPU, Postgres' programs. What is already here is
-# left alone, so that a second run takes no time and no network; a run that was interrupted goes on at the next part.
-# Usage: setup.sh [cuda]; with `cuda`, also libtorch's CUDA parts and NVIDIA's libraries (about 2.5 GB more).
+# Brings what building and running need: system tools, libtorch for the CPU, Postgres' programs.
+# What is already here is left alone, so that a second run takes no time and no network; a run that
+# was interrupted goes on at the next part.
+# Usage: setup.sh [cuda]; with `cuda`, also libtorch's CUDA parts and NVIDIA's libraries (about 2.5
+# GB more).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -45,7 +47,8 @@ system_tools() {
         fail "cargo is missing: install Rust with rustup (https://rustup.rs); rust-toolchain.toml names the version"
 }
 
-# The libraries keep the places they have beside each other in Python's site-packages: their own run paths rely on it.
+# The libraries keep the places they have beside each other in Python's site-packages: their own run
+# paths rely on it.
 libtorch() {
     local folder=$cache/libtorch-2.13.0-cpu
     if [ ! -d "$folder" ]; then
@@ -64,7 +67,8 @@ libtorch() {
     link libtorch "$folder"
 }
 
-# Loaded at run time when it is there (crates/trainer/src/train/device.rs): the executables are the same with and without.
+# Loaded at run time when it is there (crates/trainer/src/train/device.rs): the executables are the
+# same with and without.
 libtorch_cuda() {
     local folder=$cache/libtorch-2.13.0-cuda
     if [ ! -d "$folder" ]; then
@@ -72,7 +76,8 @@ libtorch_cuda() {
         wheel "$torch"
         unpack_zip "$wheel_path" "$folder.new" 'torch/lib/*cuda*.so' 'torch/lib/*nvrtc.so' 'torch/lib/*nvshmem.so'
         say "fetching NVIDIA's libraries"
-        # Those that this torch wheel asks for, in the versions that it asks for; pip checks them against their index's hashes.
+        # Those that this torch wheel asks for, in the versions that it asks for; pip checks them
+        # against their index's hashes.
         python3 -m pip install --quiet --no-compile --only-binary=:all: --target "$folder.new-nvidia" \
             'cuda-toolkit[cublas,cudart,cufft,cufile,cupti,curand,cusolver,cusparse,nvjitlink,nvrtc,nvtx]==13.0.3' \
             nvidia-cudnn-cu13==9.20.0.48 nvidia-cusparselt-cu13==0.8.1 nvidia-nccl-cu13==2.29.7 nvidia-nvshmem-cu13==3.4.5

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Renews .sqlx, against which the SQL in src/db is checked when no database is there: applies the migrations to a
-# Postgres of its own, and lets the compiler ask it about every statement.
+# Renews .sqlx, against which the SQL in src/db is checked when no database is there: applies the
+# migrations to a Postgres of its own, and lets the compiler ask it about every statement.
 # `scripts/sqlx.sh --check` changes nothing, and fails when .sqlx is stale.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -132,7 +132,8 @@ class Package:
         self.files = [file for file in files if not is_test(file)]
         self.modules = {}
         for file in self.files:
-            # `main.rs` beside `lib.rs` is a crate of its own; its modules are found by their own paths.
+            # `main.rs` beside `lib.rs` is a crate of its own; its modules are found by their own
+            # paths.
             if file.path.endswith("src/main.rs") and file.module in self.modules:
                 continue
             if file.path.endswith("lib.rs") or file.module not in self.modules:
@@ -326,7 +327,7 @@ def banned_words(root):
             words += re.findall(r"`([^`]+)`", line)
     patterns = []
     for word in words:
-        # A word begins after anything but a letter of its own word: `SpareTrainer`, `spare_trainer`, `warmSpare`.
+        # Parts of names count as words: `WordTrainer`, `word_trainer`, `warmWord`.
         body = re.escape(word).replace(r"\ ", r"[\s_-]+")
         if word.islower():
             first = f"[{body[0]}{body[0].upper()}]"

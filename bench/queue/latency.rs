@@ -1,5 +1,6 @@
-//! How long a user waits: from submission to a claim and to the training phase, from a cancellation to a free device, from a
-//! kill to the next attempt; and what saving costs. By the database's clock.
+//! How long a user waits: from submission to a claim and to the training phase, from a cancellation
+//! to a free device, from a kill to the next attempt; and what saving costs. By the database's
+//! clock.
 
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
@@ -12,7 +13,7 @@ use crate::{
 const JOBS: usize = 60;
 const CANCELS: usize = 15;
 const KILLS: usize = 5;
-/// Of four steps each; a save a second.
+/// Epochs of a measured job: four steps each, with a save every second.
 const SAVE_EPOCHS: u32 = 400;
 /// Short enough to wait for; recovery is measured against it.
 const LEASE: [&str; 6] = [
@@ -140,7 +141,8 @@ async fn kill(stack: &mut Stack) {
     );
 }
 
-/// How long training stands still for a save of the last stage, its moments and the head: what the trainer itself measures.
+/// How long training stands still for a save of the last stage, its moments and the head: what the
+/// trainer itself measures.
 async fn save(stack: &mut Stack) {
     let _worker = stack.worker(&[]);
     let job = stack.job(SAVE_EPOCHS).await;

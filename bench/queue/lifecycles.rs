@@ -1,4 +1,5 @@
-//! Lifecycles per second: claim, heartbeat, checkpoint, finish, each as workers do it, by clients that do nothing else.
+//! Lifecycles per second: claim, heartbeat, checkpoint, finish, each as workers do it, by clients
+//! that do nothing else.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
@@ -59,7 +60,8 @@ pub(crate) async fn measure(stack: &Stack) {
     }
 }
 
-/// Until time or the waiting jobs are over. Where none waits, every client first adds one that somebody will take.
+/// Until time or the waiting jobs are over. Where none waits, every client first adds one that
+/// somebody will take.
 async fn run(pool: &PgPool, template: &str, backlog: i64, tenants: i64) -> f64 {
     let (begun, done) = (AtomicI64::new(0), AtomicI64::new(0));
     let since = Instant::now();

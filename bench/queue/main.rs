@@ -1,5 +1,6 @@
-//! The queue's figures, on a durable Postgres of its own (fsync on) and real processes: lifecycles per second, and how long a
-//! user waits. `bench/queue.sh` runs it and sets another queue beside it on the same server.
+//! The queue's figures, on a durable Postgres of its own (fsync on) and real processes: lifecycles
+//! per second, and how long a user waits. `bench/queue.sh` runs it and sets another queue beside it
+//! on the same server.
 
 #![allow(
     clippy::unwrap_used,

@@ -109,7 +109,8 @@ impl Stack {
         Process::rehead(&name, self.dir.path(), &all)
     }
 
-    /// Posts a job whose last stage trains for so many epochs of four steps and is saved each second, and gives its id.
+    /// Posts a job whose last stage trains for so many epochs of four steps and is saved each
+    /// second, and gives its id.
     pub(crate) async fn job(&self, epochs: u32) -> String {
         let body = json!({
             "model": "small", "training_file": self.file, "seed": 7,
@@ -155,7 +156,7 @@ impl Stack {
         file["id"].as_str().unwrap().to_owned()
     }
 
-    /// What the figures depend on.
+    /// Prints the settings that the figures depend on.
     pub(crate) async fn print_settings(&self) {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -225,7 +226,7 @@ fn debian_programs() -> String {
     all.join(":")
 }
 
-/// Of milliseconds: the median, and the 99th percentile (nearest rank).
+/// Median and 99th percentile (nearest rank) of durations in milliseconds.
 pub(crate) fn quantiles(mut all: Vec<f64>) -> String {
     all.sort_by(f64::total_cmp);
     let at = |share: f64| all[((all.len() as f64 * share).ceil() as usize).clamp(1, all.len()) - 1];

@@ -57,10 +57,10 @@ def main():
             for name in sets:
                 for recipe, transfer in recipes.items():
                     body = service.request(name, seed, transfer)
-                    settled = json.dumps(service.ask("/v1/fine_tuning/jobs/plan", body)["recipe"])
-                    key = name, seed, settled
+                    resolved = json.dumps(service.ask("/v1/fine_tuning/jobs/plan", body)["recipe"])
+                    key = name, seed, resolved
                     if key not in known:
-                        known[key] = {"set": name, "seed": seed, "recipe": settled, **service.measure(body)}
+                        known[key] = {"set": name, "seed": seed, "recipe": resolved, **service.measure(body)}
                         with asked.results.open("a") as out:
                             out.write(json.dumps(known[key]) + "\n")
                     one = runs[name, seed, recipe] = known[key]
