@@ -334,7 +334,7 @@ def banned_words(root):
             body = rf"(?:(?<![A-Za-z]){first}|(?<=[a-z]){body[0].upper()}){body[1:]}"
         else:
             body = rf"(?<![A-Za-z]){body}"
-        plural = "" if body.endswith("s") else "(?:s|es|d|ed|ing)?"
+        plural = "" if body.endswith("s") or " " in word else "(?:s|es|d|ed|ing)?"
         patterns.append(rf"{body}{plural}(?![a-z])")
     return re.compile("|".join(patterns))
 
