@@ -1,4 +1,5 @@
-//! A job with adapters, from the request to a model that nobody can tell from another: its weights have them.
+//! A job with adapters, from the request to a model that nobody can tell from another: its weights
+//! have them.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,8 @@ use crate::support::{
     service::{Service, job_body},
 };
 
-/// A Vision Transformer with made-up weights, for inputs of 64 pixels. Needs a worker. Gives its weights.
+/// A Vision Transformer with made-up weights, for inputs of 64 pixels. Needs a worker. Gives its
+/// weights.
 async fn vit(service: &Service) -> Vec<u8> {
     let weights = safetensors(&vit_tiny(64), by_rules);
     let file = service.upload("vit", "weights", weights.clone()).await;
@@ -64,8 +66,8 @@ async fn a_job_with_adapters_makes_an_ordinary_model() {
         (&adapter["rank"], &adapter["alpha"], &adapter["dropout"]),
         (&json!(4), &json!(8.0), &json!(0.1))
     );
-    // Inputs and outputs of a block's four layers, at rank 4; timm's vit_tiny has 5,717,416 with a head for 1,000 classes and
-    // positions for 14 patches by 14, of which 4 by 4 are left here.
+    // Inputs and outputs of a block's four layers, at rank 4; timm's vit_tiny has 5,717,416 with a
+    // head for 1,000 classes and positions for 14 patches by 14, of which 4 by 4 are left here.
     let added = 12 * 4 * ((192 + 576) + (192 + 192) + 2 * (192 + 768));
     assert_eq!(
         plan["parameters"],
@@ -128,7 +130,8 @@ async fn predicts_and_exports(service: &Service, model: &str) {
     );
 }
 
-/// From the model and from its best checkpoint alike: the first evaluation is the last job's best one.
+/// From the model and from its best checkpoint alike: the first evaluation is the last job's best
+/// one.
 async fn goes_on(service: &Service, job: &Value, file: &Value) {
     let checkpoints = service.part(job, "/checkpoints").await;
     let mut checkpoints = checkpoints["data"].as_array().unwrap().iter();
@@ -149,7 +152,7 @@ async fn goes_on(service: &Service, job: &Value, file: &Value) {
     }
 }
 
-/// Of names and contradictions, also while the file is not validated.
+/// Checks errors of names and contradictions, also while the file is not validated.
 async fn says_what_it_cannot(service: &Service, file: &Value) {
     let misnamed = json!({"adapter": {"type": "lora", "targets": ["attn.qvk"]}});
     let both = json!({"adapter": {"type": "lora"}, "freeze": {"all_but_last_stages": 1}});

@@ -1,4 +1,5 @@
-//! Whatever a user gets wrong is answered with a status, a code and a sentence, and leaves nothing behind.
+//! Whatever a user gets wrong is answered with a status, a code and a sentence, and leaves nothing
+//! behind.
 
 use std::time::Duration;
 
@@ -290,7 +291,7 @@ fn symlink_tar() -> Vec<u8> {
 
 /// A learning rate that is too large.
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_26_a_job_that_diverges_ends_at_that_step_and_keeps_what_was_finite() {
+async fn trap_26_a_job_that_diverges_fails_at_that_step() {
     let service = Service::start().await;
     let _worker = service.worker("worker", &[]);
     service.lite0().await;

@@ -1,4 +1,5 @@
-//! Many jobs at once: a key makes one job however often it is sent, and a thousand jobs are taken in seconds.
+//! Many jobs at once: a key makes one job however often it is sent, and a thousand jobs are taken
+//! in seconds.
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,6 @@
-//! Short jobs under a storm of signals to workers, trainers and Postgres: none is lost, none is stuck, none ends twice, and
-//! each ends with the weights of the same job undisturbed. The short form runs with the others; `make chaos` runs the long one.
+//! Short jobs under faults in workers, trainers and Postgres: none is lost, none is stuck, none
+//! ends twice, and each ends with the weights of the same job undisturbed. The short form runs with
+//! the others; `make chaos` runs the long one.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +34,7 @@ const ALIVE: usize = 8;
 /// After the last signal, with all workers up: a job that has not ended by then is stuck.
 const SETTLE: Duration = Duration::from_secs(600);
 const TIMES: [&str; 14] = [
-    // It is the storm that makes jobs fail, not the workers.
+    // The injected faults make jobs fail, not the workers.
     "--quarantine-after",
     "1000",
     "--lease-ms",
@@ -50,15 +51,15 @@ const TIMES: [&str; 14] = [
     "60000",
 ];
 
-/// What is done to the processes.
+/// A fault that is injected into processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Blow {
+enum Fault {
     WorkerKilled,
     WorkerTerminated,
     WorkerStopped,
     TrainerKilled,
     TrainerStopped,
-    /// It is its worker that says when it is to stop: no harm.
+    /// Its worker decides when it stops: no harm.
     TrainerTerminated,
     PostgresKilled,
     /// With all its connections.
@@ -67,22 +68,22 @@ enum Blow {
     ConnectionTerminated,
 }
 
-/// More often what costs least to come back from: the storm is then denser.
-const BLOWS: [Blow; 14] = [
-    Blow::WorkerKilled,
-    Blow::WorkerKilled,
-    Blow::WorkerTerminated,
-    Blow::WorkerTerminated,
-    Blow::WorkerStopped,
-    Blow::TrainerKilled,
-    Blow::TrainerKilled,
-    Blow::TrainerKilled,
-    Blow::TrainerStopped,
-    Blow::TrainerTerminated,
-    Blow::PostgresKilled,
-    Blow::PostgresStopped,
-    Blow::ConnectionTerminated,
-    Blow::ConnectionTerminated,
+/// Faults that cost least to recover from come more often, so that there are more of them.
+const FAULTS: [Fault; 14] = [
+    Fault::WorkerKilled,
+    Fault::WorkerKilled,
+    Fault::WorkerTerminated,
+    Fault::WorkerTerminated,
+    Fault::WorkerStopped,
+    Fault::TrainerKilled,
+    Fault::TrainerKilled,
+    Fault::TrainerKilled,
+    Fault::TrainerStopped,
+    Fault::TrainerTerminated,
+    Fault::PostgresKilled,
+    Fault::PostgresStopped,
+    Fault::ConnectionTerminated,
+    Fault::ConnectionTerminated,
 ];
 
 /// A process that gets SIGCONT when its time comes.
@@ -91,14 +92,14 @@ struct Frozen {
     until: Instant,
 }
 
-struct Storm {
+struct ChaosRun {
     service: Service,
     file: Value,
     workers: Vec<Process>,
     started: usize,
     frozen: Vec<Frozen>,
     dice: SmallRng,
-    blows: BTreeMap<Blow, usize>,
+    faults: BTreeMap<Fault, usize>,
     /// Each job's id, and its kind.
     jobs: Vec<(String, usize)>,
 }
@@ -128,7 +129,7 @@ fn kinds() -> Vec<Value> {
     ]
 }
 
-impl Storm {
+impl ChaosRun {
     async fn start(seed: u64) -> Self {
         let service = Service::start().await;
         let first = service.worker("worker-0", &TIMES);
@@ -145,26 +146,26 @@ impl Storm {
         let file = service
             .dataset(data::clipart_subset(&["animals", "food"], 10))
             .await;
-        // A storm kills a job more often than any budget allows for.
+        // A chaos run kills a job more often than any budget allows.
         sqlx::query("alter table jobs alter max_crashes set default 100000, alter max_failures set default 100000")
             .execute(&service.pool().await)
             .await
             .unwrap();
-        let mut storm = Self {
+        let mut run = Self {
             service,
             file,
             workers: vec![first],
             started: 1,
             frozen: Vec::new(),
             dice: SmallRng::seed_from_u64(seed),
-            blows: BTreeMap::new(),
+            faults: BTreeMap::new(),
             jobs: Vec::new(),
         };
-        while storm.workers.len() < WORKERS {
-            let worker = storm.new_worker();
-            storm.workers.push(worker);
+        while run.workers.len() < WORKERS {
+            let worker = run.new_worker();
+            run.workers.push(worker);
         }
-        storm
+        run
     }
 
     fn new_worker(&mut self) -> Process {
@@ -228,7 +229,7 @@ impl Storm {
     }
 
     /// Wakes what has been stopped for long enough.
-    fn thaw(&mut self, all: bool) {
+    fn unfreeze(&mut self, all: bool) {
         let now = Instant::now();
         self.frozen.retain(|frozen| {
             let due = all || frozen.until <= now;
@@ -248,17 +249,17 @@ impl Storm {
 
     /// Strikes once. `false` where there was nothing to strike.
     fn strike(&mut self) -> bool {
-        let place = self.pick(BLOWS.len());
-        let blow = BLOWS[place];
+        let place = self.pick(FAULTS.len());
+        let fault = FAULTS[place];
         let place = self.pick(WORKERS);
         let worker = self.workers[place].pid();
-        let struck = match blow {
-            Blow::WorkerKilled => {
+        let struck = match fault {
+            Fault::WorkerKilled => {
                 self.workers[place].signal(Signal::SIGKILL);
                 self.replace_worker(place);
                 true
             }
-            Blow::WorkerTerminated => {
+            Fault::WorkerTerminated => {
                 let _ = kill(Pid::from_raw(worker), Signal::SIGCONT);
                 self.workers[place].signal(Signal::SIGTERM);
                 let ended = self.workers[place].wait(Duration::from_secs(30));
@@ -266,55 +267,56 @@ impl Storm {
                 self.replace_worker(place);
                 true
             }
-            Blow::WorkerStopped => self.freeze(worker),
-            Blow::TrainerKilled | Blow::TrainerStopped | Blow::TrainerTerminated => {
+            Fault::WorkerStopped => self.freeze(worker),
+            Fault::TrainerKilled | Fault::TrainerStopped | Fault::TrainerTerminated => {
                 let children = self.workers[place].descendants();
                 if children.is_empty() {
                     return false;
                 }
                 let child = children[self.pick(children.len())];
-                match blow {
-                    Blow::TrainerStopped => self.freeze(child),
-                    Blow::TrainerTerminated => signal(child, Signal::SIGTERM),
+                match fault {
+                    Fault::TrainerStopped => self.freeze(child),
+                    Fault::TrainerTerminated => signal(child, Signal::SIGTERM),
                     _ => signal(child, Signal::SIGKILL),
                 }
             }
-            Blow::PostgresStopped => {
+            Fault::PostgresStopped => {
                 let all = self.service.postgres_processes();
                 let for_ms = self.dice.random_range(FREEZE_MS);
                 let stopped = all
                     .iter()
                     .filter(|&&pid| signal(pid, Signal::SIGSTOP))
                     .count();
-                // Nothing else happens meanwhile: a worker that is told to end waits for its last write.
+                // Nothing else happens meanwhile: a worker that is told to end waits for its last
+                // write.
                 sleep(Duration::from_millis(for_ms));
                 for pid in all {
                     signal(pid, Signal::SIGCONT);
                 }
                 stopped > 0
             }
-            Blow::ConnectionTerminated => {
+            Fault::ConnectionTerminated => {
                 let children = self.service.postgres_processes().split_off(1);
                 let place = self.pick(children.len().max(1));
                 children
                     .get(place)
                     .is_some_and(|&child| signal(child, Signal::SIGTERM))
             }
-            Blow::PostgresKilled => {
+            Fault::PostgresKilled => {
                 self.service.kill_postgres();
                 self.service.restart_postgres();
                 true
             }
         };
         if struck {
-            *self.blows.entry(blow).or_default() += 1;
+            *self.faults.entry(fault).or_default() += 1;
         }
         struck
     }
 
     /// Waits until every job has ended.
-    async fn settle(&mut self) -> Vec<Value> {
-        self.thaw(true);
+    async fn finish_all(&mut self) -> Vec<Value> {
+        self.unfreeze(true);
         let start = Instant::now();
         let mut ended = Vec::new();
         for (id, _) in &self.jobs {
@@ -347,53 +349,53 @@ pub(crate) fn setting(name: &str, default: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chaos_loses_no_job_and_changes_no_weight() {
-    let blows = setting("REHEAD_CHAOS_KILLS", 50);
+    let faults = setting("REHEAD_CHAOS_KILLS", 50);
     let least_jobs = setting("REHEAD_CHAOS_JOBS", 12);
     let seed = setting("REHEAD_CHAOS_SEED", 1) as u64;
-    let mut storm = Storm::start(seed).await;
+    let mut run = ChaosRun::start(seed).await;
 
     // Undisturbed.
     let count = kinds().len();
     for kind in 0..count {
-        storm.submit(kind).await;
+        run.submit(kind).await;
     }
     let mut expected = Vec::new();
-    for job in storm.settle().await {
-        expected.push(hash_of(&storm.service, &job).await);
+    for job in run.finish_all().await {
+        expected.push(hash_of(&run.service, &job).await);
     }
 
     // Disturbed.
     let begun = Instant::now();
     let mut struck = 0;
-    while struck < blows || storm.jobs.len() < count + least_jobs {
-        if storm.alive().await.is_some_and(|alive| alive < ALIVE) {
-            let kind = storm.jobs.len() % count;
-            storm.submit(kind).await;
+    while struck < faults || run.jobs.len() < count + least_jobs {
+        if run.alive().await.is_some_and(|alive| alive < ALIVE) {
+            let kind = run.jobs.len() % count;
+            run.submit(kind).await;
         }
-        storm.thaw(false);
-        if struck < blows {
-            struck += usize::from(storm.strike());
+        run.unfreeze(false);
+        if struck < faults {
+            struck += usize::from(run.strike());
         }
-        let pause = Duration::from_millis(storm.dice.random_range(100..1_200));
+        let pause = Duration::from_millis(run.dice.random_range(100..1_200));
         tokio::time::sleep(pause).await;
     }
-    let stormed = begun.elapsed();
-    let ended = storm.settle().await;
+    let took = begun.elapsed();
+    let ended = run.finish_all().await;
 
     let mut attempts: BTreeMap<String, usize> = BTreeMap::new();
     let mut wrong = Vec::new();
-    for (job, (id, kind)) in ended.iter().zip(&storm.jobs) {
+    for (job, (id, kind)) in ended.iter().zip(&run.jobs) {
         assert_eq!(job["status"], "succeeded", "{job}");
         for attempt in job["attempts"].as_array().unwrap() {
             let outcome = attempt["outcome"].as_str().unwrap_or("open").to_owned();
             *attempts.entry(outcome).or_default() += 1;
         }
-        if hash_of(&storm.service, job).await != expected[*kind] {
+        if hash_of(&run.service, job).await != expected[*kind] {
             wrong.push(format!("{id} (kind {kind})"));
         }
     }
-    let pool = storm.service.pool().await;
-    let lost = storm.jobs.len() - ended.len();
+    let pool = run.service.pool().await;
+    let lost = run.jobs.len() - ended.len();
     let twice: i64 = sqlx::query_scalar(
         "select count(*) from (select from job_events where kind in ('succeeded', 'failed', 'cancelled')
             group by job_id having count(*) <> 1) ends",
@@ -403,7 +405,7 @@ async fn chaos_loses_no_job_and_changes_no_weight() {
     .unwrap();
     println!(
         "{}| lost, ended twice | {lost}, {twice} |\n| other weights | {} |",
-        table(&storm, stormed, &attempts),
+        table(&run, took, &attempts),
         wrong.len()
     );
     assert_eq!((lost, twice), (0, 0));
@@ -414,16 +416,16 @@ async fn chaos_loses_no_job_and_changes_no_weight() {
     );
 }
 
-fn table(storm: &Storm, stormed: Duration, attempts: &BTreeMap<String, usize>) -> String {
-    let total: usize = storm.blows.values().sum();
+fn table(run: &ChaosRun, took: Duration, attempts: &BTreeMap<String, usize>) -> String {
+    let total: usize = run.faults.values().sum();
     let mut text = format!(
         "\n| chaos | |\n|---|---|\n| signals in {} s | {total} |\n",
-        stormed.as_secs()
+        took.as_secs()
     );
-    for (blow, count) in &storm.blows {
-        let _ = writeln!(text, "| {blow:?} | {count} |");
+    for (fault, count) in &run.faults {
+        let _ = writeln!(text, "| {fault:?} | {count} |");
     }
-    let _ = writeln!(text, "| jobs | {} |", storm.jobs.len());
+    let _ = writeln!(text, "| jobs | {} |", run.jobs.len());
     for (outcome, count) in attempts {
         let _ = writeln!(text, "| attempts {outcome} | {count} |");
     }

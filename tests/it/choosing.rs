@@ -1,4 +1,5 @@
-//! Which model to start from: found by what it was trained for, and told by scores of its features on one's own data.
+//! Which model to start from: found by what it was trained for, and told by scores of its features
+//! on one's own data.
 
 use serde_json::{Value, json};
 
@@ -86,7 +87,8 @@ async fn a_model_to_start_from_is_found_and_chosen() {
             .error(422, code);
     }
 
-    // By their features. Nothing but the data and the backbone decides: the same bits for every job.
+    // By their features. Nothing but the data and the backbone decides: the same bits for every
+    // job.
     let file = service.dataset(clipart_subset(&CLASSES, 16)).await;
     let of_noise = trained(&service, "noise", &file, json!("all")).await;
     let of_published = trained(&service, "published", &file, json!("all")).await;
@@ -125,7 +127,8 @@ async fn a_model_to_start_from_is_found_and_chosen() {
         file_report["dataset"]["splits"]["train"]
     );
     assert_eq!(scores[0]["features"], 1280);
-    // The H-score tells nothing of so many features from so few samples: any features set them apart.
+    // The H-score tells nothing of so many features from so few samples: any features set them
+    // apart.
     for score in ["knn_accuracy", "ridge_accuracy", "log_me"] {
         let [published, noise] = [&scores[0], &scores[1]].map(|of| of[score].as_f64().unwrap());
         assert!(published > noise, "{score}: {published} {noise}");

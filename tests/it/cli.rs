@@ -1,5 +1,5 @@
-//! The command line, as a person uses it: `up`, `submit`, `watch`, `report`, `predict`, `pause` and its like; and what
-//! stops and starts again.
+//! The command line, as a person uses it: `up`, `submit`, `watch`, `report`, `predict`, `pause` and
+//! its like; and what stops and starts again.
 
 use std::{
     path::Path,
@@ -135,7 +135,7 @@ async fn a_model_is_made_at_the_terminal_and_is_there_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_postgres_that_dies_under_a_running_service_is_started_again() {
+async fn a_crashed_private_postgres_is_restarted() {
     let dir = tempfile::Builder::new()
         .prefix("rehead-it-")
         .tempdir()

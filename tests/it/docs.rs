@@ -59,7 +59,8 @@ fn error_codes_say_what_to_do() {
     assert!(rows > 100, "only {rows} rows");
 }
 
-/// A link to a file of the repository leads to one, and a link to a heading of another page is not checked.
+/// A link to a file of the repository leads to one, and a link to a heading of another page is not
+/// checked.
 #[test]
 fn links_between_pages_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,5 +1,5 @@
-//! Following a job: waits, entity tags, event streams. The rows are written here as a worker writes them, by the same
-//! functions; no trainer is needed to see what a follower sees.
+//! Following a job: waits, entity tags, event streams. The rows are written here as a worker writes
+//! them, by the same functions; no trainer is needed to see what a follower sees.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,8 @@ async fn claim(pool: &PgPool, kind: Kind) -> Option<Lease> {
     claimed.unwrap()
 }
 
-/// A validated data set of two classes, and a job that waits on a base model: rows as a worker would have left them.
+/// A validated data set of two classes, and a job that waits on a base model: rows as a worker
+/// would have left them.
 pub(crate) async fn queued_job(service: &Service) -> Value {
     let pool = service.pool().await;
     let file = service

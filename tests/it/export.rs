@@ -1,5 +1,5 @@
-//! What a job makes is what it trained: a process that did not make it checks that before there is a model, and TorchScript
-//! gives the same logits.
+//! An exported model is the trained one: a new process checks that before there is a model, and
+//! TorchScript computes the same logits.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
-//! Deletion removes the objects too; garbage collection finds and removes orphans, and nothing else.
+//! Deletion removes the objects too; garbage collection finds and removes orphans, and nothing
+//! else.
 
 use std::{path::Path, time::Duration};
 
@@ -70,7 +71,7 @@ async fn with_inputs(store: &Store, queue: &Queue) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orphans_go_after_their_grace_and_a_live_attempts_objects_never() {
+async fn orphans_are_removed_after_their_grace() {
     let queue = Queue::start().await;
     let store = Store::new();
     with_inputs(&store, &queue).await;
@@ -203,7 +204,8 @@ async fn steps_go_by_the_week_and_never_those_of_a_job_that_lives() {
     let first = trained(&queue).await;
     assert_eq!(table_of_steps(&queue, first.job).await, ["job_steps_first"]);
 
-    // A server whose clock is a month ahead: its steps have a place at once, and their own table once there is one.
+    // A server whose clock is a month ahead: its steps have a place at once, and their own table
+    // once there is one.
     let mut ahead = queue.new_job();
     let id = "select first_job_id(now() + interval '30 days')";
     ahead.id = JobId(sqlx::query_scalar(id).fetch_one(pool).await.unwrap());

@@ -1,5 +1,5 @@
-//! A job that goes on from a model or a checkpoint: it begins where that ended, renumbers no class, and says what it did to
-//! the classes that were known.
+//! A job that goes on from a model or a checkpoint: it begins where that ended, renumbers no class,
+//! and says what it did to the classes that were known.
 
 use rehead::db::{
     checkpoints,
@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_goes_on_from_models_and_checkpoints() {
+async fn jobs_continue_from_models_and_checkpoints() {
     let service = Service::start().await;
     let worker = service.worker("worker", &[]);
     service.lite0().await;
@@ -31,7 +31,8 @@ async fn a_user_goes_on_from_models_and_checkpoints() {
     assert_eq!(first["status"], "succeeded", "{first}");
     let model = first["fine_tuned_model"].as_str().unwrap().to_owned();
 
-    // A class by another name is refused, by name; nothing that the head cannot follow is taken in silence.
+    // A class by another name is refused, by name; nothing that the head cannot follow is taken in
+    // silence.
     let renamed = clipart_subset(&["animals", "food"], 8);
     let renamed = service.dataset(rename(&renamed, "animals", "animal")).await;
     for path in ["/v1/fine_tuning/jobs", "/v1/fine_tuning/jobs/plan"] {
@@ -161,9 +162,10 @@ async fn a_user_goes_on_from_models_and_checkpoints() {
     );
 }
 
-/// A checkpoint that a waiting job needs is neither thinned out nor deleted with its own job, and its network stays.
+/// A checkpoint that a waiting job needs is neither thinned out nor deleted with its own job, and
+/// its network stays.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_live_job_goes_on_from_stays() {
+async fn parents_of_live_jobs_are_kept() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let first = queue.job().await;
@@ -236,7 +238,8 @@ async fn what_a_live_job_goes_on_from_stays() {
     let created = jobs::create(pool, &late).await.unwrap();
     assert!(!matches!(created, Created::New(_)), "{created:?}");
 
-    // The base model's weights stay in the store for the model that was made of it, also without its row.
+    // The base model's weights stay in the store for the model that was made of it, also without
+    // its row.
     let deleted = models::delete(pool, queue.tenant, "net").await.unwrap();
     assert!(matches!(deleted, models::Deleted::Yes { .. }));
     let weights = Claimant {

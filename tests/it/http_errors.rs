@@ -14,7 +14,8 @@ const JOBS: &str = "/v1/fine_tuning/jobs";
 /// Files of enums whose variants each have a code.
 const ENUMS: [&str; 3] = ["http/api/error.rs", "train/error.rs", "worker/relay.rs"];
 
-/// Codes in the source: constants, fields named `code`, the second argument of what makes a problem, and those of enums.
+/// Codes in the source: constants, fields named `code`, the second argument of what makes a
+/// problem, and those of enums.
 fn codes_in_source() -> BTreeSet<String> {
     let patterns = [
         r#"Code = "([a-z_]+)""#,
@@ -552,7 +553,7 @@ async fn web_pages_of_other_sites_are_refused() {
 }
 
 #[tokio::test]
-async fn nobody_listens_to_the_network_without_keys() {
+async fn a_service_without_keys_refuses_network_addresses() {
     let service = Service::start().await;
     let objects = service.objects();
     let arguments = [

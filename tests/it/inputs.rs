@@ -39,7 +39,8 @@ fn stripes(coarse: bool, number: u32) -> Vec<u8> {
     )))
 }
 
-/// Colors with a white square, which is a hole or is not: on white the two kinds cannot be told apart.
+/// Colors with a white square, which is a hole or is not: on white the two kinds cannot be told
+/// apart.
 fn square(hole: bool, number: u32) -> Vec<u8> {
     let (left, top) = (noise(number) % 20, noise(number + 3) % 20);
     let pixel = |x: u32, y: u32| {
@@ -110,7 +111,8 @@ async fn right(
     right
 }
 
-/// What the exported bundle says of its input; its TorchScript computes the same, or there would be none.
+/// Input settings of the exported bundle; its TorchScript computes the same, or there would be
+/// none.
 async fn exported(service: &Service, model: &Value) -> (Value, Value, Vec<usize>) {
     let path = format!("/v1/models/{}/export", model["id"].as_str().unwrap());
     let script = service.get(&format!("{path}?format=torchscript")).await;

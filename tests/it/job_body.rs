@@ -117,7 +117,8 @@ fn bodies_of_the_parser_are_as_described() {
     }));
 }
 
-/// The bounds of each number in a schema, with the number's path; `"auto"` and `null` stand beside them.
+/// The bounds of each number in a schema, with the number's path; `"auto"` and `null` stand beside
+/// them.
 fn bounds(schema: &Value, path: &str, found: &mut Vec<(String, Value)>) {
     if let Some(reference) = schema["$ref"].as_str() {
         let name = reference.rsplit('/').next().unwrap();

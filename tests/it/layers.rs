@@ -1,4 +1,5 @@
-//! The import rules of docs/ARCHITECTURE.md, read from the sources: what a layer must not know, it does not name.
+//! The import rules of docs/ARCHITECTURE.md, read from the sources: what a layer must not know, it
+//! does not name.
 
 use std::{path::PathBuf, process::Command};
 
@@ -13,8 +14,8 @@ use crate::support::{
 const CIRCLES_LEFT: usize = 0;
 const UPWARD_LEFT: usize = 10;
 
-/// What each layer may import from, beside itself and `domain`. `main` and `commands` wire the service together,
-/// and may know every layer.
+/// The layers that each layer may import from, beside itself and `domain`. `main` and `commands`
+/// wire the service together, and may import from every layer.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("db", &[]),
@@ -171,8 +172,8 @@ fn the_service_does_not_link_torch() {
     assert!(needs_torch(trainer()));
 }
 
-/// Loading code of libtorch that would parse a user's pickle or script is never called. One file loads a script: to check
-/// what it wrote itself.
+/// Loading code of libtorch that would parse a user's pickle or script is never called. One file
+/// loads a script: to check what it wrote itself.
 #[test]
 fn libtorchs_own_loaders_see_no_user_bytes() {
     for source in sources::read() {

@@ -48,7 +48,7 @@ async fn a_published_network_becomes_a_classifier_of_ones_own_classes() {
     assert!(curves.text().starts_with("<svg"), "{}", curves.text());
 }
 
-/// What a published network brings is its weights: the same job on random ones learns far less.
+/// The gain of a published network is in its weights: the same job on random ones learns far less.
 #[tokio::test(flavor = "multi_thread")]
 async fn random_weights_make_a_poor_classifier() {
     let service = Service::start().await;
@@ -166,7 +166,8 @@ async fn a_bundle_holds_all_that_another_program_needs() {
     assert_eq!(labels, json!(["animals", "food", "plants"]));
 }
 
-/// The backbone runs once for each sample, whoever asks: a second job on the same data computes no feature.
+/// The backbone runs once for each sample, whoever asks: a second job on the same data computes no
+/// feature.
 #[tokio::test(flavor = "multi_thread")]
 async fn features_are_computed_once() {
     let service = Service::start().await;

@@ -27,7 +27,7 @@ fn idle_trainer(worker: &Process) -> i32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_says_what_scarce_memory_made_of_it() {
+async fn a_job_reports_reduced_batch_sizes() {
     let service = Service::start().await;
     let worker = service.worker("worker", &[]);
     service.lite0().await;

@@ -31,7 +31,8 @@ async fn a_plan_is_what_the_job_then_does() {
 
     let trainable = ["conv_head.weight", "bn2.weight", "bn2.bias"];
     assert_eq!(plan["recipe"]["trainable"], json!(trainable));
-    // Lite0's last stage is a 1x1 convolution from 320 to 1280 channels and its BatchNorm; all of it with its head: 4,652,008.
+    // Lite0's last stage is a 1x1 convolution from 320 to 1280 channels and its BatchNorm; all of
+    // it with its head: 4,652,008.
     let last_stage = 320 * 1280 + 2 * 1280;
     let backbone = 4_652_008 - 1000 * 1281;
     assert_eq!(

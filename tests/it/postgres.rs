@@ -1,4 +1,5 @@
-//! The private Postgres: starts anywhere, keeps what it holds, dies with its owner, and says what is wrong.
+//! The private Postgres: starts anywhere, keeps what it holds, dies with its owner, and says what
+//! is wrong.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 

@@ -1,5 +1,5 @@
-//! Postgres is killed in the middle of a job, and starts again: the job still ends right, and the API says honestly what
-//! it cannot do meanwhile.
+//! Postgres is killed in the middle of a job, and starts again: the job still ends right, and the
+//! API says honestly what it cannot do meanwhile.
 
 use std::time::Duration;
 

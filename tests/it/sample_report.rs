@@ -1,4 +1,5 @@
-//! The sample report of samples: a wrong label and a copy across splits are found, and a page follows the other.
+//! The sample report of samples: a wrong label and a copy across splits are found, and a page
+//! follows the other.
 
 use std::io::Cursor;
 
@@ -6,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::support::{data, postgres::invariants, service::Service};
 
-/// Three kinds of clip art in folders for training and validation. Among those that validate: `food/wrong.png`, which
-/// shows an animal, and `animals/copy.jpg`, a training image, smaller and encoded again.
+/// Three kinds of clip art in folders for training and validation. Among those that validate:
+/// `food/wrong.png`, which shows an animal, and `animals/copy.jpg`, a training image, smaller and
+/// encoded again.
 fn archive() -> Vec<u8> {
     let plain = data::clipart_subset(&["animals", "food", "transportation"], 18);
     let mut plain = zip::ZipArchive::new(Cursor::new(plain)).unwrap();
@@ -109,7 +111,8 @@ async fn a_wrong_label_and_a_copy_across_splits_are_found() {
         .find(|one| one["path"] == "val/animals/copy.jpg");
     assert_eq!(copy.unwrap()["near_duplicate_of"], "train/animals/0.png");
 
-    // A backbone that was trained finds all animals alike; likeness is that of the images as they were.
+    // A backbone that was trained finds all animals alike; likeness is that of the images as they
+    // were.
     let transfer = json!({"freeze": "none", "hyperparameters": {"n_epochs": 4}});
     let trained = service.job(&file, &transfer).await;
     let trained = service.ended(&trained).await;

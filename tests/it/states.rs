@@ -210,7 +210,8 @@ async fn a_waiting_job_is_paused_at_once_and_resumed() {
     invariants(pool).await;
 }
 
-/// Pausing is a promise that the job holds no device and waits for nobody but its user: however the attempt ends.
+/// A pausing job ends paused, however its attempt ends: it holds no device and waits for its user
+/// only.
 #[tokio::test]
 async fn a_running_job_pauses_however_its_attempt_ends() {
     let queue = Queue::start().await;
@@ -306,7 +307,7 @@ async fn a_pause_can_be_taken_back() {
 }
 
 #[tokio::test]
-async fn a_cancellation_beats_every_other_wish() {
+async fn a_cancellation_beats_every_other_request() {
     let queue = Queue::start().await;
     let job = queue.job().await;
     let claimed = queue.claim().await.unwrap();
@@ -343,7 +344,7 @@ async fn a_cancellation_beats_every_other_wish() {
 }
 
 #[tokio::test]
-async fn a_stop_needs_something_to_keep_and_holds_for_every_later_attempt() {
+async fn a_stop_needs_a_trained_step_and_outlives_attempts() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let job = queue.job().await;

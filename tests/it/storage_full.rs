@@ -1,4 +1,5 @@
-//! A full disk ends what cannot be written with a name and a sentence, keeps what was there, and holds up nothing else.
+//! A full disk ends what cannot be written with a name and a sentence, keeps what was there, and
+//! holds up nothing else.
 
 use std::{fs::File, io::Write, time::Duration};
 

@@ -1,4 +1,5 @@
-//! Several labels a sample, and numbers: real images through the real service, from a manifest to a prediction.
+//! Several labels a sample, and numbers: real images through the real service, from a manifest to a
+//! prediction.
 
 use std::io::{Cursor, Read as _};
 
@@ -113,7 +114,7 @@ fn number(value: &Value) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_labels_and_numbers_go_from_a_manifest_to_a_prediction() {
+async fn labels_and_numbers_work_from_manifest_to_prediction() {
     let service = Service::start().await;
     let _worker = service.worker("worker", &["--threads", "2"]);
     service.lite0().await;
@@ -237,7 +238,8 @@ async fn labels_are_measured_and_predicted(service: &Service, job: &Value) {
     assert!(answer.get("label").is_none() && answer.get("value").is_none());
 }
 
-/// On from it, with a label that it does not know: how it ranks those that it knew is told before and after.
+/// On from it, with a label that it does not know: how it ranks those that it knew is told before
+/// and after.
 async fn a_head_of_labels_grows(service: &Service, job: &Value) {
     let file = service
         .dataset(several_labels(&["food", "plants", "transportation"]))
@@ -309,7 +311,8 @@ async fn numbers_are_measured_and_predicted(service: &Service, job: &Value) {
     let [low, high] = [0, 1].map(|at| number(&report["mae_interval"][at]));
     assert!((low..high).contains(&number(&report["mae"])));
 
-    // Every test image predicted by the service gives the report's error: the unit is the manifest's.
+    // Every test image predicted by the service gives the report's error: the unit is the
+    // manifest's.
     let model = job["fine_tuned_model"].as_str().unwrap();
     let mut errors = Vec::new();
     for category in CATEGORIES {

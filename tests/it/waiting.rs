@@ -1,4 +1,4 @@
-//! What users see of the queue: why a job waits, for how long about, and who works.
+//! The queue as users see it: wait reasons, estimated starts, workers.
 
 use std::{process::Command, time::Duration};
 
@@ -47,7 +47,7 @@ async fn place(queue: &Queue, job: JobId) -> Place {
 
 /// Ahead are the turns that others have before, not all that they wait with.
 #[tokio::test]
-async fn a_place_counts_turns_of_tenants() {
+async fn queue_position_counts_turns_of_tenants() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     queue.job().await;
@@ -102,7 +102,7 @@ async fn a_place_counts_turns_of_tenants() {
 }
 
 #[tokio::test]
-async fn workers_that_were_not_heard_of_for_a_month_are_forgotten() {
+async fn workers_without_heartbeat_for_a_month_are_deleted() {
     let queue = Queue::start().await;
     for host in ["gone", "silent"] {
         register(queue.pool(), host).await;
@@ -122,7 +122,7 @@ async fn workers_that_were_not_heard_of_for_a_month_are_forgotten() {
 }
 
 #[tokio::test]
-async fn a_waiting_job_says_why_and_for_how_long() {
+async fn a_waiting_job_has_reason_and_estimate() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let (first, second) = (queue.job().await, queue.job().await);
@@ -231,7 +231,7 @@ async fn workers_are_seen_with_own_jobs_only() {
 }
 
 #[tokio::test]
-async fn a_job_that_needs_more_memory_than_is_free_says_so() {
+async fn a_job_that_does_not_fit_has_reason_memory() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let (small, large) = (register(pool, "small").await, register(pool, "large").await);
@@ -263,7 +263,7 @@ async fn a_job_that_needs_more_memory_than_is_free_says_so() {
 }
 
 #[tokio::test]
-async fn a_job_for_which_there_is_room_that_another_waits_for_says_so() {
+async fn a_job_behind_a_reservation_has_reason_reserved() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let worker = register(pool, "shared").await;
@@ -288,7 +288,7 @@ async fn a_job_for_which_there_is_room_that_another_waits_for_says_so() {
     assert_eq!(place(&queue, small).await.reason, WaitReason::Starting);
 }
 
-/// What a command of the client prints.
+/// Output of a command of the client.
 pub(crate) fn said(service: &Service, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rehead"));
     command.args(arguments).args(["--url", &service.url]);
@@ -346,7 +346,7 @@ async fn the_command_line_shows_jobs_and_workers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_line_says_which_worker_and_why_none() {
+async fn commands_show_workers_and_wait_reasons() {
     let service = Service::start().await;
     queued_job(&service).await;
     let pool = service.pool().await;

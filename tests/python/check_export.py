@@ -13,7 +13,8 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-# Share of the largest logit. The golden logits are of Rehead's fast path, which folds BatchNorm into the convolutions.
+# Share of the largest logit. The golden logits are of Rehead's fast path, which folds BatchNorm
+# into the convolutions.
 TOLERANCE = 1e-3
 
 

@@ -22,7 +22,8 @@ def main(script: str, bundle: str) -> None:
     network.eval()
     scale = golden["logits"].abs().max().item()
     largest = 0.0
-    # Other numbers of images than the one that was traced, and after the optimizer of TorchScript had its way.
+    # Other numbers of images than the one that was traced, and after the optimizer of TorchScript
+    # had its way.
     for count in [1, 3, len(golden["inputs"]), 1]:
         with torch.no_grad():
             logits = network(golden["inputs"][:count])

@@ -1,5 +1,5 @@
-//! Who claims what: a broken worker does not drain the queue, an old one leaves new jobs alone, and nobody takes a job
-//! whose memory is not there.
+//! Who claims what: a broken worker does not drain the queue, an old one leaves new jobs alone, and
+//! nobody takes a job whose memory is not there.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ async fn f10_jobs_of_a_newer_version_are_left_alone() {
 
 /// The server is newer than its only worker, as in the middle of a deployment.
 #[tokio::test(flavor = "multi_thread")]
-async fn f10_an_old_worker_passes_a_newer_job_by_which_says_so_and_can_be_cancelled() {
+async fn f10_an_old_worker_skips_a_newer_job() {
     let service = Service::start().await;
     let pool = service.pool().await;
     let old = service.worker("old", &QUICK);
@@ -115,7 +115,7 @@ async fn f10_an_old_worker_passes_a_newer_job_by_which_says_so_and_can_be_cancel
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f11_a_worker_whose_device_fails_its_self_test_claims_nothing_and_says_why() {
+async fn f11_a_worker_with_a_failed_self_test_claims_nothing() {
     let service = Service::start().await;
     let pool = service.pool().await;
     let mut arguments = QUICK.to_vec();
@@ -177,7 +177,7 @@ async fn f11_a_worker_on_which_job_after_job_fails_is_quarantined() {
         "yielded succeeded",
         "succeeded",
     ];
-    assert_eq!(ends, expected, "the third is given back at no cost");
+    assert_eq!(ends, expected, "the third is released at no cost");
     invariants(&pool).await;
 }
 

@@ -1,4 +1,4 @@
-//! Three budgets: errors that may pass, crashes, and being handed back, which costs nothing.
+//! Three budgets: transient errors, crashes, and preemptions, which cost nothing.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn runs_attempt(service: &Service, pool: &PgPool, job: &Value, n: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f08_f28_a_worker_that_dies_in_the_last_attempt_leaves_a_failed_job_and_a_free_tenant() {
+async fn f08_f28_a_last_crash_fails_the_job_and_frees_the_tenant() {
     let service = Service::start().await;
     let pool = service.pool().await;
     let first = service.worker("first", &QUICK);
@@ -57,7 +57,8 @@ async fn f08_f28_a_worker_that_dies_in_the_last_attempt_leaves_a_failed_job_and_
     first.signal(Signal::SIGKILL);
     drop(first);
     let second = service.worker("second", &QUICK);
-    // Nothing else may run in the meantime: the tenant's one place is the dead worker's until it is reaped.
+    // Nothing else may run in the meantime: the tenant's one place is the dead worker's until it is
+    // reaped.
     runs_attempt(&service, &pool, &job, 2).await;
     second.signal(Signal::SIGKILL);
     drop(second);
@@ -82,7 +83,7 @@ async fn f08_f28_a_worker_that_dies_in_the_last_attempt_leaves_a_failed_job_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f09_a_job_that_aborts_its_process_is_given_up() {
+async fn f09_a_job_that_crashes_each_time_fails() {
     let service = Service::start().await;
     let pool = service.pool().await;
     let worker = service.worker("worker", &QUICK);
@@ -126,7 +127,7 @@ async fn f09_a_job_that_aborts_its_process_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f26_a_job_that_is_handed_back_twenty_times_still_succeeds() {
+async fn f26_a_job_that_is_released_twenty_times_succeeds() {
     let service = Service::start().await;
     let mut worker = service.worker("0", &QUICK);
     let file = material(&service).await;

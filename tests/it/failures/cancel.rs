@@ -1,4 +1,5 @@
-//! Cancelling, wherever a job is: it ends, never runs again, and its device is free soon, whatever its trainer does.
+//! Cancelling, wherever a job is: it ends, never runs again, and its device is free soon, whatever
+//! its trainer does.
 
 use std::time::{Duration, Instant};
 

@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f32_a_full_disk_costs_one_attempt_and_its_worker_goes_on_once_there_is_room() {
+async fn f32_a_full_disk_costs_one_attempt() {
     let service = Service::start().await;
     let small = service.dir.path().join("small");
     let Some(_small) = Tmpfs::mount(&small, 400) else {

@@ -1,6 +1,6 @@
-//! What a kill never shows and a power cut does: the order of system calls, as strace sees it. Bytes are on disk before
-//! anything names them: a checkpoint's files before its folder has its name, that before the trainer says so, objects
-//! before the row.
+//! The order of system calls, as strace sees it; only a power cut would show it, no kill. Bytes are
+//! on disk before anything names them: a checkpoint's files before its folder has its name, that
+//! before the trainer says so, objects before the row.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -72,7 +72,8 @@ fn calls(log: &str) -> Vec<Call> {
 struct Traced<'a>(&'a [Call]);
 
 impl Traced<'_> {
-    /// Asserts that there is an fsync of a file or folder, under one of its names, between two places of the log.
+    /// Asserts that there is an fsync of a file or folder, under one of its names, between two
+    /// places of the log.
     fn synced(&self, names: &[&str], from: usize, to: usize) {
         let is_sync = |call: &&Call| {
             (call.text.starts_with("fsync(") || call.text.starts_with("fdatasync("))

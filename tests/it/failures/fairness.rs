@@ -1,5 +1,5 @@
-//! Tenants share the workers by weight, whatever one of them has waiting; a job that needs much memory gets its turn; and
-//! old snapshots do not slow claims down.
+//! Tenants share the workers by weight, whatever one of them has waiting; a job that needs much
+//! memory gets its turn; and old snapshots do not slow claims down.
 
 use std::time::{Duration, Instant};
 
@@ -85,7 +85,7 @@ async fn waited(service: &Service, pool: &PgPool, job: &Value) -> Duration {
 
 /// Somebody claims, or counts, in a transaction that takes its time.
 #[tokio::test(flavor = "multi_thread")]
-async fn f29_a_tenant_whose_row_is_locked_holds_nobody_else_up() {
+async fn f29_a_locked_tenant_does_not_delay_others() {
     let queue = Queue::start().await;
     let (other, file) = queue.tenant("other").await;
     queue.job().await;
@@ -108,7 +108,7 @@ async fn f29_a_tenant_whose_row_is_locked_holds_nobody_else_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f29_ten_thousand_jobs_of_a_capped_tenant_leave_anothers_pickup_alone() {
+async fn f29_ten_thousand_capped_jobs_do_not_slow_claims() {
     let queue = Queue::start().await;
     let (other, file) = queue.tenant("other").await;
     let alone = pickups(&queue, other, file, 200).await;
@@ -163,7 +163,7 @@ async fn f29_ten_thousand_jobs_of_a_capped_tenant_leave_anothers_pickup_alone() 
 
 /// The same on a worker that has a slot left.
 #[tokio::test(flavor = "multi_thread")]
-async fn f29_a_worker_beside_ten_thousand_jobs_of_a_capped_tenant_starts_anothers_at_once() {
+async fn f29_ten_thousand_capped_jobs_do_not_delay_another_tenant() {
     let mut service = Service::start().await;
     let pool = service.pool().await;
     let mut arguments = QUICK.to_vec();
@@ -218,7 +218,7 @@ async fn f29_a_worker_beside_ten_thousand_jobs_of_a_capped_tenant_starts_another
 }
 
 #[tokio::test]
-async fn f29_weights_share_the_workers_and_newcomers_do_not_take_them_all() {
+async fn f29_tenants_share_workers_by_weight() {
     let queue = Queue::start().await;
     let (heavy, file) = queue.tenant("heavy").await;
     let change = Change {
@@ -272,7 +272,7 @@ async fn f29_weights_share_the_workers_and_newcomers_do_not_take_them_all() {
 }
 
 #[tokio::test]
-async fn f30_a_job_that_needs_much_memory_gets_it_in_the_end() {
+async fn f30_large_jobs_are_not_starved() {
     let queue = Queue::start().await;
     let big = queue.job().await;
     sqlx::query("update jobs set device_mb = 3000")
@@ -329,9 +329,10 @@ async fn f30_a_job_that_needs_much_memory_gets_it_in_the_end() {
     invariants(queue.pool()).await;
 }
 
-/// Shares of the memory that a worker measures: of two slots each has room for a small job, and a big one needs both.
+/// Shares of the memory that a worker measures: of two slots each has room for a small job, and a
+/// big one needs both.
 #[tokio::test(flavor = "multi_thread")]
-async fn f30_a_worker_keeps_room_for_a_big_job_that_has_waited() {
+async fn f30_a_worker_reserves_memory_for_a_large_job() {
     let service = Service::start().await;
     let pool = service.pool().await;
     let mut arguments = QUICK.to_vec();

@@ -1,5 +1,5 @@
-//! A worker that is killed takes its trainer with it and loses no job: another goes on from the last checkpoint, and ends
-//! with the weights of the run that nothing disturbed.
+//! A worker that is killed takes its trainer with it and loses no job: another goes on from the
+//! last checkpoint, and ends with the weights of the run that nothing disturbed.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::support::{
 const EPOCHS: u32 = 12;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f05_f25_another_worker_goes_on_and_ends_with_the_same_weights() {
+async fn f05_f25_another_worker_continues_with_the_same_weights() {
     let service = Service::start().await;
     let first = service.worker("first", &QUICK);
     let file = material(&service).await;
@@ -37,7 +37,8 @@ async fn f05_f25_another_worker_goes_on_and_ends_with_the_same_weights() {
     assert_eq!(outcomes(&ended), ["lost", "succeeded"], "{}", second.log());
     let resumed = ended["attempts"][1]["resumed_step"].as_u64();
     assert!(resumed.is_some_and(|step| step > 0), "{ended}");
-    // One lease, and then the reaper's grace after the start of the second worker, with room for a busy machine.
+    // One lease, and then the reaper's grace after the start of the second worker, with room for a
+    // busy machine.
     assert!(taken_over < Duration::from_secs(30), "{taken_over:?}");
     println!("taken over {taken_over:?} after SIGKILL, from step {resumed:?}");
 
@@ -55,7 +56,7 @@ async fn f05_f25_another_worker_goes_on_and_ends_with_the_same_weights() {
 
 /// No other worker is there to notice: the server does.
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_of_the_last_worker_that_died_can_be_cancelled_and_wait_for_another() {
+async fn jobs_of_the_last_worker_can_be_cancelled_after_its_death() {
     let service = Service::start_with(&["--lease-ms", "3000", "--reap-ms", "300"]).await;
     let worker = service.worker("last", &QUICK);
     let file = material(&service).await;
@@ -116,9 +117,10 @@ async fn a_killed_trainer_costs_one_attempt() {
     invariants(&service.pool().await).await;
 }
 
-/// SIGTERM is no failure: the trainer saves, the job goes back to the queue, the next worker goes on.
+/// SIGTERM is no failure: the trainer saves, the job goes back to the queue, the next worker goes
+/// on.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_worker_hands_its_job_back() {
+async fn a_stopped_worker_releases_its_job() {
     let service = Service::start().await;
     let mut first = service.worker("first", &QUICK);
     let file = material(&service).await;
@@ -135,9 +137,10 @@ async fn a_stopped_worker_hands_its_job_back() {
     invariants(&service.pool().await).await;
 }
 
-/// A worker that starts again on the same machine is a new one, and no lease depends on the rows that name workers.
+/// A worker that starts again on the same machine is a new one, and no lease depends on the rows
+/// that name workers.
 #[tokio::test(flavor = "multi_thread")]
-async fn f06_f07_a_restarted_worker_is_not_the_dead_one_and_needs_no_registration() {
+async fn f06_f07_a_restarted_worker_is_not_the_dead_one() {
     let service = Service::start().await;
     let pool = service.pool().await;
     let first = service.worker("worker", &QUICK);

@@ -1,4 +1,5 @@
-//! Leases on a real Postgres: kept ones are never taken, and of all who would end an attempt exactly one does.
+//! Leases on a real Postgres: kept ones are never taken, and of all who would end an attempt
+//! exactly one does.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -22,7 +23,7 @@ const AT_ONCE: Duration = Duration::ZERO;
 const RACES: u64 = 10_000;
 
 #[tokio::test]
-async fn f04_a_lease_that_is_kept_for_ten_of_its_times_is_never_reaped() {
+async fn f04_a_lease_renewed_ten_times_is_never_reaped() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let job = queue.job().await;
@@ -43,7 +44,7 @@ async fn f04_a_lease_that_is_kept_for_ten_of_its_times_is_never_reaped() {
 
 /// Another worker and the server look for dead leases all the time.
 #[tokio::test(flavor = "multi_thread")]
-async fn f04_a_job_that_trains_for_ten_lease_times_is_never_reaped() {
+async fn f04_a_job_of_ten_lease_times_is_never_reaped() {
     const LEASE: Duration = Duration::from_millis(2_000);
     let reaping = ["--lease-ms", "2000", "--reap-ms", "200"];
     let mut working = reaping.to_vec();
@@ -67,7 +68,7 @@ async fn f04_a_job_that_trains_for_ten_lease_times_is_never_reaped() {
 
 /// The reaper has seen a dead lease and reaches for it: it looks once more.
 #[tokio::test(flavor = "multi_thread")]
-async fn f04_a_heartbeat_under_the_reapers_hand_keeps_the_lease() {
+async fn f04_a_heartbeat_during_reaping_keeps_the_lease() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let job = queue.job().await;
@@ -97,8 +98,8 @@ async fn f04_a_heartbeat_under_the_reapers_hand_keeps_the_lease() {
     assert!(kept.unwrap().is_some());
 }
 
-/// Each lane claims with a lease that is dead at birth, then ends the attempt while a reaper ends it too: of both exactly
-/// one finds the lease. Lanes reap each other's attempts as well.
+/// Each lane claims with a lease that is dead at birth, then ends the attempt while a reaper ends
+/// it too: of both exactly one finds the lease. Lanes reap each other's attempts as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn f02_f03_a_finish_and_a_reaper_at_once_end_an_attempt_once() {
     let queue = Queue::start().await;

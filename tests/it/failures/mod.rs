@@ -1,5 +1,5 @@
-//! What goes wrong in queues elsewhere, done on purpose to real processes. Names begin with the failure's number in
-//! docs/failures.md, where there is one.
+//! Failures of queues elsewhere, injected into real processes. Names begin with the failure's
+//! number in docs/failures.md, where there is one.
 
 mod admission;
 mod budgets;

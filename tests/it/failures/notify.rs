@@ -1,5 +1,6 @@
-//! NOTIFY takes a lock that all committers share, so only what a worker waits for, and the ends of short work, is notified: a job
-//! to claim, wishes of its user. Attempts, events, heartbeats, steps, checkpoints and results are not.
+//! NOTIFY takes a lock that all committers share, so only what a worker waits for, and the ends of
+//! short work, is notified: a job to claim, control requests of its user. Attempts, events,
+//! heartbeats, steps, checkpoints and results are not.
 
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ async fn heard(listener: &mut PgListener) -> Vec<String> {
 
 /// Whatever a worker and a server do about a job happens in it.
 #[tokio::test(flavor = "multi_thread")]
-async fn f14_a_job_on_a_real_worker_is_notified_when_it_is_posted_and_never_again() {
+async fn f14_a_job_on_a_real_worker_is_notified_once() {
     let service = Service::start().await;
     let worker = service.worker("worker", &QUICK);
     let file = material(&service).await;
@@ -57,7 +58,7 @@ async fn f14_a_job_on_a_real_worker_is_notified_when_it_is_posted_and_never_agai
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f14_a_job_that_runs_notifies_nobody() {
+async fn f14_a_running_job_sends_no_notification() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let mut listener = db::listen(pool, &CHANNELS).await.unwrap();

@@ -1,5 +1,5 @@
-//! Postgres and the way to it fail while jobs run: nothing is stolen from a worker that lives, nothing is run twice, and
-//! nothing stays behind.
+//! Postgres and the way to it fail while jobs run: nothing is stolen from a worker that lives,
+//! nothing is run twice, and nothing stays behind.
 
 use std::time::{Duration, Instant};
 
@@ -107,7 +107,7 @@ async fn a_worker_that_starts_while_postgres_is_away_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f13_a_lost_notification_is_made_good_by_the_poll_and_by_the_reconnect() {
+async fn f13_a_lost_notification_is_found_by_poll_and_reconnect() {
     let service = Service::start().await;
     let quick = service.worker("quick", &QUICK);
     let file = material(&service).await;
@@ -140,7 +140,7 @@ async fn f13_a_lost_notification_is_made_good_by_the_poll_and_by_the_reconnect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f15_a_postgres_that_dies_while_dead_leases_are_reaped_strands_nothing() {
+async fn f15_a_crash_of_postgres_while_reaping_strands_no_job() {
     const JOBS: usize = 60;
     let mut queue = Queue::start().await;
     sqlx::query("update tenants set max_running = 1000")
@@ -188,7 +188,7 @@ async fn f15_a_postgres_that_dies_while_dead_leases_are_reaped_strands_nothing()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f16_an_outage_of_three_leases_leaves_the_attempt_where_it_was() {
+async fn f16_an_outage_of_three_leases_costs_no_attempt() {
     let mut service = Service::start().await;
     let quick = [
         "--lease-ms",

@@ -1,4 +1,5 @@
-//! Pausing frees the device and loses nothing: whatever happens meanwhile, the job goes on where it was.
+//! Pausing frees the device and loses nothing: whatever happens meanwhile, the job goes on where it
+//! was.
 
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ async fn becomes(service: &Service, job: &Value, status: &str) -> Value {
         .await
 }
 
-/// Waits until this attempt trains: from before that, a worker that is told to pause needs no trainer to give the job back.
+/// Waits until this attempt trains: from before that, a worker that is told to pause needs no
+/// trainer to give the job back.
 async fn trains(service: &Service, job: &Value, attempt: u32) {
     service
         .until(&service.path(job), "training of the attempt", |job| {
@@ -31,7 +33,7 @@ async fn trains(service: &Service, job: &Value, attempt: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_job_frees_its_device_and_goes_on_exactly() {
+async fn a_paused_job_frees_its_device_and_resumes_exactly() {
     let service = Service::start().await;
     let worker = service.worker("worker", &QUICK);
     let file = material(&service).await;
@@ -81,7 +83,7 @@ async fn a_paused_job_frees_its_device_and_goes_on_exactly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f18_a_job_that_is_paused_at_whatever_point_it_is_goes_on_exactly() {
+async fn f18_a_job_paused_at_any_point_resumes_exactly() {
     let service = Service::start().await;
     let worker = service.worker("worker", &QUICK);
     let file = material(&service).await;
@@ -123,7 +125,7 @@ async fn f18_a_job_that_is_paused_at_whatever_point_it_is_goes_on_exactly() {
 
 /// Sums come out in another order there, and a user who compares weights must know.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_went_on_with_another_number_of_threads_says_so() {
+async fn a_job_resumed_with_other_threads_reports_it() {
     let service = Service::start().await;
     let worker = service.worker("one-thread", &QUICK);
     let file = material(&service).await;

@@ -1,4 +1,5 @@
-//! A process serves one attempt: what ruins it (a device assert leaves a CUDA context dead for good) ends with it.
+//! A process serves one attempt: what ruins it (a device assert leaves a CUDA context dead for
+//! good) ends with it.
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -22,7 +23,8 @@ fn idle_trainer(worker: &Process, ended: &[i32]) -> i32 {
     )
 }
 
-/// A job whose numbers are not finite within seconds: its trainer ends it with an error, as after a device assert.
+/// A job whose numbers are not finite within seconds: its trainer ends it with an error, as after a
+/// device assert.
 async fn diverging_job(service: &Service, file: &Value) -> Value {
     let transfer = json!({
         "freeze": "all", "head": {"init": "normal"},
@@ -35,7 +37,7 @@ async fn diverging_job(service: &Service, file: &Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f24_after_an_abort_and_an_error_the_next_job_on_that_device_has_a_process_of_its_own() {
+async fn f24_a_job_after_an_abort_gets_a_new_process() {
     let service = Service::start().await;
     let pool = service.pool().await;
     let mut worker = service.worker("worker", &QUICK);

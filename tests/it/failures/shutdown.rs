@@ -1,5 +1,5 @@
-//! Stopping a worker: the signal reaches the trainer wherever the worker sits, what cannot be saved in time does not hold
-//! it up, and a second signal ends it at once.
+//! Stopping a worker: the signal reaches the trainer wherever the worker sits, what cannot be saved
+//! in time does not hold it up, and a second signal ends it at once.
 
 use std::{
     path::Path,
@@ -19,7 +19,8 @@ use crate::support::{
     service::Service,
 };
 
-/// A worker as process 1 of a namespace of its own, as in a container; `None` where this user may make none.
+/// A worker as process 1 of a namespace of its own, as in a container; `None` where this user may
+/// make none.
 fn worker_as_pid_1(service: &Service) -> Option<Process> {
     let may = std::process::Command::new("unshare")
         .args(["--pid", "--fork", "true"])
@@ -78,7 +79,8 @@ async fn f27_a_sigterm_to_process_1_reaches_the_trainer() {
     invariants(&service.pool().await).await;
 }
 
-/// As systemd does, or a batch system: the trainer must not end by it before the worker has told it to save.
+/// As systemd does, or a batch system: the trainer must not end by it before the worker has told it
+/// to save.
 #[tokio::test(flavor = "multi_thread")]
 async fn f27_a_sigterm_to_all_processes_at_once_saves_the_state_too() {
     let service = Service::start().await;
@@ -101,7 +103,7 @@ async fn f27_a_sigterm_to_all_processes_at_once_saves_the_state_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f27_a_save_that_outlasts_the_grace_leaves_the_checkpoint_before_it() {
+async fn f27_a_save_beyond_the_grace_keeps_the_last_checkpoint() {
     let service = Service::start().await;
     let mut arguments = QUICK.to_vec();
     arguments.extend(["--grace-ms", "1500"]);

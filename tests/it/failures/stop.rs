@@ -1,4 +1,5 @@
-//! Stopping ends training now and keeps the best model; the wish survives whatever happens to the worker.
+//! Stopping ends training now and keeps the best model; the request survives whatever happens to
+//! the worker.
 
 use nix::sys::signal::Signal;
 
@@ -9,7 +10,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f18_a_job_that_is_stopped_at_whatever_point_it_is_ends_with_a_model_or_is_let_alone() {
+async fn f18_a_stop_at_any_point_keeps_a_model_or_is_refused() {
     let service = Service::start().await;
     let _worker = service.worker("worker", &QUICK);
     let file = material(&service).await;

@@ -23,7 +23,7 @@ fn functions() -> BTreeSet<String> {
         .collect()
 }
 
-/// Whether they fail is for `make mutations` to show.
+/// `make mutations` shows that they fail.
 #[test]
 fn the_table_of_mutations_names_every_patch_and_real_tests() {
     let functions = functions();

@@ -1,4 +1,5 @@
-//! A trainer that lives and gets nowhere: the worker's heartbeats keep its lease, the watchdog ends its attempt.
+//! A trainer that lives and gets nowhere: the worker's heartbeats keep its lease, the watchdog ends
+//! its attempt.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ use crate::support::{
     service::Service,
 };
 
-/// Stops every child of a worker that lives now, its trainers, the idle one with them; gives their ids.
+/// Stops every child of a worker that lives now, its trainers, the idle one with them; gives their
+/// ids.
 fn freeze_children(worker: &Process) -> Vec<i32> {
     let children = eventually(Duration::from_secs(30), "child", || {
         let children = worker.descendants();
@@ -27,7 +29,7 @@ fn freeze_children(worker: &Process) -> Vec<i32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f19_a_trainer_that_never_says_ready_is_ended_within_the_start_time() {
+async fn f19_a_trainer_that_is_never_ready_is_ended() {
     let service = Service::start().await;
     let mut arguments = QUICK.to_vec();
     arguments.extend(["--start-ms", "6000"]);
@@ -57,7 +59,7 @@ async fn f19_a_trainer_that_never_says_ready_is_ended_within_the_start_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f20_a_trainer_that_makes_no_step_is_ended_as_stalled_and_the_job_goes_on() {
+async fn f20_a_trainer_without_progress_is_stalled_and_retried() {
     let service = Service::start().await;
     let mut arguments = QUICK.to_vec();
     // A bundle is verified within it too, by a process that has to load torch.

@@ -1,4 +1,5 @@
-//! A worker that was stopped (SIGSTOP, a frozen machine) and wakes after another took its job writes nothing any more.
+//! A worker that was stopped (SIGSTOP, a frozen machine) and wakes after another took its job
+//! writes nothing any more.
 
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ async fn f01_a_worker_that_wakes_too_late_writes_nothing() {
 
 /// The lease is there, and is not its own: only the token tells.
 #[tokio::test(flavor = "multi_thread")]
-async fn f01_a_worker_that_wakes_while_another_has_its_job_writes_nothing() {
+async fn f01_a_worker_that_wakes_beside_a_new_owner_writes_nothing() {
     let service = Service::start().await;
     let mut zombie = service.worker("zombie", &QUICK);
     let file = material(&service).await;

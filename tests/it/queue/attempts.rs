@@ -1,4 +1,4 @@
-//! What an attempt writes, and what the next one goes on from.
+//! Rows that an attempt writes, and where the next one continues.
 
 use rehead::{
     db::{
@@ -140,7 +140,7 @@ async fn a_job_runs_to_its_model() {
 }
 
 #[tokio::test]
-async fn an_attempt_goes_on_from_the_last_good_checkpoint() {
+async fn an_attempt_continues_from_the_last_good_checkpoint() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let job = queue.job().await;

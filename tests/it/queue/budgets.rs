@@ -84,7 +84,7 @@ async fn budgets_end_a_job_that_fails_or_crashes_again_and_again() {
 
 /// Another try may find more memory; a third would find the same.
 #[tokio::test]
-async fn one_sample_that_does_not_fit_is_tried_once_more_and_then_the_jobs_fault() {
+async fn one_sample_that_does_not_fit_is_retried_once() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let job = queue.job().await;

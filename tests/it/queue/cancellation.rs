@@ -36,7 +36,8 @@ async fn a_job_is_cancelled_wherever_it_is() {
     ));
     assert!(queue.claim().await.is_none());
 
-    // A running job gets the flag; however its attempt then ends, but for a success, it is cancelled.
+    // A running job gets the flag; however its attempt then ends, but for a success, it is
+    // cancelled.
     let crashed = Outcome::Crashed {
         message: "gone".to_owned(),
     };

@@ -58,8 +58,8 @@ async fn a_cap_of_two_gives_sixteen_claimers_two_leases() {
     invariants(queue.pool()).await;
 }
 
-/// Adding a job holds its tenant's key for as long as the statement takes; a client that posts one after the other would
-/// otherwise keep its own jobs from running.
+/// Adding a job holds its tenant's key for as long as the statement takes; a client that posts one
+/// after the other would otherwise keep its own jobs from running.
 #[tokio::test]
 async fn a_tenant_that_is_posting_jobs_has_them_claimed_meanwhile() {
     let queue = Queue::start().await;

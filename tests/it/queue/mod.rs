@@ -1,4 +1,5 @@
-//! The queue on a real Postgres: order, caps, fences, budgets, cancellation, idempotency, and all of it at once.
+//! The queue on a real Postgres: order, caps, fences, budgets, cancellation, idempotency, and all
+//! of it at once.
 
 mod attempts;
 mod budgets;
@@ -6,9 +7,9 @@ mod cancellation;
 mod claims;
 mod leases;
 mod new_jobs;
+mod random_acts;
 mod reading;
 mod refusals;
-mod storm;
 
 use std::time::Duration;
 

@@ -142,8 +142,8 @@ async fn a_job_waits_for_its_file_and_is_resolved_once() {
     invariants(pool).await;
 }
 
-/// A data set that turns out to be unusable while a job waits for it fails the job with the very problem that a request
-/// for it is refused with.
+/// A data set that turns out to be unusable while a job waits for it fails the job with the very
+/// problem that a request for it is refused with.
 #[tokio::test]
 async fn waiting_job_fails_as_admission_refuses() {
     let queue = Queue::start().await;

@@ -1,4 +1,4 @@
-//! What a tenant reads: its own rows, page by page, and what changed.
+//! Reads of a tenant: its own rows, page by page, and changes.
 
 use std::{collections::BTreeSet, time::Duration};
 

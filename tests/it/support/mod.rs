@@ -1,4 +1,5 @@
-//! What the tests share: a service of real processes on a private Postgres, its client, and small real data.
+//! Shared parts of the tests: a service of real processes on a private Postgres, its client, and
+//! small real data.
 
 pub(crate) mod attempts;
 pub(crate) mod openapi;

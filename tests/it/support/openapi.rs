@@ -1,4 +1,5 @@
-//! Holds every answer of the suite against openapi.yaml: the route, the status, the content type, and the body's schema.
+//! Holds every answer of the suite against openapi.yaml: the route, the status, the content type,
+//! and the body's schema.
 
 use std::{
     collections::HashMap,
@@ -43,7 +44,8 @@ pub(crate) fn check(
     }
     let response = match operation(method, path) {
         Some(operation) => response(operation, status, &place),
-        // Unknown routes and methods have the envelope all the same; pages of /docs are no part of the contract.
+        // Unknown routes and methods have the envelope all the same; pages of /docs are no part of
+        // the contract.
         None if path.starts_with("/docs") => return,
         None => {
             assert!(

@@ -1,4 +1,5 @@
-//! A private Postgres for each test, from a template data folder that the first test makes; and what holds in it always.
+//! A private Postgres for each test, from a template data folder that the first test makes; and
+//! what holds in it always.
 
 use std::{
     fs::{self, File, Permissions},
@@ -22,7 +23,8 @@ use sqlx::{
 
 use super::process::descendants;
 
-/// Starts an empty server in `dir/postgres`. To be called on the test's own thread: it ends with the server.
+/// Starts an empty server in `dir/postgres`. To be called on the test's own thread: it ends with
+/// the server.
 pub(crate) fn start(dir: &Path) -> Postgres {
     // The server's user passes through, when root runs the tests.
     fs::set_permissions(dir, Permissions::from_mode(0o711)).unwrap();
@@ -46,7 +48,8 @@ pub(crate) fn start(dir: &Path) -> Postgres {
     .unwrap()
 }
 
-/// The data folder of a server that was started and stopped once, in this machine's folder for temporary files.
+/// The data folder of a server that was started and stopped once, in this machine's folder for
+/// temporary files.
 fn template() -> std::path::PathBuf {
     let user = nix::unistd::geteuid();
     let folder = std::env::temp_dir().join(format!("rehead-it-postgres-{user}"));
@@ -125,8 +128,8 @@ impl Drop for Database {
     }
 }
 
-/// Asserts at the end of a test what holds at every moment, unless the test has failed already. `objects` is the folder of
-/// the object store, where the test has one.
+/// Asserts at the end of a test what holds at every moment, unless the test has failed already.
+/// `objects` is the folder of the object store, where the test has one.
 pub(crate) fn check_at_end(options: PgConnectOptions, objects: Option<&Path>) {
     if std::thread::panicking() {
         return;

@@ -1,4 +1,5 @@
-//! Jobs for tests of the queue: a base model, a data set and a recipe that are rows only, on a real Postgres.
+//! Jobs for tests of the queue: a base model, a data set and a recipe that are rows only, on a real
+//! Postgres.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -177,7 +178,8 @@ impl Queue {
         claimed.unwrap()
     }
 
-    /// Ends an attempt, with a model if it succeeded. The job's status then, unless the attempt had lost its lease.
+    /// Ends an attempt, with a model if it succeeded. The job's status then, unless the attempt had
+    /// lost its lease.
     pub(crate) async fn end(&self, claimed: &Claimed, outcome: &Outcome) -> Option<JobStatus> {
         let model = (*outcome == Outcome::Succeeded).then(|| new_model(claimed));
         let (job, token, trace) = (claimed.job, claimed.token, Trace::default());

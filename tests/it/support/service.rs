@@ -1,4 +1,5 @@
-//! A whole service for one test: private Postgres, object folder, `rehead serve`, and workers as the test likes.
+//! A whole service for one test: private Postgres, object folder, `rehead serve`, and workers as
+//! the test likes.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +16,8 @@ use super::{
     process::{Process, trainer},
 };
 
-/// Ended with everything it started when dropped. The order of the fields is the order of their ends.
+/// Ended with everything it started when dropped. The order of the fields is the order of their
+/// ends.
 pub(crate) struct Service {
     pub(crate) server: Process,
     pub(crate) url: String,
@@ -140,7 +142,8 @@ impl Service {
         }
     }
 
-    /// Starts a worker, with a one-thread trainer and a quick poll where `arguments` do not say otherwise; `name` tells it from the test's other workers.
+    /// Starts a worker, with a one-thread trainer and a quick poll where `arguments` do not say
+    /// otherwise; `name` tells it from the test's other workers.
     pub(crate) fn worker(&self, name: &str, arguments: &[&str]) -> Process {
         let rehead = Path::new(env!("CARGO_BIN_EXE_rehead"));
         self.worker_of(rehead, name, arguments)
@@ -299,7 +302,7 @@ impl Service {
         self.get(&path).await.ok()
     }
 
-    /// What a model says of an image.
+    /// Prediction of a model for an image.
     pub(crate) async fn predict(&self, model: &str, image: Vec<u8>) -> Value {
         let part = reqwest::multipart::Part::bytes(image).file_name("image.png");
         let form = reqwest::multipart::Form::new().part("image", part);

@@ -1,5 +1,5 @@
-//! The product's sources, and which file imports from which. The same rules as in `scripts/structure.py`, which
-//! measures more; both expect code that rustfmt has formatted.
+//! The product's sources, and which file imports from which. The same rules as in
+//! `scripts/structure.py`, which measures more; both expect code that rustfmt has formatted.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -39,7 +39,8 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// The first folder below the package's `src`, or the file's own name at the top; `domain` for that package.
+    /// The first folder below the package's `src`, or the file's own name at the top; `domain` for
+    /// that package.
     pub(crate) fn layer(&self) -> &str {
         layer(&self.path)
     }

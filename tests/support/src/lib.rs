@@ -1,5 +1,5 @@
-//! Shared by the tests of the service and of the trainer: small real data, made-up weights, a recipe
-//! to start from. Nothing here needs torch.
+//! Shared by the tests of the service and of the trainer: small real data, made-up weights, a
+//! recipe to start from. Nothing here needs torch.
 
 #![allow(
     clippy::unwrap_used,

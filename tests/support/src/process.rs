@@ -1,4 +1,4 @@
-//! What the kernel says of a process, and waiting for a condition.
+//! State of a process as the kernel shows it, and waiting for a condition.
 
 use std::{
     fs,
@@ -39,7 +39,7 @@ pub fn limit_memory(pid: i32, more: u64) {
     assert!(limited.unwrap().success());
 }
 
-/// Whether a process runs (a zombie does not).
+/// True while a process runs; a zombie does not.
 pub fn is_alive(pid: i32) -> bool {
     status_field(pid, "State:")
         .is_some_and(|state| !state.starts_with('Z') && !state.starts_with('X'))

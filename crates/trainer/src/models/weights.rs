@@ -576,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn loading_names_everything_that_does_not_fit_and_copies_nothing() {
+    fn loading_lists_every_mismatch_and_copies_nothing() {
         let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, tch::Device::Cpu));
         let into: Vec<(String, Tensor)> = ["fits", "missing", "wide", "nan", "whole"]
             .into_iter()

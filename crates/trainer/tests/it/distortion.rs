@@ -131,7 +131,7 @@ impl Task {
 }
 
 #[test]
-fn golden_g7_fine_tuning_from_the_probe_keeps_what_features_know() {
+fn golden_g7_fine_tuning_from_the_probe_keeps_features() {
     // Small products: more threads would only wait for each other.
     tch::set_num_threads(1);
     let mut ratios = Vec::new();

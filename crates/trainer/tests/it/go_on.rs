@@ -58,7 +58,7 @@ fn same(one: Metrics, other: Metrics) {
 }
 
 #[test]
-fn each_of_a_chain_begins_where_the_one_before_ended_and_resumes_exactly() {
+fn a_chain_of_jobs_continues_and_resumes_exactly() {
     let material = Material::new(20);
     let mut first = material.start("first", &material.plan(partly()));
     let said = ends(&mut first);

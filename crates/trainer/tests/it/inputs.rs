@@ -1,4 +1,5 @@
-//! Networks for other inputs than their weights were trained for: any side, gray images, images with alpha.
+//! Networks for other inputs than their weights were trained for: any side, gray images, images
+//! with alpha.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -22,7 +23,7 @@ use tch::{Device, Kind, Tensor, nn};
 
 use crate::support::{numbers, training::input};
 
-/// What timm and PyTorch made of inputs (`crates/trainer/tests/python/record_inputs.py`).
+/// Outputs of timm and PyTorch for the inputs (`crates/trainer/tests/python/record_inputs.py`).
 pub(crate) fn recorded() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/inputs.json");
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
@@ -64,10 +65,11 @@ fn same(found: &Tensor, expected: &Tensor, what: &str) {
     assert!(error < 1e-4, "{what}: {error} of {scale}");
 }
 
-/// A stem is linear, so that what the adapted one makes of an image is what the usual one makes of an image that can be
-/// said: for gray `g`, of `g, g, g`; for `r, g, b, a`, of three quarters of `r + a, g, b`.
+/// A stem is linear, so that what the adapted one makes of an image is what the usual one makes of
+/// an image that can be said: for gray `g`, of `g, g, g`; for `r, g, b, a`, of three quarters of `r
+/// + a, g, b`.
 #[test]
-fn a_stem_of_other_channels_does_what_the_usual_one_does_of_a_image_that_stands_for_it() {
+fn a_stem_of_other_channels_matches_the_usual_stem() {
     tch::set_num_threads(2);
     // A network of each stem, and of each family.
     let names = [
@@ -182,7 +184,7 @@ fn networks_of_other_inputs_compute_what_timms_compute() {
     }
 }
 
-/// Of a classifier of ImageNet's classes under weights by the recordings' rules.
+/// Logits of a classifier of ImageNet's classes under weights by the recordings' rules.
 pub(crate) fn logits(architecture: &Architecture, backbone: &Backbone, images: &Tensor) -> Tensor {
     let width = i64::from(architecture.feature_dim);
     let of = |part: &str, size: &[i64]| {
@@ -223,7 +225,7 @@ fn positions(imported: &Imported) -> &[u32] {
 }
 
 #[test]
-fn a_vision_transformer_takes_its_grid_from_its_weights_or_from_what_is_asked() {
+fn a_vision_transformer_takes_its_grid_from_weights_or_request() {
     let name = "vit_tiny_patch16_224";
     let vit = registry::find(name).unwrap();
     let (usual, small) = (&vit.input, input(vit, 64));
@@ -288,7 +290,8 @@ fn channels_are_as_asked_or_as_the_weights_have_them() {
     assert!(near(&four.std, &[0.229, 0.224, 0.225, 1.0]), "{four:?}");
     let own = of(rgb, json!({"channels": 1, "mean": [0.3], "std": [0.2]})).unwrap();
     assert!(near(&own.mean, &[0.3]) && near(&own.std, &[0.2]), "{own:?}");
-    // Weights that were trained on gray images are taken as they are, and are no weights for colors.
+    // Weights that were trained on gray images are taken as they are, and are no weights for
+    // colors.
     for channels in [1, 4] {
         let stored = with_channels(resnet, 224, channels);
         assert_eq!(of(&stored, json!({})).unwrap().channels, channels);

@@ -49,7 +49,8 @@ fn on_one_layer(dropout: f64) -> Adapter {
     }
 }
 
-/// `result + lora_B(lora_A(dropout(x))) * scaling`, as PEFT's `lora.Linear` has it, on tokens and on maps.
+/// `result + lora_B(lora_A(dropout(x))) * scaling`, as PEFT's `lora.Linear` has it, on tokens and
+/// on maps.
 #[test]
 fn an_adapter_computes_what_pefts_does() {
     let (backbone, [a, b]) = one_layer(&on_one_layer(0.0));
@@ -72,7 +73,8 @@ fn an_adapter_computes_what_pefts_does() {
     }
 }
 
-/// What is dropped follows from the key and the layer; the rest counts more, so that the mean stays.
+/// Dropped inputs follow from the key and the layer; the others are scaled up, so that the mean
+/// stays.
 #[test]
 fn dropout_of_adapters_is_keyed_and_leaves_the_mean() {
     let share = 0.25;
@@ -89,7 +91,8 @@ fn dropout_of_adapters_is_keyed_and_leaves_the_mean() {
     assert_ne!(update(Some(5)), update(Some(6)));
     assert_ne!(update(Some(5)), update(None));
 
-    // With W = 0 and B A = 1 on four of six inputs the update shows the masks. (GELU is one to one where it is positive.)
+    // With W = 0 and B A = 1 on four of six inputs the update shows the masks. (GELU is one to one
+    // where it is positive.)
     tch::no_grad(|| {
         for (name, mut tensor) in backbone.named() {
             if name != "layer.lora_A.weight" && name != "layer.lora_B.weight" {

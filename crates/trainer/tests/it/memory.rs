@@ -47,7 +47,7 @@ fn too_little_memory_for_one_sample_is_an_error_with_a_code() {
 
 /// Weights that are read while memory runs out are not wrong: the job may be tried again.
 #[test]
-fn memory_that_ends_while_weights_are_read_is_not_the_weights_fault() {
+fn out_of_memory_while_reading_weights_is_not_invalid_weights() {
     let material = Material::of("resnet101", 4);
     let plan = material.plan(recipe());
     // Enough for nothing, for the network, and for a file of its weights (170 MB) too, but not for
@@ -68,8 +68,8 @@ fn memory_that_ends_while_weights_are_read_is_not_the_weights_fault() {
     }
 }
 
-/// A run begins with the batch size that fitted an earlier attempt: its steps are those of small batches
-/// that add up.
+/// A run begins with the batch size that fitted an earlier attempt: its steps are those of small
+/// batches that add up.
 #[test]
 fn a_run_begins_with_the_batch_that_is_known_to_fit() {
     let material = Material::new(20);

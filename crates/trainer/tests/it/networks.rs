@@ -1,5 +1,6 @@
-//! What holds for every architecture of the registry, unasked: each has recorded numbers, trains exactly where each form of
-//! `freeze` says, is saved and loaded as it is, takes another head, and is exported.
+//! Properties of every architecture of the registry: each has recorded numbers, trains exactly
+//! where each form of `freeze` says, is saved and loaded as it is, takes another head, and is
+//! exported.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -38,7 +39,8 @@ use crate::support::{
 };
 
 const BATCH: i64 = 2;
-/// Parameters of a network that goes through every form; larger ones, of the same families, go through some.
+/// Parameters of a network that goes through every form; larger ones, of the same families, go
+/// through some.
 const SMALL: u64 = 24_000_000;
 
 #[test]
@@ -56,14 +58,14 @@ fn every_architecture_has_recorded_numbers() {
 }
 
 #[test]
-fn one_half_of_the_networks_trains_where_freeze_says_and_is_kept_as_it_is() {
+fn freeze_policies_hold_on_one_half_of_networks() {
     for architecture in registry::of(Modality::Image).step_by(2) {
         holds(architecture);
     }
 }
 
 #[test]
-fn the_other_half_of_the_networks_trains_where_freeze_says_and_is_kept_as_it_is() {
+fn freeze_policies_hold_on_the_other_half_of_networks() {
     for architecture in registry::of(Modality::Image).skip(1).step_by(2) {
         holds(architecture);
     }
@@ -139,7 +141,8 @@ fn copies(network: &Network) -> BTreeMap<String, Tensor> {
         .collect()
 }
 
-/// In each phase gradients are where the phase says, and after its step everything else is, bit for bit, what it was.
+/// In each phase gradients are where the phase says, and after its step everything else is, bit for
+/// bit, what it was.
 fn trains_where_it_says(network: &mut Network, recipe: &Recipe, layers: &Layers) {
     let name = network.architecture.name;
     let mut optimizer = Optimizer::new(recipe, &network.parameters);
@@ -195,7 +198,7 @@ fn trains_where_it_says(network: &mut Network, recipe: &Recipe, layers: &Layers)
     }
 }
 
-/// Of a batch that the network takes.
+/// Shape of a batch that the network takes.
 fn size(network: &Network, layers: &Layers) -> [i64; 4] {
     let patch = network.architecture.patch();
     assert_eq!(layers.feature_dim, network.architecture.feature_dim);
@@ -203,7 +206,8 @@ fn size(network: &Network, layers: &Layers) -> [i64; 4] {
     [BATCH, 3, side, side]
 }
 
-/// What was trained is exported, loaded from the files alone with the same logits, and goes on under another head.
+/// Asserts that the trained network is exported, loads from the files alone with the same logits,
+/// and continues under another head.
 fn is_kept(network: &Network, base: &PlanModel, folder: &Path) {
     let name = network.architecture.name;
     let recipe = Recipe {

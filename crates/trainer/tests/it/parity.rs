@@ -1,4 +1,5 @@
-//! Every architecture gives the numbers of its reference implementation, for the same weights and images.
+//! Every architecture gives the numbers of its reference implementation, for the same weights and
+//! images.
 
 use rehead_domain::{
     base_model::Preprocessing,
@@ -49,7 +50,8 @@ fn check(recording: &Value) -> Result<(), String> {
     let classes = recording["logits_shape"][1].as_i64().unwrap();
     let width = i64::from(architecture.feature_dim);
     let zeros = |size: &[i64]| Tensor::zeros(size, (tch::Kind::Float, Device::Cpu));
-    // torchvision's SqueezeNet has a 1x1 convolution and a ReLU before it pools, where others have a linear layer.
+    // torchvision's SqueezeNet has a 1x1 convolution and a ReLU before it pools, where others have
+    // a linear layer.
     let key = format!("{}.weight", architecture.classifier);
     let convolves = recording["state_dict"][&key]
         .as_array()
@@ -245,7 +247,8 @@ fn compare(what: &str, found: &Tensor, recording: &Value, key: &str) -> Result<(
     Ok(())
 }
 
-/// What `GET /v1/models/{id}/layers` shows covers every tensor once, and every stage has parameters.
+/// The list of `GET /v1/models/{id}/layers` covers every tensor once, and every stage has
+/// parameters.
 #[test]
 fn layers_cover_the_backbone() {
     for architecture in registry::all() {
@@ -298,7 +301,8 @@ fn layers_cover_the_backbone() {
     }
 }
 
-/// A BatchNorm that does not train keeps its statistics and does not look at the batch, whatever the mode.
+/// A BatchNorm that does not train keeps its statistics and does not look at the batch, whatever
+/// the mode.
 #[test]
 fn frozen_batch_norm_never_moves() {
     tch::set_num_threads(2);

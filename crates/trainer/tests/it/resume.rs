@@ -160,17 +160,17 @@ fn other_after_a_cold_start(optimizer: Optimizer) {
 }
 
 #[test]
-fn sgd_goes_on_exactly_and_a_cold_start_does_not() {
+fn sgd_resumes_exactly_and_a_cold_start_does_not() {
     other_after_a_cold_start(Optimizer::Sgd);
 }
 
 #[test]
-fn adamw_goes_on_exactly_and_a_cold_start_does_not() {
+fn adamw_resumes_exactly_and_a_cold_start_does_not() {
     other_after_a_cold_start(Optimizer::Adamw);
 }
 
 #[test]
-fn bfloat16_goes_on_exactly() {
+fn bfloat16_resumes_exactly() {
     same_after_a_stop_and_a_kill(&Recipe {
         precision: Precision::Bfloat16,
         ..eventful(Optimizer::Adamw)
@@ -179,7 +179,7 @@ fn bfloat16_goes_on_exactly() {
 
 /// Everything that has a state or a random choice, with adapters' first weights and dropout.
 #[test]
-fn adapters_go_on_exactly() {
+fn adapters_resume_exactly() {
     let architecture = "vit_tiny_patch16_224";
     let adapter = adapter(
         architecture,
@@ -199,7 +199,7 @@ fn adapters_go_on_exactly() {
 /// The head of a resumed run comes from its checkpoint, not from the probe. Training at these rates
 /// does not better the probe soon, so that checkpoints hold it as the best.
 #[test]
-fn a_run_that_began_at_the_probe_goes_on_exactly() {
+fn a_run_from_the_probe_resumes_exactly() {
     let recipe = eventful(Optimizer::Adamw);
     same_after_a_stop_and_a_kill(&Recipe {
         head: Head {
@@ -252,7 +252,7 @@ fn training_only_improves_on_the_probe() {
 
 /// Over a frozen backbone an epoch takes milliseconds: it is stopped wherever that happens to be.
 #[test]
-fn a_frozen_backbone_goes_on_exactly() {
+fn a_frozen_backbone_resumes_exactly() {
     let frozen = Recipe {
         later_phases: Vec::new(),
         n_epochs: 400,

@@ -153,11 +153,11 @@ fn the_same_samples(trainable: Vec<String>) {
 }
 
 #[test]
-fn f22_a_resumed_run_sees_the_samples_of_the_straight_one() {
+fn f22_a_resumed_run_sees_the_same_samples() {
     the_same_samples(Vec::new());
 }
 
 #[test]
-fn f22_a_resumed_run_over_images_sees_the_samples_of_the_straight_one() {
+fn f22_a_resumed_run_over_images_sees_the_same_samples() {
     the_same_samples(parameters("resnet18", &["layer4.1."]));
 }

@@ -66,7 +66,8 @@ fn save_for_ever(folder: &Path, identity: &Identity, tensors: &[(String, Tensor)
     reason = "two hundred processes that need not load libtorch again"
 )]
 fn start(folder: &Path, identity: &Identity, tensors: &[(String, Tensor)], step: u64) -> Pid {
-    // SAFETY: the child computes nothing on other threads, touches only what this thread owns, and never returns.
+    // SAFETY: the child computes nothing on other threads, touches only what this thread owns, and
+    // never returns.
     match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => child,
         ForkResult::Child => save_for_ever(folder, identity, tensors, step),
@@ -91,7 +92,7 @@ fn newest(folder: &Path, identity: &Identity) -> Option<u64> {
 }
 
 #[test]
-fn f21_two_hundred_kills_while_saving_leave_whole_checkpoints_only() {
+fn f21_kills_while_saving_leave_only_complete_checkpoints() {
     let dir = tempfile::tempdir().unwrap();
     let identity = identity();
     let tensors: Vec<(String, Tensor)> = (0..4)

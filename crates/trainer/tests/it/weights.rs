@@ -1,4 +1,5 @@
-//! Weights from outside: published ones compute what they were published for, and what does not fit is named.
+//! Weights from outside: published ones compute what they were published for, and what does not fit
+//! is named.
 
 use std::{
     collections::BTreeMap,
@@ -137,13 +138,14 @@ fn published_lite0_gives_its_golden_numbers() {
     }
 }
 
-/// Photos of foolbox, each named after its class: `imagenet_04_949.jpg` is of class 949. The publisher's network, as it
-/// is imported and fed here, must know them.
+/// Photos of foolbox, each named after its class: `imagenet_04_949.jpg` is of class 949. The
+/// publisher's network, as it is imported and fed here, must know them.
 #[test]
 fn published_lite0_recognizes_photos() {
     tch::set_num_threads(2);
     let folder = tempfile::tempdir().unwrap();
-    // They are cut out already: foolbox feeds them whole, scaled to the network's input, and so were the 18 recorded.
+    // They are cut out already: foolbox feeds them whole, scaled to the network's input, and so
+    // were the 18 recorded.
     let preprocessing = Preprocessing {
         crop_fraction: 1.0,
         ..lite0(folder.path()).input.image().unwrap().clone()
@@ -174,7 +176,8 @@ fn norm(numbers: &Value) -> f64 {
         .sqrt()
 }
 
-/// The same tensors from both of torch's formats, alone or among other things: views, halves, integers, nothing.
+/// The same tensors from both of torch's formats, alone or among other things: views, halves,
+/// integers, nothing.
 #[test]
 fn torch_files_of_both_formats_are_read() {
     let grid = Tensor::arange(12, (Kind::Float, Device::Cpu)).view([3, 4]);
@@ -210,7 +213,7 @@ fn torch_files_of_both_formats_are_read() {
 }
 
 #[test]
-fn files_that_are_more_than_tensors_are_refused_and_nothing_runs() {
+fn pickles_with_more_than_tensors_are_refused_unexecuted() {
     for (name, says) in [
         ("hostile.zip.pth", "posix.system"),
         ("hostile.legacy.pth", "posix.system"),
@@ -299,7 +302,8 @@ fn weights_that_do_not_fit_are_named_tensor_by_tensor() {
     );
 }
 
-/// Weights without a head are a base model too; what an import writes, it accepts, and writes the same bytes again.
+/// Weights without a head are a base model too; what an import writes, it accepts, and writes the
+/// same bytes again.
 #[test]
 fn an_import_of_an_import_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -93,7 +93,8 @@ def rates(steps, make):
 
 
 def one_cycle(steps):
-    # One step more would be one too many for the scheduler, which is asked for once after the last step.
+    # One step more would be one too many for the scheduler, which is asked for once after the last
+    # step.
     make = lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=steps)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
     schedule = make(optimizer)

@@ -91,7 +91,7 @@ def files():
 
 
 def decoded(name, data):
-    """As Rehead promises: first frame, upright, on white, 8 bits, RGB."""
+    """As Rehead decodes: first frame, upright, on white, 8 bits, RGB."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if name == "gray-16.png":
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")

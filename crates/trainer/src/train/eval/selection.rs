@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_knows_its_direction_and_one_that_is_not_there_decides_nothing() {
+    fn metrics_have_a_direction_and_missing_ones_choose_nothing() {
         let rule = |metric| EarlyStopping {
             patience: None,
             metric,

@@ -273,7 +273,7 @@ mod tests {
 
     /// Each is fitted by another path to the same optimum.
     #[test]
-    fn labels_are_logistic_regressions_of_their_own_and_ridge_is_where_the_search_ends() {
+    fn probe_of_labels_is_independent_and_of_numbers_is_ridge() {
         let (features, [_, labels, values]) = asked();
         let fitted = |outputs: Outputs, width: i64| {
             let data = Wanted {

@@ -314,7 +314,7 @@ fn only_training_samples_are_scored() {
 }
 
 #[test]
-fn as_many_samples_as_may_be_are_scored_of_each_class_in_proportion() {
+fn samples_are_scored_in_proportion_to_classes() {
     const LIMIT: usize = limits::TRANSFERABILITY_SAMPLES;
     // One class has a tenth of the samples; those of odd numbers are not there.
     let labels: Vec<usize> = (0..4 * LIMIT)

@@ -25,7 +25,7 @@ fn ended_well(run: &mut Trainer) {
 }
 
 #[test]
-fn trap_10_other_bytes_weights_preprocessing_or_cut_are_other_features() {
+fn trap_10_the_cache_key_has_data_weights_preprocessing_and_cut() {
     let material = Material::new(10);
     let plan = material.plan(recipe());
     let entries = || -> BTreeSet<String> {
@@ -104,7 +104,7 @@ fn trap_23_killed_after_any_step_it_ends_the_same() {
 }
 
 #[test]
-fn trap_30_two_trainers_beside_each_other_do_what_one_does() {
+fn trap_30_two_trainers_side_by_side_compute_the_same() {
     let material = Material::new(20);
     let plan = |cache: &str| {
         let mut plan = material.plan(Recipe {

@@ -197,7 +197,7 @@ fn trap_14_the_labels_of_the_test_split_choose_nothing() {
 }
 
 #[test]
-fn trap_19_a_class_keeps_its_place() {
+fn trap_19_a_class_keeps_its_index() {
     let mut files: Files = Vec::new();
     for (place, class) in ["zebras", "ants", "mice"].into_iter().enumerate() {
         let first = place as u32 * 100;

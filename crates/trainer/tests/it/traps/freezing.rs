@@ -26,7 +26,7 @@ fn trap_1_statistics_of_frozen_batch_norm_do_not_drift() {
 }
 
 #[test]
-fn trap_2_a_frozen_backbone_looks_at_each_image_alone() {
+fn trap_2_frozen_features_do_not_depend_on_the_batch() {
     let recipe = Recipe {
         batch_norm: BatchNorm::Update,
         ..recipe()
@@ -80,7 +80,7 @@ fn in_phases(kind: Kind) -> Recipe {
 }
 
 #[test]
-fn trap_4_what_is_frozen_later_stays_and_what_joins_joins_once_and_afresh() {
+fn trap_4_freeze_schedules_stop_and_start_updates_once() {
     for kind in [Kind::Sgd, Kind::Adamw] {
         let recipe = in_phases(kind);
         let mut network = build(&recipe);

@@ -12,7 +12,7 @@ use super::{CLASSES, build, copies};
 use crate::support::training::{Material, parameters, recipe};
 
 #[test]
-fn trap_27_new_layers_begin_as_pytorchs_do() {
+fn trap_27_new_layers_are_initialized_as_in_pytorch() {
     use HeadLayer::{BatchNorm, LayerNorm, Linear};
     let recipe = Recipe {
         head: Head {
@@ -42,7 +42,7 @@ fn trap_27_new_layers_begin_as_pytorchs_do() {
 
 /// The export loads its own bundle and compares; here is what must be in it.
 #[test]
-fn a_cut_backbone_under_a_head_of_layers_is_trained_and_exported() {
+fn a_cut_backbone_with_a_deep_head_trains_and_exports() {
     use HeadLayer::{BatchNorm, Dropout, Gelu, LayerNorm, Linear, Relu};
     let material = Material::new(10);
     let recipe = Recipe {

@@ -1,4 +1,4 @@
-//! What enters the network, and what the frozen part makes of it.
+//! Inputs of the network, and features of its frozen part.
 
 use rehead_domain::{
     base_model::{AskedPreprocessing, Preprocessing},
@@ -58,8 +58,8 @@ fn published_lite0() -> Tensors {
     tensors.into_iter().collect()
 }
 
-/// timm's transform on Pillow, then a network: three photos through the filters, crops, means and deviations of three
-/// families.
+/// timm's transform on Pillow, then a network: three photos through the filters, crops, means and
+/// deviations of three families.
 #[test]
 fn trap_11_images_are_preprocessed_as_the_weights_expect() {
     tch::set_num_threads(2);
@@ -136,7 +136,7 @@ fn trap_25_folding_batch_norm_changes_features_by_rounding_only() {
     assert!(checked >= 18, "{checked} networks with BatchNorm");
 }
 
-/// What the network computes in evaluation without any folding.
+/// Features in evaluation mode, without any folding.
 fn unfolded(network: &Network, images: &Tensor) -> Tensor {
     let vs = nn::VarStore::new(Device::Cpu);
     let architecture = network.architecture;
@@ -160,7 +160,8 @@ fn trap_25_batch_norm_that_trains_is_never_folded() {
     let images = numbers::images("input", &[2, 3, 64, 64]);
     let first = network.features(&images);
     train_on_images(&mut network, &mut optimizer, &recipe, 1..=3);
-    // Had layer4 been folded when the network was built, its statistics and weights would be those of then.
+    // Had layer4 been folded when the network was built, its statistics and weights would be those
+    // of then.
     let trained = network.features(&images);
     assert!(apart(&trained, &first) > 1e-3);
     assert!(apart(&trained, &unfolded(&network, &images)) < 1e-5);

@@ -66,7 +66,7 @@ fn write(tensors: &BTreeMap<String, Tensor>, path: &Path) {
 }
 
 #[test]
-fn trap_8_a_renamed_tensor_of_a_parent_fails_and_never_falls_back_to_the_base() {
+fn trap_8_a_renamed_tensor_of_a_parent_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (base, sound) = parent(folder.path());
     let path = folder.path().join("parent.safetensors");

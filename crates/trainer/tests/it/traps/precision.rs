@@ -29,7 +29,7 @@ fn apart(reference: &Tensor, found: &Tensor) -> f64 {
 }
 
 #[test]
-fn every_architecture_computes_and_learns_in_bfloat16_as_in_float32_by_rounding() {
+fn every_architecture_in_bfloat16_matches_float32_by_rounding() {
     tch::set_num_threads(1);
     for name in [
         "resnet18",
@@ -69,7 +69,7 @@ fn every_architecture_computes_and_learns_in_bfloat16_as_in_float32_by_rounding(
 /// bfloat16 has float32's range: no loss is scaled, so that nothing is to unscale before clipping,
 /// and no step is skipped.
 #[test]
-fn trap_16_one_optimizer_step_a_batch_and_clipping_sees_true_gradients() {
+fn trap_16_one_step_per_batch_and_clipping_sees_true_gradients() {
     let clipped = halved(Recipe {
         optimizer: Kind::Sgd,
         weight_decay: 0.0,

@@ -1,4 +1,4 @@
-//! What a text encoder sees of a batch's other texts: nothing.
+//! A text encoder computes each text of a batch by itself.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -69,7 +69,7 @@ fn trap_18_a_texts_padding_changes_nothing_before_it() {
 }
 
 #[test]
-fn trap_18_a_texts_tokens_see_each_other_and_their_places() {
+fn trap_18_tokens_attend_to_each_other_and_to_positions() {
     tch::set_num_threads(1);
     let encoder = encoder(&BERT);
     let run = |ids: &[i64]| {
@@ -83,7 +83,7 @@ fn trap_18_a_texts_tokens_see_each_other_and_their_places() {
 }
 
 #[test]
-fn trap_18_a_text_of_more_tokens_than_positions_is_refused_not_cut() {
+fn trap_18_a_text_that_is_too_long_is_refused() {
     let encoder = encoder(&DISTILBERT);
     let run = |length| {
         let ids = Tensor::ones([1, length], (Kind::Int64, Device::Cpu));

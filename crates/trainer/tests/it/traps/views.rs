@@ -234,7 +234,7 @@ fn trap_6_every_change_of_images_reaches_training() {
 }
 
 #[test]
-fn trap_9_cached_features_are_those_of_evaluation_without_dropout() {
+fn trap_9_cached_features_are_those_of_evaluation_mode() {
     let material = Material::new(20);
     let plan = |layers| {
         material.plan(Recipe {
@@ -256,12 +256,14 @@ fn trap_9_cached_features_are_those_of_evaluation_without_dropout() {
     assert_eq!(run.logits(), prepare(&plan(vec![])).logits());
     assert_eq!(run.logits(), run.logits());
     // By pixels, in evaluation batches of the same size as the cache's.
-    let thawed = prepare(&material.plan(Recipe {
+    let unfrozen = prepare(&material.plan(Recipe {
         head: normal_head(vec![HeadLayer::Dropout(0.9)]),
         ..layer4(BatchNorm::Frozen)
     }));
     let interrupt = Interrupt::default();
-    let live = thawed.inputs.features(&thawed.network, &all, &interrupt);
+    let live = unfrozen
+        .inputs
+        .features(&unfrozen.network, &all, &interrupt);
     let apart = (live.unwrap().unwrap() - run.features_train(&all, 1))
         .abs()
         .max();
@@ -270,7 +272,7 @@ fn trap_9_cached_features_are_those_of_evaluation_without_dropout() {
 }
 
 #[test]
-fn a_frozen_backbone_trains_on_its_views_in_turn_and_is_evaluated_on_none() {
+fn a_frozen_backbone_trains_on_views_and_is_evaluated_without() {
     let material = Material::new(20);
     let plan = material.plan(Recipe {
         augmentation: Some(flipped()),

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn trap_29_the_temperature_of_synthetic_logits_is_recovered_and_the_error_falls() {
+    fn trap_29_the_temperature_of_synthetic_logits_is_recovered() {
         let scored = drawn(2.5);
         let temperature = fit(&scored);
         assert!((temperature - 2.5).abs() < 0.1, "{temperature}");

@@ -22,8 +22,9 @@ use crate::support::{
     queue::{Queue, checkpoint, claim, heartbeat, reap, skip_backoff},
 };
 
-/// One worker of the storm: does to a claimed job whatever `dice` says, with a lease that may be born dead.
-async fn storm(queue: &Queue, dice: u64, ends: &AtomicU64) {
+/// One worker of many: ends a claimed job as `dice` says, under a lease that may have expired
+/// already.
+async fn act(queue: &Queue, dice: u64, ends: &AtomicU64) {
     let pool = queue.pool();
     let ttl = if dice.is_multiple_of(3) {
         AT_ONCE
@@ -70,7 +71,7 @@ async fn storm(queue: &Queue, dice: u64, ends: &AtomicU64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_storm_of_workers_and_reapers_breaks_nothing() {
+async fn random_acts_of_workers_and_reapers_break_nothing() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let (other, file) = queue.tenant("other").await;
@@ -93,7 +94,7 @@ async fn a_storm_of_workers_and_reapers_breaks_nothing() {
                 dice = dice
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1_442_695_040_888_963_407);
-                storm(queue, dice >> 33, ends).await;
+                act(queue, dice >> 33, ends).await;
             }
         }
     });
@@ -123,6 +124,6 @@ async fn a_storm_of_workers_and_reapers_breaks_nothing() {
     println!("{ends} attempts ended by their workers, {reaped} by a reaper");
     assert!(
         ends > 50 && reaped > 50,
-        "{ends} ends, {reaped} reaped: not much of a storm"
+        "{ends} ends, {reaped} reaped: too few to show anything"
     );
 }
