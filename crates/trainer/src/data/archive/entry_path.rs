@@ -1,6 +1,6 @@
 //! What an entry of an archive may be called.
 
-use super::{ArchiveError, refused};
+use super::error::{ArchiveError, refused};
 use crate::data::codes;
 
 /// Bytes of a path, as Linux's.

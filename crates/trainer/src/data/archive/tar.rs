@@ -8,7 +8,11 @@ use std::{
 
 use ::tar::EntryType;
 
-use super::{ArchiveError, Spooler, broken, read_up_to, refused, shown};
+use super::{
+    entry_path::shown,
+    error::{ArchiveError, broken, refused},
+    spool::{Spooler, read_up_to},
+};
 use crate::data::codes;
 
 /// Bytes of an entry's headers, long names included; the tar reader would hold any number of them in memory.

@@ -7,7 +7,11 @@ use std::{
 
 use ::zip::{CompressionMethod, ZipArchive, result::ZipError};
 
-use super::{ArchiveError, CHUNK_BYTES, Spooler, broken, refused, shown};
+use super::{
+    entry_path::shown,
+    error::{ArchiveError, broken, refused},
+    spool::{CHUNK_BYTES, Spooler},
+};
 use crate::data::codes;
 
 /// Bytes at the end that hold the end of the central directory: its record, and a comment of at most 64 KiB.

@@ -6,6 +6,7 @@
 //! The decoders are safe Rust, but panics and large allocations on crafted files have been found in all of them: the
 //! pixel limit is checked before anything is allocated, panics are caught, text chunks are never asked for.
 
+mod bitmap;
 mod resize;
 
 use std::{
@@ -21,8 +22,11 @@ use image::{
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::JpegDecoder;
 
-pub use self::resize::{ImageView, Part, preprocess, shrink, shrunk_size};
 pub(super) use self::resize::{preprocess_into, resize_part};
+pub use self::{
+    bitmap::Bitmap,
+    resize::{ImageView, Part, preprocess, shrink, shrunk_size},
+};
 use super::codes;
 use crate::domain::problem::Code;
 
@@ -30,17 +34,6 @@ use crate::domain::problem::Code;
 const DECODER_BYTES: u64 = 64 << 20;
 /// Bytes a decoder may allocate for each pixel: 16-bit RGBA, twice.
 const PIXEL_BYTES: u64 = 16;
-
-/// An image of 8-bit channels, upright.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bitmap {
-    pub width: u32,
-    pub height: u32,
-    /// 1, 3 or 4, as in a `Preprocessing`.
-    pub channels: u32,
-    /// `height * width * channels` bytes, row by row.
-    pub pixels: Vec<u8>,
-}
 
 /// Why bytes are not an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

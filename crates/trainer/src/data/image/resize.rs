@@ -7,7 +7,7 @@ use fast_image_resize::{
     images::{Image, ImageRef},
 };
 
-use super::Bitmap;
+use super::bitmap::Bitmap;
 use crate::domain::base_model::{Interpolation, Preprocessing};
 
 /// A `Bitmap` whose pixels lie elsewhere.

@@ -5,9 +5,12 @@ use std::{
     ops::Bound,
 };
 
-use super::{Entry, Layout, Placed, SaidBy, Target, names};
+use super::{
+    names,
+    placed::{Layout, Placed, SaidBy},
+};
 use crate::{
-    data::codes,
+    data::{archive::Entry, codes, target::Target},
     domain::{file::Split, limits, problem::Problem, recipe::Task},
 };
 

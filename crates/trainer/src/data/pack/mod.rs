@@ -20,12 +20,10 @@ use std::{
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
+use self::write::VERSION;
 pub use self::write::{Sample, write};
 use super::target::Target;
 use crate::domain::{file::Split, recipe::Task};
-
-/// Of the layout above; a reader refuses any other.
-const VERSION: &str = "1";
 
 /// A pack, mapped into memory; everything in its index was checked when it was opened.
 #[derive(Debug)]

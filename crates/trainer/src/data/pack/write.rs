@@ -7,11 +7,13 @@ use std::{
 
 use serde_json::json;
 
-use super::VERSION;
 use crate::{
     data::target::Target,
     domain::{file::Split, recipe::Task},
 };
+
+/// Version of the layout that the module above describes; a reader refuses any other.
+pub(super) const VERSION: &str = "1";
 
 /// One sample of a pack that is to be written.
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@ use std::{collections::HashMap, io::Cursor};
 use zip::{CompressionMethod, ZipArchive};
 
 use super::{
-    Saved,
     pickle::{self, PICKLE_BYTES},
+    saved::Saved,
 };
 use crate::models::weights::{TENSORS, WeightsError};
 

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use super::{
-    Saved,
     pickle::{self, Value},
+    saved::Saved,
 };
 use crate::models::weights::WeightsError;
 

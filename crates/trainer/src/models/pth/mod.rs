@@ -5,20 +5,11 @@
 mod archive;
 mod legacy;
 mod pickle;
+mod saved;
 
-use std::collections::{BTreeMap, HashMap};
+use super::weights::{Tensors, WeightsError};
 
-use tch::Tensor;
-
-use self::pickle::{Machine, Value, View};
-use super::weights::{self, TENSORS, Tensors, WeightsError};
-
-/// Where training scripts put the state dict among other things, in the order tried.
-const WRAPPERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
-/// What `torch.nn.DataParallel` puts before every name.
-const PARALLEL: &str = "module.";
-
-/// Whether these bytes begin like a zip file or a pickle.
+/// True when these bytes begin like a zip file or a pickle.
 pub(super) fn is_pth(bytes: &[u8]) -> bool {
     bytes.starts_with(archive::MAGIC) || matches!(bytes, [0x80, 2..=5, ..])
 }
@@ -169,41 +160,4 @@ fn lies_within(view: &View, storage_count: u64) -> bool {
     let end = span(view).and_then(|span| span.checked_add(view.offset));
     end.is_some_and(|end| end.unsigned_abs() <= storage_count)
         && count(view) <= storage_count.max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn view(offset: i64, size: &[i64], stride: &[i64]) -> View {
-        View {
-            storage: 0,
-            offset,
-            size: size.to_vec(),
-            stride: stride.to_vec(),
-        }
-    }
-
-    #[test]
-    fn a_view_stays_within_its_storage() {
-        assert!(lies_within(&view(0, &[2, 3], &[3, 1]), 6));
-        assert!(lies_within(&view(0, &[3, 2], &[1, 3]), 6));
-        assert!(lies_within(&view(4, &[2], &[1]), 6));
-        assert!(lies_within(&view(0, &[], &[]), 1));
-        assert!(lies_within(&view(0, &[0, 5], &[5, 1]), 0));
-        for (hostile, storage) in [
-            (view(5, &[2], &[1]), 6),
-            (view(-1, &[2], &[1]), 6),
-            (view(0, &[2], &[-1]), 6),
-            (view(0, &[-2], &[1]), 6),
-            (view(0, &[2, 3], &[3]), 6),
-            (view(0, &[1 << 40], &[0]), 1),
-            (view(0, &[1 << 40, 1 << 40], &[0, 0]), 1),
-            (view(0, &[i64::MAX], &[i64::MAX]), u64::MAX),
-            (view(i64::MAX, &[2], &[1]), u64::MAX),
-            (view(0, &[], &[]), 0),
-        ] {
-            assert!(!lies_within(&hostile, storage), "{hostile:?}");
-        }
-    }
 }

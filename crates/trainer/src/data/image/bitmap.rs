@@ -1,0 +1,12 @@
+//! Decoded images.
+
+/// An image of 8-bit channels, upright.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bitmap {
+    pub width: u32,
+    pub height: u32,
+    /// 1, 3 or 4, as in a `Preprocessing`.
+    pub channels: u32,
+    /// `height * width * channels` bytes, row by row.
+    pub pixels: Vec<u8>,
+}
