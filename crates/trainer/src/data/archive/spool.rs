@@ -54,9 +54,9 @@ pub(super) fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result
 
 /// Takes entries, holds them to the limits, and writes their bytes down.
 pub(super) struct Spooler<'a> {
-    limits: &'a DatasetLimits,
+    pub(super) limits: &'a DatasetLimits,
     /// Bytes that may be written in all because of the ratio.
-    ratio_bytes: u64,
+    pub(super) ratio_bytes: u64,
     packed_bytes: u64,
     out: BufWriter<File>,
     written: u64,
@@ -170,7 +170,7 @@ impl<'a> Spooler<'a> {
         Ok(())
     }
 
-    fn ratio(&self, path: &str, ratio: u64) -> ArchiveError {
+    pub(super) fn ratio(&self, path: &str, ratio: u64) -> ArchiveError {
         let packed = self.packed_bytes;
         refused(
             path,

@@ -1,5 +1,8 @@
 use super::*;
-use crate::domain::limits;
+use crate::{
+    data::archive::Entry,
+    domain::{file::Split, limits},
+};
 
 fn entries(paths: &[&str]) -> Vec<Entry> {
     let mut paths = paths.to_vec();
