@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Checks openapi.yaml with clients' tools, which must not print a warning: openapi-typescript writes types that tsc compiles, and
-# schemathesis sends generated requests to a service and compares its responses with the contract.
+# Checks openapi.yaml with clients' tools, which must not print a warning: openapi-typescript writes
+# types that tsc compiles, and schemathesis sends generated requests to a service and compares its
+# responses with the contract.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -9,7 +10,8 @@ out=$(mktemp -d)
 service=
 trap '[ -z "$service" ] || { kill -TERM "$service"; wait "$service" || true; }; rm -rf "$out"' EXIT
 
-# bring NAME COMMAND...: runs the command unless it has run with the same file NAME of tests/contract.
+# bring NAME COMMAND...: runs the command unless it has run with the same file NAME of
+# tests/contract.
 bring() {
     cmp -s "tests/contract/$1" "$tools/$1" && return
     say "installing the tools of tests/contract/$1"

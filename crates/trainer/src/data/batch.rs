@@ -26,7 +26,8 @@ pub struct BatchError {
     pub source: DecodeError,
 }
 
-/// Decodes and preprocesses samples on `threads` threads: u8 `[samples, S, S, C]`, in the order asked for.
+/// Decodes and preprocesses samples on `threads` threads: u8 `[samples, S, S, C]`, in the order
+/// asked for.
 ///
 /// # Errors
 /// The first sample that cannot be decoded.
@@ -65,8 +66,8 @@ pub fn squares<T: Sync, E: Send>(
     Ok(Tensor::from_slice(&squares).view(shape))
 }
 
-/// Decodes samples to `channels` on `threads` threads, and gives what `work` makes of each, in the order asked for. No more images are held
-/// at a time than there are threads.
+/// Decodes samples to `channels` on `threads` threads, and gives what `work` makes of each, in the
+/// order asked for. No more images are held at a time than there are threads.
 ///
 /// # Errors
 /// The first sample that cannot be decoded.
@@ -92,8 +93,8 @@ fn open(pack: &Pack, sample: usize, channels: u32) -> Result<Bitmap, BatchError>
     })
 }
 
-/// What a network takes: u8 `[N, S, S, C]` to f32 `[N, C, S, S]` on `device`, channels last in memory,
-/// `(x / 255 - mean) / std` per channel.
+/// What a network takes: u8 `[N, S, S, C]` to f32 `[N, C, S, S]` on `device`, channels last in
+/// memory, `(x / 255 - mean) / std` per channel.
 pub fn normalize(images: &Tensor, preprocessing: &Preprocessing, device: Device) -> Tensor {
     let Preprocessing { mean, std, .. } = preprocessing;
     let row = |value: &dyn Fn((&f64, &f64)) -> f64| {

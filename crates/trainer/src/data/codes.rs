@@ -1,5 +1,5 @@
-//! The codes of problems with data sets: stable words, listed in docs/errors.md. An error refuses the file; a warning
-//! is in its report, and the file can be used.
+//! The codes of problems with data sets: stable words, listed in docs/errors.md. An error refuses
+//! the file; a warning is in its report, and the file can be used.
 
 use crate::domain::problem::Code;
 
@@ -15,7 +15,8 @@ pub const UNSUPPORTED_COMPRESSION: Code = "unsupported_compression";
 pub const ARCHIVE_TOO_LARGE: Code = "archive_too_large";
 /// Error: the archive unpacks to far more bytes than it has.
 pub const ARCHIVE_RATIO: Code = "archive_ratio";
-/// Error: an entry's path could lead out of the folder it is unpacked to, or cannot be a path everywhere.
+/// Error: an entry's path could lead out of the folder it is unpacked to, or cannot be a path
+/// everywhere.
 pub const UNSAFE_PATH: Code = "unsafe_path";
 /// Error: an entry is a link, a device or another special file.
 pub const UNSAFE_ENTRY: Code = "unsafe_entry";
@@ -43,7 +44,8 @@ pub const NO_USABLE_IMAGES: Code = "no_usable_images";
 /// Error: too few different images to train on some and to validate on others.
 pub const TOO_FEW_IMAGES: Code = "too_few_images";
 
-/// Error: a manifest cannot be read: not UTF-8, no header, a column too few or too many, a row that is no row.
+/// Error: a manifest cannot be read: not UTF-8, no header, a column too few or too many, a row that
+/// is no row.
 pub const INVALID_MANIFEST: Code = "invalid_manifest";
 /// Error: a manifest has more rows than an archive may have entries.
 pub const TOO_MANY_ROWS: Code = "too_many_rows";
@@ -84,7 +86,8 @@ pub const TOO_MANY_PIXELS: Code = "too_many_pixels";
 pub const DUPLICATE_IMAGE: Code = "duplicate_image";
 /// Warning: the same bytes occur under different classes.
 pub const CONFLICTING_DUPLICATES: Code = "conflicting_duplicates";
-/// Warning: the same bytes are in two of the folders `train`, `val`, `test`; all copies go to the first of them.
+/// Warning: the same bytes are in two of the folders `train`, `val`, `test`; all copies go to the
+/// first of them.
 pub const SPLIT_LEAK: Code = "split_leak";
 /// Warning: a class has no image in the validation split.
 pub const CLASS_NOT_VALIDATED: Code = "class_not_validated";

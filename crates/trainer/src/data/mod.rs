@@ -1,8 +1,8 @@
-//! Bytes to tensors. Everything here runs in children (`rehead-trainer`), never in the server or the worker: an
-//! archive or an image is an attacker's bytes until it is decoded.
+//! Bytes to tensors. Everything here runs in children (`rehead-trainer`), never in the server or
+//! the worker: an archive or an image is an attacker's bytes until it is decoded.
 //!
-//! An upload goes `archive` → `manifest` or `layout` → `image` → `split` → `pack`, driven by `validate`; training reads the pack
-//! through `batch`.
+//! An upload goes `archive` → `manifest` or `layout` → `image` → `split` → `pack`, driven by
+//! `validate`; training reads the pack through `batch`.
 
 /// Entries of a zip or tar, within limits, into one spool file.
 pub mod archive;

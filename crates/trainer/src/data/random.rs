@@ -38,7 +38,8 @@ impl Random {
 
     /// A whole number below `limit`, which is above 0.
     pub fn below(&mut self, limit: usize) -> usize {
-        // The high half of a 128-bit product is uniform, but for a bias below 2^-32 for any limit below 2^32.
+        // The high half of a 128-bit product is uniform, but for a bias below 2^-32 for any limit
+        // below 2^32.
         ((u128::from(self.bits()) * limit as u128) >> 64) as usize
     }
 
@@ -51,8 +52,8 @@ impl Random {
         order
     }
 
-    /// From Beta(alpha, alpha): the share of one of two Gamma(alpha) in their sum. In logarithms, so that a small alpha gives
-    /// 0 or 1, not 0 / 0.
+    /// From Beta(alpha, alpha): the share of one of two Gamma(alpha) in their sum. In logarithms,
+    /// so that a small alpha gives 0 or 1, not 0 / 0.
     pub fn beta(&mut self, alpha: f64) -> f64 {
         // Gamma(alpha) is Gamma(alpha + 1) times u^(1/alpha) (Marsaglia & Tsang 2000, section 6).
         let mut draw = || (self.gamma(alpha + 1.0).ln(), (1.0 - self.unit()).ln());

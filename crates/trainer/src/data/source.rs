@@ -1,6 +1,6 @@
-//! The source of batches: how samples of each modality are decoded, collated and altered. The rest of
-//! the trainer asks here; a further modality is a further variant, and the compiler names the methods
-//! that need code for it.
+//! The source of batches: how samples of each modality are decoded, collated and altered. The rest
+//! of the trainer asks here; a further modality is a further variant, and the compiler names the
+//! methods that need code for it.
 
 use tch::{Device, Kind, Tensor};
 
@@ -39,7 +39,8 @@ impl BatchSource {
         }
     }
 
-    /// Decodes samples of a pack on `threads` threads: a row of bytes each, in the order of `samples`.
+    /// Decodes samples of a pack on `threads` threads: a row of bytes each, in the order of
+    /// `samples`.
     ///
     /// # Errors
     /// The first sample that cannot be decoded.
@@ -54,8 +55,8 @@ impl BatchSource {
         }
     }
 
-    /// Decodes one sample's file to a row of bytes. `limit` bounds its decoded size, in pixels of an
-    /// image.
+    /// Decodes one sample's file to a row of bytes. `limit` bounds its decoded size, in pixels of
+    /// an image.
     ///
     /// # Errors
     /// A file that is not a sample of this modality, or beyond the limit.

@@ -1,5 +1,5 @@
-//! Which side of the split a sample is on, by the hash of its bytes: the same image is always on the same side, in
-//! whatever upload it comes and whatever else is in it. Pure.
+//! Which side of the split a sample is on, by the hash of its bytes: the same image is always on
+//! the same side, in whatever upload it comes and whatever else is in it. Pure.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,11 @@ const VALIDATION_SHARE_MAX: f64 = 0.3;
 
 /// Splits samples, given each one's SHA-256 and label, into train and validation.
 ///
-/// A hash below a fifth of all hashes is validation, so that files added later move none of the others. In a class
-/// where chance leaves fewer than a tenth or more than three tenths of the different images on that side (which
-/// happens to small classes only), the ones with the smallest hashes make up a tenth or three tenths. Each class with
-/// two or more different images has some on both sides; a single one is for training. Copies follow the first.
+/// A hash below a fifth of all hashes is validation, so that files added later move none of the
+/// others. In a class where chance leaves fewer than a tenth or more than three tenths of the
+/// different images on that side (which happens to small classes only), the ones with the smallest
+/// hashes make up a tenth or three tenths. Each class with two or more different images has some on
+/// both sides; a single one is for training. Copies follow the first.
 pub fn by_hash(samples: &[([u8; 32], usize)]) -> Vec<Split> {
     let mut label_of: BTreeMap<[u8; 32], usize> = BTreeMap::new();
     for &(hash, label) in samples {

@@ -18,8 +18,9 @@ pub(super) fn check(name: &[u8]) -> Result<Option<String>, ArchiveError> {
     })
 }
 
-/// A path in the one form that is kept: relative, with `/`, without `.`; empty for the archive's own root. `None` for what
-/// file managers leave behind: `__MACOSX`, `Thumbs.db`, and everything whose name starts with a dot.
+/// A path in the one form that is kept: relative, with `/`, without `.`; empty for the archive's
+/// own root. `None` for what file managers leave behind: `__MACOSX`, `Thumbs.db`, and everything
+/// whose name starts with a dot.
 ///
 /// # Errors
 /// Why it could lead out of its folder, or cannot be a path everywhere.

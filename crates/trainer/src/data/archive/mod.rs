@@ -1,8 +1,9 @@
 //! Entries of a zip or tar, within limits, into one spool file.
 //!
-//! No entry ever becomes a file of its own: the bytes of all go back to back into one anonymous file, so there is no
-//! path to escape by and no link to follow. Names are checked all the same, and one unsafe entry refuses the whole
-//! upload: who sends it did not make a data set. Limits count bytes that were really written, never what a header says.
+//! No entry ever becomes a file of its own: the bytes of all go back to back into one anonymous
+//! file, so there is no path to escape by and no link to follow. Names are checked all the same,
+//! and one unsafe entry refuses the whole upload: who sends it did not make a data set. Limits
+//! count bytes that were really written, never what a header says.
 
 pub(super) mod entry_path;
 mod error;

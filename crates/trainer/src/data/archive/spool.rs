@@ -20,7 +20,8 @@ pub(super) const CHUNK_BYTES: usize = 1 << 16;
 /// What an archive held.
 #[derive(Debug)]
 pub struct Spool {
-    /// Every file's bytes, back to back, in the archive's order. Has no name: it is gone when this is.
+    /// Every file's bytes, back to back, in the archive's order. Has no name: it is gone when this
+    /// is.
     pub bytes: File,
     /// Sorted by path; no two are the same.
     pub entries: Vec<Entry>,

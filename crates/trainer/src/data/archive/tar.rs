@@ -15,13 +15,16 @@ use super::{
 };
 use crate::data::codes;
 
-/// Bytes of an entry's headers, long names included; the tar reader would hold any number of them in memory.
+/// Bytes of an entry's headers, long names included; the tar reader would hold any number of them
+/// in memory.
 const HEADER_BYTES: u64 = 1 << 20;
-/// Bytes that are read and not written, of all headers and ignored entries, past those that the ratio allows.
+/// Bytes that are read and not written, of all headers and ignored entries, past those that the
+/// ratio allows.
 const UNWRITTEN_BYTES: u64 = 64 << 20;
 const BLOCK_BYTES: usize = 512;
 
-/// Whether a tar may start with this: a header whose checksum is right, or the zeros that end an empty tar.
+/// Whether a tar may start with this: a header whose checksum is right, or the zeros that end an
+/// empty tar.
 pub(super) fn is_header(block: &[u8]) -> bool {
     let Ok(block) = <&[u8; BLOCK_BYTES]>::try_from(block) else {
         return false;

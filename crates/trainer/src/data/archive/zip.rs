@@ -14,7 +14,8 @@ use super::{
 };
 use crate::data::codes;
 
-/// Bytes at the end that hold the end of the central directory: its record, and a comment of at most 64 KiB.
+/// Bytes at the end that hold the end of the central directory: its record, and a comment of at
+/// most 64 KiB.
 const TAIL_BYTES: u64 = 22 + (1 << 16) + 20 + 56;
 /// The kind of file in a Unix mode.
 const FILE_KIND: u32 = 0o170_000;
@@ -26,7 +27,8 @@ pub(super) fn read(mut file: File, spooler: &mut Spooler) -> Result<(), ArchiveE
     spooler.check_count(said_count(&mut file)?)?;
     let mut archive = ZipArchive::new(BufReader::with_capacity(CHUNK_BYTES, file))
         .map_err(|error| damaged("", error))?;
-    // One byte in two entries is how a small zip unpacks to petabytes; one name twice is how two readers see two things.
+    // One byte in two entries is how a small zip unpacks to petabytes; one name twice is how two
+    // readers see two things.
     if archive
         .has_overlapping_entries()
         .map_err(|error| damaged("", error))?
@@ -124,8 +126,8 @@ fn damaged(path: &str, error: ZipError) -> ArchiveError {
     }
 }
 
-/// How many entries the end of the archive says there are: the most that any end record says. Asked before the
-/// directory is read into memory; the entries themselves are counted again.
+/// How many entries the end of the archive says there are: the most that any end record says. Asked
+/// before the directory is read into memory; the entries themselves are counted again.
 fn said_count(file: &mut File) -> std::io::Result<u64> {
     let start = file.metadata()?.len().saturating_sub(TAIL_BYTES);
     file.seek(SeekFrom::Start(start))?;

@@ -1,4 +1,5 @@
-//! Colors that move, by the formulas that torchvision has for 8-bit tensors: results are cut off below the point.
+//! Colors that move, by the formulas that torchvision has for 8-bit tensors: results are cut off
+//! below the point.
 
 use super::super::random::Random;
 use crate::domain::augmentation::ColorJitter;

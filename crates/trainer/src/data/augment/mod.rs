@@ -1,6 +1,7 @@
-//! Training images altered at random, as torchvision's transforms do: `RandomResizedCrop`, `RandomHorizontalFlip`,
-//! `ColorJitter`, `RandAugment`, `RandomErasing`, in this order, on bytes. A key decides all that is drawn for an image. Of
-//! gray images hue and saturation stay, as in torchvision; alpha moves with its pixel, and no color's change reaches it.
+//! Training images altered at random, as torchvision's transforms do: `RandomResizedCrop`,
+//! `RandomHorizontalFlip`, `ColorJitter`, `RandAugment`, `RandomErasing`, in this order, on bytes.
+//! A key decides all that is drawn for an image. Of gray images hue and saturation stay, as in
+//! torchvision; alpha moves with its pixel, and no color's change reaches it.
 
 mod color;
 mod rand_augment;
@@ -16,8 +17,8 @@ use crate::domain::{augmentation::Augmentation, base_model::Preprocessing};
 /// Of the images of one key: raised when they change.
 pub const VERSION: u32 = 1;
 
-/// The short side of the images that are cropped from, in sides of the input: crops of less than its inverse square of the
-/// area are enlarged, as those of any small image are.
+/// The short side of the images that are cropped from, in sides of the input: crops of less than
+/// its inverse square of the area are enlarged, as those of any small image are.
 const CANVAS: f64 = 1.5;
 
 /// Alters images for one model.
@@ -25,7 +26,8 @@ const CANVAS: f64 = 1.5;
 pub struct Augmenter {
     augmentation: Augmentation,
     preprocessing: Preprocessing,
-    /// What is put where nothing of the image is: the mean of each channel, which is 0 after normalization.
+    /// What is put where nothing of the image is: the mean of each channel, which is 0 after
+    /// normalization.
     fill: Vec<u8>,
 }
 
@@ -42,7 +44,8 @@ impl Augmenter {
         }
     }
 
-    /// The short side of the images that it wants to crop from; `None` where it alters what the evaluation sees.
+    /// The short side of the images that it wants to crop from; `None` where it alters what the
+    /// evaluation sees.
     pub fn canvas(&self) -> Option<u32> {
         let side = f64::from(self.preprocessing.input_size);
         let crops = self.augmentation.random_resized_crop.is_some();

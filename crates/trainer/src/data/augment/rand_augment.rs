@@ -1,4 +1,5 @@
-//! A few operations of one strength, drawn from a list (Cubuk et al. 2020), with torchvision's ranges.
+//! A few operations of one strength, drawn from a list (Cubuk et al. 2020), with torchvision's
+//! ranges.
 
 use super::{
     super::random::Random,
@@ -125,8 +126,8 @@ fn by_channel<const C: usize>(
     }
 }
 
-/// Pillow's `ImageOps.equalize`: each value becomes the share of pixels below it, a step being a 255th of all but those of
-/// the highest value.
+/// Pillow's `ImageOps.equalize`: each value becomes the share of pixels below it, a step being a
+/// 255th of all but those of the highest value.
 fn equalized(counts: &[usize; 256]) -> Option<[u8; 256]> {
     let highest = counts.iter().rev().find(|&&count| count > 0)?;
     let step = (counts.iter().sum::<usize>() - highest) / 255;
@@ -152,7 +153,8 @@ mod tests {
         pixels.iter().map(|pixel| pixel[0]).collect()
     }
 
-    /// torchvision: posterize keeps `8 - round(m / 7.5)` bits, solarize inverts from `255 (1 - m / 30)` up.
+    /// torchvision: posterize keeps `8 - round(m / 7.5)` bits, solarize inverts from `255 (1 - m /
+    /// 30)` up.
     #[test]
     fn magnitudes_are_torchvisions() {
         let values = [0, 100, 201, 255];

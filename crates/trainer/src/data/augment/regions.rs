@@ -5,12 +5,13 @@ use crate::domain::augmentation::RandomResizedCrop;
 
 /// Draws before the fallback, as torchvision's.
 const ATTEMPTS: usize = 10;
-/// Bounds of what is erased, in shares of the area and as height by width: torchvision's defaults (Zhong et al. 2020).
+/// Bounds of what is erased, in shares of the area and as height by width: torchvision's defaults
+/// (Zhong et al. 2020).
 const ERASED_SCALE: [f64; 2] = [0.02, 0.33];
 const ERASED_RATIO: [f64; 2] = [0.3, 3.3];
 
-/// The part that torchvision's `RandomResizedCrop.get_params` draws: area and shape within their bounds; when none of ten
-/// draws fits, the largest centered part whose shape is within its bounds.
+/// The part that torchvision's `RandomResizedCrop.get_params` draws: area and shape within their
+/// bounds; when none of ten draws fits, the largest centered part whose shape is within its bounds.
 pub(super) fn crop(width: u32, height: u32, crop: &RandomResizedCrop, random: &mut Random) -> Part {
     let (full_width, full_height) = (f64::from(width), f64::from(height));
     for _ in 0..ATTEMPTS {
@@ -115,12 +116,14 @@ mod tests {
         };
         within(&areas, 0.08, 1.0);
         within(&ratios, 0.75, 4.0 / 3.0);
-        // Less than the middle, 0.54: large areas seldom fit. 200,000 draws by torchvision's rule in Python had this mean.
+        // Less than the middle, 0.54: large areas seldom fit. 200,000 draws by torchvision's rule
+        // in Python had this mean.
         let mean = areas.iter().sum::<f64>() / areas.len() as f64;
         assert!((mean - 0.432_6).abs() < 0.02, "{mean}");
     }
 
-    /// torchvision: `w = W, h = round(W / min(ratio))` for tall images, `h = H, w = round(H * max(ratio))` for wide ones.
+    /// torchvision: `w = W, h = round(W / min(ratio))` for tall images, `h = H, w = round(H *
+    /// max(ratio))` for wide ones.
     #[test]
     fn where_no_draw_fits_the_largest_centered_part_is_taken() {
         let whole = RandomResizedCrop {

@@ -149,7 +149,8 @@ fn square(augmentation: &Augmentation, channels: u32, key: u64) -> Vec<u8> {
     square
 }
 
-/// Colors of a gray image do not turn, those that are no colors do not change; what is left changes.
+/// Colors of a gray image do not turn, those that are no colors do not change; what is left
+/// changes.
 #[test]
 fn gray_and_alpha_are_altered_by_what_is_about_them() {
     let turned = Augmentation {
@@ -231,7 +232,8 @@ fn gray_is_altered_as_its_image_in_three_channels() {
         let mut large = vec![0; SIDE * SIDE * 3];
         Augmenter::new(&all, &preprocessing(3)).view(three.as_view(), key, &mut large);
         let (large, _) = large.as_chunks::<3>();
-        // Shares of red, green and blue in torchvision's gray add up to 0.9999: a step less now and then.
+        // Shares of red, green and blue in torchvision's gray add up to 0.9999: a step less now and
+        // then.
         let apart = |(&one, other): (&u8, &[u8; 3])| one.abs_diff(other[0]);
         let worst = small.iter().zip(large).map(apart).max().unwrap();
         assert!(worst <= 2, "{worst} apart for key {key}");

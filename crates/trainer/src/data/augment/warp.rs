@@ -7,12 +7,12 @@ pub(super) fn flip<const C: usize>(pixels: &mut [[u8; C]], side: usize) {
     }
 }
 
-/// Where an output pixel is taken from: `x' = a x + b y + c`, `y' = d x + e y + f` for `[a, b, c, d, e, f]`, in pixels, of
-/// pixels' centers.
+/// Where an output pixel is taken from: `x' = a x + b y + c`, `y' = d x + e y + f` for `[a, b, c,
+/// d, e, f]`, in pixels, of pixels' centers.
 pub(super) type Matrix = [f64; 6];
 
-/// Takes each pixel from where the matrix says, the nearest one, as Pillow's and torchvision's affine transforms do by
-/// default; `fill` from outside.
+/// Takes each pixel from where the matrix says, the nearest one, as Pillow's and torchvision's
+/// affine transforms do by default; `fill` from outside.
 pub(super) fn affine<const C: usize>(
     pixels: &mut [[u8; C]],
     side: usize,
@@ -51,7 +51,8 @@ pub(super) fn shift(right: i32, down: i32) -> Matrix {
 pub(super) fn rotation(degrees: f64, side: usize) -> Matrix {
     let (sin, cos) = degrees.to_radians().sin_cos();
     let center = side as f64 / 2.0;
-    // The output pixel at an offset (x, y) from the center, y down, was at that offset turned clockwise.
+    // The output pixel at an offset (x, y) from the center, y down, was at that offset turned
+    // clockwise.
     let stay = |a: f64, b: f64| center - a * center - b * center;
     [cos, -sin, stay(cos, -sin), sin, cos, stay(sin, cos)]
 }

@@ -1,10 +1,11 @@
 //! Encoded images to 8-bit pixels, and these to the square that a network takes.
 //!
-//! Whatever the format: upright by its EXIF orientation, first frame, 8 bits, as many channels as asked for: gray (ITU-R
-//! 601, as Pillow's `L`), red, green and blue, or these and alpha, 255 where the format has none. Without an alpha channel,
-//! transparency is on white.
-//! The decoders are safe Rust, but panics and large allocations on crafted files have been found in all of them: the
-//! pixel limit is checked before anything is allocated, panics are caught, text chunks are never asked for.
+//! Whatever the format: upright by its EXIF orientation, first frame, 8 bits, as many channels as
+//! asked for: gray (ITU-R 601, as Pillow's `L`), red, green and blue, or these and alpha, 255 where
+//! the format has none. Without an alpha channel, transparency is on white. The decoders are safe
+//! Rust, but panics and large allocations on crafted files have been found in all of them: the
+//! pixel limit is checked before anything is allocated, panics are caught, text chunks are never
+//! asked for.
 
 mod bitmap;
 mod resize;
@@ -80,7 +81,8 @@ impl From<ImageError> for DecodeError {
 /// Decodes JPEG, PNG, WebP, GIF (first frame) or BMP, told by content, to 1, 3 or 4 channels.
 ///
 /// # Errors
-/// What is wrong with the bytes. Nothing is allocated for an image of more than `max_pixels` (width times height).
+/// What is wrong with the bytes. Nothing is allocated for an image of more than `max_pixels` (width
+/// times height).
 pub fn decode(bytes: &[u8], max_pixels: u64, channels: u32) -> Result<Bitmap, DecodeError> {
     // A decoder keeps nothing from one image to the next, so that a panic leaves nothing half done.
     let decoded = catch_unwind(AssertUnwindSafe(|| {
@@ -196,8 +198,8 @@ fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> {
     })
 }
 
-/// Whether a JPEG has no end-of-image marker behind its last start of scan: inside of scan data, `ff` is never followed
-/// by `d9` (ITU T.81, B.1.1.5), and thumbnails lie before the first scan.
+/// Whether a JPEG has no end-of-image marker behind its last start of scan: inside of scan data,
+/// `ff` is never followed by `d9` (ITU T.81, B.1.1.5), and thumbnails lie before the first scan.
 fn is_cut_off(bytes: &[u8]) -> bool {
     let end = bytes.windows(2).rposition(|pair| pair == [0xff, 0xd9]);
     end.is_none_or(|end| bytes[end..].windows(2).any(|pair| pair == [0xff, 0xda]))

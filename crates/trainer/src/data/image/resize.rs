@@ -39,7 +39,8 @@ pub struct Part {
     pub height: f64,
 }
 
-/// Resizes and crops as timm does at evaluation: `square_bytes` bytes, row by row. The image has the input's channels.
+/// Resizes and crops as timm does at evaluation: `square_bytes` bytes, row by row. The image has
+/// the input's channels.
 pub fn preprocess(image: &Bitmap, preprocessing: &Preprocessing) -> Vec<u8> {
     let mut square = vec![0; preprocessing.square_bytes()];
     preprocess_into(image.as_view(), preprocessing, &mut square);
@@ -48,9 +49,9 @@ pub fn preprocess(image: &Bitmap, preprocessing: &Preprocessing) -> Vec<u8> {
 
 /// As `preprocess`, into a slice of just that size.
 ///
-/// timm's `transforms_imagenet_eval`: the shorter side becomes `floor(input_size / crop_fraction)`, the longer one
-/// keeps the shape, rounded down; the crop's corner is at half the rest, rounded to even (torchvision's `Resize` and
-/// `CenterCrop`). Only what the crop shows is computed.
+/// timm's `transforms_imagenet_eval`: the shorter side becomes `floor(input_size / crop_fraction)`,
+/// the longer one keeps the shape, rounded down; the crop's corner is at half the rest, rounded to
+/// even (torchvision's `Resize` and `CenterCrop`). Only what the crop shows is computed.
 pub(in crate::data) fn preprocess_into(
     image: ImageView<'_>,
     preprocessing: &Preprocessing,
@@ -88,8 +89,8 @@ pub(in crate::data) fn preprocess_into(
     );
 }
 
-/// Resizes a part of an image into a slice of `width * height * channels` bytes, antialiased. Colors count as much as
-/// they are opaque, as in Pillow.
+/// Resizes a part of an image into a slice of `width * height * channels` bytes, antialiased.
+/// Colors count as much as they are opaque, as in Pillow.
 pub(in crate::data) fn resize_part(
     image: ImageView<'_>,
     part: Part,
@@ -117,8 +118,8 @@ struct Scratch {
 }
 
 impl Scratch {
-    /// Rows first and then columns, as Pillow does: each pass rounds to whole levels, and networks tell the order
-    /// (0.1 % of EfficientNet-Lite0's logits).
+    /// Rows first and then columns, as Pillow does: each pass rounds to whole levels, and networks
+    /// tell the order (0.1 % of EfficientNet-Lite0's logits).
     fn resize(
         &mut self,
         image: ImageView<'_>,
@@ -196,8 +197,8 @@ pub fn shrink(
     shrunk
 }
 
-/// Width and height of an image whose shorter side is at most `short`; where it is more than four times as long as wide,
-/// it has as many pixels as if it were not. No image is enlarged.
+/// Width and height of an image whose shorter side is at most `short`; where it is more than four
+/// times as long as wide, it has as many pixels as if it were not. No image is enlarged.
 pub fn shrunk_size(width: u32, height: u32, short: u32) -> (u32, u32) {
     let (full_width, full_height, short) = (f64::from(width), f64::from(height), f64::from(short));
     let by_side = short / full_width.min(full_height);

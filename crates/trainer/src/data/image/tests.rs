@@ -87,7 +87,8 @@ fn every_format_decodes_as_in_pillow() {
         assert_eq!((image.width, image.height), (width, height), "{file}");
         let (mean, largest) = difference(&image.pixels, &BASE64_STANDARD.decode(pixels).unwrap());
         println!("{file} in {channels}: mean {mean:.3}, largest {largest}");
-        // Lossless formats up to rounding; lossy ones up to the decoders' freedom (chroma between samples).
+        // Lossless formats up to rounding; lossy ones up to the decoders' freedom (chroma between
+        // samples).
         let lossy = file.ends_with(".jpg") || file == "rgb.webp";
         let (mean_limit, limit) = if lossy { (1.0, 24) } else { (0.7, 1) };
         assert!(

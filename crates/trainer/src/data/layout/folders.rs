@@ -1,4 +1,5 @@
-//! From paths to classes and splits: a folder per class, optionally inside `train`, `val` and `test`. Pure.
+//! From paths to classes and splits: a folder per class, optionally inside `train`, `val` and
+//! `test`. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,9 +17,10 @@ use crate::{
 
 /// Finds classes and splits.
 ///
-/// One folder around everything is looked through, as often as needed. If then every folder is called `train`, `val`,
-/// `valid`, `validation` or `test` (in any case), and has folders inside, these are the splits; else every folder is a
-/// class. Files of a class may lie in folders of their own below it.
+/// One folder around everything is looked through, as often as needed. If then every folder is
+/// called `train`, `val`, `valid`, `validation` or `test` (in any case), and has folders inside,
+/// these are the splits; else every folder is a class. Files of a class may lie in folders of their
+/// own below it.
 ///
 /// # Errors
 /// No class folders, split folders mixed with others, or class names that cannot be used.

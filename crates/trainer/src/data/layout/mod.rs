@@ -1,5 +1,5 @@
-//! From the files of an archive to samples: what each one's target and split are, as a manifest says, or as the folders
-//! say where there is none. Pure.
+//! From the files of an archive to samples: what each one's target and split are, as a manifest
+//! says, or as the folders say where there is none. Pure.
 
 /// A folder per class.
 mod folders;

@@ -1,6 +1,6 @@
-//! The rule for class names: at most `limits::LABEL_CHARACTERS` characters, at least one that is seen, none that controls
-//! text (nor its direction), and no two names that differ only in case, Unicode form or outer spaces. What passes is
-//! stored as it is.
+//! The rule for class names: at most `limits::LABEL_CHARACTERS` characters, at least one that is
+//! seen, none that controls text (nor its direction), and no two names that differ only in case,
+//! Unicode form or outer spaces. What passes is stored as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,10 @@
-//! `manifest.csv` or `manifest.jsonl`: a row per sample, with `path`, `label` (or `value`) and perhaps `split`. Pure.
+//! `manifest.csv` or `manifest.jsonl`: a row per sample, with `path`, `label` (or `value`) and
+//! perhaps `split`. Pure.
 //!
-//! The task is told by the labels. Under `value` stand numbers to be predicted. Under `label` stand names of classes: one
-//! each, or in any row a list (JSON, or `a|b`), which makes it a task of several labels. Numbers under `label` are to be
-//! predicted when one of them is not whole, and are names of classes otherwise.
+//! The task is told by the labels. Under `value` stand numbers to be predicted. Under `label` stand
+//! names of classes: one each, or in any row a list (JSON, or `a|b`), which makes it a task of
+//! several labels. Numbers under `label` are to be predicted when one of them is not whole, and are
+//! names of classes otherwise.
 
 mod label;
 mod noted;
@@ -41,8 +43,8 @@ pub struct Found {
     root: String,
 }
 
-/// The manifest of an archive: at its root, or inside the one folder around everything. One further inside is a file like
-/// any other.
+/// The manifest of an archive: at its root, or inside the one folder around everything. One further
+/// inside is a file like any other.
 ///
 /// # Errors
 /// There are two.

@@ -1,12 +1,14 @@
-//! A validated data set in one safetensors file: the samples' bytes back to back as they were uploaded, and an index.
+//! A validated data set in one safetensors file: the samples' bytes back to back as they were
+//! uploaded, and an index.
 //!
-//! Tensors, for n samples sorted by path: `offset`, `size` (i64 `[n]`), the targets, `width`, `height` (i32 `[n]`),
-//! `split` (u8 `[n]`: 0 train, 1 validation, 2 test), `sha256` (u8 `[n, 32]`), `paths` (u8: a JSON list) and `bytes`
-//! (u8). Targets are `label` (i64 `[n]`); or, with several labels a sample, `labels` (i64, those of all samples back to
-//! back) and `labels_end` (i64 `[n]`: where each sample's end in it); or `value` (f64 `[n]`).
+//! Tensors, for n samples sorted by path: `offset`, `size` (i64 `[n]`), the targets, `width`,
+//! `height` (i32 `[n]`), `split` (u8 `[n]`: 0 train, 1 validation, 2 test), `sha256` (u8 `[n,
+//! 32]`), `paths` (u8: a JSON list) and `bytes` (u8). Targets are `label` (i64 `[n]`); or, with
+//! several labels a sample, `labels` (i64, those of all samples back to back) and `labels_end` (i64
+//! `[n]`: where each sample's end in it); or `value` (f64 `[n]`).
 //!
-//! Metadata: `version`, `classes`, a JSON list in label order, and `task`, which is left out for a single label. One upload
-//! gives one pack, byte for byte.
+//! Metadata: `version`, `classes`, a JSON list in label order, and `task`, which is left out for a
+//! single label. One upload gives one pack, byte for byte.
 
 mod write;
 
@@ -70,7 +72,8 @@ pub(super) fn map(file: &File) -> io::Result<Mmap> {
         unsafe_code,
         reason = "the file is this job's own; nothing else writes to it"
     )]
-    // SAFETY: mapped files are the validation process's anonymous spool and packs, which are complete before they get their name.
+    // SAFETY: mapped files are the validation process's anonymous spool and packs, which are
+    // complete before they get their name.
     unsafe {
         Mmap::map(file)
     }

@@ -1,4 +1,5 @@
-//! Writes packs: the header first, then tensor by tensor, so that no more than the index is ever in memory.
+//! Writes packs: the header first, then tensor by tensor, so that no more than the index is ever in
+//! memory.
 
 use std::{
     io::{self, BufWriter, Write as _},
@@ -30,7 +31,8 @@ pub struct Sample<'a> {
     pub height: u32,
 }
 
-/// Writes a pack beside `path`, then gives it that name. The samples must be sorted by path, and have targets of `task`.
+/// Writes a pack beside `path`, then gives it that name. The samples must be sorted by path, and
+/// have targets of `task`.
 ///
 /// # Errors
 /// When the disk fails or is full; then nothing is left behind.

@@ -29,14 +29,15 @@ pub(super) struct Image {
     pub(super) sha256: [u8; 32],
 }
 
-/// The report, and the split of each file with a target (of no meaning for those that are unusable).
+/// The report, and the split of each file with a target (of no meaning for those that are
+/// unusable).
 pub(super) struct Verdict {
     pub(super) report: FileReport,
     pub(super) splits: Vec<Split>,
 }
 
-/// Judges an upload. `images` are what became of `layout.files`; `said` is what reading the layout warned of already;
-/// `max_warnings` is how many warnings are listed.
+/// Judges an upload. `images` are what became of `layout.files`; `said` is what reading the layout
+/// warned of already; `max_warnings` is how many warnings are listed.
 pub(super) fn judge(
     entries: &[Entry],
     layout: &Layout,
@@ -184,7 +185,8 @@ impl Files<'_> {
         })
     }
 
-    /// Finds files with the same bytes, and warns of them. Counts those whose bytes occur more than once.
+    /// Finds files with the same bytes, and warns of them. Counts those whose bytes occur more than
+    /// once.
     fn duplicates(&self, warnings: &mut Warnings) -> (u64, Copies) {
         let mut copies = Copies::new();
         for (file, image) in self.usable() {
@@ -298,8 +300,8 @@ impl Files<'_> {
         "hash"
     }
 
-    /// What each file is split with: its class; of several labels the rarest, so that each is on both sides where it can
-    /// be; numbers all together.
+    /// What each file is split with: its class; of several labels the rarest, so that each is on
+    /// both sides where it can be; numbers all together.
     fn strata(&self) -> Vec<usize> {
         let mut counts = vec![0_u64; self.layout.classes.len()];
         for (file, _) in self.usable() {

@@ -1,4 +1,5 @@
-//! Validates an upload: every entry unpacked within limits, every image decoded once, a report and a pack written.
+//! Validates an upload: every entry unpacked within limits, every image decoded once, a report and
+//! a pack written.
 
 mod findings;
 
@@ -28,8 +29,9 @@ pub const REPORT: &str = "report.json";
 /// The pack, in the folder, when accepted.
 pub const PACK: &str = "pack.safetensors";
 
-/// Validates the archive `input` on `threads` threads and writes `report.json` (always) and `pack.safetensors` (when
-/// accepted) into `folder`. Never panics on what the archive holds; a full disk or the like is `Validated::Failed`.
+/// Validates the archive `input` on `threads` threads and writes `report.json` (always) and
+/// `pack.safetensors` (when accepted) into `folder`. Never panics on what the archive holds; a full
+/// disk or the like is `Validated::Failed`.
 pub fn run(input: &Path, limits: &DatasetLimits, threads: usize, folder: &Path) -> Validated {
     let outcome = validate(input, limits, threads, folder).and_then(|report| {
         write_report(folder, &report)?;

@@ -1,5 +1,6 @@
-//! The format of torch 1.6 and later: an uncompressed zip with `<name>/data.pkl`, one `<name>/data/<key>` per storage and
-//! `<name>/byteorder`. TorchScript archives look alike, but hold code: they are refused.
+//! The format of torch 1.6 and later: an uncompressed zip with `<name>/data.pkl`, one
+//! `<name>/data/<key>` per storage and `<name>/byteorder`. TorchScript archives look alike, but
+//! hold code: they are refused.
 
 use std::{collections::HashMap, io::Cursor};
 

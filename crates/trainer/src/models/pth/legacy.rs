@@ -1,5 +1,6 @@
-//! The format of torch before 1.6, still common among published weights: five pickles (magic number, version, machine,
-//! object, storage keys), then each storage as a count and its bytes, in the order of the keys.
+//! The format of torch before 1.6, still common among published weights: five pickles (magic
+//! number, version, machine, object, storage keys), then each storage as a count and its bytes, in
+//! the order of the keys.
 
 use std::collections::HashMap;
 

@@ -1,6 +1,7 @@
-//! Reads the files of `torch.save(model.state_dict())`, both the zip container of torch 1.6 and later and the format
-//! before it. It can produce tensors and nothing else (`pickle`); libtorch's own reader never sees the bytes. Which of
-//! the two formats a file has is told by its content. All sizes are checked against the file's own length.
+//! Reads the files of `torch.save(model.state_dict())`, both the zip container of torch 1.6 and
+//! later and the format before it. It can produce tensors and nothing else (`pickle`); libtorch's
+//! own reader never sees the bytes. Which of the two formats a file has is told by its content. All
+//! sizes are checked against the file's own length.
 
 mod archive;
 mod legacy;
@@ -17,7 +18,8 @@ pub(super) fn is_pth(bytes: &[u8]) -> bool {
 /// The tensors of a file's bytes, contiguous.
 ///
 /// # Errors
-/// What is not a state dict, with the name that a pickle asks for; sizes that the file does not bear out.
+/// What is not a state dict, with the name that a pickle asks for; sizes that the file does not
+/// bear out.
 pub fn parse(bytes: &[u8]) -> Result<Tensors, WeightsError> {
     let saved = if bytes.starts_with(archive::MAGIC) {
         archive::open(bytes)?

@@ -1,9 +1,10 @@
-//! A pickle machine that can only describe tensors. It knows the opcodes that torch writes and five callables, and runs
-//! none of them: what torch would call becomes a description here. Any other name is an error that says it, so that a
-//! hostile pickle ends as a sentence. See Python's `pickletools` for the opcodes.
+//! A pickle machine that can only describe tensors. It knows the opcodes that torch writes and five
+//! callables, and runs none of them: what torch would call becomes a description here. Any other
+//! name is an error that says it, so that a hostile pickle ends as a sentence. See Python's
+//! `pickletools` for the opcodes.
 //!
-//! Values are small and live in flat lists, so that no input nests deep enough to exhaust the stack, and no input can use
-//! more memory than a constant times its own length.
+//! Values are small and live in flat lists, so that no input nests deep enough to exhaust the
+//! stack, and no input can use more memory than a constant times its own length.
 
 use std::collections::HashMap;
 
@@ -125,8 +126,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Runs the pickle at the start of `bytes`. Returns its value, the machine that owns what it refers to, and how many
-/// bytes it took.
+/// Runs the pickle at the start of `bytes`. Returns its value, the machine that owns what it refers
+/// to, and how many bytes it took.
 pub(super) fn run(bytes: &[u8]) -> Result<(Value, Machine, usize)> {
     let window = &bytes[..bytes.len().min(PICKLE_BYTES)];
     let mut reader = Reader { rest: window };
@@ -324,7 +325,8 @@ impl Machine {
         Ok(())
     }
 
-    /// BINPERSID: `("storage", type, key, device, count)`, with a sixth item `None` in the format before torch 1.6.
+    /// BINPERSID: `("storage", type, key, device, count)`, with a sixth item `None` in the format
+    /// before torch 1.6.
     fn persistent(&mut self) -> Result<()> {
         let Value::Tuple(place) = self.pop()? else {
             return Err(broken("a storage is no tuple"));

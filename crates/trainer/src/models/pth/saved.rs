@@ -33,7 +33,8 @@ impl Saved<'_> {
                 named.len()
             )));
         }
-        // Tensors may share a storage (tied weights); a file whose tensors come to far more than its bytes is hostile.
+        // Tensors may share a storage (tied weights); a file whose tensors come to far more than
+        // its bytes is hostile.
         let total: u64 = named
             .values()
             .map(|view| count(view).saturating_mul(self.element_bytes(view)))
@@ -121,7 +122,8 @@ fn count(view: &View) -> u64 {
     })
 }
 
-/// How many numbers of the storage lie between a view's first and last, both included. `None` past 63 bits.
+/// How many numbers of the storage lie between a view's first and last, both included. `None` past
+/// 63 bits.
 fn span(view: &View) -> Option<i64> {
     if view.size.contains(&0) {
         return Some(0);
@@ -132,7 +134,8 @@ fn span(view: &View) -> Option<i64> {
     view.size.iter().zip(&view.stride).try_fold(1, reach)
 }
 
-/// Whether a view's every number lies in a storage of `count` numbers, and none is shown more often than it is there.
+/// Whether a view's every number lies in a storage of `count` numbers, and none is shown more often
+/// than it is there.
 fn lies_within(view: &View, storage_count: u64) -> bool {
     let negative = |numbers: &[i64]| numbers.iter().any(|&number| number < 0);
     if view.size.len() != view.stride.len()
