@@ -43,16 +43,17 @@ pub struct Worker {
     /// Process id on that host.
     pub pid: u32,
     pub version: String,
-    /// `cpu` or `cuda:0`; until the first self-test the device as configured, such as `auto`.
+    /// Its devices: `cpu`, or GPUs such as `cuda:0,cuda:1`.
     pub device: String,
-    /// `active`; `unfit`: its device fails the self-test; `quarantined`: several jobs in a row failed on it; `draining`: it
-    /// claims nothing more; `stopped`; `lost`: it was silent for a minute.
+    /// `active`: at least one device is; `unfit`: no device passes its self-test; `quarantined`:
+    /// several jobs in a row failed on its devices; `draining`: it claims nothing more; `stopped`;
+    /// `lost`: it was silent for a minute.
     pub state: String,
-    /// Why it is unfit or quarantined.
+    /// Why it, or one of its devices, is unfit or quarantined.
     pub reason: Option<String>,
-    /// Device memory available to a further job, in MiB, as last measured.
+    /// Memory available to a further job on the device that has most, in MiB, as last measured.
     pub free_mb: Option<u32>,
-    /// Device memory available to one job if this worker had no other, in MiB.
+    /// Memory available to one job on the largest device if it ran no other, in MiB.
     pub capacity_mb: Option<u32>,
     /// Unix seconds, as all times here.
     #[serde(with = "timestamp")]
