@@ -12,7 +12,7 @@ use std::time::Instant;
 use rehead_domain::{
     base_model::{Preprocessing, SourceTask},
     input::Input,
-    recipe::Recipe,
+    recipe::{self, BatchNorm, Precision, Recipe, Task},
     work::PlanModel,
 };
 use rehead_trainer::{
@@ -61,18 +61,21 @@ fn main() {
         over: Vec::new(),
     };
     let names = backbone.tensors().into_iter().filter(|one| one.trainable);
-    let recipe: Recipe = serde_json::from_value(serde_json::json!({
-        "task": "single_label_classification", "cut": "pre_logits",
-        "trainable": names.map(|one| one.name).collect::<Vec<_>>(), "later_phases": [],
-        "head": {"layers": [], "init": "zero"}, "n_epochs": 1, "batch_size": size, "accumulate": 1,
-        "optimizer": "adamw", "learning_rate": 1e-3, "backbone_learning_rate": 1e-4, "layer_decay": 1.0,
-        "weight_decay": 0.01, "schedule": "constant", "warmup_fraction": 0.0, "label_smoothing": 0.0,
-        "loss": "cross_entropy", "augmentation": null, "augmented_views": 0, "mixup": 0.0, "cutmix": 0.0, "class_weights": null, "gradient_clip": 1.0, "ema_decay": null,
-        "batch_norm": "update", "precision": arguments.get(5).map_or("float32", String::as_str),
-        "early_stopping": {"patience": null, "metric": "valid_loss", "min_delta": 0.0},
-        "checkpoint_every_seconds": 3600, "seed": 1,
-    }))
-    .unwrap();
+    let recipe = Recipe {
+        trainable: names.map(|one| one.name).collect(),
+        batch_size: size as u32,
+        optimizer: recipe::Optimizer::Adamw,
+        learning_rate: 1e-3,
+        backbone_learning_rate: 1e-4,
+        weight_decay: 0.01,
+        gradient_clip: Some(1.0),
+        batch_norm: BatchNorm::Update,
+        precision: match arguments.get(5).map(String::as_str) {
+            Some("bfloat16") => Precision::Bfloat16,
+            _ => Precision::Float32,
+        },
+        ..Recipe::base(Task::SingleLabelClassification)
+    };
     let mut network = Network::build(&base, &recipe, CLASSES as usize, Device::Cpu).unwrap();
     let mut optimizer = Optimizer::new(&recipe, &network.parameters);
     let pixels = Tensor::randint(256, [size, side, side, 3], (Kind::Uint8, Device::Cpu));

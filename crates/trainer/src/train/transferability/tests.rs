@@ -78,8 +78,8 @@ fn golden_g3_all_scores_of_digits() {
     }
 }
 
-/// Prediction of ridge regression, with an intercept or without, for `row`, fitted on all rows but `out`:
-/// the normal equations.
+/// Prediction of ridge regression, with an intercept or without, for `row`, fitted on all rows but
+/// `out`: the normal equations.
 fn fitted_without(
     features: &Tensor,
     one_hot: &Tensor,
