@@ -60,8 +60,7 @@ impl Samples {
         let pack = Pack::open(&plan.pack).map_err(unreadable)?;
         if pack.task() != plan.recipe.task {
             return Err(TrainError::Data(format!(
-                "the data set `{}` is for {}, but the recipe is for {}; choose data of that task",
-                plan.pack.display(),
+                "the data set is for {}, but the recipe is for {}; choose data of that task",
                 pack.task().as_str(),
                 plan.recipe.task.as_str()
             )));

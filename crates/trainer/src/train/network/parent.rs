@@ -35,8 +35,7 @@ pub(super) fn load(
     for (place, over) in base.over.iter().enumerate() {
         let unfit = |reason: String| {
             TrainError::Weights(format!(
-                "the parent's weights `{}` do not fit: {reason}",
-                over.weights.display()
+                "the weights of the parent model or checkpoint do not fit: {reason}"
             ))
         };
         let unread = |error| TrainError::of_weights(error, unfit);
