@@ -68,10 +68,7 @@ openapi: build ## Update openapi.yaml from the code
 	mv openapi.yaml.part openapi.yaml
 
 reference: build ## Update docs/cli.md and docs/configuration.md from the executable's help
-	target/release/rehead docs cli >docs/cli.md.part
-	mv docs/cli.md.part docs/cli.md
-	target/release/rehead docs configuration >docs/configuration.md.part
-	mv docs/configuration.md.part docs/configuration.md
+	@scripts/reference.py target/release/rehead
 
 structure: ## Measure circles, long functions, comments and words (docs/structure.md); `ROOM=src/http` for one folder
 	@scripts/structure.py $(ROOM)

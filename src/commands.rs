@@ -59,13 +59,6 @@ pub(crate) enum Tenants {
     },
 }
 
-/// `rehead docs`
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub(crate) enum Page {
-    Cli,
-    Configuration,
-}
-
 /// Logs to standard error: standard output is for the command's result.
 pub(crate) fn start_log(args: &LogArgs) {
     let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));
@@ -400,6 +393,6 @@ fn block_on(role: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>) -> 
 }
 
 /// Prints a line of the command's result. A closed standard output is ignored.
-pub(crate) fn announce(line: &str) {
+fn announce(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }

@@ -2,11 +2,10 @@
 //! link torch: what needs torch runs in `rehead-trainer`, the executable beside this one.
 
 mod commands;
-mod reference;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use rehead::{client, config, domain::job::Control};
 
 /// Run a self-hosted transfer-learning service, or use one: submit a fine-tuning job, get a model
@@ -56,9 +55,6 @@ enum Command {
     Tenants(commands::Tenants),
     /// Print the OpenAPI description of the HTTP API (openapi.yaml)
     Openapi,
-    /// Print a page of docs that is made from this help
-    #[command(hide = true)]
-    Docs { page: commands::Page },
     /// Submit a job, uploading its data where needed, and print its id
     Submit(Box<client::submit::SubmitArgs>),
     /// Follow a job until it ends and print its model; fails if the job does
@@ -109,10 +105,6 @@ fn main() -> ExitCode {
         Command::Keys(keys) => commands::keys(keys),
         Command::Tenants(tenants) => commands::tenants(tenants),
         Command::Openapi => commands::openapi(),
-        Command::Docs { page } => {
-            commands::announce(reference::render(page, Cli::command()).trim_end());
-            Ok(())
-        }
         Command::Submit(args) => commands::client(client::submit::run(&args)),
         Command::Watch(args) => commands::client(client::watch::run(&args)),
         Command::Report(args) => commands::client(client::report::run(&args)),
