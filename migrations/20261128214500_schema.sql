@@ -27,7 +27,7 @@ comment on column tenants.max_queued is 'Maximum number of waiting or paused job
 comment on column tenants.running is 'Number of leased jobs of this tenant; updated by the statements that create and end leases.';
 comment on column tenants.weight is 'Share of the workers, relative to other tenants.';
 comment on column tenants.vtime is
-    'Jobs started so far, divided by weight. The tenant with the lowest value is served first; an idle tenant is moved up to the lowest active one.';
+    'Virtual time: jobs started so far, divided by weight. See tenant_turns.';
 comment on column tenants.paused is 'True when claims skip this tenant.';
 insert into tenants (name) values ('default');
 
@@ -634,6 +634,24 @@ begin
         using errcode = 'check_violation', constraint = 'job_events_never_change';
 end $$;
 create trigger guard_event before update on job_events for each row execute function guard_event();
+
+-- Claim order -------------------------------------------------------------------------------------
+--
+-- The next job is the one with the lowest (turn, tenant_id) of tenant_turns and, of that tenant, the
+-- lowest (priority, seq) of claimable_jobs. Claims and queue positions both read these views, and a
+-- test compares them.
+
+create view tenant_turns as
+    select t.id as tenant_id, t.weight, not t.paused and t.running < t.max_running as open,
+        greatest(t.vtime, (select max(busy.vtime - 1 / busy.weight) from tenants busy where busy.running > 0)) as turn
+    from tenants t;
+comment on view tenant_turns is
+    'Start-time fair queueing. `turn` is the virtual time at which the next job of a tenant starts: its own, but not before the latest start among tenants with running jobs, so that a tenant that was idle does not catch up. Each start adds 1 / weight. Only `open` tenants may start a job now.';
+
+create view claimable_jobs as
+    select id, tenant_id, resource_class, device_mb, spec_version, priority, seq, run_at
+    from jobs where status = 'queued' and run_at <= now();
+comment on view claimable_jobs is 'Jobs that may be claimed now, as far as only they are concerned: queued, and not in a backoff.';
 
 -- Retry policy ------------------------------------------------------------------------------------
 --

@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use rehead::{
     db::{
         controls,
-        places::{self, Place},
+        queue_position::{self, QueuePosition},
         workers::{self, NewWorker, State},
     },
     domain::{
@@ -38,8 +38,8 @@ async fn register(pool: &PgPool, host: &str) -> WorkerId {
     id
 }
 
-async fn place(queue: &Queue, job: JobId) -> Place {
-    places::get(queue.pool(), queue.tenant, job)
+async fn position(queue: &Queue, job: JobId) -> QueuePosition {
+    queue_position::get(queue.pool(), queue.tenant, job)
         .await
         .unwrap()
         .unwrap()
@@ -60,8 +60,11 @@ async fn queue_position_counts_turns_of_tenants() {
     let ahead = async || {
         let mut ahead = Vec::new();
         for &job in &jobs {
-            let place = places::get(pool, other.0, job).await.unwrap().unwrap();
-            ahead.push(place.ahead);
+            let position = queue_position::get(pool, other.0, job)
+                .await
+                .unwrap()
+                .unwrap();
+            ahead.push(position.ahead);
         }
         ahead
     };
@@ -92,9 +95,9 @@ async fn queue_position_counts_turns_of_tenants() {
     let said = ahead().await;
     for turn in 0..9 {
         let claimed = queue.claim().await.unwrap();
-        let place = jobs.iter().position(|&job| job == claimed.job);
+        let position = jobs.iter().position(|&job| job == claimed.job);
         assert_eq!(
-            place,
+            position,
             said.iter().position(|&ahead| ahead == turn),
             "{turn}"
         );
@@ -126,24 +129,24 @@ async fn a_waiting_job_has_reason_and_estimate() {
     let queue = Queue::start().await;
     let pool = queue.pool();
     let (first, second) = (queue.job().await, queue.job().await);
-    let seen = place(&queue, second).await;
+    let seen = position(&queue, second).await;
     assert_eq!(
         (seen.ahead, seen.reason, seen.estimate),
         (1, WaitReason::NoWorker, None)
     );
 
     let worker = register(pool, "a").await;
-    assert_eq!(place(&queue, first).await.reason, WaitReason::Starting);
+    assert_eq!(position(&queue, first).await.reason, WaitReason::Starting);
     let claimed = claim(pool, worker, HOUR).await.unwrap();
     assert_eq!(claimed.job, first);
-    let seen = place(&queue, second).await;
+    let seen = position(&queue, second).await;
     // Nothing was measured: nothing is claimed to be known.
     assert_eq!(
         (seen.ahead, seen.reason, seen.estimate),
         (0, WaitReason::SlotsBusy, None)
     );
     assert!(
-        places::get(pool, queue.tenant, first)
+        queue_position::get(pool, queue.tenant, first)
             .await
             .unwrap()
             .is_none()
@@ -154,18 +157,18 @@ async fn a_waiting_job_has_reason_and_estimate() {
     let third = queue.job().await;
     claim(pool, worker, HOUR).await.unwrap();
     let fourth = queue.job().await;
-    let estimate = place(&queue, fourth).await.estimate.unwrap();
+    let estimate = position(&queue, fourth).await.estimate.unwrap();
     // What is left of the second job, and the third.
     assert!(
         (0.3..5.0).contains(&estimate.p50.as_secs_f64()) && estimate.p90 >= estimate.p50,
         "{estimate:?}"
     );
-    assert!(place(&queue, third).await.estimate.unwrap().p50 < estimate.p50);
+    assert!(position(&queue, third).await.estimate.unwrap().p50 < estimate.p50);
 
     register(pool, "b").await;
-    assert_eq!(place(&queue, third).await.reason, WaitReason::Starting);
+    assert_eq!(position(&queue, third).await.reason, WaitReason::Starting);
     queue.run("update tenants set max_running = 1").await;
-    let seen = place(&queue, third).await;
+    let seen = position(&queue, third).await;
     assert_eq!(
         (seen.reason, seen.estimate),
         (WaitReason::TenantAtCap, None)
@@ -173,11 +176,14 @@ async fn a_waiting_job_has_reason_and_estimate() {
     queue
         .run("update jobs set run_at = now() + interval '1 minute' where status = 'queued'")
         .await;
-    let seen = place(&queue, third).await;
+    let seen = position(&queue, third).await;
     assert_eq!(seen.reason, WaitReason::Backoff);
     assert!(seen.until.is_some() && seen.estimate.unwrap().p50 > Duration::from_secs(50));
     queue.run("update tenants set paused = true").await;
-    assert_eq!(place(&queue, third).await.reason, WaitReason::TenantPaused);
+    assert_eq!(
+        position(&queue, third).await.reason,
+        WaitReason::TenantPaused
+    );
     queue
         .run("update workers set last_seen_at = now() - interval '2 minutes'")
         .await;
@@ -185,12 +191,12 @@ async fn a_waiting_job_has_reason_and_estimate() {
     queue
         .run("update jobs set run_at = now() where status = 'queued'")
         .await;
-    assert_eq!(place(&queue, third).await.reason, WaitReason::NoWorker);
+    assert_eq!(position(&queue, third).await.reason, WaitReason::NoWorker);
     controls::ask(pool, queue.tenant, third, Control::Pause)
         .await
         .unwrap();
     assert!(
-        places::get(pool, queue.tenant, third)
+        queue_position::get(pool, queue.tenant, third)
             .await
             .unwrap()
             .is_none()
@@ -247,19 +253,19 @@ async fn a_job_that_does_not_fit_has_reason_memory() {
         .execute(pool)
         .await
         .unwrap();
-    assert_eq!(place(&queue, job).await.reason, WaitReason::Starting);
+    assert_eq!(position(&queue, job).await.reason, WaitReason::Starting);
     assert_eq!(claim(pool, large, HOUR).await.unwrap().job, other);
-    let seen = place(&queue, job).await;
+    let seen = position(&queue, job).await;
     assert_eq!((seen.reason, seen.estimate), (WaitReason::Memory, None));
     queue
         .run("update jobs set device_mb = 500 where status = 'queued'")
         .await;
-    assert_eq!(place(&queue, job).await.reason, WaitReason::Starting);
+    assert_eq!(position(&queue, job).await.reason, WaitReason::Starting);
     // Nobody here understands it.
     queue
         .run("update jobs set spec_version = 1000 where status = 'queued'")
         .await;
-    assert_eq!(place(&queue, job).await.reason, WaitReason::NoWorker);
+    assert_eq!(position(&queue, job).await.reason, WaitReason::NoWorker);
 }
 
 #[tokio::test]
@@ -274,18 +280,18 @@ async fn a_job_behind_a_reservation_has_reason_reserved() {
     queue
         .run("update jobs set device_mb = 3000 where seq = (select min(seq) from jobs)")
         .await;
-    assert_eq!(place(&queue, small).await.reason, WaitReason::Starting);
+    assert_eq!(position(&queue, small).await.reason, WaitReason::Starting);
     queue
         .run("update jobs set run_at = now() - interval '31 minutes' where device_mb = 3000")
         .await;
-    assert_eq!(place(&queue, small).await.reason, WaitReason::Reserved);
-    assert_eq!(place(&queue, large).await.reason, WaitReason::Memory);
+    assert_eq!(position(&queue, small).await.reason, WaitReason::Reserved);
+    assert_eq!(position(&queue, large).await.reason, WaitReason::Memory);
     // Where the large one could never run, nothing is kept for it.
     let other = register(pool, "other").await;
     workers::offer(pool, other, "cpu", (1_000, 2_999), HOUR / 2)
         .await
         .unwrap();
-    assert_eq!(place(&queue, small).await.reason, WaitReason::Starting);
+    assert_eq!(position(&queue, small).await.reason, WaitReason::Starting);
 }
 
 /// Output of a command of the client.

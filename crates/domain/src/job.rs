@@ -84,7 +84,7 @@ pub enum Control {
 }
 
 words! {
-    /// Why a queued job does not run.
+    /// Why a queued job does not run: the first of these that applies.
     pub enum WaitReason {
         /// Its tenant is paused.
         TenantPaused = "tenant_paused",
@@ -92,16 +92,16 @@ words! {
         Backoff = "backoff",
         /// No worker has sent a heartbeat lately.
         NoWorker = "no_worker",
+        /// No worker has enough device memory, even when idle.
+        TooLarge = "too_large",
         /// Its tenant runs as many jobs as it may.
         TenantAtCap = "tenant_at_cap",
         /// Every slot of every worker is busy.
         SlotsBusy = "slots_busy",
-        /// No worker with a free slot has enough free device memory.
-        Memory = "memory",
-        /// No worker has enough device memory, even when idle.
-        TooLarge = "too_large",
         /// The memory that it would fit into is reserved for a larger job that has waited long.
         Reserved = "reserved",
+        /// No worker with a free slot has enough free device memory.
+        Memory = "memory",
         /// Nothing blocks it: a worker is about to claim it, or a job ahead of it.
         Starting = "starting",
     }

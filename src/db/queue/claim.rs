@@ -1,4 +1,4 @@
-//! How a worker gets a job.
+//! Claims: how a worker gets a job.
 
 use std::time::Duration;
 
@@ -20,21 +20,21 @@ use crate::{
     },
 };
 
-/// The resource class of every job so far.
+/// Resource class of all jobs, as long as there is only one.
 pub const DEFAULT_CLASS: &str = "default";
 
-/// What a worker offers.
+/// A slot that a worker offers to the queue.
 #[derive(Debug, Clone, Copy)]
 pub struct Offer<'a> {
     pub worker: WorkerId,
     pub class: &'a str,
-    /// What a job may take now of the device's memory, in MiB.
+    /// Device memory available to a job now, in MiB.
     pub device_mb: u32,
-    /// What one job could take if this worker had no other.
+    /// Device memory available to a job if this worker ran no other, in MiB.
     pub capacity_mb: u32,
-    /// A job that waited so long for more memory than is free is next, where it could fit: smaller ones wait.
+    /// Queue age after which memory is reserved for a large job, and smaller ones are held back.
     pub reserve: Duration,
-    /// How long the lease holds unless a heartbeat comes.
+    /// Duration of the lease unless a heartbeat extends it.
     pub ttl: Duration,
 }
 
@@ -43,24 +43,24 @@ pub struct Offer<'a> {
 pub struct Claimed {
     pub job: JobId,
     pub tenant: TenantId,
-    /// Goes with every write; also the number of the attempt.
+    /// Fencing token of every write; also the number of the attempt.
     pub token: i64,
     pub recipe: Recipe,
-    /// Samples that run together in training, where memory ran out in an earlier attempt.
+    /// Samples per forward pass in training, if memory ran out in an earlier attempt.
     pub micro_batch: Option<u32>,
     pub timeout_seconds: u64,
     /// Device memory that it needs, in MiB.
     pub device_mb: u32,
-    /// Seconds that its attempts so far have taken. What it waited or was paused does not count.
+    /// Seconds spent in attempts so far, without waiting and pauses.
     pub elapsed_seconds: f64,
     pub base_model: ClaimedModel,
-    /// What it goes on from, where that is not the base model itself.
+    /// Model or checkpoint that it continues from, if it does not start from the base model.
     pub parent: Option<Parent>,
-    /// The name its model will have.
+    /// Name that its model will have.
     pub result_model: String,
     pub training: Pack,
     pub validation: Option<Pack>,
-    /// The checkpoint to go on from.
+    /// Checkpoint to resume from.
     pub resume: Option<Checkpoint>,
 }
 
@@ -84,50 +84,49 @@ pub struct Pack {
     pub bytes: u64,
 }
 
-/// How long a claim waits for its tenant's row, which others who claim and finish that tenant's jobs hold for a moment each.
+/// How long a claim waits for a tenant's row, which every claim and finish of its jobs locks briefly.
 const TENANT_WAIT_MS: u32 = 100;
 
-/// Takes the first job in line: of the tenant that has had least for its weight, by priority, then age. Jobs of newer
-/// versions than this build's are left alone.
+/// Claims the next job that fits, in the order of the views `tenant_turns` and `claimable_jobs`. Jobs
+/// of newer versions than this build's are skipped.
 ///
-/// A tenant whose row is locked is passed by. Where there is no other, a moment is waited for it, since it may be the only one
-/// there is: `None` though there is work means that somebody kept it locked.
+/// Tenants whose row is locked are skipped. If no job is found, the claim runs once more and waits a
+/// little for locked rows: the tenant may be the only one. `None` while there is work means that the
+/// row stayed locked.
 pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claimed>> {
     macro_rules! claim {
         ($locked:literal, $executor:expr) => {
             sqlx::query_as!(
                 ClaimRow,
                 r#"with reserved as materialized (
-                    select from jobs j join tenants t on t.id = j.tenant_id
-                    where j.status = 'queued' and j.resource_class = $1 and j.device_mb > $2 and j.device_mb <= $5
+                    select from claimable_jobs j join tenant_turns turns on turns.tenant_id = j.tenant_id and turns.open
+                    where j.resource_class = $1 and j.device_mb > $2 and j.device_mb <= $5
                         and j.run_at < now() - make_interval(secs => $6) and j.spec_version <= $7
-                        and not t.paused and t.running < t.max_running
                     limit 1
                 ), candidate as materialized (
-                    -- Tenants in their order, and one probe of the index for each until there is a job that nobody else is
-                    -- taking; then that tenant's row is locked, so that its cap and its turn are decided in one place. Not its
-                    -- key: whoever adds jobs holds that.
-                    select t.id as tenant_id, head.id as job_id
+                    -- Tenants in order, with one index probe for each until a job is found that nobody else is claiming.
+                    -- Then the tenant's row is locked, so that its cap and its turn are decided in one place; but not its
+                    -- key, which whoever adds jobs holds.
+                    select t.id as tenant_id, head.id as job_id, turns.turn
                     from (
-                        select id, vtime from tenants
-                        where not paused and running < max_running and not exists (select from reserved) order by vtime, id
-                    ) turn cross join lateral (
-                        select j.id from jobs j
-                        where j.tenant_id = turn.id and j.status = 'queued' and j.resource_class = $1 and j.device_mb <= $2
-                            and j.run_at <= now() and j.spec_version <= $7
+                        select tenant_id, turn from tenant_turns
+                        where open and not exists (select from reserved) order by turn, tenant_id
+                    ) turns cross join lateral (
+                        select j.id from claimable_jobs j
+                        where j.tenant_id = turns.tenant_id and j.resource_class = $1 and j.device_mb <= $2
+                            and j.spec_version <= $7
                         order by j.priority, j.seq limit 1 for no key update of j skip locked
-                    ) head join tenants t on t.id = turn.id and not t.paused and t.running < t.max_running
-                    order by turn.vtime, turn.id limit 1 for no key update of t "#
+                    ) head join tenants t on t.id = turns.tenant_id and not t.paused and t.running < t.max_running
+                    order by turns.turn, turns.tenant_id limit 1 for no key update of t "#
                     + $locked
                     + r#"), job as (
                     update jobs j set status = 'running', phase = 'preparing', fraction = 0, token = j.token + 1,
                         events = j.events + 1, started_at = coalesce(j.started_at, now())
                     from candidate where j.id = candidate.job_id and j.status = 'queued' returning j.*
                 ), tenant as (
-                    update tenants t set running = t.running + 1, vtime = 1 / t.weight + greatest(t.vtime, (
-                        select min(busy.vtime - 1 / busy.weight) from tenants busy where busy.running > 0 and busy.id <> t.id
-                    ))
-                    from job where t.id = job.tenant_id
+                    update tenants t set running = t.running + 1,
+                        vtime = 1 / t.weight + greatest(t.vtime, candidate.turn)
+                    from job, candidate where t.id = job.tenant_id
                 ), lease as (
                     insert into work (kind, subject, tenant_id, token, worker_id, lease_expires_at)
                     select 'train', id, tenant_id, token, $3, now() + make_interval(secs => $4) from job
@@ -202,7 +201,7 @@ pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claim
     Ok(Some(row.with(resume)))
 }
 
-/// A claim as Postgres has it.
+/// A claim, as Postgres returns it.
 struct ClaimRow {
     id: Uuid,
     tenant_id: i64,

@@ -17,38 +17,38 @@ use crate::{
     },
 };
 
-/// The model that a job made. What it shares with its base model is copied from there.
+/// The model that a job produced. Columns that it shares with its base model are copied from there.
 #[derive(Debug, Clone)]
 pub struct NewModel {
-    /// In label order.
+    /// Class names in label order.
     pub labels: Vec<String>,
-    /// Of the checkpoint it was made from.
+    /// Metrics of the checkpoint that it was made from.
     pub metrics: Metrics,
     pub report: Report,
-    /// Prefix of its bundle in the object store, with its last `/`.
+    /// Prefix of its bundle in the object store, ending in `/`.
     pub objects: String,
-    /// Trainable numbers of backbone and head.
+    /// Number of trainable parameters of backbone and head.
     pub parameters: u64,
-    /// Of its `model.safetensors`, lower-case hex.
+    /// SHA-256 of its `model.safetensors`, lower-case hex.
     pub weights_sha256: String,
 }
 
-/// How an attempt's trainer ended, as far as its worker saw.
+/// How the trainer of an attempt ended, as far as its worker knows.
 #[derive(Debug, Clone, Default)]
 pub struct Trace {
     pub exit_code: Option<i32>,
     /// The signal that ended it, such as `SIGKILL`.
     pub exit_signal: Option<String>,
-    /// The last lines of its standard error.
+    /// Last lines of its standard error.
     pub log_tail: Option<String>,
     /// Why its job is handed back, where nobody asked for that.
     pub given_back: Option<String>,
 }
 
-/// Ends an attempt: job, lease, model (exactly when it succeeded) and last event in one statement.
+/// Ends an attempt: job, lease, model (if and only if it succeeded) and last event in one statement.
 ///
-/// A success stands against a cancellation that comes late; every other outcome gives way to it. `None`: the lease is
-/// lost, nothing was written.
+/// A cancellation that comes late does not undo a success, but replaces every other outcome. `None`:
+/// the lease is lost, nothing was written.
 pub async fn finish(
     pool: &PgPool,
     job: JobId,
@@ -109,32 +109,32 @@ pub async fn lose(
 /// How an attempt ends, for `end_attempt`.
 #[derive(Debug, Clone, Copy, Default)]
 struct Ending<'a> {
-    /// As in `attempts.outcome`.
+    /// A word of `attempts.outcome`.
     outcome: &'static str,
     code: Option<&'a str>,
     message: Option<&'a str>,
     retryable: bool,
     trace: Option<&'a Trace>,
-    /// Ends it only if its lease ran out more than this many seconds ago.
+    /// If set, the attempt ends only if its lease expired more than this many seconds ago.
     expired_for: Option<f64>,
 }
 
-/// Whoever deletes the lease ends the attempt: the rest follows from that row, all in one statement.
+/// Deletes the lease, and writes everything that follows from it in the same statement.
 async fn end_attempt(
     pool: &PgPool,
     lease: &Lease,
     ending: Ending<'_>,
     model: Option<&NewModel>,
 ) -> sqlx::Result<Option<JobStatus>> {
-    let unseen = Trace::default();
-    let trace = ending.trace.unwrap_or(&unseen);
-    let word = ending_lease!(
+    let unknown = Trace::default();
+    let trace = ending.trace.unwrap_or(&unknown);
+    let status = ending_lease!(
         query_scalar,
         "train",
         r#", tenant as (
             update tenants t set running = t.running - 1 from lease where t.id = lease.tenant_id returning t.id
         ), verdict as (
-            -- After the tenant: of two ends of its jobs, one waits for the other here and nowhere else.
+            -- After the tenant: two ends of its jobs wait for each other there, and nowhere else.
             select j.id, case
                 when $4 = 'succeeded' then 'succeeded'
                 when $4 = 'cancelled' or j.cancel_requested_at is not null then 'cancelled'
@@ -168,7 +168,7 @@ async fn end_attempt(
         ), attempt as (
             update attempts a set ended_at = now(), outcome = $4, message = $7, log_tail = $8, exit_code = $14,
                 exit_signal = $15,
-                -- Before its trainer was ready, the job's step is that of an earlier attempt.
+                -- Until its trainer is ready, the job's step is that of an earlier attempt.
                 reached_step = case when a.device is not null then job.step end
             from job where a.job_id = job.id and a.token = $2
         ), model as (
@@ -193,8 +193,8 @@ async fn end_attempt(
                     when 'failed' then error_message
                     when 'paused' then case when $4 = 'yielded' then 'the job is paused'
                         else format('attempt %s ended: %s; the job is paused', $2, $7::text) end
-                    else case when $4 = 'yielded' then format('attempt %s handed the job back%s', $2, ': ' || $7::text)
-                        else format('attempt %s ended: %s; the job is tried again', $2, $7::text) end end,
+                    else case when $4 = 'yielded' then format('attempt %s released the job%s', $2, ': ' || $7::text)
+                        else format('attempt %s ended: %s; the job will be retried', $2, $7::text) end end,
                 jsonb_strip_nulls(jsonb_build_object('attempt', $2, 'outcome', $4, 'code', coalesce(error_code, $6),
                     'permanent', error_permanent))
             from job
@@ -217,6 +217,6 @@ async fn end_attempt(
         trace.exit_signal.as_deref(),
         model.map(|model| model.weights_sha256.as_str())
     );
-    let word = word.fetch_optional(pool).await?;
-    word.map(|word| convert::status(&word)).transpose()
+    let status = status.fetch_optional(pool).await?;
+    status.map(|word| convert::status(&word)).transpose()
 }

@@ -1,4 +1,5 @@
-//! What a worker writes down of an attempt that goes on.
+//! Records of a running attempt: progress, metrics, events, checkpoints. Each is written under the
+//! lease.
 
 use serde_json::{Value, json};
 use sqlx::{PgPool, types::Json};
@@ -15,7 +16,7 @@ use crate::{
     },
 };
 
-/// What a trainer said since the last time.
+/// What a trainer reported since the last write.
 #[derive(Debug, Clone, Default)]
 pub struct Records {
     pub phase: Option<Phase>,
@@ -23,7 +24,7 @@ pub struct Records {
     pub steps: Vec<Step>,
     /// Each also becomes an event.
     pub evaluations: Vec<Evaluation>,
-    /// Device and threads, when the trainer said that it is ready.
+    /// Device and threads, when the trainer became ready.
     pub device: Option<(String, u32)>,
     pub events: Vec<NewEvent>,
     pub shrunk: Option<MicroBatch>,
@@ -39,23 +40,23 @@ pub struct MicroBatch {
     pub nondeterminism_reason: String,
 }
 
-/// A checkpoint whose objects are complete.
+/// A checkpoint whose objects are all stored.
 #[derive(Debug, Clone)]
 pub struct NewCheckpoint {
     pub step: u64,
     pub epoch: u32,
-    /// Prefix in the object store, with its last `/`.
+    /// Prefix in the object store, ending in `/`.
     pub objects: String,
     pub bytes: u64,
     /// Lower-case hex.
     pub manifest_sha256: String,
     pub metrics: Option<Metrics>,
     pub best: bool,
-    /// How long training stood still for it.
+    /// How long training was blocked while it was saved.
     pub stall_ms: u64,
 }
 
-/// Notes the most memory that an attempt's trainer took; a later attempt is only claimed where that fits.
+/// Stores the peak memory of an attempt; later attempts are only claimed where that fits.
 pub async fn measured(pool: &PgPool, job: JobId, token: i64, peak_mb: u32) -> sqlx::Result<()> {
     let note = || {
         under_lease!(query, "train", ", job as (
@@ -72,7 +73,7 @@ pub async fn measured(pool: &PgPool, job: JobId, token: i64, peak_mb: u32) -> sq
     Ok(())
 }
 
-/// Writes what a trainer said. `false`: the lease is lost, nothing was written.
+/// Writes what a trainer reported. `false`: the lease is lost, nothing was written.
 pub async fn record(
     pool: &PgPool,
     job: JobId,
@@ -84,7 +85,8 @@ pub async fn record(
     retry(record).await
 }
 
-/// Adds a checkpoint. `None`: the lease is lost, nothing was written, its objects are the caller's to delete.
+/// Adds a checkpoint. `None`: the lease is lost, nothing was written, and the caller deletes its
+/// objects.
 pub async fn commit_checkpoint(
     pool: &PgPool,
     job: JobId,
@@ -136,7 +138,7 @@ pub async fn commit_checkpoint(
     Ok(retry(commit).await?.map(CheckpointId))
 }
 
-/// `Records`, column by column, as `unnest` takes them.
+/// `Records` as columns, which `unnest` takes.
 #[derive(Default)]
 struct Columns {
     steps: Vec<i64>,

@@ -13,7 +13,7 @@ use crate::{
         attempts::Attempt,
         jobs::{Budgets, Job, JobError},
         phases::PhaseSpan,
-        places::Place,
+        queue_position::QueuePosition,
         tenants::TenantId,
     },
     domain::{
@@ -150,13 +150,13 @@ pub(crate) struct ResolvedValue {
     pub reason: String,
 }
 
-fn queue(place: Place, now: OffsetDateTime) -> Queue {
+fn queue(position: QueuePosition, now: OffsetDateTime) -> Queue {
     Queue {
-        position: place.ahead + 1,
-        ahead: place.ahead,
-        reason: place.reason,
-        until: place.until.map(OffsetDateTime::unix_timestamp),
-        estimated_start: place.estimate.map(|estimate| EstimatedStart {
+        position: position.ahead + 1,
+        ahead: position.ahead,
+        reason: position.reason,
+        until: position.until.map(OffsetDateTime::unix_timestamp),
+        estimated_start: position.estimate.map(|estimate| EstimatedStart {
             p50: (now + estimate.p50).unix_timestamp(),
             p90: (now + estimate.p90).unix_timestamp(),
         }),
@@ -220,7 +220,7 @@ impl From<JobSnapshot> for JobObject {
     fn from(snapshot: JobSnapshot) -> Self {
         let JobSnapshot {
             job,
-            place,
+            position,
             attempts,
             phases,
         } = snapshot;
@@ -244,7 +244,7 @@ impl From<JobSnapshot> for JobObject {
             determinism: Determinism::of(&job, &attempts),
             budgets: job.budgets,
             phases,
-            queue: place.map(|place| queue(place, now)),
+            queue: position.map(|position| queue(position, now)),
             training_file: job.request.training_file,
             validation_file: job.request.validation_file,
             result_files: Vec::new(),

@@ -8,7 +8,7 @@ use crate::{
         attempts::Attempt,
         jobs::{Filter, Job},
         phases::PhaseSpan,
-        places::Place,
+        queue_position::QueuePosition,
         tenants::TenantId,
     },
     domain::{id::JobId, job::JobStatus},
@@ -18,7 +18,7 @@ use crate::{
 /// A job with the rows of other tables that its object contains, read in one transaction.
 pub(crate) struct JobSnapshot {
     pub job: Job,
-    pub place: Option<Place>,
+    pub position: Option<QueuePosition>,
     pub attempts: Vec<Attempt>,
     pub phases: Vec<PhaseSpan>,
 }
@@ -62,8 +62,8 @@ impl JobSnapshot {
 
     /// Adds the other rows to a job that was read in `transaction`.
     async fn of(transaction: &mut PgConnection, tenant: TenantId, job: Job) -> sqlx::Result<Self> {
-        let place = match job.status {
-            JobStatus::Queued => db::places::get(&mut *transaction, tenant, job.id).await?,
+        let position = match job.status {
+            JobStatus::Queued => db::queue_position::get(&mut *transaction, tenant, job.id).await?,
             _ => None,
         };
         let attempts = match job.attempts {
@@ -73,7 +73,7 @@ impl JobSnapshot {
         let phases = db::phases::list(&mut *transaction, tenant, job.id).await?;
         Ok(Self {
             job,
-            place,
+            position,
             attempts,
             phases,
         })
@@ -81,12 +81,12 @@ impl JobSnapshot {
 
     /// Changes whenever the object does, apart from its estimates.
     pub(crate) fn etag(&self) -> String {
-        match self.place {
-            Some(place) => format!(
+        match self.position {
+            Some(position) => format!(
                 "W/\"{}.{}.{}\"",
                 self.job.version,
-                place.ahead,
-                place.reason.as_str()
+                position.ahead,
+                position.reason.as_str()
             ),
             None => format!("W/\"{}\"", self.job.version),
         }

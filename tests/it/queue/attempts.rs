@@ -5,8 +5,9 @@ use rehead::{
         Page, attempts, checkpoints,
         jobs::{self, JobProgress},
         metrics::{self, Evaluation},
-        models, places,
+        models,
         queue::{self, MicroBatch, Records},
+        queue_position,
     },
     domain::{
         job::{JobStatus, Outcome, Phase},
@@ -29,8 +30,11 @@ async fn a_job_runs_to_its_model() {
         (created.status, created.seed, created.attempts),
         (JobStatus::Queued, u64::MAX - 7, 0)
     );
-    let place = places::get(pool, queue.tenant, job).await.unwrap().unwrap();
-    assert_eq!(place.ahead, 0);
+    let position = queue_position::get(pool, queue.tenant, job)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(position.ahead, 0);
 
     let claimed = queue.claim().await.unwrap();
     assert_eq!((claimed.job, claimed.token), (job, 1));

@@ -7,6 +7,7 @@ mod cancellation;
 mod claims;
 mod leases;
 mod new_jobs;
+mod order;
 mod random_acts;
 mod reading;
 mod refusals;

@@ -1,4 +1,4 @@
-//! Where a queued job stands, why it does not run, and when it may: as claims would see it now.
+//! Queue position, wait reason and estimated start of a queued job, in the order of claims.
 
 use std::time::Duration;
 
@@ -8,23 +8,24 @@ use time::OffsetDateTime;
 use super::{convert, tenants::TenantId, workers::SILENT};
 use crate::domain::{id::JobId, job::WaitReason};
 
-/// Succeeded jobs that an estimate is made of, the last ones.
+/// Number of recent successful jobs that estimates are based on.
 const MEASURED: i64 = 50;
 
-/// The place of a queued job.
+/// Queue position of a job.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Place {
-    /// Jobs that would be claimed before it: of its tenant those of a higher priority or age, of each other one those whose
-    /// turn comes before.
+pub struct QueuePosition {
+    /// Number of jobs that would be claimed before it: older jobs of its tenant or with a higher
+    /// priority, and jobs of other tenants whose turn is earlier.
     pub ahead: u64,
     pub reason: WaitReason,
-    /// Of a backoff.
+    /// End of a backoff.
     pub until: Option<OffsetDateTime>,
-    /// Until it starts; `None` where nothing was measured, or nothing can be told.
+    /// Time until it starts; `None` if there are no measurements, or other reasons decide.
     pub estimate: Option<Estimate>,
 }
 
-/// From the attempts of the last jobs that succeeded: were all jobs as long as the median one, and as one in ten.
+/// Estimates that take every job to last as long as the median of the last successful ones (`p50`),
+/// and as their ninth decile (`p90`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Estimate {
     pub p50: Duration,
@@ -33,10 +34,11 @@ pub struct Estimate {
 
 /// What Postgres counts.
 struct Row {
-    /// Of its tenant, and of all others.
+    /// Jobs of its tenant ahead of it.
     own_ahead: i64,
+    /// Jobs of other tenants ahead of it.
     others_ahead: i64,
-    /// Of its tenant, at once.
+    /// Cap of its tenant.
     max_running: i32,
     run_at: OffsetDateTime,
     now: OffsetDateTime,
@@ -44,23 +46,24 @@ struct Row {
     at_cap: bool,
     slots: i64,
     busy: i64,
-    /// Whether a worker with a slot left has the memory that it needs, and keeps it for nobody; and whether one has it and does.
+    /// True if a worker with a free slot has the memory that it needs, not reserved for another job.
     fits: bool,
+    /// True if a worker with a free slot has the memory that it needs, but reserved for another job.
     reserved: bool,
-    /// Whether a worker would have it, if it ran nothing else.
+    /// True if some worker would have the memory if it ran nothing else.
     possible: bool,
-    /// Median, and ninth tenth; of jobs, in seconds.
+    /// Median and ninth decile of job durations, in seconds.
     durations: Option<Vec<f64>>,
-    /// What is left of running jobs, were they as long. 0 where nothing was measured.
+    /// Remaining seconds of running jobs, for each of these durations. 0 without measurements.
     left: Vec<f64>,
 }
 
-/// A queued job's place; `None` when it is not queued.
+/// Returns the queue position of a job; `None` if it is not queued.
 pub async fn get(
     executor: impl PgExecutor<'_>,
     tenant: TenantId,
     id: JobId,
-) -> sqlx::Result<Option<Place>> {
+) -> sqlx::Result<Option<QueuePosition>> {
     let row = sqlx::query_as!(
         Row,
         r#"with job as (
@@ -87,39 +90,34 @@ pub async fn get(
             cross join lateral (
                 select w.slots > (select count(*) from work l where l.worker_id = w.id and l.kind = 'train')
                         and coalesce(w.free_mb, job.device_mb) >= job.device_mb as is_there,
-                    -- As a claim looks for it.
+                    -- The condition `reserved` of a claim.
                     exists (
-                        select from jobs large join tenants owner on owner.id = large.tenant_id
-                        where large.status = 'queued' and large.resource_class = job.resource_class
+                        select from claimable_jobs large
+                        join tenant_turns owner on owner.tenant_id = large.tenant_id and owner.open
+                        where large.resource_class = job.resource_class
                             and large.device_mb > w.free_mb and large.device_mb <= w.capacity_mb
                             and large.run_at < now() - w.reserve and large.spec_version <= w.spec_version
-                            and not owner.paused and owner.running < owner.max_running
                     ) as is_kept
             ) room
         ), own as (
-            select count(*) as ahead from job join jobs other on other.tenant_id = job.tenant_id and other.status = 'queued'
-                and other.resource_class = job.resource_class and other.run_at <= now()
-                and (other.priority, other.seq) < (job.priority, job.seq)
-        ), present as (
-            -- Who was away does not fall behind those that run, as in a claim.
-            select coalesce(min(vtime - 1 / weight), 0) as vtime from tenants where running > 0
-        ), turn as (
-            select t.id, greatest(t.vtime, present.vtime) + own.ahead / t.weight as vtime
-            from job join tenants t on t.id = job.tenant_id, own, present
+            select count(*) as ahead from job join claimable_jobs other on other.tenant_id = job.tenant_id
+                and other.resource_class = job.resource_class and (other.priority, other.seq) < (job.priority, job.seq)
+        ), mine as (
+            -- Each start of the jobs before it adds 1 / weight to the tenant's turn.
+            select turns.tenant_id, turns.turn + own.ahead / turns.weight as turn
+            from job join tenant_turns turns on turns.tenant_id = job.tenant_id, own
         ), others as (
-            -- The turns of other tenants until that of this job, as far as they have jobs.
+            -- The starts of other tenants before that turn, as far as they have jobs.
             select coalesce(sum(jobs.waiting), 0)::bigint as ahead
             from (
-                select other.id, turn.id as before,
-                    (turn.vtime - greatest(other.vtime, present.vtime)) * other.weight as turns
-                from tenants other, turn, present
-                where other.id <> turn.id and not other.paused and other.running < other.max_running
+                select other.tenant_id, other.tenant_id < mine.tenant_id as wins_ties,
+                    (mine.turn - other.turn) * other.weight as starts
+                from tenant_turns other, mine where other.tenant_id <> mine.tenant_id and other.open
             ) other cross join job cross join lateral (
                 select count(*) as waiting from (
-                    select from jobs j where j.tenant_id = other.id and j.status = 'queued'
-                        and j.resource_class = job.resource_class and j.run_at <= now()
-                    -- Of equal turns, that of the older tenant comes first.
-                    limit greatest(case when other.id < other.before then floor(other.turns) + 1 else ceil(other.turns) end, 0)
+                    select from claimable_jobs j
+                    where j.tenant_id = other.tenant_id and j.resource_class = job.resource_class
+                    limit greatest(case when other.wins_ties then floor(other.starts) + 1 else ceil(other.starts) end, 0)
                 ) waiting
             ) jobs
         )
@@ -134,13 +132,16 @@ pub async fn get(
         MEASURED,
         convert::seconds(SILENT)
     );
-    Ok(row.fetch_optional(executor).await?.map(|row| row.place()))
+    Ok(row
+        .fetch_optional(executor)
+        .await?
+        .map(|row| row.position()))
 }
 
 impl Row {
-    fn place(&self) -> Place {
+    fn position(&self) -> QueuePosition {
         let reason = self.reason();
-        Place {
+        QueuePosition {
             ahead: convert::to_count(self.own_ahead + self.others_ahead),
             reason,
             until: (reason == WaitReason::Backoff).then_some(self.run_at),
@@ -170,17 +171,17 @@ impl Row {
         }
     }
 
-    /// The work before it, spread over the slots; its tenant's own over those that it may have. Nothing is said where somebody
-    /// else decides, or nothing was measured.
+    /// Spreads the work ahead over the slots, and the tenant's own over as many as its cap allows.
+    /// `None` if something other than work ahead decides, or there are no measurements.
     fn estimate(&self, reason: WaitReason) -> Option<Estimate> {
-        let tells = matches!(
+        let decides = matches!(
             reason,
             WaitReason::SlotsBusy | WaitReason::Starting | WaitReason::Backoff
         );
         let durations = self
             .durations
             .as_ref()
-            .filter(|_| tells && self.slots > 0)?;
+            .filter(|_| decides && self.slots > 0)?;
         let backoff = (self.run_at - self.now).as_seconds_f64().max(0.0);
         let wait = |quantile: usize| {
             let duration = durations.get(quantile)?;
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_thing_in_the_way_is_named() {
+    fn wait_reason_is_the_first_that_applies() {
         let reasons = [
             (row(), WaitReason::SlotsBusy),
             (Row { busy: 1, ..row() }, WaitReason::Starting),
@@ -284,22 +285,22 @@ mod tests {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }
         let later = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(60);
-        let place = Row {
+        let position = Row {
             run_at: later,
             ..row()
         }
-        .place();
+        .position();
         assert_eq!(
-            (place.reason, place.until),
+            (position.reason, position.until),
             (WaitReason::Backoff, Some(later))
         );
-        assert_eq!(place.estimate.unwrap().p50, Duration::from_secs(60));
+        assert_eq!(position.estimate.unwrap().p50, Duration::from_secs(60));
     }
 
     #[test]
-    fn an_estimate_is_the_work_ahead_over_the_slots_or_nothing() {
+    fn estimate_spreads_the_work_ahead_over_the_slots() {
         let seconds = |row: Row| {
-            let estimate = row.place().estimate?;
+            let estimate = row.position().estimate?;
             Some((estimate.p50.as_secs(), estimate.p90.as_secs()))
         };
         assert_eq!(seconds(row()), Some((17, 42)));
@@ -312,7 +313,7 @@ mod tests {
             }),
             Some((0, 0))
         );
-        // A tenant that may have one of ten slots waits for its own.
+        // A tenant that may use one of ten slots waits for its own jobs.
         let capped = Row {
             own_ahead: 3,
             others_ahead: 0,
