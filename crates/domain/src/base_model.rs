@@ -11,7 +11,8 @@ use super::{
     problem::Problem,
 };
 
-/// How bytes of an image become the network's input. Part of a model: other numbers here are another model.
+/// How the bytes of an image become the network's input. Part of a model: other numbers here are
+/// another model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
@@ -21,7 +22,8 @@ pub struct Preprocessing {
     #[serde(default = "Preprocessing::rgb")]
     #[schema(minimum = 1, maximum = 4)]
     pub channels: u32,
-    /// The image's short side is resized to `input_size / crop_fraction`, then its center is cropped (timm: `crop_pct`).
+    /// The image's short side is resized to `input_size / crop_fraction`, then its center is
+    /// cropped (timm: `crop_pct`).
     pub crop_fraction: f64,
     pub interpolation: Interpolation,
     /// Per channel, on pixel values scaled to 0..1: `(x / 255 - mean) / std`.
@@ -42,29 +44,33 @@ impl Preprocessing {
     }
 }
 
-/// A base model's input, as far as its user says it; the rest is as its weights tell, and as is usual for its architecture.
+/// The requested input of a base model. Values that are left out follow from the weights, or are
+/// the architecture's usual ones.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AskedPreprocessing {
-    /// Side of the square input, in pixels; for a Vision Transformer a multiple of its patch, to which the positions are
-    /// resampled.
+    /// Side of the square input, in pixels. For a Vision Transformer a multiple of its patch; the
+    /// positions are resampled to it.
     #[schema(minimum = 32, maximum = 1024)]
     pub input_size: Option<u32>,
-    /// 1 (gray), 3 (red, green, blue) or 4 (and alpha). Weights for 3 are changed for 1 and 4, as timm does.
+    /// 1 (gray), 3 (red, green, blue) or 4 (and alpha). Weights for 3 are adapted to 1 and 4, as
+    /// timm does.
     #[schema(minimum = 1, maximum = 4)]
     pub channels: Option<u32>,
-    /// The image's short side is resized to `input_size / crop_fraction`, then its center is cropped (timm: `crop_pct`).
+    /// The image's short side is resized to `input_size / crop_fraction`, then its center is
+    /// cropped (timm: `crop_pct`).
     #[schema(minimum = 0.1, maximum = 1)]
     pub crop_fraction: Option<f64>,
     pub interpolation: Option<Interpolation>,
-    /// Per channel, on pixel values scaled to 0..1: `(x / 255 - mean) / std`. Gray has the mean of the usual three when left
-    /// out; alpha has mean 1 and deviation 1, so that an opaque image's is 0.
+    /// Per channel, on pixel values scaled to 0..1: `(x / 255 - mean) / std`. When left out, gray
+    /// gets the mean of the usual three, and alpha mean 1 and deviation 1, so that an opaque
+    /// image's is 0.
     pub mean: Option<Vec<f64>>,
     pub std: Option<Vec<f64>>,
 }
 
 impl AskedPreprocessing {
-    /// Everything that is wrong with the values themselves; paths begin with `preprocessing.`.
+    /// All problems of the values themselves; paths begin with `preprocessing.`.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut refuse = |field: &str, code, message: String| {
@@ -129,13 +135,13 @@ pub enum Interpolation {
     Bicubic,
 }
 
-/// What the weights were trained for before they came here.
+/// The task that the weights were trained for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceTask {
     /// Such as `image classification`.
     pub name: String,
-    /// Classes the original head told apart; `null` when the weights came without a head.
+    /// Number of classes of the original head; `null` when the weights came without a head.
     #[serde(default)]
     pub classes: Option<u32>,
     /// Such as `ImageNet-1k`.
@@ -143,25 +149,28 @@ pub struct SourceTask {
     pub dataset: Option<String>,
 }
 
-/// The layers of an architecture in forward order: what `GET /v1/models/{id}/layers` shows and `freeze` and `cut` name.
+/// The layers of an architecture in forward order, as `GET /v1/models/{id}/layers` shows them and
+/// `freeze` and `cut` name them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Layers {
     /// Width of the pooled features that a head reads.
     pub feature_dim: u32,
-    /// From the input side to the features. The original head is not among them: it is always removed.
+    /// From the input side to the features. The original head is not among them: it is always
+    /// removed.
     pub stages: Vec<Stage>,
     /// Every tensor of the backbone, in forward order.
     pub tensors: Vec<LayerTensor>,
-    /// What one sample costs in each stage, at the model's own input size; empty where it was not measured.
+    /// Cost of one sample in each stage, at the model's own input size; empty where it was not
+    /// measured.
     #[serde(default)]
     pub costs: Vec<StageCost>,
-    /// Time of a multiplication where the model was imported, on a CPU; what plans go by before a job was measured. `null` where it
-    /// was not measured.
+    /// Time of a multiplication on the CPU that imported the model, in picoseconds: the basis of
+    /// plans until a job has been measured. `null` where it was not measured.
     #[serde(default)]
     pub picoseconds_per_mac: Option<u64>,
 }
 
-/// What one sample costs in a stage.
+/// Cost of one sample in a stage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StageCost {
     /// Multiplications of its forward pass, each with an addition.
@@ -178,7 +187,7 @@ pub struct Stage {
     pub name: String,
     /// Blocks inside, as prefixes of tensor names (`layer1.0`), in forward order.
     pub blocks: Vec<String>,
-    /// Trainable numbers inside.
+    /// Number of trainable values inside.
     pub parameters: u64,
     /// Width of the features that are left when the network is cut after it.
     pub channels: u32,
@@ -199,7 +208,7 @@ pub struct LayerTensor {
 }
 
 impl LayerTensor {
-    /// How many numbers it holds.
+    /// Number of values.
     pub fn count(&self) -> u64 {
         self.shape.iter().map(|&side| u64::from(side)).product()
     }
@@ -211,12 +220,12 @@ impl Layers {
         self.tensors.iter().filter(|tensor| tensor.trainable)
     }
 
-    /// Whether it normalizes by statistics of batches, whose running averages are its buffers.
+    /// True when the network has BatchNorm, whose running statistics are its buffers.
     pub fn has_batch_norm(&self) -> bool {
         self.tensors.iter().any(|tensor| !tensor.trainable)
     }
 
-    /// Channels of the images that it reads, by its first convolution.
+    /// Channels of its input images, by its first convolution.
     pub fn input_channels(&self) -> Option<u32> {
         self.parameters().find_map(|tensor| match tensor.shape[..] {
             [_, channels, _, _] => Some(channels),

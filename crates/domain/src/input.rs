@@ -1,5 +1,5 @@
-//! What a network reads. Every place that depends on the modality matches on `Input` or `Modality`
-//! without a wildcard, so that the compiler names them all when one is added.
+//! The input of a network. Every place that depends on the modality matches on `Input` or
+//! `Modality` without a wildcard, so that the compiler names them all when one is added.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

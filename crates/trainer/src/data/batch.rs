@@ -18,7 +18,7 @@ use super::{
 };
 use crate::domain::base_model::Preprocessing;
 
-/// A sample that was readable when the pack was made is not any more.
+/// A sample that was readable when the pack was made no longer is.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {path}: {source}")]
 pub struct BatchError {
@@ -47,7 +47,7 @@ pub fn load(
 /// Fills a square of the input for each of `rows` on `threads` threads: u8 `[rows, S, S, C]`.
 ///
 /// # Errors
-/// The first of `fill`.
+/// The first error of `fill`.
 pub fn squares<T: Sync, E: Send>(
     rows: &[T],
     input: &Preprocessing,
@@ -66,8 +66,8 @@ pub fn squares<T: Sync, E: Send>(
     Ok(Tensor::from_slice(&squares).view(shape))
 }
 
-/// Decodes samples to `channels` on `threads` threads, and gives what `work` makes of each, in the
-/// order asked for. No more images are held at a time than there are threads.
+/// Decodes samples to `channels` on `threads` threads, and returns the result of `work` for each,
+/// in the order of `samples`. At most one image per thread is held in memory.
 ///
 /// # Errors
 /// The first sample that cannot be decoded.
@@ -86,15 +86,15 @@ pub fn each<T: Send>(
 }
 
 fn open(pack: &Pack, sample: usize, channels: u32) -> Result<Bitmap, BatchError> {
-    // The limit was held when the pack was made.
+    // The limit was checked when the pack was made.
     decode(pack.bytes(sample), u64::MAX, channels).map_err(|source| BatchError {
         path: pack.path(sample).to_owned(),
         source,
     })
 }
 
-/// What a network takes: u8 `[N, S, S, C]` to f32 `[N, C, S, S]` on `device`, channels last in
-/// memory, `(x / 255 - mean) / std` per channel.
+/// Converts u8 `[N, S, S, C]` to the network's input: f32 `[N, C, S, S]` on `device`, channels last
+/// in memory, `(x / 255 - mean) / std` per channel.
 pub fn normalize(images: &Tensor, preprocessing: &Preprocessing, device: Device) -> Tensor {
     let Preprocessing { mean, std, .. } = preprocessing;
     let row = |value: &dyn Fn((&f64, &f64)) -> f64| {
@@ -113,7 +113,7 @@ pub fn normalize(images: &Tensor, preprocessing: &Preprocessing, device: Device)
     tch::no_grad(|| images.g_mul_(&scale).g_add_(&shift))
 }
 
-/// A pool of so many threads; made once, kept.
+/// The thread pool of this size, created once.
 pub(super) fn pool(threads: usize) -> Arc<ThreadPool> {
     static POOLS: Mutex<BTreeMap<usize, Arc<ThreadPool>>> = Mutex::new(BTreeMap::new());
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,11 +1,11 @@
-//! The codes of problems with data sets: stable words, listed in docs/errors.md. An error refuses
-//! the file; a warning is in its report, and the file can be used.
+//! The codes of problems with data sets: stable, listed in docs/errors.md. An error refuses the
+//! file; a warning is in its report, and the file can be used.
 
 use crate::domain::problem::Code;
 
 /// Error: the upload is not a zip, tar, tar.gz or tar.zst.
 pub const NOT_AN_ARCHIVE: Code = "not_an_archive";
-/// Error: the archive is cut off or damaged, or says one thing and holds another.
+/// Error: the archive is truncated or damaged, or its directory contradicts its contents.
 pub const CORRUPT_ARCHIVE: Code = "corrupt_archive";
 /// Error: an entry is encrypted.
 pub const ENCRYPTED_ARCHIVE: Code = "encrypted_archive";
@@ -15,8 +15,7 @@ pub const UNSUPPORTED_COMPRESSION: Code = "unsupported_compression";
 pub const ARCHIVE_TOO_LARGE: Code = "archive_too_large";
 /// Error: the archive unpacks to far more bytes than it has.
 pub const ARCHIVE_RATIO: Code = "archive_ratio";
-/// Error: an entry's path could lead out of the folder it is unpacked to, or cannot be a path
-/// everywhere.
+/// Error: an entry's path could lead out of its folder, or is not valid on every system.
 pub const UNSAFE_PATH: Code = "unsafe_path";
 /// Error: an entry is a link, a device or another special file.
 pub const UNSAFE_ENTRY: Code = "unsafe_entry";
@@ -61,7 +60,7 @@ pub const INVALID_LABEL: Code = "invalid_label";
 pub const MIXED_LABELS: Code = "mixed_labels";
 /// Error: a row has more labels than a sample may have.
 pub const TOO_MANY_LABELS: Code = "too_many_labels";
-/// Error: what stands under `value` is not a number, or is too large.
+/// Error: a `value` is not a number, or is too large.
 pub const INVALID_NUMBER: Code = "invalid_number";
 /// Error: all numbers to train on are the same.
 pub const CONSTANT_VALUE: Code = "constant_value";
@@ -92,9 +91,9 @@ pub const SPLIT_LEAK: Code = "split_leak";
 /// Warning: a class has no image in the validation split.
 pub const CLASS_NOT_VALIDATED: Code = "class_not_validated";
 
-/// Failure, may pass on another try: the disk is full.
+/// Failure that a retry may pass: the disk is full.
 pub const STORAGE_FULL: Code = "storage_full";
-/// Failure, may pass on another try: the machine could not read or write its own files.
+/// Failure that a retry may pass: the machine could not read or write its own files.
 pub const INTERNAL_ERROR: Code = "internal_error";
 
 /// Every code above.

@@ -1,13 +1,13 @@
-//! Bytes to tensors. Everything here runs in children (`rehead-trainer`), never in the server or
-//! the worker: an archive or an image is an attacker's bytes until it is decoded.
+//! Bytes to tensors. Everything here runs in child processes (`rehead-trainer`), never in the
+//! server or the worker: until it is decoded, an archive or an image is untrusted input.
 //!
 //! An upload goes `archive` → `manifest` or `layout` → `image` → `split` → `pack`, driven by
-//! `validate`; training reads the pack through `batch`.
+//! `validate`; training reads the pack through `source`.
 
 /// Entries of a zip or tar, within limits, into one spool file.
 pub mod archive;
 
-/// What is to be predicted of a sample.
+/// The target of a sample.
 pub mod target;
 
 /// From paths to classes and splits.
@@ -19,7 +19,7 @@ pub mod manifest;
 /// Encoded images to RGB, and RGB to the square that a network takes.
 pub mod image;
 
-/// Which side of the split a sample is on.
+/// Splits samples into train and validation.
 pub mod split;
 
 /// A validated data set in one file.

@@ -31,7 +31,7 @@ impl Random {
         low + self.unit() * (high - low)
     }
 
-    /// Whether something of this probability happens.
+    /// True with this probability.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.unit() < probability
     }

@@ -72,7 +72,7 @@ impl BatchSource {
     /// Joins decoded rows to the tensor that `collate` takes.
     ///
     /// # Errors
-    /// What torch says.
+    /// An error of torch, such as a lack of memory.
     pub fn stack(&self, rows: &[u8], count: i64) -> Result<Tensor, tch::TchError> {
         let shape = match self {
             Self::Image(preprocessing) => {

@@ -1,5 +1,5 @@
-//! Which side of the split a sample is on, by the hash of its bytes: the same image is always on
-//! the same side, in whatever upload it comes and whatever else is in it. Pure.
+//! Splits samples by the hash of their bytes: the same image is always on the same side, in every
+//! upload and beside any other images. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::domain::file::Split;
 
 /// The share of validation samples.
 const VALIDATION_SHARE: f64 = 0.2;
-/// A class's share may stray between these by chance; a small class is brought back to them.
+/// Bounds of a class's share, to which small classes are brought back.
 const VALIDATION_SHARE_MIN: f64 = 0.1;
 const VALIDATION_SHARE_MAX: f64 = 0.3;
 

@@ -1,4 +1,4 @@
-//! What is to be predicted of a sample.
+//! The target of a sample: its label, labels or number.
 
 /// A sample's label, labels or number.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,7 @@
-//! Weights that were trained for one input, changed for another, once and for all, by timm's rules: the stem for other
-//! channels (`adapt_input_conv` of timm 1.0 `layers/` and `models/_manipulate.py`), a Vision Transformer's positions for
-//! another grid of patches (`resample_abs_pos_embed` of `layers/pos_embed.py`).
+//! Weights that were trained for one input, changed for another, once and for all, by timm's rules:
+//! the stem for other channels (`adapt_input_conv` of timm 1.0 `layers/` and
+//! `models/_manipulate.py`), a Vision Transformer's positions for another grid of patches
+//! (`resample_abs_pos_embed` of `layers/pos_embed.py`).
 
 use std::borrow::Cow;
 
@@ -18,9 +19,9 @@ use crate::domain::{
 const RGB: i64 = 3;
 
 /// The input of a network with these weights: the requested values; otherwise the weights' own
-/// (channels by the stem, side by the number of positions), or those of `usual`. Gray gets the mean of
-/// the usual three means and deviations; alpha gets mean 1 and deviation 1, so that an opaque image's
-/// is 0.
+/// (channels by the stem, side by the number of positions), or those of `usual`. Gray gets the mean
+/// of the usual three means and deviations; alpha gets mean 1 and deviation 1, so that an opaque
+/// image's is 0.
 ///
 /// # Errors
 /// A side that is no multiple of a Vision Transformer's patch.
@@ -96,8 +97,8 @@ fn positions_side(architecture: &Architecture, tensors: &Tensors) -> Option<u32>
     INPUT_SIZE.contains(&side).then_some(side)
 }
 
-/// Changes `from` where it is for another input than the tensors of a network, `into`. What differs otherwise stays, for a
-/// strict load to name.
+/// Changes the tensors of `from` that are for another input than the network's tensors, `into`.
+/// Other differences stay, for a strict load to report.
 pub fn adapt(architecture: &Architecture, into: &[(String, Tensor)], from: &mut Tensors) {
     let wanted = |name: &str| into.iter().find(|(known, _)| known == name);
     let stem = architecture.stem;
@@ -113,8 +114,9 @@ pub fn adapt(architecture: &Architecture, into: &[(String, Tensor)], from: &mut 
     }
 }
 
-/// A stem [outputs, 3, k, k] for so many channels. Gray: the sum over red, green and blue, which is what the same stem makes
-/// of a gray image. Others: red, green, blue, red and so on, scaled by `3 / channels`. Any other stem stays.
+/// A stem [outputs, 3, k, k] for another number of channels. Gray: the sum over red, green and
+/// blue, so that a gray image gives the same output. Others: red, green, blue, red and so on,
+/// scaled by `3 / channels`. Any other stem stays.
 fn stem_for(stem: &Tensor, channels: i64) -> Tensor {
     let size = stem.size();
     if size.len() != 4 || size[1] != RGB || channels == RGB || !is_usable(stem) {
@@ -129,7 +131,7 @@ fn stem_for(stem: &Tensor, channels: i64) -> Tensor {
     repeated * (RGB as f64 / channels as f64)
 }
 
-/// Whether a strict load would take numbers of this type, as f32.
+/// True for types that a strict load accepts, as f32.
 fn is_usable(tensor: &Tensor) -> bool {
     matches!(tensor.kind(), Kind::Float | Kind::Half | Kind::BFloat16)
 }

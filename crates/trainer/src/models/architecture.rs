@@ -59,8 +59,8 @@ pub(super) trait Family<I>: fmt::Debug + Sync {
 
 impl Architecture {
     /// Builds the backbone for this input under `root`, with fresh weights (drawn from torch's
-    /// generator), every parameter trainable. The stem has as many inputs as an image has channels; a
-    /// Vision Transformer has a position for each patch, a text encoder one for each token.
+    /// generator), every parameter trainable. The stem has as many inputs as an image has channels;
+    /// a Vision Transformer has a position for each patch, a text encoder one for each token.
     ///
     /// # Panics
     /// When the input is of another modality than the network.
@@ -76,7 +76,8 @@ impl Architecture {
         }
     }
 
-    /// What the network reads.
+    /// The modality of the network's input.
+    ///
     pub fn modality(&self) -> Modality {
         self.input.modality()
     }

@@ -1,6 +1,6 @@
 //! A backbone is a list of stages, a stage a list of blocks, a block a list of operations with or
-//! without a shortcut around them. Every network is such a list, so that one `forward`, one walk over
-//! the tensors, one set of adapters and one folding of BatchNorm serve all architectures.
+//! without a shortcut around them. Every network is such a list, so that one `forward`, one walk
+//! over the tensors, one set of adapters and one folding of BatchNorm serve all architectures.
 
 use tch::{Kind, Tensor, nn};
 
@@ -28,7 +28,8 @@ pub struct Stage {
     pub channels: i64,
 }
 
-/// Operations in a row: `activation(shortcut(x) + body(x))`, or `activation(body(x))` without a shortcut.
+/// Operations in a row: `activation(shortcut(x) + body(x))`, or `activation(body(x))` without a
+/// shortcut.
 #[derive(Debug)]
 pub struct Block {
     /// Prefix of its tensors' names; the stage's name where a stage is not made of blocks.
@@ -53,11 +54,12 @@ pub struct BackboneTensor {
 
 impl Backbone {
     /// The pooled features [N, feature_dim], f32, of `x`, the input of stage `from_stage`: images
-    /// [N, C, H, W] for 0, or what `forward_until` returned for that stage. All stages compute in the
-    /// number type of `x`.
+    /// [N, C, H, W] for 0, or what `forward_until` returned for that stage. All stages compute in
+    /// the number type of `x`.
     ///
-    /// With `Norm::Batch`, each BatchNorm whose own weight trains (`requires_grad`) uses the batch's
-    /// statistics and updates the running ones; all others use their running statistics unchanged.
+    /// With `Norm::Batch`, each BatchNorm whose own weight trains (`requires_grad`) uses the
+    /// batch's statistics and updates the running ones; all others use their running statistics
+    /// unchanged.
     pub fn forward<'a>(&self, x: &Tensor, from_stage: usize, pass: impl Into<Pass<'a>>) -> Tensor {
         let pass = pass.into();
         let map = self.stages[from_stage..]
@@ -66,8 +68,8 @@ impl Backbone {
         pool(&map.to_kind(Kind::Float))
     }
 
-    /// The input of stage `stage`, with every BatchNorm on its running statistics: the output
-    /// [N, C, h, w] of the stages before it. For the number of stages, the last stage's output before
+    /// The input of stage `stage`, with every BatchNorm on its running statistics: the output [N,
+    /// C, h, w] of the stages before it. For the number of stages, the last stage's output before
     /// pooling.
     pub fn forward_until(&self, x: &Tensor, stage: usize) -> Tensor {
         self.stages[..stage]
@@ -77,8 +79,8 @@ impl Backbone {
             })
     }
 
-    /// Removes every stage after `stage`, whose output is pooled from then on. Returns the new width
-    /// of the features, or `None` (and no change) where there is no such stage.
+    /// Removes every stage after `stage`, whose output is pooled from then on. Returns the new
+    /// width of the features, or `None` (and no change) where there is no such stage.
     pub fn cut_after(&mut self, stage: &str) -> Option<i64> {
         let index = self
             .stages
@@ -105,7 +107,8 @@ impl Backbone {
                         });
                     });
                 }
-                // PyTorch lists a module's own parameters (ConvNeXt's `gamma`) before those of its parts.
+                // PyTorch lists a module's own parameters (ConvNeXt's `gamma`) before those of its
+                // parts.
                 all[start..].sort_by_key(|entry: &BackboneTensor| {
                     entry.name.rsplit_once('.').map(|(module, _)| module)
                         != Some(block.name.as_str())
@@ -123,8 +126,8 @@ impl Backbone {
             .collect()
     }
 
-    /// Adds an adapter to each linear layer that `recipe` names, its tensors under `root`. `seed` keys
-    /// their initial values.
+    /// Adds an adapter to each linear layer that `recipe` names, its tensors under `root`. `seed`
+    /// keys their initial values.
     ///
     /// # Errors
     /// The first named layer that the backbone does not have.

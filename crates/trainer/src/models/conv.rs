@@ -6,7 +6,7 @@ use tch::{Tensor, nn};
 
 use super::pass::{Activation, Norm, Visitor, at};
 
-/// How much a BatchNorm's running statistics move towards the batch's in one step (PyTorch's default).
+/// Momentum of BatchNorm's running statistics (PyTorch's default).
 const MOMENTUM: f64 = 0.1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +14,8 @@ pub enum Padding {
     /// `kernel / 2` on every side.
     Half,
     None,
-    /// TensorFlow's `SAME`: as much as makes the output `ceil(input / stride)`, the odd one at the bottom and right.
+    /// TensorFlow's `SAME`: as much as makes the output `ceil(input / stride)`, the odd one at the
+    /// bottom and right.
     Same,
 }
 
@@ -82,7 +83,8 @@ pub enum Gate {
     HardSigmoid,
 }
 
-/// Hu et al. 2018: channels are scaled by `gate(expand(act(reduce(mean))))`, timm's `SqueezeExcite`.
+/// Hu et al. 2018: channels are scaled by `gate(expand(act(reduce(mean))))`, timm's
+/// `SqueezeExcite`.
 #[derive(Debug)]
 pub struct SqueezeExcite {
     pub gate: Gate,
@@ -130,7 +132,8 @@ impl Conv {
             padding,
             ..
         } = self.shape;
-        // No copy where the kinds are equal; otherwise gradients reach the weights through the cast.
+        // No copy where the kinds are equal; otherwise gradients reach the weights through the
+        // cast.
         let kind = x.kind();
         let weight = self.weight.to_kind(kind);
         let bias = self.bias.as_ref().map(|bias| bias.to_kind(kind));
@@ -165,7 +168,7 @@ impl Conv {
     }
 }
 
-/// What TensorFlow's `SAME` adds before and after a side of this length.
+/// The padding that TensorFlow's `SAME` adds before and after a side of this length.
 fn same_padding(side: i64, kernel: i64, stride: i64) -> (i64, i64) {
     let outputs = (side + stride - 1) / stride;
     let total = ((outputs - 1) * stride + kernel - side).max(0);

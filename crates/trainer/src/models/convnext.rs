@@ -1,5 +1,5 @@
-//! ConvNeXt (Liu et al. 2022, <https://arxiv.org/abs/2201.03545>), as in timm 1.0 `convnext.py`. Features are pooled, then
-//! normalized.
+//! ConvNeXt (Liu et al. 2022, <https://arxiv.org/abs/2201.03545>), as in timm 1.0 `convnext.py`.
+//! Features are pooled, then normalized.
 
 use tch::nn;
 
@@ -15,10 +15,11 @@ use super::{
 use crate::domain::base_model::{Interpolation, Preprocessing};
 
 const EPS: f64 = 1e-6;
-/// What layer scale starts at.
+/// Initial value of layer scale.
 const SCALE: f64 = 1e-6;
 
-/// The configuration of one ConvNeXt: blocks of each stage, and the channels of the first, which double each time.
+/// The configuration of one ConvNeXt: blocks of each stage, and the channels of the first, which
+/// double each time.
 #[derive(Debug)]
 struct Config {
     depths: [i64; 4],

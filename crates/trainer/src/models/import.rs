@@ -1,5 +1,6 @@
-//! Imports uploaded weights: reads `.pth` or safetensors, maps published names to timm's, checks every tensor against
-//! the architecture, and writes safetensors. The work of `rehead-trainer validate` on an `ValidatePlan::Weights`.
+//! Imports uploaded weights: reads `.pth` or safetensors, maps published names to timm's, checks
+//! every tensor against the architecture, and writes safetensors. The work of `rehead-trainer
+//! validate` on an `ValidatePlan::Weights`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -22,10 +23,10 @@ use crate::domain::{
 
 /// The converted weights, in the plan's folder.
 pub const MODEL: &str = "model.safetensors";
-/// What was found (an `Imported`), in the plan's folder.
+/// The result (an `Imported`), in the plan's folder.
 pub const IMPORTED: &str = "imported.json";
 
-/// What to import: the fields of an `ValidatePlan::Weights`.
+/// An import: the fields of a `ValidatePlan::Weights`.
 #[derive(Debug, Clone)]
 pub struct Import<'a> {
     pub input: &'a Path,
@@ -34,10 +35,11 @@ pub struct Import<'a> {
     pub preprocessing: &'a AskedPreprocessing,
 }
 
-/// Imports into `folder`: `model.safetensors` and `imported.json` when accepted, nothing when refused.
+/// Imports into `folder`: `model.safetensors` and `imported.json` when accepted, nothing when
+/// refused.
 ///
 /// # Errors
-/// What is not the input's fault, such as a full disk.
+/// Failures that are not the input's fault, such as a full disk.
 pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Validated> {
     let Some(architecture) = registry::find(plan.architecture) else {
         return Ok(Validated::Refused {
@@ -128,7 +130,8 @@ fn unsupported(architecture: &Architecture) -> Problem {
     Problem::new("architecture", "unsupported_modality", message)
 }
 
-/// The tensors of a weights file: safetensors or torch's pickle, told apart by content, never by name.
+/// The tensors of a weights file: safetensors or torch's pickle, told apart by content, never by
+/// name.
 ///
 /// # Errors
 /// A file of neither format, past a limit, or that cannot be read.
@@ -154,8 +157,8 @@ pub fn read(path: &Path, max_bytes: u64) -> Result<Tensors, WeightsError> {
     }
 }
 
-/// The tensors that the architecture needs, as f32 under timm's names in forward order, with the original head where
-/// there is one, and that head's classes.
+/// The tensors that the architecture needs, as f32 under timm's names in forward order, with the
+/// original head where there is one, and that head's classes.
 type Network = (Vec<(String, Tensor)>, Option<u32>);
 
 fn named_as_timm(architecture: &Architecture, tensors: Tensors) -> Tensors {
@@ -165,7 +168,7 @@ fn named_as_timm(architecture: &Architecture, tensors: Tensors) -> Tensors {
         .collect()
 }
 
-/// Fits tensors to an architecture with this input, or says everything that does not fit.
+/// Adapts tensors to an architecture with this input, or lists every mismatch.
 fn adopt(
     architecture: &Architecture,
     input: &Input,

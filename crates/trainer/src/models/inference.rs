@@ -1,7 +1,7 @@
-//! Feature extraction by a frozen backbone: the first stages, copied for inference only. BatchNorm is
-//! folded into the convolutions (in f64, Jacob et al. 2018, section 3.2), weights and maps are laid out
-//! channels last, activations reuse their input's memory, and adapters are merged. Features differ from
-//! the backbone's own by rounding only: less than 1e-4 of their norm.
+//! Feature extraction by a frozen backbone: the first stages, copied for inference only. BatchNorm
+//! is folded into the convolutions (in f64, Jacob et al. 2018, section 3.2), weights and maps are
+//! laid out channels last, activations reuse their input's memory, and adapters are merged.
+//! Features differ from the backbone's own by rounding only: less than 1e-4 of their norm.
 
 use tch::{Kind, Tensor};
 
@@ -24,7 +24,8 @@ pub struct Extractor {
 }
 
 impl Extractor {
-    /// A copy of the whole backbone as it is now: later changes of its weights do not reach the copy.
+    /// A copy of the whole backbone as it is now: later changes of its weights do not reach the
+    /// copy.
     pub fn new(backbone: &Backbone) -> Self {
         Self::prefix(backbone, backbone.stages.len())
     }
@@ -42,8 +43,8 @@ impl Extractor {
         tch::no_grad(|| pool(&self.map(images)))
     }
 
-    /// The last copied stage's output before pooling: [N, channels, h, w], or tokens [N, T, channels].
-    /// With no stage copied, the images themselves.
+    /// The last copied stage's output before pooling: [N, channels, h, w], or tokens [N, T,
+    /// channels]. With no stage copied, the images themselves.
     pub fn map(&self, images: &Tensor) -> Tensor {
         tch::no_grad(|| {
             self.folded

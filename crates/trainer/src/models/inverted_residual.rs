@@ -1,5 +1,6 @@
-//! The inverted residual (Sandler et al. 2018, <https://arxiv.org/abs/1801.04381>) and the stages made of it, under the
-//! names of timm 1.0 `_efficientnet_blocks.py`: what MobileNetV2, MobileNetV3 and EfficientNet share.
+//! The inverted residual (Sandler et al. 2018, <https://arxiv.org/abs/1801.04381>) and the stages
+//! made of it, under the names of timm 1.0 `_efficientnet_blocks.py`: what MobileNetV2, MobileNetV3
+//! and EfficientNet share.
 
 use tch::nn;
 
@@ -10,12 +11,12 @@ use super::{
     pass::Activation,
 };
 
-/// What all convolutions of a network have in common.
+/// Properties that all convolutions of a network share.
 #[derive(Debug)]
 pub(super) struct Style {
     pub activation: Activation,
     pub padding: Padding,
-    /// Of BatchNorm.
+    /// Epsilon of BatchNorm.
     pub eps: f64,
     pub gate: Gate,
 }
@@ -25,7 +26,8 @@ pub(super) struct Style {
 pub(super) struct Spec {
     pub kernel: i64,
     pub stride: i64,
-    /// Channels of the depthwise convolution; `None` for those of the input, with no convolution to expand them.
+    /// Channels of the depthwise convolution; `None` for the input's own, without a convolution
+    /// that expands them.
     pub inner: Option<i64>,
     pub outputs: i64,
     /// Channels between the two convolutions of squeeze-and-excitation; `None` without one.
@@ -33,7 +35,8 @@ pub(super) struct Spec {
     pub activation: Activation,
 }
 
-/// The multiple of 8 nearest to `channels`, at least 8, and at least nine tenths of it (TensorFlow's `make_divisible`).
+/// The multiple of 8 nearest to `channels`, at least 8, and at least nine tenths of it
+/// (TensorFlow's `make_divisible`).
 pub(super) fn divisible_by_8(channels: f64) -> i64 {
     let nearest = ((channels + 4.0) as i64 / 8 * 8).max(8);
     if (nearest as f64) < 0.9 * channels {
@@ -43,7 +46,8 @@ pub(super) fn divisible_by_8(channels: f64) -> i64 {
     }
 }
 
-/// Stages `stem` (3x3 at stride 2 from an image's channels to `stem`) and `blocks.0` and so on, a stage for each of `rows`.
+/// Stages `stem` (3x3 at stride 2 from an image's channels to `stem`) and `blocks.0` and so on, a
+/// stage for each of `rows`.
 pub(super) fn stages(
     style: &Style,
     root: &nn::Path,

@@ -1,7 +1,7 @@
-//! Low-rank adapters (LoRA, Hu et al. 2021, <https://arxiv.org/abs/2106.09685>) on linear layers, as
-//! PEFT's `lora.Linear`: `scale * B A x` is added to a layer's output, and only A and B train. B
-//! starts at zero, so that training starts from the base network. Merged into the layer's weight, an
-//! adapter costs nothing at inference.
+//! Low-rank adapters (LoRA, Hu et al. 2021, <https://arxiv.org/abs/2106.09685>) on linear layers,
+//! as PEFT's `lora.Linear`: `scale * B A x` is added to a layer's output, and only A and B train. B
+//! starts at zero, so that training starts from the base network. Merged into the layer's weight,
+//! an adapter costs nothing at inference.
 
 use tch::{Tensor, nn};
 

@@ -1,4 +1,5 @@
-//! MobileNetV2 (Sandler et al. 2018, <https://arxiv.org/abs/1801.04381>), as in timm 1.0 `efficientnet.py`.
+//! MobileNetV2 (Sandler et al. 2018, <https://arxiv.org/abs/1801.04381>), as in timm 1.0
+//! `efficientnet.py`.
 
 use tch::nn;
 

@@ -1,5 +1,6 @@
-//! MobileNetV3 (Howard et al. 2019, <https://arxiv.org/abs/1905.02244>), as in timm 1.0 `mobilenetv3.py`: the last
-//! convolution reads pooled features and has a bias instead of BatchNorm.
+//! MobileNetV3 (Howard et al. 2019, <https://arxiv.org/abs/1905.02244>), as in timm 1.0
+//! `mobilenetv3.py`: the last convolution reads pooled features and has a bias instead of
+//! BatchNorm.
 
 use tch::nn;
 
@@ -24,7 +25,8 @@ struct Config {
     features: i64,
 }
 
-/// Rows of the paper's tables 1 and 2: kernel, stride, expansion, outputs, squeeze-and-excitation, hard-swish (else ReLU).
+/// Rows of the paper's tables 1 and 2: kernel, stride, expansion, outputs, squeeze-and-excitation,
+/// hard-swish (else ReLU).
 #[derive(Debug)]
 struct Row(i64, i64, f64, i64, bool, bool);
 

@@ -1,5 +1,5 @@
-//! Architectures, their weights, and the heads on top, in reading order: operations, the networks made
-//! of them, weights files, and the import of a base model. Runs in child processes only.
+//! Architectures, their weights, and the heads on top, in reading order: operations, the networks
+//! made of them, weights files, and the import of a base model. Runs in child processes only.
 
 pub mod adapt;
 pub mod architecture;

@@ -1,4 +1,4 @@
-//! What every operation needs: how a pass runs, activations, and the names of tensors.
+//! Shared by all operations: how a pass runs, activations, and the names of tensors.
 
 use tch::{Tensor, nn};
 
@@ -10,7 +10,8 @@ pub type Visitor<'a> = dyn FnMut(String, &Tensor, bool) + 'a;
 pub enum Norm {
     /// The running ones, which stay.
     Running,
-    /// The batch's where the layer trains, and the running ones are updated; the running ones elsewhere.
+    /// The batch's where the layer trains, and the running ones are updated; the running ones
+    /// elsewhere.
     Batch,
 }
 
@@ -20,8 +21,8 @@ pub struct Pass<'a> {
     pub norm: Norm,
     /// In training, the key of the masks of adapters' dropout; `None` drops nothing.
     pub dropout: Option<u64>,
-    /// Of texts: [N, T], 1 where there is a token and 0 where the text has ended. `None` for images,
-    /// and for texts of one length.
+    /// For texts: [N, T], 1 for a token and 0 behind the text's end. `None` for images, and for
+    /// texts of one length.
     pub mask: Option<&'a Tensor>,
 }
 

@@ -1,5 +1,5 @@
-//! Every architecture that can be built. To add a family: a file, and a line in `FAMILIES`; the tests
-//! over the registry then check its members (docs/adding-an-architecture.md).
+//! Every architecture that can be built. To add a family: a file, and a line in `FAMILIES`; the
+//! tests over the registry then check its members (docs/adding-an-architecture.md).
 
 use tch::{Device, nn};
 

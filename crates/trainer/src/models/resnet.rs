@@ -1,6 +1,6 @@
-//! ResNet (He et al. 2015, <https://arxiv.org/abs/1512.03385>), as in timm 1.0 `resnet.py` and torchvision: the stride of
-//! a bottleneck sits on its 3x3 convolution ("v1.5"). Weights of timm's and torchvision's fit; the
-//! preprocessing is that of torchvision's.
+//! ResNet (He et al. 2015, <https://arxiv.org/abs/1512.03385>), as in timm 1.0 `resnet.py` and
+//! torchvision: the stride of a bottleneck sits on its 3x3 convolution ("v1.5"). Weights of timm's
+//! and torchvision's fit; the preprocessing is that of torchvision's.
 
 use tch::nn;
 

@@ -1,6 +1,6 @@
-//! SqueezeNet 1.1 (Iandola et al. 2016, <https://arxiv.org/abs/1602.07360>), as in torchvision. Its classifier was a 1x1
-//! convolution and a ReLU before pooling; here as everywhere features are pooled first, so a new head is an ordinary
-//! linear layer under the same name, `classifier.1`.
+//! SqueezeNet 1.1 (Iandola et al. 2016, <https://arxiv.org/abs/1602.07360>), as in torchvision. Its
+//! classifier was a 1x1 convolution and a ReLU before pooling; here as everywhere features are
+//! pooled first, so a new head is an ordinary linear layer under the same name, `classifier.1`.
 
 use tch::nn;
 
@@ -27,7 +27,8 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[Architecture {
     builder: Builder::Image(&SqueezeNet),
 }];
 
-/// The fire modules: place in torchvision's `features`, squeezed channels, and those of either expansion.
+/// The fire modules: place in torchvision's `features`, squeezed channels, and those of either
+/// expansion.
 const MODULES: [(i64, i64, i64); 8] = [
     (3, 16, 64),
     (4, 16, 64),
@@ -43,7 +44,8 @@ const MODULES: [(i64, i64, i64); 8] = [
 const POOLED: [i64; 3] = [3, 6, 9];
 
 impl Family<Preprocessing> for SqueezeNet {
-    /// Stages `stem`, then a fire module each: `features.3`, `features.4`, `features.6` … `features.12`.
+    /// Stages `stem`, then a fire module each: `features.3`, `features.4`, `features.6` …
+    /// `features.12`.
     fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
         let channels = i64::from(input.channels);
         let conv = |name: &str, shape| Conv::new(root, name, shape, true);

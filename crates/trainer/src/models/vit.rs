@@ -1,6 +1,6 @@
-//! Vision Transformer (Dosovitskiy et al. 2020, <https://arxiv.org/abs/2010.11929>) and DINOv2's (Oquab et al. 2023,
-//! <https://arxiv.org/abs/2304.07193>), which has layer scale, as in timm 1.0 `vision_transformer.py`. Features, at any
-//! cut, are the class token.
+//! Vision Transformer (Dosovitskiy et al. 2020, <https://arxiv.org/abs/2010.11929>) and DINOv2's
+//! (Oquab et al. 2023, <https://arxiv.org/abs/2304.07193>), which has layer scale, as in timm 1.0
+//! `vision_transformer.py`. Features, at any cut, are the class token.
 
 use tch::nn;
 
@@ -23,7 +23,7 @@ const EPS: f64 = 1e-6;
 const DEPTH: i64 = 12;
 /// Channels of one attention head.
 const HEAD: i64 = 64;
-/// What DINOv2's layer scale starts at.
+/// Initial value of DINOv2's layer scale.
 const SCALE: f64 = 1e-5;
 
 /// The configuration of one ViT.
@@ -80,7 +80,8 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[
 ];
 
 impl Family<Preprocessing> for Config {
-    /// Stages `patch_embed` (with the class token and the positions), `blocks.0` … `blocks.11`, `norm`.
+    /// Stages `patch_embed` (with the class token and the positions), `blocks.0` … `blocks.11`,
+    /// `norm`.
     fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
         let width = self.width;
         let channels = i64::from(input.channels);

@@ -1,6 +1,7 @@
-//! Reading, checking and writing weights. Loading is strict: every missing, unexpected and misshapen tensor is named, and
-//! nothing is broadcast or cut to fit. The only change of type is f16 and bf16 to f32, which loses nothing. Files may come
-//! from anyone: what a header claims is checked before anything of that size is allocated.
+//! Reading, checking and writing weights. Loading is strict: every missing, unexpected and
+//! misshapen tensor is named, and nothing is broadcast or cut to fit. The only change of type is
+//! f16 and bf16 to f32, which loses nothing. Files may come from anyone: what a header claims is
+//! checked before anything of that size is allocated.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +24,8 @@ pub const DIMENSIONS: usize = 8;
 /// Bytes of a tensor's name.
 pub const NAME_BYTES: usize = 512;
 
-/// BatchNorm's count of training batches: an integer that nothing here reads, so that it may be there or not.
+/// BatchNorm's count of training batches: an integer that nothing here reads, so that it may be
+/// missing.
 const COUNTER: &str = ".num_batches_tracked";
 
 /// Tensors by name, on the CPU.
@@ -34,10 +36,10 @@ pub type Tensors = BTreeMap<String, Tensor>;
 pub enum WeightsError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    /// There is no memory for its tensors, whatever they are.
+    /// Not enough memory for its tensors.
     #[error("{0}")]
     OutOfMemory(String),
-    /// Not the format it should be, or past a limit. `code` is for a `Problem`.
+    /// A wrong format, or beyond a limit. `code` is for a `Problem`.
     #[error("{message}")]
     Refused { code: &'static str, message: String },
 }
@@ -48,7 +50,7 @@ impl WeightsError {
         move |source| Self::Io { path, source }
     }
 
-    /// Whether it says nothing of the file.
+    /// True when the error is this machine's lack of memory, not a property of the file.
     pub fn lacks_memory(&self) -> bool {
         match self {
             Self::Io { source, .. } => source.kind() == io::ErrorKind::OutOfMemory,
@@ -57,7 +59,7 @@ impl WeightsError {
         }
     }
 
-    /// Torch does not make the tensor `name`.
+    /// Torch failed to create the tensor `name`.
     pub(super) fn unmade(name: &str, error: &TchError) -> Self {
         let message = format!("`{name}` cannot be made: {error}");
         if is_out_of_memory(&message) {
@@ -83,7 +85,7 @@ impl WeightsError {
     }
 }
 
-/// Everything that does not fit between a network and a weights file.
+/// Every mismatch between a network and a weights file.
 #[derive(Debug, Default, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.summary())]
 pub struct LoadReport {
@@ -184,7 +186,7 @@ pub fn read_safetensors(path: &Path) -> Result<Tensors, WeightsError> {
     parse_safetensors(&bytes)
 }
 
-/// What a safetensors file says of itself in its header.
+/// The metadata in a safetensors file's header.
 ///
 /// # Errors
 /// As `read_safetensors`.
@@ -208,8 +210,9 @@ pub(super) fn map(path: &Path) -> Result<memmap2::Mmap, WeightsError> {
     map.map_err(WeightsError::io(path))
 }
 
-/// Whether these bytes begin like safetensors: a length, then a JSON object. Zip files and pickles never do: what their
-/// first eight bytes make is no length that a file could have, where the ninth is a brace.
+/// True when these bytes begin like safetensors: a length, then a JSON object. Zip files and
+/// pickles never do: where their ninth byte is a brace, their first eight bytes are no length that
+/// a file could have.
 pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
     let plausible = header_length(bytes).is_some_and(|length| length < bytes.len() as u64);
     let other = bytes.starts_with(b"PK") || bytes.starts_with(b"\x80");
@@ -247,7 +250,7 @@ pub(super) fn parse_safetensors(bytes: &[u8]) -> Result<Tensors, WeightsError> {
         .collect()
 }
 
-/// The crate's errors as sentences of ours: it writes Rust's debug form into some.
+/// The crate's errors as plain sentences: some of its own texts contain Rust's debug form.
 fn describe(error: &SafeTensorError) -> String {
     let what = match error {
         SafeTensorError::InvalidHeader(_) | SafeTensorError::InvalidHeaderDeserialization(_) => {
@@ -310,8 +313,8 @@ pub(super) fn check_name(name: &str) -> Result<(), WeightsError> {
     Ok(())
 }
 
-/// Copies `from` into the tensors `into` by name. Nothing is copied unless everything fits. Tensors of `from` whose name
-/// starts with a prefix in `ignore` may be left over.
+/// Copies `from` into the tensors `into` by name. Nothing is copied unless everything fits. Tensors
+/// of `from` whose name starts with a prefix in `ignore` may be left over.
 ///
 /// # Errors
 /// Everything that does not fit.
@@ -332,7 +335,7 @@ pub fn load_strict(
     Ok(())
 }
 
-/// What `load_strict` would find.
+/// The report of `load_strict`, without copying.
 pub fn check(into: &[(String, Tensor)], from: &Tensors, ignore: &[&str]) -> LoadReport {
     let mut report = LoadReport::default();
     for (name, target) in into {
@@ -370,7 +373,7 @@ pub fn check(into: &[(String, Tensor)], from: &Tensors, ignore: &[&str]) -> Load
     report
 }
 
-/// Whether copying changes no number.
+/// True when copying changes no number.
 fn fits(target: Kind, source: Kind) -> bool {
     target == source || (target == Kind::Float && matches!(source, Kind::Half | Kind::BFloat16))
 }
@@ -379,7 +382,8 @@ fn is_finite(tensor: &Tensor) -> bool {
     !tensor.is_floating_point() || tensor.isfinite().all().int64_value(&[]) != 0
 }
 
-/// Writes a safetensors file, by a temporary file, fsync and rename. `metadata` becomes `__metadata__`.
+/// Writes a safetensors file, by a temporary file, fsync and rename. `metadata` becomes
+/// `__metadata__`.
 ///
 /// # Errors
 /// A disk that is full or read-only.
@@ -408,8 +412,9 @@ pub fn write_safetensors(
     })
 }
 
-/// The format itself (<https://github.com/huggingface/safetensors#format>): written here because the crate's order of
-/// metadata differs from run to run, and the same weights must be the same bytes.
+/// The format itself (<https://github.com/huggingface/safetensors#format>): written here because
+/// the crate's order of metadata differs from run to run, and the same weights must be the same
+/// bytes.
 fn write_to(
     file: &mut impl io::Write,
     tensors: &[(String, Tensor)],
@@ -455,7 +460,8 @@ fn dtype(kind: Kind) -> Dtype {
     }
 }
 
-/// A tensor's numbers in row-major order, in the byte order of safetensors (little-endian, as every machine here).
+/// A tensor's numbers in row-major order, in the byte order of safetensors (little-endian, as every
+/// machine here).
 fn contiguous_bytes(tensor: &Tensor) -> Vec<u8> {
     let tensor = tensor.detach().to_device(tch::Device::Cpu).contiguous();
     let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];

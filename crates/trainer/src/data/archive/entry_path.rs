@@ -1,4 +1,4 @@
-//! What an entry of an archive may be called.
+//! Rules for the names of an archive's entries.
 
 use super::error::{ArchiveError, refused};
 use crate::data::codes;
@@ -8,7 +8,7 @@ const PATH_BYTES: usize = 4_096;
 /// Characters of a bad path that a message repeats.
 const SHOWN_CHARACTERS: usize = 200;
 
-/// The path of an entry, as `normal`; one unsafe path refuses the archive.
+/// The path of an entry, normalized. One unsafe path refuses the archive.
 pub(super) fn check(name: &[u8]) -> Result<Option<String>, ArchiveError> {
     normal(name).map_err(|why| {
         let message = format!(
@@ -18,12 +18,11 @@ pub(super) fn check(name: &[u8]) -> Result<Option<String>, ArchiveError> {
     })
 }
 
-/// A path in the one form that is kept: relative, with `/`, without `.`; empty for the archive's
-/// own root. `None` for what file managers leave behind: `__MACOSX`, `Thumbs.db`, and everything
-/// whose name starts with a dot.
+/// A normalized path: relative, with `/`, without `.`; empty for the archive's root. `None` for
+/// files that file managers create: `__MACOSX`, `Thumbs.db`, and all names that start with a dot.
 ///
 /// # Errors
-/// Why it could lead out of its folder, or cannot be a path everywhere.
+/// A path that could lead out of its folder, or is not valid on every system.
 pub(in crate::data) fn normal(name: &[u8]) -> Result<Option<String>, String> {
     let unsafe_path = |why: &str| Err(why.to_owned());
     if name.len() > PATH_BYTES {
@@ -62,7 +61,7 @@ pub(in crate::data) fn normal(name: &[u8]) -> Result<Option<String>, String> {
     Ok(Some(parts.join("/")))
 }
 
-/// A name as a message may show it: control characters escaped, cut where it is long.
+/// A name for a message: control characters escaped, long names shortened.
 pub(in crate::data) fn shown(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(&name[..name.len().min(4 * SHOWN_CHARACTERS)]);
     let mut shown = String::new();

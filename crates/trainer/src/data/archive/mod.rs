@@ -1,9 +1,9 @@
 //! Entries of a zip or tar, within limits, into one spool file.
 //!
-//! No entry ever becomes a file of its own: the bytes of all go back to back into one anonymous
-//! file, so there is no path to escape by and no link to follow. Names are checked all the same,
-//! and one unsafe entry refuses the whole upload: who sends it did not make a data set. Limits
-//! count bytes that were really written, never what a header says.
+//! No entry becomes a file of its own: all bytes go back to back into one anonymous file, so that
+//! no path can escape and no link is followed. Names are checked nevertheless, and one unsafe entry
+//! refuses the whole upload, which is then not a data set but an attack. Limits count bytes that
+//! were written, never a header's claims.
 
 pub(super) mod entry_path;
 mod error;
@@ -27,7 +27,7 @@ use crate::domain::work::DatasetLimits;
 /// Unpacks `input`, whose format is told by its first bytes, into an anonymous file in `folder`.
 ///
 /// # Errors
-/// When it is no archive, an entry is unsafe, a limit is passed, or the disk fails.
+/// Not an archive, an unsafe entry, an exceeded limit, or a failing disk.
 pub fn unpack(input: &Path, limits: &DatasetLimits, folder: &Path) -> Result<Spool, ArchiveError> {
     let mut file = File::open(input)?;
     let packed_bytes = file.metadata()?.len();

@@ -12,16 +12,16 @@ use super::{
 };
 use crate::{data::codes, domain::work::DatasetLimits};
 
-/// Unpacked bytes that no ratio is asked of, so that small archives of simple files pass.
+/// Unpacked bytes that are exempt from the ratio, so that small archives of simple files pass.
 const RATIO_FREE_BYTES: u64 = 1 << 20;
 /// Bytes moved at a time.
 pub(super) const CHUNK_BYTES: usize = 1 << 16;
 
-/// What an archive held.
+/// The contents of an archive.
 #[derive(Debug)]
 pub struct Spool {
-    /// Every file's bytes, back to back, in the archive's order. Has no name: it is gone when this
-    /// is.
+    /// Every file's bytes, back to back, in the archive's order. The file has no name and is
+    /// deleted with this value.
     pub bytes: File,
     /// Sorted by path; no two are the same.
     pub entries: Vec<Entry>,
@@ -39,7 +39,7 @@ pub struct Entry {
     pub size: u64,
 }
 
-/// Reads until the buffer is full or the input ends; says how much there was.
+/// Reads until the buffer is full or the input ends; returns the number of bytes.
 pub(super) fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut known = 0;
     while known < buffer.len() {
@@ -53,7 +53,7 @@ pub(super) fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result
     Ok(known)
 }
 
-/// Takes entries, holds them to the limits, and writes their bytes down.
+/// Receives entries, enforces the limits, and writes their bytes.
 pub(super) struct Spooler<'a> {
     pub(super) limits: &'a DatasetLimits,
     /// Bytes that may be written in all because of the ratio.
@@ -86,7 +86,7 @@ impl<'a> Spooler<'a> {
         })
     }
 
-    /// Counts an entry, of whatever kind, and checks its name. `None` when it is to be ignored.
+    /// Counts an entry of any kind and checks its name. `None` when it is ignored.
     pub(super) fn admit(&mut self, name: &[u8]) -> Result<Option<String>, ArchiveError> {
         self.count += 1;
         self.check_count(self.count)?;
@@ -113,7 +113,7 @@ impl<'a> Spooler<'a> {
         }
     }
 
-    /// Writes down a file, which must have the size that the archive says.
+    /// Writes a file, whose size must be the one in the archive's directory.
     pub(super) fn file(
         &mut self,
         path: String,

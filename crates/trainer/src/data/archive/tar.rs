@@ -15,15 +15,13 @@ use super::{
 };
 use crate::data::codes;
 
-/// Bytes of an entry's headers, long names included; the tar reader would hold any number of them
-/// in memory.
+/// Largest headers of an entry in bytes, long names included; the tar reader itself has no limit.
 const HEADER_BYTES: u64 = 1 << 20;
-/// Bytes that are read and not written, of all headers and ignored entries, past those that the
-/// ratio allows.
+/// Bytes of headers and ignored entries that may be read beyond those that the ratio allows.
 const UNWRITTEN_BYTES: u64 = 64 << 20;
 const BLOCK_BYTES: usize = 512;
 
-/// Whether a tar may start with this: a header whose checksum is right, or the zeros that end an
+/// True when a tar may start with this: a header with a correct checksum, or the zeros that end an
 /// empty tar.
 pub(super) fn is_header(block: &[u8]) -> bool {
     let Ok(block) = <&[u8; BLOCK_BYTES]>::try_from(block) else {
@@ -80,7 +78,7 @@ pub(super) fn read(mut stream: impl Read, spooler: &mut Spooler) -> Result<(), A
         let path = spooler.admit(&name)?;
         let said_bytes = entry.size();
         let kind = entry.header().entry_type();
-        // The oldest tars tell a folder by the slash only.
+        // The oldest tars mark a folder only by its slash.
         let is_folder =
             kind == EntryType::Directory || (kind == EntryType::Regular && name.ends_with(b"/"));
         match path {
@@ -89,11 +87,11 @@ pub(super) fn read(mut stream: impl Read, spooler: &mut Spooler) -> Result<(), A
                 spooler.file(path, said_bytes, &mut entry)?;
             }
             None if is_folder || matches!(kind, EntryType::Regular | EntryType::Continuous) => {}
-            // Git's note of the commit.
+            // Written by `git archive`: the commit.
             _ if kind == EntryType::XGlobalHeader => {}
             _ => return Err(special(&name)),
         }
-        // What is left of an entry that was not wanted.
+        // Skips the rest of an ignored entry.
         left.set(unwritten_left);
         io::copy(&mut entry, &mut io::sink()).map_err(|error| header_error(error, spooler))?;
         unwritten_left = left.get();

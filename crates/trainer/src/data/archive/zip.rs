@@ -27,8 +27,8 @@ pub(super) fn read(mut file: File, spooler: &mut Spooler) -> Result<(), ArchiveE
     spooler.check_count(said_count(&mut file)?)?;
     let mut archive = ZipArchive::new(BufReader::with_capacity(CHUNK_BYTES, file))
         .map_err(|error| damaged("", error))?;
-    // One byte in two entries is how a small zip unpacks to petabytes; one name twice is how two
-    // readers see two things.
+    // Overlapping entries make a small zip unpack to petabytes; duplicate names make two readers
+    // see different files.
     if archive
         .has_overlapping_entries()
         .map_err(|error| damaged("", error))?
@@ -73,7 +73,7 @@ fn check_kind<R: Read>(
     path: &str,
     entry: &::zip::read::ZipFile<'_, R>,
 ) -> Result<(), ArchiveError> {
-    // Some programs leave the kind out.
+    // Some programs omit the kind.
     if !matches!(
         entry.unix_mode().unwrap_or(0) & FILE_KIND,
         0 | REGULAR | FOLDER
@@ -126,8 +126,8 @@ fn damaged(path: &str, error: ZipError) -> ArchiveError {
     }
 }
 
-/// How many entries the end of the archive says there are: the most that any end record says. Asked
-/// before the directory is read into memory; the entries themselves are counted again.
+/// The number of entries according to the end records, the largest where they differ. Read before
+/// the directory is loaded into memory; the entries themselves are counted again.
 fn said_count(file: &mut File) -> std::io::Result<u64> {
     let start = file.metadata()?.len().saturating_sub(TAIL_BYTES);
     file.seek(SeekFrom::Start(start))?;

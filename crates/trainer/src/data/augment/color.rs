@@ -1,5 +1,4 @@
-//! Colors that move, by the formulas that torchvision has for 8-bit tensors: results are cut off
-//! below the point.
+//! Changes of color, by torchvision's formulas for 8-bit tensors: results are truncated.
 
 use super::super::random::Random;
 use crate::domain::augmentation::ColorJitter;
@@ -7,7 +6,7 @@ use crate::domain::augmentation::ColorJitter;
 /// Red, green and blue in gray, as torchvision's `rgb_to_grayscale` (ITU-R 601).
 const GRAY: [f32; 3] = [0.2989, 0.587, 0.114];
 
-/// Red, green and blue; what comes after is alpha.
+/// Number of color channels; a fourth is alpha.
 pub(super) const COLORS: usize = 3;
 
 /// torchvision's `ColorJitter`: the four in a random order.
@@ -83,7 +82,8 @@ pub(super) fn turn<const C: usize>(pixels: &mut [[u8; C]], turns: f64) {
             4.0 + (red - green) / chroma
         };
         let sixths = wrapped(sixths + turned);
-        // How far each channel is below the most: a trapezium around the wheel, two sixths apart.
+        // Distance of each channel below the largest: a trapezium around the wheel, two sixths
+        // apart.
         *pixel = [5.0, 3.0, 1.0].map(|shift| {
             let at = wrapped(sixths + shift);
             let below = at.min(4.0 - at).clamp(0.0, 1.0);
@@ -102,7 +102,7 @@ pub(super) fn look_up<const C: usize>(pixels: &mut [[u8; C]], of: impl Fn(u8) ->
     }
 }
 
-/// The channels of a pixel that are no alpha.
+/// The color channels of a pixel, without alpha.
 pub(super) fn colors<const C: usize>(pixel: &mut [u8; C]) -> &mut [u8] {
     &mut pixel[..C.min(COLORS)]
 }

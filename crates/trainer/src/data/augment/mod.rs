@@ -1,7 +1,7 @@
-//! Training images altered at random, as torchvision's transforms do: `RandomResizedCrop`,
+//! Random augmentation of training images, as torchvision's transforms do: `RandomResizedCrop`,
 //! `RandomHorizontalFlip`, `ColorJitter`, `RandAugment`, `RandomErasing`, in this order, on bytes.
-//! A key decides all that is drawn for an image. Of gray images hue and saturation stay, as in
-//! torchvision; alpha moves with its pixel, and no color's change reaches it.
+//! All random choices for an image follow from one key. Gray images keep hue and saturation, as in
+//! torchvision; alpha moves with its pixel and is not changed by operations on color.
 
 mod color;
 mod rand_augment;
@@ -14,11 +14,12 @@ use super::{
 };
 use crate::domain::{augmentation::Augmentation, base_model::Preprocessing};
 
-/// Of the images of one key: raised when they change.
+/// Version of the augmented images, part of their cache key: raise it when the image of a key
+/// changes.
 pub const VERSION: u32 = 1;
 
-/// The short side of the images that are cropped from, in sides of the input: crops of less than
-/// its inverse square of the area are enlarged, as those of any small image are.
+/// Short side of the images that are cropped, in sides of the input. Crops smaller than the inverse
+/// square of this share of the area are enlarged, as crops of any small image are.
 const CANVAS: f64 = 1.5;
 
 /// Alters images for one model.
@@ -26,8 +27,7 @@ const CANVAS: f64 = 1.5;
 pub struct Augmenter {
     augmentation: Augmentation,
     preprocessing: Preprocessing,
-    /// What is put where nothing of the image is: the mean of each channel, which is 0 after
-    /// normalization.
+    /// Value of pixels outside the image: the mean of each channel, which is 0 after normalization.
     fill: Vec<u8>,
 }
 
@@ -44,8 +44,7 @@ impl Augmenter {
         }
     }
 
-    /// The short side of the images that it wants to crop from; `None` where it alters what the
-    /// evaluation sees.
+    /// Short side of the images to crop from; `None` where evaluation images are altered.
     pub fn canvas(&self) -> Option<u32> {
         let side = f64::from(self.preprocessing.input_size);
         let crops = self.augmentation.random_resized_crop.is_some();
@@ -67,12 +66,12 @@ impl Augmenter {
         self.alter(square, &mut random);
     }
 
-    /// As `view`, from what the evaluation sees: for what does not crop.
+    /// As `view`, from an evaluation image, without cropping.
     pub fn view_of_square(&self, key: u64, square: &mut [u8]) {
         self.alter(square, &mut Random::new(key));
     }
 
-    /// All but the crop.
+    /// All operations but the crop.
     fn alter(&self, square: &mut [u8], random: &mut Random) {
         match self.preprocessing.channels {
             1 => self.alter_pixels::<1>(square, random),

@@ -54,7 +54,7 @@ pub(super) fn apply<const C: usize>(
 ) {
     for _ in 0..wanted.n_ops {
         let op = OPS[random.below(OPS.len())];
-        // torchvision's operations that can go both ways go either way alike often.
+        // torchvision's signed operations take either sign equally often.
         let sign = if random.chance(0.5) { -1.0 } else { 1.0 };
         apply_one(pixels, side, (op, f64::from(wanted.magnitude), sign), fill);
     }
@@ -108,7 +108,7 @@ fn apply_one<const C: usize>(
     }
 }
 
-/// Each color's channel by a table that its histogram decides; as it is where there is none.
+/// Maps each color channel by a table made from its histogram; without a table it stays unchanged.
 fn by_channel<const C: usize>(
     pixels: &mut [[u8; C]],
     table: impl Fn(&[usize; 256]) -> Option<[u8; 256]>,

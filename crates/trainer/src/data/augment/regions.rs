@@ -1,4 +1,4 @@
-//! Random parts of an image: what is cropped, what is erased.
+//! Random parts of an image, for cropping and erasing.
 
 use super::super::{image::Part, random::Random};
 use crate::domain::augmentation::RandomResizedCrop;

@@ -1,4 +1,4 @@
-//! Pixels that move.
+//! Geometric operations.
 
 /// Mirrors left and right.
 pub(super) fn flip<const C: usize>(pixels: &mut [[u8; C]], side: usize) {
@@ -11,8 +11,8 @@ pub(super) fn flip<const C: usize>(pixels: &mut [[u8; C]], side: usize) {
 /// d, e, f]`, in pixels, of pixels' centers.
 pub(super) type Matrix = [f64; 6];
 
-/// Takes each pixel from where the matrix says, the nearest one, as Pillow's and torchvision's
-/// affine transforms do by default; `fill` from outside.
+/// Affine transform with nearest-neighbor sampling, the default of Pillow and torchvision; `fill`
+/// outside the image.
 pub(super) fn affine<const C: usize>(
     pixels: &mut [[u8; C]],
     side: usize,
@@ -32,22 +32,22 @@ pub(super) fn affine<const C: usize>(
     }
 }
 
-/// Each row is moved by `share` of its distance from the top.
+/// Moves each row by `share` of its distance from the top.
 pub(super) fn shear_x(share: f64) -> Matrix {
     [1.0, share, 0.0, 0.0, 1.0, 0.0]
 }
 
-/// Each column is moved by `share` of its distance from the left.
+/// Moves each column by `share` of its distance from the left.
 pub(super) fn shear_y(share: f64) -> Matrix {
     [1.0, 0.0, 0.0, share, 1.0, 0.0]
 }
 
-/// By whole pixels, to the right and down.
+/// Moves by whole pixels, to the right and down.
 pub(super) fn shift(right: i32, down: i32) -> Matrix {
     [1.0, 0.0, -f64::from(right), 0.0, 1.0, -f64::from(down)]
 }
 
-/// Counter-clockwise around the center.
+/// Rotates counter-clockwise around the center.
 pub(super) fn rotation(degrees: f64, side: usize) -> Matrix {
     let (sin, cos) = degrees.to_radians().sin_cos();
     let center = side as f64 / 2.0;

@@ -1,11 +1,11 @@
 //! Encoded images to 8-bit pixels, and these to the square that a network takes.
 //!
-//! Whatever the format: upright by its EXIF orientation, first frame, 8 bits, as many channels as
-//! asked for: gray (ITU-R 601, as Pillow's `L`), red, green and blue, or these and alpha, 255 where
-//! the format has none. Without an alpha channel, transparency is on white. The decoders are safe
-//! Rust, but panics and large allocations on crafted files have been found in all of them: the
-//! pixel limit is checked before anything is allocated, panics are caught, text chunks are never
-//! asked for.
+//! Every format is decoded to its first frame, upright by its EXIF orientation, at 8 bits, in the
+//! requested channels: gray (ITU-R 601, as Pillow's `L`), red, green and blue, or these and alpha
+//! (255 where the format has none). When alpha is dropped, transparent pixels are drawn on white.
+//! The decoders are safe Rust, but panics and large allocations on crafted files have been found in
+//! all of them: the pixel limit is checked before anything is allocated, panics are caught, text
+//! chunks are never asked for.
 
 mod bitmap;
 mod resize;
@@ -81,10 +81,10 @@ impl From<ImageError> for DecodeError {
 /// Decodes JPEG, PNG, WebP, GIF (first frame) or BMP, told by content, to 1, 3 or 4 channels.
 ///
 /// # Errors
-/// What is wrong with the bytes. Nothing is allocated for an image of more than `max_pixels` (width
-/// times height).
+/// Bytes that are not a usable image. Nothing is allocated for more than `max_pixels` (width times
+/// height).
 pub fn decode(bytes: &[u8], max_pixels: u64, channels: u32) -> Result<Bitmap, DecodeError> {
-    // A decoder keeps nothing from one image to the next, so that a panic leaves nothing half done.
+    // A decoder keeps no state between images, so that a panic leaves nothing inconsistent.
     let decoded = catch_unwind(AssertUnwindSafe(|| {
         let decoded = decode_format(bytes, max_pixels)?;
         Ok(upright(decoded, channels))
@@ -96,7 +96,7 @@ pub fn decode(bytes: &[u8], max_pixels: u64, channels: u32) -> Result<Bitmap, De
     })
 }
 
-/// What a decoder made: as many channels as its format has, and how to turn it upright.
+/// A decoded image in the channels of its format, with its orientation.
 struct Decoded {
     bitmap: Bitmap,
     orientation: Orientation,
@@ -142,7 +142,7 @@ fn check_pixels(width: u64, height: u64, max_pixels: u64) -> Result<(), DecodeEr
     }
 }
 
-/// By the first chunk: the decoder refuses the widest images in words of its own.
+/// Size by the first chunk: the decoder's own error for the widest images is unclear.
 fn check_png_pixels(bytes: &[u8], max_pixels: u64) -> Result<(), DecodeError> {
     let side = |at: usize| {
         let digits = bytes.get(at..).and_then(|rest| rest.first_chunk());
@@ -171,7 +171,7 @@ fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> {
         .dimensions()
         .expect("the headers are decoded: this is a bug");
     check_pixels(width as u64, height as u64, max_pixels)?;
-    // The decoder fills what is missing with gray and says nothing.
+    // The decoder fills missing parts with gray without an error.
     if is_cut_off(bytes) {
         return Err(DecodeError::Truncated);
     }
@@ -198,8 +198,8 @@ fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> {
     })
 }
 
-/// Whether a JPEG has no end-of-image marker behind its last start of scan: inside of scan data,
-/// `ff` is never followed by `d9` (ITU T.81, B.1.1.5), and thumbnails lie before the first scan.
+/// True when a JPEG has no end-of-image marker behind its last start of scan: in scan data, `ff` is
+/// never followed by `d9` (ITU T.81, B.1.1.5), and thumbnails lie before the first scan.
 fn is_cut_off(bytes: &[u8]) -> bool {
     let end = bytes.windows(2).rposition(|pair| pair == [0xff, 0xd9]);
     end.is_none_or(|end| bytes[end..].windows(2).any(|pair| pair == [0xff, 0xda]))
@@ -226,7 +226,7 @@ fn decode_with(mut decoder: impl ImageDecoder, max_pixels: u64) -> Result<Decode
     })
 }
 
-/// The same image in so many channels.
+/// The same image in another number of channels.
 fn in_channels(bitmap: Bitmap, channels: u32) -> Bitmap {
     let pixels = match (bitmap.channels, channels) {
         (found, wanted) if found == wanted => return bitmap,
@@ -244,7 +244,7 @@ fn in_channels(bitmap: Bitmap, channels: u32) -> Bitmap {
     }
 }
 
-/// ITU-R 601 in Pillow's whole numbers: gray stays as it is.
+/// ITU-R 601 in Pillow's integer arithmetic: gray stays unchanged.
 fn gray(rgb: &[u8]) -> Vec<u8> {
     let (rgb, _) = rgb.as_chunks::<3>();
     let pixels = rgb.iter().map(|pixel| {
@@ -280,7 +280,7 @@ fn gray_to_rgb(gray: &[u8]) -> Vec<u8> {
     rgb
 }
 
-/// What was decoded, in so many channels and upright.
+/// The decoded image, in this number of channels and upright.
 fn upright(decoded: Decoded, channels: u32) -> Bitmap {
     let bitmap = in_channels(decoded.bitmap, channels);
     if decoded.orientation == Orientation::NoTransforms {

@@ -1,4 +1,4 @@
-//! Images in other sizes.
+//! Resizing.
 
 use std::{cell::RefCell, error::Error};
 
@@ -10,7 +10,7 @@ use fast_image_resize::{
 use super::bitmap::Bitmap;
 use crate::domain::base_model::{Interpolation, Preprocessing};
 
-/// A `Bitmap` whose pixels lie elsewhere.
+/// A `Bitmap` with borrowed pixels.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageView<'a> {
     pub width: u32,
@@ -30,7 +30,7 @@ impl Bitmap {
     }
 }
 
-/// A part of an image in its pixels, which it may cut through.
+/// A part of an image, in pixels; its edges may lie inside pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Part {
     pub left: f64,
@@ -47,7 +47,7 @@ pub fn preprocess(image: &Bitmap, preprocessing: &Preprocessing) -> Vec<u8> {
     square
 }
 
-/// As `preprocess`, into a slice of just that size.
+/// As `preprocess`, into a slice of exactly that size.
 ///
 /// timm's `transforms_imagenet_eval`: the shorter side becomes `floor(input_size / crop_fraction)`,
 /// the longer one keeps the shape, rounded down; the crop's corner is at half the rest, rounded to
@@ -90,7 +90,7 @@ pub(in crate::data) fn preprocess_into(
 }
 
 /// Resizes a part of an image into a slice of `width * height * channels` bytes, antialiased.
-/// Colors count as much as they are opaque, as in Pillow.
+/// Colors are weighted by alpha, as in Pillow.
 pub(in crate::data) fn resize_part(
     image: ImageView<'_>,
     part: Part,
@@ -107,7 +107,7 @@ pub(in crate::data) fn resize_part(
     });
 }
 
-/// What a thread needs to resize.
+/// A thread's buffers for resizing.
 #[derive(Default)]
 struct Scratch {
     resizer: Resizer,
@@ -118,8 +118,8 @@ struct Scratch {
 }
 
 impl Scratch {
-    /// Rows first and then columns, as Pillow does: each pass rounds to whole levels, and networks
-    /// tell the order (0.1 % of EfficientNet-Lite0's logits).
+    /// Rows first and then columns, as Pillow does: each pass rounds to whole levels, and the order
+    /// changes EfficientNet-Lite0's logits by 0.1 %.
     fn resize(
         &mut self,
         image: ImageView<'_>,
@@ -146,7 +146,7 @@ impl Scratch {
             source = ImageRef::new(width, height, &self.weighed, pixel)?;
         }
 
-        // The rows that the new ones are made of, and one more.
+        // The rows that contribute to the new ones, and one more.
         let reach = support * (part.height / f64::from(height)).max(1.0) + 1.0;
         let first = (part.top - reach).floor().max(0.0);
         let end = (part.top + part.height + reach).ceil();
@@ -197,8 +197,8 @@ pub fn shrink(
     shrunk
 }
 
-/// Width and height of an image whose shorter side is at most `short`; where it is more than four
-/// times as long as wide, it has as many pixels as if it were not. No image is enlarged.
+/// Width and height of an image whose shorter side is at most `short`. An aspect ratio above four
+/// gives as many pixels as a ratio of four. No image is enlarged.
 pub fn shrunk_size(width: u32, height: u32, short: u32) -> (u32, u32) {
     let (full_width, full_height, short) = (f64::from(width), f64::from(height), f64::from(short));
     let by_side = short / full_width.min(full_height);

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::*;
 use crate::domain::base_model::{Interpolation, Preprocessing};
 
-/// What Pillow made of the fixtures (`crates/trainer/tests/python/record_pillow.py`).
+/// Pillow's results for the fixtures (`crates/trainer/tests/python/record_pillow.py`).
 #[derive(Deserialize)]
 struct Recorded {
     decoded: Vec<Decoded>,

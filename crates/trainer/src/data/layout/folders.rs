@@ -17,10 +17,9 @@ use crate::{
 
 /// Finds classes and splits.
 ///
-/// One folder around everything is looked through, as often as needed. If then every folder is
-/// called `train`, `val`, `valid`, `validation` or `test` (in any case), and has folders inside,
-/// these are the splits; else every folder is a class. Files of a class may lie in folders of their
-/// own below it.
+/// A single folder around everything is skipped, repeatedly. If then every folder is called
+/// `train`, `val`, `valid`, `validation` or `test` (in any case) and has folders inside, these are
+/// the splits; otherwise every folder is a class. Files of a class may lie in subfolders.
 ///
 /// # Errors
 /// No class folders, split folders mixed with others, or class names that cannot be used.

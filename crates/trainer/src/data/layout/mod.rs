@@ -1,9 +1,9 @@
-//! From the files of an archive to samples: what each one's target and split are, as a manifest
-//! says, or as the folders say where there is none. Pure.
+//! From the files of an archive to samples with targets and splits, by the manifest or, without
+//! one, by the folders. Pure.
 
 /// A folder per class.
 mod folders;
-/// What a class may be called.
+/// Rules for class names.
 pub(super) mod names;
 mod placed;
 

@@ -1,6 +1,6 @@
-//! The rule for class names: at most `limits::LABEL_CHARACTERS` characters, at least one that is
-//! seen, none that controls text (nor its direction), and no two names that differ only in case,
-//! Unicode form or outer spaces. What passes is stored as it is.
+//! Rules for class names: at most `limits::LABEL_CHARACTERS` characters, at least one visible, no
+//! control characters (including those of text direction), and no two names that differ only in
+//! case, Unicode form or surrounding spaces. Valid names are stored unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,12 +16,12 @@ use crate::{
 pub(in crate::data) struct BadName<'a> {
     pub(in crate::data) name: &'a str,
     pub(in crate::data) code: Code,
-    /// What is wrong with it.
+    /// The rule that it breaks.
     pub(in crate::data) why: String,
 }
 
 impl BadName<'_> {
-    /// The name as a problem's path may show it.
+    /// The name, as shown in a problem's path.
     pub(in crate::data) fn shown(&self) -> String {
         if self.code == codes::CLASS_NAME_TWINS {
             return self.name.to_owned();
@@ -66,7 +66,7 @@ fn invalid(name: &str) -> Option<String> {
     }
 }
 
-/// Control characters, and those that turn the direction of text around.
+/// Control characters, including those that change the direction of text.
 fn controls_text(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

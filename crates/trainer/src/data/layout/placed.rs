@@ -9,13 +9,13 @@ use crate::{
 #[derive(Debug, PartialEq)]
 pub struct Layout {
     pub task: Task,
-    /// Sorted by their bytes; a class's place is its label. Empty in regression.
+    /// Sorted by their bytes; a class's index is its label. Empty in regression.
     pub classes: Vec<String>,
     /// Files with a target, in the order of the entries.
     pub files: Vec<Placed>,
     /// Indices of entries that have none, and are no manifest.
     pub outside: Vec<usize>,
-    /// Who said so.
+    /// The source of classes and splits.
     pub said_by: SaidBy,
 }
 

@@ -1,4 +1,4 @@
-//! What stands under `label` or `value` in one row.
+//! The label of one row: the cell under `label` or `value`.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::{
     domain::{limits, problem::Code},
 };
 
-/// What reading gives: the thing, or which kind of problem and a sentence.
+/// The result of reading: the value, or a problem's code and message.
 pub(super) type Read<T> = Result<T, (Code, String)>;
 
 /// A row's label, as written.
@@ -15,7 +15,7 @@ pub(super) type Read<T> = Result<T, (Code, String)>;
 pub(super) enum Label {
     /// Under `value`.
     Value(f64),
-    /// A number under `label`: one to be predicted, or the name of a class.
+    /// A number under `label`: a target of regression, or the name of a class.
     Number {
         value: f64,
         text: String,
@@ -138,7 +138,7 @@ fn checked(value: Option<f64>) -> Read<Label> {
         .ok_or_else(|| (codes::INVALID_NUMBER, number_rule()))
 }
 
-/// Whether a number may be predicted.
+/// True for numbers that can be a target.
 pub(super) fn in_range(value: &f64) -> bool {
     limits::VALUE.contains(value)
 }

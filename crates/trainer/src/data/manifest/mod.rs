@@ -1,10 +1,9 @@
 //! `manifest.csv` or `manifest.jsonl`: a row per sample, with `path`, `label` (or `value`) and
 //! perhaps `split`. Pure.
 //!
-//! The task is told by the labels. Under `value` stand numbers to be predicted. Under `label` stand
-//! names of classes: one each, or in any row a list (JSON, or `a|b`), which makes it a task of
-//! several labels. Numbers under `label` are to be predicted when one of them is not whole, and are
-//! names of classes otherwise.
+//! The labels decide the task. `value` holds numbers, for regression. `label` holds class names:
+//! one a row, or, where any row has a list (JSON, or `a|b`), several labels. Numbers under `label`
+//! mean regression when one of them is not whole, and are class names otherwise.
 
 mod label;
 mod noted;
@@ -31,7 +30,7 @@ use crate::domain::{
     work::DatasetLimits,
 };
 
-/// What a manifest is called. Which of the two formats it has is told by its content.
+/// Names of a manifest. Its content decides which of the two formats it has.
 const NAMES: [&str; 2] = ["manifest.csv", "manifest.jsonl"];
 
 /// A manifest in an archive.
@@ -43,11 +42,11 @@ pub struct Found {
     root: String,
 }
 
-/// The manifest of an archive: at its root, or inside the one folder around everything. One further
-/// inside is a file like any other.
+/// The manifest of an archive: at its root, or inside the single folder around everything. Deeper
+/// ones are ordinary files.
 ///
 /// # Errors
-/// There are two.
+/// More than one manifest.
 pub fn find(entries: &[Entry]) -> Result<Option<Found>, Problem> {
     let mut found = entries.iter().enumerate().filter_map(|(entry, file)| {
         let (root, name) = match file.path.rsplit_once('/') {
@@ -148,7 +147,7 @@ fn target_of(label: &Label, task: Task, labels: &BTreeMap<&str, usize>) -> Targe
     }
 }
 
-/// The entry of each row; `None` where there is none, which is noted.
+/// The entry of each row; a missing one is `None`, and noted.
 fn place(
     entries: &[Entry],
     manifest: &Found,
@@ -185,7 +184,7 @@ fn place(
     rows.iter().map(&mut one).collect()
 }
 
-/// The split of each row; all have one, or none has.
+/// The split of each row: either all rows have one, or none.
 fn read_splits(rows: &[Row], noted: &mut Noted<'_>) -> Vec<Option<Split>> {
     let any = rows.iter().any(|row| row.split.is_some());
     let mut splits = Vec::with_capacity(rows.len());
@@ -213,7 +212,7 @@ fn read_splits(rows: &[Row], noted: &mut Noted<'_>) -> Vec<Option<Split>> {
     splits
 }
 
-/// Told by the labels; rows of another kind than most are noted.
+/// The task that the labels mean. Rows whose kind differs from most are noted.
 fn tell_task(rows: &[Row], typed: bool, noted: &mut Noted<'_>) -> Task {
     let is_value = |row: &&Row| matches!(row.label, Label::Value(_));
     let is_number = |row: &&Row| row.label.number().is_some();

@@ -43,7 +43,7 @@ impl<'a> Noted<'a> {
         self.listed.sort_by_key(|problem| problem.line);
         if self.more > 0 {
             let message = format!(
-                "and {} more problems in other lines; mend these first",
+                "and {} more problems in other lines; fix these first",
                 self.more
             );
             self.whole(codes::MORE_PROBLEMS, message);

@@ -23,7 +23,7 @@ pub(super) struct Row {
 /// The rows that can be read.
 pub(super) struct Rows {
     pub(super) rows: Vec<Row>,
-    /// Whether numbers and texts are told apart by how they are written.
+    /// True when the format distinguishes numbers from texts.
     pub(super) typed: bool,
 }
 
@@ -63,7 +63,7 @@ pub(super) fn read(bytes: &[u8], max_rows: u64, noted: &mut Noted<'_>) -> Rows {
     Rows { rows, typed }
 }
 
-/// Takes a line's row, or what is wrong with it; says whether there may be more.
+/// Adds a line's row, or its problem. Returns whether there may be more lines.
 type Push<'a> = dyn FnMut(u64, label::Read<Row>, &mut Noted<'_>) -> bool + 'a;
 
 fn read_json_lines(text: &str, push: &mut Push<'_>, noted: &mut Noted<'_>) {
@@ -123,7 +123,7 @@ fn json_row(line: u64, text: &str) -> label::Read<Row> {
     })
 }
 
-/// Where the columns of a CSV stand.
+/// Indices of a CSV's columns.
 struct Header {
     path: usize,
     label: usize,
@@ -147,7 +147,7 @@ fn read_csv(text: &str, push: &mut Push<'_>, noted: &mut Noted<'_>) {
             return;
         }
     };
-    // The reader's own lines are off where lines end in CR LF or are empty.
+    // The reader's own line numbers are wrong after CR LF and empty lines.
     let (mut line, mut counted) = (1, 0);
     let mut record = csv::StringRecord::new();
     loop {

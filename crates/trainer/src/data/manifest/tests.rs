@@ -20,7 +20,7 @@ fn entries(paths: &[&str]) -> Vec<Entry> {
     paths.into_iter().map(entry).collect()
 }
 
-/// Of an archive with the images a, b, c and d.
+/// Reads a manifest in an archive with the images a, b, c and d.
 fn result(text: &str) -> Result<(Layout, Vec<Problem>), Vec<Problem>> {
     let entries = entries(&["a.png", "b.png", "c.png", "d.png", "manifest.csv"]);
     let found = find(&entries).unwrap().unwrap();

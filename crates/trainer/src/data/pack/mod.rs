@@ -43,7 +43,7 @@ pub struct Pack {
     bytes: Range<usize>,
 }
 
-/// Where the targets are.
+/// The targets, by task.
 #[derive(Debug)]
 enum Targets {
     Label(Range<usize>),
@@ -72,8 +72,8 @@ pub(super) fn map(file: &File) -> io::Result<Mmap> {
         unsafe_code,
         reason = "the file is this job's own; nothing else writes to it"
     )]
-    // SAFETY: mapped files are the validation process's anonymous spool and packs, which are
-    // complete before they get their name.
+    // SAFETY: only the validation process's anonymous spool and finished packs are mapped, and
+    // neither changes.
     unsafe {
         Mmap::map(file)
     }
@@ -230,7 +230,7 @@ impl Pack {
         (start, self.i64(end, sample))
     }
 
-    /// How many samples it holds.
+    /// Number of samples.
     pub fn len(&self) -> usize {
         self.paths.len()
     }
@@ -284,7 +284,7 @@ impl Pack {
         &self.map[self.bytes.clone()][offset..offset + size]
     }
 
-    /// Where it was in the upload.
+    /// Its path in the upload.
     pub fn path(&self, sample: usize) -> &str {
         &self.paths[sample]
     }

@@ -16,26 +16,26 @@ use crate::{
 /// Version of the layout that the module above describes; a reader refuses any other.
 pub(super) const VERSION: &str = "1";
 
-/// One sample of a pack that is to be written.
+/// One sample of a pack to write.
 #[derive(Debug, Clone)]
 pub struct Sample<'a> {
     pub path: &'a str,
     /// The encoded image.
     pub bytes: &'a [u8],
     pub sha256: [u8; 32],
-    /// Of the pack's task.
+    /// A target of the pack's task.
     pub target: &'a Target,
     pub split: Split,
-    /// Of the decoded image, in pixels.
+    /// Width of the decoded image, in pixels.
     pub width: u32,
     pub height: u32,
 }
 
-/// Writes a pack beside `path`, then gives it that name. The samples must be sorted by path, and
-/// have targets of `task`.
+/// Writes a pack to a temporary file beside `path` and renames it. The samples must be sorted by
+/// path, and have targets of `task`.
 ///
 /// # Errors
-/// When the disk fails or is full; then nothing is left behind.
+/// A full or failing disk; nothing is left behind.
 pub fn write(path: &Path, task: Task, classes: &[String], samples: &[Sample]) -> io::Result<()> {
     let folder = path.parent().expect("a pack is in a folder: this is a bug");
     let paths = serde_json::to_vec(&samples.iter().map(|sample| sample.path).collect::<Vec<_>>())?;

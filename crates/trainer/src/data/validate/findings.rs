@@ -1,4 +1,4 @@
-//! What the images of an upload add up to: errors, warnings, splits and counts. Pure.
+//! The findings about an upload: errors, warnings, splits and counts. Pure.
 
 use std::collections::BTreeMap;
 
@@ -25,19 +25,18 @@ pub(super) struct Image {
     /// In pixels, upright.
     pub(super) width: u32,
     pub(super) height: u32,
-    /// Of the encoded bytes.
+    /// SHA-256 of the encoded bytes.
     pub(super) sha256: [u8; 32],
 }
 
-/// The report, and the split of each file with a target (of no meaning for those that are
-/// unusable).
+/// The report, and the split of each file with a target (without meaning for unusable files).
 pub(super) struct Verdict {
     pub(super) report: FileReport,
     pub(super) splits: Vec<Split>,
 }
 
-/// Judges an upload. `images` are what became of `layout.files`; `said` is what reading the layout
-/// warned of already; `max_warnings` is how many warnings are listed.
+/// Reports on an upload. `images` are the decoded `layout.files`; `said` are the warnings from
+/// reading the layout; `max_warnings` limits the listed warnings.
 pub(super) fn judge(
     entries: &[Entry],
     layout: &Layout,
@@ -83,7 +82,7 @@ pub(super) fn judge(
     Verdict { report, splits }
 }
 
-/// Warnings, up to a number.
+/// Warnings, up to a maximum number.
 struct Warnings {
     listed: Vec<Problem>,
     omitted: u64,
@@ -168,7 +167,7 @@ impl Files<'_> {
             .collect()
     }
 
-    /// A regression that has one number only to train on.
+    /// A regression in which all numbers to train on are equal.
     fn check_values(&self, splits: &[Split]) -> Option<Problem> {
         let mut values = self
             .usable()
@@ -185,8 +184,7 @@ impl Files<'_> {
         })
     }
 
-    /// Finds files with the same bytes, and warns of them. Counts those whose bytes occur more than
-    /// once.
+    /// Warns of files with the same bytes, and counts files whose bytes occur more than once.
     fn duplicates(&self, warnings: &mut Warnings) -> (u64, Copies) {
         let mut copies = Copies::new();
         for (file, image) in self.usable() {
@@ -243,7 +241,7 @@ impl Files<'_> {
         }
     }
 
-    /// Settles each file's split, as the archive says or else by hash; says which.
+    /// Assigns each file's split, by the archive or else by hash; returns which.
     fn split(
         &self,
         copies: &Copies,
@@ -300,8 +298,8 @@ impl Files<'_> {
         "hash"
     }
 
-    /// What each file is split with: its class; of several labels the rarest, so that each is on
-    /// both sides where it can be; numbers all together.
+    /// The group that each file is split within: its class; the rarest of several labels, so that
+    /// each label is on both sides where possible; one group for all numbers.
     fn strata(&self) -> Vec<usize> {
         let mut counts = vec![0_u64; self.layout.classes.len()];
         for (file, _) in self.usable() {

@@ -95,7 +95,7 @@ fn validate(
     Ok(report)
 }
 
-/// What the manifest says, or else the folders; with it come warnings.
+/// The layout by the manifest or else by the folders, with warnings.
 fn arrange(
     spool: &Spool,
     bytes: &[u8],
@@ -128,7 +128,8 @@ fn decode_all(
             sha256: Sha256::digest(bytes).into(),
         })
     };
-    // Decoding takes from microseconds to seconds: single files are handed out, not halves.
+    // Decoding takes from microseconds to seconds: threads take single files, not halves of the
+    // list.
     batch::pool(threads).install(|| layout.files.par_iter().with_max_len(1).map(one).collect())
 }
 
@@ -145,7 +146,7 @@ fn refusal(errors: Vec<Problem>) -> FileReport {
     }
 }
 
-/// Writes the report beside its place, then gives it its name.
+/// Writes the report to a temporary file and renames it.
 fn write_report(folder: &Path, report: &FileReport) -> io::Result<()> {
     let part = folder.join(format!("{REPORT}.part"));
     fs::write(&part, serde_json::to_vec(report)?)?;

@@ -18,8 +18,8 @@ pub(super) fn is_pth(bytes: &[u8]) -> bool {
 /// The tensors of a file's bytes, contiguous.
 ///
 /// # Errors
-/// What is not a state dict, with the name that a pickle asks for; sizes that the file does not
-/// bear out.
+/// A file that is not a state dict, with the name that its pickle refers to; sizes that do not
+/// match the file.
 pub fn parse(bytes: &[u8]) -> Result<Tensors, WeightsError> {
     let saved = if bytes.starts_with(archive::MAGIC) {
         archive::open(bytes)?

@@ -19,7 +19,7 @@ const ARGUMENTS: usize = 8;
 /// Tensors described, each perhaps twice.
 const VIEWS: usize = 2 * TENSORS;
 
-/// What a pickle may hold. Containers and texts are places in the machine's lists.
+/// A pickled value. Containers and texts are indices into the machine's lists.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value {
     None,
@@ -255,7 +255,7 @@ impl Machine {
     }
 
     fn pop(&mut self) -> Result<Value> {
-        // What lies under an open mark belongs to the mark.
+        // Values below an open mark belong to the mark.
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() <= floor {
             return Err(broken("its stack runs empty"));

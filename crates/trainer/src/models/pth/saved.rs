@@ -9,7 +9,7 @@ use crate::models::weights::{self, TENSORS, Tensors, WeightsError};
 
 /// Where training scripts put the state dict among other things, in the order tried.
 const WRAPPERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
-/// What `torch.nn.DataParallel` puts before every name.
+/// The prefix that `torch.nn.DataParallel` adds to every name.
 const PARALLEL: &str = "module.";
 
 /// A pickle that has run, and the bytes of the storages it mentions.
@@ -134,8 +134,8 @@ fn span(view: &View) -> Option<i64> {
     view.size.iter().zip(&view.stride).try_fold(1, reach)
 }
 
-/// Whether a view's every number lies in a storage of `count` numbers, and none is shown more often
-/// than it is there.
+/// True when all numbers of a view lie in a storage of `storage_count` numbers, and none is shown
+/// more than once.
 fn lies_within(view: &View, storage_count: u64) -> bool {
     let negative = |numbers: &[i64]| numbers.iter().any(|&number| number < 0);
     if view.size.len() != view.stride.len()
