@@ -3,8 +3,10 @@
 
 use super::{augmentation, auto_log::AutoLog, defaults, network::NetworkShape, trained::Trained};
 use crate::{
-    recipe::{EvaluateEvery, Head, Optimizer, Precision, Recipe, Resolved, Schedule, Task},
-    request::{ClassWeightRule, ClassWeights, Hyperparameters, OrNone, Transfer},
+    recipe::{
+        EarlyStopping, EvaluateEvery, Head, Optimizer, Precision, Recipe, Resolved, Schedule, Task,
+    },
+    request::{ClassWeightRule, ClassWeights, OrNone, Transfer},
 };
 
 /// Facts about the data and the network.
@@ -58,11 +60,18 @@ struct Fill<'a> {
     head_only: bool,
 }
 
-impl<'a> Fill<'a> {
-    fn hyperparameters(&self) -> &'a Hyperparameters {
-        &self.asked.hyperparameters
-    }
+/// The hyperparameter of that name: as requested, or its default, which is a value and a reason.
+macro_rules! hyperparameter {
+    ($fill:ident, $name:ident, $default:expr) => {
+        $fill.log.resolve(
+            concat!("hyperparameters.", stringify!($name)),
+            $fill.asked.hyperparameters.$name.clone(),
+            $default,
+        )
+    };
+}
 
+impl Fill<'_> {
     fn network(&mut self) {
         let (asked, task) = (self.asked, self.facts.task);
         let reason = match task {
@@ -74,91 +83,69 @@ impl<'a> Fill<'a> {
         let init = defaults::head_init(task, self.shape.keeps_head(), &self.shape.head);
         let init = self.log.resolve("head.init", asked.head.init, init);
         let mut phases = self.trained.phases.iter().cloned();
-        self.recipe = Recipe {
-            cut: self.shape.cut.clone(),
-            trainable: phases.next().map_or_else(Vec::new, |first| first.trainable),
-            later_phases: phases.collect(),
-            adapter: self.trained.adapter.clone(),
-            head: Head {
-                layers: self.shape.head.clone(),
-                init,
-            },
-            inherited: self.shape.inherited.clone(),
-            ..self.recipe.clone()
+        let recipe = &mut self.recipe;
+        recipe.cut = self.shape.cut.clone();
+        recipe.trainable = phases.next().map_or_else(Vec::new, |first| first.trainable);
+        recipe.later_phases = phases.collect();
+        recipe.adapter = self.trained.adapter.clone();
+        recipe.head = Head {
+            layers: self.shape.head.clone(),
+            init,
         };
+        recipe.inherited = self.shape.inherited.clone();
     }
 
     fn epochs_and_batches(&mut self) {
-        let asked = self.hyperparameters();
         let epochs = defaults::n_epochs(self.trained.last_phase(), self.head_only);
-        let (path, given) = ("hyperparameters.n_epochs", asked.n_epochs);
-        self.recipe.n_epochs = narrow(self.log.resolve(path, given, epochs));
+        self.recipe.n_epochs = narrow(hyperparameter!(self, n_epochs, epochs));
         let batch_size = (
             defaults::batch_size(self.facts.samples),
             "32, or all samples when there are fewer",
         );
-        let (path, given) = ("hyperparameters.batch_size", asked.batch_size);
-        self.recipe.batch_size = narrow(self.log.resolve(path, given, batch_size));
-        let (path, given) = ("hyperparameters.accumulate", asked.accumulate);
+        self.recipe.batch_size = narrow(hyperparameter!(self, batch_size, batch_size));
         let one = (1, "a batch fits at once");
-        self.recipe.accumulate = narrow(self.log.resolve(path, given, one));
+        self.recipe.accumulate = narrow(hyperparameter!(self, accumulate, one));
     }
 
     fn rates(&mut self) {
-        let (asked, log) = (self.hyperparameters(), &mut self.log);
-        let default = (Optimizer::Adamw, "needs little tuning of its rate");
-        let optimizer = log.resolve("hyperparameters.optimizer", asked.optimizer, default);
-        let (path, given) = (
-            "hyperparameters.learning_rate_multiplier",
-            asked.learning_rate_multiplier,
-        );
-        let multiplier = log.resolve(path, given, (1.0, "rates as they are"));
-        let (path, given) = ("hyperparameters.learning_rate", asked.learning_rate);
-        let head = log.resolve(path, given, defaults::head_rate(optimizer));
+        let adamw = (Optimizer::Adamw, "needs little tuning of its rate");
+        let optimizer = hyperparameter!(self, optimizer, adamw);
+        let one = (1.0, "rates as they are");
+        let multiplier = hyperparameter!(self, learning_rate_multiplier, one);
+        let head = hyperparameter!(self, learning_rate, defaults::head_rate(optimizer));
         let default = if self.head_only {
             (0.0, "the whole backbone is frozen")
         } else {
             let has_adapter = self.trained.adapter.is_some();
             defaults::backbone_rate(optimizer, head, (self.facts.has_batch_norm, has_adapter))
         };
-        let (path, given) = (
-            "hyperparameters.backbone_learning_rate",
-            asked.backbone_learning_rate,
-        );
-        let backbone = log.resolve(path, given, default);
-        let default = (1.0, "one rate for the whole backbone");
-        let layer_decay = log.resolve("hyperparameters.layer_decay", asked.layer_decay, default);
+        let backbone = hyperparameter!(self, backbone_learning_rate, default);
+        let one = (1.0, "one rate for the whole backbone");
+        self.recipe.layer_decay = hyperparameter!(self, layer_decay, one);
         self.recipe.optimizer = optimizer;
         self.recipe.learning_rate = multiplier * head;
         self.recipe.backbone_learning_rate = multiplier * backbone;
-        self.recipe.layer_decay = layer_decay;
     }
 
     fn schedule(&mut self) {
-        let (asked, log) = (self.hyperparameters(), &mut self.log);
-        let default = (Schedule::Cosine, "ends in small steps without tuning");
-        let schedule = log.resolve("hyperparameters.schedule", asked.schedule, default);
-        let default = defaults::warmup(schedule, self.head_only);
-        let (path, given) = ("hyperparameters.warmup_fraction", asked.warmup_fraction);
-        self.recipe.warmup_fraction = log.resolve(path, given, default);
+        let cosine = (Schedule::Cosine, "ends in small steps without tuning");
+        let schedule = hyperparameter!(self, schedule, cosine);
+        let warmup = defaults::warmup(schedule, self.head_only);
+        self.recipe.warmup_fraction = hyperparameter!(self, warmup_fraction, warmup);
         self.recipe.schedule = schedule;
     }
 
     fn loss(&mut self) {
-        let (asked, log) = (self.hyperparameters(), &mut self.log);
-        let default = defaults::loss(self.facts.task);
-        self.recipe.loss = log.resolve("hyperparameters.loss", asked.loss, default);
-        let (path, given) = ("hyperparameters.label_smoothing", asked.label_smoothing);
-        self.recipe.label_smoothing =
-            log.resolve(path, given, (0.0, "probabilities stay calibrated"));
+        self.recipe.loss = hyperparameter!(self, loss, defaults::loss(self.facts.task));
+        let none = (0.0, "probabilities stay calibrated");
+        self.recipe.label_smoothing = hyperparameter!(self, label_smoothing, none);
         let none = ClassWeights::Rule(ClassWeightRule::None);
-        let (path, given) = ("hyperparameters.class_weights", asked.class_weights.clone());
-        log.resolve(path, given, (none, "every sample counts alike"));
+        hyperparameter!(self, class_weights, (none, "every sample counts alike"));
         self.recipe.class_weights = self.facts.class_weights.take();
     }
 
     fn images(&mut self) {
-        let (asked, samples) = (self.hyperparameters(), self.facts.samples);
+        let samples = self.facts.samples;
         let frozen_epochs = self.trained.frozen_epochs(self.recipe.n_epochs.into());
         let (augmentation, views) = augmentation::resolve(
             &self.asked.augmentation,
@@ -168,60 +155,53 @@ impl<'a> Fill<'a> {
         );
         self.recipe.augmentation = augmentation;
         self.recipe.augmented_views = narrow(views);
-        let default = defaults::mixup(self.facts.task, self.head_only, samples);
-        self.recipe.mixup = self
-            .log
-            .resolve("hyperparameters.mixup", asked.mixup, default);
-        let default = (0.0, "pays off in long trainings only");
-        self.recipe.cutmix = self
-            .log
-            .resolve("hyperparameters.cutmix", asked.cutmix, default);
+        let alpha = defaults::mixup(self.facts.task, self.head_only, samples);
+        self.recipe.mixup = hyperparameter!(self, mixup, alpha);
+        let none = (0.0, "pays off in long trainings only");
+        self.recipe.cutmix = hyperparameter!(self, cutmix, none);
     }
 
     fn regularization(&mut self) {
-        let (asked, log) = (self.hyperparameters(), &mut self.log);
-        let default = defaults::weight_decay(self.recipe.optimizer, self.head_only);
-        let (path, given) = ("hyperparameters.weight_decay", asked.weight_decay);
-        self.recipe.weight_decay = log.resolve(path, given, default);
-        let default = (OrNone::None, "the best evaluation is chosen instead");
-        let ema_decay = log.resolve("hyperparameters.ema_decay", asked.ema_decay, default);
-        self.recipe.ema_decay = ema_decay.value();
-        let default = defaults::gradient_clip(self.head_only);
-        let (path, given) = ("hyperparameters.gradient_clip", asked.gradient_clip);
-        self.recipe.gradient_clip = log.resolve(path, given, default).value();
+        let decay = defaults::weight_decay(self.recipe.optimizer, self.head_only);
+        self.recipe.weight_decay = hyperparameter!(self, weight_decay, decay);
+        let none = (OrNone::None, "the best evaluation is chosen instead");
+        self.recipe.ema_decay = hyperparameter!(self, ema_decay, none).value();
+        let clip = defaults::gradient_clip(self.head_only);
+        self.recipe.gradient_clip = hyperparameter!(self, gradient_clip, clip).value();
     }
 
     fn arithmetic(&mut self) {
-        let (asked, log, recipe) = (self.hyperparameters(), &mut self.log, &mut self.recipe);
         let keeps_statistics = self.head_only || self.trained.adapter.is_some();
-        let default = if self.facts.has_batch_norm {
-            defaults::batch_norm(keeps_statistics, recipe.head.init, recipe.batch_size)
+        let (init, batch_size) = (self.recipe.head.init, self.recipe.batch_size);
+        let norm = if self.facts.has_batch_norm {
+            defaults::batch_norm(keeps_statistics, init, batch_size)
         } else {
             defaults::NO_BATCH_NORM
         };
-        recipe.batch_norm = log.resolve("hyperparameters.batch_norm", asked.batch_norm, default);
-        let default = (
+        self.recipe.batch_norm = hyperparameter!(self, batch_norm, norm);
+        let float32 = (
             Precision::Float32,
             "gives the same numbers on every device, and is faster where bfloat16 is not native",
         );
-        recipe.precision = log.resolve("hyperparameters.precision", asked.precision, default);
+        self.recipe.precision = hyperparameter!(self, precision, float32);
     }
 
     fn evaluation(&mut self) {
         let (asked, log, recipe) = (self.asked, &mut self.log, &mut self.recipe);
         let stopping = &asked.early_stopping;
-        let default = (10, "ten evaluations without a better one");
-        let patience = log.resolve("early_stopping.patience", stopping.patience, default);
-        recipe.early_stopping.patience = Some(narrow(patience));
-        let default = defaults::metric(self.facts.task);
-        recipe.early_stopping.metric =
-            log.resolve("early_stopping.metric", stopping.metric, default);
-        recipe.early_stopping.min_delta = stopping.min_delta;
-        let default = (
+        let ten = (10, "ten evaluations without a better one");
+        let patience = log.resolve("early_stopping.patience", stopping.patience, ten);
+        let metric = defaults::metric(self.facts.task);
+        recipe.early_stopping = EarlyStopping {
+            patience: Some(narrow(patience)),
+            metric: log.resolve("early_stopping.metric", stopping.metric, metric),
+            min_delta: stopping.min_delta,
+        };
+        let each = (
             EvaluateEvery::default(),
             "after each pass over the training split",
         );
-        recipe.evaluate_every = log.resolve("evaluate_every", asked.evaluate_every, default);
+        recipe.evaluate_every = log.resolve("evaluate_every", asked.evaluate_every, each);
         recipe.checkpoint_every_seconds = narrow(asked.checkpoint_every_seconds);
     }
 }
