@@ -1,7 +1,7 @@
 //! Notifies waiting requests of changes, without a connection per request. Files and models send
 //! notifications: one connection listens and passes them on. Jobs change too often for that
-//! (docs/adr/0009): one query polls all jobs that a request waits for. A notification can be lost, by
-//! a broken connection or a slow receiver, so every waiter also polls, at a longer interval.
+//! (docs/adr/0009): one query polls all jobs that a request waits for. A notification can be lost,
+//! by a broken connection or a slow receiver, so every waiter also polls, at a longer interval.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -198,7 +198,7 @@ pub struct Subscription {
     target: Target,
 }
 
-/// What a subscription receives.
+/// The changes that a subscription receives.
 enum Target {
     /// Changes of all files and models.
     Notified,
@@ -209,8 +209,8 @@ enum Target {
 }
 
 impl Subscription {
-    /// Returns when `subject` may have changed: it was notified, notifications were missed, or it is
-    /// time to poll.
+    /// Returns when `subject` may have changed: it was notified, notifications were missed, or it
+    /// is time to poll.
     pub async fn changed(&mut self, subject: &str) {
         if let Target::Job(jobs, job) = &self.target {
             self.target = Target::AwaitedJob {

@@ -246,11 +246,7 @@ pub(crate) async fn list(
     let after = query.after.map(|id| id.to_string());
     let page = page(after.as_deref(), query.limit, query.order, state.limits())?;
     let slice = db::files::list(state.pool(), tenant, page, query.purpose).await?;
-    Ok(axum::Json(List::new(
-        slice.rows,
-        slice.has_more,
-        |file: &File| file.id.to_string(),
-    )))
+    Ok(List::of(slice, |file| file, |file| file.id.to_string()))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

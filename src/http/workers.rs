@@ -3,7 +3,7 @@
 use axum::extract::State;
 
 use crate::{
-    db::{self, workers::Worker},
+    db::{self, Slice, workers::Worker},
     http::api::{auth::Tenant, error::ApiError, page::List, state::AppState},
 };
 
@@ -16,8 +16,14 @@ pub(crate) async fn list(
     State(state): State<AppState>,
     Tenant(tenant): Tenant,
 ) -> Result<axum::Json<List<Worker>>, ApiError> {
-    let workers = db::workers::list(state.pool(), tenant).await?;
-    Ok(axum::Json(List::new(workers, false, |worker: &Worker| {
-        worker.id.to_string()
-    })))
+    let rows = db::workers::list(state.pool(), tenant).await?;
+    let slice = Slice {
+        rows,
+        has_more: false,
+    };
+    Ok(List::of(
+        slice,
+        |worker| worker,
+        |worker| worker.id.to_string(),
+    ))
 }

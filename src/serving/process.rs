@@ -141,7 +141,7 @@ impl InferenceProcess {
     }
 }
 
-/// Owns the child: passes requests to it until it or the service ends.
+/// Owns the process: passes requests to it until it or the service ends.
 async fn write(mut child: Child, mut queue: mpsc::Receiver<Predict>, ended: CancellationToken) {
     let pass_on = async {
         while let Some(request) = queue.recv().await {

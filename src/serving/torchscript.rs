@@ -1,6 +1,6 @@
-//! A model as TorchScript. A child writes it when it is first asked for and, as a process that did
-//! not write it, checks it against the bundle's golden logits; it is then kept beside the bundle
-//! that predictions use, and removed with it.
+//! A model as TorchScript. A child process writes it on the first request, and a second one checks
+//! it against the bundle's golden logits. It is then kept beside the bundle that predictions use,
+//! and removed with it.
 
 use std::{
     ffi::OsStr,

@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     config::HttpLimits,
-    db::Page,
+    db::{Page, Slice},
     domain::{codes, problem::Problem},
     http::api::error::ApiError,
 };
@@ -95,14 +95,20 @@ pub(crate) struct List<T: ToSchema> {
 }
 
 impl<T: ToSchema> List<T> {
-    pub(crate) fn new(data: Vec<T>, has_more: bool, id: impl Fn(&T) -> String) -> Self {
-        Self {
+    /// The response with these rows, each as its object.
+    pub(crate) fn of<Row>(
+        slice: Slice<Row>,
+        object: impl Fn(Row) -> T,
+        id: impl Fn(&T) -> String,
+    ) -> axum::Json<Self> {
+        let data: Vec<T> = slice.rows.into_iter().map(object).collect();
+        axum::Json(Self {
             object: "list",
             first_id: data.first().map(&id),
             last_id: data.last().map(&id),
             data,
-            has_more,
-        }
+            has_more: slice.has_more,
+        })
     }
 }
 

@@ -101,12 +101,9 @@ pub(crate) async fn checkpoints(
     find(&state, tenant, job).await?;
     let slice =
         db::checkpoints::list(state.pool(), tenant, job, query.page(state.limits())?).await?;
-    let data = slice.rows.into_iter().map(CheckpointObject::from).collect();
-    Ok(axum::Json(List::new(
-        data,
-        slice.has_more,
-        |checkpoint: &CheckpointObject| checkpoint.id.to_string(),
-    )))
+    Ok(List::of(slice, CheckpointObject::from, |one| {
+        one.id.to_string()
+    }))
 }
 
 /// Download a checkpoint's weights

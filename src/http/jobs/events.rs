@@ -108,13 +108,7 @@ pub(crate) async fn events(
         return follow(state, tenant, job, &headers).await;
     }
     let slice = db::events::list(state.pool(), tenant, job, query.page(state.limits())?).await?;
-    let data = slice.rows.into_iter().map(EventObject::from).collect();
-    Ok(
-        axum::Json(List::new(data, slice.has_more, |event: &EventObject| {
-            event.id.to_string()
-        }))
-        .into_response(),
-    )
+    Ok(List::of(slice, EventObject::from, |event| event.id.to_string()).into_response())
 }
 
 async fn follow(

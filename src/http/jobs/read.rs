@@ -125,12 +125,7 @@ pub(crate) async fn list(
         metadata,
     };
     let slice = JobSnapshot::list(state.pool(), tenant, page, &filter).await?;
-    let data = slice.rows.into_iter().map(JobObject::listed).collect();
-    Ok(axum::Json(List::new(
-        data,
-        slice.has_more,
-        |job: &JobObject| job.id.to_string(),
-    )))
+    Ok(List::of(slice, JobObject::listed, |job| job.id.to_string()))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -139,10 +139,5 @@ pub(crate) async fn list(
         object: "fine_tuning.job.sample",
         record,
     };
-    let data = slice.rows.into_iter().map(object).collect();
-    Ok(axum::Json(List::new(
-        data,
-        slice.has_more,
-        |sample: &SampleObject| sample.id.clone(),
-    )))
+    Ok(List::of(slice, object, |sample| sample.id.clone()))
 }

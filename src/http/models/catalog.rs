@@ -153,12 +153,7 @@ pub(crate) async fn list(
         source_task: query.source_task,
     };
     let slice = db::models::list(state.pool(), tenant, page, &filter).await?;
-    let data = slice.rows.into_iter().map(ModelObject::from).collect();
-    Ok(axum::Json(List::new(
-        data,
-        slice.has_more,
-        |model: &ModelObject| model.id.clone(),
-    )))
+    Ok(List::of(slice, ModelObject::from, |model| model.id.clone()))
 }
 
 /// The model with this id.
