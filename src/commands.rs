@@ -94,7 +94,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         database_url,
         objects: folder.join("objects").display().to_string(),
         database_connections: 16,
-        database_wait_ms: 60_000,
+        database_wait: Duration::from_secs(60),
     };
     let serve = ServeArgs {
         listen: args.listen,
@@ -184,7 +184,7 @@ pub(crate) fn migrate(args: &DatabaseArgs) -> anyhow::Result<()> {
 pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
     block_on(async |_| {
         let (pool, objects) = open(store).await?;
-        let grace = Duration::from_millis(args.orphan_ms);
+        let grace = args.orphan;
         let (mut removals, mut bytes, mut missing) = (0_u64, 0, 0_u64);
         for finding in garbage_collection::find(&pool, &objects, grace).await? {
             let is_missing = matches!(finding, Finding::Lost { .. });
@@ -336,10 +336,13 @@ fn lock(folder: &Path) -> anyhow::Result<File> {
 }
 
 async fn open(store: &StoreArgs) -> anyhow::Result<(sqlx::PgPool, Objects)> {
-    let wait = Duration::from_millis(store.database_wait_ms);
-    let pool = db::connect_within(wait, &store.database_url, store.database_connections)
-        .await
-        .context("cannot connect to the database")?;
+    let pool = db::connect_within(
+        store.database_wait,
+        &store.database_url,
+        store.database_connections,
+    )
+    .await
+    .context("cannot connect to the database")?;
     Ok((pool, Objects::open(&store.objects)?))
 }
 

@@ -3,7 +3,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::Args;
+use clap::{Args, builder::TypedValueParser};
 
 use crate::domain::work::DatasetLimits;
 
@@ -20,8 +20,8 @@ pub struct StoreArgs {
     #[arg(long, env = "REHEAD_DATABASE_CONNECTIONS", default_value_t = 16)]
     pub database_connections: u32,
     /// How long to wait at the start until Postgres answers (ms)
-    #[arg(long, env = "REHEAD_DATABASE_WAIT_MS", default_value_t = 60_000)]
-    pub database_wait_ms: u64,
+    #[arg(long = "database-wait-ms", env = "REHEAD_DATABASE_WAIT_MS", value_name = "MS", default_value = "60000", value_parser = millis())]
+    pub database_wait: Duration,
 }
 
 /// `rehead migrate`
@@ -39,8 +39,8 @@ pub struct GcArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Age without a change at which objects that no row names are removed (ms)
-    #[arg(long, env = "REHEAD_ORPHAN_MS", default_value_t = 3_600_000)]
-    pub orphan_ms: u64,
+    #[arg(long = "orphan-ms", env = "REHEAD_ORPHAN_MS", value_name = "MS", default_value = "3600000", value_parser = millis())]
+    pub orphan: Duration,
 }
 
 /// `rehead tenants set`
@@ -60,6 +60,11 @@ pub struct TenantArgs {
     /// `true` starts no further job of this tenant; running jobs continue
     #[arg(long)]
     pub paused: Option<bool>,
+}
+
+/// Reads a number of milliseconds.
+fn millis() -> impl TypedValueParser<Value = Duration> {
+    clap::value_parser!(u64).map(Duration::from_millis)
 }
 
 fn positive(text: &str) -> Result<f32, String> {
@@ -103,7 +108,8 @@ pub struct ServingArgs {
     /// Device of the inference process: `cpu`, `cuda:N`, or `auto` (a GPU if there is one)
     #[arg(long, env = "REHEAD_PREDICT_DEVICE", default_value = "cpu")]
     pub predict_device: String,
-    /// Maximum number of predictions that wait for the inference process; further ones are answered 503
+    /// Maximum number of predictions that wait for the inference process; further ones are answered
+    /// 503
     #[arg(long, env = "REHEAD_MAX_PREDICT_WAITING", default_value_t = 64)]
     pub max_predict_waiting: usize,
     /// Maximum time for one prediction, including loading the model (s)
@@ -226,52 +232,28 @@ pub struct AdmissionArgs {
     #[arg(long, env = "REHEAD_MEMORY_MARGIN_MB", default_value_t = 256)]
     pub memory_margin_mb: u32,
     /// Queue age after which memory is reserved for a large job and smaller ones are held back (ms)
-    #[arg(long, env = "REHEAD_RESERVE_MS", default_value_t = 600_000)]
-    pub reserve_ms: u64,
+    #[arg(long = "reserve-ms", env = "REHEAD_RESERVE_MS", value_name = "MS", default_value = "600000", value_parser = millis())]
+    pub reserve: Duration,
     /// Number of different jobs that fail fast in a row before a device is quarantined
     #[arg(long, env = "REHEAD_QUARANTINE_AFTER", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     pub quarantine_after: u32,
     /// Duration of a quarantine, in which the device gets no jobs (ms)
-    #[arg(long, env = "REHEAD_QUARANTINE_MS", default_value_t = 600_000)]
-    pub quarantine_ms: u64,
+    #[arg(long = "quarantine-ms", env = "REHEAD_QUARANTINE_MS", value_name = "MS", default_value = "600000", value_parser = millis())]
+    pub quarantine: Duration,
     /// Duration of an attempt up to which its failure counts as fast (ms)
-    #[arg(long, env = "REHEAD_FAST_FAILURE_MS", default_value_t = 30_000)]
-    pub fast_failure_ms: u64,
-}
-
-impl AdmissionArgs {
-    pub fn reserve(&self) -> Duration {
-        Duration::from_millis(self.reserve_ms)
-    }
-
-    pub fn quarantine(&self) -> Duration {
-        Duration::from_millis(self.quarantine_ms)
-    }
-
-    pub fn fast_failure(&self) -> Duration {
-        Duration::from_millis(self.fast_failure_ms)
-    }
+    #[arg(long = "fast-failure-ms", env = "REHEAD_FAST_FAILURE_MS", value_name = "MS", default_value = "30000", value_parser = millis())]
+    pub fast_failure: Duration,
 }
 
 /// When a worker counts as dead. Must be the same for all processes of an installation.
 #[derive(Debug, Clone, Args)]
 pub struct LeaseTiming {
     /// Time after its last heartbeat at which a lease expires (ms)
-    #[arg(long, env = "REHEAD_LEASE_MS", default_value_t = 60_000)]
-    pub lease_ms: u64,
+    #[arg(long = "lease-ms", env = "REHEAD_LEASE_MS", value_name = "MS", default_value = "60000", value_parser = millis())]
+    pub lease: Duration,
     /// Interval between scans for expired leases (ms)
-    #[arg(long, env = "REHEAD_REAP_MS", default_value_t = 5_000)]
-    pub reap_ms: u64,
-}
-
-impl LeaseTiming {
-    pub fn lease(&self) -> Duration {
-        Duration::from_millis(self.lease_ms)
-    }
-
-    pub fn reap(&self) -> Duration {
-        Duration::from_millis(self.reap_ms)
-    }
+    #[arg(long = "reap-ms", env = "REHEAD_REAP_MS", value_name = "MS", default_value = "5000", value_parser = millis())]
+    pub reap: Duration,
 }
 
 /// Intervals and timeouts of a worker.
@@ -280,67 +262,36 @@ pub struct Timing {
     #[command(flatten)]
     pub leases: LeaseTiming,
     /// Interval between heartbeats, at most a third of --lease-ms (ms)
-    #[arg(long, env = "REHEAD_HEARTBEAT_MS", default_value_t = 10_000)]
-    pub heartbeat_ms: u64,
+    #[arg(long = "heartbeat-ms", env = "REHEAD_HEARTBEAT_MS", value_name = "MS", default_value = "10000", value_parser = millis())]
+    pub heartbeat: Duration,
     /// Interval between polls for work when no notification arrives (ms)
-    #[arg(long, env = "REHEAD_POLL_MS", default_value_t = 1_500)]
-    pub poll_ms: u64,
+    #[arg(long = "poll-ms", env = "REHEAD_POLL_MS", value_name = "MS", default_value = "1500", value_parser = millis())]
+    pub poll: Duration,
     /// Time for a trainer to save its state on shutdown or pause (ms)
-    #[arg(long, env = "REHEAD_GRACE_MS", default_value_t = 20_000)]
-    pub grace_ms: u64,
+    #[arg(long = "grace-ms", env = "REHEAD_GRACE_MS", value_name = "MS", default_value = "20000", value_parser = millis())]
+    pub grace: Duration,
     /// Time for a trainer to load and pass its self-test (ms)
-    #[arg(long, env = "REHEAD_START_MS", default_value_t = 120_000)]
-    pub start_ms: u64,
+    #[arg(long = "start-ms", env = "REHEAD_START_MS", value_name = "MS", default_value = "120000", value_parser = millis())]
+    pub start: Duration,
     /// Time without progress after which a trainer is stalled and ended (ms); 20 times its median
     /// step if that is longer
-    #[arg(long, env = "REHEAD_STALL_MS", default_value_t = 300_000)]
-    pub stall_ms: u64,
+    #[arg(long = "stall-ms", env = "REHEAD_STALL_MS", value_name = "MS", default_value = "300000", value_parser = millis())]
+    pub stall: Duration,
     /// How long training continues while the database is unreachable (ms)
-    #[arg(long, env = "REHEAD_OUTAGE_MS", default_value_t = 3_600_000)]
-    pub outage_ms: u64,
+    #[arg(long = "outage-ms", env = "REHEAD_OUTAGE_MS", value_name = "MS", default_value = "3600000", value_parser = millis())]
+    pub outage: Duration,
     /// Interval between garbage collections (ms)
-    #[arg(long, env = "REHEAD_SWEEP_MS", default_value_t = 3_600_000, value_parser = clap::value_parser!(u64).range(1_000..))]
-    pub sweep_ms: u64,
+    #[arg(long = "sweep-ms", env = "REHEAD_SWEEP_MS", value_name = "MS", default_value = "3600000", value_parser = clap::value_parser!(u64).range(1_000..).map(Duration::from_millis))]
+    pub sweep: Duration,
     /// Age without a change at which objects that no row names are removed (ms)
-    #[arg(long, env = "REHEAD_ORPHAN_MS", default_value_t = 3_600_000)]
-    pub orphan_ms: u64,
+    #[arg(long = "orphan-ms", env = "REHEAD_ORPHAN_MS", value_name = "MS", default_value = "3600000", value_parser = millis())]
+    pub orphan: Duration,
 }
 
 impl Timing {
-    pub fn lease(&self) -> Duration {
-        self.leases.lease()
-    }
-
+    /// The interval between heartbeats: at least three in a lease.
     pub fn heartbeat(&self) -> Duration {
-        Duration::from_millis(self.heartbeat_ms.min(self.leases.lease_ms / 3))
-    }
-
-    pub fn poll(&self) -> Duration {
-        Duration::from_millis(self.poll_ms)
-    }
-
-    pub fn grace(&self) -> Duration {
-        Duration::from_millis(self.grace_ms)
-    }
-
-    pub fn start(&self) -> Duration {
-        Duration::from_millis(self.start_ms)
-    }
-
-    pub fn stall(&self) -> Duration {
-        Duration::from_millis(self.stall_ms)
-    }
-
-    pub fn outage(&self) -> Duration {
-        Duration::from_millis(self.outage_ms)
-    }
-
-    pub fn sweep(&self) -> Duration {
-        Duration::from_millis(self.sweep_ms)
-    }
-
-    pub fn orphan(&self) -> Duration {
-        Duration::from_millis(self.orphan_ms)
+        self.heartbeat.min(self.leases.lease / 3)
     }
 }
 

@@ -23,13 +23,13 @@ pub async fn run(
     worker: Option<WorkerId>,
     reconnected: &Notify,
 ) {
-    let mut idle_until = Instant::now() + timing.lease();
+    let mut idle_until = Instant::now() + timing.lease;
     let mut answered = Instant::now();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(timing.reap()) => {}
+            () = tokio::time::sleep(timing.reap) => {}
             () = reconnected.notified() => {
-                idle_until = Instant::now() + timing.lease();
+                idle_until = Instant::now() + timing.lease;
                 continue;
             }
         }
@@ -39,8 +39,8 @@ pub async fn run(
                 None => db::ping(pool).await?,
             }
             // The database was unreachable though no call failed: each call waited for it.
-            if answered.elapsed() > timing.reap() + timing.lease() / 3 {
-                idle_until = Instant::now() + timing.lease();
+            if answered.elapsed() > timing.reap + timing.lease / 3 {
+                idle_until = Instant::now() + timing.lease;
             }
             answered = Instant::now();
             if Instant::now() >= idle_until {
@@ -52,7 +52,7 @@ pub async fn run(
         if let Err(error) = round.await {
             tracing::warn!("cannot reap expired leases: {error}");
             if is_outage(&error) {
-                idle_until = Instant::now() + timing.lease();
+                idle_until = Instant::now() + timing.lease;
             }
         }
     }

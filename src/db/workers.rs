@@ -109,19 +109,20 @@ pub async fn register(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Sets the state of a worker, and why it claims nothing.
+/// Sets the state of a worker, the number of its slots that work, and why the others do not.
 pub async fn tell(
     pool: &PgPool,
     worker: WorkerId,
-    state: State,
+    (state, slots): (State, u32),
     reason: Option<&str>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update workers set state = $2, reason = $3, last_seen_at = now()
+        "update workers set state = $2, reason = $3, slots = $4, last_seen_at = now()
         where id = $1 and state not in ('draining', 'stopped')",
         worker.0,
         state.as_str(),
-        reason
+        reason,
+        convert::from_small(slots)
     )
     .execute(pool)
     .await?;

@@ -124,7 +124,7 @@ impl Attempt<'_> {
         } = self;
         let (claimed, since) = (&taken.claimed, Instant::now());
         let left = claimed.timeout_seconds as f64 - claimed.elapsed_seconds;
-        let grace = worker.args.timing.grace();
+        let grace = worker.args.timing.grace;
         let trained = async {
             let folder = folder.map_err(|error| {
                 Fault::Trainer(std::io::Error::new(error.kind(), error.to_string()))
@@ -180,7 +180,7 @@ impl Attempt<'_> {
         }
         let packs = claimed.validation.iter().chain([&claimed.training]);
         let bytes: u64 = packs.map(|pack| pack.bytes).sum();
-        let patience = worker.args.timing.stall() + Duration::from_secs(bytes / BYTES_PER_SECOND);
+        let patience = worker.args.timing.stall + Duration::from_secs(bytes / BYTES_PER_SECOND);
         let laid_out = layout::lay_out(worker, self.slot, claimed, folder);
         let Ok(resumed) = tokio::time::timeout(patience, laid_out).await else {
             return Ok(storage_timed_out(patience).into());

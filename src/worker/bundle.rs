@@ -125,7 +125,7 @@ pub(super) async fn sweep(
 /// trained network.
 async fn verify(worker: &Worker, folder: &Path) -> Result<(), Fault> {
     let arguments = [OsStr::new("verify"), folder.as_os_str()];
-    match child::answer_of(&worker.trainer_exe, &arguments, worker.args.timing.stall()).await {
+    match child::answer_of(&worker.trainer_exe, &arguments, worker.args.timing.stall).await {
         Ok(Verified::Same { .. }) => Ok(()),
         Ok(Verified::Failed(failure)) => Err(Fault::Failed(failure)),
         Err(unanswered) => Err(Fault::Unverified(unanswered)),

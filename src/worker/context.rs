@@ -27,7 +27,7 @@ pub(super) struct Worker {
 impl Worker {
     /// The poll interval, times 0.5 to 1.5: workers that started together do not poll together.
     pub(super) fn poll_with_jitter(&self) -> Duration {
-        let poll = self.args.timing.poll();
+        let poll = self.args.timing.poll;
         poll.mul_f64(rand::random_range(0.5..1.5))
     }
 }

@@ -46,7 +46,7 @@ impl Health {
             } => retryable.then_some(message),
             _ => None,
         };
-        let Some(how) = how.filter(|_| lasted < args.fast_failure()) else {
+        let Some(how) = how.filter(|_| lasted < args.fast_failure) else {
             if !matches!(outcome, Outcome::Yielded) {
                 record.streak.clear();
             }
@@ -61,10 +61,10 @@ impl Health {
             "{} different jobs in a row failed within {} s each, the last one: {how}; check the worker's \
              disk, memory and device; it claims jobs again after {} s or a restart",
             args.quarantine_after,
-            args.fast_failure().as_secs_f64(),
-            args.quarantine().as_secs_f64()
+            args.fast_failure.as_secs_f64(),
+            args.quarantine.as_secs_f64()
         );
-        record.quarantine = Some((Instant::now() + args.quarantine(), reason));
+        record.quarantine = Some((Instant::now() + args.quarantine, reason));
         Some(format!(
             "the worker is quarantined, and the job released: {how}"
         ))
@@ -86,10 +86,10 @@ mod tests {
         AdmissionArgs {
             slots: 1,
             memory_margin_mb: 0,
-            reserve_ms: 0,
+            reserve: Duration::ZERO,
             quarantine_after: 3,
-            quarantine_ms: 60_000,
-            fast_failure_ms: 1_000,
+            quarantine: Duration::from_secs(60),
+            fast_failure: Duration::from_secs(1),
         }
     }
 

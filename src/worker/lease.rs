@@ -125,7 +125,7 @@ struct Heartbeats {
 
 impl Heartbeats {
     async fn run(self, asked: Duration) {
-        let limit = self.timing.outage().max(self.timing.lease() * 3 / 4);
+        let limit = self.timing.outage.max(self.timing.leases.lease * 3 / 4);
         let mut last_kept = asked;
         let mut pause = self.timing.heartbeat();
         let mut requested = pin!(self.control.notified());
@@ -143,7 +143,7 @@ impl Heartbeats {
             let patience = left.min(self.timing.heartbeat());
             match tokio::time::timeout(
                 patience,
-                work::renew(&self.pool, &self.claim, self.timing.lease()),
+                work::renew(&self.pool, &self.claim, self.timing.leases.lease),
             )
             .await
             {

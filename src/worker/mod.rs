@@ -116,7 +116,7 @@ async fn start(parts: Parts, args: &WorkArgs) -> anyhow::Result<(Worker, Vec<Slo
         .with_context(|| format!("cannot open `{}`", work_dir.join("jobs").display()))?;
     let cache = cache::Cache::open(&work_dir.join("cache"), args.cache_bytes, objects.clone())
         .with_context(|| format!("cannot open `{}`", work_dir.join("cache").display()))?;
-    let devices = devices::resolve(&args.device, &trainer_exe, args.timing.start()).await;
+    let devices = devices::resolve(&args.device, &trainer_exe, args.timing.start).await;
     let slots = Slot::of_devices(&devices, args, &trainer_exe);
     let n_slots = u32::try_from(slots.len()).context("too many slots")?;
     // One connection for each slot, and one for validations.
@@ -135,7 +135,7 @@ async fn start(parts: Parts, args: &WorkArgs) -> anyhow::Result<(Worker, Vec<Slo
         threads: threads(args.threads, n_slots),
         folders,
         cache,
-        status: Status::new(id, &devices),
+        status: Status::new(id, &devices, args.admission.slots),
         wakeups: listen::Wakeups::default(),
     };
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname");

@@ -45,7 +45,7 @@ impl Slot {
     pub(super) fn of_devices(devices: &[String], args: &WorkArgs, trainer_exe: &Path) -> Vec<Self> {
         let mut memories: HashMap<&str, Memory> = HashMap::new();
         let slots = devices.iter().enumerate().flat_map(|(index, device)| {
-            let start = args.timing.start();
+            let start = args.timing.start;
             let warm_trainer = WarmTrainer::new(trainer_exe.to_owned(), device, start);
             let slot = Self {
                 index,
@@ -109,8 +109,8 @@ impl Slot {
             class: db::queue::DEFAULT_CLASS,
             device_mb: room.free_mb,
             capacity_mb: room.capacity_mb,
-            reserve: admission.reserve(),
-            ttl: worker.args.timing.lease(),
+            reserve: admission.reserve,
+            ttl: worker.args.timing.leases.lease,
         };
         let asked = lease::since_boot();
         let claimed = db::queue::claim(&worker.pool, offer).await?;

@@ -18,10 +18,15 @@ pub(super) struct Status {
     record: Mutex<Record>,
 }
 
+/// State, number of slots that work, and why the others do not.
+type Summary = (State, u32, Option<String>);
+
 #[derive(Debug)]
 struct Record {
     devices: Vec<Device>,
-    reported: Option<(State, Option<String>)>,
+    /// The slots of one device.
+    slots: u32,
+    reported: Option<Summary>,
 }
 
 #[derive(Debug)]
@@ -34,7 +39,7 @@ struct Device {
 
 impl Status {
     /// Every device counts as active until its first self-test.
-    pub(super) fn new(worker: WorkerId, devices: &[String]) -> Self {
+    pub(super) fn new(worker: WorkerId, devices: &[String], slots: u32) -> Self {
         let active = |name: &String| Device {
             name: name.clone(),
             state: State::Active,
@@ -43,6 +48,7 @@ impl Status {
         };
         let record = Record {
             devices: devices.iter().map(active).collect(),
+            slots,
             reported: None,
         };
         Self {
@@ -61,17 +67,17 @@ impl Status {
         let changed = self.with(|record| {
             let device = &mut record.devices[index];
             (device.state, device.reason) = (state, reason);
-            let now = summary(&record.devices);
+            let now = summary(&record.devices, record.slots);
             (record.reported.replace(now.clone()).as_ref() != Some(&now)).then_some(now)
         });
-        let Some((state, reason)) = changed else {
+        let Some((state, slots, reason)) = changed else {
             return;
         };
         match &reason {
             Some(reason) => tracing::warn!("this worker is {}: {reason}", state.as_str()),
             None => tracing::info!("this worker is {}", state.as_str()),
         }
-        let written = db::workers::tell(pool, self.worker, state, reason.as_deref()).await;
+        let written = db::workers::tell(pool, self.worker, (state, slots), reason.as_deref()).await;
         if let Err(error) = written {
             tracing::warn!("cannot write the state of this worker: {error}");
             self.with(|record| record.reported = None);
@@ -97,7 +103,7 @@ impl Status {
             let most = (free_mb.unwrap_or(0), capacity_mb.unwrap_or(0));
             (names.join(","), most)
         });
-        db::workers::offer(pool, self.worker, &names, most, admission.reserve()).await
+        db::workers::offer(pool, self.worker, &names, most, admission.reserve).await
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Record) -> T) -> T {
@@ -105,8 +111,9 @@ impl Status {
     }
 }
 
-/// The worker's state: active while one device is. The reason names the devices that are not.
-fn summary(devices: &[Device]) -> (State, Option<String>) {
+/// The worker's state: active while one device is. Slots are those of the devices in that state.
+/// The reason names the devices that are not active.
+fn summary(devices: &[Device], slots: u32) -> Summary {
     let reasons: Vec<String> = devices
         .iter()
         .filter_map(|device| {
@@ -122,10 +129,10 @@ fn summary(devices: &[Device]) -> (State, Option<String>) {
         .into_iter()
         .find(|state| any(*state))
         .unwrap_or(State::Active);
-    (
-        state,
-        Some(reasons.join("; ")).filter(|all| !all.is_empty()),
-    )
+    let in_state = devices.iter().filter(|device| device.state == state);
+    let slots = u32::try_from(in_state.count()).unwrap_or(u32::MAX) * slots;
+    let reason = Some(reasons.join("; ")).filter(|all| !all.is_empty());
+    (state, slots, reason)
 }
 
 #[cfg(test)]
@@ -146,20 +153,20 @@ mod tests {
         let fit = || device("cuda:0", State::Active, None);
         let unfit = || device("cuda:1", State::Unfit, Some("failed its self-test"));
         let quarantined = || device("cuda:2", State::Quarantined, Some("4 jobs failed"));
-        assert_eq!(summary(&[fit()]), (State::Active, None));
+        assert_eq!(summary(&[fit(), fit()], 2), (State::Active, 4, None));
         let reason = "cuda:1 is unfit: failed its self-test";
         assert_eq!(
-            summary(&[fit(), unfit()]),
-            (State::Active, Some(reason.to_owned()))
+            summary(&[fit(), unfit()], 2),
+            (State::Active, 2, Some(reason.to_owned()))
         );
         let both = format!("{reason}; cuda:2 is quarantined: 4 jobs failed");
         assert_eq!(
-            summary(&[unfit(), quarantined()]),
-            (State::Quarantined, Some(both))
+            summary(&[unfit(), quarantined()], 1),
+            (State::Quarantined, 1, Some(both))
         );
         assert_eq!(
-            summary(&[unfit()]),
-            (State::Unfit, Some("failed its self-test".to_owned()))
+            summary(&[unfit()], 1),
+            (State::Unfit, 1, Some("failed its self-test".to_owned()))
         );
     }
 }

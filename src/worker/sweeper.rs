@@ -14,11 +14,11 @@ pub(super) async fn run(pool: &PgPool, objects: &Objects, args: &WorkArgs) {
             Ok(weeks) => tracing::info!("deleted the training steps of {weeks} weeks"),
             Err(error) => tracing::warn!("cannot rotate the partitions of training steps: {error}"),
         }
-        tokio::time::sleep(timing.sweep().mul_f64(rand::random_range(0.5..1.5))).await;
+        tokio::time::sleep(timing.sweep.mul_f64(rand::random_range(0.5..1.5))).await;
         if let Err(error) = db::workers::forget(pool).await {
             tracing::warn!("cannot delete the rows of old workers: {error}");
         }
-        let swept = garbage_collection::sweep(pool, objects, timing.orphan());
+        let swept = garbage_collection::sweep(pool, objects, timing.orphan);
         if let Err(error) = swept.await {
             tracing::warn!("garbage collection failed: {error:#}");
         }

@@ -41,8 +41,8 @@ impl Watchdog {
     /// Watches a trainer that was just given its assignment.
     pub(super) fn new(timing: &Timing, now: Instant) -> Self {
         Self {
-            start: timing.start(),
-            floor: timing.stall(),
+            start: timing.start,
+            floor: timing.stall,
             is_ready: false,
             progressed: now,
             phase: None,

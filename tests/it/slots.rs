@@ -82,7 +82,11 @@ async fn unfit_device_leaves_the_other_slot_at_work() {
     assert_eq!(ended["attempts"][0]["device"], "cpu", "{ended}");
     let shown = only_worker(&service).await;
     let reason = shown["reason"].as_str().unwrap();
-    assert_eq!(shown["state"], "active", "{shown}");
+    assert_eq!(
+        (&shown["state"], &shown["slots"]),
+        (&"active".into(), &1.into()),
+        "{shown}"
+    );
     assert!(reason.starts_with("cuda:63 is unfit:"), "{shown}");
     invariants(&service.pool().await).await;
 }

@@ -363,7 +363,7 @@ async fn commands_show_workers_and_wait_reasons() {
     let (worker, other) = (register(&pool, "a").await, register(&pool, "a").await);
     let reason = "three jobs failed";
     for id in [worker, other] {
-        workers::tell(&pool, id, State::Quarantined, Some(reason))
+        workers::tell(&pool, id, (State::Quarantined, 1), Some(reason))
             .await
             .unwrap();
     }

@@ -87,7 +87,7 @@ pub(super) async fn validate(
         &[OsStr::new("validate"), folder.as_os_str()],
     )
     .await?;
-    let timeout = worker.args.timing.stall() + Duration::from_secs(bytes / BYTES_PER_SECOND);
+    let timeout = worker.args.timing.stall + Duration::from_secs(bytes / BYTES_PER_SECOND);
     let answer = tokio::select! {
         () = shutdown.cancelled() => Err(Ended::Stopped),
         () = tokio::time::sleep(timeout) => {

@@ -46,7 +46,7 @@ pub(super) async fn run(worker: Arc<Worker>, shutdown: CancellationToken) {
 async fn round(worker: &Worker, shutdown: &CancellationToken) -> sqlx::Result<bool> {
     resolve_waiting(&worker.pool).await?;
     let asked = lease::since_boot();
-    let ttl = worker.args.timing.lease();
+    let ttl = worker.args.timing.leases.lease;
     let Some(claimed) = work::claim(&worker.pool, worker.id, &UPLOADS, ttl).await? else {
         return Ok(false);
     };
