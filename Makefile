@@ -46,7 +46,7 @@ dist: setup ## Build a tarball for users: both executables and libtorch, optimiz
 
 # --- before a commit
 
-check: fmt-check lint doc ## Check formatting, clippy and rustdoc, with warnings denied
+check: fmt-check lint doc structure ## Check formatting, clippy, rustdoc and structure, with warnings denied
 
 fmt: ## Format the code
 	cargo fmt
