@@ -118,7 +118,7 @@ create table models (
     source_task jsonb not null,
     license text,
     requested_preprocessing jsonb,
-    preprocessing jsonb,
+    input jsonb,
     layers jsonb,
     parameters bigint,
     weights_sha256 text,
@@ -141,7 +141,7 @@ create table models (
     constraint models_status_known check (status in ('importing', 'ready', 'error')),
     constraint models_ready_is_complete check (
         status <> 'ready'
-        or (preprocessing is not null and layers is not null and parameters is not null and objects is not null)
+        or (input is not null and layers is not null and parameters is not null and objects is not null)
     ),
     constraint models_base_has_weights check (kind <> 'base' or status <> 'ready' or weights_sha256 is not null),
     constraint models_fine_tuned_has_origin check (
@@ -159,7 +159,7 @@ create unique index models_job on models (job_id) where job_id is not null;
 comment on table models is 'Base models (registered by a user) and fine-tuned models (produced by a job).';
 comment on column models.source_task is 'domain::base_model::SourceTask.';
 comment on column models.requested_preprocessing is 'Preprocessing asked for at registration; null for the default of the architecture.';
-comment on column models.preprocessing is 'domain::base_model::Preprocessing.';
+comment on column models.input is 'domain::input::Input: how a sample becomes an input of the network.';
 comment on column models.layers is 'domain::base_model::Layers.';
 comment on column models.parameters is 'Number of trainable parameters.';
 comment on column models.weights_sha256 is 'SHA-256 of model.safetensors, lower-case hex.';

@@ -12,10 +12,7 @@ use std::{collections::HashSet, fmt, time::Duration};
 use sqlx::PgPool;
 
 use crate::{
-    db::{
-        self,
-        retention::{Claimant, Kept},
-    },
+    db::{self, checkpoints::CheckpointObjects, retention::ObjectUnit},
     domain::id::{CheckpointId, JobId},
     objects::{Objects, Unit},
 };
@@ -108,9 +105,9 @@ pub async fn find(
         findings.extend(orphans(pool, &units, grace).await?);
         present.extend(units.into_iter().map(|unit| unit.prefix));
     }
-    for Kept {
+    for CheckpointObjects {
         id, objects: at, ..
-    } in db::retention::discarded(pool).await?
+    } in db::checkpoints::discarded(pool).await?
     {
         let unit = objects.unit(&at).await?;
         findings.push(Finding::Discarded {
@@ -119,7 +116,7 @@ pub async fn find(
             bytes: unit.map_or(0, |unit| unit.bytes),
         });
     }
-    for kept in db::retention::committed(pool, grace).await? {
+    for kept in db::checkpoints::committed(pool, grace).await? {
         if !present.contains(&kept.objects) {
             findings.push(Finding::LostCheckpoint {
                 id: kept.id,
@@ -128,7 +125,7 @@ pub async fn find(
             });
         }
     }
-    for (row, prefix) in db::retention::named(pool, grace).await? {
+    for (row, prefix) in db::retention::referenced(pool, grace).await? {
         if !present.contains(&prefix) {
             findings.push(Finding::Lost { row, prefix });
         }
@@ -142,14 +139,14 @@ async fn orphans(
     grace: Duration,
 ) -> anyhow::Result<impl Iterator<Item = Finding> + use<>> {
     let old: Vec<&Unit> = units.iter().filter(|unit| unit.age() >= grace).collect();
-    let claimants: Vec<Claimant> = old.iter().map(|unit| claimant(&unit.prefix)).collect();
-    let unowned: HashSet<String> = db::retention::unowned(pool, &claimants)
+    let claimants: Vec<ObjectUnit> = old.iter().map(|unit| claimant(&unit.prefix)).collect();
+    let unreferenced: HashSet<String> = db::retention::unreferenced(pool, &claimants)
         .await?
         .into_iter()
         .collect();
     let orphans: Vec<Finding> = old
         .into_iter()
-        .filter(|unit| unowned.contains(&unit.prefix))
+        .filter(|unit| unreferenced.contains(&unit.prefix))
         .map(|unit| Finding::Orphan {
             prefix: unit.prefix.clone(),
             bytes: unit.bytes,
@@ -160,7 +157,7 @@ async fn orphans(
 }
 
 /// Reads job and token from `checkpoints/<job>/<step>-<token>/` and `bundles/<job>/<token>/`.
-fn claimant(prefix: &str) -> Claimant {
+fn claimant(prefix: &str) -> ObjectUnit {
     let parts: Vec<&str> = prefix.trim_end_matches('/').split('/').collect();
     let attempt = match parts.as_slice() {
         ["checkpoints" | "bundles", job, name] => {
@@ -169,7 +166,7 @@ fn claimant(prefix: &str) -> Claimant {
         }
         _ => None,
     };
-    Claimant {
+    ObjectUnit {
         prefix: prefix.to_owned(),
         attempt,
     }
@@ -192,7 +189,7 @@ pub async fn remove(
                 return Ok(false);
             };
             if unit.age() < grace
-                || db::retention::unowned(pool, &[claimant(prefix)])
+                || db::retention::unreferenced(pool, &[claimant(prefix)])
                     .await?
                     .is_empty()
             {
@@ -202,9 +199,9 @@ pub async fn remove(
         }
         Finding::Discarded { id, prefix, .. } => {
             objects.delete_prefix(prefix).await?;
-            db::retention::forget_checkpoint(pool, *id).await?;
+            db::checkpoints::forget(pool, *id).await?;
         }
-        Finding::LostCheckpoint { id, .. } => db::retention::mark_bad(pool, *id).await?,
+        Finding::LostCheckpoint { id, .. } => db::checkpoints::mark_bad(pool, *id).await?,
         Finding::Lost { .. } => return Ok(false),
     }
     Ok(true)

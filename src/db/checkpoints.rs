@@ -1,8 +1,10 @@
-//! Checkpoints: committed by `queue::commit_checkpoint`, listed and read by the API, thinned out by the worker.
+//! Checkpoints: committed by `queue::commit_checkpoint`, listed and read by the API, superseded by the worker, removed by
+//! garbage collection.
+
+use std::time::Duration;
 
 use sqlx::{PgPool, types::Json};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::{Page, Slice, convert, tenants::TenantId, work::under_lease};
 use crate::domain::{
@@ -24,41 +26,81 @@ pub struct Checkpoint {
     pub bytes: u64,
     /// Lower-case hex.
     pub manifest_sha256: String,
-    /// Of the evaluation at this step, where there was one.
+    /// Metrics of the evaluation at this step, if there was one.
     pub metrics: Option<Metrics>,
-    /// Whether it was the best when it was saved.
+    /// True when it was the best at the time it was saved.
     pub best: bool,
     pub created_at: OffsetDateTime,
 }
 
-/// A job's checkpoints, by step.
+/// Objects of a checkpoint in the object store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointObjects {
+    pub id: CheckpointId,
+    pub job: JobId,
+    pub step: u64,
+    /// Prefix in the object store, with its last `/`.
+    pub objects: String,
+}
+
+/// A query for checkpoints: their columns, read here only, and the rest of the statement with its bindings.
+macro_rules! query_checkpoints {
+    ($tail:literal, $($bindings:tt)+) => {
+        sqlx::query!(
+            r#"select c.id, c.job_id, c.token, c.step, c.epoch, c.objects, c.bytes, c.manifest_sha256,
+                c.metrics as "metrics: Json<Metrics>", c.best, c.created_at
+            from checkpoints c "# + $tail,
+            $($bindings)+
+        )
+        .map(|row| Checkpoint {
+            id: CheckpointId(row.id),
+            job: JobId(row.job_id),
+            token: row.token,
+            step: convert::to_count(row.step),
+            epoch: convert::to_small(row.epoch),
+            objects: row.objects,
+            bytes: convert::to_count(row.bytes),
+            manifest_sha256: row.manifest_sha256,
+            metrics: row.metrics.map(|metrics| metrics.0),
+            best: row.best,
+            created_at: row.created_at,
+        })
+    };
+}
+
+/// A query for the objects of checkpoints: the rest of the statement with its bindings.
+macro_rules! query_objects {
+    ($tail:literal, $($bindings:tt)*) => {
+        sqlx::query!("select c.id, c.job_id, c.step, c.objects from checkpoints c " + $tail, $($bindings)*)
+            .map(|row| CheckpointObjects {
+                id: CheckpointId(row.id),
+                job: JobId(row.job_id),
+                step: convert::to_count(row.step),
+                objects: row.objects,
+            })
+    };
+}
+
+/// Checkpoints of a job, by step.
 pub async fn list(
     pool: &PgPool,
     tenant: TenantId,
     job: JobId,
     page: Page<CheckpointId>,
 ) -> sqlx::Result<Slice<Checkpoint>> {
-    let rows = sqlx::query_as!(
-        CheckpointRow,
-        r#"select c.id, c.job_id, c.token, c.step, c.epoch, c.objects, c.bytes, c.manifest_sha256,
-            c.metrics as "metrics: Json<Metrics>", c.best, c.created_at
-        from checkpoints c join jobs j on j.id = c.job_id left join checkpoints cursor on cursor.id = $3
+    let checkpoints = query_checkpoints!(
+        "join jobs j on j.id = c.job_id left join checkpoints cursor on cursor.id = $3
         where c.job_id = $1 and j.tenant_id = $2 and c.state = 'committed'
             and ($3::uuid is null or case when $4 then (c.step, c.token) < (cursor.step, cursor.token)
                 else (c.step, c.token) > (cursor.step, cursor.token) end)
-        order by case when $4 then -c.step else c.step end, case when $4 then -c.token else c.token end limit $5"#,
+        order by case when $4 then -c.step else c.step end, case when $4 then -c.token else c.token end limit $5",
         job.0,
         tenant.0,
         page.after.map(|id| id.0),
         page.descending,
         i64::from(page.limit) + 1
-    )
-    .fetch_all(pool)
-    .await?;
-    Ok(Slice::of(
-        rows.into_iter().map(Checkpoint::from).collect(),
-        page.limit,
-    ))
+    );
+    Ok(Slice::of(checkpoints.fetch_all(pool).await?, page.limit))
 }
 
 pub async fn get(
@@ -66,35 +108,26 @@ pub async fn get(
     tenant: TenantId,
     id: CheckpointId,
 ) -> sqlx::Result<Option<Checkpoint>> {
-    let row = sqlx::query_as!(
-        CheckpointRow,
-        r#"select c.id, c.job_id, c.token, c.step, c.epoch, c.objects, c.bytes, c.manifest_sha256,
-            c.metrics as "metrics: Json<Metrics>", c.best, c.created_at
-        from checkpoints c join jobs j on j.id = c.job_id
-        where c.id = $1 and j.tenant_id = $2 and c.state = 'committed'"#,
+    query_checkpoints!(
+        "join jobs j on j.id = c.job_id where c.id = $1 and j.tenant_id = $2 and c.state = 'committed'",
         id.0,
         tenant.0
     )
     .fetch_optional(pool)
-    .await?;
-    Ok(row.map(Checkpoint::from))
+    .await
 }
 
-/// The checkpoint that the next attempt goes on from.
+/// The checkpoint that the next attempt resumes from.
 pub async fn latest(pool: &PgPool, job: JobId) -> sqlx::Result<Option<Checkpoint>> {
-    let row = sqlx::query_as!(
-        CheckpointRow,
-        r#"select c.id, c.job_id, c.token, c.step, c.epoch, c.objects, c.bytes, c.manifest_sha256,
-            c.metrics as "metrics: Json<Metrics>", c.best, c.created_at
-        from checkpoints c where c.job_id = $1 and c.state = 'committed' order by c.step desc, c.token desc limit 1"#,
+    query_checkpoints!(
+        "where c.job_id = $1 and c.state = 'committed' order by c.step desc, c.token desc limit 1",
         job.0
     )
     .fetch_optional(pool)
-    .await?;
-    Ok(row.map(Checkpoint::from))
+    .await
 }
 
-/// Marks a checkpoint whose objects do not match its manifest, under the lease; answers the one before it.
+/// Marks a checkpoint whose objects do not match its manifest, under the lease. Returns the one before it.
 pub async fn reject(
     pool: &PgPool,
     job: JobId,
@@ -112,11 +145,15 @@ pub async fn reject(
     latest(pool, job).await
 }
 
-/// Takes all but the last two and the best out of the job's list, under the lease. The caller deletes their objects,
-/// then calls `forget`.
-pub async fn supersede(pool: &PgPool, job: JobId, token: i64) -> sqlx::Result<Vec<Checkpoint>> {
+/// Takes all but the last two and the best checkpoint out of a job's list, under the lease. The caller deletes their
+/// objects, then calls `forget`.
+pub async fn supersede(
+    pool: &PgPool,
+    job: JobId,
+    token: i64,
+) -> sqlx::Result<Vec<CheckpointObjects>> {
     let mut transaction = pool.begin().await?;
-    // A job that is being created holds what it goes on from: the statement after this one sees it.
+    // A job that is being created locks the checkpoints that it continues from: the next statement sees it.
     under_lease!(
         query,
         "train",
@@ -128,29 +165,55 @@ pub async fn supersede(pool: &PgPool, job: JobId, token: i64) -> sqlx::Result<Ve
     )
     .fetch_all(&mut *transaction)
     .await?;
-    let rows = under_lease!(
-        query_as<CheckpointRow>,
+    let superseded = under_lease!(
+        query,
         "train",
-        r#" update checkpoints c set state = 'deleting' from lease
+        "
+        update checkpoints c set state = 'deleting' from lease
         where c.job_id = lease.subject and c.state = 'committed' and c.id not in (select kept_checkpoints($1))
-            -- What another job is to go on from stays until that one has ended.
+            -- A checkpoint that another job continues from stays until that job has ended.
             and not exists (select from jobs live where live.parent_checkpoints @> array[c.id] and live.finished_at is null
                 and live.parent_checkpoints <> '{}')
-        returning c.id, c.job_id, c.token, c.step, c.epoch, c.objects, c.bytes, c.manifest_sha256,
-            c.metrics as "metrics: Json<Metrics>", c.best, c.created_at"#,
+        returning c.id, c.step, c.objects",
         job.0,
         token
     )
+    .map(|row| CheckpointObjects {
+        id: CheckpointId(row.id),
+        job,
+        step: convert::to_count(row.step),
+        objects: row.objects,
+    })
     .fetch_all(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    Ok(rows.into_iter().map(Checkpoint::from).collect())
+    Ok(superseded)
 }
 
-/// Removes the row of a checkpoint whose objects are gone.
+/// Checkpoints whose deletion was interrupted, and damaged ones of ended jobs.
+pub async fn discarded(pool: &PgPool) -> sqlx::Result<Vec<CheckpointObjects>> {
+    query_objects!(
+        "join jobs j on j.id = c.job_id
+        where c.state = 'deleting' or (c.state = 'bad' and j.finished_at is not null) order by c.id",
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Listed checkpoints that are older than `age`.
+pub async fn committed(pool: &PgPool, age: Duration) -> sqlx::Result<Vec<CheckpointObjects>> {
+    query_objects!(
+        "where c.state = 'committed' and c.created_at < now() - make_interval(secs => $1) order by c.id",
+        convert::seconds(age)
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Removes the row of a superseded or damaged checkpoint whose objects are deleted.
 pub async fn forget(pool: &PgPool, id: CheckpointId) -> sqlx::Result<()> {
     sqlx::query!(
-        "delete from checkpoints where id = $1 and state = 'deleting'",
+        "delete from checkpoints where id = $1 and state in ('bad', 'deleting')",
         id.0
     )
     .execute(pool)
@@ -158,35 +221,13 @@ pub async fn forget(pool: &PgPool, id: CheckpointId) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// A row as Postgres has it.
-pub(super) struct CheckpointRow {
-    pub(super) id: Uuid,
-    pub(super) job_id: Uuid,
-    pub(super) token: i64,
-    pub(super) step: i64,
-    pub(super) epoch: i32,
-    pub(super) objects: String,
-    pub(super) bytes: i64,
-    pub(super) manifest_sha256: String,
-    pub(super) metrics: Option<Json<Metrics>>,
-    pub(super) best: bool,
-    pub(super) created_at: OffsetDateTime,
-}
-
-impl From<CheckpointRow> for Checkpoint {
-    fn from(row: CheckpointRow) -> Self {
-        Self {
-            id: CheckpointId(row.id),
-            job: JobId(row.job_id),
-            token: row.token,
-            step: convert::to_count(row.step),
-            epoch: convert::to_small(row.epoch),
-            objects: row.objects,
-            bytes: convert::to_count(row.bytes),
-            manifest_sha256: row.manifest_sha256,
-            metrics: row.metrics.map(|metrics| metrics.0),
-            best: row.best,
-            created_at: row.created_at,
-        }
-    }
+/// Marks a checkpoint whose objects are missing. No attempt resumes from it any more.
+pub async fn mark_bad(pool: &PgPool, id: CheckpointId) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update checkpoints set state = 'bad' where id = $1 and state = 'committed'",
+        id.0
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
 }

@@ -6,23 +6,17 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Page, Slice, convert, tenants::TenantId};
-use crate::domain::id::{EventId, JobId};
+use crate::domain::{
+    id::{EventId, JobId},
+    words,
+};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    Info,
-    Warn,
-    Error,
-}
-
-impl Level {
-    /// The word in SQL and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Warn => "warn",
-            Self::Error => "error",
-        }
+words! {
+    /// Severity of an event.
+    pub enum Level {
+        Info = "info",
+        Warn = "warn",
+        Error = "error",
     }
 }
 

@@ -1,7 +1,7 @@
-//! All SQL, one file per table (see `migrations/`). Plain functions over a pool; what a worker writes carries its token.
+//! All SQL, one file per table (see `migrations/`): plain functions over a connection pool.
 //!
-//! Functions that the API calls take a tenant and never see another's rows. Functions that workers call take the token
-//! of their claim and write nothing when it is no longer the present one: they answer `None` or `false` then.
+//! Functions that the API calls take a tenant and never return rows of another. Functions that workers call take the fencing
+//! token of their lease: when the lease is lost, they write nothing and return `None` or `false`.
 
 use std::{str::FromStr, time::Duration};
 
@@ -35,29 +35,29 @@ pub mod workers;
 
 mod convert;
 
-/// What `listen` listens to. The payload is an id, or for `WORK` the kind of work.
+/// Channels of `listen`.
 pub mod channel {
-    /// There is something to claim. Payload: a `work::Kind`.
+    /// There is work to claim. Payload: a `work::Kind`.
     pub const WORK: &str = "rehead_work";
-    /// The user of a job that a worker has asks for its cancellation, a pause or its end. Payload: a `JobId`.
+    /// A running job received a control request. Payload: a `JobId`.
     pub const CONTROL: &str = "rehead_control";
-    /// A file's validation ended. Payload: a `FileId`.
+    /// The validation of a file ended. Payload: a `FileId`.
     pub const FILE: &str = "rehead_file";
-    /// A model became ready, or its import was refused. Payload: the model's id.
+    /// A model became ready, or its import was refused. Payload: the id of the model.
     pub const MODEL: &str = "rehead_model";
 }
 
 /// One page of a list.
 #[derive(Debug, Clone, Copy)]
 pub struct Page<Cursor> {
-    /// Rows behind this one, in the order asked for.
+    /// Only rows after this one, in the order of the page.
     pub after: Option<Cursor>,
     pub limit: u32,
     /// Newest first.
     pub descending: bool,
 }
 
-/// The rows of a page, and whether there are more behind them.
+/// The rows of a page.
 #[derive(Debug, Clone)]
 pub struct Slice<T> {
     pub rows: Vec<T>,
@@ -65,7 +65,7 @@ pub struct Slice<T> {
 }
 
 impl<T> Slice<T> {
-    /// From up to `limit + 1` rows: the one too many says that there are more.
+    /// Makes a slice of up to `limit + 1` rows; the extra row means that there are more.
     fn of(mut rows: Vec<T>, limit: u32) -> Self {
         let has_more = rows.len() > limit as usize;
         rows.truncate(limit as usize);
@@ -75,7 +75,7 @@ impl<T> Slice<T> {
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
-/// Everything that is read in it is of one moment: rows that tell of each other agree.
+/// Begins a read-only transaction in which all statements see the same state of the database.
 ///
 /// # Errors
 /// No connection.
@@ -87,9 +87,9 @@ pub async fn snapshot(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgr
 /// Opens a pool of at most `max_connections`.
 ///
 /// # Errors
-/// A URL that cannot be read, or no server behind it.
+/// The URL is invalid, or the server cannot be reached.
 pub async fn connect(url: &str, max_connections: u32) -> sqlx::Result<PgPool> {
-    // A process that is stopped inside a transaction must not keep its locks.
+    // A process that is suspended inside a transaction must not keep its locks.
     let options = PgConnectOptions::from_str(url)?
         .application_name("rehead")
         .options([
@@ -99,10 +99,10 @@ pub async fn connect(url: &str, max_connections: u32) -> sqlx::Result<PgPool> {
     pool(max_connections).connect_with(options).await
 }
 
-/// As `connect`, for a process that may start before its server does: tries for so long.
+/// Calls `connect` until it succeeds, for at most `wait`: a process may start before its database.
 ///
 /// # Errors
-/// Those of `connect`, of the last try.
+/// The error of the last call of `connect`.
 pub async fn connect_within(
     wait: Duration,
     url: &str,
@@ -115,7 +115,7 @@ pub async fn connect_within(
     }
 }
 
-/// A second pool to the same server, for connections that must not wait for the first one's: heartbeats.
+/// Opens a second pool to the same server, so that heartbeats never wait for a connection.
 pub async fn connect_beside(beside: &PgPool, max_connections: u32) -> sqlx::Result<PgPool> {
     pool(max_connections)
         .connect_with(beside.connect_options().as_ref().clone())
@@ -128,7 +128,8 @@ fn pool(max_connections: u32) -> PgPoolOptions {
         .acquire_timeout(Duration::from_secs(10))
 }
 
-/// Listens on its own connection; reconnects by itself. After a lost connection `try_recv` gives `None` once: look again.
+/// Listens on a connection of its own and reconnects by itself. After a lost connection `try_recv` returns `None` once, since
+/// notices may have been missed.
 pub async fn listen(beside: &PgPool, channels: &[&str]) -> sqlx::Result<PgListener> {
     let own = pool(1).max_lifetime(None).idle_timeout(None);
     let own = own
@@ -139,22 +140,22 @@ pub async fn listen(beside: &PgPool, channels: &[&str]) -> sqlx::Result<PgListen
     Ok(listener)
 }
 
-/// Applies the migrations that are missing. Any number of processes may do so at once.
+/// Applies missing migrations. Several processes may do so at the same time.
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     MIGRATOR.run(pool).await
 }
 
-/// Asks for nothing.
+/// Checks that the database answers.
 ///
 /// # Errors
-/// No answer.
+/// It does not.
 pub async fn ping(pool: &PgPool) -> sqlx::Result<()> {
     sqlx::query("select").execute(pool).await.map(|_| ())
 }
 
-/// Whether every migration of this build is applied: part of `/readyz`.
+/// True when every migration of this build is applied. Part of `/readyz`.
 pub async fn is_migrated(pool: &PgPool) -> sqlx::Result<bool> {
-    // Not checked at compile time: the table is sqlx's own, and may not exist yet.
+    // This query is not checked at compile time, since the table belongs to sqlx and may not exist yet.
     let applied = sqlx::query_scalar("select version from _sqlx_migrations where success")
         .fetch_all(pool)
         .await;
@@ -170,7 +171,7 @@ pub async fn is_migrated(pool: &PgPool) -> sqlx::Result<bool> {
     }
 }
 
-/// Runs a statement again that Postgres gave up for another's sake: a deadlock, a failed serialization.
+/// Repeats a statement that Postgres aborted because of a deadlock or a serialization failure.
 async fn retry<T, F: Future<Output = sqlx::Result<T>>>(
     mut statement: impl FnMut() -> F,
 ) -> sqlx::Result<T> {
@@ -179,7 +180,7 @@ async fn retry<T, F: Future<Output = sqlx::Result<T>>>(
             Err(sqlx::Error::Database(error))
                 if matches!(error.code().as_deref(), Some("40001" | "40P01")) =>
             {
-                tracing::debug!(%error, "a statement is tried again");
+                tracing::debug!(%error, "retrying a statement");
             }
             other => return other,
         }

@@ -16,34 +16,30 @@ use crate::domain::{
     input::{Input, Modality},
     problem::Problem,
     report::Report,
+    words,
     work::Imported,
 };
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModelKind {
-    Base,
-    FineTuned,
-}
-
-impl ModelKind {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Base => "base",
-            Self::FineTuned => "fine_tuned",
-        }
+words! {
+    /// Origin of a model.
+    pub enum ModelKind {
+        Base = "base",
+        FineTuned = "fine_tuned",
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModelStatus {
-    /// Its weights are being checked and converted.
-    Importing,
-    Ready,
-    /// Its weights were refused, see `problems`. Registering the same id again replaces it.
-    Error,
+words! {
+    /// Whether a model can be used.
+    pub enum ModelStatus {
+        /// Its weights are being checked and converted.
+        Importing = "importing",
+        Ready = "ready",
+        /// Its weights were refused; registering the same id again replaces it.
+        Error = "error",
+    }
 }
 
-/// A model, as the API shows it. Its layers are read apart (`layers`): they are large.
+/// A model. Its layers are large and read separately (`layers`).
 #[derive(Debug, Clone)]
 pub struct Model {
     pub id: String,
@@ -53,21 +49,21 @@ pub struct Model {
     pub modality: Modality,
     pub source_task: SourceTask,
     pub license: Option<String>,
-    /// There once it is ready.
+    /// Known once it is ready.
     pub input: Option<Input>,
-    /// There once it is ready.
+    /// Known once it is ready.
     pub parameters: Option<u64>,
-    /// Of one that is ready; lower-case hex.
+    /// SHA-256 of `model.safetensors`, lower-case hex, once it is ready.
     pub weights_sha256: Option<String>,
     /// Prefix in the object store, with its last `/`, once it is ready.
     pub objects: Option<String>,
-    /// What a fine-tuned one started from: a base model, a fine-tuned one or a checkpoint.
+    /// What a fine-tuned model started from: a base model, a fine-tuned model or a checkpoint.
     pub parent: Option<String>,
-    /// The base model at its root.
+    /// The base model at the root of a fine-tuned one.
     pub base_model: Option<String>,
-    /// The job that made it.
+    /// The job that produced it.
     pub job: Option<JobId>,
-    /// Of a fine-tuned model, in label order.
+    /// Class names of a fine-tuned model, in label order.
     pub labels: Option<Vec<String>>,
     pub metrics: Option<Metrics>,
     /// Why its import was refused; empty otherwise.
@@ -75,12 +71,12 @@ pub struct Model {
     pub created_at: OffsetDateTime,
 }
 
-/// Which models to list. Each condition narrows.
+/// Conditions of a list of models; all must hold.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub kind: Option<ModelKind>,
     pub architecture: Option<String>,
-    /// The name of what its first weights were trained for.
+    /// Name of the task that the original weights were trained for.
     pub source_task: Option<String>,
 }
 
@@ -92,30 +88,32 @@ pub struct NewBaseModel {
     pub architecture: String,
     pub modality: Modality,
     pub weights_file: FileId,
-    /// Its `classes` are filled in from the weights' head, when left out.
+    /// If `classes` is left out, it is filled in from the head of the weights.
     pub source_task: SourceTask,
-    /// What is left out is as the weights tell, and as is usual for the architecture.
+    /// What is left out follows the weights, then the default of the architecture.
     pub preprocessing: Option<AskedPreprocessing>,
     pub license: Option<String>,
 }
 
+/// The result of `insert_importing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inserted {
     Yes,
-    /// A model of this id is there, and is not in error.
+    /// A model of this id exists and is not in error.
     NameTaken,
     /// There is no such file with purpose `weights`.
     NoSuchFile,
 }
 
+/// The result of `delete`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
-    /// The row is gone. `objects_unused`: no other model has the same objects, so they are the caller's to delete.
+    /// The row is deleted. If `objects_unused`, no other model has the same objects, and the caller must delete them.
     Yes {
         objects_unused: bool,
     },
     NotFound,
-    /// This job, not ended yet, needs it.
+    /// This job, which has not ended, needs it.
     InUse(JobId),
 }
 
@@ -128,7 +126,7 @@ pub struct ToImport {
     pub preprocessing: Option<AskedPreprocessing>,
 }
 
-/// Adds a base model in status `importing`; a worker takes it from there.
+/// Adds a base model in status `importing`, and its import to the queue of work.
 pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Result<Inserted> {
     let requested = model.preprocessing.as_ref().map(Json);
     let done = sqlx::query!(
@@ -172,42 +170,64 @@ pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Resu
     })
 }
 
-pub async fn get(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<Option<Model>> {
-    let row = sqlx::query_as!(
-        ModelRow,
-        r#"select m.id, m.kind, m.status, m.architecture, m.modality, m.source_task as "source_task: Json<SourceTask>",
-            m.license, m.preprocessing as "input: Json<Input>", m.parameters, m.weights_sha256, m.objects,
-            m.parent, m.base_model, m.job_id, m.labels as "labels: Json<Vec<String>>", m.metrics as "metrics: Json<Metrics>",
-            m.problems as "problems: Json<Vec<Problem>>", m.created_at
-        from models m where m.tenant_id = $1 and m.id = $2"#,
-        tenant.0,
-        id
-    )
-    .fetch_optional(pool)
-    .await?;
-    row.map(Model::try_from).transpose()
+/// A query for models: their columns, read here only, and the rest of the statement with its bindings.
+macro_rules! query_models {
+    ($tail:literal, $($bindings:tt)+) => {
+        sqlx::query!(
+            r#"select m.id, m.kind, m.status, m.architecture, m.modality,
+                m.source_task as "source_task: Json<SourceTask>", m.license,
+                m.input as "input: Json<Input>", m.parameters, m.weights_sha256, m.objects, m.parent,
+                m.base_model, m.job_id, m.labels as "labels: Json<Vec<String>>", m.metrics as "metrics: Json<Metrics>",
+                m.problems as "problems: Json<Vec<Problem>>", m.created_at
+            from models m "# + $tail,
+            $($bindings)+
+        )
+        .try_map(|row| {
+            Ok(Model {
+                id: row.id,
+                kind: convert::parse("models.kind", &row.kind)?,
+                status: convert::parse("models.status", &row.status)?,
+                architecture: row.architecture,
+                modality: convert::parse("models.modality", &row.modality)?,
+                source_task: row.source_task.0,
+                license: row.license,
+                input: row.input.map(|input| input.0),
+                parameters: row.parameters.map(convert::to_count),
+                weights_sha256: row.weights_sha256,
+                objects: row.objects,
+                parent: row.parent,
+                base_model: row.base_model,
+                job: row.job_id.map(JobId),
+                labels: row.labels.map(|labels| labels.0),
+                metrics: row.metrics.map(|metrics| metrics.0),
+                problems: row.problems.map_or_else(Vec::new, |problems| problems.0),
+                created_at: row.created_at,
+            })
+        })
+    };
 }
 
-/// In order of creation. The cursor is a model's id.
+pub async fn get(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<Option<Model>> {
+    query_models!("where m.tenant_id = $1 and m.id = $2", tenant.0, id)
+        .fetch_optional(pool)
+        .await
+}
+
+/// A page of models in order of creation. The cursor is a model's id.
 pub async fn list(
     pool: &PgPool,
     tenant: TenantId,
     page: Page<String>,
     filter: &Filter,
 ) -> sqlx::Result<Slice<Model>> {
-    let rows = sqlx::query_as!(
-        ModelRow,
-        r#"select m.id, m.kind, m.status, m.architecture, m.modality, m.source_task as "source_task: Json<SourceTask>",
-            m.license, m.preprocessing as "input: Json<Input>", m.parameters, m.weights_sha256, m.objects,
-            m.parent, m.base_model, m.job_id, m.labels as "labels: Json<Vec<String>>", m.metrics as "metrics: Json<Metrics>",
-            m.problems as "problems: Json<Vec<Problem>>", m.created_at
-        from models m left join models cursor on cursor.tenant_id = m.tenant_id and cursor.id = $2
+    let models = query_models!(
+        "left join models cursor on cursor.tenant_id = m.tenant_id and cursor.id = $2
         where m.tenant_id = $1 and ($5::text is null or m.kind = $5) and ($6::text is null or m.architecture = $6)
             and ($7::text is null or m.source_task ->> 'name' = $7)
             and ($2::text is null or case when $3 then (m.created_at, m.id) < (cursor.created_at, cursor.id)
                 else (m.created_at, m.id) > (cursor.created_at, cursor.id) end)
         order by case when $3 then m.created_at end desc, case when $3 then m.id end desc, m.created_at, m.id
-        limit $4"#,
+        limit $4",
         tenant.0,
         page.after,
         page.descending,
@@ -215,14 +235,11 @@ pub async fn list(
         filter.kind.map(ModelKind::as_str),
         filter.architecture,
         filter.source_task
-    )
-    .fetch_all(pool)
-    .await?;
-    let models: sqlx::Result<Vec<Model>> = rows.into_iter().map(Model::try_from).collect();
-    Ok(Slice::of(models?, page.limit))
+    );
+    Ok(Slice::of(models.fetch_all(pool).await?, page.limit))
 }
 
-/// A ready model's layers; of a fine-tuned one, its base model's.
+/// Layers of a model that is ready; of a fine-tuned model, those of its base model.
 pub async fn layers(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<Option<Layers>> {
     let layers = sqlx::query_scalar!(
         r#"select layers as "layers: Json<Layers>" from models where tenant_id = $1 and id = $2"#,
@@ -236,7 +253,7 @@ pub async fn layers(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<O
         .map(|layers| layers.0))
 }
 
-/// A fine-tuned model's report, by its id.
+/// Report of a fine-tuned model.
 pub async fn report(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<Option<Report>> {
     let report = sqlx::query_scalar!(
         r#"select report as "report: Json<Report>" from models where tenant_id = $1 and id = $2"#,
@@ -250,7 +267,7 @@ pub async fn report(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<O
         .map(|report| report.0))
 }
 
-/// The report of the model that a job made.
+/// Report of the model that a job produced.
 pub async fn report_of_job(
     pool: &PgPool,
     tenant: TenantId,
@@ -268,12 +285,12 @@ pub async fn report_of_job(
         .map(|report| report.0))
 }
 
-/// Deletes the row, unless a live job starts from it.
+/// Deletes the row, unless a job that has not ended starts from it.
 pub async fn delete(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<Deleted> {
-    // The row is locked first: `jobs::create` locks it too, so no job can slip in between.
+    // The row is locked first. `jobs::create` locks it too, so no job can start from it meanwhile.
     let mut transaction = pool.begin().await?;
     let deleted = delete_locked(&mut transaction, tenant, id).await?;
-    // Ended here in any case: one that is dropped keeps its locks until its connection is used again.
+    // A dropped transaction would keep its locks until its connection is used again.
     transaction.commit().await?;
     Ok(deleted)
 }
@@ -351,7 +368,7 @@ pub async fn accept_import(
         ending_lease!(
             query,
             "import",
-            " update models m set status = 'ready', import_id = null, preprocessing = $4, layers = $5, parameters = $6,
+            " update models m set status = 'ready', import_id = null, input = $4, layers = $5, parameters = $6,
                 weights_sha256 = $7, objects = 'models/' || $7 || '/',
                 source_task = case when source_task ->> 'classes' is null
                     then source_task || jsonb_build_object('classes', $8::bigint) else source_task end
@@ -401,7 +418,7 @@ pub async fn give_up_import(pool: &PgPool, lease: &Lease) -> sqlx::Result<bool> 
     refuse_import(pool, lease, &problems).await
 }
 
-/// Removes a refused import and hands out why; `None` when it is not in error.
+/// Removes a refused import and returns its problems. Returns `None` if it is not in error.
 pub async fn take_refused(
     pool: &PgPool,
     tenant: TenantId,
@@ -417,66 +434,4 @@ pub async fn take_refused(
         .fetch_optional(pool)
         .await?
         .map(|problems| problems.0))
-}
-
-/// A row as Postgres has it.
-struct ModelRow {
-    id: String,
-    kind: String,
-    status: String,
-    architecture: String,
-    modality: String,
-    source_task: Json<SourceTask>,
-    license: Option<String>,
-    input: Option<Json<Input>>,
-    parameters: Option<i64>,
-    weights_sha256: Option<String>,
-    objects: Option<String>,
-    parent: Option<String>,
-    base_model: Option<String>,
-    job_id: Option<Uuid>,
-    labels: Option<Json<Vec<String>>>,
-    metrics: Option<Json<Metrics>>,
-    problems: Option<Json<Vec<Problem>>>,
-    created_at: OffsetDateTime,
-}
-
-impl TryFrom<ModelRow> for Model {
-    type Error = sqlx::Error;
-
-    fn try_from(row: ModelRow) -> sqlx::Result<Self> {
-        let kind = match row.kind.as_str() {
-            "base" => ModelKind::Base,
-            "fine_tuned" => ModelKind::FineTuned,
-            other => return Err(convert::unknown("models.kind", other)),
-        };
-        let status = match row.status.as_str() {
-            "importing" => ModelStatus::Importing,
-            "ready" => ModelStatus::Ready,
-            "error" => ModelStatus::Error,
-            other => return Err(convert::unknown("models.status", other)),
-        };
-        let modality = row.modality.parse();
-        let modality = modality.map_err(|_| convert::unknown("models.modality", &row.modality))?;
-        Ok(Self {
-            id: row.id,
-            kind,
-            status,
-            architecture: row.architecture,
-            modality,
-            source_task: row.source_task.0,
-            license: row.license,
-            input: row.input.map(|input| input.0),
-            parameters: row.parameters.map(convert::to_count),
-            weights_sha256: row.weights_sha256,
-            objects: row.objects,
-            parent: row.parent,
-            base_model: row.base_model,
-            job: row.job_id.map(JobId),
-            labels: row.labels.map(|labels| labels.0),
-            metrics: row.metrics.map(|metrics| metrics.0),
-            problems: row.problems.map_or_else(Vec::new, |problems| problems.0),
-            created_at: row.created_at,
-        })
-    }
 }

@@ -1,4 +1,4 @@
-//! What may go: ended jobs that somebody deletes, objects that no row names, rows whose objects are gone.
+//! Deletion of ended jobs, and queries of garbage collection: objects that no row names, old steps.
 
 use std::time::Duration;
 
@@ -6,38 +6,26 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{convert, tenants::TenantId};
-use crate::domain::{
-    id::{CheckpointId, JobId},
-    job::JobStatus,
-};
+use crate::domain::{id::JobId, job::JobStatus};
 
-/// What became of the deletion of a job.
+/// The result of `begin_to_delete_job`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
-    /// Its checkpoints are no longer listed; delete their objects, then call `forget_job`.
+    /// Its checkpoints are no longer listed. Delete their objects, then call `forget_job`.
     Begun,
     NotEnded(JobStatus),
-    /// This job, not ended yet, goes on from one of its checkpoints.
+    /// This job, which has not ended, continues from one of its checkpoints.
     InUse(JobId),
     NotFound,
 }
 
-/// A unit of objects, and the attempt that writes it, where one does.
+/// Objects that are deleted together, and the attempt that may still write them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claimant {
-    /// With its last `/`.
-    pub prefix: String,
-    /// Job and token.
-    pub attempt: Option<(Uuid, i64)>,
-}
-
-/// A checkpoint's row and its objects.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    pub id: CheckpointId,
-    pub job: JobId,
+pub struct ObjectUnit {
     /// Prefix in the object store, with its last `/`.
-    pub objects: String,
+    pub prefix: String,
+    /// Job and fencing token.
+    pub attempt: Option<(Uuid, i64)>,
 }
 
 /// Takes the checkpoints of an ended job out of its list.
@@ -47,7 +35,7 @@ pub async fn begin_to_delete_job(
     job: JobId,
 ) -> sqlx::Result<Deleted> {
     let mut transaction = pool.begin().await?;
-    // A job that is being created holds what it goes on from: the statement after this one sees it.
+    // A job that is being created locks the checkpoints that it continues from: the next statement sees it.
     sqlx::query!(
         "with job as (select id from jobs where id = $1 and tenant_id = $2 for update)
         select c.id from checkpoints c join job on job.id = c.job_id for update of c",
@@ -85,7 +73,7 @@ pub async fn begin_to_delete_job(
     })
 }
 
-/// Deletes an ended job with its history. A model that it made stays. `false`: it was gone already.
+/// Deletes an ended job with its history. Its model stays. Returns `false` if there is no such job.
 pub async fn forget_job(pool: &PgPool, tenant: TenantId, job: JobId) -> sqlx::Result<bool> {
     let gone = sqlx::query!(
         "delete from jobs where id = $1 and tenant_id = $2 and finished_at is not null",
@@ -95,8 +83,8 @@ pub async fn forget_job(pool: &PgPool, tenant: TenantId, job: JobId) -> sqlx::Re
     Ok(gone.execute(pool).await?.rows_affected() > 0)
 }
 
-/// Those of `units` that no row names, and that no live attempt writes.
-pub async fn unowned(pool: &PgPool, units: &[Claimant]) -> sqlx::Result<Vec<String>> {
+/// Those of `units` that no row names and no live attempt writes.
+pub async fn unreferenced(pool: &PgPool, units: &[ObjectUnit]) -> sqlx::Result<Vec<String>> {
     let prefixes: Vec<String> = units.iter().map(|unit| unit.prefix.clone()).collect();
     let jobs: Vec<Option<Uuid>> = units
         .iter()
@@ -123,9 +111,9 @@ pub async fn unowned(pool: &PgPool, units: &[Claimant]) -> sqlx::Result<Vec<Stri
     .await
 }
 
-/// Makes room for the steps of jobs that are created this week and the next, and forgets those of jobs that were created in
-/// weeks more than `days` ago, once all jobs of that time have ended. Says how many weeks went.
-pub async fn turn_weeks(pool: &PgPool, days: u32) -> sqlx::Result<u64> {
+/// Creates the partitions of steps for jobs of this week and the next, and drops those of weeks more than `days` ago in
+/// which no job is left that has not ended. Returns how many were dropped.
+pub async fn rotate_step_partitions(pool: &PgPool, days: u32) -> sqlx::Result<u64> {
     sqlx::query!("select add_job_step_weeks(now())")
         .execute(pool)
         .await?;
@@ -136,63 +124,8 @@ pub async fn turn_weeks(pool: &PgPool, days: u32) -> sqlx::Result<u64> {
     Ok(convert::to_count(dropped.fetch_one(pool).await?))
 }
 
-/// Checkpoints whose deletion was interrupted, and damaged ones of jobs that have ended.
-pub async fn discarded(pool: &PgPool) -> sqlx::Result<Vec<Kept>> {
-    let rows = sqlx::query!(
-        "select c.id, c.job_id, c.objects from checkpoints c join jobs j on j.id = c.job_id
-        where c.state = 'deleting' or (c.state = 'bad' and j.finished_at is not null) order by c.id"
-    )
-    .fetch_all(pool)
-    .await?;
-    let kept = rows.into_iter().map(|row| Kept {
-        id: CheckpointId(row.id),
-        job: JobId(row.job_id),
-        objects: row.objects,
-    });
-    Ok(kept.collect())
-}
-
-/// Removes the row of a checkpoint that `discarded` named, once its objects are gone.
-pub async fn forget_checkpoint(pool: &PgPool, id: CheckpointId) -> sqlx::Result<()> {
-    sqlx::query!(
-        "delete from checkpoints where id = $1 and state in ('bad', 'deleting')",
-        id.0
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
-}
-
-/// Checkpoints that were committed more than `age` ago.
-pub async fn committed(pool: &PgPool, age: Duration) -> sqlx::Result<Vec<Kept>> {
-    let rows = sqlx::query!(
-        "select id, job_id, objects from checkpoints
-        where state = 'committed' and created_at < now() - make_interval(secs => $1) order by id",
-        convert::seconds(age)
-    )
-    .fetch_all(pool)
-    .await?;
-    let kept = rows.into_iter().map(|row| Kept {
-        id: CheckpointId(row.id),
-        job: JobId(row.job_id),
-        objects: row.objects,
-    });
-    Ok(kept.collect())
-}
-
-/// Marks a checkpoint whose objects are gone; no attempt goes on from it any more.
-pub async fn mark_bad(pool: &PgPool, id: CheckpointId) -> sqlx::Result<()> {
-    sqlx::query!(
-        "update checkpoints set state = 'bad' where id = $1 and state = 'committed'",
-        id.0
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
-}
-
-/// Prefixes that files and models of more than `age` ago name, each with the id of its row.
-pub async fn named(pool: &PgPool, age: Duration) -> sqlx::Result<Vec<(String, String)>> {
+/// Prefixes named by files and models that are older than `age`, each with the id of its row.
+pub async fn referenced(pool: &PgPool, age: Duration) -> sqlx::Result<Vec<(String, String)>> {
     let rows = sqlx::query!(
         r#"select 'file-' || replace(id::text, '-', '') as "row!",
             'files/' || replace(id::text, '-', '') || '/' as "prefix!"

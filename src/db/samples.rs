@@ -1,4 +1,4 @@
-//! The sample report of samples: written by the attempt that ends a job, read a page at a time in the order of a measure.
+//! Sample reports: written by the attempt that ends a job, read one page at a time in the order of a measure.
 
 use serde_json::json;
 use sqlx::{PgPool, types::Json};
@@ -8,19 +8,21 @@ use crate::domain::{
     file::Split,
     id::JobId,
     sample_report::{Answer, SampleRecord},
+    words,
 };
 
-/// What a list of samples goes by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
-    Loss,
-    Probability,
-    Margin,
-    /// The sample's number.
-    Sample,
+words! {
+    /// What a list of samples is sorted by.
+    pub enum Measure {
+        Loss = "loss",
+        Probability = "probability",
+        Margin = "margin",
+        /// The number of the sample.
+        Sample = "sample",
+    }
 }
 
-/// Which samples to list. Each condition narrows.
+/// Conditions of a list of samples; all must hold.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Filter {
     pub split: Option<Split>,
@@ -28,7 +30,7 @@ pub struct Filter {
     pub near_duplicate: bool,
 }
 
-/// Writes some of the sample report; the same samples again replace themselves. `false`: the lease is lost, nothing was written.
+/// Writes a part of a sample report, replacing samples that exist. Returns `false` and writes nothing if the lease is lost.
 pub async fn write(
     pool: &PgPool,
     job: JobId,
@@ -59,7 +61,7 @@ pub async fn write(
     retry(write).await
 }
 
-/// A page of a job's sample report by `measure`, largest first where the page is descending; equal ones by number.
+/// A page of a job's sample report, sorted by `measure`, then by number.
 pub async fn list(
     pool: &PgPool,
     (tenant, job): (TenantId, JobId),
@@ -67,14 +69,7 @@ pub async fn list(
     measure: Measure,
     page: Page<u32>,
 ) -> sqlx::Result<Slice<SampleRecord>> {
-    let measure = match measure {
-        Measure::Loss => "loss",
-        Measure::Probability => "probability",
-        Measure::Margin => "margin",
-        Measure::Sample => "sample",
-    };
-    let rows = sqlx::query_as!(
-        SampleRow,
+    let records = sqlx::query!(
         r#"with report as (
             select s.*, coalesce(case $7 when 'loss' then s.loss when 'probability' then s.probability
                 when 'margin' then s.margin else s.sample end, 0) * case when $4 then -1 else 1 end as key
@@ -93,57 +88,24 @@ pub async fn list(
         page.after.map(convert::from_small),
         page.descending,
         i64::from(page.limit) + 1,
-        filter.split.map(word),
-        measure,
+        filter.split.map(Split::as_str),
+        measure.as_str(),
         filter.likely_wrong_label,
         filter.near_duplicate
     )
-    .fetch_all(pool)
-    .await?;
-    let records: sqlx::Result<Vec<SampleRecord>> =
-        rows.into_iter().map(SampleRow::record).collect();
-    Ok(Slice::of(records?, page.limit))
-}
-
-struct SampleRow {
-    sample: i32,
-    split: String,
-    path: String,
-    label: Json<Answer>,
-    prediction: Json<Answer>,
-    probability: Option<f64>,
-    loss: f64,
-    margin: Option<f64>,
-    likely_wrong_label: bool,
-    near_duplicate_of: Option<String>,
-}
-
-impl SampleRow {
-    fn record(self) -> sqlx::Result<SampleRecord> {
-        let split = [Split::Train, Split::Validation, Split::Test]
-            .into_iter()
-            .find(|&split| word(split) == self.split)
-            .ok_or_else(|| convert::unknown("job_samples.split", &self.split))?;
+    .try_map(|row| {
         Ok(SampleRecord {
-            sample: convert::to_small(self.sample),
-            split,
-            path: self.path,
-            label: self.label.0,
-            prediction: self.prediction.0,
-            probability: self.probability,
-            loss: self.loss,
-            margin: self.margin,
-            likely_wrong_label: self.likely_wrong_label,
-            near_duplicate_of: self.near_duplicate_of,
+            sample: convert::to_small(row.sample),
+            split: convert::parse("job_samples.split", &row.split)?,
+            path: row.path,
+            label: row.label.0,
+            prediction: row.prediction.0,
+            probability: row.probability,
+            loss: row.loss,
+            margin: row.margin,
+            likely_wrong_label: row.likely_wrong_label,
+            near_duplicate_of: row.near_duplicate_of,
         })
-    }
-}
-
-/// The word in SQL and JSON.
-fn word(split: Split) -> &'static str {
-    match split {
-        Split::Train => "train",
-        Split::Validation => "validation",
-        Split::Test => "test",
-    }
+    });
+    Ok(Slice::of(records.fetch_all(pool).await?, page.limit))
 }

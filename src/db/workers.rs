@@ -11,6 +11,7 @@ use super::{convert, tenants::TenantId};
 use crate::domain::{
     id::{JobId, WorkerId},
     recipe::SPEC_VERSION,
+    words,
 };
 
 /// A worker process that is starting.
@@ -70,24 +71,14 @@ pub struct Worker {
     pub jobs: Vec<JobId>,
 }
 
-/// Health of a running worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    Active,
-    /// Its device fails the self-test.
-    Unfit,
-    /// Several jobs in a row failed on it.
-    Quarantined,
-}
-
-impl State {
-    /// The word in SQL and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Unfit => "unfit",
-            Self::Quarantined => "quarantined",
-        }
+words! {
+    /// Health of a running worker.
+    pub enum State {
+        Active = "active",
+        /// Its device fails the self-test.
+        Unfit = "unfit",
+        /// Several jobs in a row failed on it.
+        Quarantined = "quarantined",
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{config::WorkArgs, db, garbage_collection, objects::Objects};
 pub(super) async fn run(pool: &PgPool, objects: &Objects, args: &WorkArgs) {
     let timing = &args.timing;
     loop {
-        match db::retention::turn_weeks(pool, args.steps_days).await {
+        match db::retention::rotate_step_partitions(pool, args.steps_days).await {
             Ok(0) => {}
             Ok(weeks) => tracing::info!("deleted the training steps of {weeks} weeks"),
             Err(error) => tracing::warn!("cannot rotate the partitions of training steps: {error}"),

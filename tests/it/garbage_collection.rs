@@ -62,7 +62,7 @@ impl Store {
 
 /// The rows that a queue starts with have no objects here.
 async fn with_inputs(store: &Store, queue: &Queue) {
-    for (_, prefix) in db::retention::named(queue.pool(), Duration::ZERO)
+    for (_, prefix) in db::retention::referenced(queue.pool(), Duration::ZERO)
         .await
         .unwrap()
     {
@@ -199,7 +199,12 @@ async fn trained(queue: &Queue) -> Claimed {
 async fn steps_go_by_the_week_and_never_those_of_a_job_that_lives() {
     let queue = Queue::start().await;
     let pool = queue.pool();
-    assert_eq!(db::retention::turn_weeks(pool, 400).await.unwrap(), 0);
+    assert_eq!(
+        db::retention::rotate_step_partitions(pool, 400)
+            .await
+            .unwrap(),
+        0
+    );
     queue.job().await;
     let first = trained(&queue).await;
     assert_eq!(table_of_steps(&queue, first.job).await, ["job_steps_first"]);

@@ -6,7 +6,7 @@ use rehead::db::{
     controls::{self, Answer},
     jobs::{self, Created, NewJob},
     models, parents, queue,
-    retention::{self, Claimant},
+    retention::{self, ObjectUnit},
 };
 use rehead_domain::job::{Control, JobStatus, Outcome};
 use serde_json::{Value, json};
@@ -242,12 +242,12 @@ async fn parents_of_live_jobs_are_kept() {
     // its row.
     let deleted = models::delete(pool, queue.tenant, "net").await.unwrap();
     assert!(matches!(deleted, models::Deleted::Yes { .. }));
-    let weights = Claimant {
+    let weights = ObjectUnit {
         prefix: format!("models/{}/", "ef".repeat(32)),
         attempt: None,
     };
     assert!(
-        retention::unowned(pool, &[weights])
+        retention::unreferenced(pool, &[weights])
             .await
             .unwrap()
             .is_empty()

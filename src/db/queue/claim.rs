@@ -151,7 +151,7 @@ pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claim
                     job.result_model,
                     coalesce(model.base_model, model.id) as "model_id!", job.parent as "parent: Json<Parent>",
                     model.architecture, model.source_task as "source_task: Json<SourceTask>",
-                    model.preprocessing as "input!: Json<Input>", coalesce(model.base_weights_sha256, model.weights_sha256)
+                    model.input as "input!: Json<Input>", coalesce(model.base_weights_sha256, model.weights_sha256)
                         as "weights_sha256!",
                     job.training_file, training.pack_sha256 as "training_sha256!", training.pack_bytes as "training_bytes!",
                     job.validation_file, validation.pack_sha256 as "validation_sha256?",

@@ -172,11 +172,11 @@ async fn end_attempt(
                 reached_step = case when a.device is not null then job.step end
             from job where a.job_id = job.id and a.token = $2
         ), model as (
-            insert into models (tenant_id, id, kind, status, architecture, modality, source_task, license, preprocessing,
+            insert into models (tenant_id, id, kind, status, architecture, modality, source_task, license, input,
                 layers, parent, job_id, objects, labels, metrics, report, parameters, weights_sha256, base_model,
                 base_weights_sha256, recipe)
             select job.tenant_id, job.result_model, 'fine_tuned', 'ready', base.architecture, base.modality,
-                base.source_task, base.license, base.preprocessing, base.layers, coalesce(job.parent ->> 'id', base.id), job.id, $9, $10, $11,
+                base.source_task, base.license, base.input, base.layers, coalesce(job.parent ->> 'id', base.id), job.id, $9, $10, $11,
                 $12, $13, $16, coalesce(base.base_model, base.id), coalesce(base.base_weights_sha256, base.weights_sha256),
                 job.recipe
             from job join models base on base.tenant_id = job.tenant_id and base.id = job.model
