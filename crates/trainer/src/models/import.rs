@@ -71,7 +71,7 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Validated> {
         let network = adopt(architecture, &input, tensors)?;
         Ok((input, network))
     });
-    let (input, (named, classes)) = match network {
+    let (input, network) = match network {
         Some(Ok(network)) => network,
         Some(Err(mut unfit)) => {
             problems.append(&mut unfit);
@@ -79,11 +79,22 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Validated> {
         }
         None => return Ok(Validated::Refused { problems }),
     };
+    write(architecture, input, &network, folder)?;
+    Ok(Validated::Accepted)
+}
+
+/// Writes the converted weights and the result.
+fn write(
+    architecture: &Architecture,
+    input: Input,
+    (named, classes): &Network,
+    folder: &Path,
+) -> anyhow::Result<()> {
     let metadata = BTreeMap::from([
         ("architecture".to_owned(), architecture.name.to_owned()),
         ("format".to_owned(), "pt".to_owned()),
     ]);
-    weights::write_safetensors(&folder.join(MODEL), &named, &metadata)?;
+    weights::write_safetensors(&folder.join(MODEL), named, &metadata)?;
     let mut layers = registry::layers(architecture, &input);
     let head = classes.map_or(0, |classes| {
         u64::from(classes) * (u64::from(architecture.feature_dim) + 1)
@@ -103,13 +114,12 @@ pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Validated> {
             + head,
         layers,
         input,
-        classes,
+        classes: *classes,
     };
     let (path, partial) = (folder.join(IMPORTED), folder.join("imported.partial"));
     fs::write(&partial, serde_json::to_vec_pretty(&imported)?)
         .and_then(|()| fs::rename(&partial, &path))
-        .with_context(|| path.display().to_string())?;
-    Ok(Validated::Accepted)
+        .with_context(|| path.display().to_string())
 }
 
 fn unknown(name: &str) -> Problem {
