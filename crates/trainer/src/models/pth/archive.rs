@@ -15,9 +15,6 @@ use crate::models::weights::{TENSORS, WeightsError};
 pub(super) const MAGIC: &[u8] = b"PK\x03\x04";
 
 pub(super) fn open(bytes: &[u8]) -> Result<Saved<'_>, WeightsError> {
-    let broken = |error: zip::result::ZipError| {
-        WeightsError::format(format!("this zip file cannot be read: {error}"))
-    };
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
     if archive.len() > 2 * TENSORS {
         return Err(WeightsError::too_large(format!(
@@ -45,7 +42,43 @@ pub(super) fn open(bytes: &[u8]) -> Result<Saved<'_>, WeightsError> {
     let root = root.ok_or_else(|| {
         WeightsError::format("this zip file is not one of `torch.save`: it has no data.pkl")
     })?;
-    let mut entries = HashMap::with_capacity(names.len());
+    let entries = entries(bytes, &mut archive)?;
+    if entries
+        .get(&format!("{root}byteorder"))
+        .is_some_and(|order| *order != b"little")
+    {
+        return Err(WeightsError::format(
+            "this file was not written on a little-endian machine",
+        ));
+    }
+    let data = entries[&format!("{root}data.pkl")];
+    if data.len() > PICKLE_BYTES {
+        return Err(WeightsError::too_large(format!(
+            "data.pkl is longer than {PICKLE_BYTES} bytes"
+        )));
+    }
+    let (value, machine, used) = pickle::run(data)?;
+    if used != data.len() {
+        return Err(WeightsError::format("bytes follow the pickle of this file"));
+    }
+    let storages = storages(&machine, &entries, root)?;
+    Ok(Saved {
+        value,
+        machine,
+        storages,
+    })
+}
+
+fn broken(error: zip::result::ZipError) -> WeightsError {
+    WeightsError::format(format!("this zip file cannot be read: {error}"))
+}
+
+/// The bytes of each entry, by name. None may be compressed.
+fn entries<'a>(
+    bytes: &'a [u8],
+    archive: &mut ZipArchive<Cursor<&[u8]>>,
+) -> Result<HashMap<String, &'a [u8]>, WeightsError> {
+    let mut entries = HashMap::with_capacity(archive.len());
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).map_err(broken)?;
         let (stored, start, size) = (
@@ -67,24 +100,15 @@ pub(super) fn open(bytes: &[u8]) -> Result<Saved<'_>, WeightsError> {
         })?;
         entries.insert(entry.name().map_err(broken)?.into_owned(), part);
     }
-    if entries
-        .get(&format!("{root}byteorder"))
-        .is_some_and(|order| *order != b"little")
-    {
-        return Err(WeightsError::format(
-            "this file was not written on a little-endian machine",
-        ));
-    }
-    let data = entries[&format!("{root}data.pkl")];
-    if data.len() > PICKLE_BYTES {
-        return Err(WeightsError::too_large(format!(
-            "data.pkl is longer than {PICKLE_BYTES} bytes"
-        )));
-    }
-    let (value, machine, used) = pickle::run(data)?;
-    if used != data.len() {
-        return Err(WeightsError::format("bytes follow the pickle of this file"));
-    }
+    Ok(entries)
+}
+
+/// The bytes of each storage, by key; exactly as long as the pickle says.
+fn storages<'a>(
+    machine: &pickle::Machine,
+    entries: &HashMap<String, &'a [u8]>,
+    root: &str,
+) -> Result<HashMap<String, &'a [u8]>, WeightsError> {
     let mut storages = HashMap::with_capacity(machine.storages.len());
     for storage in &machine.storages {
         let missing = || {
@@ -104,9 +128,5 @@ pub(super) fn open(bytes: &[u8]) -> Result<Saved<'_>, WeightsError> {
         }
         storages.insert(storage.key.clone(), part);
     }
-    Ok(Saved {
-        value,
-        machine,
-        storages,
-    })
+    Ok(storages)
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use super::{
-    pickle::{self, Value},
+    pickle::{self, Machine, Value},
     saved::Saved,
 };
 use crate::models::weights::WeightsError;
@@ -45,6 +45,21 @@ pub(super) fn open(bytes: &[u8]) -> Result<Saved<'_>, WeightsError> {
         .items(keys)
         .ok_or_else(|| WeightsError::format("this file does not list its storages"))?;
 
+    let keys = keys.iter().map(|&key| names.text(key));
+    let storages = storages(&machine, keys, rest)?;
+    Ok(Saved {
+        value,
+        machine,
+        storages,
+    })
+}
+
+/// The bytes of each storage, by key, which follow one another in the order of `keys`.
+fn storages<'a, 'k>(
+    machine: &Machine,
+    keys: impl Iterator<Item = Result<&'k str, WeightsError>>,
+    mut rest: &'a [u8],
+) -> Result<HashMap<String, &'a [u8]>, WeightsError> {
     let described: HashMap<&str, (usize, u64)> = machine
         .storages
         .iter()
@@ -55,9 +70,9 @@ pub(super) fn open(bytes: &[u8]) -> Result<Saved<'_>, WeightsError> {
             )
         })
         .collect();
-    let mut storages = HashMap::with_capacity(keys.len());
-    for &key in keys {
-        let key = names.text(key)?;
+    let mut storages = HashMap::new();
+    for key in keys {
+        let key = key?;
         let broken = || {
             WeightsError::format(format!(
                 "the storage `{}` is cut short or has another length",
@@ -83,9 +98,5 @@ pub(super) fn open(bytes: &[u8]) -> Result<Saved<'_>, WeightsError> {
             rest.len()
         )));
     }
-    Ok(Saved {
-        value,
-        machine,
-        storages,
-    })
+    Ok(storages)
 }
