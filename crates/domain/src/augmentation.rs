@@ -3,7 +3,7 @@
 
 use crate::{
     limits,
-    options::{defaults, group, options, or},
+    options::{Group, defaults, options, or},
     rules::{Bounds, integer, number, share},
 };
 
@@ -13,11 +13,11 @@ options! {
     pub struct Augmentation {
         /// A random part of the image, resized to the input; without it, the crop of the
         /// evaluation.
-        random_resized_crop: Option<RandomResizedCrop> = group(),
+        random_resized_crop: Option<RandomResizedCrop> = Group,
         /// Probability of mirroring the image.
         horizontal_flip: f64 = or(0.0, share()),
-        color_jitter: Option<ColorJitter> = group(),
-        rand_augment: Option<RandAugment> = group(),
+        color_jitter: Option<ColorJitter> = Group,
+        rand_augment: Option<RandAugment> = Group,
         /// Probability that a rectangle of 2 to 33 % of the area is filled with the mean color.
         random_erasing: f64 = or(0.0, share()),
     }

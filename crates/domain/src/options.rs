@@ -213,10 +213,6 @@ impl<T, R: Rule<T>> Field<Auto<T>> for AutoField<R> {
 /// A nested group: an object, which may be left out.
 pub struct Group;
 
-pub fn group() -> Group {
-    Group
-}
-
 impl Group {
     fn describe<T: Options>(object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
         let schema = reference(T::NAME, object.components, schema_of::<T>);
@@ -247,10 +243,6 @@ impl<T: Options> Field<Option<T>> for Group {
 
 /// A group whose options are those of the group around it.
 pub struct Flat;
-
-pub fn flat() -> Flat {
-    Flat
-}
 
 impl<T: Options> Field<T> for Flat {
     fn read(&self, fields: &Fields<'_>, _: &'static str) -> Option<T> {
@@ -404,7 +396,7 @@ macro_rules! choices {
 
         impl ::utoipa::ToSchema for $name {
             fn schemas(components: &mut $crate::rules::Components) {
-                $crate::rules::Rule::<Self>::schema(&$crate::rules::own(), components);
+                $crate::rules::Rule::<Self>::schema(&$crate::rules::Own, components);
             }
         }
     };

@@ -228,10 +228,6 @@ impl Rule<String> for Text {
 /// Reads a word of an enum.
 pub struct Word;
 
-pub fn word() -> Word {
-    Word
-}
-
 impl<T: Words + ToSchema> Rule<T> for Word {
     fn read(&self, value: &Value) -> Parsed<T> {
         let Value::String(given) = value else {
@@ -249,10 +245,6 @@ impl<T: Words + ToSchema> Rule<T> for Word {
 /// Reads an id.
 pub struct Id;
 
-pub fn id() -> Id {
-    Id
-}
-
 impl<T: std::str::FromStr<Err: std::fmt::Display> + ToSchema> Rule<T> for Id {
     fn read(&self, value: &Value) -> Parsed<T> {
         let Value::String(text) = value else {
@@ -269,10 +261,6 @@ impl<T: std::str::FromStr<Err: std::fmt::Display> + ToSchema> Rule<T> for Id {
 
 /// Reads a value by the rule of its type.
 pub struct Own;
-
-pub fn own() -> Own {
-    Own
-}
 
 impl<T: FromJson + ToSchema> Rule<T> for Own {
     fn read(&self, value: &Value) -> Parsed<T> {

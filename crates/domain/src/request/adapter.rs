@@ -7,14 +7,14 @@ use crate::{
     codes::INVALID_VALUE,
     limits,
     options::{options, or, required},
-    rules::{Components, Invalid, Parsed, Rule, integer, list, number, one_word_or, text, word},
+    rules::{Components, Invalid, Parsed, Rule, Word, integer, list, number, one_word_or, text},
     words,
 };
 
 options! {
     /// LoRA (Hu et al. 2021), with the defaults of PEFT.
     pub struct AdapterOptions {
-        kind as "type": AdapterKind = required(word()),
+        kind as "type": AdapterKind = required(Word),
         /// Rank of the matrix that is added to a layer's weight; at most the layer's smaller side.
         rank: u64 = or(8, integer(limits::ADAPTER_RANK)),
         /// The matrix counts `alpha / rank` times.

@@ -7,7 +7,7 @@ use crate::{
     auto::{Auto, OrNone},
     fields::Fields,
     limits,
-    options::{Field, ObjectSchema, auto, flat, options, read_all, schema_of},
+    options::{Field, Flat, ObjectSchema, auto, options, read_all, schema_of},
     rules::{AutoRule, Rule, custom, integer, one_word_or, or_none, reference},
 };
 
@@ -16,7 +16,7 @@ options! {
     /// done.
     pub struct AugmentationOptions {
         #[serde(flatten)]
-        augmentation: Augmentation = flat(),
+        augmentation: Augmentation = Flat,
         /// Augmented views of each training sample whose features are computed in advance while the
         /// whole backbone is frozen; an epoch trains on one of them. `auto`: as many as there are
         /// epochs with a frozen backbone, at most 4.

@@ -7,7 +7,7 @@ use crate::{
     codes::{INVALID_VALUE, OUT_OF_RANGE},
     limits,
     options::choices,
-    rules::{Components, FromJson, Invalid, Parsed, Rule, integer, list, own, share, text},
+    rules::{Components, FromJson, Invalid, Own, Parsed, Rule, integer, list, share, text},
 };
 
 choices! {
@@ -81,7 +81,7 @@ impl Rule<Vec<ScheduledFreeze>> for Schedule {
 
     fn schema(&self, components: &mut Components) -> Value {
         let at_epoch = Rule::<u64>::schema(&at_epoch(), components);
-        let freeze = Rule::<Freeze>::schema(&own(), components);
+        let freeze = Rule::<Freeze>::schema(&Own, components);
         let entry = json!({
             "type": "object",
             "required": ["at_epoch", "freeze"],

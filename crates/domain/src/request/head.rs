@@ -5,7 +5,7 @@ use crate::{
     limits,
     options::{auto, options},
     recipe::{HeadInit, HeadLayer},
-    rules::{list, own, word},
+    rules::{Own, Word, list},
 };
 
 options! {
@@ -13,10 +13,10 @@ options! {
     #[derive(Default)]
     pub struct HeadOptions {
         /// `auto`: none, or those of the model that the job starts from.
-        layers: Auto<Vec<HeadLayer>> = auto(list(0..=limits::HEAD_LAYERS, "layers", own())),
+        layers: Auto<Vec<HeadLayer>> = auto(list(0..=limits::HEAD_LAYERS, "layers", Own)),
         /// How the weights are initialized. `auto`: `probe` for a new linear head, otherwise
         /// `zero`.
-        init: Auto<HeadInit> = auto(word()),
+        init: Auto<HeadInit> = auto(Word),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     limits,
     options::{auto, options},
     recipe::{BatchNorm, Loss, Optimizer, Precision, Schedule},
-    rules::{Components, Invalid, Parsed, Rule, integer, number, or_none, share, word},
+    rules::{Components, Invalid, Parsed, Rule, Word, integer, number, or_none, share},
     words,
 };
 
@@ -32,14 +32,14 @@ options! {
         /// Factor on both learning rates. `auto`: 1.
         learning_rate_multiplier: Auto<f64> = auto(number(limits::LEARNING_RATE_MULTIPLIER)),
         /// `auto`: `adamw`.
-        optimizer: Auto<Optimizer> = auto(word()),
+        optimizer: Auto<Optimizer> = auto(Word),
         /// With `adamw`, each step shrinks tensors of two or more dimensions by the rate times this
         /// value (decoupled); biases and normalizations stay. `sgd` and `nesterov` add this value
         /// times the weight to the gradient of every tensor that trains (L2). `auto`: 0.01 with
         /// `adamw` if some of the backbone trains, otherwise 0.
         weight_decay: Auto<f64> = auto(number(limits::WEIGHT_DECAY)),
         /// How the learning rates change from step to step. `auto`: `cosine`.
-        schedule: Auto<Schedule> = auto(word()),
+        schedule: Auto<Schedule> = auto(Word),
         /// Share of all steps in which the rates rise linearly from 0. `auto`: 0.1 if some of the
         /// backbone trains and the schedule has no warm-up of its own, otherwise 0.
         warmup_fraction: Auto<f64> = auto(share()),
@@ -49,7 +49,7 @@ options! {
         accumulate: Auto<u64> = auto(integer(limits::ACCUMULATE)),
         /// `cross_entropy` for single labels, `binary_cross_entropy` for several, `mse` (`auto`) or
         /// `huber` for numbers.
-        loss: Auto<Loss> = auto(word()),
+        loss: Auto<Loss> = auto(Word),
         /// Share of the true class that is spread over all classes. `auto`: 0.
         label_smoothing: Auto<f64> = auto(number(0.0..1.0)),
         /// Beta's parameter for adding up samples of one class each in pairs; 0 turns it off.
@@ -68,9 +68,9 @@ options! {
         ema_decay: Auto<OrNone<f64>> = auto(or_none(number(limits::EMA_DECAY))),
         /// How BatchNorm runs in the part that trains. `auto`: `update` in batches of 16 or more,
         /// unless the head starts from a probe.
-        batch_norm: Auto<BatchNorm> = auto(word()),
+        batch_norm: Auto<BatchNorm> = auto(Word),
         /// The number format of the backbone's trained part. `auto`: `float32`.
-        precision: Auto<Precision> = auto(word()),
+        precision: Auto<Precision> = auto(Word),
     }
 }
 
@@ -120,7 +120,7 @@ struct ClassWeightsRule;
 impl Rule<ClassWeights> for ClassWeightsRule {
     fn read(&self, value: &Value) -> Parsed<ClassWeights> {
         let Value::Object(weights) = value else {
-            return word()
+            return Word
                 .read(value)
                 .map(ClassWeights::Rule)
                 .map_err(|invalid| invalid.or("an object of weights by class"));
@@ -140,7 +140,7 @@ impl Rule<ClassWeights> for ClassWeightsRule {
     }
 
     fn schema(&self, components: &mut Components) -> Value {
-        let rule = Rule::<ClassWeightRule>::schema(&word(), components);
+        let rule = Rule::<ClassWeightRule>::schema(&Word, components);
         let weight = number(limits::CLASS_WEIGHT).schema(components);
         let given = json!({
             "type": "object",

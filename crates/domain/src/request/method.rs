@@ -9,8 +9,8 @@ use super::{
 use crate::{
     codes::CONTRADICTION,
     fields::Fields,
-    options::{Field, Group, ObjectSchema, expected, group, options},
-    rules::word,
+    options::{Field, Group, ObjectSchema, expected, options},
+    rules::Word,
     words,
 };
 
@@ -18,11 +18,11 @@ options! {
     /// How to train.
     pub struct MethodOptions {
         /// `transfer`, or OpenAI's `supervised`, which means the default transfer.
-        kind as "type": Option<MethodType> = expected(word()),
+        kind as "type": Option<MethodType> = expected(Word),
         /// With `transfer` only.
-        transfer: Option<Transfer> = group(),
+        transfer: Option<Transfer> = Group,
         /// With `supervised` only.
-        supervised: Option<Supervised> = group(),
+        supervised: Option<Supervised> = Group,
     }
 }
 
@@ -36,7 +36,7 @@ words! {
 options! {
     /// OpenAI's supervised fine-tuning.
     pub struct Supervised {
-        hyperparameters: OpenAiHyperparameters = group(),
+        hyperparameters: OpenAiHyperparameters = Group,
     }
 }
 
@@ -51,9 +51,8 @@ const INTEGRATIONS_DOC: &str = "OpenAI's; only an empty list is accepted.";
 impl Field<Transfer> for MethodField {
     fn read(&self, fields: &Fields<'_>, _: &'static str) -> Option<Transfer> {
         fields.neutral("integrations", &json!([]));
-        let method: Option<MethodOptions> = Field::read(&group(), fields, "method")?;
-        let openai: Option<OpenAiHyperparameters> =
-            Field::read(&group(), fields, "hyperparameters")?;
+        let method: Option<MethodOptions> = Field::read(&Group, fields, "method")?;
+        let openai: Option<OpenAiHyperparameters> = Field::read(&Group, fields, "hyperparameters")?;
         if openai.is_some() && fields.get("method").is_some() {
             let message = "give either `method` or OpenAI's older `hyperparameters`, not both";
             fields.problem("hyperparameters", CONTRADICTION, message);

@@ -33,7 +33,7 @@ use crate::{
     limits,
     options::{optional, options, or, read_all, required},
     problem::Problem,
-    rules::{Invalid, Parsed, Rule, custom, id, integer, text},
+    rules::{Id, Invalid, Parsed, Rule, custom, integer, text},
 };
 
 options! {
@@ -43,9 +43,9 @@ options! {
         /// the job starts from.
         model: String = required(text(limits::MODEL_NAME_CHARACTERS)),
         /// A data set, uploaded with purpose `fine-tune`.
-        training_file: FileId = required(id()),
+        training_file: FileId = required(Id),
         /// A second data set, used as the validation split; without it the training file is split.
-        validation_file: Option<FileId> = optional(id()),
+        validation_file: Option<FileId> = optional(Id),
         /// Your part of the model's name: letters, digits, `-`, `_`, `.`.
         suffix: Option<String> = optional(custom(suffix, suffix_schema)),
         /// Drawn at random if left out.

@@ -10,9 +10,9 @@ use super::{
 use crate::{
     auto::{Auto, OrNone},
     limits,
-    options::{auto, defaults, group, options, or},
+    options::{Group, auto, defaults, options, or},
     recipe::{EvaluateEvery, Metric, Task},
-    rules::{integer, number, own, text, word},
+    rules::{Own, Word, integer, number, text},
     words,
 };
 
@@ -21,7 +21,7 @@ options! {
     /// has its value then, and the reason.
     pub struct Transfer {
         /// `auto`: the task of the training file.
-        task: Auto<Task> = auto(word()),
+        task: Auto<Task> = auto(Word),
         /// `pre_logits` removes the classifier only; a stage's name removes everything after that
         /// stage, whose output is pooled. `auto`: `pre_logits`, or the cut of the model that the
         /// job starts from.
@@ -29,21 +29,21 @@ options! {
         /// The part of the backbone that keeps its weights. `auto`: `all` under an adapter, or with
         /// fewer than 10 training samples a class and no option about how the backbone trains;
         /// otherwise `none`.
-        freeze: Auto<Freeze> = auto(own()),
+        freeze: Auto<Freeze> = auto(Own),
         /// Matrices that train instead of the backbone's own weights.
-        adapter: Option<AdapterOptions> = group(),
-        head: HeadOptions = group(),
+        adapter: Option<AdapterOptions> = Group,
+        head: HeadOptions = Group,
         /// The labels of a job that starts from a fine-tuned model or a checkpoint. `auto`: `keep`,
         /// so that a class of the file that the model does not know is an error; `replace` in
         /// regression.
-        labels: Auto<LabelRule> = auto(word()),
-        hyperparameters: Hyperparameters = group(),
+        labels: Auto<LabelRule> = auto(Word),
+        hyperparameters: Hyperparameters = Group,
         /// Random changes of training images. `auto`: random crops if some of the backbone trains,
         /// otherwise `none`.
         augmentation: Auto<OrNone<AugmentationOptions>> = AugmentationField,
-        early_stopping: EarlyStoppingOptions = group(),
+        early_stopping: EarlyStoppingOptions = Group,
         /// How often to evaluate; the last step is evaluated too. `auto`: after each epoch.
-        evaluate_every: Auto<EvaluateEvery> = auto(own()),
+        evaluate_every: Auto<EvaluateEvery> = auto(Own),
         /// Interval between checkpoints.
         checkpoint_every_seconds: u64 = or(300, integer(limits::CHECKPOINT_SECONDS)),
     }
@@ -75,7 +75,7 @@ options! {
         patience: Auto<u64> = auto(integer(limits::PATIENCE)),
         /// The metric that chooses the best checkpoint. `auto`: `valid_accuracy` for single labels,
         /// `valid_mean_average_precision` for several, `valid_rmse` for numbers.
-        metric: Auto<Metric> = auto(word()),
+        metric: Auto<Metric> = auto(Word),
         /// The least difference that counts as an improvement, in the metric's unit.
         min_delta: f64 = or(0.0, number(limits::MIN_DELTA)),
     }
