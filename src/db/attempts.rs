@@ -1,4 +1,5 @@
-//! Attempts: executions of a job by a worker. The number of an attempt is the fencing token of its claim.
+//! Attempts: executions of a job by a worker. The number of an attempt is the fencing token of its
+//! claim.
 
 use serde::Serialize;
 use sqlx::{PgExecutor, PgPool, types::Json};

@@ -1,5 +1,5 @@
-//! Checkpoints: committed by `queue::commit_checkpoint`, listed and read by the API, superseded by the worker, removed by
-//! garbage collection.
+//! Checkpoints: committed by `queue::commit_checkpoint`, listed and read by the API, superseded by
+//! the worker, removed by garbage collection.
 
 use std::time::Duration;
 
@@ -43,7 +43,8 @@ pub struct CheckpointObjects {
     pub objects: String,
 }
 
-/// A query for checkpoints: their columns, read here only, and the rest of the statement with its bindings.
+/// A query for checkpoints: their columns, read here only, and the rest of the statement with its
+/// bindings.
 macro_rules! query_checkpoints {
     ($tail:literal, $($bindings:tt)+) => {
         sqlx::query!(
@@ -127,7 +128,8 @@ pub async fn latest(pool: &PgPool, job: JobId) -> sqlx::Result<Option<Checkpoint
     .await
 }
 
-/// Marks a checkpoint whose objects do not match its manifest, under the lease. Returns the one before it.
+/// Marks a checkpoint whose objects do not match its manifest, under the lease. Returns the one
+/// before it.
 pub async fn reject(
     pool: &PgPool,
     job: JobId,
@@ -145,15 +147,16 @@ pub async fn reject(
     latest(pool, job).await
 }
 
-/// Takes all but the last two and the best checkpoint out of a job's list, under the lease. The caller deletes their
-/// objects, then calls `forget`.
+/// Takes all but the last two and the best checkpoint out of a job's list, under the lease. The
+/// caller deletes their objects, then calls `forget`.
 pub async fn supersede(
     pool: &PgPool,
     job: JobId,
     token: i64,
 ) -> sqlx::Result<Vec<CheckpointObjects>> {
     let mut transaction = pool.begin().await?;
-    // A job that is being created locks the checkpoints that it continues from: the next statement sees it.
+    // A job that is being created locks the checkpoints that it continues from: the next statement
+    // sees it.
     under_lease!(
         query,
         "train",

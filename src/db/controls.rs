@@ -1,5 +1,6 @@
-//! Control requests: cancel, pause, resume, stop. Each is one statement that changes the job and writes the event;
-//! repeated, it changes nothing. The worker that holds the job sees the request with its next heartbeat.
+//! Control requests: cancel, pause, resume, stop. Each is one statement that changes the job and
+//! writes the event; repeated, it changes nothing. The worker that holds the job sees the request
+//! with its next heartbeat.
 
 use sqlx::PgPool;
 
@@ -84,7 +85,8 @@ async fn cancel(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<bool
     Ok(changed.execute(pool).await?.rows_affected() > 0)
 }
 
-/// Takes a waiting job out of the queue; asks the worker of a running one to save its state and release it.
+/// Takes a waiting job out of the queue; asks the worker of a running one to save its state and
+/// release it.
 async fn pause(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         "with job as (
@@ -103,8 +105,8 @@ async fn pause(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<bool>
     Ok(changed.execute(pool).await?.rows_affected() > 0)
 }
 
-/// Puts a paused job back into the queue. One that is still pausing continues: if its trainer has stopped already, the end
-/// of the attempt finds it `running` and requeues it.
+/// Puts a paused job back into the queue. One that is still pausing continues: if its trainer has
+/// stopped already, the end of the attempt finds it `running` and requeues it.
 async fn resume(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         "with job as (
@@ -115,7 +117,7 @@ async fn resume(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<bool
         )
         insert into job_events (job_id, seq, kind, level, message, data)
         select id, events, 'resumed', 'info', case status
-            when 'running' then 'the job goes on'
+            when 'running' then 'the job continues'
             when 'queued' then 'the job waits for a worker again'
             else 'the job waits again until its files are validated' end, jsonb_build_object('status', status)
         from job",
@@ -125,8 +127,8 @@ async fn resume(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<bool
     Ok(changed.execute(pool).await?.rows_affected() > 0)
 }
 
-/// Stops training early, if there is anything to keep: a step of the running attempt or a checkpoint. A paused job is queued
-/// again, since a worker must export the model.
+/// Stops training early, if there is anything to keep: a step of the running attempt or a
+/// checkpoint. A paused job is queued again, since a worker must export the model.
 async fn stop(pool: &PgPool, tenant: TenantId, id: JobId) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         "with job as (

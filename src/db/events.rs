@@ -20,7 +20,8 @@ words! {
     }
 }
 
-/// An event that a worker adds through `queue::record`. Transitions of the job add their own event in the same statement.
+/// An event that a worker adds through `queue::record`. Transitions of the job add their own event
+/// in the same statement.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
     pub level: Level,
@@ -37,9 +38,9 @@ pub struct Event {
     pub created_at: OffsetDateTime,
     /// The attempt that it belongs to.
     pub attempt: Option<i64>,
-    /// `created`, `validated`, `queued`, `started`, `phase`, `evaluated`, `checkpoint`, `message`, `pause_requested`,
-    /// `paused`, `resumed`, `stop_requested`, `cancel_requested`, `requeued`, and at the end one of `succeeded`, `failed`,
-    /// `cancelled`.
+    /// `created`, `validated`, `queued`, `started`, `phase`, `evaluated`, `checkpoint`, `message`,
+    /// `pause_requested`, `paused`, `resumed`, `stop_requested`, `cancel_requested`, `requeued`,
+    /// and at the end one of `succeeded`, `failed`, `cancelled`.
     pub kind: String,
     /// `info`, `warn` or `error`.
     pub level: String,
@@ -54,7 +55,8 @@ impl Event {
     }
 }
 
-/// Number of events of each job. A job changes with an event, so a different number means that it has changed.
+/// Number of events of each job. A job changes with an event, so a different number means that it
+/// has changed.
 pub async fn counts(pool: &PgPool, jobs: &[JobId]) -> sqlx::Result<Vec<(JobId, i64)>> {
     let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
     let rows = sqlx::query!("select id, events from jobs where id = any($1)", &ids)
@@ -66,7 +68,8 @@ pub async fn counts(pool: &PgPool, jobs: &[JobId]) -> sqlx::Result<Vec<(JobId, i
         .collect())
 }
 
-/// A query for events of one job: their columns, read here only, and further conditions with their bindings.
+/// A query for events of one job: their columns, read here only, and further conditions with their
+/// bindings.
 macro_rules! query_events {
     ($tail:literal, $($bindings:tt)+) => {
         sqlx::query!(

@@ -46,7 +46,7 @@ pub struct File {
     pub status_details: Option<String>,
     /// SHA-256 of the content, lower-case hex.
     pub sha256: String,
-    /// What validation found in a data set.
+    /// Summary of a validated data set.
     pub dataset: Option<Dataset>,
 }
 
@@ -62,7 +62,8 @@ pub enum Deleted {
     InUseByImport,
 }
 
-/// A query for files: their columns, read here only, between the two parts of a statement, with its bindings.
+/// A query for files: their columns, read here only, between the two parts of a statement, with its
+/// bindings.
 macro_rules! query_files {
     ($head:literal, $tail:literal, $($bindings:tt)+) => {
         sqlx::query!(
@@ -88,7 +89,8 @@ macro_rules! query_files {
     };
 }
 
-/// Adds a file: `uploaded` when it is a data set, which a worker then validates; `processed` when it is weights.
+/// Adds a file: `uploaded` when it is a data set, which a worker then validates; `processed` when
+/// it is weights.
 pub async fn insert(pool: &PgPool, file: &NewFile) -> sqlx::Result<File> {
     let status = match file.purpose {
         Purpose::FineTune => FileStatus::Uploaded,
@@ -146,7 +148,8 @@ pub async fn list(
     Ok(Slice::of(files.fetch_all(pool).await?, page.limit))
 }
 
-/// The report of a file's validation. Returns `None` if there is no such file, `Some(None)` while validation has not ended.
+/// The report of a file's validation. Returns `None` if there is no such file, `Some(None)` while
+/// validation has not ended.
 pub async fn report(
     pool: &PgPool,
     tenant: TenantId,
@@ -163,7 +166,8 @@ pub async fn report(
 
 /// Deletes the row, unless a job or import that has not ended needs it.
 pub async fn delete(pool: &PgPool, tenant: TenantId, id: FileId) -> sqlx::Result<Deleted> {
-    // The row is locked first. `jobs::create` and `models::insert_importing` lock it too, so neither can add a use of it.
+    // The row is locked first. `jobs::create` and `models::insert_importing` lock it too, so
+    // neither can add a use of it.
     let mut transaction = pool.begin().await?;
     let deleted = delete_locked(&mut transaction, tenant, id).await?;
     // A dropped transaction would keep its locks until its connection is used again.

@@ -91,7 +91,8 @@ pub struct Budgets {
     /// Attempts whose trainer or worker died.
     pub crashes: u32,
     pub max_crashes: u32,
-    /// Attempts that a stopping worker released with their state saved. Without a limit; pauses do not count.
+    /// Attempts that a stopping worker released with their state saved. Without a limit; pauses do
+    /// not count.
     pub preemptions: u32,
 }
 
@@ -101,7 +102,7 @@ pub struct Job {
     pub id: JobId,
     pub status: JobStatus,
     pub phase: Phase,
-    /// What it starts from: a base model, a fine-tuned model or a checkpoint.
+    /// Model or checkpoint that it starts from.
     pub model: String,
     /// The model that it produced, once there is one.
     pub fine_tuned_model: Option<String>,
@@ -153,7 +154,7 @@ pub struct WaitingJob {
     pub model: String,
     pub request: JobRequest,
     pub seed: u64,
-    /// What it goes on from, where that is not the base model itself.
+    /// Model or checkpoint that it continues from; `None` when it starts from a base model.
     pub parent: Option<Parent>,
 }
 
@@ -331,8 +332,9 @@ pub async fn waiting_for_files(pool: &PgPool, limit: u32) -> sqlx::Result<Vec<Wa
     Ok(waiting.collect())
 }
 
-/// Ends the wait for files: queues the job, or fails it with the first problem (its last event holds all of them). Leaves
-/// alone a job that another worker resolved or a user cancelled. Returns the status that the job has then.
+/// Ends the wait for files: queues the job, or fails it with the first problem (its last event
+/// holds all of them). Leaves alone a job that another worker resolved or a user cancelled. Returns
+/// the status that the job has then.
 pub async fn resolve(
     pool: &PgPool,
     id: JobId,
@@ -369,7 +371,8 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
         _ => "the job waits until its files are validated",
     };
     let checkpoints: Vec<Uuid> = origin.checkpoints.iter().map(|one| one.0).collect();
-    // Inputs are locked because `delete` locks them too. Concurrent requests may exceed the cap by a few jobs.
+    // Inputs are locked because `delete` locks them too. Concurrent requests may exceed the cap by
+    // a few jobs.
     let id = sqlx::query_scalar!(
         "with model as (
             select id from models where tenant_id = $2 and id = $3 and status = 'ready' for key share

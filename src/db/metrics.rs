@@ -1,4 +1,5 @@
-//! Measurements of training: one row per optimizer step and one per evaluation. Written by `queue::record`.
+//! Measurements of training: one row per optimizer step and one per evaluation. Written by
+//! `queue::record`.
 
 use sqlx::{PgPool, types::Json};
 
@@ -40,7 +41,8 @@ pub async fn steps_after(
     steps.fetch_all(pool).await
 }
 
-/// Evaluations of a job after `step`, in order; with `None` all, including the one of a probe at step 0.
+/// Evaluations of a job after `step`, in order; with `None` all, including the one of a probe at
+/// step 0.
 pub async fn evaluations_after(
     pool: &PgPool,
     tenant: TenantId,

@@ -1,7 +1,8 @@
 //! All SQL, one file per table (see `migrations/`): plain functions over a connection pool.
 //!
-//! Functions that the API calls take a tenant and never return rows of another. Functions that workers call take the fencing
-//! token of their lease: when the lease is lost, they write nothing and return `None` or `false`.
+//! Functions that the API calls take a tenant and never return rows of another. Functions that
+//! workers call take the fencing token of their lease: when the lease is lost, they write nothing
+//! and return `None` or `false`.
 
 use std::{str::FromStr, time::Duration};
 
@@ -128,8 +129,8 @@ fn pool(max_connections: u32) -> PgPoolOptions {
         .acquire_timeout(Duration::from_secs(10))
 }
 
-/// Listens on a connection of its own and reconnects by itself. After a lost connection `try_recv` returns `None` once, since
-/// notices may have been missed.
+/// Listens on a connection of its own and reconnects by itself. After a lost connection `try_recv`
+/// returns `None` once, since notices may have been missed.
 pub async fn listen(beside: &PgPool, channels: &[&str]) -> sqlx::Result<PgListener> {
     let own = pool(1).max_lifetime(None).idle_timeout(None);
     let own = own
@@ -155,7 +156,8 @@ pub async fn ping(pool: &PgPool) -> sqlx::Result<()> {
 
 /// True when every migration of this build is applied. Part of `/readyz`.
 pub async fn is_migrated(pool: &PgPool) -> sqlx::Result<bool> {
-    // This query is not checked at compile time, since the table belongs to sqlx and may not exist yet.
+    // This query is not checked at compile time, since the table belongs to sqlx and may not exist
+    // yet.
     let applied = sqlx::query_scalar("select version from _sqlx_migrations where success")
         .fetch_all(pool)
         .await;

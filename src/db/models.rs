@@ -1,4 +1,5 @@
-//! Models: base models with their import by a worker, and fine-tuned ones, which `queue::finish` makes.
+//! Models: base models with their import by a worker, and fine-tuned ones, which `queue::finish`
+//! makes.
 
 use sqlx::{PgConnection, PgPool, types::Json};
 use time::OffsetDateTime;
@@ -29,7 +30,7 @@ words! {
 }
 
 words! {
-    /// Whether a model can be used.
+    /// State of a model.
     pub enum ModelStatus {
         /// Its weights are being checked and converted.
         Importing = "importing",
@@ -57,7 +58,7 @@ pub struct Model {
     pub weights_sha256: Option<String>,
     /// Prefix in the object store, with its last `/`, once it is ready.
     pub objects: Option<String>,
-    /// What a fine-tuned model started from: a base model, a fine-tuned model or a checkpoint.
+    /// Model or checkpoint that a fine-tuned model started from.
     pub parent: Option<String>,
     /// The base model at the root of a fine-tuned one.
     pub base_model: Option<String>,
@@ -90,7 +91,7 @@ pub struct NewBaseModel {
     pub weights_file: FileId,
     /// If `classes` is left out, it is filled in from the head of the weights.
     pub source_task: SourceTask,
-    /// What is left out follows the weights, then the default of the architecture.
+    /// Values left out follow the weights, then the default of the architecture.
     pub preprocessing: Option<AskedPreprocessing>,
     pub license: Option<String>,
 }
@@ -108,7 +109,8 @@ pub enum Inserted {
 /// The result of `delete`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
-    /// The row is deleted. If `objects_unused`, no other model has the same objects, and the caller must delete them.
+    /// The row is deleted. If `objects_unused`, no other model has the same objects, and the caller
+    /// must delete them.
     Yes {
         objects_unused: bool,
     },
@@ -170,7 +172,8 @@ pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Resu
     })
 }
 
-/// A query for models: their columns, read here only, and the rest of the statement with its bindings.
+/// A query for models: their columns, read here only, and the rest of the statement with its
+/// bindings.
 macro_rules! query_models {
     ($tail:literal, $($bindings:tt)+) => {
         sqlx::query!(

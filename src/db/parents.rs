@@ -19,8 +19,8 @@ pub struct Origin {
     pub base_model: String,
     /// `None` when the job starts from the base model itself.
     pub parent: Option<Parent>,
-    /// Checkpoints whose weights are loaded on top of each other, oldest first; empty unless the parent is a checkpoint.
-    /// They are kept until the job ends.
+    /// Checkpoints whose weights are loaded on top of each other, oldest first; empty unless the
+    /// parent is a checkpoint. They are kept until the job ends.
     pub checkpoints: Vec<CheckpointId>,
 }
 
@@ -60,8 +60,8 @@ pub async fn of_model(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result
     }))
 }
 
-/// Finds a checkpoint to continue from. Returns `None` if it, a checkpoint below it, the origin of its job, or its labels
-/// are deleted.
+/// Finds a checkpoint to continue from. Returns `None` if it, a checkpoint below it, the origin of
+/// its job, or its labels are deleted.
 pub async fn of_checkpoint(
     pool: &PgPool,
     tenant: TenantId,

@@ -1,6 +1,6 @@
-//! Calls that survive an outage of Postgres: retried until they succeed, are refused, or their lease is lost (the caller
-//! then drops them). Each write carries a token or an id, so that repeating one that was committed without an answer is
-//! harmless.
+//! Calls that survive an outage of Postgres: retried until they succeed, are refused, or their
+//! lease is lost (the caller then drops them). Each write carries a token or an id, so that
+//! repeating one that was committed without an answer is harmless.
 
 use std::time::Duration;
 
@@ -36,8 +36,8 @@ pub fn is_outage(error: &sqlx::Error) -> bool {
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::WorkerCrashed => true,
-        // Connection lost, out of resources, stopped by an operator, deadlock or serialization failure; 25006 is a
-        // read-only server.
+        // Connection lost, out of resources, stopped by an operator, deadlock or serialization
+        // failure; 25006 is a read-only server.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             ["08", "53", "57", "40"]
                 .iter()

@@ -1,4 +1,5 @@
-//! Phases of a job with their times, derived from its events: each transition or phase ends the one before it.
+//! Phases of a job with their times, derived from its events: each transition or phase ends the one
+//! before it.
 
 use serde::Serialize;
 use sqlx::PgExecutor;

@@ -35,7 +35,8 @@ pub async fn begin_to_delete_job(
     job: JobId,
 ) -> sqlx::Result<Deleted> {
     let mut transaction = pool.begin().await?;
-    // A job that is being created locks the checkpoints that it continues from: the next statement sees it.
+    // A job that is being created locks the checkpoints that it continues from: the next statement
+    // sees it.
     sqlx::query!(
         "with job as (select id from jobs where id = $1 and tenant_id = $2 for update)
         select c.id from checkpoints c join job on job.id = c.job_id for update of c",
@@ -111,8 +112,8 @@ pub async fn unreferenced(pool: &PgPool, units: &[ObjectUnit]) -> sqlx::Result<V
     .await
 }
 
-/// Creates the partitions of steps for jobs of this week and the next, and drops those of weeks more than `days` ago in
-/// which no job is left that has not ended. Returns how many were dropped.
+/// Creates the partitions of steps for jobs of this week and the next, and drops those of weeks
+/// more than `days` ago in which no job is left that has not ended. Returns how many were dropped.
 pub async fn rotate_step_partitions(pool: &PgPool, days: u32) -> sqlx::Result<u64> {
     sqlx::query!("select add_job_step_weeks(now())")
         .execute(pool)

@@ -1,4 +1,5 @@
-//! Sample reports: written by the attempt that ends a job, read one page at a time in the order of a measure.
+//! Sample reports: written by the attempt that ends a job, read one page at a time in the order of
+//! a measure.
 
 use serde_json::json;
 use sqlx::{PgPool, types::Json};
@@ -12,7 +13,7 @@ use crate::domain::{
 };
 
 words! {
-    /// What a list of samples is sorted by.
+    /// Sort key of a list of samples.
     pub enum Measure {
         Loss = "loss",
         Probability = "probability",
@@ -30,7 +31,8 @@ pub struct Filter {
     pub near_duplicate: bool,
 }
 
-/// Writes a part of a sample report, replacing samples that exist. Returns `false` and writes nothing if the lease is lost.
+/// Writes a part of a sample report, replacing samples that exist. Returns `false` and writes
+/// nothing if the lease is lost.
 pub async fn write(
     pool: &PgPool,
     job: JobId,

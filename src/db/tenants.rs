@@ -8,7 +8,8 @@ use super::convert;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TenantId(pub i64);
 
-/// The tenant that every request belongs to while the service has no API keys. The schema creates it.
+/// The tenant that every request belongs to while the service has no API keys. The schema creates
+/// it.
 pub async fn default_id(pool: &PgPool) -> sqlx::Result<TenantId> {
     let id = sqlx::query_scalar!("select id from tenants where name = 'default'")
         .fetch_one(pool)
@@ -71,7 +72,8 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Tenant>> {
     tenants.fetch_all(pool).await
 }
 
-/// Changes a tenant. Returns `false` if there is none of this name. Running jobs continue, even above a new limit.
+/// Changes a tenant. Returns `false` if there is none of this name. Running jobs continue, even
+/// above a new limit.
 pub async fn change(pool: &PgPool, name: &str, change: &Change) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         "update tenants set weight = coalesce($2, weight), max_running = coalesce($3, max_running),

@@ -120,8 +120,8 @@ pub async fn tell(
     Ok(())
 }
 
-/// Sets the device of a worker, its free memory and its capacity in MiB, and the queue age after which it keeps memory free
-/// for a large job.
+/// Sets the device of a worker, its free memory and its capacity in MiB, and the queue age after
+/// which it keeps memory free for a large job.
 pub async fn offer(
     pool: &PgPool,
     worker: WorkerId,
@@ -185,7 +185,8 @@ pub async fn stop(pool: &PgPool, worker: WorkerId) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Workers seen in the last day, newest first. Jobs of tenants other than `tenant` are only counted.
+/// Workers seen in the last day, newest first. Jobs of tenants other than `tenant` are only
+/// counted.
 pub async fn list(pool: &PgPool, tenant: TenantId) -> sqlx::Result<Vec<Worker>> {
     let workers = sqlx::query!(
         r#"select w.id, w.host, w.pid, w.version, w.device, w.reason, w.slots, w.free_mb, w.capacity_mb, w.started_at, w.last_seen_at,

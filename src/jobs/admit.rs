@@ -1,5 +1,5 @@
-//! Admits a request: checks its values, the layers of its model and its data sets, and creates the job. All problems
-//! come back at once.
+//! Admits a request: checks its values, the layers of its model and its data sets, and creates the
+//! job. All problems come back at once.
 
 use serde_json::Value;
 use sqlx::PgPool;
@@ -49,7 +49,8 @@ impl From<sqlx::Error> for AdmitError {
     }
 }
 
-/// Checks the body of a request and creates its job, or finds the job that its idempotency key made.
+/// Checks the body of a request and creates its job, or finds the job that its idempotency key
+/// made.
 ///
 /// # Errors
 /// The request is refused, or the database fails.
@@ -86,7 +87,8 @@ pub async fn check(pool: &PgPool, tenant: TenantId, body: &Value) -> Result<Admi
     let Some(request) = request else {
         return Err(AdmitError::Refused(problems));
     };
-    // A value that could not be read has its default here, whose problems are not the user's: look up names only.
+    // A value that could not be read has its default here, whose problems are not the user's: look
+    // up names only.
     let is_sound = problems.is_empty();
     // 31 bits, as in other services, so that every client can hold it.
     let seed = request
@@ -165,7 +167,7 @@ async fn find_checkpoint(
 ) -> sqlx::Result<Result<(Origin, Layers), Problem>> {
     let gone = || {
         let message = format!(
-            "there is no checkpoint `{id}` to go on from, or the model that its job started from is gone; \
+            "there is no checkpoint `{id}` to continue from, or the model that its job started from was deleted; \
              `GET /v1/fine_tuning/jobs/ID/checkpoints` lists a job's"
         );
         Ok(Err(Problem::new("model", "unknown_model", message)))

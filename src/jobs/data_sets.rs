@@ -1,5 +1,6 @@
-//! The data sets that a request names: looked up, checked, and resolved into a recipe once they are validated.
-//! Admission and `resolve_waiting` share it, so that a problem reads the same whenever it is found.
+//! The data sets that a request names: looked up, checked, and resolved into a recipe once they are
+//! validated. Admission and `resolve_waiting` share it, so that a problem reads the same whenever
+//! it is found.
 
 use sqlx::PgPool;
 
@@ -22,7 +23,8 @@ pub struct DataSets {
 }
 
 impl DataSets {
-    /// Finds the data sets that `request` names. Adds to `problems` and returns `None` if any cannot be used.
+    /// Finds the data sets that `request` names. Adds to `problems` and returns `None` if any
+    /// cannot be used.
     pub(super) async fn find(
         pool: &PgPool,
         tenant: TenantId,

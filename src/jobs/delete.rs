@@ -1,4 +1,5 @@
-//! Deletes an ended job: its checkpoints leave the list, their objects go, then its rows. The model that it made stays.
+//! Deletes an ended job: its checkpoints leave the list, their objects go, then its rows. The model
+//! that it made stays.
 
 use anyhow::Context as _;
 use sqlx::PgPool;

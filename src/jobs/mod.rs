@@ -1,5 +1,5 @@
-//! Use cases of jobs, each over a connection pool and callable without an HTTP request: admit a request, resolve a job
-//! that waited for its data sets, delete an ended job.
+//! Use cases of jobs, each over a connection pool and callable without an HTTP request: admit a
+//! request, resolve a job that waited for its data sets, delete an ended job.
 
 pub mod admit;
 pub mod delete;

@@ -1,5 +1,5 @@
-//! Resolves jobs that waited in `validating_files`, once the validation of their data sets has ended: each is queued, or
-//! fails with the problems that admission would have answered.
+//! Resolves jobs that waited in `validating_files`, once the validation of their data sets has
+//! ended: each is queued, or fails with the problems that admission would have answered.
 
 use sqlx::PgPool;
 
@@ -18,8 +18,8 @@ use crate::{
 /// Jobs resolved by one call.
 const AT_ONCE: u32 = 100;
 
-/// Queues or fails the jobs whose data sets are validated. To be called after each validation and now and then, so that
-/// a worker that dies in between leaves no job behind.
+/// Queues or fails the jobs whose data sets are validated. To be called after each validation and
+/// now and then, so that a worker that dies in between leaves no job behind.
 ///
 /// # Errors
 /// The database's.
