@@ -153,8 +153,11 @@ fn copy(conv: &Conv) -> Conv {
     }
 }
 
-/// The same numbers, laid out channels last; no copy where they already are.
+/// The same numbers, laid out channels last; no copy where they already are, or for token ids.
 pub fn channels_last(x: &Tensor) -> Tensor {
+    if x.dim() != 4 {
+        return x.shallow_clone();
+    }
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
