@@ -21,7 +21,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run everything on one machine: a private Postgres, the API, a worker
-    Up(config::UpArgs),
+    Up(Box<config::UpArgs>),
     /// Run the HTTP API
     Serve {
         #[command(flatten)]

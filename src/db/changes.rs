@@ -35,14 +35,16 @@ pub struct Changes {
     jobs: Arc<Awaited>,
 }
 
-impl Changes {
-    pub fn new() -> Self {
+impl Default for Changes {
+    fn default() -> Self {
         Self {
             sender: broadcast::channel(CAPACITY).0,
             jobs: Arc::default(),
         }
     }
+}
 
+impl Changes {
     /// Subscribes to changes of files and models.
     pub fn subscribe(&self) -> Subscription {
         let mut poll = interval(POLL);

@@ -250,6 +250,7 @@ pub(crate) struct ErrorObject {
 /// Class of an error, as in OpenAI's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "the words of the API")]
 pub(crate) enum ErrorType {
     InvalidRequestError,
     AuthenticationError,

@@ -48,7 +48,7 @@ impl AppState {
                 predictor: Predictor::new(trainer.clone(), objects.clone(), args),
                 torchscript: TorchScript::new(trainer),
                 streams: Arc::new(Semaphore::new(limits.max_streams)),
-                changes: Changes::new(),
+                changes: Changes::default(),
                 address: OnceLock::new(),
                 keys_exist: AtomicBool::new(false),
                 shutdown: CancellationToken::new(),
