@@ -80,11 +80,20 @@ enum Command {
     /// Download a model as one file
     Export(client::export::ExportArgs),
     /// Run the trainer on a job folder (for debugging)
-    Train { folder: std::path::PathBuf },
+    Train {
+        /// Job folder with a plan.json
+        folder: std::path::PathBuf,
+    },
     /// Validate a data set or weights in a folder (for debugging)
-    Validate { folder: std::path::PathBuf },
+    Validate {
+        /// Folder with a plan.json
+        folder: std::path::PathBuf,
+    },
     /// Compare an unpacked bundle with its golden logits (for debugging)
-    Verify { folder: std::path::PathBuf },
+    Verify {
+        /// Folder of the bundle
+        folder: std::path::PathBuf,
+    },
     /// Answer prediction requests on standard input (for debugging)
     Infer,
 }
