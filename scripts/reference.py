@@ -34,7 +34,7 @@ def help_of(rehead, command):
                 arguments.append([name, entry[3] or ""])
             elif arguments:
                 arguments[-1][1] += " " + line.strip()
-    arguments = [(name, help.strip()) for name, help in arguments if name not in ("--help", "--version")]
+    arguments = [(name, " ".join(help.split())) for name, help in arguments if name not in ("--help", "--version")]
     return about.strip().split("\n")[0], commands, arguments
 
 
@@ -51,7 +51,9 @@ def setting(help):
     """Splits a help text into meaning, variable and default."""
     variable = re.search(r"\[env: (\w+)=?\]", help)
     default = re.search(r"\[default: ([^\]]*)\]", help)
-    meaning = re.sub(r" ?\[(env|default): [^\]]*\]", "", help)
+    meaning, _, values = re.sub(r" ?\[(env|default): [^\]]*\]", "", help).partition(" Possible values: - ")
+    if values:
+        meaning += " (" + "; ".join(re.sub(r"^(\S+):", r"`\1`:", value) for value in values.split(" - ")) + ")"
     return meaning, variable and variable[1], default and default[1]
 
 
