@@ -524,7 +524,8 @@ comment on function week_behind is 'The Monday after a moment.';
 create table job_steps_first partition of job_steps
     for values from (minvalue) to (first_job_id(week_behind(now())));
 insert into job_step_weeks values ('job_steps_first', week_behind(now()));
--- Holds steps of jobs created by servers whose clock is ahead, until the partition of their week exists.
+-- Holds steps of jobs created by servers whose clock is ahead, until the partition of their week
+-- exists.
 create table job_steps_rest partition of job_steps default;
 
 create function add_job_step_weeks(until timestamptz) returns void language plpgsql set lock_timeout = '2s' as $$
@@ -637,9 +638,9 @@ create trigger guard_event before update on job_events for each row execute func
 
 -- Claim order -------------------------------------------------------------------------------------
 --
--- The next job is the one with the lowest (turn, tenant_id) of tenant_turns and, of that tenant, the
--- lowest (priority, seq) of claimable_jobs. Claims and queue positions both read these views, and a
--- test compares them.
+-- The next job is the one with the lowest (turn, tenant_id) of tenant_turns and, of that tenant,
+-- the lowest (priority, seq) of claimable_jobs. Claims and queue positions both read these views,
+-- and a test compares them.
 
 create view tenant_turns as
     select t.id as tenant_id, t.weight, not t.paused and t.running < t.max_running as open,
@@ -661,7 +662,8 @@ create function may_retry(job jobs, outcome text, retryable boolean, code text) 
     language sql immutable as $$
     select case outcome
         when 'yielded' then true
-        -- One sample did not fit into memory: one retry, where more may be free, then the job is at fault.
+        -- One sample did not fit into memory: one retry, where more may be free, then the job is at
+        -- fault.
         when 'failed' then retryable and job.failures
             < case when code = 'out_of_memory' then least(job.max_failures, 1) else job.max_failures end
         when 'crashed' then job.crashes < job.max_crashes

@@ -32,7 +32,7 @@ pub struct Estimate {
     pub p90: Duration,
 }
 
-/// What Postgres counts.
+/// Counts that Postgres makes.
 struct Row {
     /// Jobs of its tenant ahead of it.
     own_ahead: i64,
@@ -46,9 +46,11 @@ struct Row {
     at_cap: bool,
     slots: i64,
     busy: i64,
-    /// True if a worker with a free slot has the memory that it needs, not reserved for another job.
+    /// True if a worker with a free slot has the memory that it needs, not reserved for another
+    /// job.
     fits: bool,
-    /// True if a worker with a free slot has the memory that it needs, but reserved for another job.
+    /// True if a worker with a free slot has the memory that it needs, but reserved for another
+    /// job.
     reserved: bool,
     /// True if some worker would have the memory if it ran nothing else.
     possible: bool,

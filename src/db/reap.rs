@@ -16,7 +16,7 @@ use crate::domain::job::JobStatus;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reaped {
     pub lease: Lease,
-    /// What a job is now. Other work waits again, or is given up.
+    /// The job's state now. Other work waits again, or is given up.
     pub job: Option<JobStatus>,
 }
 

@@ -1,8 +1,8 @@
 //! The leased queue of work: one claim, heartbeat and release for every kind.
 //!
-//! Whoever deletes a row of `work` ends the work, once. Every write of a worker carries the token of
-//! its claim and starts with `under_lease!` or `ending_lease!`, the only two places that compare it:
-//! with an old token nothing is written. All times are the database's.
+//! Whoever deletes a row of `work` ends the work, once. Every write of a worker carries the token
+//! of its claim and starts with `under_lease!` or `ending_lease!`, the only two places that compare
+//! it: with an old token nothing is written. All times are the database's.
 //!
 //! A job waits in `jobs`, where its turn depends on tenants, priorities and memory, and has a row
 //! here only while it is leased (`queue::claim`). Everything else waits here, first come first
@@ -21,7 +21,7 @@ pub const MAX_CRASHES: i32 = 3;
 /// Expired leases that one call of `expired` returns.
 const EXPIRED_AT_ONCE: i64 = 100;
 
-/// What a worker does, as in `work.kind`.
+/// A kind of work, as in `work.kind`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Train a job.
@@ -87,7 +87,8 @@ pub struct Heartbeat {
 }
 
 /// A statement that writes only under a lease. It starts with `lease`: the row of the work, locked,
-/// or no row where the lease is lost. Parameters are the subject ($1), the token ($2), then its own.
+/// or no row where the lease is lost. Parameters are the subject ($1), the token ($2), then its
+/// own.
 macro_rules! under_lease {
     ($query:ident $(<$row:ident>)?, $kind:literal, $statement:literal, $($arguments:tt)*) => {
         sqlx::$query!(

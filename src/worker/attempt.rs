@@ -149,10 +149,10 @@ impl Attempt<'_> {
         };
         log(claimed, &outcome);
         let lasted = since.elapsed();
-        trace.given_back = slot
-            .health
-            .judge(&worker.args.admission, claimed.job, &outcome, lasted);
-        let outcome = match &trace.given_back {
+        trace.release_reason =
+            slot.health
+                .judge(&worker.args.admission, claimed.job, &outcome, lasted);
+        let outcome = match &trace.release_reason {
             Some(_) => Outcome::Yielded,
             None => outcome,
         };
@@ -322,7 +322,7 @@ async fn trace(trainer: &mut Child) -> Trace {
         exit_code: trainer.exit_code(),
         exit_signal: trainer.exit_signal(),
         log_tail: Some(trainer.log_tail()).filter(|log| !log.is_empty()),
-        given_back: None,
+        release_reason: None,
     }
 }
 

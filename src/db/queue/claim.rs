@@ -84,15 +84,16 @@ pub struct Pack {
     pub bytes: u64,
 }
 
-/// How long a claim waits for a tenant's row, which every claim and finish of its jobs locks briefly.
+/// How long a claim waits for a tenant's row, which every claim and finish of its jobs locks
+/// briefly.
 const TENANT_WAIT_MS: u32 = 100;
 
-/// Claims the next job that fits, in the order of the views `tenant_turns` and `claimable_jobs`. Jobs
-/// of newer versions than this build's are skipped.
+/// Claims the next job that fits, in the order of the views `tenant_turns` and `claimable_jobs`.
+/// Jobs of newer versions than this build's are skipped.
 ///
-/// Tenants whose row is locked are skipped. If no job is found, the claim runs once more and waits a
-/// little for locked rows: the tenant may be the only one. `None` while there is work means that the
-/// row stayed locked.
+/// Tenants whose row is locked are skipped. If no job is found, the claim runs once more and waits
+/// a little for locked rows: the tenant may be the only one. `None` while there is work means that
+/// the row stayed locked.
 pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claimed>> {
     macro_rules! claim {
         ($locked:literal, $executor:expr) => {

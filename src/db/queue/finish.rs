@@ -41,14 +41,15 @@ pub struct Trace {
     pub exit_signal: Option<String>,
     /// Last lines of its standard error.
     pub log_tail: Option<String>,
-    /// Why its job is handed back, where nobody asked for that.
-    pub given_back: Option<String>,
+    /// Why its job is released, unless that was requested.
+    pub release_reason: Option<String>,
 }
 
-/// Ends an attempt: job, lease, model (if and only if it succeeded) and last event in one statement.
+/// Ends an attempt: job, lease, model (if and only if it succeeded) and last event in one
+/// statement.
 ///
-/// A cancellation that comes late does not undo a success, but replaces every other outcome. `None`:
-/// the lease is lost, nothing was written.
+/// A cancellation that comes late does not undo a success, but replaces every other outcome.
+/// `None`: the lease is lost, nothing was written.
 pub async fn finish(
     pool: &PgPool,
     job: JobId,
@@ -64,7 +65,7 @@ pub async fn finish(
     match outcome {
         Outcome::Yielded => {
             ending.outcome = "yielded";
-            ending.message = trace.given_back.as_deref();
+            ending.message = trace.release_reason.as_deref();
         }
         Outcome::Succeeded => ending.outcome = "succeeded",
         Outcome::Cancelled => ending.outcome = "cancelled",

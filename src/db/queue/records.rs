@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// What a trainer reported since the last write.
+/// Reports of a trainer since the last write.
 #[derive(Debug, Clone, Default)]
 pub struct Records {
     pub phase: Option<Phase>,

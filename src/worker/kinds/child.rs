@@ -1,4 +1,4 @@
-//! What the kinds share: a child that checks an upload in a folder, and how its work ended.
+//! Shared by the kinds: a child that checks an upload in a folder, and how its work ended.
 
 use std::{ffi::OsStr, path::Path, time::Duration};
 
@@ -16,7 +16,8 @@ use crate::{
     worker::{checkpoints::plain_file, context::Worker, fault::Fault, layout::write_plan},
 };
 
-/// Minimum bytes per second that a validation process is expected to get through, besides `stall_ms`.
+/// Minimum bytes per second that a validation process is expected to get through, besides
+/// `stall_ms`.
 const BYTES_PER_SECOND: u64 = 128 << 10;
 /// Maximum size of a report or of `imported.json`.
 const JSON_BYTES: u64 = 64 << 20;

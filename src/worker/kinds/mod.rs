@@ -21,7 +21,7 @@ mod child;
 mod import;
 mod validate;
 
-/// What the slot for uploads does.
+/// Kinds of work in the slot for uploads.
 const UPLOADS: [Kind; 2] = [Kind::Validate, Kind::Import];
 /// Pause of the slot after the disk was full.
 const AFTER_FULL: Duration = Duration::from_secs(5);
