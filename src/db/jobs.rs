@@ -353,14 +353,9 @@ pub async fn resolve(
 /// Inserts a job. Returns `false` if the key is taken, the queue is full, or an input was deleted.
 async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
     let (request, origin) = (&job.request, &job.origin);
-    let recipe = job
-        .resolution
-        .as_ref()
-        .map(|resolution| Json(&resolution.recipe));
-    let resolved: &[Resolved] = job
-        .resolution
-        .as_ref()
-        .map_or(&[], |resolution| &resolution.resolved);
+    let resolution = job.resolution.as_ref();
+    let recipe = resolution.map(|resolution| Json(&resolution.recipe));
+    let resolved: &[Resolved] = resolution.map_or(&[], |resolution| &resolution.resolved);
     let status = if recipe.is_some() {
         JobStatus::Queued
     } else {
@@ -419,7 +414,7 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
         waits,
         origin.parent.as_ref().map(Json) as Option<Json<&Parent>>,
         &checkpoints,
-        job.resolution.as_ref().map_or(0, |resolution| convert::from_small(resolution.device_mb)),
+        resolution.map_or(0, |resolution| convert::from_small(resolution.device_mb)),
         convert::from_small(SPEC_VERSION)
     );
     Ok(id.fetch_optional(pool).await?.is_some())

@@ -175,6 +175,14 @@ impl Machine {
                 let text = reader.text(usize::from(length))?;
                 self.push_text(text);
             }
+            other => return self.combine(other, reader),
+        }
+        Ok(())
+    }
+
+    /// Opcodes that work on what is on the stack, or in the memo.
+    fn combine(&mut self, opcode: u8, reader: &mut Reader) -> Result<()> {
+        match opcode {
             b'(' => self.marks.push(self.stack.len()),
             b')' => self.push_tuple(Vec::new()),
             b't' => {
