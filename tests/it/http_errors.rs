@@ -12,7 +12,7 @@ use crate::support::service::Service;
 const JOBS: &str = "/v1/fine_tuning/jobs";
 
 /// Files of enums whose variants each have a code.
-const ENUMS: [&str; 3] = ["http/api/error.rs", "train/error.rs", "worker/relay.rs"];
+const ENUMS: [&str; 3] = ["http/api/error.rs", "process/error.rs", "worker/relay.rs"];
 
 /// Codes in the source: constants, fields named `code`, the second argument of what makes a
 /// problem, and those of enums.
@@ -26,7 +26,12 @@ fn codes_in_source() -> BTreeSet<String> {
     let in_error_enums =
         Regex::new(r#"=>\s*(?:[{(]\s*)?"([a-z_]+)"(?:\.to_owned\(\))?\s*[,}]"#).unwrap();
     let mut codes = BTreeSet::new();
-    for (path, text) in sources() {
+    let sources = sources();
+    for file in ENUMS {
+        let exists = sources.iter().any(|(path, _)| path.ends_with(file));
+        assert!(exists, "there is no {file}");
+    }
+    for (path, text) in sources {
         let of_error_enum = ENUMS.iter().any(|file| path.ends_with(file));
         for pattern in &patterns {
             codes.extend(
