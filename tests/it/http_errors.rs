@@ -12,7 +12,7 @@ use crate::support::service::Service;
 const JOBS: &str = "/v1/fine_tuning/jobs";
 
 /// Files of enums whose variants each have a code.
-const ENUMS: [&str; 3] = ["http/api/error.rs", "process/error.rs", "worker/relay.rs"];
+const ENUMS: [&str; 3] = ["http/api/error.rs", "process/error.rs", "worker/fault.rs"];
 
 /// Codes in the source: constants, fields named `code`, the second argument of what makes a
 /// problem, and those of enums.
