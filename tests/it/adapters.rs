@@ -159,7 +159,7 @@ async fn says_what_it_cannot(service: &Service, file: &Value) {
     let large = json!({"adapter": {"type": "lora", "rank": 193}});
     for (transfer, code, words) in [
         (misnamed, "unknown_layer", "did you mean `attn.qkv`"),
-        (both, "contradiction", "in the place of the backbone"),
+        (both, "contradiction", "instead of the backbone"),
         (large, "out_of_range", "give at most 192"),
     ] {
         for path in ["/v1/fine_tuning/jobs", "/v1/fine_tuning/jobs/plan"] {

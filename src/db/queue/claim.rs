@@ -88,6 +88,86 @@ pub struct Pack {
 /// briefly.
 const TENANT_WAIT_MS: u32 = 100;
 
+/// The statement of a claim. `$locked` says what to do about a tenant's row that is locked. It is a
+/// macro because sqlx checks literals only.
+macro_rules! claim {
+    ($locked:literal, $offer:expr, $executor:expr) => {
+        sqlx::query_as!(
+            ClaimRow,
+            r#"with reserved as materialized (
+                select from claimable_jobs j join tenant_turns turns on turns.tenant_id = j.tenant_id and turns.open
+                where j.resource_class = $1 and j.device_mb > $2 and j.device_mb <= $5
+                    and j.run_at < now() - make_interval(secs => $6) and j.spec_version <= $7
+                limit 1
+            ), candidate as materialized (
+                -- Tenants in order, with one index probe for each until a job is found that nobody else is claiming.
+                -- Then the tenant's row is locked, so that its cap and its turn are decided in one place; but not its
+                -- key, which whoever adds jobs holds.
+                select t.id as tenant_id, head.id as job_id, turns.turn
+                from (
+                    select tenant_id, turn from tenant_turns
+                    where open and not exists (select from reserved) order by turn, tenant_id
+                ) turns cross join lateral (
+                    select j.id from claimable_jobs j
+                    where j.tenant_id = turns.tenant_id and j.resource_class = $1 and j.device_mb <= $2
+                        and j.spec_version <= $7
+                    order by j.priority, j.seq limit 1 for no key update of j skip locked
+                ) head join tenants t on t.id = turns.tenant_id and not t.paused and t.running < t.max_running
+                order by turns.turn, turns.tenant_id limit 1 for no key update of t "#
+                + $locked
+                + r#"), job as (
+                update jobs j set status = 'running', phase = 'preparing', fraction = 0, token = j.token + 1,
+                    events = j.events + 1, started_at = coalesce(j.started_at, now())
+                from candidate where j.id = candidate.job_id and j.status = 'queued' returning j.*
+            ), tenant as (
+                update tenants t set running = t.running + 1,
+                    vtime = 1 / t.weight + greatest(t.vtime, candidate.turn)
+                from job, candidate where t.id = job.tenant_id
+            ), lease as (
+                insert into work (kind, subject, tenant_id, token, worker_id, lease_expires_at)
+                select 'train', id, tenant_id, token, $3, now() + make_interval(secs => $4) from job
+            ), resume as (
+                select c.* from job join checkpoints c on c.job_id = job.id and c.state = 'committed'
+                order by c.step desc, c.token desc limit 1
+            ), attempt as (
+                insert into attempts (job_id, token, worker_id, host, resumed_step)
+                select id, token, $3, (select host from workers where id = $3), (select step from resume) from job
+            ), event as (
+                insert into job_events (job_id, seq, token, kind, level, message, data)
+                select id, events, token, 'started', 'info',
+                    format('attempt %s started', token)
+                        || coalesce(' from the checkpoint of step ' || (select step from resume), ''),
+                    jsonb_build_object('attempt', token, 'step', (select step from resume))
+                from job
+            )
+            select job.id, job.tenant_id, job.token, job.recipe as "recipe!: Json<Recipe>", job.micro_batch,
+                job.timeout_seconds, job.device_mb,
+                (select coalesce(sum(extract(epoch from ended_at - started_at)), 0)::double precision from attempts
+                    where job_id = job.id) as "elapsed_seconds!",
+                job.result_model,
+                coalesce(model.base_model, model.id) as "model_id!", job.parent as "parent: Json<Parent>",
+                model.architecture, model.source_task as "source_task: Json<SourceTask>",
+                model.input as "input!: Json<Input>", coalesce(model.base_weights_sha256, model.weights_sha256)
+                    as "weights_sha256!",
+                job.training_file, training.pack_sha256 as "training_sha256!", training.pack_bytes as "training_bytes!",
+                job.validation_file, validation.pack_sha256 as "validation_sha256?",
+                validation.pack_bytes as "validation_bytes?"
+            from job
+            join models model on model.tenant_id = job.tenant_id and model.id = job.model
+            join files training on training.id = job.training_file
+            left join files validation on validation.id = job.validation_file"#,
+            $offer.class,
+            convert::from_small($offer.device_mb),
+            $offer.worker.0,
+            convert::seconds($offer.ttl),
+            convert::from_small($offer.capacity_mb),
+            convert::seconds($offer.reserve),
+            convert::from_small(SPEC_VERSION)
+        )
+        .fetch_optional($executor)
+    };
+}
+
 /// Claims the next job that fits, in the order of the views `tenant_turns` and `claimable_jobs`.
 /// Jobs of newer versions than this build's are skipped.
 ///
@@ -95,84 +175,7 @@ const TENANT_WAIT_MS: u32 = 100;
 /// a little for locked rows: the tenant may be the only one. `None` while there is work means that
 /// the row stayed locked.
 pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claimed>> {
-    macro_rules! claim {
-        ($locked:literal, $executor:expr) => {
-            sqlx::query_as!(
-                ClaimRow,
-                r#"with reserved as materialized (
-                    select from claimable_jobs j join tenant_turns turns on turns.tenant_id = j.tenant_id and turns.open
-                    where j.resource_class = $1 and j.device_mb > $2 and j.device_mb <= $5
-                        and j.run_at < now() - make_interval(secs => $6) and j.spec_version <= $7
-                    limit 1
-                ), candidate as materialized (
-                    -- Tenants in order, with one index probe for each until a job is found that nobody else is claiming.
-                    -- Then the tenant's row is locked, so that its cap and its turn are decided in one place; but not its
-                    -- key, which whoever adds jobs holds.
-                    select t.id as tenant_id, head.id as job_id, turns.turn
-                    from (
-                        select tenant_id, turn from tenant_turns
-                        where open and not exists (select from reserved) order by turn, tenant_id
-                    ) turns cross join lateral (
-                        select j.id from claimable_jobs j
-                        where j.tenant_id = turns.tenant_id and j.resource_class = $1 and j.device_mb <= $2
-                            and j.spec_version <= $7
-                        order by j.priority, j.seq limit 1 for no key update of j skip locked
-                    ) head join tenants t on t.id = turns.tenant_id and not t.paused and t.running < t.max_running
-                    order by turns.turn, turns.tenant_id limit 1 for no key update of t "#
-                    + $locked
-                    + r#"), job as (
-                    update jobs j set status = 'running', phase = 'preparing', fraction = 0, token = j.token + 1,
-                        events = j.events + 1, started_at = coalesce(j.started_at, now())
-                    from candidate where j.id = candidate.job_id and j.status = 'queued' returning j.*
-                ), tenant as (
-                    update tenants t set running = t.running + 1,
-                        vtime = 1 / t.weight + greatest(t.vtime, candidate.turn)
-                    from job, candidate where t.id = job.tenant_id
-                ), lease as (
-                    insert into work (kind, subject, tenant_id, token, worker_id, lease_expires_at)
-                    select 'train', id, tenant_id, token, $3, now() + make_interval(secs => $4) from job
-                ), resume as (
-                    select c.* from job join checkpoints c on c.job_id = job.id and c.state = 'committed'
-                    order by c.step desc, c.token desc limit 1
-                ), attempt as (
-                    insert into attempts (job_id, token, worker_id, host, resumed_step)
-                    select id, token, $3, (select host from workers where id = $3), (select step from resume) from job
-                ), event as (
-                    insert into job_events (job_id, seq, token, kind, level, message, data)
-                    select id, events, token, 'started', 'info',
-                        format('attempt %s started', token)
-                            || coalesce(' from the checkpoint of step ' || (select step from resume), ''),
-                        jsonb_build_object('attempt', token, 'step', (select step from resume))
-                    from job
-                )
-                select job.id, job.tenant_id, job.token, job.recipe as "recipe!: Json<Recipe>", job.micro_batch,
-                    job.timeout_seconds, job.device_mb,
-                    (select coalesce(sum(extract(epoch from ended_at - started_at)), 0)::double precision from attempts
-                        where job_id = job.id) as "elapsed_seconds!",
-                    job.result_model,
-                    coalesce(model.base_model, model.id) as "model_id!", job.parent as "parent: Json<Parent>",
-                    model.architecture, model.source_task as "source_task: Json<SourceTask>",
-                    model.input as "input!: Json<Input>", coalesce(model.base_weights_sha256, model.weights_sha256)
-                        as "weights_sha256!",
-                    job.training_file, training.pack_sha256 as "training_sha256!", training.pack_bytes as "training_bytes!",
-                    job.validation_file, validation.pack_sha256 as "validation_sha256?",
-                    validation.pack_bytes as "validation_bytes?"
-                from job
-                join models model on model.tenant_id = job.tenant_id and model.id = job.model
-                join files training on training.id = job.training_file
-                left join files validation on validation.id = job.validation_file"#,
-                offer.class,
-                convert::from_small(offer.device_mb),
-                offer.worker.0,
-                convert::seconds(offer.ttl),
-                convert::from_small(offer.capacity_mb),
-                convert::seconds(offer.reserve),
-                convert::from_small(SPEC_VERSION)
-            )
-            .fetch_optional($executor)
-        };
-    }
-    let row = match retry(|| claim!("skip locked", pool)).await? {
+    let row = match retry(|| claim!("skip locked", offer, pool)).await? {
         Some(row) => Some(row),
         None => {
             let patient = || async {
@@ -182,7 +185,7 @@ pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claim
                 )))
                 .execute(&mut *transaction)
                 .await?;
-                let row = claim!("", &mut *transaction).await?;
+                let row = claim!("", offer, &mut *transaction).await?;
                 transaction.commit().await?;
                 Ok(row)
             };

@@ -120,19 +120,10 @@ struct Ending<'a> {
     expired_for: Option<f64>,
 }
 
-/// Deletes the lease, and writes everything that follows from it in the same statement.
-async fn end_attempt(
-    pool: &PgPool,
-    lease: &Lease,
-    ending: Ending<'_>,
-    model: Option<&NewModel>,
-) -> sqlx::Result<Option<JobStatus>> {
-    let unknown = Trace::default();
-    let trace = ending.trace.unwrap_or(&unknown);
-    let status = ending_lease!(
-        query_scalar,
-        "train",
-        r#", tenant as (
+/// The statement of `end_attempt`: deletes the lease, and writes everything that follows from it.
+macro_rules! end_attempt {
+    ($($bind:expr),+ $(,)?) => {
+        ending_lease!(query_scalar, "train", r#", tenant as (
             update tenants t set running = t.running - 1 from lease where t.id = lease.tenant_id returning t.id
         ), verdict as (
             -- After the tenant: two ends of its jobs wait for each other there, and nowhere else.
@@ -200,7 +191,20 @@ async fn end_attempt(
                     'permanent', error_permanent))
             from job
         )
-        select status from job"#,
+        select status from job"#, $($bind),+)
+    };
+}
+
+/// Deletes the lease, and writes everything that follows from it in the same statement.
+async fn end_attempt(
+    pool: &PgPool,
+    lease: &Lease,
+    ending: Ending<'_>,
+    model: Option<&NewModel>,
+) -> sqlx::Result<Option<JobStatus>> {
+    let unknown = Trace::default();
+    let trace = ending.trace.unwrap_or(&unknown);
+    let status = end_attempt!(
         lease.subject,
         lease.token,
         ending.expired_for,

@@ -205,17 +205,10 @@ impl Columns {
     }
 }
 
-async fn record_columns(
-    pool: &PgPool,
-    job: JobId,
-    token: i64,
-    records: &Records,
-    columns: &Columns,
-) -> sqlx::Result<bool> {
-    let progress = records.progress.as_ref();
-    let device = records.device.as_ref();
-    let (shrunk, usage) = (records.shrunk.as_ref(), records.usage);
-    let id = under_lease!(query_scalar, "train", ", job as (
+/// The statement of `record_columns`.
+macro_rules! record {
+    ($($bind:expr),+ $(,)?) => {
+        under_lease!(query_scalar, "train", ", job as (
             update jobs j set
                 phase = coalesce($3, j.phase),
                 step = coalesce($4, j.step),
@@ -257,14 +250,32 @@ async fn record_columns(
             from job, jsonb_to_recordset($22) as e (step bigint, metrics jsonb, best boolean)
             on conflict (job_id, step) do update set metrics = excluded.metrics, best = excluded.best
         )
-        select id from job",
+        select id from job", $($bind),+)
+    };
+}
+
+async fn record_columns(
+    pool: &PgPool,
+    job: JobId,
+    token: i64,
+    records: &Records,
+    columns: &Columns,
+) -> sqlx::Result<bool> {
+    let progress = records.progress.as_ref();
+    let device = records.device.as_ref();
+    let (shrunk, usage) = (records.shrunk.as_ref(), records.usage);
+    let id = record!(
         job.0,
         token,
         records.phase.map(Phase::as_str),
         progress.map(|progress| convert::from_count(progress.step)),
-        progress.and_then(|progress| progress.n_steps).map(convert::from_count),
+        progress
+            .and_then(|progress| progress.n_steps)
+            .map(convert::from_count),
         progress.map(|progress| convert::from_small(progress.epoch)),
-        progress.and_then(|progress| progress.n_epochs).map(convert::from_small),
+        progress
+            .and_then(|progress| progress.n_epochs)
+            .map(convert::from_small),
         progress.map(|progress| progress.fraction.clamp(0.0, 1.0)),
         progress.and_then(|progress| progress.samples_per_second),
         device.map(|device| device.0.as_str()),
@@ -280,9 +291,13 @@ async fn record_columns(
         &columns.rates,
         &columns.speeds,
         columns.evaluations,
-        shrunk.and_then(|shrunk| shrunk.micro_batch).map(convert::from_small),
+        shrunk
+            .and_then(|shrunk| shrunk.micro_batch)
+            .map(convert::from_small),
         shrunk.map(|shrunk| shrunk.nondeterminism_reason.as_str()),
-        usage.and_then(|usage| usage.peak_bytes).map(convert::from_count),
+        usage
+            .and_then(|usage| usage.peak_bytes)
+            .map(convert::from_count),
         usage.map(|usage| convert::from_count(usage.prepared_samples)),
         usage.map(|usage| usage.preparing_seconds),
         usage.map(|usage| convert::from_count(usage.trained_samples)),
