@@ -203,7 +203,7 @@ pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
         } else {
             "removed"
         };
-        announce(&format!("{removals} item(s), {bytes} bytes {verb}"));
+        announce(&format!("{removals} items, {bytes} bytes {verb}"));
         if missing > 0 {
             announce(&format!(
                 "{missing} row(s) without objects: restore them from a backup, or delete those files and models"

@@ -301,7 +301,7 @@ async fn deleting_a_job_a_model_and_a_file_takes_their_objects_along() {
     assert!(!objects_below(&service, "checkpoints").is_empty());
     let answer = gc(&service, &["--orphan-ms", "0"]);
     assert!(
-        answer.contains("\n0 things, 0 bytes removed") || answer.starts_with("0 things"),
+        answer.contains("\n0 items, 0 bytes removed") || answer.starts_with("0 items"),
         "{answer}"
     );
 
@@ -318,7 +318,7 @@ async fn deleting_a_job_a_model_and_a_file_takes_their_objects_along() {
         let answer = gc(&service, arguments);
         assert!(
             answer.contains("has no objects at bundles/")
-                && answer.contains("\n0 item(s), 0 bytes ")
+                && answer.contains("\n0 items, 0 bytes ")
                 && answer.contains("\n1 row(s) without objects: restore them"),
             "{answer}"
         );
@@ -350,7 +350,7 @@ async fn deleting_a_job_a_model_and_a_file_takes_their_objects_along() {
     assert_eq!(weights.len(), 1);
     let answer = gc(&service, &["--dry-run", "--orphan-ms", "0"]);
     assert!(
-        answer.contains("bytes at models/") && answer.contains("1 item(s)"),
+        answer.contains("bytes at models/") && answer.contains("1 items"),
         "{answer}"
     );
     assert_eq!(objects_below(&service, "models"), weights);
