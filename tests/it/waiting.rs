@@ -369,7 +369,7 @@ async fn commands_show_workers_and_wait_reasons() {
     }
     let shown = said(&service, &["jobs"]);
     assert!(
-        shown.contains("no worker takes jobs (2 quarantined)"),
+        shown.contains("no worker accepts jobs (2 quarantined)"),
         "{shown}"
     );
 

@@ -164,9 +164,9 @@ async fn changes_are_notified() {
     queue.base_model(queue.tenant, "second").await;
     let id = job.to_string();
     let expected = [
-        (channel::WORK, "job"),
+        (channel::WORK, "train"),
         (channel::CONTROL, id.as_str()),
-        (channel::WORK, "file"),
+        (channel::WORK, "validate"),
         (channel::FILE, &file.to_string()),
         (channel::WORK, "import"),
         (channel::MODEL, "second"),
