@@ -70,3 +70,35 @@ impl Scored {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::file::Split;
+
+    #[test]
+    fn a_report_has_the_calibration_of_its_temperature() {
+        let scored = Scored::SingleLabel(SingleLabel {
+            logits: vec![2.0, 0.0, 0.0, 3.0],
+            labels: vec![0, 1],
+            classes: 2,
+        });
+        let classes = ["a", "b"].map(str::to_owned);
+        let context = ReportContext {
+            classes: &classes,
+            decoding: &OutputDecoding::Temperature(2.0),
+            majority_label: 0,
+            mean: 0.0,
+        };
+        let point = EvalPoint {
+            split: Split::Test,
+            step: 1,
+            epoch: 1,
+        };
+        let Scores::SingleLabelClassification(scores) = scored.report(&context, point).scores
+        else {
+            panic!("the report is of another task");
+        };
+        assert_eq!(scores.calibration.unwrap().temperature, 2.0);
+    }
+}

@@ -243,7 +243,6 @@ mod tests {
         };
         let report = scored().report(&known);
         assert_eq!(report.majority_baseline, 0.25);
-        assert_eq!(report.calibration.unwrap().temperature, 2.0);
         assert_eq!(report.classes[0].recall, Some(2.0 / 3.0));
         assert_eq!(report.classes[1].precision, Some(0.5));
         let last = &report.classes[2];
