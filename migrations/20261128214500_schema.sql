@@ -134,6 +134,7 @@ create table models (
     metrics jsonb,
     report jsonb,
     problems jsonb,
+    export_failure jsonb,
     created_at timestamptz not null default now(),
     constraint models_pk primary key (tenant_id, id),
     constraint models_tenant_fk foreign key (tenant_id) references tenants (id),
@@ -174,6 +175,7 @@ comment on column models.labels is 'Class names in label order.';
 comment on column models.metrics is 'domain::checkpoint::Metrics of the checkpoint that the model was made from.';
 comment on column models.report is 'domain::report::Report.';
 comment on column models.problems is 'Why an import was refused: a list of domain::problem::Problem.';
+comment on column models.export_failure is 'domain::progress::Failure of the last TorchScript export; null when it succeeded or never ran.';
 
 -- Jobs --------------------------------------------------------------------------------------------
 
@@ -360,7 +362,7 @@ create table work (
     lease_expires_at timestamptz,
     job_id uuid generated always as (case when kind = 'train' then subject end) stored,
     constraint work_pk primary key (kind, subject),
-    constraint work_kind_known check (kind in ('train', 'validate', 'import')),
+    constraint work_kind_known check (kind in ('train', 'validate', 'import', 'export')),
     constraint work_lease_has_worker check ((worker_id is null) = (lease_expires_at is null)),
     constraint work_training_is_leased check (kind <> 'train' or worker_id is not null),
     constraint work_tenant_fk foreign key (tenant_id) references tenants (id),
@@ -373,8 +375,8 @@ create sequence work_tokens;
 comment on table work is
     'Work that waits for a worker or is leased to one. The row is the only mark of ownership: whoever deletes it ends the work, once. It is narrow, so that heartbeats rewrite little.';
 comment on column work.kind is
-    'train: a job. A job waits in jobs, in the order of tenant_turns and claimable_jobs, and has a row here only while it is leased. validate: a file. import: a base model.';
-comment on column work.subject is 'Id of the job or file, or models.import_id.';
+    'train: a job. A job waits in jobs, in the order of tenant_turns and claimable_jobs, and has a row here only while it is leased. validate: a file. import: a base model. export: a fine-tuned model as TorchScript.';
+comment on column work.subject is 'Id of the job or file, models.import_id, or, for an export, models.job_id.';
 comment on column work.token is
     'Fencing token of the current lease; writes with any other token are refused. For a job the number of the attempt, otherwise from work_tokens at each claim and release.';
 comment on column work.crashes is 'Leases that ended without a result. At the limit the work is given up.';
@@ -691,7 +693,7 @@ comment on function retry_delay is
 -- rehead_work      a kind of work: there is something to claim
 -- rehead_control   a job id: its user sent a control request while a worker holds it
 -- rehead_file      a file id: its status changed
--- rehead_model     a model id: its status changed
+-- rehead_model     a model id: its status changed, or an export of it ended
 --
 -- Events do not notify: a commit that notifies waits for every other one that does (docs/adr/0009).
 
@@ -740,5 +742,5 @@ begin
     perform pg_notify('rehead_model', new.id);
     return null;
 end $$;
-create trigger notify_model after update of status on models
+create trigger notify_model after update of status, export_failure on models
     for each row when (new.status <> 'importing') execute function notify_model();

@@ -18,11 +18,12 @@ use crate::{
 };
 
 /// Folders of the object store that are collected, and the depth of a unit below them.
-const ROOTS: [(&str, usize); 4] = [
+const ROOTS: [(&str, usize); 5] = [
     ("files", 1),
     ("models", 1),
     ("checkpoints", 2),
     ("bundles", 2),
+    ("scripts", 1),
 ];
 
 /// Garbage, or a row without its objects.

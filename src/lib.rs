@@ -26,7 +26,7 @@ pub mod jobs;
 /// worker.
 pub mod child;
 
-/// Predictions of finished models, by a child; models as TorchScript.
+/// Predictions of finished models, by a child.
 pub mod serving;
 
 /// The HTTP API: a handler parses, makes one or two calls of `db`, and replies.

@@ -17,6 +17,7 @@ pub mod changes;
 pub mod checkpoints;
 pub mod controls;
 pub mod events;
+pub mod exports;
 pub mod files;
 pub mod jobs;
 pub mod keys;
@@ -44,7 +45,7 @@ pub mod channel {
     pub const CONTROL: &str = "rehead_control";
     /// The validation of a file ended. Payload: a `FileId`.
     pub const FILE: &str = "rehead_file";
-    /// A model became ready, or its import was refused. Payload: the id of the model.
+    /// The import or the export of a model ended. Payload: the id of the model.
     pub const MODEL: &str = "rehead_model";
 }
 

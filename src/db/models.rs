@@ -303,10 +303,10 @@ async fn delete_locked(
     tenant: TenantId,
     id: &str,
 ) -> sqlx::Result<Deleted> {
-    // Its import before the model itself, in the order in which `accept_import` locks them.
+    // Its work before the model itself, in the order in which the end of a lease locks them.
     sqlx::query!(
-        "select from work w join models m on m.import_id = w.subject
-        where w.kind = 'import' and m.tenant_id = $1 and m.id = $2 for update of w",
+        "select from work w join models m on (w.kind, w.subject) in (('import', m.import_id), ('export', m.job_id))
+        where m.tenant_id = $1 and m.id = $2 for update of w",
         tenant.0,
         id
     )
@@ -330,9 +330,9 @@ async fn delete_locked(
     }
     let deleted = sqlx::query!(
         "with model as (
-            delete from models where tenant_id = $1 and id = $2 returning import_id
+            delete from models where tenant_id = $1 and id = $2 returning import_id, job_id
         )
-        delete from work using model where kind = 'import' and subject = model.import_id",
+        delete from work w using model m where (w.kind, w.subject) in (('import', m.import_id), ('export', m.job_id))",
         tenant.0,
         id
     );

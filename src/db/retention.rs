@@ -103,6 +103,7 @@ pub async fn unreferenced(pool: &PgPool, units: &[ObjectUnit]) -> sqlx::Result<V
             and not exists (select from models m where m.objects = unit.prefix)
             and not exists (select from models m where 'models/' || m.weights_sha256 || '/' = unit.prefix)
             and not exists (select from models m where 'models/' || m.base_weights_sha256 || '/' = unit.prefix)
+            and not exists (select from models m where 'scripts/' || replace(m.job_id::text, '-', '') || '/' = unit.prefix)
             and not exists (select from files f where 'files/' || replace(f.id::text, '-', '') || '/' = unit.prefix)"#,
         &prefixes,
         &jobs as &[Option<Uuid>],

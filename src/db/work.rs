@@ -30,10 +30,12 @@ pub enum Kind {
     Validate,
     /// Check and convert the weights of a base model.
     Import,
+    /// Write a fine-tuned model as TorchScript.
+    Export,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Train, Self::Validate, Self::Import];
+    const ALL: [Self; 4] = [Self::Train, Self::Validate, Self::Import, Self::Export];
 
     /// The word in SQL, and the payload of `channel::WORK`.
     pub fn as_str(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Kind {
             Self::Train => "train",
             Self::Validate => "validate",
             Self::Import => "import",
+            Self::Export => "export",
         }
     }
 
@@ -54,7 +57,8 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     pub kind: Kind,
-    /// The id of a job or file, or `models.import_id`.
+    /// The id of a file, `models.import_id`, or the id of a job: one to train, or the one that made
+    /// the model to export.
     pub subject: Uuid,
     /// Fencing token. For a job it is also the number of the attempt.
     pub token: i64,

@@ -1,6 +1,6 @@
 //! Errors of serving.
 
-use crate::{child::Unanswered, objects::ObjectError};
+use crate::objects::ObjectError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServingError {
@@ -11,8 +11,6 @@ pub enum ServingError {
     /// The inference process ended on the first try and on the second.
     #[error("the inference process ended twice while it predicted these images")]
     Crashed,
-    #[error("the export process gave no answer: {0}")]
-    ExportUnfinished(Unanswered),
     #[error(transparent)]
     Objects(#[from] ObjectError),
     /// A bundle that cannot be served, or a folder that cannot be written.

@@ -45,10 +45,6 @@ impl Predictor {
         }
     }
 
-    pub fn bundles(&self) -> &Bundles {
-        &self.bundles
-    }
-
     /// A permit to wait for an answer. Taken before images are received, so that a busy service
     /// receives none.
     ///

@@ -16,6 +16,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Wakeups {
     pub(super) jobs: Notify,
     pub(super) validations: Notify,
+    pub(super) exports: Notify,
     /// A control request came in for a running job: heartbeats are sent at once.
     pub(super) control: Arc<Notify>,
     /// The connection to Postgres was lost for a while: leases may look expired that are not.
@@ -38,6 +39,7 @@ pub(super) async fn run(pool: &PgPool, wakeups: &Wakeups) {
                 Ok(Some(notification)) => match (notification.channel(), notification.payload()) {
                     (channel::CONTROL, _) => wakeups.control.notify_waiters(),
                     (channel::WORK, "train") => wakeups.jobs.notify_one(),
+                    (channel::WORK, "export") => wakeups.exports.notify_one(),
                     _ => wakeups.validations.notify_one(),
                 },
                 // The connection was lost, and notifications with it.
@@ -46,6 +48,7 @@ pub(super) async fn run(pool: &PgPool, wakeups: &Wakeups) {
                     wakeups.control.notify_waiters();
                     wakeups.jobs.notify_one();
                     wakeups.validations.notify_one();
+                    wakeups.exports.notify_one();
                 }
                 Err(error) => {
                     tracing::warn!("notifications stopped: {error}");

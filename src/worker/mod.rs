@@ -1,9 +1,9 @@
 //! Claims work, holds its lease, runs a child on it, and stores what the child makes.
 //!
-//! A worker has slots for training, and one for validations (data sets and base models), so that a
-//! long training delays no upload. Every write carries the token of its claim; a worker that lost a
-//! lease kills its child and writes nothing. In reading order: `slot` (claims a job), `attempt`
-//! (runs it), `kinds`, `lease`, `sweeper`.
+//! A worker has slots for training, one for validations (data sets and base models), so that a long
+//! training delays no upload, and one for exports. Every write carries the token of its claim; a
+//! worker that lost a lease kills its child and writes nothing. In reading order: `slot` (claims a
+//! job), `attempt` (runs it), `kinds`, `lease`, `sweeper`.
 
 use std::{
     path::{Path, PathBuf},
@@ -119,8 +119,8 @@ async fn start(parts: Parts, args: &WorkArgs) -> anyhow::Result<(Worker, Vec<Slo
     let devices = devices::resolve(&args.device, &trainer_exe, args.timing.start).await;
     let slots = Slot::of_devices(&devices, args, &trainer_exe);
     let n_slots = u32::try_from(slots.len()).context("too many slots")?;
-    // One connection for each slot, and one for validations.
-    let connect = || db::connect_beside(&pool, n_slots + 1);
+    // One connection for each slot, one for validations, and one for exports.
+    let connect = || db::connect_beside(&pool, n_slots + 2);
     let heartbeats = persist("reaching the database", connect)
         .await
         .context("cannot reach the database")?;

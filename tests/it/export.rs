@@ -20,14 +20,15 @@ use crate::support::{
     service::Service,
 };
 
-/// A copy of the service's executable whose trainer does `prank` before each check of a bundle.
+/// A copy of the service's executable whose trainer does `prank` before each check of a bundle and
+/// each export.
 fn pranked(dir: &Path, prank: &str) -> PathBuf {
     fs::create_dir_all(dir).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_rehead"), dir.join("rehead")).unwrap();
     let (pranked, real) = (dir.join("rehead-trainer"), trainer());
     let real = real.display();
     let text =
-        format!("#!/bin/sh\nif [ \"$1\" = verify ]; then\n{prank}\nfi\nexec {real} \"$@\"\n");
+        format!("#!/bin/sh\ncase \"$1\" in verify|script)\n{prank}\nesac\nexec {real} \"$@\"\n");
     fs::write(&pranked, text).unwrap();
     fs::set_permissions(&pranked, fs::Permissions::from_mode(0o755)).unwrap();
     dir.join("rehead")
@@ -52,14 +53,19 @@ async fn no_model_comes_of_a_bundle_that_is_not_what_was_trained() {
     assert!(message.contains("other logits"), "{message}");
     damaging.signal(Signal::SIGTERM);
 
-    // A check that dies is no verdict: the next attempt goes on from the finished checkpoint.
+    // A check that dies is no verdict: the next attempt goes on from the finished checkpoint. An
+    // export that dies is repeated while its request waits.
     let marker = dir.join("died");
-    let dies_once = format!("[ -e {0} ] || {{ : >{0}; kill -9 $$; }}", marker.display());
+    let dies_once = format!(
+        "[ -e {0}-$1 ] || {{ : >{0}-$1; kill -9 $$; }}",
+        marker.display()
+    );
     let _dying = service.worker_of(&pranked(&dir.join("dying"), &dies_once), "dying", &QUICK);
     let job = service.ended(&service.job(&file, &transfer).await).await;
     assert_eq!(job["status"], "succeeded", "{job}");
     assert_eq!(outcomes(&job), ["crashed", "succeeded"]);
     exports(&service, &job).await;
+    assert!(dir.join("died-script").exists());
 }
 
 /// The clip art begins with one image under two names; the third golden image is another.

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 
 use rehead::{
     db::{
-        self, jobs,
+        self, exports, jobs,
         metrics::Evaluation,
         queue::{self, Claimed, Records},
     },
@@ -89,6 +89,7 @@ async fn orphans_are_removed_after_their_grace() {
         "bundles/0193a5c0000070008000123456789abc/1/".to_owned(),
         "files/0193a5c0000070008000123456789abc/".to_owned(),
         format!("models/{}/", "00".repeat(32)),
+        "scripts/0193a5c0000070008000123456789abc/".to_owned(),
     ];
     for prefix in underway.iter().chain(&dead) {
         store.put(prefix);
@@ -124,8 +125,10 @@ async fn orphans_are_removed_after_their_grace() {
         .unwrap()
         .unwrap();
     queue.end(&claimed, &Outcome::Succeeded).await.unwrap();
+    let script = exports::prefix(job);
+    store.put(&script);
     store.sweep(&queue, Duration::ZERO).await;
-    assert!(underway.iter().all(|prefix| store.has(prefix)));
+    assert!(underway.iter().all(|prefix| store.has(prefix)) && store.has(&script));
     assert_eq!(store.look(&queue, Duration::ZERO).await, []);
 }
 
@@ -336,9 +339,14 @@ async fn deleting_a_job_a_model_and_a_file_takes_their_objects_along() {
     let model = ended["fine_tuned_model"].as_str().unwrap();
     service.get(&format!("/v1/models/{model}")).await.ok();
     assert!(!objects_below(&service, "bundles").is_empty());
+    let export = format!("/v1/models/{model}/export?format=torchscript");
+    assert_eq!(service.get(&export).await.status, 200);
+    assert_eq!(objects_below(&service, "scripts").len(), 1);
 
     service.delete(&format!("/v1/models/{model}")).await.ok();
-    assert_eq!(objects_below(&service, "bundles"), Vec::<String>::new());
+    for folder in ["bundles", "scripts"] {
+        assert_eq!(objects_below(&service, folder), Vec::<String>::new());
+    }
     let id = file["id"].as_str().unwrap();
     let uploads = objects_below(&service, "files").len();
     service.delete(&format!("/v1/files/{id}")).await.ok();

@@ -9,7 +9,6 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    child::Unanswered,
     domain::problem::{Code, Problem},
     jobs::admit::AdmitError,
     objects::ObjectError,
@@ -360,17 +359,6 @@ impl From<ServingError> for ApiError {
                 format!("{error}; check that each opens, or try again"),
                 5,
             ),
-            ServingError::ExportUnfinished(why) => {
-                tracing::warn!("the export process gave no answer: {why}");
-                let message = match why {
-                    Unanswered::Late(limit) => format!(
-                        "the TorchScript export did not end within {} seconds; try again",
-                        limit.as_secs()
-                    ),
-                    _ => "the TorchScript export process ended early; try again".to_owned(),
-                };
-                ("export_unfinished", message, 5)
-            }
         };
         Self::Unavailable {
             code,

@@ -17,7 +17,7 @@ use crate::{
     config::{HttpLimits, ServeArgs},
     db::changes::Changes,
     objects::Objects,
-    serving::{predictor::Predictor, torchscript::TorchScript},
+    serving::predictor::Predictor,
 };
 
 /// Cheap to clone.
@@ -33,7 +33,6 @@ struct Shared {
     changes: Changes,
     streams: Arc<Semaphore>,
     predictor: Predictor,
-    torchscript: TorchScript,
     address: OnceLock<SocketAddr>,
     keys_exist: AtomicBool,
     shutdown: CancellationToken,
@@ -45,8 +44,7 @@ impl AppState {
         let limits = args.limits.clone();
         Self {
             shared: Arc::new(Shared {
-                predictor: Predictor::new(trainer.clone(), objects.clone(), args),
-                torchscript: TorchScript::new(trainer),
+                predictor: Predictor::new(trainer, objects.clone(), args),
                 streams: Arc::new(Semaphore::new(limits.max_streams)),
                 changes: Changes::default(),
                 address: OnceLock::new(),
@@ -77,10 +75,6 @@ impl AppState {
 
     pub fn predictor(&self) -> &Predictor {
         &self.shared.predictor
-    }
-
-    pub fn torchscript(&self) -> &TorchScript {
-        &self.shared.torchscript
     }
 
     /// A permit for each open event stream.

@@ -244,8 +244,12 @@ pub(crate) async fn delete(
                 // In a task of its own: the row is deleted, so a disconnect must not stop the
                 // deletion of the objects.
                 let objects = state.objects().clone();
-                let remove =
-                    async move { objects.delete_prefix(prefix.trim_end_matches('/')).await };
+                let remove = async move {
+                    if let Some(job) = model.job {
+                        objects.delete_prefix(&db::exports::prefix(job)).await?;
+                    }
+                    objects.delete_prefix(&prefix).await
+                };
                 tokio::spawn(remove).await.map_err(anyhow::Error::from)??;
             }
         }
@@ -297,6 +301,6 @@ pub(crate) async fn export(
             );
             Err(ApiError::invalid("format", "not_fine_tuned", message))
         }
-        ExportFormat::Torchscript => export::torchscript(&state, prefix, &model.id).await,
+        ExportFormat::Torchscript => export::torchscript(&state, &model).await,
     }
 }

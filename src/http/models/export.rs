@@ -12,12 +12,16 @@ use axum::{
 use futures_util::TryStreamExt as _;
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::io::ReaderStream;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 use crate::{
+    db::{
+        exports::{self, Export},
+        models::Model,
+    },
+    domain::{id::JobId, progress::Failure},
     http::api::{download::attachment, error::ApiError, state::AppState},
-    objects::Objects,
+    objects::{ObjectError, Objects},
 };
 
 /// Bytes of one piece of an answer; a few are in memory at once.
@@ -25,27 +29,22 @@ const PIECE: usize = 256 << 10;
 /// Size from which an entry needs zip's 64-bit form.
 const LARGE: u64 = 0xffff_0000;
 
-/// Responds with the TorchScript of the model whose bundle lies at `prefix` in the store.
+/// Responds with the TorchScript of a fine-tuned model, which a worker writes on the first request.
 ///
 /// # Errors
 /// It cannot be written, or differs from the model; too many requests wait.
-pub(crate) async fn torchscript(
-    state: &AppState,
-    prefix: String,
-    model: &str,
-) -> Result<Response, ApiError> {
-    let permit = state.predictor().admit()?;
-    let exporting = state.clone();
-    // In a task of its own: a client that gives up waiting leaves the file to the next one.
-    let file = tokio::spawn(async move {
-        let _permit = permit;
-        let bundles = exporting.predictor().bundles();
-        exporting.torchscript().open(bundles, &prefix).await
-    });
-    let file = file.await.map_err(anyhow::Error::from)??;
-    let metadata = file.metadata().await;
-    let size = metadata.context("cannot read a TorchScript file")?.len();
-    let body = Body::from_stream(ReaderStream::with_capacity(file, PIECE));
+pub(crate) async fn torchscript(state: &AppState, model: &Model) -> Result<Response, ApiError> {
+    let _permit = state.predictor().admit()?;
+    let job = model.job.context("a fine-tuned model names no job")?;
+    let key = exports::script_key(job);
+    let size = match state.objects().size(&key).await {
+        Err(ObjectError::NotFound { .. }) => {
+            write_script(state, job, &model.id).await?;
+            state.objects().size(&key).await?
+        }
+        size => size?,
+    };
+    let body = Body::from_stream(state.objects().read(&key, None).await?);
     let headers = [
         (
             header::CONTENT_TYPE,
@@ -54,10 +53,48 @@ pub(crate) async fn torchscript(
         (header::CONTENT_LENGTH, HeaderValue::from(size)),
         (
             header::CONTENT_DISPOSITION,
-            attachment(&format!("{model}.pt")),
+            attachment(&format!("{}.pt", model.id)),
         ),
     ];
     Ok((headers, body).into_response())
+}
+
+/// Queues an export and waits until it ends. A client that gives up leaves it to the next one.
+async fn write_script(state: &AppState, job: JobId, model: &str) -> Result<(), ApiError> {
+    let pool = state.pool();
+    let mut changes = state.changes().subscribe();
+    exports::request(pool, job).await?;
+    let look = || exports::state(pool, job);
+    let ended = |export: &Export| *export != Export::Pending;
+    let export = changes
+        .until(model, exports::TIMEOUT, state.shutdown(), look, ended)
+        .await?;
+    match export {
+        Export::Ended(None) => Ok(()),
+        Export::Ended(Some(failure)) => Err(refusal(failure)),
+        Export::NoModel => Err(ApiError::not_found("model", model)),
+        Export::Pending => Err(unfinished(format!(
+            "the TorchScript export did not end within {} seconds",
+            exports::TIMEOUT.as_secs()
+        ))),
+    }
+}
+
+fn refusal(failure: Failure) -> ApiError {
+    let Failure { code, message, .. } = failure;
+    match code.as_str() {
+        exports::UNFINISHED => unfinished(message),
+        "storage_full" => ApiError::StorageFull,
+        _ => anyhow::anyhow!("TorchScript export failed with `{code}`: {message}").into(),
+    }
+}
+
+fn unfinished(message: String) -> ApiError {
+    ApiError::Unavailable {
+        code: exports::UNFINISHED,
+        message: message + "; try again",
+        retry_after_seconds: 5,
+    }
 }
 
 /// Responds with every object under `prefix`.

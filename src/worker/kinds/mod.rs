@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::child::Ended;
@@ -11,6 +12,7 @@ use super::{
     context::Worker,
     fault::Fault,
     lease::{self, Lease},
+    listen::Wakeups,
 };
 use crate::{
     db::work::{self, Kind, Released},
@@ -18,6 +20,7 @@ use crate::{
 };
 
 mod child;
+mod export;
 mod import;
 mod validate;
 
@@ -26,28 +29,49 @@ const UPLOADS: [Kind; 2] = [Kind::Validate, Kind::Import];
 /// Pause of the slot after the disk was full.
 const AFTER_FULL: Duration = Duration::from_secs(5);
 
-/// Runs the slot for uploads until `shutdown`, one piece of work after the other.
+/// Runs the slots for uploads and for exports until `shutdown`. Users wait for an export, so it
+/// does not wait behind a long validation.
 pub(super) async fn run(worker: Arc<Worker>, shutdown: CancellationToken) {
+    let Wakeups {
+        validations,
+        exports,
+        ..
+    } = &worker.wakeups;
+    tokio::join!(
+        slot(&worker, &UPLOADS, validations, &shutdown),
+        slot(&worker, &[Kind::Export], exports, &shutdown),
+    );
+}
+
+/// Runs one slot, one piece of work after the other.
+async fn slot(worker: &Worker, kinds: &[Kind], wakeup: &Notify, shutdown: &CancellationToken) {
     while !shutdown.is_cancelled() {
-        match round(&worker, &shutdown).await {
+        match round(worker, kinds, shutdown).await {
             Ok(true) => continue,
             Ok(false) => {}
             Err(error) => tracing::warn!("cannot claim work: {error:#}"),
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = worker.wakeups.validations.notified() => {}
+            () = wakeup.notified() => {}
             () = tokio::time::sleep(worker.poll_with_jitter()) => {}
         }
     }
 }
 
-/// Resolves waiting jobs, then does one piece of work. `false`: there was none.
-async fn round(worker: &Worker, shutdown: &CancellationToken) -> sqlx::Result<bool> {
-    resolve_waiting(&worker.pool).await?;
+/// Does one piece of work. `false`: there was none. The slot for uploads first resolves jobs that
+/// waited for them.
+async fn round(
+    worker: &Worker,
+    kinds: &[Kind],
+    shutdown: &CancellationToken,
+) -> sqlx::Result<bool> {
+    if kinds == UPLOADS {
+        resolve_waiting(&worker.pool).await?;
+    }
     let asked = lease::since_boot();
     let ttl = worker.args.timing.leases.lease;
-    let Some(claimed) = work::claim(&worker.pool, worker.id, &UPLOADS, ttl).await? else {
+    let Some(claimed) = work::claim(&worker.pool, worker.id, kinds, ttl).await? else {
         return Ok(false);
     };
     run_leased(worker, &claimed, asked, shutdown).await;
@@ -104,5 +128,6 @@ async fn perform(
         Kind::Train => Ok(Ended::Stopped),
         Kind::Validate => validate::run(worker, claimed, lease, shutdown).await,
         Kind::Import => import::run(worker, claimed, lease, shutdown).await,
+        Kind::Export => export::run(worker, claimed, lease, shutdown).await,
     }
 }

@@ -1,8 +1,10 @@
-//! Expired leases: of jobs, and of files and imports.
+//! Expired leases: of jobs, and of files, imports and exports.
 
 use rehead::{
     db::{
-        checkpoints, files, jobs, models,
+        checkpoints,
+        exports::{self, Export},
+        files, jobs, models,
         queue::{self, Records},
         reap,
         work::{self, Kind, Released},
@@ -193,4 +195,54 @@ async fn work_ends_with_its_file_or_model() {
     );
     queue.register(queue.tenant, "unwanted").await;
     assert!(!models::refuse_import(pool, &import, &[]).await.unwrap());
+}
+
+#[tokio::test]
+async fn an_export_is_queued_once_and_ends_with_a_result_or_its_model() {
+    let queue = Queue::start().await;
+    let pool = queue.pool();
+    let job = queue.job().await;
+    let claimed = queue.claim().await.unwrap();
+    queue.end(&claimed, &Outcome::Succeeded).await.unwrap();
+    let state = || async { exports::state(pool, job).await.unwrap() };
+    assert_eq!(state().await, Export::Ended(None));
+
+    exports::request(pool, job).await.unwrap();
+    let dead = queue.claim_work(Kind::Export, AT_ONCE).await.unwrap();
+    exports::request(pool, job).await.unwrap();
+    assert_eq!(queue.claim_work(Kind::Export, HOUR).await, None);
+    assert_eq!(state().await, Export::Pending);
+    invariants(pool).await;
+    assert!(reap::expired(pool, AT_ONCE).await.unwrap().is_some());
+    for _ in 1..work::MAX_CRASHES {
+        let held = queue.claim_work(Kind::Export, HOUR).await.unwrap();
+        assert!(!exports::end(pool, &dead, None).await.unwrap());
+        let crashed = Released::Crashed;
+        assert!(work::release(pool, &held, crashed).await.unwrap());
+        queue.run("update work set run_at = now()").await;
+    }
+    assert_eq!(queue.claim_work(Kind::Export, HOUR).await, None);
+    assert_eq!(reap::exhausted(pool).await.unwrap().len(), 1);
+    let Export::Ended(Some(failure)) = state().await else {
+        panic!("{:?}", state().await);
+    };
+    assert_eq!(failure.code, exports::UNFINISHED);
+
+    // The next request tries again, and a success takes the failure away.
+    exports::request(pool, job).await.unwrap();
+    assert_eq!(state().await, Export::Pending);
+    let held = queue.claim_work(Kind::Export, HOUR).await.unwrap();
+    assert!(exports::end(pool, &held, None).await.unwrap());
+    assert_eq!(state().await, Export::Ended(None));
+
+    exports::request(pool, job).await.unwrap();
+    let held = queue.claim_work(Kind::Export, HOUR).await.unwrap();
+    models::delete(pool, queue.tenant, &claimed.result_model)
+        .await
+        .unwrap();
+    assert_eq!(work::renew(pool, &held, HOUR).await.unwrap(), None);
+    assert!(!exports::end(pool, &held, None).await.unwrap());
+    assert_eq!(state().await, Export::NoModel);
+    exports::request(pool, job).await.unwrap();
+    assert_eq!(queue.claim_work(Kind::Export, HOUR).await, None);
 }

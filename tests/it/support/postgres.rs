@@ -207,9 +207,14 @@ pub(crate) async fn invariants(pool: &PgPool) {
             "select coalesce(w.subject, unfinished.subject)::text from (
                 select 'validate' as kind, id as subject from files where status = 'uploaded'
                 union all select 'import', import_id from models where status = 'importing'
-            ) unfinished full join (select * from work where kind <> 'train') w
+            ) unfinished full join (select * from work where kind in ('validate', 'import')) w
                 on w.kind = unfinished.kind and w.subject = unfinished.subject
             where w.subject is null or unfinished.subject is null",
+        ),
+        (
+            "what is exported is there",
+            "select w.subject::text from work w left join models m on m.job_id = w.subject
+            where w.kind = 'export' and m.id is null",
         ),
         (
             "a tenant's running jobs are its leases",
