@@ -3,7 +3,7 @@
 //! A worker has slots for training, one for validations (data sets and base models), so that a long
 //! training delays no upload, and one for exports. Every write carries the token of its claim; a
 //! worker that lost a lease kills its child and writes nothing. In reading order: `slot` (claims a
-//! job), `attempt` (runs it), `kinds`, `lease`, `sweeper`.
+//! job), `kinds` (does the work), `lease`, `sweeper`.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,7 +25,6 @@ use crate::{
     reaper,
 };
 
-mod attempt;
 mod bundle;
 mod cache;
 mod checkpoints;
@@ -199,7 +198,7 @@ async fn train(worker: Arc<Worker>, slot: Slot, shutdown: CancellationToken) {
             Ok(Some(taken)) => {
                 // One notification may stand for several jobs: wake another slot.
                 worker.wakeups.jobs.notify_one();
-                attempt::run(&worker, &slot, &taken, &shutdown).await;
+                kinds::train::run(&worker, &slot, &taken, &shutdown).await;
                 tracing::debug!(job.id = %taken.claimed.job, "slot is free");
                 continue;
             }

@@ -1,4 +1,5 @@
-//! Work besides training, one file per kind. Each runs in a child under a lease.
+//! The work of a worker, one file per kind. Each runs in a child under a lease. Training slots call
+//! `train`; the other kinds share `run`.
 //!
 //! A further kind is a word in `db::work::Kind`, a file beside this one, and a line in `perform`.
 
@@ -23,6 +24,8 @@ mod child;
 mod export;
 mod import;
 mod validate;
+
+pub(super) mod train;
 
 /// Kinds of work in the slot for uploads.
 const UPLOADS: [Kind; 2] = [Kind::Validate, Kind::Import];
@@ -124,7 +127,7 @@ async fn perform(
     shutdown: &CancellationToken,
 ) -> Result<Ended, Fault> {
     match claimed.kind {
-        // Claimed by training slots only: see `attempt`.
+        // Claimed by training slots only.
         Kind::Train => Ok(Ended::Stopped),
         Kind::Validate => validate::run(worker, claimed, lease, shutdown).await,
         Kind::Import => import::run(worker, claimed, lease, shutdown).await,

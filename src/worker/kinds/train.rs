@@ -6,22 +6,11 @@ use std::{path::Path, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    bundle, checkpoints,
-    context::Worker,
-    fault::Fault,
-    layout,
-    lease::Lease,
-    relay::{Handled, Relay},
-    sample_report,
-    slot::{Slot, Taken},
-    watchdog::Watchdog,
-};
-use crate::db::persist::persist;
 use crate::{
     child::{Child, Exit, Output},
     db::{
         self,
+        persist::persist,
         queue::{Claimed, NewModel, Trace},
         work,
     },
@@ -29,6 +18,17 @@ use crate::{
         job::{JobStatus, Outcome},
         progress::{Failure, Progress},
         work::{Assignment, TrainerControl},
+    },
+    worker::{
+        bundle, checkpoints,
+        context::Worker,
+        fault::Fault,
+        layout,
+        lease::Lease,
+        relay::{Handled, Relay},
+        sample_report,
+        slot::{Slot, Taken},
+        watchdog::Watchdog,
     },
 };
 
@@ -63,7 +63,7 @@ impl From<Outcome> for Ended {
 }
 
 /// Runs an attempt to its end.
-pub(super) async fn run(worker: &Worker, slot: &Slot, taken: &Taken, shutdown: &CancellationToken) {
+pub(crate) async fn run(worker: &Worker, slot: &Slot, taken: &Taken, shutdown: &CancellationToken) {
     let claimed = &taken.claimed;
     let (job, token) = (claimed.job, claimed.token);
     tracing::info!(job.id = %job, attempt.n = token, "attempt started");
