@@ -54,7 +54,7 @@ pub async fn request(pool: &PgPool, job: JobId) -> sqlx::Result<()> {
 pub async fn state(pool: &PgPool, job: JobId) -> sqlx::Result<Export> {
     let row = sqlx::query!(
         r#"select export_failure as "failure: Json<Failure>",
-            exists (select from work w where w.kind = 'export' and w.subject = job_id) as "pending!"
+            exists (select from work w where w.kind = 'export' and w.subject = models.job_id) as "pending!"
         from models where job_id = $1"#,
         job.0
     );
