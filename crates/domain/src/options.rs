@@ -1,8 +1,8 @@
 //! Declares the options of a request, each in one place: name, type, default, range and
 //! documentation.
 //!
-//! [`options!`] makes of such a declaration the struct that the service works with, its reader,
-//! which finds all problems at once, and its schema in openapi.yaml. [`choices!`] does the same for
+//! `options!` makes of such a declaration the struct that the service works with, its reader,
+//! which finds all problems at once, and its schema in openapi.yaml. `choices!` does the same for
 //! an enum whose variants are words or objects of one entry.
 
 use serde_json::{Map, Value, json};
