@@ -39,7 +39,7 @@ pub(crate) struct ModelObject {
     pub created: i64,
     /// `base` for base models, `user` for fine-tuned models.
     pub owned_by: Owner,
-    pub status: ModelState,
+    pub status: ModelStatus,
     pub architecture: String,
     pub modality: Modality,
     /// Number of parameters.
@@ -65,16 +65,6 @@ pub(crate) struct ModelObject {
     pub problems: Vec<Problem>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum ModelState {
-    /// The weights are being validated and converted.
-    Importing,
-    Ready,
-    /// The weights were refused; registering the same id again replaces the model.
-    Error,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Owner {
@@ -92,11 +82,7 @@ impl From<Model> for ModelObject {
                 ModelKind::Base => Owner::Base,
                 ModelKind::FineTuned => Owner::User,
             },
-            status: match model.status {
-                ModelStatus::Importing => ModelState::Importing,
-                ModelStatus::Ready => ModelState::Ready,
-                ModelStatus::Error => ModelState::Error,
-            },
+            status: model.status,
             architecture: model.architecture,
             modality: model.modality,
             parameters: model.parameters,
