@@ -14,42 +14,27 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{convert, retry};
-use crate::domain::id::{FileId, JobId, WorkerId};
+use crate::domain::{
+    id::{FileId, JobId, WorkerId},
+    words,
+};
 
 /// Crashes after which work other than a job is given up.
 pub const MAX_CRASHES: i32 = 3;
 /// Expired leases that one call of `expired` returns.
 const EXPIRED_AT_ONCE: i64 = 100;
 
-/// A kind of work, as in `work.kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Train a job.
-    Train,
-    /// Validate an uploaded data set.
-    Validate,
-    /// Check and convert the weights of a base model.
-    Import,
-    /// Write a fine-tuned model as TorchScript.
-    Export,
-}
-
-impl Kind {
-    const ALL: [Self; 4] = [Self::Train, Self::Validate, Self::Import, Self::Export];
-
-    /// The word in SQL, and the payload of `channel::WORK`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Validate => "validate",
-            Self::Import => "import",
-            Self::Export => "export",
-        }
-    }
-
-    fn parse(word: &str) -> sqlx::Result<Self> {
-        let known = Self::ALL.into_iter().find(|kind| kind.as_str() == word);
-        known.ok_or_else(|| convert::unknown("work.kind", word))
+words! {
+    /// A kind of work: the word of `work.kind`, and the payload of `channel::WORK`.
+    pub enum Kind {
+        /// Train a job.
+        Train = "train",
+        /// Validate an uploaded data set.
+        Validate = "validate",
+        /// Check and convert the weights of a base model.
+        Import = "import",
+        /// Write a fine-tuned model as TorchScript.
+        Export = "export",
     }
 }
 
@@ -268,7 +253,7 @@ pub async fn exhausted(pool: &PgPool) -> sqlx::Result<Vec<Lease>> {
 
 fn lease(kind: &str, subject: Uuid, token: i64) -> sqlx::Result<Lease> {
     Ok(Lease {
-        kind: Kind::parse(kind)?,
+        kind: convert::parse("work.kind", kind)?,
         subject,
         token,
     })
