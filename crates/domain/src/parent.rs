@@ -3,7 +3,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::recipe::{HeadLayer, Task};
+use super::{
+    base_model::Layers,
+    recipe::{HeadLayer, Task},
+};
+
+/// Where training starts: at a base model, or a model or checkpoint that was trained from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// The base model's layers.
+    pub layers: &'a Layers,
+    /// The model or checkpoint, if the job does not start from the base model itself.
+    pub parent: Option<&'a Parent>,
+}
 
 /// A fine-tuned model or a checkpoint, and what a job takes over from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use super::freeze;
+use super::{
+    freeze,
+    problems::{contradiction, cut_away, last_stage, refuse},
+};
 use crate::{
     base_model::Layers,
-    codes::{CONTRADICTION, OUT_OF_RANGE, UNKNOWN_LAYER},
+    codes::{OUT_OF_RANGE, UNKNOWN_LAYER},
     layers::{Linear, linear_layers},
     problem::{Problem, one_of, suggestion},
     recipe::{Adapter, BatchNorm},
     request::{AdapterOptions, AdapterTargets, Auto, Freeze, Transfer},
 };
 
-const PATH: &str = "method.transfer.adapter";
+const TARGETS: &str = "method.transfer.adapter.targets";
 
 /// The adapters that a request asks for. `left` are the layers that remain after the cut.
 ///
@@ -33,20 +36,17 @@ pub fn resolve(
         AdapterTargets::Names(names) => named(names, &all, &kept, left)?,
         AdapterTargets::Matching { regex } => matching(regex, &all, &kept, left)?,
     };
-    let smallest = chosen.iter().min_by_key(|one| one.outputs.min(one.inputs));
-    if let Some(one) = smallest
-        && asked.rank > u64::from(one.outputs.min(one.inputs))
+    let smaller_side = |one: &&Linear<'_>| one.outputs.min(one.inputs);
+    if let Some(one) = chosen.iter().min_by_key(smaller_side)
+        && asked.rank > u64::from(smaller_side(&one))
     {
-        let (rank, most) = (asked.rank, one.outputs.min(one.inputs));
+        let (rank, most) = (asked.rank, smaller_side(&one));
         let message = format!(
             "rank is {rank}, but `{}` has {} inputs and {} outputs, so no change of it has a rank above {most}; give at most {most}",
             one.name, one.inputs, one.outputs
         );
-        return Err(vec![Problem::new(
-            format!("{PATH}.rank"),
-            OUT_OF_RANGE,
-            message,
-        )]);
+        let path = "method.transfer.adapter.rank";
+        return Err(vec![Problem::new(path, OUT_OF_RANGE, message)]);
     }
     Ok(Adapter {
         rank: asked.rank as u32,
@@ -66,7 +66,7 @@ fn nothing_to_adapt(all: &[Linear<'_>], left: &Layers) -> Problem {
         None => "lora adapts linear layers, as transformers have them, and this model has none; leave `adapter` out and choose what trains with `freeze`, or take another model"
             .to_owned(),
     };
-    Problem::new(PATH, CONTRADICTION, message)
+    contradiction("adapter", message)
 }
 
 /// True when `target` is `layer`'s name or its last parts.
@@ -86,22 +86,16 @@ fn named<'a>(
         layers.any(|one| is_named(one.name, target))
     };
     let problem = |target: &String| {
-        let message = if among(all, target) {
-            cut_away(&format!("`{target}`"), left)
-        } else {
-            let names: BTreeSet<&str> = kept.iter().flat_map(|one| endings(one.name)).collect();
-            format!(
-                "this model has no linear layer `{target}`; {}",
-                suggestion(target, names.iter().copied())
-            )
-        };
-        Problem::new(format!("{PATH}.targets"), UNKNOWN_LAYER, message)
+        if among(all, target) {
+            return cut_away(&format!("`{target}`"), TARGETS, left);
+        }
+        let names: BTreeSet<&str> = kept.iter().flat_map(|one| endings(one.name)).collect();
+        let near = suggestion(target, names.iter().copied());
+        let message = format!("this model has no linear layer `{target}`; {near}");
+        Problem::new(TARGETS, UNKNOWN_LAYER, message)
     };
     let wrong = targets.iter().filter(|target| !among(kept, target));
-    let problems: Vec<Problem> = wrong.map(problem).collect();
-    if !problems.is_empty() {
-        return Err(problems);
-    }
+    refuse(wrong.map(problem).collect())?;
     let wanted = |one: &&Linear<'_>| targets.iter().any(|target| is_named(one.name, target));
     Ok(kept.iter().filter(wanted).copied().collect())
 }
@@ -120,37 +114,21 @@ fn matching<'a>(
     kept: &[Linear<'a>],
     left: &Layers,
 ) -> Result<Vec<Linear<'a>>, Vec<Problem>> {
-    let path = format!("{PATH}.targets");
-    let regex = freeze::compiled(pattern, &path)?;
-    let found: Vec<Linear<'a>> = kept
-        .iter()
-        .filter(|one| regex.is_match(one.name))
-        .copied()
-        .collect();
+    let regex = freeze::compiled(pattern, TARGETS)?;
+    let matches = |one: &&Linear<'_>| regex.is_match(one.name);
+    let found: Vec<Linear<'a>> = kept.iter().filter(matches).copied().collect();
     if !found.is_empty() {
         return Ok(found);
     }
-    let message = if all.iter().any(|one| regex.is_match(one.name)) {
-        cut_away("everything that `regex` matches", left)
+    let problem = if all.iter().any(|one| matches(&one)) {
+        cut_away("everything that `regex` matches", TARGETS, left)
     } else {
         let first: Vec<&str> = kept.iter().take(3).map(|one| one.name).collect();
-        format!(
-            "`regex` matches no linear layer; their names are like {}",
-            one_of(&first)
-        )
+        let names = one_of(&first);
+        let message = format!("`regex` matches no linear layer; their names are like {names}");
+        Problem::new(TARGETS, UNKNOWN_LAYER, message)
     };
-    Err(vec![Problem::new(path, UNKNOWN_LAYER, message)])
-}
-
-fn cut_away(what: &str, left: &Layers) -> String {
-    format!(
-        "{what} is cut away: `cut` leaves nothing after `{}`; take it out of `targets` or cut later",
-        last_stage(left)
-    )
-}
-
-fn last_stage(left: &Layers) -> &str {
-    left.stages.last().map_or("", |stage| stage.name.as_str())
+    Err(vec![problem])
 }
 
 /// Options that contradict an adapter.
@@ -158,25 +136,20 @@ pub(super) fn contradictions(asked: &Transfer) -> Vec<Problem> {
     if asked.adapter.is_none() {
         return Vec::new();
     }
-    let mut problems = Vec::new();
-    let mut contradiction = |option: &str, message: &str| {
-        let path = format!("method.transfer.{option}");
-        problems.push(Problem::new(path, CONTRADICTION, message));
-    };
-    match asked.freeze {
-        Auto::Auto | Auto::Value(Freeze::All) => {}
-        Auto::Value(Freeze::Schedule(_)) => contradiction(
-            "freeze",
+    let freeze = match asked.freeze {
+        Auto::Auto | Auto::Value(Freeze::All) => None,
+        Auto::Value(Freeze::Schedule(_)) => Some(
             "an adapter trains from the first epoch to the last, under a backbone that is frozen all the time; leave the schedule out, or `adapter`",
         ),
-        Auto::Value(_) => contradiction(
-            "freeze",
+        Auto::Value(_) => Some(
             "an adapter trains instead of the backbone, which is frozen as a whole; leave `freeze` out or give \"all\", or leave `adapter` out",
         ),
-    }
+    };
+    let freeze = freeze.map(|message| contradiction("freeze", message));
+    let mut problems = Vec::from_iter(freeze);
     if asked.hyperparameters.batch_norm == Auto::Value(BatchNorm::Update) {
         let message = "an adapter keeps the backbone as it is, BatchNorm's statistics included; leave batch_norm out, or `adapter`";
-        contradiction("hyperparameters.batch_norm", message);
+        problems.push(contradiction("hyperparameters.batch_norm", message));
     }
     problems
 }

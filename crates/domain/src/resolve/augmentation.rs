@@ -1,16 +1,13 @@
 //! Random changes of training images, under a backbone that trains or is frozen for some epochs.
 
-use super::{auto_log::AutoLog, trained::Trained};
+use super::{auto_log::AutoLog, problems::contradiction, trained::Trained};
 use crate::{
     augmentation::Augmentation,
     base_model::Layers,
-    codes::CONTRADICTION,
     limits,
     problem::Problem,
     request::{AugmentationOptions, Auto, OrNone, Transfer},
 };
-
-const PATH: &str = "method.transfer.augmentation";
 
 /// The changes, and the number of views that are computed in advance.
 pub(super) fn resolve(
@@ -36,16 +33,12 @@ pub(super) fn contradictions(asked: &Transfer, layers: &Layers, trained: &Traine
     };
     let jitter = options.augmentation.color_jitter;
     let mut problems = Vec::new();
-    let mut contradiction = |option: &str, message: String| {
-        let path = format!("{PATH}{option}");
-        problems.push(Problem::new(path, CONTRADICTION, message));
-    };
     if !options.augmentation.acts() {
         let message = "nothing in augmentation alters an image; choose random_resized_crop, horizontal_flip, color_jitter, rand_augment or random_erasing, or give \"none\"";
-        contradiction("", message.to_owned());
+        problems.push(contradiction("augmentation", message));
     } else if jitter.is_some_and(|jitter| !jitter.acts()) {
         let message = "color_jitter changes no color; give brightness, contrast, saturation or hue, or leave it out";
-        contradiction(".color_jitter", message.to_owned());
+        problems.push(contradiction("augmentation.color_jitter", message));
     }
     if let Some(jitter) = jitter
         && layers.input_channels() == Some(1)
@@ -55,14 +48,15 @@ pub(super) fn contradictions(asked: &Transfer, layers: &Layers, trained: &Traine
                 let message = format!(
                     "this model reads gray images, which have no {option}; leave {option} out, or choose a base model of 3 channels"
                 );
-                contradiction(&format!(".color_jitter.{option}"), message);
+                let option = format!("augmentation.color_jitter.{option}");
+                problems.push(contradiction(&option, message));
             }
         }
     }
     let n_epochs = asked.hyperparameters.n_epochs.value();
     let n_epochs = n_epochs.unwrap_or(*limits::VIEWS.end());
     if let Some(message) = wrong_views(options.views, trained.frozen_epochs(n_epochs)) {
-        contradiction(".views", message);
+        problems.push(contradiction("augmentation.views", message));
     }
     problems
 }

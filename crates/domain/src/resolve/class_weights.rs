@@ -1,9 +1,12 @@
 //! The weight of each class in the loss, from a rule or by name.
 
-use super::data::Data;
+use super::{
+    data::Data,
+    problems::{refuse, unknown_names},
+};
 use crate::{
     codes::UNKNOWN_CLASS,
-    problem::{Problem, suggestion},
+    problem::Problem,
     recipe::Task,
     request::{Auto, ClassWeightRule, ClassWeights},
 };
@@ -37,21 +40,10 @@ pub(super) fn resolve(
         Auto::Value(ClassWeights::Given(given)) => {
             let classes = data.training.classes.iter();
             let known = classes.map(|class| class.name.as_str());
-            let problems: Vec<Problem> = given
-                .keys()
-                .filter(|name| !known.clone().any(|known| known == name.as_str()))
-                .map(|name| {
-                    let message = format!(
-                        "the training file has no class `{name}`; {}",
-                        suggestion(name, known.clone())
-                    );
-                    let path = "method.transfer.hyperparameters.class_weights";
-                    Problem::new(path, UNKNOWN_CLASS, message)
-                })
-                .collect();
-            if !problems.is_empty() {
-                return Err(problems);
-            }
+            let path = "method.transfer.hyperparameters.class_weights";
+            let lacks = "the training file has no class";
+            let problem = (path, UNKNOWN_CLASS, lacks);
+            refuse(unknown_names(given.keys(), known.clone(), problem))?;
             let weight = |name| given.get(name).copied().unwrap_or(1.0);
             Ok(Some(known.map(weight).collect()))
         }

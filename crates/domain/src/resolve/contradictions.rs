@@ -1,6 +1,8 @@
 //! Options that have no effect, or exclude each other.
 
-use super::{adapter, augmentation, data::Data, defaults, trained::Trained};
+use super::{
+    adapter, augmentation, data::Data, defaults, problems::contradiction, trained::Trained,
+};
 use crate::{
     base_model::Layers,
     codes::{BATCH_TOO_LARGE, CONTRADICTION},
@@ -40,9 +42,8 @@ fn problem(option: &str, code: Code, message: impl Into<String>) -> Problem {
 fn probe(asked: &Transfer) -> Option<Problem> {
     let head = &asked.head;
     let message = "a probe is one linear layer on the features; leave `init` out, or all head layers but dropout";
-    let path = "method.transfer.head.init";
     (head.init == Auto::Value(HeadInit::Probe) && !is_linear_head(head.layers()))
-        .then(|| Problem::new(path, CONTRADICTION, message))
+        .then(|| contradiction("head.init", message))
 }
 
 fn batches(asked: &Transfer, samples: u64) -> Vec<Problem> {
@@ -140,6 +141,5 @@ fn late_phase(asked: &Transfer, trained: &Trained) -> Option<Problem> {
     let message = format!(
         "the schedule's last entry begins at_epoch {last}, but there are only {n_epochs} epochs; give an n_epochs above {last}"
     );
-    (last > 0 && last >= n_epochs)
-        .then(|| Problem::new("method.transfer.freeze", CONTRADICTION, message))
+    (last > 0 && last >= n_epochs).then(|| contradiction("freeze", message))
 }

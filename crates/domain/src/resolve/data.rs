@@ -1,9 +1,10 @@
 //! The data sets of a job.
 
+use super::problems::unknown_names;
 use crate::{
     codes::{EMPTY_SPLIT, UNKNOWN_CLASS},
     file::Dataset,
-    problem::{Problem, suggestion},
+    problem::Problem,
 };
 
 /// The data sets that a job trains and is evaluated on.
@@ -35,19 +36,11 @@ impl Data<'_> {
             }
             return problems;
         };
+        let names = validation.classes.iter().map(|class| &class.name);
         let known = labels.iter().map(String::as_str);
-        let unknown = validation
-            .classes
-            .iter()
-            .filter(|class| !labels.contains(&class.name));
-        problems.extend(unknown.map(|class| {
-            let message = format!(
-                "the training file has no class `{}`; {}",
-                class.name,
-                suggestion(&class.name, known.clone())
-            );
-            Problem::new("validation_file", UNKNOWN_CLASS, message)
-        }));
+        let lacks = "the training file has no class";
+        let problem = ("validation_file", UNKNOWN_CLASS, lacks);
+        problems.extend(unknown_names(names, known, problem));
         problems
     }
 }

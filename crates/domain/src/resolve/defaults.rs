@@ -1,17 +1,66 @@
 //! The defaults that depend on the request or the data, each with its reason.
 
+use super::data::Data;
 use crate::{
     augmentation::{Augmentation, RandomResizedCrop},
-    auto::OrNone,
     limits,
     recipe::{
-        BatchNorm, HeadInit, HeadLayer, Loss, Metric, Optimizer, Schedule, Task, is_linear_head,
+        BatchNorm, HeadInit, HeadLayer, Loss, Metric, Optimizer, Precision, Schedule, Task,
+        is_linear_head,
     },
+    request::{Auto, Freeze, OrNone, Transfer},
 };
 
 /// Training samples from which more variety than the data have is worth slower learning (BiT's rule
 /// for mixup, Kolesnikov et al. 2020).
 const LARGE: u64 = 20_000;
+
+/// Samples of a class from which training the backbone pays off (docs/recipes.md).
+const ENOUGH: u64 = 10;
+/// Number of classes that a regression counts as.
+const CLASSES_OF_REGRESSION: u64 = 10;
+
+/// The freeze policy, by the number of training samples of each class.
+pub(super) fn freeze(asked: &Transfer, data: Data<'_>) -> (Freeze, &'static str) {
+    let task = data.training.task;
+    let classes = match task {
+        Task::Regression => CLASSES_OF_REGRESSION,
+        _ => data.training.classes.len().max(1) as u64,
+    };
+    let enough = data.training_samples() / classes >= ENOUGH;
+    match (enough, task) {
+        _ if asked.adapter.is_some() => (Freeze::All, "adapters train instead"),
+        _ if tunes_the_backbone(asked) => {
+            (Freeze::None, "the request tunes how the backbone trains")
+        }
+        (false, Task::Regression) => (
+            Freeze::All,
+            "fewer than 100 samples: a head on fixed features",
+        ),
+        (false, _) => (
+            Freeze::All,
+            "fewer than 10 samples a class: a head on fixed features",
+        ),
+        (true, Task::Regression) => (
+            Freeze::None,
+            "100 samples or more: training the whole backbone pays off",
+        ),
+        (true, _) => (
+            Freeze::None,
+            "10 samples a class or more: training the whole backbone pays off",
+        ),
+    }
+}
+
+/// True when the request has an option that would be refused under a frozen backbone.
+fn tunes_the_backbone(asked: &Transfer) -> bool {
+    let asked = &asked.hyperparameters;
+    asked.backbone_learning_rate != Auto::Auto
+        || matches!(asked.layer_decay, Auto::Value(share) if share < 1.0)
+        || matches!(asked.cutmix, Auto::Value(alpha) if alpha > 0.0)
+        || asked.precision == Auto::Value(Precision::Bfloat16)
+        || asked.batch_norm == Auto::Value(BatchNorm::Update)
+}
 
 /// How the head's weights start.
 pub(super) fn head_init(
@@ -19,28 +68,21 @@ pub(super) fn head_init(
     keeps_head: bool,
     layers: &[HeadLayer],
 ) -> (HeadInit, &'static str) {
-    match task {
-        _ if keeps_head => (
-            HeadInit::Zero,
-            "the head goes on; new rows start at the mean of the old ones, so that no prediction changes at first",
-        ),
-        _ if is_linear_head(layers) => (
-            HeadInit::Probe,
-            "the best linear head on fixed features: training starts there, and its result is no worse on the validation split",
-        ),
-        Task::SingleLabelClassification => (
-            HeadInit::Zero,
-            "the first loss is then ln(classes), whatever the features",
-        ),
-        Task::MultiLabelClassification => (
-            HeadInit::Zero,
-            "each label then starts at a probability of one half",
-        ),
-        Task::Regression => (
-            HeadInit::Zero,
-            "training then starts at the mean of its numbers",
-        ),
+    if !keeps_head && is_linear_head(layers) {
+        let reason = "the best linear head on fixed features: training starts there, and its result is no worse on the validation split";
+        return (HeadInit::Probe, reason);
     }
+    let reason = match task {
+        _ if keeps_head => {
+            "the head goes on; new rows start at the mean of the old ones, so that no prediction changes at first"
+        }
+        Task::SingleLabelClassification => {
+            "the first loss is then ln(classes), whatever the features"
+        }
+        Task::MultiLabelClassification => "each label then starts at a probability of one half",
+        Task::Regression => "training then starts at the mean of its numbers",
+    };
+    (HeadInit::Zero, reason)
 }
 
 /// Epochs, with a freeze schedule whose last entry begins at `last_phase`.
@@ -140,30 +182,25 @@ pub(super) fn gradient_clip(head_only: bool) -> (OrNone<f64>, &'static str) {
     }
 }
 
-pub(super) const NO_BATCH_NORM: (BatchNorm, &str) =
-    (BatchNorm::Frozen, "the network has no BatchNorm");
-
-/// For a network with BatchNorm. `frozen` is true when the backbone keeps its weights.
+/// `frozen` is true when the backbone keeps its weights.
 pub(super) fn batch_norm(
-    frozen: bool,
+    (has_batch_norm, frozen): (bool, bool),
     init: HeadInit,
     batch_size: u32,
 ) -> (BatchNorm, &'static str) {
-    match (frozen, init, batch_size) {
-        (true, ..) => (BatchNorm::Frozen, "the whole backbone is frozen"),
-        (false, HeadInit::Probe, _) => (
-            BatchNorm::Frozen,
-            "the head starts from a probe of features under the running statistics",
-        ),
-        (false, _, 16..) => (
-            BatchNorm::Update,
-            "a batch of 16 or more has usable statistics",
-        ),
-        (false, ..) => (
-            BatchNorm::Frozen,
-            "fewer than 16 samples a batch have no usable statistics",
-        ),
-    }
+    let reason = match (init, batch_size) {
+        _ if !has_batch_norm => "the network has no BatchNorm",
+        _ if frozen => "the whole backbone is frozen",
+        (HeadInit::Probe, _) => {
+            "the head starts from a probe of features under the running statistics"
+        }
+        (_, 16..) => {
+            let reason = "a batch of 16 or more has usable statistics";
+            return (BatchNorm::Update, reason);
+        }
+        _ => "fewer than 16 samples a batch have no usable statistics",
+    };
+    (BatchNorm::Frozen, reason)
 }
 
 /// Mild changes, since a pre-trained backbone has seen such already; stronger ones for large data.

@@ -1,7 +1,9 @@
 //! Fills a recipe from a checked request, subject by subject; every `"auto"` gets its default and a
 //! reason.
 
-use super::{augmentation, auto_log::AutoLog, defaults, network::NetworkShape, trained::Trained};
+use super::{
+    augmentation, auto_log::AutoLog, data::Data, defaults, network::NetworkShape, trained::Trained,
+};
 use crate::{
     recipe::{
         EarlyStopping, EvaluateEvery, Head, Optimizer, Precision, Recipe, Resolved, Schedule, Task,
@@ -9,32 +11,23 @@ use crate::{
     request::{ClassWeightRule, ClassWeights, OrNone, Transfer},
 };
 
-/// Facts about the data and the network.
-pub(super) struct DataFacts {
-    pub(super) task: Task,
-    /// Samples that train.
-    pub(super) samples: u64,
-    /// Resolved weights, in label order.
-    pub(super) class_weights: Option<Vec<f64>>,
-    /// True when the backbone has BatchNorm layers.
-    pub(super) has_batch_norm: bool,
-}
-
-/// The recipe of a request, with seed 0.
+/// The recipe of a request, with seed 0 and without class weights.
 pub(super) fn fill_defaults(
     asked: &Transfer,
+    data: Data<'_>,
     shape: &NetworkShape,
     trained: &Trained,
-    facts: DataFacts,
 ) -> (Recipe, Vec<Resolved>) {
+    let task = data.training.task;
     let mut fill = Fill {
-        recipe: Recipe::base(facts.task),
-        head_only: trained.head_only(),
+        recipe: Recipe::base(task),
         log: AutoLog::default(),
         asked,
         shape,
         trained,
-        facts,
+        task,
+        samples: data.training_samples(),
+        head_only: trained.head_only(),
     };
     fill.network();
     fill.epochs_and_batches();
@@ -55,7 +48,9 @@ struct Fill<'a> {
     asked: &'a Transfer,
     shape: &'a NetworkShape,
     trained: &'a Trained,
-    facts: DataFacts,
+    task: Task,
+    /// Samples that train.
+    samples: u64,
     /// True when nothing of the backbone trains, in any phase.
     head_only: bool,
 }
@@ -73,7 +68,7 @@ macro_rules! hyperparameter {
 
 impl Fill<'_> {
     fn network(&mut self) {
-        let (asked, task) = (self.asked, self.facts.task);
+        let (asked, task) = (self.asked, self.task);
         let reason = match task {
             Task::SingleLabelClassification => "each sample has one class",
             Task::MultiLabelClassification => "samples have lists of labels",
@@ -99,7 +94,7 @@ impl Fill<'_> {
         let epochs = defaults::n_epochs(self.trained.last_phase(), self.head_only);
         self.recipe.n_epochs = narrow(hyperparameter!(self, n_epochs, epochs));
         let batch_size = (
-            defaults::batch_size(self.facts.samples),
+            defaults::batch_size(self.samples),
             "32, or all samples when there are fewer",
         );
         self.recipe.batch_size = narrow(hyperparameter!(self, batch_size, batch_size));
@@ -117,7 +112,7 @@ impl Fill<'_> {
             (0.0, "the whole backbone is frozen")
         } else {
             let has_adapter = self.trained.adapter.is_some();
-            defaults::backbone_rate(optimizer, head, (self.facts.has_batch_norm, has_adapter))
+            defaults::backbone_rate(optimizer, head, (self.trained.has_batch_norm, has_adapter))
         };
         let backbone = hyperparameter!(self, backbone_learning_rate, default);
         let one = (1.0, "one rate for the whole backbone");
@@ -136,26 +131,24 @@ impl Fill<'_> {
     }
 
     fn loss(&mut self) {
-        self.recipe.loss = hyperparameter!(self, loss, defaults::loss(self.facts.task));
+        self.recipe.loss = hyperparameter!(self, loss, defaults::loss(self.task));
         let none = (0.0, "probabilities stay calibrated");
         self.recipe.label_smoothing = hyperparameter!(self, label_smoothing, none);
         let none = ClassWeights::Rule(ClassWeightRule::None);
         hyperparameter!(self, class_weights, (none, "every sample counts alike"));
-        self.recipe.class_weights = self.facts.class_weights.take();
     }
 
     fn images(&mut self) {
-        let samples = self.facts.samples;
         let frozen_epochs = self.trained.frozen_epochs(self.recipe.n_epochs.into());
         let (augmentation, views) = augmentation::resolve(
             &self.asked.augmentation,
-            defaults::augmentation(self.head_only, samples),
+            defaults::augmentation(self.head_only, self.samples),
             defaults::views(frozen_epochs),
             &mut self.log,
         );
         self.recipe.augmentation = augmentation;
         self.recipe.augmented_views = narrow(views);
-        let alpha = defaults::mixup(self.facts.task, self.head_only, samples);
+        let alpha = defaults::mixup(self.task, self.head_only, self.samples);
         self.recipe.mixup = hyperparameter!(self, mixup, alpha);
         let none = (0.0, "pays off in long trainings only");
         self.recipe.cutmix = hyperparameter!(self, cutmix, none);
@@ -171,13 +164,10 @@ impl Fill<'_> {
     }
 
     fn arithmetic(&mut self) {
-        let keeps_statistics = self.head_only || self.trained.adapter.is_some();
+        let frozen = self.head_only || self.trained.adapter.is_some();
+        let backbone = (self.trained.has_batch_norm, frozen);
         let (init, batch_size) = (self.recipe.head.init, self.recipe.batch_size);
-        let norm = if self.facts.has_batch_norm {
-            defaults::batch_norm(keeps_statistics, init, batch_size)
-        } else {
-            defaults::NO_BATCH_NORM
-        };
+        let norm = defaults::batch_norm(backbone, init, batch_size);
         self.recipe.batch_norm = hyperparameter!(self, batch_norm, norm);
         let float32 = (
             Precision::Float32,
@@ -191,7 +181,7 @@ impl Fill<'_> {
         let stopping = &asked.early_stopping;
         let ten = (10, "ten evaluations without a better one");
         let patience = log.resolve("early_stopping.patience", stopping.patience, ten);
-        let metric = defaults::metric(self.facts.task);
+        let metric = defaults::metric(self.task);
         recipe.early_stopping = EarlyStopping {
             patience: Some(narrow(patience)),
             metric: log.resolve("early_stopping.metric", stopping.metric, metric),

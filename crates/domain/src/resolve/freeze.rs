@@ -3,10 +3,11 @@
 
 use regex::{Regex, RegexBuilder};
 
+use super::problems::{cut_away, refuse, unknown_names};
 use crate::{
     base_model::{LayerTensor, Layers},
     codes::{INVALID_VALUE, OUT_OF_RANGE, UNKNOWN_LAYER},
-    problem::{Problem, one_of, suggestion},
+    problem::{Problem, one_of},
     recipe::FreezePhase,
     request::Freeze,
 };
@@ -34,10 +35,8 @@ pub fn phases(
     };
     match policy {
         Freeze::Schedule(entries) => {
-            let entries = entries.iter();
-            entries
-                .map(|entry| phase(entry.at_epoch, &entry.freeze))
-                .collect()
+            let phases = entries.iter().map(|one| phase(one.at_epoch, &one.freeze));
+            phases.collect()
         }
         other => phase(0, other).map(|only| vec![only]),
     }
@@ -60,9 +59,10 @@ fn trainable(policy: &Freeze, layers: &Layers) -> Result<Vec<String>, Vec<Proble
         Freeze::Blocks(names) => blocks(layers, names),
         Freeze::Names(names) => parameters(layers, names),
         Freeze::Regex(pattern) => matching(layers, pattern),
-        Freeze::Schedule(entries) => entries
-            .first()
-            .map_or_else(|| Ok(Vec::new()), |first| trainable(&first.freeze, layers)),
+        Freeze::Schedule(entries) => match entries.first() {
+            Some(first) => trainable(&first.freeze, layers),
+            None => Ok(Vec::new()),
+        },
     }
 }
 
@@ -73,20 +73,12 @@ fn trainable(policy: &Freeze, layers: &Layers) -> Result<Vec<String>, Vec<Proble
 fn check_not_cut_away(policy: &Freeze, layers: &Layers, left: &Layers) -> Result<(), Vec<Problem>> {
     let kept: Vec<&str> = names(left).collect();
     let gone = names(layers).filter(|name| !kept.contains(name));
-    let last = left.stages.last().map_or("", |stage| stage.name.as_str());
-    let problem = |what: &str| {
-        let message = format!(
-            "{what} is cut away: `cut` leaves nothing after `{last}`; take it out of `freeze` or cut later"
-        );
-        Problem::new(PATH, UNKNOWN_LAYER, message)
-    };
-    let problems: Vec<Problem> = match policy {
+    let problem = |what: &str| cut_away(what, PATH, left);
+    refuse(match policy {
         Freeze::Blocks(named) | Freeze::Names(named) => {
-            let named = named.iter().map(String::as_str);
-            named
-                .filter(|name| gone.clone().any(|gone| gone == *name))
-                .map(|name| problem(&format!("`{name}`")))
-                .collect()
+            let is_gone = |name: &&String| gone.clone().any(|gone| gone == name.as_str());
+            let named = named.iter().filter(is_gone);
+            named.map(|name| problem(&format!("`{name}`"))).collect()
         }
         Freeze::Regex(pattern) => {
             let matches = |layers| matching(layers, pattern).is_ok();
@@ -94,12 +86,7 @@ fn check_not_cut_away(policy: &Freeze, layers: &Layers, left: &Layers) -> Result
             Vec::from_iter(only_gone.then(|| problem("all that `regex` matches")))
         }
         _ => Vec::new(),
-    };
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
-    }
+    })
 }
 
 /// The names of stages, blocks and parameters.
@@ -129,17 +116,12 @@ fn after(layers: &Layers, n: usize) -> Vec<String> {
 /// `n` as a number of this model's stages.
 fn stages(layers: &Layers, n: &u64, form: &str) -> Result<usize, Vec<Problem>> {
     let count = layers.stages.len();
-    usize::try_from(*n)
-        .ok()
-        .filter(|n| *n <= count)
-        .ok_or_else(|| {
-            let names: Vec<&str> = layers.stage_names().collect();
-            let message = format!(
-                "`{form}` is {n}, but this model has {count} stages: {}",
-                names.join(", ")
-            );
-            vec![Problem::new(PATH, OUT_OF_RANGE, message)]
-        })
+    let known = usize::try_from(*n).ok().filter(|n| *n <= count);
+    known.ok_or_else(|| {
+        let names = Vec::from_iter(layers.stage_names()).join(", ");
+        let message = format!("`{form}` is {n}, but this model has {count} stages: {names}");
+        vec![Problem::new(PATH, OUT_OF_RANGE, message)]
+    })
 }
 
 /// The number of stages, from the input side, that hold at least this share of the parameters.
@@ -161,18 +143,15 @@ fn blocks(layers: &Layers, names: &[String]) -> Result<Vec<String>, Vec<Problem>
         .stages
         .iter()
         .flat_map(|s| std::iter::once(s.name.as_str()).chain(s.blocks.iter().map(String::as_str)));
-    each_known(names, known, "no stage or block")?;
+    each_known(names, known, "this model has no stage or block")?;
     Ok(keep(layers, |tensor| {
         names.contains(&tensor.stage) || names.contains(&tensor.block)
     }))
 }
 
 fn parameters(layers: &Layers, names: &[String]) -> Result<Vec<String>, Vec<Problem>> {
-    each_known(
-        names,
-        layers.parameters().map(|tensor| tensor.name.as_str()),
-        "no parameter",
-    )?;
+    let known = layers.parameters().map(|tensor| tensor.name.as_str());
+    each_known(names, known, "this model has no parameter")?;
     Ok(keep(layers, |tensor| names.contains(&tensor.name)))
 }
 
@@ -180,15 +159,10 @@ fn matching(layers: &Layers, pattern: &str) -> Result<Vec<String>, Vec<Problem>>
     let regex = compiled(pattern, PATH)?;
     let trainable = keep(layers, |tensor| regex.is_match(&tensor.name));
     if trainable.len() == layers.parameters().count() {
-        let first: Vec<&str> = layers
-            .parameters()
-            .take(3)
-            .map(|tensor| tensor.name.as_str())
-            .collect();
-        let message = format!(
-            "`regex` matches no parameter; their names are like {}",
-            one_of(&first)
-        );
+        let first = layers.parameters().take(3);
+        let first: Vec<&str> = first.map(|tensor| tensor.name.as_str()).collect();
+        let names = one_of(&first);
+        let message = format!("`regex` matches no parameter; their names are like {names}");
         return Err(vec![Problem::new(PATH, UNKNOWN_LAYER, message)]);
     }
     Ok(trainable)
@@ -204,11 +178,8 @@ pub(super) fn compiled(pattern: &str, path: &str) -> Result<Regex, Vec<Problem>>
         // The message of `regex` shows the pattern on several lines; only the last one has the
         // reason.
         let text = error.to_string();
-        let reason = text
-            .lines()
-            .last()
-            .unwrap_or_default()
-            .trim_start_matches("error: ");
+        let reason = text.lines().last().unwrap_or_default();
+        let reason = reason.trim_start_matches("error: ");
         let message = format!("`regex` is not a regular expression: {reason}");
         vec![Problem::new(path, INVALID_VALUE, message)]
     })
@@ -216,26 +187,11 @@ pub(super) fn compiled(pattern: &str, path: &str) -> Result<Regex, Vec<Problem>>
 
 /// One problem for each unknown name.
 fn each_known<'a>(
-    names: &[String],
+    names: &'a [String],
     known: impl Iterator<Item = &'a str> + Clone,
-    what: &str,
+    lacks: &str,
 ) -> Result<(), Vec<Problem>> {
-    let problems: Vec<Problem> = names
-        .iter()
-        .filter(|name| !known.clone().any(|known| known == name.as_str()))
-        .map(|name| {
-            let message = format!(
-                "this model has {what} `{name}`; {}",
-                suggestion(name, known.clone())
-            );
-            Problem::new(PATH, UNKNOWN_LAYER, message)
-        })
-        .collect();
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
-    }
+    refuse(unknown_names(names, known, (PATH, UNKNOWN_LAYER, lacks)))
 }
 
 #[cfg(test)]

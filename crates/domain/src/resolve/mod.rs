@@ -10,21 +10,19 @@ mod data;
 mod defaults;
 mod fill_defaults;
 mod freeze;
-mod freeze_default;
 mod network;
-mod start;
+mod problems;
 mod tasks;
 mod trained;
 
 pub use self::{
-    adapter::resolve as resolve_adapter, data::Data, freeze::phases as freeze_phases, start::Start,
+    adapter::resolve as resolve_adapter, data::Data, freeze::phases as freeze_phases,
     trained::check_layers,
 };
 use self::{
-    fill_defaults::{DataFacts, fill_defaults},
-    network::NetworkShape,
-    trained::Trained,
+    fill_defaults::fill_defaults, network::NetworkShape, problems::Problems, trained::Trained,
 };
+pub use crate::parent::Start;
 use crate::{
     job_plan::JobPlan,
     problem::Problem,
@@ -59,10 +57,8 @@ pub fn resolve(
     };
     problems.add(data.problems(&labels));
     problems.add(tasks::other_tasks_of_data(request, data));
-    problems.add(tasks::options_of_other_tasks(
-        &request.transfer,
-        data.training.task,
-    ));
+    let task = data.training.task;
+    problems.add(tasks::options_of_other_tasks(&request.transfer, task));
     let shape = problems.note(shape);
     // From here on, what is resolved of the shape counts as asked for.
     let asked = match &shape {
@@ -70,28 +66,15 @@ pub fn resolve(
         None => request.transfer.clone(),
     };
     let trained = problems.note(Trained::of(&asked, start)).flatten();
-    let class_weights = problems
-        .note(class_weights::resolve(
-            &asked.hyperparameters.class_weights,
-            data,
-        ))
-        .flatten();
-    problems.add(contradictions::all(
-        &asked,
-        start.layers,
-        data,
-        trained.as_ref(),
-    ));
+    let class_weights = class_weights::resolve(&asked.hyperparameters.class_weights, data);
+    let class_weights = problems.note(class_weights).flatten();
+    let found = contradictions::all(&asked, start.layers, data, trained.as_ref());
+    problems.add(found);
     let (Some(shape), Some(trained), true) = (shape, trained, problems.0.is_empty()) else {
         return Err(problems.0);
     };
-    let facts = DataFacts {
-        task: data.training.task,
-        samples: data.training_samples(),
-        class_weights: class_weights.map(|weights| shape.by_label(data.training, &weights)),
-        has_batch_norm: start.layers.has_batch_norm(),
-    };
-    let (mut recipe, mut resolved) = fill_defaults(&asked, &shape, &trained, facts);
+    let (mut recipe, mut resolved) = fill_defaults(&asked, data, &shape, &trained);
+    recipe.class_weights = class_weights.map(|weights| shape.by_label(data.training, &weights));
     recipe.seed = seed;
     resolved.extend(shape.resolved);
     let plan = JobPlan::of(&recipe, start.layers, data.training, data.validation)?;
@@ -100,21 +83,6 @@ pub fn resolve(
         recipe,
         resolved,
     })
-}
-
-/// The problems found so far.
-#[derive(Default)]
-struct Problems(Vec<Problem>);
-
-impl Problems {
-    fn add(&mut self, found: Vec<Problem>) {
-        self.0.extend(found);
-    }
-
-    /// The value, or `None` after adding its problems.
-    fn note<T>(&mut self, result: Result<T, Vec<Problem>>) -> Option<T> {
-        result.map_err(|found| self.add(found)).ok()
-    }
 }
 
 #[cfg(test)]

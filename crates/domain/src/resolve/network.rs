@@ -2,15 +2,18 @@
 //! the classes. A job that starts from a model or a checkpoint has its parent's, unless it asks for
 //! a new head.
 
-use serde_json::json;
-
-use super::{data::Data, freeze_default, start::Start};
+use super::{
+    auto_log::AutoLog,
+    data::Data,
+    defaults,
+    problems::{contradiction, refuse},
+};
 use crate::{
     base_model::Layers,
-    codes::{CONTRADICTION, NEW_CLASS, TASK_MISMATCH},
+    codes::{NEW_CLASS, TASK_MISMATCH},
     file::Dataset,
     layers::layers_after_cut,
-    parent::Parent,
+    parent::{Parent, Start},
     problem::{Problem, suggestion},
     recipe::{HeadInit, HeadLayer, Inherited, PRE_LOGITS, Resolved, Task},
     request::{Auto, Freeze, LabelRule, Transfer},
@@ -40,52 +43,38 @@ impl NetworkShape {
         data: Data<'_>,
     ) -> Result<Self, Vec<Problem>> {
         let inherited = check_inherited(asked, start, data.training)?;
-        let mut resolved = Vec::new();
-        let mut note = |option: &str, value, reason: &str| {
-            resolved.push(Resolved {
-                option: option.to_owned(),
-                value,
-                reason: reason.to_owned(),
-            });
-        };
         let as_parent = "as the model that the job starts from";
-        let cut = asked.cut.clone().value().unwrap_or_else(|| {
-            let (cut, reason) = match start.parent {
-                Some(parent) => (parent.cut.as_str(), as_parent),
-                None => (PRE_LOGITS, "only the classifier is removed"),
-            };
-            note("cut", json!(cut), reason);
-            cut.to_owned()
-        });
-        let freeze = asked.freeze.clone().value().unwrap_or_else(|| {
-            let (freeze, reason) = freeze_default::freeze(asked, data);
-            note("freeze", json!(freeze), reason);
-            freeze
-        });
-        let head = asked.head.layers.clone().value().unwrap_or_else(|| {
-            let (head, reason) = match start.parent {
-                Some(parent) => (parent.head.clone(), as_parent),
-                None => (Vec::new(), "one linear layer on the features"),
-            };
-            note("head.layers", json!(head), reason);
-            head
-        });
-        if inherited.is_some() && asked.labels == Auto::Auto {
-            let (rule, reason) = match data.training.task {
+        let (cut, head) = match start.parent {
+            Some(parent) => (
+                (parent.cut.clone(), as_parent),
+                (parent.head.clone(), as_parent),
+            ),
+            None => (
+                (PRE_LOGITS.to_owned(), "only the classifier is removed"),
+                (Vec::new(), "one linear layer on the features"),
+            ),
+        };
+        let freeze = defaults::freeze(asked, data);
+        let mut log = AutoLog::default();
+        let cut = log.resolve("cut", asked.cut.clone(), cut);
+        let freeze = log.resolve("freeze", asked.freeze.clone(), freeze);
+        let head = log.resolve("head.layers", asked.head.layers.clone(), head);
+        if inherited.is_some() {
+            let labels = match data.training.task {
                 Task::Regression => (
                     LabelRule::Replace,
                     "the head of a regression is fitted anew, to the numbers of the file",
                 ),
                 _ => (LabelRule::Keep, "the model knows every class of the file"),
             };
-            note("labels", json!(rule), reason);
+            log.resolve("labels", asked.labels, labels);
         }
         Ok(Self {
             cut,
             freeze,
             head,
             inherited,
-            resolved,
+            resolved: log.0,
         })
     }
 
@@ -129,7 +118,11 @@ fn check_inherited(
     training: &Dataset,
 ) -> Result<Option<Inherited>, Vec<Problem>> {
     let Some(parent) = start.parent else {
-        return check_no_labels(asked).map(|()| None);
+        let message = "a base model has no labels of yours; leave `labels` out, or start from a fine-tuned model or a checkpoint";
+        return match asked.labels {
+            Auto::Auto => Ok(None),
+            Auto::Value(_) => Err(vec![contradiction("labels", message)]),
+        };
     };
     let inherited =
         same_task(asked, parent, training).and_then(|()| inherited(asked, parent, training));
@@ -142,14 +135,6 @@ fn check_inherited(
         Ok(inherited) if problems.is_empty() => Ok(Some(inherited)),
         _ => Err(problems),
     }
-}
-
-fn check_no_labels(asked: &Transfer) -> Result<(), Vec<Problem>> {
-    if asked.labels == Auto::Auto {
-        return Ok(());
-    }
-    let message = "a base model has no labels of yours; leave `labels` out, or start from a fine-tuned model or a checkpoint";
-    Err(vec![Problem::new(LABELS_PATH, CONTRADICTION, message)])
 }
 
 /// Checks that the parent's head answers what the file asks: classes or labels. The head of a
@@ -166,7 +151,7 @@ fn same_task(asked: &Transfer, parent: &Parent, training: &Dataset) -> Result<()
         }
         Auto::Value(_) if training.task == Task::Regression => {
             let message = "a regression has no labels; leave `labels` out";
-            Err(vec![Problem::new(LABELS_PATH, CONTRADICTION, message)])
+            Err(vec![contradiction("labels", message)])
         }
         _ => Ok(()),
     }
@@ -187,48 +172,38 @@ fn inherited(
         });
     }
     let known = parent.labels.len() as u32;
-    let new: Vec<String> = names
-        .into_iter()
-        .filter(|name| !parent.labels.contains(name))
-        .collect();
+    let mut labels = parent.labels.clone();
+    let is_new = |name: &String| !parent.labels.contains(name);
+    let new: Vec<String> = names.into_iter().filter(is_new).collect();
     if asked.labels == Auto::Value(LabelRule::Extend) {
         if new.is_empty() {
             let message = format!(
                 "`{}` knows every class of the training file: there is none to add; leave `labels` out",
                 parent.id
             );
-            return Err(vec![Problem::new(LABELS_PATH, CONTRADICTION, message)]);
+            return Err(vec![contradiction("labels", message)]);
         }
-        let labels = parent.labels.iter().cloned().chain(new).collect();
-        return Ok(Inherited { labels, known });
+        labels.extend(new);
+    } else {
+        let problem = |name: &String| {
+            let near = suggestion(name, parent.labels.iter().map(String::as_str));
+            let message = format!(
+                "`{}` has no class `{name}`; {near}. `\"labels\": \"extend\"` adds it to the head, `\"replace\"` trains a new head for \
+                 the file's classes alone",
+                parent.id
+            );
+            Problem::new(LABELS_PATH, NEW_CLASS, message)
+        };
+        refuse(new.iter().map(problem).collect())?;
     }
-    let known_names = || parent.labels.iter().map(String::as_str);
-    let problem = |name: &String| {
-        let message = format!(
-            "`{}` has no class `{name}`; {}. `\"labels\": \"extend\"` adds it to the head, `\"replace\"` trains a new head for \
-             the file's classes alone",
-            parent.id,
-            suggestion(name, known_names())
-        );
-        Problem::new(LABELS_PATH, NEW_CLASS, message)
-    };
-    if !new.is_empty() {
-        return Err(new.iter().map(problem).collect());
-    }
-    Ok(Inherited {
-        labels: parent.labels.clone(),
-        known,
-    })
+    Ok(Inherited { labels, known })
 }
 
 /// Options that contradict the parent's head, which the job continues with. `grows` is true when it
 /// gets new rows.
 fn check_parent(asked: &Transfer, parent: &Parent, grows: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut misfit = |option: &str, message: String| {
-        let path = format!("method.transfer.{option}");
-        problems.push(Problem::new(path, CONTRADICTION, message));
-    };
+    let mut misfit = |option, message| problems.push(contradiction(option, message));
     let remedy = "leave it out, or set `\"labels\": \"replace\"` for a new head";
     let id = &parent.id;
     if let Auto::Value(cut) = &asked.cut
@@ -278,8 +253,7 @@ pub(super) fn layers_left(asked: &Transfer, start: Start<'_>) -> Result<Layers, 
         Auto::Value(cut) if cut == PRE_LOGITS => {
             let message =
                 format!("the backbone ends after stage `{own}` already; cut there, or earlier");
-            let path = "method.transfer.cut";
-            Err(vec![Problem::new(path, CONTRADICTION, message)])
+            Err(vec![contradiction("cut", message)])
         }
         Auto::Value(cut) => layers_after_cut(cut, &left),
         Auto::Auto => Ok(left),

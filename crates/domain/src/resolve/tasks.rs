@@ -1,8 +1,8 @@
 //! The task of the data, and options that only other tasks have.
 
-use super::data::Data;
+use super::{data::Data, problems::contradiction};
 use crate::{
-    codes::{CONTRADICTION, TASK_MISMATCH},
+    codes::TASK_MISMATCH,
     problem::{Problem, one_of},
     recipe::{Loss, Metric, Task},
     request::{Auto, ClassWeightRule, ClassWeights, JobRequest, Transfer},
@@ -57,17 +57,13 @@ fn remedy(task: Task) -> &'static str {
 /// Options that the task does not have.
 pub(super) fn options_of_other_tasks(asked: &Transfer, task: Task) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut contradiction = |option: &str, message: String| {
-        let path = format!("method.transfer.{option}");
-        problems.push(Problem::new(path, CONTRADICTION, message));
-    };
     if let Auto::Value(metric) = asked.early_stopping.metric
         && !metric.is_of(task)
     {
         let all = Metric::ALL.into_iter().filter(|metric| metric.is_of(task));
         let all: Vec<&str> = all.map(Metric::as_str).collect();
         let message = format!("{metric} is not measured in {task}; give {}", one_of(&all));
-        contradiction("early_stopping.metric", message);
+        problems.push(contradiction("early_stopping.metric", message));
     }
     let asked = &asked.hyperparameters;
     if let Auto::Value(loss) = asked.loss
@@ -75,7 +71,7 @@ pub(super) fn options_of_other_tasks(asked: &Transfer, task: Task) -> Vec<Proble
     {
         let all: Vec<&str> = Loss::of(task).iter().map(|loss| loss.as_str()).collect();
         let message = format!("{loss} is no loss of {task}; give {}", one_of(&all));
-        contradiction("hyperparameters.loss", message);
+        problems.push(contradiction("hyperparameters.loss", message));
     }
     if task == Task::SingleLabelClassification {
         return problems;
@@ -84,7 +80,7 @@ pub(super) fn options_of_other_tasks(asked: &Transfer, task: Task) -> Vec<Proble
         let message = format!(
             "label_smoothing takes from the one true class, which {task} does not have; leave it out"
         );
-        contradiction("hyperparameters.label_smoothing", message);
+        problems.push(contradiction("hyperparameters.label_smoothing", message));
     }
     for (option, alpha) in [("mixup", asked.mixup), ("cutmix", asked.cutmix)] {
         if alpha.value().is_some_and(|alpha| alpha > 0.0) {
@@ -96,7 +92,8 @@ pub(super) fn options_of_other_tasks(asked: &Transfer, task: Task) -> Vec<Proble
                     "{option} gives samples shares of labels, but thresholds are chosen on whole labels; leave it out"
                 ),
             };
-            contradiction(&format!("hyperparameters.{option}"), message);
+            let option = format!("hyperparameters.{option}");
+            problems.push(contradiction(&option, message));
         }
     }
     let weighs = |weights: &ClassWeights| *weights != ClassWeights::Rule(ClassWeightRule::None);
@@ -104,7 +101,7 @@ pub(super) fn options_of_other_tasks(asked: &Transfer, task: Task) -> Vec<Proble
         && matches!(&asked.class_weights, Auto::Value(weights) if weighs(weights))
     {
         let message = "a regression has no classes to weigh; leave class_weights out";
-        contradiction("hyperparameters.class_weights", message.to_owned());
+        problems.push(contradiction("hyperparameters.class_weights", message));
     }
     problems
 }

@@ -1,7 +1,8 @@
 //! Which part of the backbone trains, and when.
 
-use super::{adapter, freeze, network, start::Start};
+use super::{adapter, freeze, network};
 use crate::{
+    parent::Start,
     problem::Problem,
     recipe::{Adapter, FreezePhase},
     request::{Auto, Transfer},
@@ -12,6 +13,8 @@ pub(super) struct Trained {
     pub(super) adapter: Option<Adapter>,
     /// The trainable parameters of each phase, in order; the first phase begins at epoch 0.
     pub(super) phases: Vec<FreezePhase>,
+    /// True when the backbone has BatchNorm layers.
+    pub(super) has_batch_norm: bool,
 }
 
 impl Trained {
@@ -33,7 +36,11 @@ impl Trained {
             (None, Auto::Value(policy)) => (None, freeze::phases(policy, start.layers, &left)?),
             (None, Auto::Auto) => return Ok(None),
         };
-        Ok(Some(Self { adapter, phases }))
+        Ok(Some(Self {
+            adapter,
+            phases,
+            has_batch_norm: start.layers.has_batch_norm(),
+        }))
     }
 
     /// True when the backbone and any adapters stay as they are in every phase.
