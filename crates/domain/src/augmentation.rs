@@ -3,8 +3,8 @@
 
 use crate::{
     limits,
-    options::{Group, defaults, options, or},
-    rules::{Bounds, integer, number, share},
+    options::{Group, Or, defaults, options},
+    rules::{Bounds, Integer, number, share},
 };
 
 options! {
@@ -15,11 +15,11 @@ options! {
         /// evaluation.
         random_resized_crop: Option<RandomResizedCrop> = Group,
         /// Probability of mirroring the image.
-        horizontal_flip: f64 = or(0.0, share()),
+        horizontal_flip: f64 = Or(0.0, share()),
         color_jitter: Option<ColorJitter> = Group,
         rand_augment: Option<RandAugment> = Group,
         /// Probability that a rectangle of 2 to 33 % of the area is filled with the mean color.
-        random_erasing: f64 = or(0.0, share()),
+        random_erasing: f64 = Or(0.0, share()),
     }
 }
 
@@ -28,9 +28,9 @@ options! {
     #[derive(Copy)]
     pub struct RandomResizedCrop {
         /// Least and largest share of the area, drawn uniformly.
-        scale: [f64; 2] = or([0.08, 1.0], Bounds(limits::CROP_SCALE)),
+        scale: [f64; 2] = Or([0.08, 1.0], Bounds(limits::CROP_SCALE)),
         /// Least and largest width divided by height, drawn uniformly in the logarithm.
-        aspect_ratio: [f64; 2] = or([3.0 / 4.0, 4.0 / 3.0], Bounds(limits::CROP_ASPECT_RATIO)),
+        aspect_ratio: [f64; 2] = Or([3.0 / 4.0, 4.0 / 3.0], Bounds(limits::CROP_ASPECT_RATIO)),
     }
 }
 
@@ -45,13 +45,13 @@ options! {
     #[derive(Copy, Default)]
     pub struct ColorJitter {
         /// The factor is drawn from 1 - `brightness` to 1 + `brightness`.
-        brightness: f64 = or(0.0, number(limits::COLOR_FACTOR)),
+        brightness: f64 = Or(0.0, number(limits::COLOR_FACTOR)),
         /// As `brightness`.
-        contrast: f64 = or(0.0, number(limits::COLOR_FACTOR)),
+        contrast: f64 = Or(0.0, number(limits::COLOR_FACTOR)),
         /// As `brightness`.
-        saturation: f64 = or(0.0, number(limits::COLOR_FACTOR)),
+        saturation: f64 = Or(0.0, number(limits::COLOR_FACTOR)),
         /// The shift is drawn from -`hue` to `hue`, in turns of the color wheel.
-        hue: f64 = or(0.0, number(limits::HUE)),
+        hue: f64 = Or(0.0, number(limits::HUE)),
     }
 }
 
@@ -71,9 +71,9 @@ options! {
     #[derive(Copy, Eq)]
     pub struct RandAugment {
         /// Operations on each image, one after the other.
-        n_ops: u32 = or(2, integer(limits::RAND_AUGMENT_OPS)),
+        n_ops: u32 = Or(2, Integer(limits::RAND_AUGMENT_OPS)),
         /// Strength, from 0 to 30.
-        magnitude: u32 = or(9, integer(limits::RAND_AUGMENT_MAGNITUDE)),
+        magnitude: u32 = Or(9, Integer(limits::RAND_AUGMENT_MAGNITUDE)),
     }
 }
 

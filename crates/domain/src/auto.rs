@@ -4,21 +4,21 @@ use serde::{Deserialize, Serialize};
 
 /// `"auto"`, which leaves the choice to the service, or a value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(rename_all = "snake_case")]
 pub enum Auto<T> {
     #[default]
-    #[serde(with = "auto")]
     Auto,
+    #[serde(untagged)]
     Value(T),
 }
 
 /// `"none"`, which turns the option off, or a value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(rename_all = "snake_case")]
 pub enum OrNone<T> {
     #[default]
-    #[serde(with = "none")]
     None,
+    #[serde(untagged)]
     Value(T),
 }
 
@@ -40,32 +40,3 @@ impl<T> OrNone<T> {
         }
     }
 }
-
-/// Serde for a unit variant that is written as one word.
-macro_rules! word {
-    ($word:ident) => {
-        mod $word {
-            use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
-
-            const WORD: &str = stringify!($word);
-
-            pub(super) fn serialize<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(WORD)
-            }
-
-            pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-                deserializer: D,
-            ) -> Result<(), D::Error> {
-                match String::deserialize(deserializer)?.as_str() {
-                    WORD => Ok(()),
-                    other => Err(D::Error::custom(format!(
-                        "expected \"{WORD}\", not {other:?}"
-                    ))),
-                }
-            }
-        }
-    };
-}
-
-word!(auto);
-word!(none);

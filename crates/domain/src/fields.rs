@@ -4,17 +4,15 @@
 //! A [`Rule`](crate::rules::Rule) checks one value and says what it expected; [`Fields`] adds where
 //! the value is.
 
-use std::{cell::RefCell, sync::LazyLock};
+use std::cell::RefCell;
 
 use serde_json::{Map, Value};
 
 use crate::{
     codes::{MISSING_FIELD, NOT_AVAILABLE, UNKNOWN_FIELD, WRONG_TYPE},
     problem::{Code, Problem, suggestion},
-    rules::{Parsed, kind},
+    rules::{Invalid, Parsed, kind},
 };
-
-static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
 /// An object that is being read.
 pub struct Fields<'a> {
@@ -36,20 +34,12 @@ impl<'a> Fields<'a> {
                 .push(Problem::new(path, WRONG_TYPE, message));
             return None;
         };
-        Some(Self::of(object, path.to_owned(), problems))
-    }
-
-    fn of(
-        object: &'a Map<String, Value>,
-        path: String,
-        problems: &'a RefCell<Vec<Problem>>,
-    ) -> Self {
-        Self {
+        Some(Self {
             object,
-            path,
+            path: path.to_owned(),
             known: RefCell::default(),
             problems,
-        }
+        })
     }
 
     /// The path of a field of this object.
@@ -75,14 +65,11 @@ impl<'a> Fields<'a> {
 
     /// An optional field. If it is invalid, adds a problem and returns `None`.
     pub fn optional<T>(&self, name: &'static str, read: impl Fn(&Value) -> Parsed<T>) -> Option<T> {
-        match read(self.get(name)?) {
-            Ok(value) => Some(value),
-            Err(invalid) => {
-                let message = format!("{} {}", self.path(name), invalid.message);
-                self.problem(name, invalid.code, message);
-                None
-            }
-        }
+        let refuse = |invalid: Invalid| {
+            let message = format!("{} {}", self.path(name), invalid.message);
+            self.problem(name, invalid.code, message);
+        };
+        read(self.get(name)?).map_err(refuse).ok()
     }
 
     /// A required field. If it is missing or invalid, adds a problem and returns `None`.
@@ -100,12 +87,6 @@ impl<'a> Fields<'a> {
         Fields::new(self.get(name)?, &self.path(name), self.problems)
     }
 
-    /// A nested object; an empty one if it is not there.
-    pub fn object_or_empty(&self, name: &'static str) -> Fields<'a> {
-        let empty = || Self::of(&EMPTY, self.path(name), self.problems);
-        self.object(name).unwrap_or_else(empty)
-    }
-
     /// A field that this version does not act on: only values that change nothing are accepted.
     pub fn neutral(&self, name: &'static str, neutral: &Value) {
         if self.get(name).is_some_and(|value| value != neutral) {
@@ -119,11 +100,8 @@ impl<'a> Fields<'a> {
     /// Adds a problem for every field that was not asked for.
     pub fn finish(self) {
         let known = self.known.borrow();
-        for name in self
-            .object
-            .keys()
-            .filter(|name| !known.contains(&name.as_str()))
-        {
+        let names = self.object.keys();
+        for name in names.filter(|name| !known.contains(&name.as_str())) {
             let message = format!(
                 "unknown field `{}`; {}",
                 self.path(name),
@@ -141,7 +119,7 @@ mod tests {
     use super::*;
     use crate::{
         codes::{MISSING_FIELD, OUT_OF_RANGE},
-        rules::{Rule, integer, number, text},
+        rules::{Integer, Rule, Text, number},
     };
 
     #[test]
@@ -149,9 +127,9 @@ mod tests {
         let problems = RefCell::default();
         let body = json!({"epochs": 0, "rate": "NaN", "nmae": 1});
         let fields = Fields::new(&body, "method", &problems).unwrap();
-        fields.optional::<u64>("epochs", |value| integer(1..=10).read(value));
+        fields.optional::<u64>("epochs", |value| Integer(1..=10).read(value));
         fields.optional("rate", |value| number(0.0..=1.0).read(value));
-        fields.required("name", |value| text(3).read(value));
+        fields.required("name", |value| Text(3).read(value));
         fields.finish();
         let found: Vec<(String, String)> = problems
             .into_inner()

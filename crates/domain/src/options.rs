@@ -6,7 +6,10 @@
 //! an enum whose variants are words or objects of one entry.
 
 use serde_json::{Map, Value, json};
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::{
+    ToSchema,
+    openapi::{RefOr, Schema},
+};
 
 use crate::{
     auto::Auto,
@@ -17,9 +20,7 @@ use crate::{
 };
 
 /// A group of options: a JSON object.
-pub trait Options: Sized {
-    const NAME: &'static str;
-
+pub trait Options: ToSchema + Sized {
     /// `None` only if a required option is missing or invalid, which is then among the problems.
     /// Any other invalid option has its default, so that the rest can be checked too.
     fn read(fields: &Fields<'_>) -> Option<Self>;
@@ -98,16 +99,13 @@ pub fn schema_of<T: Options>(components: &mut Components) -> RefOr<Schema> {
         components,
     };
     T::describe(&mut object);
-    let mut schema = json!({
+    to_schema(json!({
         "type": "object",
         "properties": object.properties,
+        "required": object.required,
         "additionalProperties": false,
         "description": T::doc(),
-    });
-    if !object.required.is_empty() {
-        schema["required"] = Value::Array(object.required);
-    }
-    to_schema(schema)
+    }))
 }
 
 /// A field of a group: whether it may be left out, what it then is, and the rule of its value.
@@ -119,47 +117,31 @@ pub trait Field<T> {
 }
 
 /// A field that must be there.
-pub struct Required<R>(R);
+pub struct Required<T, R>(Option<T>, R);
 
-pub fn required<R>(rule: R) -> Required<R> {
-    Required(rule)
+pub fn required<T, R>(rule: R) -> Required<T, R> {
+    Required(None, rule)
 }
 
-impl<T, R: Rule<T>> Field<T> for Required<R> {
+/// A field that must be there. If it is not, the rest of its group is read with `otherwise`.
+pub fn required_or<T, R>(otherwise: T, rule: R) -> Required<T, R> {
+    Required(Some(otherwise), rule)
+}
+
+impl<T: Clone, R: Rule<T>> Field<T> for Required<T, R> {
     fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<T> {
-        fields.required(name, |value| self.0.read(value))
+        let given = fields.required(name, |value| self.1.read(value));
+        given.or_else(|| self.0.clone())
     }
 
     fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
-        let schema = self.0.schema(object.components);
-        object.required(name, doc, schema);
-    }
-}
-
-/// A field that must be there, without which the rest of its group is read all the same.
-pub struct Expected<R>(R);
-
-pub fn expected<R>(rule: R) -> Expected<R> {
-    Expected(rule)
-}
-
-impl<T, R: Rule<T>> Field<Option<T>> for Expected<R> {
-    fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<Option<T>> {
-        Some(fields.required(name, |value| self.0.read(value)))
-    }
-
-    fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
-        let schema = self.0.schema(object.components);
+        let schema = self.1.schema(object.components);
         object.required(name, doc, schema);
     }
 }
 
 /// A field that may be left out.
-pub struct Optional<R>(R);
-
-pub fn optional<R>(rule: R) -> Optional<R> {
-    Optional(rule)
-}
+pub struct Optional<R>(pub R);
 
 impl<T, R: Rule<T>> Field<Option<T>> for Optional<R> {
     fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<Option<T>> {
@@ -173,11 +155,7 @@ impl<T, R: Rule<T>> Field<Option<T>> for Optional<R> {
 }
 
 /// A field with a default.
-pub struct Or<T, R>(T, R);
-
-pub fn or<T, R>(default: T, rule: R) -> Or<T, R> {
-    Or(default, rule)
-}
+pub struct Or<T, R>(pub T, pub R);
 
 impl<T: Clone + serde::Serialize, R: Rule<T>> Field<T> for Or<T, R> {
     fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<T> {
@@ -192,22 +170,8 @@ impl<T: Clone + serde::Serialize, R: Rule<T>> Field<T> for Or<T, R> {
 }
 
 /// A field that may be `"auto"`, which is its default.
-pub fn auto<R>(rule: R) -> AutoField<R> {
-    AutoField(AutoRule(rule))
-}
-
-pub struct AutoField<R>(AutoRule<R>);
-
-impl<T, R: Rule<T>> Field<Auto<T>> for AutoField<R> {
-    fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<Auto<T>> {
-        let given = fields.optional(name, |value| self.0.read(value));
-        Some(given.unwrap_or_default())
-    }
-
-    fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
-        let schema = self.0.schema(object.components);
-        object.optional(name, doc, Some(json!("auto")), schema);
-    }
+pub fn auto<T, R>(rule: R) -> Or<Auto<T>, AutoRule<R>> {
+    Or(Auto::Auto, AutoRule(rule))
 }
 
 /// A nested group: an object, which may be left out.
@@ -215,7 +179,7 @@ pub struct Group;
 
 impl Group {
     fn describe<T: Options>(object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
-        let schema = reference(T::NAME, object.components, schema_of::<T>);
+        let schema = reference(&T::name(), object.components, schema_of::<T>);
         object.optional(name, doc, None, schema);
     }
 }
@@ -223,7 +187,8 @@ impl Group {
 /// Left out, each of its options has its default.
 impl<T: Options> Field<T> for Group {
     fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<T> {
-        read_all(fields.object_or_empty(name))
+        let given = fields.object(name).and_then(read_all);
+        Some(given.unwrap_or_else(defaults))
     }
 
     fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
@@ -256,18 +221,9 @@ impl<T: Options> Field<T> for Flat {
 
 /// Joins the lines of a doc comment; an empty one separates paragraphs.
 pub fn doc(lines: &[Option<&str>]) -> String {
-    let mut text = String::new();
-    for line in lines.iter().flatten().map(|line| line.trim()) {
-        if line.is_empty() {
-            text.push_str("\n\n");
-        } else if text.is_empty() || text.ends_with('\n') {
-            text.push_str(line);
-        } else {
-            text.push(' ');
-            text.push_str(line);
-        }
-    }
-    text
+    let lines: Vec<&str> = lines.iter().flatten().map(|line| line.trim()).collect();
+    let paragraphs = lines.split(|line| line.is_empty());
+    Vec::from_iter(paragraphs.map(|lines| lines.join(" "))).join("\n\n")
 }
 
 /// The doc comment among some attributes.
@@ -297,8 +253,6 @@ macro_rules! options {
         }
 
         impl $crate::options::Options for $name {
-            const NAME: &'static str = stringify!($name);
-
             fn read(fields: &$crate::fields::Fields<'_>) -> Option<Self> {
                 $(
                     let name = $crate::options::name_of!($field $($json)?);
@@ -361,36 +315,41 @@ macro_rules! choices {
             $($(#[$($variant_meta)*])* #[serde(rename = $word)] $variant $(($type))?),+
         }
 
-        impl $crate::rules::FromJson for $name {
-            fn from_json(value: &::serde_json::Value) -> $crate::rules::Parsed<Self> {
+        impl $crate::rules::Rule<$name> for $crate::rules::Own {
+            fn read(&self, value: &::serde_json::Value) -> $crate::rules::Parsed<$name> {
                 let names = [$($word),+];
                 let (name, setting) = $crate::options::choice(value, &names)?;
                 let read = match name {
                     $($word => $crate::options::choice_of!(
-                        setting, Self::$variant $(, flag $flag)? $(, rule $rule)?
+                        setting, $name::$variant $(, flag $flag)? $(, rule $rule)?
                     ),)+
                     other => return Err($crate::options::unknown_choice(other, &names)),
                 };
                 read.map_err(|invalid| invalid.at(format!("`{name}`")))
             }
 
-            fn json_schema(components: &mut $crate::rules::Components) -> ::serde_json::Value {
-                let mut choices = Vec::new();
-                $(
-                    let doc = $crate::options::doc_of!($(#[$($variant_meta)*])*);
-                    $crate::options::choice_schema_of!(
-                        components, choices, $word, &doc $(, flag $flag)? $(, rule ($type) $rule)?
-                    );
-                )+
-                let doc = $crate::options::doc_of!($(#[$($meta)*])*);
-                ::serde_json::json!({"oneOf": choices, "description": doc})
+            fn schema(&self, components: &mut $crate::rules::Components) -> ::serde_json::Value {
+                $crate::rules::reference(stringify!($name), components, |components| {
+                    let mut choices = Vec::new();
+                    $(
+                        let doc = $crate::options::doc_of!($(#[$($variant_meta)*])*);
+                        $crate::options::choice_schema_of!(
+                            components, choices, $word, &doc $(, flag $flag)? $(, rule ($type) $rule)?
+                        );
+                    )+
+                    let doc = $crate::options::doc_of!($(#[$($meta)*])*);
+                    $crate::rules::to_schema(
+                        ::serde_json::json!({"oneOf": choices, "description": doc}),
+                    )
+                })
             }
         }
 
         impl ::utoipa::PartialSchema for $name {
             fn schema() -> ::utoipa::openapi::RefOr<::utoipa::openapi::Schema> {
-                let mut components = vec![(stringify!($name).to_owned(), Default::default())];
-                $crate::rules::to_schema(<Self as $crate::rules::FromJson>::json_schema(&mut components))
+                let mut components = Vec::new();
+                <Self as ::utoipa::ToSchema>::schemas(&mut components);
+                components.swap_remove(0).1
             }
         }
 
@@ -422,16 +381,14 @@ pub fn unknown_choice(given: &str, names: &[&str]) -> Invalid {
     Invalid::new(INVALID_VALUE, format!("has no form `{given}`; {near}"))
 }
 
-/// Checks that a variant without a value has none, or the one that it may have.
-pub fn no_value(setting: Option<&Value>, flag: Option<bool>) -> Parsed<()> {
-    match (setting, flag) {
+/// Checks that a variant without a value has none, or a flag that it may have.
+pub fn no_value(setting: Option<&Value>, flags: &[bool]) -> Parsed<()> {
+    let message = "takes no value; give it as a word";
+    match (setting, flags.first()) {
         (None, _) => Ok(()),
-        (Some(Value::Bool(given)), Some(flag)) if *given == flag => Ok(()),
+        (Some(given), Some(flag)) if given == flag => Ok(()),
         (Some(other), Some(flag)) => Err(Invalid::wrong_type(&flag.to_string(), other)),
-        (Some(_), None) => {
-            let message = "takes no value; give it as a word";
-            Err(Invalid::new(INVALID_VALUE, message))
-        }
+        (Some(_), None) => Err(Invalid::new(INVALID_VALUE, message)),
     }
 }
 
@@ -441,15 +398,11 @@ pub fn its_value<T>(setting: Option<&Value>, rule: &impl Rule<T>) -> Parsed<T> {
     rule.read(setting.ok_or_else(missing)?)
 }
 
-pub fn word_schema(choices: &mut Vec<Value>, word: &str, doc: &str, flag: Option<bool>) {
+pub fn word_schema(choices: &mut Vec<Value>, word: &str, doc: &str, flags: &[bool]) {
     choices.push(json!({"type": "string", "enum": [word], "description": doc}));
-    if let Some(flag) = flag {
-        entry_schema(
-            choices,
-            word,
-            doc,
-            json!({"type": "boolean", "enum": [flag]}),
-        );
+    for flag in flags {
+        let schema = json!({"type": "boolean", "enum": [flag]});
+        entry_schema(choices, word, doc, schema);
     }
 }
 
@@ -464,11 +417,8 @@ pub fn entry_schema(choices: &mut Vec<Value>, name: &str, doc: &str, schema: Val
 }
 
 macro_rules! choice_of {
-    ($setting:expr, $variant:expr) => {
-        $crate::options::no_value($setting, None).map(|()| $variant)
-    };
-    ($setting:expr, $variant:expr, flag $flag:literal) => {
-        $crate::options::no_value($setting, Some($flag)).map(|()| $variant)
+    ($setting:expr, $variant:expr $(, flag $flag:literal)?) => {
+        $crate::options::no_value($setting, &[$($flag)?]).map(|()| $variant)
     };
     ($setting:expr, $variant:expr, rule $rule:expr) => {
         $crate::options::its_value($setting, &$rule).map($variant)
@@ -476,11 +426,8 @@ macro_rules! choice_of {
 }
 
 macro_rules! choice_schema_of {
-    ($components:expr, $choices:expr, $word:literal, $doc:expr) => {
-        $crate::options::word_schema(&mut $choices, $word, $doc, None)
-    };
-    ($components:expr, $choices:expr, $word:literal, $doc:expr, flag $flag:literal) => {
-        $crate::options::word_schema(&mut $choices, $word, $doc, Some($flag))
+    ($components:expr, $choices:expr, $word:literal, $doc:expr $(, flag $flag:literal)?) => {
+        $crate::options::word_schema(&mut $choices, $word, $doc, &[$($flag)?])
     };
     ($components:expr, $choices:expr, $word:literal, $doc:expr, rule ($type:ty) $rule:expr) => {{
         let schema = $crate::rules::Rule::<$type>::schema(&$rule, $components);

@@ -61,13 +61,6 @@ pub trait Rule<T> {
     fn schema(&self, components: &mut Components) -> Value;
 }
 
-/// A type that has one rule of its own.
-pub trait FromJson: Sized {
-    fn from_json(value: &Value) -> Parsed<Self>;
-
-    fn json_schema(components: &mut Components) -> Value;
-}
-
 /// A reference to the schema of that name, which `schema` gives if it is not known yet.
 pub fn reference(
     name: &str,
@@ -92,18 +85,13 @@ pub fn to_schema(schema: Value) -> RefOr<Schema> {
 }
 
 /// Reads a whole number; `78.0` and `1e3` are whole.
-pub struct Integer(RangeInclusive<u64>);
-
-pub fn integer(range: RangeInclusive<u64>) -> Integer {
-    Integer(range)
-}
+pub struct Integer(pub RangeInclusive<u64>);
 
 impl<T: TryFrom<u64>> Rule<T> for Integer {
     fn read(&self, value: &Value) -> Parsed<T> {
         let expected = format!("a whole number from {} to {}", self.0.start(), self.0.end());
-        let Value::Number(number) = value else {
-            return Err(Invalid::wrong_type(&expected, value));
-        };
+        let wrong_type = || Invalid::wrong_type(&expected, value);
+        let number = value.as_number().ok_or_else(wrong_type)?;
         let whole = number.as_u64().or_else(|| {
             let float = number.as_f64()?;
             // Above 2^53 a float cannot tell neighboring integers apart.
@@ -147,16 +135,12 @@ impl Rule<f64> for Number {
             Bound::Unbounded => String::new(),
         };
         let expected = format!("a number {low} {high}").trim_end().to_owned();
-        let Value::Number(number) = value else {
-            return Err(Invalid::wrong_type(&expected, value));
-        };
-        match number.as_f64() {
-            Some(float) if float.is_finite() && (self.0, self.1).contains(&float) => Ok(float),
-            _ => {
-                let message = format!("must be {expected}, not {number}");
-                Err(Invalid::new(OUT_OF_RANGE, message))
-            }
-        }
+        let wrong_type = || Invalid::wrong_type(&expected, value);
+        let number = value.as_number().ok_or_else(wrong_type)?;
+        number
+            .as_f64()
+            .filter(|float| float.is_finite() && (self.0, self.1).contains(float))
+            .ok_or_else(|| Invalid::new(OUT_OF_RANGE, format!("must be {expected}, not {number}")))
     }
 
     fn schema(&self, _: &mut Components) -> Value {
@@ -198,17 +182,11 @@ impl Rule<[f64; 2]> for Bounds {
 }
 
 /// Reads text of at most this many characters, none of them a control character.
-pub struct Text(usize);
-
-pub fn text(characters: usize) -> Text {
-    Text(characters)
-}
+pub struct Text(pub usize);
 
 impl Rule<String> for Text {
     fn read(&self, value: &Value) -> Parsed<String> {
-        let Value::String(text) = value else {
-            return Err(Invalid::wrong_type("a string", value));
-        };
+        let text = string(value)?;
         if text.chars().count() > self.0 {
             let message = format!("must be at most {} characters long", self.0);
             return Err(Invalid::new(OUT_OF_RANGE, message));
@@ -217,7 +195,7 @@ impl Rule<String> for Text {
             let message = "must not contain control characters";
             return Err(Invalid::new(INVALID_VALUE, message));
         }
-        Ok(text.clone())
+        Ok(text.to_owned())
     }
 
     fn schema(&self, _: &mut Components) -> Value {
@@ -225,16 +203,20 @@ impl Rule<String> for Text {
     }
 }
 
+fn string(value: &Value) -> Parsed<&str> {
+    let wrong_type = || Invalid::wrong_type("a string", value);
+    value.as_str().ok_or_else(wrong_type)
+}
+
 /// Reads a word of an enum.
 pub struct Word;
 
 impl<T: Words + ToSchema> Rule<T> for Word {
     fn read(&self, value: &Value) -> Parsed<T> {
-        let Value::String(given) = value else {
-            return Err(Invalid::wrong_type(&one_of(T::WORDS), value));
-        };
+        let wrong_type = || Invalid::wrong_type(&one_of(T::WORDS), value);
+        let word = value.as_str().ok_or_else(wrong_type)?;
         let unknown = |error: T::Err| Invalid::new(INVALID_VALUE, error.to_string());
-        given.parse().map_err(unknown)
+        word.parse().map_err(unknown)
     }
 
     fn schema(&self, components: &mut Components) -> Value {
@@ -247,11 +229,8 @@ pub struct Id;
 
 impl<T: std::str::FromStr<Err: std::fmt::Display> + ToSchema> Rule<T> for Id {
     fn read(&self, value: &Value) -> Parsed<T> {
-        let Value::String(text) = value else {
-            return Err(Invalid::wrong_type("a string", value));
-        };
         let invalid = |error| Invalid::new(INVALID_VALUE, format!("is {error}"));
-        text.parse().map_err(invalid)
+        string(value)?.parse().map_err(invalid)
     }
 
     fn schema(&self, components: &mut Components) -> Value {
@@ -259,91 +238,39 @@ impl<T: std::str::FromStr<Err: std::fmt::Display> + ToSchema> Rule<T> for Id {
     }
 }
 
-/// Reads a value by the rule of its type.
+/// Reads an enum that is made by `choices!`.
 pub struct Own;
 
-impl<T: FromJson + ToSchema> Rule<T> for Own {
-    fn read(&self, value: &Value) -> Parsed<T> {
-        T::from_json(value)
-    }
-
-    fn schema(&self, components: &mut Components) -> Value {
-        reference(&T::name(), components, |components| {
-            to_schema(T::json_schema(components))
-        })
-    }
-}
-
-/// Reads a value by a function.
-pub struct Custom<T> {
-    read: fn(&Value) -> Parsed<T>,
-    schema: fn() -> Value,
-}
-
-pub fn custom<T>(read: fn(&Value) -> Parsed<T>, schema: fn() -> Value) -> Custom<T> {
-    Custom { read, schema }
-}
-
-impl<T> Rule<T> for Custom<T> {
-    fn read(&self, value: &Value) -> Parsed<T> {
-        (self.read)(value)
-    }
-
-    fn schema(&self, _: &mut Components) -> Value {
-        (self.schema)()
-    }
-}
-
-/// Reads a list whose length is within a range.
-pub struct List<R> {
-    lengths: RangeInclusive<usize>,
-    /// Names its items in messages.
-    items: &'static str,
-    rule: R,
-}
-
-pub fn list<R>(lengths: RangeInclusive<usize>, items: &'static str, rule: R) -> List<R> {
-    List {
-        lengths,
-        items,
-        rule,
-    }
-}
+/// Reads a list whose length is within a range. The text names its items in messages.
+pub struct List<R>(pub RangeInclusive<usize>, pub &'static str, pub R);
 
 impl<T, R: Rule<T>> Rule<Vec<T>> for List<R> {
     fn read(&self, value: &Value) -> Parsed<Vec<T>> {
-        let Value::Array(list) = value else {
-            return Err(Invalid::wrong_type(
-                &format!("a list of {}", self.items),
-                value,
-            ));
-        };
-        if !self.lengths.contains(&list.len()) {
-            let (low, high) = (self.lengths.start(), self.lengths.end());
-            let (items, found) = (self.items, list.len());
+        let Self(lengths, items, rule) = self;
+        let wrong_type = || Invalid::wrong_type(&format!("a list of {items}"), value);
+        let list = value.as_array().ok_or_else(wrong_type)?;
+        if !lengths.contains(&list.len()) {
+            let (low, high, found) = (lengths.start(), lengths.end(), list.len());
             let message = format!("must be a list of {low} to {high} {items}, not of {found}");
             return Err(Invalid::new(OUT_OF_RANGE, message));
         }
         let read = |(place, value)| {
             let at = |invalid: Invalid| invalid.at(format!("[{place}]"));
-            self.rule.read(value).map_err(at)
+            rule.read(value).map_err(at)
         };
         list.iter().enumerate().map(read).collect()
     }
 
     fn schema(&self, components: &mut Components) -> Value {
-        let (low, high) = (self.lengths.start(), self.lengths.end());
-        let items = self.rule.schema(components);
+        let Self(lengths, _, rule) = self;
+        let (low, high) = (lengths.start(), lengths.end());
+        let items = rule.schema(components);
         json!({"type": "array", "items": items, "minItems": low, "maxItems": high})
     }
 }
 
 /// Reads `"none"`, or a value.
-pub struct OrNoneRule<R>(R);
-
-pub fn or_none<R>(rule: R) -> OrNoneRule<R> {
-    OrNoneRule(rule)
-}
+pub struct OrNoneRule<R>(pub R);
 
 impl<T, R: Rule<T>> Rule<OrNone<T>> for OrNoneRule<R> {
     fn read(&self, value: &Value) -> Parsed<OrNone<T>> {
@@ -379,15 +306,9 @@ impl<T, R: Rule<T>> Rule<Auto<T>> for AutoRule<R> {
 /// The schema of a word or a value. `anyOf`, because a text may be that word.
 pub fn one_word_or(word: &str, schema: Value) -> Value {
     let mut choices = vec![json!({"type": "string", "enum": [word]})];
-    match schema {
-        Value::Object(mut one) if one.len() == 1 && one.contains_key("anyOf") => {
-            let inner = one.remove("anyOf");
-            choices.extend(inner.into_iter().flat_map(|all| match all {
-                Value::Array(all) => all,
-                other => vec![other],
-            }));
-        }
-        other => choices.push(other),
+    match schema.get("anyOf").and_then(Value::as_array) {
+        Some(inner) => choices.extend(inner.iter().cloned()),
+        None => choices.push(schema),
     }
     json!({"anyOf": choices})
 }
@@ -410,7 +331,7 @@ mod tests {
 
     #[test]
     fn whole_numbers_may_be_written_as_floats() {
-        let read = |value: &Value| -> Parsed<u64> { integer(1..=1_000).read(value) };
+        let read = |value: &Value| -> Parsed<u64> { Integer(1..=1_000).read(value) };
         assert_eq!(read(&json!(78.0)), Ok(78));
         assert_eq!(read(&json!(1e3)), Ok(1_000));
         for wrong in [

@@ -1,23 +1,14 @@
 //! Enums that are words in JSON, SQL and on the command line.
 
-use std::fmt;
-
 use crate::problem::one_of;
 
 /// A text that is none of an enum's words.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be {}, not `{given}`", one_of(.known))]
 pub struct UnknownWord {
     pub given: String,
     pub known: &'static [&'static str],
 }
-
-impl fmt::Display for UnknownWord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "must be {}, not `{}`", one_of(self.known), self.given)
-    }
-}
-
-impl std::error::Error for UnknownWord {}
 
 /// An enum made by [`words!`](crate::words!).
 pub trait Words: Copy + std::str::FromStr<Err = UnknownWord> + 'static {

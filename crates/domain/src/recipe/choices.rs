@@ -3,7 +3,7 @@
 use crate::{
     limits,
     options::choices,
-    rules::{integer, number},
+    rules::{Integer, number},
     words,
 };
 
@@ -26,7 +26,7 @@ choices! {
         /// Share of the features that is dropped in training.
         Dropout(f64) = "dropout": number(0.0..1.0),
         /// A linear layer with this many outputs.
-        Linear(u32) = "linear": integer(limits::HEAD_WIDTH),
+        Linear(u32) = "linear": Integer(limits::HEAD_WIDTH),
         Relu = "relu" | true,
         /// The exact form, by the error function (Hendrycks & Gimpel 2016).
         Gelu = "gelu" | true,
@@ -65,6 +65,16 @@ words! {
         Nesterov = "nesterov",
         /// Betas 0.9 and 0.999, epsilon 1e-8, bias-corrected.
         Adamw = "adamw",
+    }
+}
+
+impl Optimizer {
+    /// Numbers that it keeps for each number that trains.
+    pub(crate) fn moments(self) -> u64 {
+        match self {
+            Self::Sgd | Self::Nesterov => 1,
+            Self::Adamw => 2,
+        }
     }
 }
 
@@ -110,9 +120,9 @@ choices! {
     #[derive(Copy, Eq)]
     pub enum EvaluateEvery {
         /// At the end of every n-th epoch.
-        Epochs(u32) = "epochs": integer(limits::EPOCHS),
+        Epochs(u32) = "epochs": Integer(limits::EPOCHS),
         /// After every n steps, wherever epochs end.
-        Steps(u64) = "steps": integer(limits::EVALUATION_STEPS),
+        Steps(u64) = "steps": Integer(limits::EVALUATION_STEPS),
     }
 }
 

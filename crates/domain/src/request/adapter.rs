@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use crate::{
     codes::INVALID_VALUE,
     limits,
-    options::{options, or, required},
-    rules::{Components, Invalid, Parsed, Rule, Word, integer, list, number, one_word_or, text},
+    options::{Or, options, required},
+    rules::{Components, Integer, Invalid, List, Parsed, Rule, Text, Word, number, one_word_or},
     words,
 };
 
@@ -16,13 +16,13 @@ options! {
     pub struct AdapterOptions {
         kind as "type": AdapterKind = required(Word),
         /// Rank of the matrix that is added to a layer's weight; at most the layer's smaller side.
-        rank: u64 = or(8, integer(limits::ADAPTER_RANK)),
+        rank: u64 = Or(8, Integer(limits::ADAPTER_RANK)),
         /// The matrix counts `alpha / rank` times.
-        alpha: f64 = or(8.0, number(limits::ADAPTER_ALPHA)),
+        alpha: f64 = Or(8.0, number(limits::ADAPTER_ALPHA)),
         /// Share of a layer's inputs that its adapter does not see in training.
-        dropout: f64 = or(0.0, number(0.0..1.0)),
+        dropout: f64 = Or(0.0, number(0.0..1.0)),
         /// The linear layers that get an adapter.
-        targets: AdapterTargets = or(AdapterTargets::All(AllLinear::AllLinear), Targets),
+        targets: AdapterTargets = Or(AdapterTargets::All, Targets),
     }
 }
 
@@ -34,43 +34,39 @@ words! {
 
 /// The linear layers that get an adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
 pub enum AdapterTargets {
-    /// All of them, as `all_linear`.
-    All(AllLinear),
+    /// All of them.
+    #[serde(rename = "all_linear")]
+    All,
     /// Layers by name, or by the last parts of a name: `blocks.0.attn.qkv`, `attn.qkv`.
+    #[serde(untagged)]
     Names(Vec<String>),
     /// Layers whose name matches.
+    #[serde(untagged)]
     Matching { regex: String },
 }
 
-words! {
-    pub enum AllLinear {
-        AllLinear = "all_linear",
-    }
-}
+const NAMES: List<Text> = List(
+    1..=limits::ADAPTER_TARGETS,
+    "names",
+    Text(limits::LABEL_CHARACTERS),
+);
+const REGEX: Text = Text(limits::REGEX_CHARACTERS);
 
 struct Targets;
-
-impl Targets {
-    fn names() -> impl Rule<Vec<String>> {
-        let name = text(limits::LABEL_CHARACTERS);
-        list(1..=limits::ADAPTER_TARGETS, "names", name)
-    }
-}
 
 impl Rule<AdapterTargets> for Targets {
     fn read(&self, value: &Value) -> Parsed<AdapterTargets> {
         let expected = "\"all_linear\", a list of layers' names, or {\"regex\": \"…\"}";
         match value {
+            Value::String(word) if word == "all_linear" => Ok(AdapterTargets::All),
             Value::String(word) => {
-                let all = word.parse().map(AdapterTargets::All);
-                let message = || format!("must be {expected}, not \"{word}\"");
-                all.map_err(|_| Invalid::new(INVALID_VALUE, message()))
+                let message = format!("must be {expected}, not \"{word}\"");
+                Err(Invalid::new(INVALID_VALUE, message))
             }
-            Value::Array(_) => Self::names().read(value).map(AdapterTargets::Names),
+            Value::Array(_) => NAMES.read(value).map(AdapterTargets::Names),
             Value::Object(one) if one.len() == 1 && one.contains_key("regex") => {
-                let regex = text(limits::REGEX_CHARACTERS).read(&one["regex"]);
+                let regex = REGEX.read(&one["regex"]);
                 let regex = regex.map_err(|invalid| invalid.at("`regex`"))?;
                 Ok(AdapterTargets::Matching { regex })
             }
@@ -79,8 +75,8 @@ impl Rule<AdapterTargets> for Targets {
     }
 
     fn schema(&self, components: &mut Components) -> Value {
-        let names = Self::names().schema(components);
-        let regex = text(limits::REGEX_CHARACTERS).schema(components);
+        let names = NAMES.schema(components);
+        let regex = REGEX.schema(components);
         let matching = json!({
             "type": "object",
             "required": ["regex"],

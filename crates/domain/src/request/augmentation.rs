@@ -1,6 +1,6 @@
 //! `method.transfer.augmentation`: random changes of training images.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     augmentation::Augmentation,
@@ -8,7 +8,7 @@ use crate::{
     fields::Fields,
     limits,
     options::{Field, Flat, ObjectSchema, auto, options, read_all, schema_of},
-    rules::{AutoRule, Rule, custom, integer, one_word_or, or_none, reference},
+    rules::{Components, Integer, Invalid, OrNoneRule, Parsed, Rule, reference},
 };
 
 options! {
@@ -20,42 +20,39 @@ options! {
         /// Augmented views of each training sample whose features are computed in advance while the
         /// whole backbone is frozen; an epoch trains on one of them. `auto`: as many as there are
         /// epochs with a frozen backbone, at most 4.
-        views: Auto<u64> = auto(integer(limits::VIEWS)),
+        views: Auto<u64> = auto(Integer(limits::VIEWS)),
     }
 }
+
+type Asked = Auto<OrNone<AugmentationOptions>>;
 
 /// `"auto"`, `"none"`, or an object, whose problems have paths of their own.
 pub(super) struct AugmentationField;
 
-impl Field<Auto<OrNone<AugmentationOptions>>> for AugmentationField {
-    fn read(
-        &self,
-        fields: &Fields<'_>,
-        name: &'static str,
-    ) -> Option<Auto<OrNone<AugmentationOptions>>> {
+impl Field<Asked> for AugmentationField {
+    fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<Asked> {
         if let Some(Value::Object(_)) = fields.get(name) {
             let options = fields.object(name).and_then(read_all);
-            return Some(options.map_or(Auto::Auto, |options| Auto::Value(OrNone::Value(options))));
+            return options.map(|options| Auto::Value(OrNone::Value(options)));
         }
-        let object = custom(
-            |value| Err(crate::rules::Invalid::wrong_type("an object", value)),
-            || json!({}),
-        );
-        let word = AutoRule(or_none(object));
-        Some(
-            fields
-                .optional(name, |value| word.read(value))
-                .unwrap_or_default(),
-        )
+        auto(OrNoneRule(Object)).read(fields, name)
     }
 
     fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
-        let options = reference(
-            "AugmentationOptions",
-            object.components,
-            schema_of::<AugmentationOptions>,
-        );
-        let schema = one_word_or("auto", one_word_or("none", options));
-        object.optional(name, doc, Some(json!("auto")), schema);
+        Field::<Asked>::describe(&auto(OrNoneRule(Object)), object, name, doc);
+    }
+}
+
+/// The schema of an object that is not read by a rule.
+struct Object;
+
+impl Rule<AugmentationOptions> for Object {
+    fn read(&self, value: &Value) -> Parsed<AugmentationOptions> {
+        Err(Invalid::wrong_type("an object", value))
+    }
+
+    fn schema(&self, components: &mut Components) -> Value {
+        let schema = schema_of::<AugmentationOptions>;
+        reference("AugmentationOptions", components, schema)
     }
 }

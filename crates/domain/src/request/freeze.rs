@@ -7,7 +7,7 @@ use crate::{
     codes::{INVALID_VALUE, OUT_OF_RANGE},
     limits,
     options::choices,
-    rules::{Components, FromJson, Invalid, Own, Parsed, Rule, integer, list, share, text},
+    rules::{Components, Integer, Invalid, List, Own, Parsed, Rule, Text, share},
 };
 
 choices! {
@@ -18,17 +18,17 @@ choices! {
         /// Nothing: everything trains.
         None = "none",
         /// All but the last n stages.
-        AllButLastStages(u64) = "all_but_last_stages": integer(limits::FREEZE_STAGES),
+        AllButLastStages(u64) = "all_but_last_stages": Integer(limits::FREEZE_STAGES),
         /// The first n stages.
-        FirstN(u64) = "first_n": integer(limits::FREEZE_STAGES),
+        FirstN(u64) = "first_n": Integer(limits::FREEZE_STAGES),
         /// At least this share of the parameters, counted in whole stages from the input side.
         Fraction(f64) = "fraction": share(),
         /// These stages or blocks, by name.
-        Blocks(Vec<String>) = "blocks": names(),
+        Blocks(Vec<String>) = "blocks": NAMES,
         /// Parameters whose name matches this regular expression.
-        Regex(String) = "regex": text(limits::REGEX_CHARACTERS),
+        Regex(String) = "regex": Text(limits::REGEX_CHARACTERS),
         /// These parameters, by name.
-        Names(Vec<String>) = "names": names(),
+        Names(Vec<String>) = "names": NAMES,
         /// Several policies in turn: the first from the start, each other one after so many epochs.
         Schedule(Vec<ScheduledFreeze>) = "schedule": Schedule,
     }
@@ -42,19 +42,21 @@ pub struct ScheduledFreeze {
     pub freeze: Freeze,
 }
 
-fn names() -> impl Rule<Vec<String>> {
-    let name = text(limits::LABEL_CHARACTERS);
-    list(1..=limits::FREEZE_NAMES, "names", name)
-}
+const NAMES: List<Text> = List(
+    1..=limits::FREEZE_NAMES,
+    "names",
+    Text(limits::LABEL_CHARACTERS),
+);
+const AT_EPOCH: Integer = Integer(0..=*limits::EPOCHS.end() - 1);
 
 struct Schedule;
 
 impl Rule<Vec<ScheduledFreeze>> for Schedule {
     fn read(&self, value: &Value) -> Parsed<Vec<ScheduledFreeze>> {
         let expected = "a list of entries such as {\"at_epoch\": 0, \"freeze\": \"all\"}";
-        let Some(list) = value.as_array().filter(|list| !list.is_empty()) else {
-            return Err(Invalid::wrong_type(expected, value));
-        };
+        let wrong_type = || Invalid::wrong_type(expected, value);
+        let list = value.as_array().filter(|list| !list.is_empty());
+        let list = list.ok_or_else(wrong_type)?;
         if list.len() > limits::FREEZE_PHASES {
             let (most, found) = (limits::FREEZE_PHASES, list.len());
             let message = format!("must hold at most {most} entries, not {found}");
@@ -80,7 +82,7 @@ impl Rule<Vec<ScheduledFreeze>> for Schedule {
     }
 
     fn schema(&self, components: &mut Components) -> Value {
-        let at_epoch = Rule::<u64>::schema(&at_epoch(), components);
+        let at_epoch = Rule::<u64>::schema(&AT_EPOCH, components);
         let freeze = Rule::<Freeze>::schema(&Own, components);
         let entry = json!({
             "type": "object",
@@ -90,10 +92,6 @@ impl Rule<Vec<ScheduledFreeze>> for Schedule {
         });
         json!({"type": "array", "items": entry, "minItems": 1, "maxItems": limits::FREEZE_PHASES})
     }
-}
-
-fn at_epoch() -> impl Rule<u64> {
-    integer(0..=limits::EPOCHS.end() - 1)
 }
 
 fn entry(value: &Value) -> Parsed<ScheduledFreeze> {
@@ -107,9 +105,9 @@ fn entry(value: &Value) -> Parsed<ScheduledFreeze> {
         let message = "`freeze` must not be a schedule inside a schedule";
         return Err(Invalid::new(INVALID_VALUE, message));
     }
-    let epoch = at_epoch().read(epoch);
+    let epoch = AT_EPOCH.read(epoch);
     Ok(ScheduledFreeze {
         at_epoch: epoch.map_err(|invalid| invalid.at("`at_epoch`"))?,
-        freeze: Freeze::from_json(policy)?,
+        freeze: Own.read(policy)?,
     })
 }

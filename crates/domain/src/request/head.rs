@@ -5,7 +5,7 @@ use crate::{
     limits,
     options::{auto, options},
     recipe::{HeadInit, HeadLayer},
-    rules::{Own, Word, list},
+    rules::{List, Own, Word},
 };
 
 options! {
@@ -13,7 +13,7 @@ options! {
     #[derive(Default)]
     pub struct HeadOptions {
         /// `auto`: none, or those of the model that the job starts from.
-        layers: Auto<Vec<HeadLayer>> = auto(list(0..=limits::HEAD_LAYERS, "layers", Own)),
+        layers: Auto<Vec<HeadLayer>> = auto(List(0..=limits::HEAD_LAYERS, "layers", Own)),
         /// How the weights are initialized. `auto`: `probe` for a new linear head, otherwise
         /// `zero`.
         init: Auto<HeadInit> = auto(Word),

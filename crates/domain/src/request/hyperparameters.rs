@@ -11,7 +11,7 @@ use crate::{
     limits,
     options::{auto, options},
     recipe::{BatchNorm, Loss, Optimizer, Precision, Schedule},
-    rules::{Components, Invalid, Parsed, Rule, Word, integer, number, or_none, share},
+    rules::{Components, Integer, Invalid, OrNoneRule, Parsed, Rule, Word, number, share},
     words,
 };
 
@@ -21,9 +21,9 @@ options! {
     pub struct Hyperparameters {
         /// Passes over the training split. `auto`: 30 if the whole backbone is frozen, otherwise
         /// 10; with a freeze schedule at least 5 after its last entry.
-        n_epochs: Auto<u64> = auto(integer(limits::EPOCHS)),
+        n_epochs: Auto<u64> = auto(Integer(limits::EPOCHS)),
         /// Samples that run through the network together. `auto`: 32, or all if there are fewer.
-        batch_size: Auto<u64> = auto(integer(limits::BATCH_SIZE)),
+        batch_size: Auto<u64> = auto(Integer(limits::BATCH_SIZE)),
         /// Peak learning rate of the head. `auto`: 0.001 with `adamw`, otherwise 0.01.
         learning_rate: Auto<f64> = auto(number(limits::LEARNING_RATE)),
         /// Peak learning rate of the backbone's last stage. `auto`: a share of the head's, which
@@ -46,7 +46,7 @@ options! {
         /// Ratio of each stage's learning rate to the next stage's. `auto`: 1.
         layer_decay: Auto<f64> = auto(number(limits::LAYER_DECAY)),
         /// Batches of one optimizer step. `auto`: 1.
-        accumulate: Auto<u64> = auto(integer(limits::ACCUMULATE)),
+        accumulate: Auto<u64> = auto(Integer(limits::ACCUMULATE)),
         /// `cross_entropy` for single labels, `binary_cross_entropy` for several, `mse` (`auto`) or
         /// `huber` for numbers.
         loss: Auto<Loss> = auto(Word),
@@ -62,10 +62,10 @@ options! {
         class_weights: Auto<ClassWeights> = auto(ClassWeightsRule),
         /// Largest global norm of the gradient; `none` sets no bound. `auto`: 1 if some of the
         /// backbone trains, otherwise `none`.
-        gradient_clip: Auto<OrNone<f64>> = auto(or_none(number(limits::GRADIENT_CLIP))),
+        gradient_clip: Auto<OrNone<f64>> = auto(OrNoneRule(number(limits::GRADIENT_CLIP))),
         /// Share of the running average of the weights that a step keeps; the averages are
         /// evaluated and exported. `none` (`auto`) keeps no average.
-        ema_decay: Auto<OrNone<f64>> = auto(or_none(number(limits::EMA_DECAY))),
+        ema_decay: Auto<OrNone<f64>> = auto(OrNoneRule(number(limits::EMA_DECAY))),
         /// How BatchNorm runs in the part that trains. `auto`: `update` in batches of 16 or more,
         /// unless the head starts from a probe.
         batch_norm: Auto<BatchNorm> = auto(Word),
@@ -79,22 +79,11 @@ options! {
     #[derive(Default)]
     pub struct OpenAiHyperparameters {
         /// Passes over the training split.
-        n_epochs: Auto<u64> = auto(integer(limits::EPOCHS)),
+        n_epochs: Auto<u64> = auto(Integer(limits::EPOCHS)),
         /// Samples that run through the network together.
-        batch_size: Auto<u64> = auto(integer(limits::BATCH_SIZE)),
+        batch_size: Auto<u64> = auto(Integer(limits::BATCH_SIZE)),
         /// Factor on the learning rates of head and backbone.
         learning_rate_multiplier: Auto<f64> = auto(number(limits::LEARNING_RATE_MULTIPLIER)),
-    }
-}
-
-impl From<OpenAiHyperparameters> for Hyperparameters {
-    fn from(openai: OpenAiHyperparameters) -> Self {
-        Self {
-            n_epochs: openai.n_epochs,
-            batch_size: openai.batch_size,
-            learning_rate_multiplier: openai.learning_rate_multiplier,
-            ..Self::default()
-        }
     }
 }
 
@@ -120,10 +109,8 @@ struct ClassWeightsRule;
 impl Rule<ClassWeights> for ClassWeightsRule {
     fn read(&self, value: &Value) -> Parsed<ClassWeights> {
         let Value::Object(weights) = value else {
-            return Word
-                .read(value)
-                .map(ClassWeights::Rule)
-                .map_err(|invalid| invalid.or("an object of weights by class"));
+            let rule = Word.read(value).map(ClassWeights::Rule);
+            return rule.map_err(|invalid| invalid.or("an object of weights by class"));
         };
         if weights.is_empty() || weights.len() > limits::CLASSES {
             let (most, found) = (limits::CLASSES, weights.len());

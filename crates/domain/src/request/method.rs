@@ -2,14 +2,11 @@
 
 use serde_json::json;
 
-use super::{
-    hyperparameters::{Hyperparameters, OpenAiHyperparameters},
-    transfer::Transfer,
-};
+use super::{hyperparameters::OpenAiHyperparameters, transfer::Transfer};
 use crate::{
     codes::CONTRADICTION,
     fields::Fields,
-    options::{Field, Group, ObjectSchema, expected, options},
+    options::{Field, Group, ObjectSchema, options, required_or},
     rules::Word,
     words,
 };
@@ -18,7 +15,7 @@ options! {
     /// How to train.
     pub struct MethodOptions {
         /// `transfer`, or OpenAI's `supervised`, which means the default transfer.
-        kind as "type": Option<MethodType> = expected(Word),
+        kind as "type": MethodType = required_or(MethodType::Transfer, Word),
         /// With `transfer` only.
         transfer: Option<Transfer> = Group,
         /// With `supervised` only.
@@ -40,6 +37,33 @@ options! {
     }
 }
 
+impl MethodOptions {
+    /// The transfer of this method. Adds a problem if the other one has options.
+    fn transfer(self, fields: &Fields<'_>) -> Option<Transfer> {
+        let of_openai = self.supervised.map(|one| one.hyperparameters.into());
+        let (transfer, unused, needed) = match self.kind {
+            MethodType::Transfer => (self.transfer, of_openai, MethodType::Supervised),
+            MethodType::Supervised => (of_openai, self.transfer, MethodType::Transfer),
+        };
+        if unused.is_some() {
+            let path = format!("method.{needed}");
+            let message = format!("`{path}` needs `\"type\": \"{needed}\"`");
+            fields.problem(&path, CONTRADICTION, message);
+        }
+        transfer
+    }
+}
+
+impl From<OpenAiHyperparameters> for Transfer {
+    fn from(openai: OpenAiHyperparameters) -> Self {
+        let mut transfer = Self::default();
+        transfer.hyperparameters.n_epochs = openai.n_epochs;
+        transfer.hyperparameters.batch_size = openai.batch_size;
+        transfer.hyperparameters.learning_rate_multiplier = openai.learning_rate_multiplier;
+        transfer
+    }
+}
+
 /// The transfer that a request asks for, in any of the three forms: `method.transfer`,
 /// `method.supervised`, and OpenAI's older `hyperparameters` beside the model.
 pub(super) struct MethodField;
@@ -57,34 +81,12 @@ impl Field<Transfer> for MethodField {
             let message = "give either `method` or OpenAI's older `hyperparameters`, not both";
             fields.problem("hyperparameters", CONTRADICTION, message);
         }
-        let of_openai = |openai: OpenAiHyperparameters| Transfer {
-            hyperparameters: Hyperparameters::from(openai),
-            ..Transfer::default()
+        let transfer = match (openai, method) {
+            (Some(openai), _) => Some(openai.into()),
+            (None, Some(method)) => method.transfer(fields),
+            (None, None) => None,
         };
-        if let Some(openai) = openai {
-            return Some(of_openai(openai));
-        }
-        Some(match method {
-            Some(MethodOptions {
-                kind: Some(MethodType::Supervised),
-                transfer,
-                supervised,
-            }) => {
-                if transfer.is_some() {
-                    let message = "`method.transfer` needs `\"type\": \"transfer\"`";
-                    fields.problem("method.transfer", CONTRADICTION, message);
-                }
-                supervised.map_or_else(Transfer::default, |one| of_openai(one.hyperparameters))
-            }
-            Some(method) => {
-                if method.supervised.is_some() {
-                    let message = "`method.supervised` needs `\"type\": \"supervised\"`";
-                    fields.problem("method.supervised", CONTRADICTION, message);
-                }
-                method.transfer.unwrap_or_default()
-            }
-            None => Transfer::default(),
-        })
+        Some(transfer.unwrap_or_default())
     }
 
     fn describe(&self, object: &mut ObjectSchema<'_>, _: &str, _: &str) {

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use self::method::MethodField;
 pub use self::{
-    adapter::{AdapterKind, AdapterOptions, AdapterTargets, AllLinear},
+    adapter::{AdapterKind, AdapterOptions, AdapterTargets},
     augmentation::AugmentationOptions,
     freeze::{Freeze, ScheduledFreeze},
     head::HeadOptions,
@@ -31,9 +31,9 @@ use crate::{
     fields::Fields,
     id::FileId,
     limits,
-    options::{optional, options, or, read_all, required},
+    options::{Optional, Or, options, read_all, required},
     problem::Problem,
-    rules::{Id, Invalid, Parsed, Rule, custom, integer, text},
+    rules::{Components, Id, Integer, Invalid, Parsed, Rule, Text},
 };
 
 options! {
@@ -41,21 +41,21 @@ options! {
     pub struct JobRequest {
         /// The id of a base model, or of a fine-tuned model or checkpoint whose backbone and head
         /// the job starts from.
-        model: String = required(text(limits::MODEL_NAME_CHARACTERS)),
+        model: String = required(Text(limits::MODEL_NAME_CHARACTERS)),
         /// A data set, uploaded with purpose `fine-tune`.
         training_file: FileId = required(Id),
         /// A second data set, used as the validation split; without it the training file is split.
-        validation_file: Option<FileId> = optional(Id),
+        validation_file: Option<FileId> = Optional(Id),
         /// Your part of the model's name: letters, digits, `-`, `_`, `.`.
-        suffix: Option<String> = optional(custom(suffix, suffix_schema)),
+        suffix: Option<String> = Optional(Suffix),
         /// Drawn at random if left out.
-        seed: Option<u64> = optional(integer(limits::SEED)),
+        seed: Option<u64> = Optional(Integer(limits::SEED)),
         /// Your own keys and values.
-        metadata: BTreeMap<String, String> = or(BTreeMap::new(), custom(metadata, metadata_schema)),
+        metadata: BTreeMap<String, String> = Or(BTreeMap::new(), Metadata),
         /// 0 (first) to 4 (last).
-        priority: u8 = or(2, integer(limits::PRIORITY)),
+        priority: u8 = Or(2, Integer(limits::PRIORITY)),
         /// Limit on the running time of all attempts together; neither waiting nor pauses count.
-        timeout_seconds: u64 = or(86_400, integer(limits::TIMEOUT_SECONDS)),
+        timeout_seconds: u64 = Or(86_400, Integer(limits::TIMEOUT_SECONDS)),
         transfer: Transfer = MethodField,
     }
 }
@@ -79,49 +79,55 @@ pub fn read(body: &Value) -> (Option<JobRequest>, Vec<Problem>) {
     (request, problems.into_inner())
 }
 
-fn suffix(value: &Value) -> Parsed<String> {
-    let suffix: String = text(limits::SUFFIX_CHARACTERS).read(value)?;
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if suffix.is_empty() || !suffix.chars().all(allowed) {
-        let message = "must be of letters, digits, `-`, `_` and `.`, at least one";
-        return Err(Invalid::new(INVALID_VALUE, message));
+struct Suffix;
+
+impl Rule<String> for Suffix {
+    fn read(&self, value: &Value) -> Parsed<String> {
+        let suffix = Text(limits::SUFFIX_CHARACTERS).read(value)?;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if suffix.is_empty() || !suffix.chars().all(allowed) {
+            let message = "must be of letters, digits, `-`, `_` and `.`, at least one";
+            return Err(Invalid::new(INVALID_VALUE, message));
+        }
+        Ok(suffix)
     }
-    Ok(suffix)
-}
 
-fn suffix_schema() -> Value {
-    let most = limits::SUFFIX_CHARACTERS;
-    json!({"type": "string", "maxLength": most, "pattern": "^[A-Za-z0-9._-]+$"})
-}
-
-fn metadata(value: &Value) -> Parsed<BTreeMap<String, String>> {
-    let Value::Object(object) = value else {
-        return Err(Invalid::wrong_type("an object of texts", value));
-    };
-    if object.len() > limits::METADATA_ENTRIES {
-        let (most, found) = (limits::METADATA_ENTRIES, object.len());
-        let message = format!("must hold at most {most} entries, not {found}");
-        return Err(Invalid::new(OUT_OF_RANGE, message));
+    fn schema(&self, components: &mut Components) -> Value {
+        let mut schema = Text(limits::SUFFIX_CHARACTERS).schema(components);
+        schema["pattern"] = json!("^[A-Za-z0-9._-]+$");
+        schema
     }
-    let entry = |(key, value): (&String, &Value)| {
-        let key: String = text(limits::METADATA_KEY_CHARACTERS)
-            .read(&json!(key))
-            .map_err(|invalid| invalid.at("key"))?;
-        let value = text(limits::METADATA_VALUE_CHARACTERS)
-            .read(value)
-            .map_err(|invalid| invalid.at(format!("`{key}`")))?;
-        Ok((key, value))
-    };
-    object.iter().map(entry).collect()
 }
 
-fn metadata_schema() -> Value {
-    json!({
-        "type": "object",
-        "maxProperties": limits::METADATA_ENTRIES,
-        "propertyNames": {"type": "string", "maxLength": limits::METADATA_KEY_CHARACTERS},
-        "additionalProperties": {"type": "string", "maxLength": limits::METADATA_VALUE_CHARACTERS},
-    })
+struct Metadata;
+
+impl Rule<BTreeMap<String, String>> for Metadata {
+    fn read(&self, value: &Value) -> Parsed<BTreeMap<String, String>> {
+        let wrong_type = || Invalid::wrong_type("an object of texts", value);
+        let object = value.as_object().ok_or_else(wrong_type)?;
+        if object.len() > limits::METADATA_ENTRIES {
+            let (most, found) = (limits::METADATA_ENTRIES, object.len());
+            let message = format!("must hold at most {most} entries, not {found}");
+            return Err(Invalid::new(OUT_OF_RANGE, message));
+        }
+        let entry = |(key, value): (&String, &Value)| {
+            let key = Text(limits::METADATA_KEY_CHARACTERS).read(&json!(key));
+            let key = key.map_err(|invalid| invalid.at("key"))?;
+            let value = Text(limits::METADATA_VALUE_CHARACTERS).read(value);
+            let value = value.map_err(|invalid| invalid.at(format!("`{key}`")))?;
+            Ok((key, value))
+        };
+        object.iter().map(entry).collect()
+    }
+
+    fn schema(&self, components: &mut Components) -> Value {
+        json!({
+            "type": "object",
+            "maxProperties": limits::METADATA_ENTRIES,
+            "propertyNames": Text(limits::METADATA_KEY_CHARACTERS).schema(components),
+            "additionalProperties": Text(limits::METADATA_VALUE_CHARACTERS).schema(components),
+        })
+    }
 }
 
 #[cfg(test)]

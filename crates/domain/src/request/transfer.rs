@@ -10,9 +10,9 @@ use super::{
 use crate::{
     auto::{Auto, OrNone},
     limits,
-    options::{Group, auto, defaults, options, or},
+    options::{Group, Or, auto, defaults, options},
     recipe::{EvaluateEvery, Metric, Task},
-    rules::{Own, Word, integer, number, text},
+    rules::{Integer, Own, Text, Word, number},
     words,
 };
 
@@ -25,7 +25,7 @@ options! {
         /// `pre_logits` removes the classifier only; a stage's name removes everything after that
         /// stage, whose output is pooled. `auto`: `pre_logits`, or the cut of the model that the
         /// job starts from.
-        cut: Auto<String> = auto(text(limits::STAGE_CHARACTERS)),
+        cut: Auto<String> = auto(Text(limits::STAGE_CHARACTERS)),
         /// The part of the backbone that keeps its weights. `auto`: `all` under an adapter, or with
         /// fewer than 10 training samples a class and no option about how the backbone trains;
         /// otherwise `none`.
@@ -45,7 +45,7 @@ options! {
         /// How often to evaluate; the last step is evaluated too. `auto`: after each epoch.
         evaluate_every: Auto<EvaluateEvery> = auto(Own),
         /// Interval between checkpoints.
-        checkpoint_every_seconds: u64 = or(300, integer(limits::CHECKPOINT_SECONDS)),
+        checkpoint_every_seconds: u64 = Or(300, Integer(limits::CHECKPOINT_SECONDS)),
     }
 }
 
@@ -72,11 +72,11 @@ options! {
     #[derive(Default)]
     pub struct EarlyStoppingOptions {
         /// Evaluations without improvement before training ends. `auto`: 10.
-        patience: Auto<u64> = auto(integer(limits::PATIENCE)),
+        patience: Auto<u64> = auto(Integer(limits::PATIENCE)),
         /// The metric that chooses the best checkpoint. `auto`: `valid_accuracy` for single labels,
         /// `valid_mean_average_precision` for several, `valid_rmse` for numbers.
         metric: Auto<Metric> = auto(Word),
         /// The least difference that counts as an improvement, in the metric's unit.
-        min_delta: f64 = or(0.0, number(limits::MIN_DELTA)),
+        min_delta: f64 = Or(0.0, number(limits::MIN_DELTA)),
     }
 }

@@ -32,7 +32,7 @@ pub fn resolve(
         return Err(vec![nothing_to_adapt(&all, left)]);
     }
     let chosen: Vec<Linear<'_>> = match &asked.targets {
-        AdapterTargets::All(_) => kept,
+        AdapterTargets::All => kept,
         AdapterTargets::Names(names) => named(names, &all, &kept, left)?,
         AdapterTargets::Matching { regex } => matching(regex, &all, &kept, left)?,
     };
