@@ -1,6 +1,6 @@
 //! Base models: what a pre-trained network is, what it was trained for, and which layers it has.
 
-use std::{borrow::Cow, ops::RangeInclusive};
+use std::{borrow::Cow, fmt::Display, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -74,57 +74,44 @@ impl AskedPreprocessing {
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut refuse = |field: &str, code, message: String| {
-            problems.push(Problem::new(
-                format!("preprocessing.{field}"),
-                code,
-                message,
-            ));
+            let path = format!("preprocessing.{field}");
+            problems.push(Problem::new(path, code, message));
         };
-        let outside = |range: &RangeInclusive<f64>| {
-            format!("must be from {} to {}", range.start(), range.end())
-        };
-        if self
-            .input_size
-            .is_some_and(|side| !INPUT_SIZE.contains(&side))
-        {
-            let (least, most) = (INPUT_SIZE.start(), INPUT_SIZE.end());
-            let message = format!("must be from {least} to {most}");
+        if let Some(message) = outside(&INPUT_SIZE, self.input_size.as_slice()) {
             refuse("input_size", codes::OUT_OF_RANGE, message);
         }
-        if self
-            .crop_fraction
-            .is_some_and(|share| !CROP_FRACTION.contains(&share))
-        {
-            refuse(
-                "crop_fraction",
-                codes::OUT_OF_RANGE,
-                outside(&CROP_FRACTION),
-            );
+        if let Some(message) = outside(&CROP_FRACTION, self.crop_fraction.as_slice()) {
+            refuse("crop_fraction", codes::OUT_OF_RANGE, message);
         }
-        let known = self
-            .channels
-            .is_none_or(|channels| CHANNELS.contains(&channels));
+        let channels = self.channels.unwrap_or(Preprocessing::rgb());
+        let known = CHANNELS.contains(&channels);
         if !known {
             let message = "must be 1 (gray), 3 (red, green, blue) or 4 (red, green, blue, alpha)";
             refuse("channels", codes::OUT_OF_RANGE, message.to_owned());
         }
         for (field, values, range) in [("mean", &self.mean, MEAN), ("std", &self.std, STD)] {
             let Some(values) = values else { continue };
-            if !values.iter().all(|value| range.contains(value)) {
-                let message = format!("{}, on pixels scaled to 0..1", outside(&range));
+            if let Some(message) = outside(&range, values) {
+                let message = format!("{message}, on pixels scaled to 0..1");
                 refuse(field, codes::OUT_OF_RANGE, message);
             }
-            let channels = self.channels.unwrap_or(Preprocessing::rgb()) as usize;
-            if known && values.len() != channels {
+            let given = values.len();
+            if known && given != channels as usize {
                 let message = format!(
-                    "has {} numbers, and the input {channels} channels: give one number for each channel, or set `channels`",
-                    values.len()
+                    "has {given} numbers, and the input {channels} channels: give one number for each channel, or set `channels`"
                 );
                 refuse(field, codes::INVALID_VALUE, message);
             }
         }
         problems
     }
+}
+
+/// The range, as a message, if a value is outside it.
+fn outside<T: PartialOrd + Display>(range: &RangeInclusive<T>, values: &[T]) -> Option<String> {
+    let message = || format!("must be from {} to {}", range.start(), range.end());
+    let inside = values.iter().all(|value| range.contains(value));
+    (!inside).then(message)
 }
 
 /// The filter that resizes, antialiased as Pillow's.

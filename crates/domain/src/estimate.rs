@@ -11,7 +11,7 @@ use crate::{
     layers,
     limits::{EVALUATION_BATCH, PROBE_SAMPLES},
     progress::Usage,
-    recipe::{HeadInit, Optimizer, Precision, Recipe},
+    recipe::{HeadInit, Precision, Recipe},
 };
 
 /// Bytes of one number: weights and their states are float32.
@@ -147,11 +147,7 @@ pub fn memory(
     // The frozen part is copied for computing; a checkpoint is copied before it is written, and a
     // bundle is read back.
     let copied = NUMBER_BYTES * parameters.frozen;
-    let moments = match recipe.optimizer {
-        Optimizer::Sgd | Optimizer::Nesterov => 1,
-        Optimizer::Adamw => 2,
-    };
-    let saving = NUMBER_BYTES * trained * (1 + moments);
+    let saving = NUMBER_BYTES * trained * (1 + recipe.optimizer.moments());
     let reading = NUMBER_BYTES * 2 * all;
     let probing = match recipe.head.init {
         HeadInit::Probe => {
@@ -202,25 +198,19 @@ pub fn time(
             trained * costs.step_macs() * sums.seconds_per_trained_mac()?
         })
     };
-    if let Some(seconds) = measured() {
-        let measured_on = sums.jobs;
-        return Some(Time {
-            seconds,
-            measured_on,
-        });
-    }
     let head = trained * (costs.passes * head) as f64;
     let macs = if costs.is_frozen {
         prepared_macs + head
     } else {
         trained * costs.step_macs() + head
     };
-    let (speed, measured_on) = match others.seconds_per_mac() {
-        Some(speed) => (speed, others.jobs),
-        None => (layers.picoseconds_per_mac? as f64 * 1e-12, 0),
+    let (seconds, measured_on) = match (measured(), others.seconds_per_mac()) {
+        (Some(seconds), _) => (seconds, sums.jobs),
+        (None, Some(speed)) => (macs * speed, others.jobs),
+        (None, None) => (macs * (layers.picoseconds_per_mac? as f64 * 1e-12), 0),
     };
     Some(Time {
-        seconds: macs * speed,
+        seconds,
         measured_on,
     })
 }
@@ -272,7 +262,7 @@ impl Sums {
 mod tests {
     use super::*;
     use crate::{
-        recipe::{Head, Task},
+        recipe::{Head, Optimizer, Task},
         test_data,
     };
 

@@ -110,17 +110,12 @@ impl TargetStatistics {
         let (&min, &max) = (sorted.first()?, sorted.last()?);
         let count = sorted.len() as f64;
         let mean = sorted.iter().sum::<f64>() / count;
-        let variance = sorted
-            .iter()
-            .map(|value| (value - mean).powi(2))
-            .sum::<f64>()
-            / count;
+        let squares = sorted.iter().map(|value| (value - mean).powi(2));
+        let variance = squares.sum::<f64>() / count;
         let quantile = |share: f64| {
             let place = share * (count - 1.0);
-            let (low, high) = (
-                sorted[place.floor() as usize],
-                sorted[place.ceil() as usize],
-            );
+            let at = |place: f64| sorted[place as usize];
+            let (low, high) = (at(place.floor()), at(place.ceil()));
             low + (high - low) * place.fract()
         };
         Some(Self {
@@ -149,14 +144,6 @@ pub struct SplitSizes {
 }
 
 impl SplitSizes {
-    pub fn of(&self, split: Split) -> u64 {
-        match split {
-            Split::Train => self.train,
-            Split::Validation => self.validation,
-            Split::Test => self.test,
-        }
-    }
-
     pub fn of_mut(&mut self, split: Split) -> &mut u64 {
         match split {
             Split::Train => &mut self.train,

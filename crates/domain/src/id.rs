@@ -20,8 +20,6 @@ macro_rules! id {
         pub struct $name(pub Uuid);
 
         impl $name {
-            pub const PREFIX: &'static str = $prefix;
-
             /// A new id, later in order than every id made before it.
             #[expect(clippy::new_without_default, reason = "a default that differs each time would surprise")]
             pub fn new() -> Self {

@@ -12,7 +12,7 @@ use crate::{
     file::{Dataset, SplitSizes},
     layers,
     problem::Problem,
-    recipe::{HeadLayer, Optimizer, Recipe, steps_per_epoch},
+    recipe::{HeadLayer, Recipe, steps_per_epoch},
 };
 
 /// Memory of a trainer before it holds a tensor of its job, in MiB: libtorch, its threads, decoded
@@ -128,11 +128,8 @@ fn head_parameters(layers: &[HeadLayer], head: HeadShape) -> u64 {
 /// Each number that trains needs a weight, a gradient, a best weight, one (SGD) or two (AdamW)
 /// moments, and an average if the recipe asks for one.
 fn tensor_bytes(parameters: ParameterCounts, recipe: &Recipe) -> u64 {
-    let moments = match recipe.optimizer {
-        Optimizer::Sgd | Optimizer::Nesterov => 1,
-        Optimizer::Adamw => 2,
-    };
     let trained = parameters.trainable + parameters.head;
+    let moments = recipe.optimizer.moments();
     let averages = u64::from(recipe.ema_decay.is_some());
     NUMBER_BYTES * (parameters.frozen + trained * (3 + moments + averages))
 }

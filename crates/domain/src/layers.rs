@@ -73,14 +73,14 @@ pub(crate) fn linear_layers(layers: &Layers) -> Vec<Linear<'_>> {
 
 fn linear_layer(weight: &LayerTensor) -> Option<Linear<'_>> {
     let name = weight.name.strip_suffix(".weight")?;
-    match weight.shape[..] {
-        [outputs, inputs] => Some(Linear {
-            name,
-            outputs,
-            inputs,
-        }),
-        _ => None,
-    }
+    let [outputs, inputs] = weight.shape[..] else {
+        return None;
+    };
+    Some(Linear {
+        name,
+        outputs,
+        inputs,
+    })
 }
 
 fn add_adapter(adapter: &Adapter, layers: &mut Layers) {
