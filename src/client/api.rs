@@ -5,11 +5,13 @@ use std::{fmt::Write as _, fs, io::Write as _, os::unix::fs::PermissionsExt as _
 
 use anyhow::Context as _;
 use futures_util::TryStreamExt as _;
-use reqwest::{Method, RequestBuilder, Response, StatusCode, multipart};
+use reqwest::{Method, RequestBuilder, Response, multipart};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::config::ClientArgs;
+use crate::{config::ClientArgs, domain::report::Report};
+
+const ENDED_EARLY: &str = "the response ended early";
 
 /// The service's address and the user's key.
 pub(super) struct Api {
@@ -44,14 +46,16 @@ impl Api {
             .await
     }
 
+    /// The report of a job.
+    pub(super) async fn report(&self, job: &str) -> anyhow::Result<Report> {
+        let path = format!("/v1/fine_tuning/jobs/{job}/report");
+        serde_json::from_value(self.get(&path).await?)
+            .context("cannot read the report; use a client of the service's version")
+    }
+
     /// Writes the response's body to `target`, which appears only once it is complete.
     pub(super) async fn download(&self, path: &str, target: &Path) -> anyhow::Result<()> {
         let response = self.answer(self.request(Method::GET, path)).await?;
-        let status = response.status();
-        if !status.is_success() {
-            let body = response.text().await.context("the response ended early")?;
-            return Err(self.refusal(status, &body));
-        }
         let failed = || format!("cannot write `{}`", target.display());
         let folder = target
             .parent()
@@ -63,11 +67,7 @@ impl Api {
             .with_context(failed)?;
         let mut file = tokio::fs::File::from_std(staged.reopen().with_context(failed)?);
         let mut pieces = response.bytes_stream();
-        while let Some(piece) = pieces
-            .try_next()
-            .await
-            .context("the response ended early")?
-        {
+        while let Some(piece) = pieces.try_next().await.context(ENDED_EARLY)? {
             file.write_all(&piece).await.with_context(failed)?;
         }
         file.sync_all().await.with_context(failed)?;
@@ -85,32 +85,33 @@ impl Api {
 
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Value> {
         let response = self.answer(request).await?;
-        let status = response.status();
-        let body = response.text().await.context("the response ended early")?;
-        match serde_json::from_str(&body) {
-            Ok(json) if status.is_success() => Ok(json),
-            _ => Err(self.refusal(status, &body)),
-        }
+        self.json(response).await
     }
 
+    /// A response that is a success.
     async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        request.send().await.with_context(|| {
+        let response = request.send().await.with_context(|| {
             format!(
                 "no answer from {}; check that the service runs (`rehead up`) and that --url is its address",
                 self.base
             )
-        })
+        })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        anyhow::bail!(explain(status.as_u16(), &self.json(response).await?))
     }
 
-    /// The error of a response that is not a success.
-    fn refusal(&self, status: StatusCode, body: &str) -> anyhow::Error {
-        match serde_json::from_str(body) {
-            Ok(json) => anyhow::anyhow!(explain(status.as_u16(), &json)),
-            Err(_) => anyhow::anyhow!(
+    async fn json(&self, response: Response) -> anyhow::Result<Value> {
+        let status = response.status();
+        let body = response.text().await.context(ENDED_EARLY)?;
+        serde_json::from_str(&body).ok().with_context(|| {
+            format!(
                 "{} answered {status} without JSON; check that --url is the address of a Rehead service",
                 self.base
-            ),
-        }
+            )
+        })
     }
 }
 

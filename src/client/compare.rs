@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering;
 
-use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -12,7 +11,7 @@ use super::{
 };
 use crate::{
     config::ClientArgs,
-    domain::report::{Report, Scores, SingleLabelScores},
+    domain::report::{Scores, SingleLabelScores},
 };
 
 /// The most jobs that can be compared at once.
@@ -53,12 +52,11 @@ pub async fn run(args: &CompareArgs) -> anyhow::Result<()> {
         let list: Vec<Value> = ranked.iter().map(object).collect();
         return api::print(&serde_json::to_string_pretty(&list)?);
     }
-    let rows: Vec<Vec<String>> = ranked.iter().map(row).collect();
     api::print(&render(
         &[
             "MODEL", "RIDGE", "LOGME", "KNN", "H-SCORE", "ACCURACY", "95 %", "JOB",
         ],
-        &rows,
+        ranked.iter().map(row),
     ))
 }
 
@@ -73,12 +71,8 @@ struct Entry {
 }
 
 async fn entry(api: &Api, id: &str) -> anyhow::Result<Entry> {
-    let path = format!("/v1/fine_tuning/jobs/{id}");
-    let mut job = api.get(&path).await?;
-    let body = api.get(&format!("{path}/report")).await?;
-    let report: Report = serde_json::from_value(body)
-        .context("cannot read the report; use a client of the service's version")?;
-    let Scores::SingleLabelClassification(scores) = report.scores else {
+    let mut job = api.get(&format!("/v1/fine_tuning/jobs/{id}")).await?;
+    let Scores::SingleLabelClassification(scores) = api.report(id).await?.scores else {
         anyhow::bail!(
             "job {id} is not single-label classification; only such jobs can be compared"
         );
@@ -94,20 +88,14 @@ async fn entry(api: &Api, id: &str) -> anyhow::Result<Entry> {
 /// Sorts by ridge accuracy. Those within one standard error of the best remaining one are tied, and
 /// are sorted by LogME, then by accuracy. Jobs without these scores come last, sorted by accuracy.
 fn rank(mut entries: Vec<Entry>) -> Vec<Entry> {
-    let ridge = |entry: &Entry| {
-        entry
-            .scores
-            .transferability
-            .map(|found| found.ridge_accuracy)
-    };
-    let log_me = |entry: &Entry| entry.scores.transferability.map(|found| found.log_me);
-    let accuracy = |entry: &Entry| Some(entry.scores.accuracy);
+    let ridge = |scores: &SingleLabelScores| Some(scores.transferability?.ridge_accuracy);
+    let log_me = |scores: &SingleLabelScores| Some(scores.transferability?.log_me);
+    let accuracy = |scores: &SingleLabelScores| Some(scores.accuracy);
     // `None` is less than any score.
-    let descending = |score: fn(&Entry) -> Option<f64>| {
+    let descending = |score: fn(&SingleLabelScores) -> Option<f64>| {
         move |one: &Entry, other: &Entry| {
-            score(other)
-                .partial_cmp(&score(one))
-                .unwrap_or(Ordering::Equal)
+            let order = score(&other.scores).partial_cmp(&score(&one.scores));
+            order.unwrap_or(Ordering::Equal)
         }
     };
     entries.sort_by(descending(ridge));
@@ -119,7 +107,7 @@ fn rank(mut entries: Vec<Entry>) -> Vec<Entry> {
             break;
         };
         let least = found.ridge_accuracy - found.ridge_standard_error;
-        let is_tied = |entry: &&Entry| ridge(entry).is_some_and(|accuracy| accuracy >= least);
+        let is_tied = |entry: &&Entry| ridge(&entry.scores).is_some_and(|score| score >= least);
         let ties = entries.iter().take_while(is_tied).count();
         let rest = entries.split_off(ties);
         entries.sort_by(descending(accuracy));
@@ -133,7 +121,7 @@ fn rank(mut entries: Vec<Entry>) -> Vec<Entry> {
 fn row(entry: &Entry) -> Vec<String> {
     let scores = &entry.scores;
     let [low, high] = scores.accuracy_interval;
-    let found = scores.transferability.as_ref();
+    let found = scores.transferability;
     let score = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![
         entry.model.clone(),

@@ -20,13 +20,7 @@ pub struct ControlArgs {
 /// # Errors
 /// There is no such job, or its status forbids the request.
 pub async fn run(args: &ControlArgs, control: Control) -> anyhow::Result<()> {
-    let word = match control {
-        Control::Cancel => "cancel",
-        Control::Pause => "pause",
-        Control::Resume => "resume",
-        Control::Stop => "stop",
-    };
-    let path = format!("/v1/fine_tuning/jobs/{}/{word}", args.job);
+    let path = format!("/v1/fine_tuning/jobs/{}/{control}", args.job);
     let job = Api::new(&args.client).post(&path, &json!({})).await?;
     api::print(&line(&args.job, &job))
 }

@@ -62,12 +62,11 @@ pub async fn run(args: &JobsArgs) -> anyhow::Result<()> {
     let answer = api.get("/v1/workers").await?;
     let workers = answer["data"].as_array().cloned().unwrap_or_default();
     let now = OffsetDateTime::now_utc().unix_timestamp();
-    let rows: Vec<Vec<String>> = jobs.iter().map(|job| row(job, &workers, now)).collect();
     api::print(&render(
         &[
             "ID", "STATUS", "MODEL", "AGE", "PROGRESS", "ATTEMPT", "WORKER", "RUNNING", "REASON",
         ],
-        &rows,
+        jobs.iter().map(|job| row(job, &workers, now)),
     ))
 }
 
@@ -75,10 +74,7 @@ async fn list(api: &Api, status: JobStatus) -> anyhow::Result<Vec<Value>> {
     let mut jobs = Vec::new();
     let mut after = String::new();
     loop {
-        let path = format!(
-            "/v1/fine_tuning/jobs?status={}&order=asc&limit=100{after}",
-            status.as_str()
-        );
+        let path = format!("/v1/fine_tuning/jobs?status={status}&order=asc&limit=100{after}");
         let mut page = api.get(&path).await?;
         let Value::Array(data) = page["data"].take() else {
             anyhow::bail!("the response has no `data`; use a client of the service's version");
@@ -110,10 +106,8 @@ fn latest(seen: Vec<Value>) -> Vec<Value> {
 
 fn row(job: &Value, workers: &[Value], now: i64) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let last = job["attempts"]
-        .as_array()
-        .and_then(|attempts| attempts.last());
-    let attempts = job["attempts"].as_array().map_or(0, Vec::len);
+    let attempts = job["attempts"].as_array().map_or(&[][..], Vec::as_slice);
+    let last = attempts.last();
     let running = last.filter(|attempt| attempt["ended_at"].is_null());
     vec![
         text(&job["id"]),
@@ -121,10 +115,9 @@ fn row(job: &Value, workers: &[Value], now: i64) -> Vec<String> {
         text(&job["model"]),
         duration(now - job["created_at"].as_i64().unwrap_or(now)),
         progress(job),
-        if attempts == 0 {
-            String::new()
-        } else {
-            attempts.to_string()
+        match attempts.len() {
+            0 => String::new(),
+            count => count.to_string(),
         },
         running
             .map(|attempt| table::worker(&attempt["host"], &attempt["worker"]))

@@ -1,11 +1,11 @@
 //! `rehead report`: prints a job's evaluation as tables.
 
-use std::fmt::Write as _;
-
-use anyhow::Context as _;
 use clap::Args;
 
-use super::api::{self, Api};
+use super::{
+    api::{self, Api},
+    table::render_numbers,
+};
 use crate::{
     config::ClientArgs,
     domain::report::{
@@ -16,6 +16,8 @@ use crate::{
 
 /// Characters of a class name in a column header.
 const HEAD_CHARACTERS: usize = 10;
+/// Characters of a class name in front of its row.
+const NAME_CHARACTERS: usize = 32;
 /// Most classes of a confusion matrix; a larger one would be wider than a terminal.
 const MATRIX_CLASSES: usize = 20;
 
@@ -33,224 +35,198 @@ pub struct ReportArgs {
 /// # Errors
 /// There is no such job, or no report yet.
 pub async fn run(args: &ReportArgs) -> anyhow::Result<()> {
-    let path = format!("/v1/fine_tuning/jobs/{}/report", args.job);
-    let body = Api::new(&args.client).get(&path).await?;
-    let report: Report = serde_json::from_value(body)
-        .context("cannot read the report; use a client of the service's version")?;
+    let report = Api::new(&args.client).report(&args.job).await?;
     api::print(render(&report).trim_end())
 }
 
 fn render(report: &Report) -> String {
-    let split = serde_json::to_value(report.split).unwrap_or_default();
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "Best checkpoint: step {}, epoch {}; {} {} samples\n",
-        report.step,
-        report.epoch,
-        report.samples,
-        split.as_str().unwrap_or_default()
-    );
-    let _ = match &report.scores {
-        Scores::SingleLabelClassification(scores) => single_label(&mut text, scores),
-        Scores::MultiLabelClassification(scores) => multi_label(&mut text, scores),
-        Scores::Regression(scores) => regression(&mut text, scores),
+    let Report {
+        split,
+        samples,
+        step,
+        epoch,
+        scores,
+    } = report;
+    let scores = match scores {
+        Scores::SingleLabelClassification(scores) => single_label(scores),
+        Scores::MultiLabelClassification(scores) => multi_label(scores),
+        Scores::Regression(scores) => regression(scores),
     };
-    text
+    format!("Best checkpoint: step {step}, epoch {epoch}; {samples} {split} samples\n\n{scores}")
 }
 
-fn single_label(text: &mut String, scores: &SingleLabelScores) -> std::fmt::Result {
-    let [low, high] = scores.accuracy_interval;
-    writeln!(
-        text,
-        "accuracy            {:.3}   95 % interval {low:.3} to {high:.3}",
-        scores.accuracy
-    )?;
-    writeln!(
-        text,
-        "majority baseline   {:.3}   always predicting the most frequent class",
-        scores.majority_baseline
-    )?;
-    writeln!(text, "balanced accuracy   {:.3}", scores.balanced_accuracy)?;
-    writeln!(text, "macro F1            {:.3}", scores.macro_f1)?;
-    writeln!(text, "ROC-AUC             {}", share(scores.roc_auc))?;
-    writeln!(text, "log loss            {:.3}   nats\n", scores.log_loss)?;
-    let width = width(scores.classes.iter().map(|class| class.name.as_str()));
-    writeln!(
-        text,
-        "{:width$}  precision  recall     F1  support",
-        "class"
-    )?;
-    for class in &scores.classes {
-        writeln!(
-            text,
-            "{}  {:>9}  {:>6}  {:>5}  {:>7}",
-            cell(&class.name, width),
-            share(class.precision),
-            share(class.recall),
-            share(class.f1),
-            class.support
-        )?;
+fn single_label(scores: &SingleLabelScores) -> String {
+    let SingleLabelScores {
+        accuracy,
+        accuracy_interval: [low, high],
+        majority_baseline,
+        balanced_accuracy,
+        macro_f1,
+        log_loss,
+        ..
+    } = scores;
+    let roc_auc = share(scores.roc_auc);
+    let classes = scores.classes.iter().map(|class| {
+        let shares = [class.precision, class.recall, class.f1];
+        scored_row(&class.name, shares, class.support)
+    });
+    let headers = ["class", "precision", "recall", "   F1", "support"];
+    let classes = render_numbers(&headers, classes);
+    let mut text = format!(
+        "\
+accuracy            {accuracy:.3}   95 % interval {low:.3} to {high:.3}
+majority baseline   {majority_baseline:.3}   always predicting the most frequent class
+balanced accuracy   {balanced_accuracy:.3}
+macro F1            {macro_f1:.3}
+ROC-AUC             {roc_auc}
+log loss            {log_loss:.3}   nats
+
+{classes}
+"
+    );
+    if let Some(counts) = &scores.confusion
+        && scores.classes.len() <= MATRIX_CLASSES
+    {
+        text += &confusion(scores, counts);
     }
-    match &scores.confusion {
-        Some(counts) if scores.classes.len() <= MATRIX_CLASSES => {
-            writeln!(text, "\n{:width$}  predicted", "true")?;
-            confusion(text, scores, counts, width);
-        }
-        _ => {}
-    }
-    scores
+    text + &scores
         .forgetting
         .as_ref()
-        .map_or(Ok(()), |forgetting| known_classes(text, forgetting))
+        .map_or_else(String::new, known_classes)
 }
 
 /// Forgetting: the classes that the parent model knew, before and after.
-fn known_classes(text: &mut String, forgetting: &Forgetting) -> std::fmt::Result {
-    writeln!(
-        text,
-        "\nKnown before: accuracy {} -> {} on {} validation samples of these classes",
+fn known_classes(forgetting: &Forgetting) -> String {
+    let classes = forgetting.classes.iter().map(|class| {
+        let recalls = [class.recall_before, class.recall_after];
+        scored_row(&class.name, recalls, class.support)
+    });
+    format!(
+        "\nKnown before: accuracy {} -> {} on {} validation samples of these classes\n{}\n",
         share(forgetting.accuracy_before),
         share(forgetting.accuracy_after),
-        forgetting.samples
-    )?;
-    let width = width(forgetting.classes.iter().map(|class| class.name.as_str()));
-    writeln!(text, "{:width$}  recall before  after  support", "class")?;
-    for class in &forgetting.classes {
-        writeln!(
-            text,
-            "{}  {:>13}  {:>5}  {:>7}",
-            cell(&class.name, width),
-            share(class.recall_before),
-            share(class.recall_after),
-            class.support
-        )?;
-    }
-    Ok(())
-}
-
-/// Forgetting in multi-label classification.
-fn known_labels(text: &mut String, forgetting: &LabelForgetting) -> std::fmt::Result {
-    writeln!(
-        text,
-        "\nKnown before: mean average precision {} -> {} on {} validation samples",
-        share(forgetting.mean_average_precision_before),
-        share(forgetting.mean_average_precision_after),
-        forgetting.samples
-    )?;
-    let width = width(forgetting.classes.iter().map(|class| class.name.as_str()));
-    writeln!(text, "{:width$}  AP before  after  support", "label")?;
-    for class in &forgetting.classes {
-        writeln!(
-            text,
-            "{}  {:>9}  {:>5}  {:>7}",
-            cell(&class.name, width),
-            share(class.average_precision_before),
-            share(class.average_precision_after),
-            class.support
-        )?;
-    }
-    Ok(())
-}
-
-fn multi_label(text: &mut String, scores: &MultiLabelScores) -> std::fmt::Result {
-    let average = share(scores.mean_average_precision);
-    writeln!(text, "mean average precision  {average}")?;
-    writeln!(text, "ROC-AUC                 {}", share(scores.roc_auc))?;
-    writeln!(text, "micro F1                {}", share(scores.micro_f1))?;
-    writeln!(text, "macro F1                {}", share(scores.macro_f1))?;
-    writeln!(
-        text,
-        "subset accuracy         {:.3}   all labels correct",
-        scores.subset_accuracy
-    )?;
-    writeln!(
-        text,
-        "log loss                {:.3}   nats\n",
-        scores.log_loss
-    )?;
-    let width = width(scores.classes.iter().map(|class| class.name.as_str()));
-    writeln!(
-        text,
-        "{:width$}  precision  recall     F1  threshold  ROC-AUC     AP  support",
-        "label"
-    )?;
-    for class in &scores.classes {
-        writeln!(
-            text,
-            "{}  {:>9}  {:>6}  {:>5}  {:>9.3}  {:>7}  {:>5}  {:>7}",
-            cell(&class.name, width),
-            share(class.precision),
-            share(class.recall),
-            share(class.f1),
-            class.threshold,
-            share(class.roc_auc),
-            share(class.average_precision),
-            class.support
-        )?;
-    }
-    scores
-        .forgetting
-        .as_ref()
-        .map_or(Ok(()), |forgetting| known_labels(text, forgetting))
-}
-
-fn regression(text: &mut String, scores: &RegressionScores) -> std::fmt::Result {
-    let interval = scores.mae_interval.map_or_else(String::new, |[low, high]| {
-        format!("   95 % interval {low:.4} to {high:.4}")
-    });
-    let baseline = scores.baseline;
-    writeln!(text, "R2              {}", share(scores.r2))?;
-    writeln!(text, "MAE             {:.4}{interval}", scores.mae)?;
-    writeln!(text, "RMSE            {:.4}", scores.rmse)?;
-    writeln!(
-        text,
-        "mean baseline   MAE {:.4}, RMSE {:.4}: always predicting the training mean",
-        baseline.mae, baseline.rmse
-    )?;
-    let target = scores.target;
-    writeln!(
-        text,
-        "true values     {:.4} to {:.4}, mean {:.4}, deviation {:.4}",
-        target.min, target.max, target.mean, target.std
+        forgetting.samples,
+        render_numbers(&["class", "recall before", "after", "support"], classes)
     )
 }
 
-/// Width of the column of names.
-fn width<'a>(names: impl Iterator<Item = &'a str>) -> usize {
-    let longest = names.map(|name| name.chars().count()).max();
-    longest.unwrap_or(0).clamp(5, 32)
+/// Forgetting in multi-label classification.
+fn known_labels(forgetting: &LabelForgetting) -> String {
+    let labels = forgetting.classes.iter().map(|class| {
+        let precisions = [
+            class.average_precision_before,
+            class.average_precision_after,
+        ];
+        scored_row(&class.name, precisions, class.support)
+    });
+    format!(
+        "\nKnown before: mean average precision {} -> {} on {} validation samples\n{}\n",
+        share(forgetting.mean_average_precision_before),
+        share(forgetting.mean_average_precision_after),
+        forgetting.samples,
+        render_numbers(&["label", "AP before", "after", "support"], labels)
+    )
 }
 
-fn cell(name: &str, width: usize) -> String {
-    let name: String = name.chars().take(width).collect();
-    format!("{name:width$}")
+fn multi_label(scores: &MultiLabelScores) -> String {
+    let average = share(scores.mean_average_precision);
+    let [roc_auc, micro_f1, macro_f1] =
+        [scores.roc_auc, scores.micro_f1, scores.macro_f1].map(share);
+    let MultiLabelScores {
+        subset_accuracy,
+        log_loss,
+        ..
+    } = scores;
+    let labels = scores.classes.iter().map(|class| {
+        let numbers = [
+            class.precision,
+            class.recall,
+            class.f1,
+            Some(class.threshold),
+            class.roc_auc,
+            class.average_precision,
+        ];
+        scored_row(&class.name, numbers, class.support)
+    });
+    let headers = [
+        "label",
+        "precision",
+        "recall",
+        "   F1",
+        "threshold",
+        "ROC-AUC",
+        "   AP",
+        "support",
+    ];
+    let labels = render_numbers(&headers, labels);
+    let text = format!(
+        "\
+mean average precision  {average}
+ROC-AUC                 {roc_auc}
+micro F1                {micro_f1}
+macro F1                {macro_f1}
+subset accuracy         {subset_accuracy:.3}   all labels correct
+log loss                {log_loss:.3}   nats
+
+{labels}
+"
+    );
+    text + &scores
+        .forgetting
+        .as_ref()
+        .map_or_else(String::new, known_labels)
 }
 
-fn confusion(text: &mut String, scores: &SingleLabelScores, counts: &[Vec<u64>], width: usize) {
-    let head = |name: &str| name.chars().take(HEAD_CHARACTERS).collect::<String>();
-    let heads: Vec<String> = scores
-        .classes
-        .iter()
-        .map(|class| head(&class.name))
-        .collect();
-    let columns: Vec<usize> = heads
-        .iter()
-        .map(|head| head.chars().count().max(5))
-        .collect();
-    let _ = write!(text, "{:width$}", "");
-    for (head, column) in heads.iter().zip(&columns) {
-        let _ = write!(text, "  {head:>column$}");
-    }
-    let _ = writeln!(text);
-    for (class, counts) in scores.classes.iter().zip(counts) {
-        let name: String = class.name.chars().take(width).collect();
-        let _ = write!(text, "{name:width$}");
-        for (count, column) in counts.iter().zip(&columns) {
-            let _ = write!(text, "  {count:>column$}");
-        }
-        let _ = writeln!(text);
-    }
+fn regression(scores: &RegressionScores) -> String {
+    let interval = scores.mae_interval.map_or_else(String::new, |[low, high]| {
+        format!("   95 % interval {low:.4} to {high:.4}")
+    });
+    let r2 = share(scores.r2);
+    let RegressionScores { mae, rmse, .. } = scores;
+    let (baseline, target) = (scores.baseline, scores.target);
+    format!(
+        "\
+R2              {r2}
+MAE             {mae:.4}{interval}
+RMSE            {rmse:.4}
+mean baseline   MAE {:.4}, RMSE {:.4}: always predicting the training mean
+true values     {:.4} to {:.4}, mean {:.4}, deviation {:.4}
+",
+        baseline.mae, baseline.rmse, target.min, target.max, target.mean, target.std
+    )
+}
+
+/// A row of a table: a name and its numbers.
+fn row(name: &str, numbers: impl IntoIterator<Item = String>) -> Vec<String> {
+    let name = [beginning(name, NAME_CHARACTERS)];
+    name.into_iter().chain(numbers).collect()
+}
+
+/// A row of a table: a name, its scores, and its number of samples.
+fn scored_row<const N: usize>(name: &str, scores: [Option<f64>; N], support: u64) -> Vec<String> {
+    row(
+        name,
+        scores.map(share).into_iter().chain([support.to_string()]),
+    )
+}
+
+fn beginning(name: &str, characters: usize) -> String {
+    name.chars().take(characters).collect()
+}
+
+fn confusion(scores: &SingleLabelScores, counts: &[Vec<u64>]) -> String {
+    let names = scores.classes.iter().map(|class| class.name.as_str());
+    let longest = names.clone().map(|name| name.chars().count()).max();
+    let width = longest.unwrap_or(0).clamp(5, NAME_CHARACTERS);
+    let heads = names
+        .clone()
+        .map(|name| format!("{:>5}", beginning(name, HEAD_CHARACTERS)));
+    let heads: Vec<String> = [" ".repeat(width)].into_iter().chain(heads).collect();
+    let rows = names
+        .zip(counts)
+        .map(|(name, counts)| row(name, counts.iter().map(u64::to_string)));
+    let table = render_numbers(&heads, rows);
+    format!("\n{:width$}  predicted\n{table}\n", "true")
 }
 
 fn share(share: Option<f64>) -> String {

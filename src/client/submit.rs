@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use reqwest::multipart::Form;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     api::{self, Api},
@@ -84,73 +84,64 @@ pub async fn run(args: &SubmitArgs) -> anyhow::Result<()> {
         (None, Some(path)) => {
             let part = api::file_part(path).await?;
             let form = Form::new().text("purpose", "fine-tune").part("file", part);
-            let file = api.post_form("/v1/files", form).await?;
-            let id = file["id"]
-                .as_str()
-                .context("the response has no `id`; use a client of the service's version")?
-                .to_owned();
+            let id = id_of(&api.post_form("/v1/files", form).await?)?;
             api::report(&format!("uploaded {} as {id}", path.display()));
             id
         }
         (None, None) => anyhow::bail!("no data set: give --data or --file"),
     };
-    let job = api
-        .post("/v1/fine_tuning/jobs", &body(args, &file)?)
-        .await?;
-    let id = job["id"]
-        .as_str()
-        .context("the response has no `id`; use a client of the service's version")?;
-    api::print(id)?;
+    let body = body(args, &file)?;
+    let id = id_of(&api.post("/v1/fine_tuning/jobs", &body).await?)?;
+    api::print(&id)?;
     if args.watch {
-        watch::until_terminal(&api, id).await?;
+        watch::until_terminal(&api, &id).await?;
     }
     Ok(())
 }
 
+fn id_of(answer: &Value) -> anyhow::Result<String> {
+    let id = answer["id"].as_str();
+    let id = id.context("the response has no `id`; use a client of the service's version")?;
+    Ok(id.to_owned())
+}
+
 /// The request's body: only the options given, so that the service applies its own defaults.
 fn body(args: &SubmitArgs, file: &str) -> anyhow::Result<Value> {
-    let mut hyperparameters = Map::new();
-    let mut set = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            hyperparameters.insert(name.to_owned(), value);
-        }
-    };
-    set("n_epochs", args.epochs.map(Value::from));
-    set("batch_size", args.batch_size.map(Value::from));
-    set("learning_rate", args.learning_rate.map(Value::from));
-    set(
-        "backbone_learning_rate",
-        args.backbone_learning_rate.map(Value::from),
-    );
-    set("optimizer", args.optimizer.clone().map(Value::from));
-    set("weight_decay", args.weight_decay.map(Value::from));
-    set("schedule", args.schedule.clone().map(Value::from));
-
-    let mut transfer = json!({ "hyperparameters": hyperparameters });
-    if let Some(text) = &args.freeze {
-        transfer["freeze"] = freeze(text)?;
-    }
-    if let Some(text) = &args.adapter {
-        transfer["adapter"] = adapter(text)?;
-    }
-    if let Some(labels) = &args.labels {
-        transfer["labels"] = json!(labels);
-    }
-    if let Some(share) = args.dropout {
-        transfer["head"] = json!({"layers": [{"dropout": share}]});
-    }
-    let mut body = json!({
+    let freeze = args.freeze.as_deref().map(freeze).transpose()?;
+    let adapter = args.adapter.as_deref().map(adapter).transpose()?;
+    let head = args
+        .dropout
+        .map(|share| json!({"layers": [{"dropout": share}]}));
+    Ok(given(json!({
         "model": args.model,
         "training_file": file,
-        "method": {"type": "transfer", "transfer": transfer},
-    });
-    if let Some(suffix) = &args.suffix {
-        body["suffix"] = json!(suffix);
-    }
-    if let Some(seed) = args.seed {
-        body["seed"] = json!(seed);
-    }
-    Ok(body)
+        "suffix": args.suffix,
+        "seed": args.seed,
+        "method": {"type": "transfer", "transfer": {
+            "hyperparameters": {
+                "n_epochs": args.epochs,
+                "batch_size": args.batch_size,
+                "learning_rate": args.learning_rate,
+                "backbone_learning_rate": args.backbone_learning_rate,
+                "optimizer": args.optimizer,
+                "weight_decay": args.weight_decay,
+                "schedule": args.schedule,
+            },
+            "freeze": freeze,
+            "adapter": adapter,
+            "labels": args.labels,
+            "head": head,
+        }},
+    })))
+}
+
+/// Leaves out what is `null`, here and in objects inside.
+fn given(value: Value) -> Value {
+    let Value::Object(fields) = value else {
+        return value;
+    };
+    let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+    fields.map(|(name, value)| (name, given(value))).collect()
 }
 
 /// A word as it is, `name=value` as an object of one entry, JSON as JSON. The service checks the
@@ -160,17 +151,11 @@ fn freeze(text: &str) -> anyhow::Result<Value> {
         return serde_json::from_str(text)
             .context("--freeze begins with `{` but is not valid JSON");
     }
-    let Some((name, value)) = text.split_once('=') else {
-        return Ok(json!(text));
-    };
-    let value: Value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
-    let mut object = Map::new();
-    let name = match name {
-        "all-but-last" => "all_but_last_stages",
-        other => other,
-    };
-    object.insert(name.to_owned(), value);
-    Ok(Value::Object(object))
+    Ok(match text.split_once('=') {
+        None => json!(text),
+        Some(("all-but-last", stages)) => json!({"all_but_last_stages": json_or_text(stages)}),
+        Some((name, value)) => json!({name: json_or_text(value)}),
+    })
 }
 
 /// A type, a type and its rank, or JSON as JSON. The service checks the value.
@@ -179,11 +164,14 @@ fn adapter(text: &str) -> anyhow::Result<Value> {
         return serde_json::from_str(text)
             .context("--adapter begins with `{` but is not valid JSON");
     }
-    let Some((kind, rank)) = text.split_once('=') else {
-        return Ok(json!({ "type": text }));
-    };
-    let rank: Value = serde_json::from_str(rank).unwrap_or_else(|_| json!(rank));
-    Ok(json!({"type": kind, "rank": rank}))
+    Ok(match text.split_once('=') {
+        None => json!({"type": text}),
+        Some((kind, rank)) => json!({"type": kind, "rank": json_or_text(rank)}),
+    })
+}
+
+fn json_or_text(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| json!(text))
 }
 
 #[cfg(test)]

@@ -6,30 +6,46 @@ use serde_json::Value;
 const SHORT: usize = 8;
 
 /// The headers and the rows, in columns as wide as their widest cell.
-pub(super) fn render(headers: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = headers
-        .iter()
-        .map(|header| header.chars().count())
-        .collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+pub(super) fn render(
+    headers: &[impl AsRef<str>],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
+    render_with(headers, rows, |_, cell, width| format!("{cell:width$}"))
+}
+
+/// As `render`, with numbers in all columns but the first, aligned on the right.
+pub(super) fn render_numbers(
+    headers: &[impl AsRef<str>],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
+    render_with(headers, rows, |column, cell, width| match column {
+        0 => format!("{cell:width$}"),
+        _ => format!("{cell:>width$}"),
+    })
+}
+
+fn render_with(
+    headers: &[impl AsRef<str>],
+    rows: impl IntoIterator<Item = Vec<String>>,
+    pad: impl Fn(usize, &str, usize) -> String,
+) -> String {
+    let cells = headers.iter().map(|header| header.as_ref().to_owned());
+    let mut lines: Vec<Vec<String>> = vec![cells.collect()];
+    lines.extend(rows);
+    let mut widths = vec![0; headers.len()];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = cell.chars().count().max(*width);
         }
     }
-    let line = |cells: Vec<&str>| {
-        let padded: Vec<String> = cells
-            .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:width$}"))
+    let padded = lines.iter().map(|line| {
+        let cells = line.iter().zip(&widths).enumerate();
+        let cells: Vec<String> = cells
+            .map(|(column, (cell, &width))| pad(column, cell, width))
             .collect();
-        padded.join("  ").trim_end().to_owned()
-    };
-    let mut lines = vec![line(headers.to_vec())];
-    lines.extend(
-        rows.iter()
-            .map(|row| line(row.iter().map(String::as_str).collect())),
-    );
-    lines.join("\n")
+        cells.join("  ").trim_end().to_owned()
+    });
+    padded.collect::<Vec<_>>().join("\n")
 }
 
 /// A duration in its largest unit.
@@ -60,7 +76,7 @@ mod tests {
             vec!["a".to_owned(), "long".to_owned()],
             vec!["bbb".to_owned(), "é".to_owned()],
         ];
-        assert_eq!(render(&["id", "x"], &rows), "id   x\na    long\nbbb  é");
+        assert_eq!(render(&["id", "x"], rows), "id   x\na    long\nbbb  é");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `rehead watch`: shows a job's progress until it ends, as a bar on a terminal and as lines
 //! elsewhere.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -37,12 +37,17 @@ pub async fn run(args: &WatchArgs) -> anyhow::Result<()> {
 pub(super) async fn until_terminal(api: &Api, id: &str) -> anyhow::Result<()> {
     let path = format!("/v1/fine_tuning/jobs/{id}");
     let mut job = api.get(&path).await?;
-    let view = View::new();
+    let bar = bar();
     let mut failures = 0;
     let mut last_line = String::new();
     while job["is_terminal"] != true {
         let line = describe(&job);
-        view.show(&job, &line, line != last_line);
+        let fraction = job["progress"]["fraction"].as_f64().unwrap_or(0.0);
+        bar.set_position((fraction * BAR_STEPS as f64) as u64);
+        bar.set_message(line.clone());
+        if bar.is_hidden() && line != last_line {
+            api::report(&line);
+        }
         last_line = line;
         tokio::time::sleep(POLL).await;
         match api.get(&path).await {
@@ -54,48 +59,19 @@ pub(super) async fn until_terminal(api: &Api, id: &str) -> anyhow::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    view.end();
+    bar.finish_and_clear();
     conclude(id, &job)
 }
 
-/// The bar on a terminal; `None` elsewhere.
-struct View(Option<ProgressBar>);
-
-impl View {
-    fn new() -> Self {
-        if !std::io::stderr().is_terminal() {
-            return Self(None);
-        }
-        let bar = ProgressBar::new(BAR_STEPS);
-        let style = ProgressStyle::with_template(
-            "{elapsed_precise} [{bar:40.cyan/blue}] {percent:>3}%  {msg}",
-        );
-        bar.set_style(
-            style
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("=> "),
-        );
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self(Some(bar))
-    }
-
-    fn show(&self, job: &Value, line: &str, is_new: bool) {
-        match &self.0 {
-            Some(bar) => {
-                let fraction = job["progress"]["fraction"].as_f64().unwrap_or(0.0);
-                bar.set_position((fraction * BAR_STEPS as f64) as u64);
-                bar.set_message(line.to_owned());
-            }
-            None if is_new => api::report(line),
-            None => {}
-        }
-    }
-
-    fn end(&self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
-    }
+/// The bar; hidden where standard error is no terminal.
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new(BAR_STEPS);
+    let style =
+        ProgressStyle::with_template("{elapsed_precise} [{bar:40.cyan/blue}] {percent:>3}%  {msg}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.set_style(style.progress_chars("=> "));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 /// One line about what a job is doing.

@@ -34,12 +34,11 @@ pub async fn run(args: &WorkersArgs) -> anyhow::Result<()> {
         return api::print("no worker has sent a heartbeat for a day");
     }
     let now = OffsetDateTime::now_utc().unix_timestamp();
-    let rows: Vec<Vec<String>> = workers.iter().map(|worker| row(worker, now)).collect();
     api::print(&render(
         &[
             "WORKER", "PID", "DEVICE", "STATE", "UP", "SEEN", "SLOTS", "MEMORY", "JOBS", "REASON",
         ],
-        &rows,
+        workers.iter().map(|worker| row(worker, now)),
     ))
 }
 

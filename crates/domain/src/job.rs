@@ -70,17 +70,18 @@ words! {
     }
 }
 
-/// A control request: what a user may ask of a job that has not ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    /// End without a result.
-    Cancel,
-    /// Save a checkpoint and free the device, until `Resume`.
-    Pause,
-    /// Continue after a pause, exactly at its checkpoint.
-    Resume,
-    /// Stop training early: succeed with the best model so far.
-    Stop,
+words! {
+    /// A control request: what a user may ask of a job that has not ended.
+    pub enum Control {
+        /// End without a result.
+        Cancel = "cancel",
+        /// Save a checkpoint and free the device, until `Resume`.
+        Pause = "pause",
+        /// Continue after a pause, exactly at its checkpoint.
+        Resume = "resume",
+        /// Stop training early: succeed with the best model so far.
+        Stop = "stop",
+    }
 }
 
 words! {
