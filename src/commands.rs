@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use futures_util::FutureExt as _;
 use rehead::{
     config::{
         DatabaseArgs, GcArgs, LogArgs, ServeArgs, StoreArgs, TenantArgs, UpArgs, WorkArgs,
@@ -135,11 +136,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
 }
 
 pub(crate) fn serve(store: &StoreArgs, args: &ServeArgs) -> anyhow::Result<()> {
-    block_on(async |shutdown| {
-        let Some(opened) = shutdown.run_until_cancelled(open(store)).await else {
-            return Ok(());
-        };
-        let (pool, objects) = opened?;
+    block_on_opened(store, async |pool, objects, shutdown| {
         let listener = listen(args).await?;
         announce(&format!("listening on http://{}", listener.local_addr()?));
         let state = http::AppState::new(pool.clone(), objects, trainer()?, args);
@@ -153,11 +150,7 @@ pub(crate) fn serve(store: &StoreArgs, args: &ServeArgs) -> anyhow::Result<()> {
 }
 
 pub(crate) fn work(store: &StoreArgs, folder: &WorkDirArgs, args: &WorkArgs) -> anyhow::Result<()> {
-    block_on(async |shutdown| {
-        let Some(opened) = shutdown.run_until_cancelled(open(store)).await else {
-            return Ok(());
-        };
-        let (pool, objects) = opened?;
+    block_on_opened(store, async |pool, objects, shutdown| {
         let parts = worker::Parts {
             pool,
             objects,
@@ -170,9 +163,7 @@ pub(crate) fn work(store: &StoreArgs, folder: &WorkDirArgs, args: &WorkArgs) -> 
 
 pub(crate) fn migrate(args: &DatabaseArgs) -> anyhow::Result<()> {
     block_on(async |_| {
-        let pool = db::connect(&args.database_url, 1)
-            .await
-            .context("cannot connect to the database")?;
+        let pool = connect_once(args).await?;
         db::migrate(&pool)
             .await
             .context("cannot migrate the database")
@@ -187,16 +178,15 @@ pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
         let grace = args.orphan;
         let (mut removals, mut bytes, mut missing) = (0_u64, 0, 0_u64);
         for finding in garbage_collection::find(&pool, &objects, grace).await? {
-            let is_missing = matches!(finding, Finding::Lost { .. });
-            let removed = !is_missing
-                && (args.dry_run
-                    || garbage_collection::remove(&pool, &objects, &finding, grace).await?);
-            announce(&finding.to_string());
-            missing += u64::from(is_missing);
-            if removed {
+            if matches!(finding, Finding::Lost { .. }) {
+                missing += 1;
+            } else if args.dry_run
+                || garbage_collection::remove(&pool, &objects, &finding, grace).await?
+            {
                 removals += 1;
                 bytes += finding.bytes();
             }
+            announce(&finding.to_string());
         }
         let verb = if args.dry_run {
             "would be removed"
@@ -216,9 +206,7 @@ pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
 pub(crate) fn keys(command: Keys) -> anyhow::Result<()> {
     let Keys::Create { database, tenant } = command;
     block_on(async |_| {
-        let pool = db::connect(&database.database_url, 1)
-            .await
-            .context("cannot connect to the database")?;
+        let pool = connect_once(&database).await?;
         let tenant_id = db::tenants::find_or_create(&pool, &tenant).await?;
         let key = http::NewKey::new();
         db::keys::create(&pool, tenant_id, &tenant, &key.prefix, &key.sha256).await?;
@@ -228,14 +216,10 @@ pub(crate) fn keys(command: Keys) -> anyhow::Result<()> {
 }
 
 pub(crate) fn tenants(command: Tenants) -> anyhow::Result<()> {
-    let url = match &command {
-        Tenants::List(database) | Tenants::Set { database, .. } => database.database_url.clone(),
-    };
+    let (Tenants::List(database) | Tenants::Set { database, .. }) = &command;
     block_on(async |_| {
-        let pool = db::connect(&url, 1)
-            .await
-            .context("cannot connect to the database")?;
-        if let Tenants::Set { tenant, .. } = command {
+        let pool = connect_once(database).await?;
+        if let Tenants::Set { tenant, .. } = &command {
             let change = db::tenants::Change {
                 weight: tenant.weight,
                 max_running: tenant.max_running,
@@ -308,11 +292,8 @@ fn trainer() -> anyhow::Result<PathBuf> {
 /// Creates the folder and returns its absolute path. Only its owner can list it; if that is root,
 /// other users can pass through, because Postgres refuses to run as root and gets another user.
 fn make_data_dir(dir: &Path) -> anyhow::Result<PathBuf> {
-    let mode = if nix::unistd::geteuid().is_root() {
-        0o711
-    } else {
-        0o700
-    };
+    let is_root = nix::unistd::geteuid().is_root();
+    let mode = if is_root { 0o711 } else { 0o700 };
     let made = DirBuilder::new().recursive(true).mode(mode).create(dir);
     made.and_then(|()| dir.canonicalize())
         .with_context(|| format!("cannot create the data folder `{}`", dir.display()))
@@ -333,6 +314,13 @@ fn lock(folder: &Path) -> anyhow::Result<File> {
             Err(error).with_context(|| format!("cannot lock `{}`", path.display()))
         }
     }
+}
+
+/// Connects to a database for a few statements.
+async fn connect_once(database: &DatabaseArgs) -> anyhow::Result<sqlx::PgPool> {
+    db::connect(&database.database_url, 1)
+        .await
+        .context("cannot connect to the database")
 }
 
 async fn open(store: &StoreArgs) -> anyhow::Result<(sqlx::PgPool, Objects)> {
@@ -358,13 +346,8 @@ async fn both(
     worked: impl Future<Output = anyhow::Result<()>>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let stop_after = async |part: anyhow::Result<()>| {
-        shutdown.cancel();
-        part
-    };
-    let (served, worked) = tokio::join!(async { stop_after(served.await).await }, async {
-        stop_after(worked.await).await
-    });
+    let stop = |_: &anyhow::Result<()>| shutdown.cancel();
+    let (served, worked) = tokio::join!(served.inspect(stop), worked.inspect(stop));
     served.and(worked)
 }
 
@@ -392,6 +375,20 @@ fn block_on(role: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>) -> 
             }
         });
         role(shutdown).await
+    })
+}
+
+/// Runs a role once the database and the object store are open.
+fn block_on_opened(
+    store: &StoreArgs,
+    role: impl AsyncFnOnce(sqlx::PgPool, Objects, CancellationToken) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    block_on(async |shutdown| {
+        let Some(opened) = shutdown.run_until_cancelled(open(store)).await else {
+            return Ok(());
+        };
+        let (pool, objects) = opened?;
+        role(pool, objects, shutdown).await
     })
 }
 
