@@ -1,8 +1,10 @@
 //! Events of a job: append-only, numbered from 1 without gaps in the order of their commits.
 
+use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgPool;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, serde::timestamp};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Page, Slice, convert, tenants::TenantId};
@@ -29,23 +31,32 @@ pub struct NewEvent {
     pub data: Value,
 }
 
-/// One event of a job.
-#[derive(Debug, Clone)]
+/// An event in a job's history.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = EventObject)]
 pub struct Event {
     pub id: EventId,
-    /// Counted from 1 without gaps; a stream resumes by it.
-    pub seq: u64,
+    /// `fine_tuning.job.event`.
+    pub object: &'static str,
+    /// Unix seconds.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = i64)]
     pub created_at: OffsetDateTime,
-    /// The attempt that it belongs to.
-    pub attempt: Option<i64>,
+    /// `info`, `warn` or `error`.
+    pub level: String,
+    pub message: String,
+    /// `metrics` for evaluations, else `message`.
+    #[serde(rename = "type")]
+    pub event_type: &'static str,
+    pub data: Value,
+    /// Sequence number, from 1 without gaps.
+    pub seq: u64,
     /// `created`, `validated`, `queued`, `started`, `phase`, `evaluated`, `checkpoint`, `message`,
     /// `pause_requested`, `paused`, `resumed`, `stop_requested`, `cancel_requested`, `requeued`,
     /// and at the end one of `succeeded`, `failed`, `cancelled`.
     pub kind: String,
-    /// `info`, `warn` or `error`.
-    pub level: String,
-    pub message: String,
-    pub data: Value,
+    /// Number of the attempt.
+    pub attempt: Option<i64>,
 }
 
 impl Event {
@@ -79,13 +90,15 @@ macro_rules! query_events {
         )
         .map(|row| Event {
             id: EventId(row.id),
-            seq: convert::to_count(row.seq),
+            object: "fine_tuning.job.event",
             created_at: row.created_at,
-            attempt: row.token,
-            kind: row.kind,
             level: row.level,
             message: row.message,
+            event_type: if row.kind == "evaluated" { "metrics" } else { "message" },
             data: row.data,
+            seq: convert::to_count(row.seq),
+            kind: row.kind,
+            attempt: row.token,
         })
     };
 }

@@ -1,8 +1,10 @@
 //! Models: base models with their import by a worker, and fine-tuned ones, which `queue::finish`
 //! makes.
 
+use serde::Serialize;
 use sqlx::{PgConnection, PgPool, types::Json};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, serde::timestamp};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
@@ -22,10 +24,19 @@ use crate::domain::{
 };
 
 words! {
-    /// Origin of a model.
-    pub enum ModelKind {
+    pub enum Owner {
         Base = "base",
-        FineTuned = "fine_tuned",
+        User = "user",
+    }
+}
+
+impl Owner {
+    /// The column `kind` of its models.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::User => "fine_tuned",
+        }
     }
 }
 
@@ -40,42 +51,53 @@ words! {
     }
 }
 
-/// A model. Its layers are large and read separately (`layers`).
-#[derive(Debug, Clone)]
+/// A base model or a fine-tuned model.
+// Its layers are large and read separately (`layers`).
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = ModelObject)]
 pub struct Model {
     pub id: String,
-    pub kind: ModelKind,
+    /// `model`.
+    pub object: &'static str,
+    /// Unix seconds.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = i64)]
+    pub created: OffsetDateTime,
+    /// `base` for base models, `user` for fine-tuned models.
+    pub owned_by: Owner,
     pub status: ModelStatus,
     pub architecture: String,
     pub modality: Modality,
-    pub source_task: SourceTask,
-    pub license: Option<String>,
-    /// Known once it is ready.
-    pub input: Option<Input>,
-    /// Known once it is ready.
+    /// Number of parameters.
     pub parameters: Option<u64>,
-    /// SHA-256 of `model.safetensors`, lower-case hex, once it is ready.
-    pub weights_sha256: Option<String>,
-    /// Prefix in the object store, with its last `/`, once it is ready.
-    pub objects: Option<String>,
-    /// Model or checkpoint that a fine-tuned model started from.
+    /// Task that the weights of its base model were trained for.
+    pub source_task: SourceTask,
+    /// Preprocessing of its input.
+    pub input: Option<Input>,
+    pub license: Option<String>,
+    /// Model or checkpoint that its job started from.
     pub parent: Option<String>,
-    /// The base model at the root of a fine-tuned one.
+    /// Base model that it derives from; it may have been deleted.
     pub base_model: Option<String>,
-    /// The job that produced it.
+    /// Job that made it.
     pub job: Option<JobId>,
-    /// Class names of a fine-tuned model, in label order.
-    pub labels: Option<Vec<String>>,
+    /// Metrics of its checkpoint.
     pub metrics: Option<Metrics>,
-    /// Why its import was refused; empty otherwise.
+    /// Class names, in label order.
+    pub labels: Option<Vec<String>>,
+    /// SHA-256 of its `model.safetensors`, lower-case hex.
+    pub weights_sha256: Option<String>,
+    /// Problems of a refused import.
     pub problems: Vec<Problem>,
-    pub created_at: OffsetDateTime,
+    /// Prefix in the object store, with its last `/`, once it is ready.
+    #[serde(skip)]
+    pub objects: Option<String>,
 }
 
 /// Conditions of a list of models; all must hold.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    pub kind: Option<ModelKind>,
+    pub owned_by: Option<Owner>,
     pub architecture: Option<String>,
     /// Name of the task that the original weights were trained for.
     pub source_task: Option<String>,
@@ -188,23 +210,24 @@ macro_rules! query_models {
         .try_map(|row| {
             Ok(Model {
                 id: row.id,
-                kind: convert::parse("models.kind", &row.kind)?,
+                object: "model",
+                created: row.created_at,
+                owned_by: if row.kind == "base" { Owner::Base } else { Owner::User },
                 status: convert::parse("models.status", &row.status)?,
                 architecture: row.architecture,
                 modality: convert::parse("models.modality", &row.modality)?,
-                source_task: row.source_task.0,
-                license: row.license,
-                input: row.input.map(|input| input.0),
                 parameters: row.parameters.map(convert::to_count),
-                weights_sha256: row.weights_sha256,
-                objects: row.objects,
+                source_task: row.source_task.0,
+                input: row.input.map(|input| input.0),
+                license: row.license,
                 parent: row.parent,
                 base_model: row.base_model,
                 job: row.job_id.map(JobId),
-                labels: row.labels.map(|labels| labels.0),
                 metrics: row.metrics.map(|metrics| metrics.0),
+                labels: row.labels.map(|labels| labels.0),
+                weights_sha256: row.weights_sha256,
                 problems: row.problems.map_or_else(Vec::new, |problems| problems.0),
-                created_at: row.created_at,
+                objects: row.objects,
             })
         })
     };
@@ -235,7 +258,7 @@ pub async fn list(
         page.after,
         page.descending,
         i64::from(page.limit) + 1,
-        filter.kind.map(ModelKind::as_str),
+        filter.owned_by.map(Owner::kind),
         filter.architecture,
         filter.source_task
     );

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{
-    extract::{Request, State, multipart::Field},
+    extract::{Request, multipart::Field},
     http::HeaderMap,
     response::Response,
 };
@@ -14,16 +14,16 @@ use crate::{
     db::{
         self,
         files::{Deleted as Outcome, File, NewFile},
+        tenants::TenantId,
     },
     domain::{
         codes,
         file::{FileReport, FileStatus, Purpose},
         id::FileId,
         limits::FILENAME_CHARACTERS,
-        problem::Problem,
     },
     http::api::{
-        auth::Tenant,
+        auth::Caller,
         download::Download,
         error::ApiError,
         extract::{Id, Params},
@@ -64,12 +64,11 @@ fn content_key(id: FileId) -> String {
     request_body(content = Upload, content_type = "multipart/form-data"),
     responses((status = 200, body = File)))]
 pub(crate) async fn upload(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     request: Request,
 ) -> Result<axum::Json<File>, ApiError> {
-    let idle = Duration::from_secs(state.limits().upload_idle_seconds);
-    let mut parts = multipart::open(request, &state).await?;
+    let idle = Duration::from_secs(state.limits.upload_idle_seconds);
+    let mut parts = multipart::open(request, &state, "multipart/form-data").await?;
     let id = FileId::new();
     let mut stored = None;
     let mut purpose = None;
@@ -80,29 +79,28 @@ pub(crate) async fn upload(
                 stored = Some(store(&state, id, field, idle).await?);
             }
             "purpose" if purpose.is_none() => {
-                purpose = Some(parse_purpose(
-                    &multipart::text(field, 64, idle, "purpose").await?,
-                )?);
+                let text = multipart::text(field, 64, idle, "purpose").await?;
+                purpose = Some(parse_purpose(&text)?);
             }
             "file" | "purpose" => {
-                return Err(ApiError::invalid(
-                    name,
-                    codes::INVALID_VALUE,
-                    "is given twice; give it once",
-                ));
+                let message = "is given twice; give it once";
+                return Err(ApiError::invalid(name, codes::INVALID_VALUE, message));
             }
             _ => {
+                let name: String = name.chars().take(80).collect();
                 let message = "unknown field; the form has `file` and `purpose`";
-                return Err(ApiError::invalid(
-                    name.chars().take(80).collect::<String>(),
-                    codes::UNKNOWN_FIELD,
-                    message,
-                ));
+                return Err(ApiError::invalid(name, codes::UNKNOWN_FIELD, message));
             }
         }
     }
-    let (Some((filename, stored, kept)), Some(purpose)) = (stored, purpose) else {
-        return Err(ApiError::Invalid(missing(purpose.is_none())));
+    let Some(purpose) = purpose else {
+        let message = "is required: `fine-tune` for a data set, `weights` for weights";
+        return Err(ApiError::invalid("purpose", codes::MISSING_FIELD, message));
+    };
+    let Some((filename, stored, kept)) = stored else {
+        let message =
+            "is required: the bytes with a file name, as curl's `-F file=@data.zip` sends them";
+        return Err(ApiError::invalid("file", codes::MISSING_FIELD, message));
     };
     metrics::counter!("rehead_uploaded_bytes_total").increment(stored.bytes);
     let file = NewFile {
@@ -114,7 +112,7 @@ pub(crate) async fn upload(
         sha256: stored.sha256,
     };
     // In a task of its own: a client that disconnects now must not leave a row without its object.
-    let pool = state.pool().clone();
+    let pool = state.pool.clone();
     let inserted = tokio::spawn(async move {
         let inserted = db::files::insert(&pool, &file).await;
         match &inserted {
@@ -128,24 +126,8 @@ pub(crate) async fn upload(
     Ok(axum::Json(file))
 }
 
-fn missing(purpose: bool) -> Vec<Problem> {
-    if purpose {
-        vec![Problem::new(
-            "purpose",
-            codes::MISSING_FIELD,
-            "is required: `fine-tune` for a data set, `weights` for weights",
-        )]
-    } else {
-        vec![Problem::new(
-            "file",
-            codes::MISSING_FIELD,
-            "is required: the bytes with a file name, as curl's `-F file=@data.zip` sends them",
-        )]
-    }
-}
-
 fn parse_purpose(text: &str) -> Result<Purpose, ApiError> {
-    serde_json::from_value(text.into()).map_err(|_| {
+    text.parse().map_err(|_| {
         let given: String = text.chars().filter(|c| !c.is_control()).take(64).collect();
         let message =
             format!("must be `fine-tune` for a data set or `weights` for weights, not `{given}`");
@@ -162,20 +144,14 @@ async fn store(
 ) -> Result<(String, Stored, Unkept), ApiError> {
     let filename = field.file_name().unwrap_or_default().to_owned();
     check_filename(&filename)?;
-    let limit = state.limits().max_upload_bytes;
-    let unkept = Unkept {
-        objects: state.objects().clone(),
-        prefix: Some(prefix(id)),
-    };
+    let limit = state.limits.max_upload_bytes;
+    let unkept = Unkept(Some((state.objects.clone(), prefix(id))));
     let bytes = Box::pin(multipart::bytes(field, limit, idle));
-    let stored = state.objects().put_stream(&content_key(id), bytes).await;
+    let stored = state.objects.put_stream(&content_key(id), bytes).await;
     let stored = stored.map_err(|error| multipart::explain_stored(error, "file"))?;
     if stored.bytes == 0 {
-        return Err(ApiError::invalid(
-            "file",
-            "empty_file",
-            "the file is empty; upload one with content",
-        ));
+        let message = "the file is empty; upload one with content";
+        return Err(ApiError::invalid("file", "empty_file", message));
     }
     Ok((filename, stored, unkept))
 }
@@ -194,23 +170,19 @@ fn check_filename(filename: &str) -> Result<(), ApiError> {
 }
 
 /// Objects that are deleted when this is dropped.
-struct Unkept {
-    objects: Objects,
-    prefix: Option<String>,
-}
+struct Unkept(Option<(Objects, String)>);
 
 impl Unkept {
     fn keep(mut self) {
-        self.prefix = None;
+        self.0 = None;
     }
 }
 
 impl Drop for Unkept {
     fn drop(&mut self) {
-        let Some(prefix) = self.prefix.take() else {
+        let Some((objects, prefix)) = self.0.take() else {
             return;
         };
-        let objects = self.objects.clone();
         tokio::spawn(async move {
             if let Err(error) = objects.delete_prefix(&prefix).await {
                 tracing::warn!("cannot delete a failed upload at `{prefix}`: {error}");
@@ -239,13 +211,12 @@ pub(crate) struct FileListQuery {
 #[utoipa::path(get, path = "/v1/files", tag = "files", operation_id = "list_files", params(FileListQuery),
     responses((status = 200, body = List<File>)))]
 pub(crate) async fn list(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Params(query): Params<FileListQuery>,
 ) -> Result<axum::Json<List<File>>, ApiError> {
     let after = query.after.map(|id| id.to_string());
-    let page = page(after.as_deref(), query.limit, query.order, state.limits())?;
-    let slice = db::files::list(state.pool(), tenant, page, query.purpose).await?;
+    let page = page(after.as_deref(), query.limit, query.order, &state.limits)?;
+    let slice = db::files::list(&state.pool, tenant, page, query.purpose).await?;
     Ok(List::of(slice, |file| file, |file| file.id.to_string()))
 }
 
@@ -270,8 +241,7 @@ pub(crate) enum FileUntil {
 #[utoipa::path(get, path = "/v1/files/{id}", tag = "files", operation_id = "get_file", params(("id" = FileId, Path), FileQuery),
     responses((status = 200, body = File)))]
 pub(crate) async fn get(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(id): Id<FileId>,
     Params(query): Params<FileQuery>,
 ) -> Result<axum::Json<File>, ApiError> {
@@ -279,21 +249,22 @@ pub(crate) async fn get(
         wait,
         until: None | Some(FileUntil::Processed),
     } = query;
-    let wait = seconds(wait, state.limits())?;
-    let mut changes = state.changes().subscribe();
-    let look = || db::files::get(state.pool(), tenant, id);
+    let wait = seconds(wait, &state.limits)?;
+    let mut changes = state.changes.subscribe();
+    let look = || db::files::get(&state.pool, tenant, id);
     let done = |file: &Option<File>| {
         file.as_ref()
             .is_none_or(|file| file.status != FileStatus::Uploaded)
     };
     let file = changes
-        .until(&id.to_string(), wait, state.shutdown(), look, done)
+        .until(&id.to_string(), wait, &state.shutdown, look, done)
         .await?;
-    file.map(axum::Json).ok_or_else(|| not_found(id))
+    file.map(axum::Json).ok_or_else(|| ApiError::unknown(id))
 }
 
-fn not_found(id: FileId) -> ApiError {
-    ApiError::not_found("file", &id.to_string())
+async fn find(state: &AppState, tenant: TenantId, id: FileId) -> Result<File, ApiError> {
+    let file = db::files::get(&state.pool, tenant, id).await?;
+    file.ok_or_else(|| ApiError::unknown(id))
 }
 
 /// Download a file
@@ -302,21 +273,17 @@ fn not_found(id: FileId) -> ApiError {
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 206, body = Vec<u8>, content_type = "application/octet-stream")))]
 pub(crate) async fn content(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(id): Id<FileId>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let file = db::files::get(state.pool(), tenant, id)
-        .await?
-        .ok_or_else(|| not_found(id))?;
+    let file = find(&state, tenant, id).await?;
     Download {
+        id,
         key: &content_key(id),
         filename: &file.filename,
-        noun: "file",
-        id: &id.to_string(),
     }
-    .send(state.objects(), &headers)
+    .send(&state.objects, &headers)
     .await
 }
 
@@ -324,65 +291,50 @@ pub(crate) async fn content(
 #[utoipa::path(get, path = "/v1/files/{id}/report", tag = "files", operation_id = "get_file_report", params(("id" = FileId, Path)),
     responses((status = 200, body = FileReport)))]
 pub(crate) async fn report(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(id): Id<FileId>,
 ) -> Result<axum::Json<FileReport>, ApiError> {
-    let file = db::files::get(state.pool(), tenant, id)
-        .await?
-        .ok_or_else(|| not_found(id))?;
+    let file = find(&state, tenant, id).await?;
     if file.purpose == Purpose::Weights {
-        return Err(ApiError::Conflict {
-            code: "no_report",
-            message: "weights have no report: `POST /v1/base_models` validates them and answers every problem".to_owned(),
-        });
+        return Err(ApiError::conflict(
+            "no_report",
+            "weights have no report: `POST /v1/base_models` validates them and answers every problem",
+        ));
     }
-    match db::files::report(state.pool(), tenant, id).await? {
-        None => Err(not_found(id)),
-        Some(Some(report)) => Ok(axum::Json(report)),
-        Some(None) => Err(ApiError::Conflict {
-            code: "not_ready",
-            message: format!(
-                "validation has not ended; `GET /v1/files/{id}?wait=60&until=processed` waits for it"
-            ),
-        }),
-    }
+    let report = db::files::report(&state.pool, tenant, id).await?;
+    let report = report.ok_or_else(|| ApiError::unknown(id))?;
+    report.map(axum::Json).ok_or_else(|| {
+        let message = format!(
+            "validation has not ended; `GET /v1/files/{id}?wait=60&until=processed` waits for it"
+        );
+        ApiError::conflict("not_ready", message)
+    })
 }
 
 /// Delete a file
 #[utoipa::path(delete, path = "/v1/files/{id}", tag = "files", operation_id = "delete_file", params(("id" = FileId, Path)),
     responses((status = 200, body = Deleted)))]
 pub(crate) async fn delete(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(id): Id<FileId>,
 ) -> Result<axum::Json<Deleted>, ApiError> {
-    let in_use = |message: String| ApiError::Conflict {
-        code: "file_in_use",
-        message,
-    };
-    match db::files::delete(state.pool(), tenant, id).await? {
-        Outcome::Yes => {}
-        Outcome::NotFound => return Err(not_found(id)),
-        Outcome::InUseByJob(job) => {
-            return Err(in_use(format!(
-                "job `{job}` uses this file and has not ended; cancel the job or wait for it"
-            )));
-        }
+    let in_use = match db::files::delete(&state.pool, tenant, id).await? {
+        Outcome::Yes => None,
+        Outcome::NotFound => return Err(ApiError::unknown(id)),
+        Outcome::InUseByJob(job) => Some(format!(
+            "job `{job}` uses this file and has not ended; cancel the job or wait for it"
+        )),
         Outcome::InUseByImport => {
-            return Err(in_use(
-                "a base model is being imported from this file; wait for it".to_owned(),
-            ));
+            Some("a base model is being imported from this file; wait for it".to_owned())
         }
+    };
+    if let Some(message) = in_use {
+        return Err(ApiError::conflict("file_in_use", message));
     }
     // In a task of its own: the row is deleted, so a disconnect must not stop the deletion of the
     // bytes.
-    let objects = state.objects().clone();
+    let objects = state.objects.clone();
     let removed = tokio::spawn(async move { objects.delete_prefix(&prefix(id)).await });
     removed.await.map_err(anyhow::Error::from)??;
-    Ok(axum::Json(Deleted {
-        id: id.to_string(),
-        object: "file",
-        deleted: true,
-    }))
+    Ok(Deleted::of("file", id))
 }

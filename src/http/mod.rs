@@ -27,7 +27,7 @@ pub use router::openapi;
 /// The address is not loopback and no key exists; the database cannot be read.
 pub async fn serve(
     listener: tokio::net::TcpListener,
-    state: AppState,
+    mut state: AppState,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let address = listener
@@ -45,30 +45,17 @@ pub async fn serve(
              `rehead keys create --tenant NAME`, or listen on 127.0.0.1"
         );
     }
-    state.set_address(address);
+    let _ = state.address.set(address);
+    state.shutdown = shutdown.child_token();
     let recorder = telemetry::install()?;
-    state.predictor().sweep().await;
-    let stop = state.shutdown().clone();
-    let listening = tokio::spawn(
-        state
-            .changes()
-            .clone()
-            .listen(state.pool().clone(), stop.clone()),
-    );
+    state.predictor.sweep().await;
+    let stop = state.shutdown.clone();
+    let changes = state.changes.clone();
+    let listening = tokio::spawn(changes.listen(state.pool.clone(), stop.clone()));
     let upkeep = tokio::spawn(telemetry::keep_up(recorder, stop.clone()));
-    let forwarding = tokio::spawn(async move {
-        shutdown.cancelled().await;
-        stop.cancel();
-    });
-    let served = server::accept(
-        listener,
-        router::app(state.clone())?,
-        state.shutdown().clone(),
-    )
-    .await;
-    state.shutdown().cancel();
-    forwarding.abort();
-    state.predictor().stop().await;
+    let served = server::accept(listener, router::app(state.clone())?, stop.clone()).await;
+    stop.cancel();
+    state.predictor.stop().await;
     let _ = tokio::join!(listening, upkeep);
     served
 }

@@ -57,8 +57,8 @@ pub(crate) fn app(state: AppState) -> anyhow::Result<Router> {
     let contract = Contract(contract::complete(description).to_yaml()?.into());
     Ok(router
         .merge(contract::page())
-        .fallback(async || ApiError::UnknownRoute)
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .fallback(async || ApiError::unknown_route())
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         // Each reader of a body has its own limit (`extract::read_body`, `multipart::bytes`).
         .layer(DefaultBodyLimit::disable())
         .layer(Extension(contract))

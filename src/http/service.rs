@@ -3,7 +3,7 @@
 use axum::{
     Extension,
     extract::State,
-    http::{HeaderValue, header},
+    http::header,
     response::{IntoResponse as _, Response},
 };
 use serde::Serialize;
@@ -37,17 +37,13 @@ pub(crate) async fn healthz() -> axum::Json<Health> {
 /// Its database is reachable and migrated, its object store can be read.
 #[utoipa::path(get, path = "/readyz", tag = "service", operation_id = "get_readiness", responses((status = 200, body = Health)))]
 pub(crate) async fn readyz(State(state): State<AppState>) -> Result<axum::Json<Health>, ApiError> {
-    let not_ready = |message: &str| ApiError::Unavailable {
-        code: "not_ready",
-        message: message.to_owned(),
-        retry_after_seconds: 2,
-    };
-    if !db::is_migrated(state.pool()).await? {
+    let not_ready = |message| ApiError::unavailable("not_ready", message, 2);
+    if !db::is_migrated(&state.pool).await? {
         return Err(not_ready(
             "the database lacks migrations of this version; run `rehead migrate`",
         ));
     }
-    state.objects().check().await.map_err(|error| {
+    state.objects.check().await.map_err(|error| {
         tracing::warn!("cannot read the object store: {error}");
         not_ready("cannot read the object store; see the log")
     })?;
@@ -58,8 +54,10 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> Result<axum::Json<H
 #[utoipa::path(get, path = "/metrics", tag = "service", operation_id = "get_service_metrics", responses((status = 200, body = String, content_type = "text/plain")))]
 pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
     let handle = telemetry::install()?;
+    let open_streams = state.limits.max_streams - state.streams.available_permits();
+    metrics::gauge!("rehead_event_streams").set(open_streams as f64);
     // A scrape must not fail when the database does: the other metrics are needed then.
-    match db::jobs::counts(state.pool()).await {
+    match db::jobs::counts(&state.pool).await {
         Ok(counts) => {
             for status in crate::domain::job::JobStatus::ALL {
                 let count = counts
@@ -71,7 +69,7 @@ pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, A
         }
         Err(error) => tracing::warn!("cannot count jobs: {error}"),
     }
-    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, content_type)], handle.render()).into_response())
 }
 
@@ -79,6 +77,6 @@ pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, A
 #[utoipa::path(get, path = "/openapi.yaml", tag = "service", operation_id = "get_contract",
     responses((status = 200, body = serde_json::Value, content_type = "application/yaml")))]
 pub(crate) async fn openapi_yaml(Extension(Contract(text)): Extension<Contract>) -> Response {
-    let content_type = HeaderValue::from_static("application/yaml");
-    ([(header::CONTENT_TYPE, content_type)], text.to_string()).into_response()
+    let content_type = [(header::CONTENT_TYPE, "application/yaml")];
+    (content_type, text.to_string()).into_response()
 }

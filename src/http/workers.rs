@@ -1,10 +1,8 @@
 //! `/v1/workers`: the workers and their state.
 
-use axum::extract::State;
-
 use crate::{
     db::{self, Slice, workers::Worker},
-    http::api::{auth::Tenant, error::ApiError, page::List, state::AppState},
+    http::api::{auth::Caller, error::ApiError, page::List},
 };
 
 /// List workers
@@ -13,10 +11,9 @@ use crate::{
 #[utoipa::path(get, path = "/v1/workers", tag = "workers", operation_id = "list_workers",
     responses((status = 200, body = List<Worker>)))]
 pub(crate) async fn list(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
 ) -> Result<axum::Json<List<Worker>>, ApiError> {
-    let rows = db::workers::list(state.pool(), tenant).await?;
+    let rows = db::workers::list(&state.pool, tenant).await?;
     let slice = Slice {
         rows,
         has_more: false,

@@ -9,7 +9,7 @@ use crate::{
     db::{
         self, Page,
         jobs::{Created, Idempotency, NewJob},
-        models::{Filter, ModelKind, ModelStatus},
+        models::{Filter, ModelStatus, Owner},
         parents::Origin,
         tenants::TenantId,
     },
@@ -36,17 +36,13 @@ pub struct Admitted {
 }
 
 /// Why a request was not admitted.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum AdmitError {
     /// All problems of the request; never empty.
+    #[error("the request has problems")]
     Refused(Vec<Problem>),
-    Database(sqlx::Error),
-}
-
-impl From<sqlx::Error> for AdmitError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error)
-    }
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
 }
 
 /// Checks the body of a request and creates its job, or finds the job that its idempotency key
@@ -147,9 +143,9 @@ async fn find_start(
             format!("model `{id}` is not ready: its weights are being imported, or were refused");
         return problem("not_ready", message);
     }
-    let origin = match model.kind {
-        ModelKind::Base => Some(Origin::base(id)),
-        ModelKind::FineTuned => db::parents::of_model(pool, tenant, id).await?,
+    let origin = match model.owned_by {
+        Owner::Base => Some(Origin::base(id)),
+        Owner::User => db::parents::of_model(pool, tenant, id).await?,
     };
     match (origin, db::models::layers(pool, tenant, id).await?) {
         (Some(origin), Some(layers)) => Ok(Ok((origin, layers))),
@@ -188,7 +184,7 @@ async fn base_model_names(pool: &PgPool, tenant: TenantId) -> sqlx::Result<Vec<S
         descending: true,
     };
     let base = Filter {
-        kind: Some(ModelKind::Base),
+        owned_by: Some(Owner::Base),
         ..Filter::default()
     };
     let slice = db::models::list(pool, tenant, page, &base).await?;

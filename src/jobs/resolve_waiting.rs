@@ -25,10 +25,8 @@ const AT_ONCE: u32 = 100;
 /// The database's.
 pub async fn resolve_waiting(pool: &PgPool) -> sqlx::Result<()> {
     for job in waiting_for_files(pool, AT_ONCE).await? {
-        let outcome = match resolve(pool, &job).await? {
-            Ok(Some(resolution)) => Ok(resolution),
-            Ok(None) => continue,
-            Err(problems) => Err(problems),
+        let Some(outcome) = resolve(pool, &job).await?.transpose() else {
+            continue;
         };
         let status = db::jobs::resolve(pool, job.id, &outcome).await?;
         let status = status.map_or("deleted", |status| status.as_str());

@@ -21,10 +21,11 @@ fn codes_in_source() -> BTreeSet<String> {
         r#"Code = "([a-z_]+)""#,
         r#"\bcode: "([a-z_]+)""#,
         r#"(?:Problem::new|ApiError::invalid)\((?:[^",]|"[^"]*")+,\s*"([a-z_]+)""#,
+        r#"(?:ApiError|Self)::(?:new|unreadable|conflict|unavailable)\(\s*(?:[A-Za-z:_]+,\s*)?"([a-z_]+)""#,
         r#"\bwrong\("([a-z_]+)","#,
     ];
     let in_error_enums =
-        Regex::new(r#"=>\s*(?:[{(]\s*)?"([a-z_]+)"(?:\.to_owned\(\))?\s*[,}]"#).unwrap();
+        Regex::new(r#"=>\s*(?:[{(]\s*){0,2}"([a-z_]+)"(?:\.to_owned\(\))?\s*[,}]"#).unwrap();
     let mut codes = BTreeSet::new();
     let sources = sources();
     for file in ENUMS {
@@ -317,6 +318,11 @@ async fn every_kind_of_error_has_the_envelope() {
         let place = format!("{method} {path} {text:.40}");
         assert_eq!(answer.status.as_u16(), status, "{place}: {}", answer.text());
         assert_eq!(answer.json()["error"]["request_id"], id.as_str(), "{place}");
+        assert_eq!(
+            answer.headers.contains_key("allow"),
+            status == 405,
+            "{place}"
+        );
         answer.error(status, code);
     }
 }

@@ -4,7 +4,7 @@
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -59,33 +59,39 @@ fn prefix_of(key: &str) -> Option<&str> {
     (sized && hex(prefix) && hex(secret)).then_some(prefix)
 }
 
-/// The tenant of a request; every route that reads or writes rows extracts it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tenant(pub TenantId);
+/// The tenant of a request, and the state that serves it; every route that reads or writes rows
+/// extracts both.
+pub(crate) struct Caller {
+    pub state: AppState,
+    pub tenant: TenantId,
+}
 
-impl FromRequestParts<AppState> for Tenant {
+impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let loopback = state
-            .address()
-            .is_some_and(|address| address.ip().is_loopback());
-        if loopback && !state.keys_exist().await? {
-            refuse_other_sites(&parts.headers)?;
-            return Ok(Self(db::tenants::default_id(state.pool()).await?));
-        }
-        let key = bearer(&parts.headers).ok_or(ApiError::Unauthorized)?;
-        let prefix = prefix_of(key).ok_or(ApiError::Unauthorized)?;
-        let stored = db::keys::find(state.pool(), prefix)
-            .await?
-            .ok_or(ApiError::Unauthorized)?;
-        let given = Sha256::digest(key);
-        if bool::from(given.as_slice().ct_eq(&stored.sha256)) {
-            Ok(Self(stored.tenant))
-        } else {
-            Err(ApiError::Unauthorized)
-        }
+        Ok(Self {
+            tenant: authenticate(&parts.headers, state).await?,
+            state: state.clone(),
+        })
     }
+}
+
+async fn authenticate(headers: &HeaderMap, state: &AppState) -> Result<TenantId, ApiError> {
+    let address = state.address.get();
+    let loopback = address.is_some_and(|address| address.ip().is_loopback());
+    if loopback && !state.keys_exist().await? {
+        refuse_other_sites(headers)?;
+        return Ok(db::tenants::default_id(&state.pool).await?);
+    }
+    let key = bearer(headers).ok_or_else(ApiError::unauthorized)?;
+    let prefix = prefix_of(key).ok_or_else(ApiError::unauthorized)?;
+    let stored = db::keys::find(&state.pool, prefix).await?;
+    let digest = Sha256::digest(key);
+    stored
+        .filter(|stored| digest.as_slice().ct_eq(&stored.sha256).into())
+        .map(|stored| stored.tenant)
+        .ok_or_else(ApiError::unauthorized)
 }
 
 /// The key in the `authorization` header, if there is exactly one.
@@ -112,12 +118,9 @@ fn refuse_other_sites(headers: &HeaderMap) -> Result<(), ApiError> {
     let name = name.trim_start_matches('[').trim_end_matches(']');
     let local = name.is_empty() || name == "localhost" || name.parse::<std::net::IpAddr>().is_ok();
     if cross || !local {
-        return Err(ApiError::Forbidden {
-            code: "other_site",
-            message: "this service has no API keys and accepts only requests from this machine, to `localhost` or an address; \
-                      create a key with `rehead keys create` to use it from elsewhere"
-                .to_owned(),
-        });
+        let message = "this service has no API keys and accepts only requests from this machine, to `localhost` or an address; \
+                       create a key with `rehead keys create` to use it from elsewhere";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "other_site", message));
     }
     Ok(())
 }

@@ -3,26 +3,25 @@
 use std::ops::Range;
 
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use futures_util::stream::BoxStream;
 
 use crate::{
-    http::api::error::ApiError,
+    http::api::error::{ApiError, Noun},
     objects::{ObjectError, Objects},
 };
 
 /// An object to send.
-pub(crate) struct Download<'a> {
+pub(crate) struct Download<'a, Id> {
+    pub id: Id,
     pub key: &'a str,
     pub filename: &'a str,
-    /// The noun and id for "there is no …", if the object is missing.
-    pub noun: &'static str,
-    pub id: &'a str,
 }
 
-impl Download<'_> {
+impl<Id: Noun + Copy> Download<'_, Id> {
     /// Responds with the object's bytes, or with the range that `headers` request.
     ///
     /// # Errors
@@ -33,7 +32,7 @@ impl Download<'_> {
         headers: &HeaderMap,
     ) -> Result<Response, ApiError> {
         let missing = |error| match error {
-            ObjectError::NotFound { .. } => ApiError::not_found(self.noun, self.id),
+            ObjectError::NotFound { .. } => ApiError::unknown(self.id),
             other => other.into(),
         };
         let size = objects.size(self.key).await.map_err(missing)?;
@@ -43,23 +42,14 @@ impl Download<'_> {
         let range = match requested.map_or(Requested::Whole, |text| parse_range(text, size)) {
             Requested::Whole => None,
             Requested::Part(range) => Some(range),
-            Requested::Outside => return Err(ApiError::RangeNotSatisfiable { size }),
+            Requested::Outside => return Err(ApiError::range_not_satisfiable(size)),
         };
-        let stream = objects
-            .read(self.key, range.clone())
-            .await
-            .map_err(missing)?;
-        let mut response = Body::from_stream(stream).into_response();
+        let bytes = objects.read(self.key, range.clone()).await;
+        let mut response = whole(bytes.map_err(missing)?, size, self.filename);
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/octet-stream"),
-        );
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        headers.insert(header::CONTENT_DISPOSITION, attachment(self.filename));
-        let length = range.as_ref().map_or(size, |range| range.end - range.start);
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         if let Some(range) = range {
+            headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
             let value = format!("bytes {}-{}/{size}", range.start, range.end - 1);
             if let Ok(value) = HeaderValue::try_from(value) {
                 headers.insert(header::CONTENT_RANGE, value);
@@ -70,16 +60,29 @@ impl Download<'_> {
     }
 }
 
+/// Responds with the `size` bytes of a whole file.
+pub(crate) fn whole(
+    bytes: BoxStream<'static, Result<Bytes, ObjectError>>,
+    size: u64,
+    filename: &str,
+) -> Response {
+    let content_type = HeaderValue::from_static("application/octet-stream");
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CONTENT_LENGTH, size.into()),
+        (header::CONTENT_DISPOSITION, attachment(filename)),
+    ];
+    (headers, Body::from_stream(bytes)).into_response()
+}
+
 /// `content-disposition` with a name that cannot break out of its quotes.
 pub(crate) fn attachment(filename: &str) -> HeaderValue {
     let plain: String = filename
         .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ') {
-                c
-            } else {
-                '_'
-            }
+        .map(|c| match c {
+            '.' | '-' | ' ' => c,
+            _ if c.is_ascii_alphanumeric() => c,
+            _ => '_',
         })
         .collect();
     HeaderValue::try_from(format!("attachment; filename=\"{plain}\""))

@@ -15,10 +15,7 @@ use axum::{
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 
-use crate::{
-    domain::id::RequestId,
-    http::api::error::{ApiError, Pending},
-};
+use crate::{domain::id::RequestId, http::api::error::ApiError};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -45,7 +42,7 @@ pub(crate) async fn wrap(request: Request, next: Next) -> Response {
             .map(String::as_str)
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("no message");
-        ApiError::Internal(anyhow::anyhow!("a handler panicked: {text}")).into_response()
+        ApiError::from(anyhow::anyhow!("a handler panicked: {text}")).into_response()
     });
     let mut response = span.in_scope(|| with_body(response, &id));
 
@@ -71,32 +68,20 @@ pub(crate) async fn wrap(request: Request, next: Next) -> Response {
     response
 }
 
-fn with_body(response: Response, id: &str) -> Response {
+fn with_body(mut response: Response, id: &str) -> Response {
     let status = response.status();
-    let pending = response
-        .extensions()
-        .get::<Pending>()
-        .and_then(|Pending(error)| error.lock().ok()?.take());
-    if let Some(error) = pending {
-        return error.render(id);
-    }
-    if !(status.is_client_error() || status.is_server_error()) {
-        return response;
-    }
-    let allow = response.headers().get(header::ALLOW).cloned();
-    let error = match status {
-        StatusCode::NOT_FOUND => ApiError::UnknownRoute,
-        StatusCode::METHOD_NOT_ALLOWED => ApiError::MethodNotAllowed,
-        other if other.is_client_error() => ApiError::Unreadable {
-            code: "unreadable_request",
-            message: "the request cannot be parsed".to_owned(),
-        },
-        other => ApiError::Internal(anyhow::anyhow!(
-            "a handler answered {other} without an error"
-        )),
+    let error = match response.extensions_mut().remove::<ApiError>() {
+        Some(error) => error,
+        None if !(status.is_client_error() || status.is_server_error()) => return response,
+        None if status == StatusCode::NOT_FOUND => ApiError::unknown_route(),
+        None if status == StatusCode::METHOD_NOT_ALLOWED => ApiError::method_not_allowed(),
+        None if status.is_client_error() => {
+            ApiError::unreadable("unreadable_request", "the request cannot be parsed")
+        }
+        None => anyhow::anyhow!("a handler answered {status} without an error").into(),
     };
     let mut rendered = error.render(id);
-    if let Some(allow) = allow {
+    if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
         rendered.headers_mut().insert(header::ALLOW, allow);
     }
     rendered

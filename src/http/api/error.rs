@@ -1,226 +1,197 @@
 //! The error of the API. A handler returns an `ApiError`; the outermost middleware (`envelope`)
 //! renders it, so that all errors have the same shape, including axum's own and panics.
 
+use std::{fmt::Display, sync::Arc};
+
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    Extension,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    domain::problem::{Code, Problem},
+    domain::{
+        id::{CheckpointId, FileId, JobId},
+        problem::{Code, Problem},
+    },
     jobs::admit::AdmitError,
     objects::ObjectError,
     serving::error::ServingError,
 };
 
-/// Each variant has one status; docs/errors.md lists the codes.
-#[derive(Debug)]
-pub(crate) enum ApiError {
-    /// 400: bad JSON, bad multipart framing, or a bad header.
-    Unreadable { code: Code, message: String },
-    /// 401
-    Unauthorized,
-    /// 403
-    Forbidden { code: Code, message: String },
-    /// 404: it does not exist, or belongs to another tenant.
-    NotFound { noun: &'static str, id: String },
-    /// 404: unknown route.
-    UnknownRoute,
-    /// 405
-    MethodNotAllowed,
-    /// 408: the body did not arrive in time.
-    TooSlow { message: String },
-    /// 409
-    Conflict { code: Code, message: String },
-    /// 413
-    TooLarge {
-        param: &'static str,
-        message: String,
-    },
-    /// 415
-    UnsupportedMediaType { expected: &'static str },
-    /// 416
-    RangeNotSatisfiable { size: u64 },
-    /// 422: well-formed but invalid; never empty.
-    Invalid(Vec<Problem>),
-    /// 429
-    TooMany {
-        code: Code,
-        message: String,
-        retry_after_seconds: u32,
-    },
-    /// 500: a bug or a broken installation; details are logged, not sent.
-    Internal(anyhow::Error),
-    /// 503: temporary.
-    Unavailable {
-        code: Code,
-        message: String,
-        retry_after_seconds: u32,
-    },
-    /// 507
-    StorageFull,
+/// An error response; docs/errors.md lists the codes.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiError {
+    pub status: StatusCode,
+    /// A header that goes with the status.
+    header: Option<(HeaderName, HeaderValue)>,
+    /// Its request id is filled in by `render`.
+    pub body: Box<ErrorObject>,
+    /// Details of an internal error: logged, not sent.
+    cause: Option<Arc<anyhow::Error>>,
+}
+
+/// The noun of an id, for "there is no …".
+pub(crate) trait Noun: Display {
+    const NOUN: &'static str;
+}
+
+impl Noun for FileId {
+    const NOUN: &'static str = "file";
+}
+
+impl Noun for JobId {
+    const NOUN: &'static str = "fine-tuning job";
+}
+
+impl Noun for CheckpointId {
+    const NOUN: &'static str = "checkpoint";
 }
 
 impl ApiError {
-    /// A request with one problem.
+    pub(crate) fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            header: None,
+            body: Box::new(ErrorObject {
+                message: message.into(),
+                kind: ErrorType::of(status),
+                param: None,
+                code: code.to_owned(),
+                request_id: String::new(),
+                details: Vec::new(),
+            }),
+            cause: None,
+        }
+    }
+
+    fn with_header(self, name: HeaderName, value: impl TryInto<HeaderValue>) -> Self {
+        let header = value.try_into().ok().map(|value| (name, value));
+        Self { header, ..self }
+    }
+
+    pub(crate) fn retry_after(self, seconds: u32) -> Self {
+        self.with_header(header::RETRY_AFTER, seconds)
+    }
+
+    /// 400: bad JSON, bad multipart framing, or a bad header.
+    pub(crate) fn unreadable(code: Code, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// 401
+    pub(crate) fn unauthorized() -> Self {
+        let message = "missing or wrong API key: send `Authorization: Bearer rh_…`; `rehead keys create` creates keys";
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+            .with_header(header::WWW_AUTHENTICATE, "Bearer")
+    }
+
+    /// 404: it does not exist, or belongs to another tenant. `id` is truncated: it comes from the
+    /// client and is sent back.
+    pub(crate) fn not_found(noun: &str, id: impl Display) -> Self {
+        let id: String = id.to_string().chars().take(80).collect();
+        let message = format!("there is no {noun} `{id}`");
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// 404: there is no object with this id.
+    pub(crate) fn unknown<Id: Noun>(id: Id) -> Self {
+        Self::not_found(Id::NOUN, id)
+    }
+
+    /// 404
+    pub(crate) fn unknown_route() -> Self {
+        let message = "unknown route; see /docs";
+        Self::new(StatusCode::NOT_FOUND, "unknown_route", message)
+    }
+
+    /// 405
+    pub(crate) fn method_not_allowed() -> Self {
+        let message =
+            "this route does not accept this method; the `allow` header lists those it accepts";
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            message,
+        )
+    }
+
+    /// 408: the body did not arrive in time.
+    pub(crate) fn too_slow(message: String) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
+    }
+
+    /// 409
+    pub(crate) fn conflict(code: Code, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, message)
+    }
+
+    /// 413
+    pub(crate) fn too_large(param: &str, message: String) -> Self {
+        let mut error = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message);
+        error.body.param = Some(param.to_owned());
+        error
+    }
+
+    /// 415
+    pub(crate) fn unsupported_media_type(expected: &str) -> Self {
+        let message = format!("the body must be `{expected}`; set `content-type`");
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            message,
+        )
+    }
+
+    /// 416: the object has `size` bytes.
+    pub(crate) fn range_not_satisfiable(size: u64) -> Self {
+        let message = format!("the range lies outside the object, which has {size} bytes");
+        Self::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "range_not_satisfiable",
+            message,
+        )
+        .with_header(header::CONTENT_RANGE, format!("bytes */{size}"))
+    }
+
+    /// 422: a request with one problem.
     pub(crate) fn invalid(path: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
-        Self::Invalid(vec![Problem::new(path, code, message)])
+        vec![Problem::new(path, code, message)].into()
     }
 
-    /// `id` is truncated: it comes from the client and is sent back.
-    pub(crate) fn not_found(noun: &'static str, id: &str) -> Self {
-        Self::NotFound {
-            noun,
-            id: id.chars().take(80).collect(),
-        }
+    /// 503: temporary.
+    pub(crate) fn unavailable(code: Code, message: impl Into<String>, retry_after: u32) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).retry_after(retry_after)
     }
 
-    pub(crate) fn status(&self) -> StatusCode {
-        match self {
-            Self::Unreadable { .. } => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden { .. } => StatusCode::FORBIDDEN,
-            Self::NotFound { .. } | Self::UnknownRoute => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::Conflict { .. } => StatusCode::CONFLICT,
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
-        }
-    }
-
-    fn code(&self) -> String {
-        match self {
-            Self::Unreadable { code, .. }
-            | Self::Forbidden { code, .. }
-            | Self::Conflict { code, .. }
-            | Self::TooMany { code, .. }
-            | Self::Unavailable { code, .. } => (*code).to_owned(),
-            Self::Unauthorized => "invalid_api_key".to_owned(),
-            Self::NotFound { .. } => "not_found".to_owned(),
-            Self::UnknownRoute => "unknown_route".to_owned(),
-            Self::MethodNotAllowed => "method_not_allowed".to_owned(),
-            Self::TooSlow { .. } => "request_timeout".to_owned(),
-            Self::TooLarge { .. } => "too_large".to_owned(),
-            Self::UnsupportedMediaType { .. } => "unsupported_media_type".to_owned(),
-            Self::RangeNotSatisfiable { .. } => "range_not_satisfiable".to_owned(),
-            Self::Invalid(problems) => problems
-                .first()
-                .map_or_else(String::new, |first| first.code.clone()),
-            Self::Internal(_) => "internal_error".to_owned(),
-            Self::StorageFull => "storage_full".to_owned(),
-        }
-    }
-
-    fn message(&self) -> String {
-        match self {
-            Self::Unreadable { message, .. }
-            | Self::Forbidden { message, .. }
-            | Self::TooSlow { message }
-            | Self::Conflict { message, .. }
-            | Self::TooLarge { message, .. }
-            | Self::TooMany { message, .. }
-            | Self::Unavailable { message, .. } => message.clone(),
-            Self::Unauthorized => {
-                "missing or wrong API key: send `Authorization: Bearer rh_…`; `rehead keys create` creates keys"
-                    .to_owned()
-            }
-            Self::NotFound { noun, id } => format!("there is no {noun} `{id}`"),
-            Self::UnknownRoute => "unknown route; see /docs".to_owned(),
-            Self::MethodNotAllowed => "this route does not accept this method; the `allow` header lists those it accepts".to_owned(),
-            Self::UnsupportedMediaType { expected } => format!("the body must be `{expected}`; set `content-type`"),
-            Self::RangeNotSatisfiable { size } => format!("the range lies outside the object, which has {size} bytes"),
-            Self::Invalid(problems) => summary(problems),
-            Self::Internal(_) => "internal error; report `request_id`, under which the log has the details".to_owned(),
-            Self::StorageFull => "the disk is full and nothing was stored; free some space, then send the request again".to_owned(),
-        }
-    }
-
-    fn param(&self) -> Option<String> {
-        match self {
-            Self::TooLarge { param, .. } => Some((*param).to_owned()),
-            Self::Invalid(problems) => problems
-                .first()
-                .map(|first| first.path.clone())
-                .filter(|path| !path.is_empty()),
-            _ => None,
-        }
-    }
-
-    /// The response's body.
-    fn body(self, request_id: &str) -> ErrorBody {
-        ErrorBody {
-            error: ErrorObject {
-                message: self.message(),
-                kind: ErrorType::of(self.status()),
-                param: self.param(),
-                code: self.code(),
-                request_id: request_id.to_owned(),
-                details: match self {
-                    Self::Invalid(problems) => problems,
-                    _ => Vec::new(),
-                },
-            },
-        }
+    /// 507
+    pub(crate) fn storage_full() -> Self {
+        let message =
+            "the disk is full and nothing was stored; free some space, then send the request again";
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "storage_full", message)
     }
 
     /// The response; an internal error is logged.
-    pub(crate) fn render(self, request_id: &str) -> Response {
-        let status = self.status();
-        let mut headers = axum::http::HeaderMap::new();
-        match &self {
-            Self::Unauthorized => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            Self::TooMany {
-                retry_after_seconds,
-                ..
-            }
-            | Self::Unavailable {
-                retry_after_seconds,
-                ..
-            } => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_seconds));
-            }
-            Self::RangeNotSatisfiable { size } => {
-                if let Ok(value) = HeaderValue::try_from(format!("bytes */{size}")) {
-                    headers.insert(header::CONTENT_RANGE, value);
-                }
-            }
-            Self::Internal(error) => {
-                tracing::error!(request.id = request_id, "request failed: {error:#}");
-            }
-            _ => {}
+    pub(crate) fn render(mut self, request_id: &str) -> Response {
+        if let Some(cause) = self.cause {
+            tracing::error!(request.id = request_id, "request failed: {cause:#}");
         }
-        (status, headers, axum::Json(self.body(request_id))).into_response()
+        self.body.request_id = request_id.to_owned();
+        let headers = HeaderMap::from_iter(self.header);
+        let body = axum::Json(ErrorBody { error: *self.body });
+        (self.status, headers, body).into_response()
     }
 }
 
-/// The first problem, and the number of further ones.
-fn summary(problems: &[Problem]) -> String {
-    let Some(first) = problems.first() else {
-        return String::new();
-    };
-    let place = if first.path.is_empty() {
-        String::new()
+/// # Errors
+/// There is a problem.
+pub(crate) fn refuse_any(problems: Vec<Problem>) -> Result<(), ApiError> {
+    if problems.is_empty() {
+        Ok(())
     } else {
-        format!("{}: ", first.path)
-    };
-    match problems.len() {
-        1 => format!("{place}{}", first.message),
-        count => format!(
-            "{place}{} (and {} more, see details)",
-            first.message,
-            count - 1
-        ),
+        Err(problems.into())
     }
 }
 
@@ -230,7 +201,7 @@ pub(crate) struct ErrorBody {
     pub error: ErrorObject,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct ErrorObject {
     /// The problem and what to do about it, in words.
     pub message: String,
@@ -274,19 +245,31 @@ impl ErrorType {
     }
 }
 
-/// Carries an error from a handler to `envelope`, which knows the request id.
-#[derive(Clone)]
-pub(crate) struct Pending(pub(crate) std::sync::Arc<std::sync::Mutex<Option<ApiError>>>);
-
+/// `envelope` finds the error among the extensions, and renders it with the request's id.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = self.status().into_response();
-        response
-            .extensions_mut()
-            .insert(Pending(std::sync::Arc::new(std::sync::Mutex::new(Some(
-                self,
-            )))));
-        response
+        (self.status, Extension(self)).into_response()
+    }
+}
+
+/// 422: well-formed but invalid. The message is that of the first problem, and counts the others.
+impl From<Vec<Problem>> for ApiError {
+    fn from(problems: Vec<Problem>) -> Self {
+        let Some((first, others)) = problems.split_first() else {
+            return anyhow::anyhow!("a request was refused without a problem: this is a bug")
+                .into();
+        };
+        let mut message = first.message.clone();
+        if !first.path.is_empty() {
+            message = format!("{}: {message}", first.path);
+        }
+        if !others.is_empty() {
+            message += &format!(" (and {} more, see details)", others.len());
+        }
+        let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, &first.code, message);
+        error.body.param = Some(first.path.clone()).filter(|path| !path.is_empty());
+        error.body.details = problems;
+        error
     }
 }
 
@@ -298,7 +281,7 @@ impl From<sqlx::Error> for ApiError {
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => {
                 tracing::warn!("cannot reach the database: {error}");
-                Self::database_unavailable()
+                database_unavailable()
             }
             // Class 57: the server is shutting down or starting; class 53: out of connections or
             // memory.
@@ -308,27 +291,22 @@ impl From<sqlx::Error> for ApiError {
                     .is_some_and(|code| code.starts_with("57P") || code.starts_with("53")) =>
             {
                 tracing::warn!("the database refused a query: {error}");
-                Self::database_unavailable()
+                database_unavailable()
             }
-            other => Self::Internal(anyhow::Error::new(other).context("a query failed")),
+            other => anyhow::Error::new(other).context("a query failed").into(),
         }
     }
 }
 
-impl ApiError {
-    fn database_unavailable() -> Self {
-        Self::Unavailable {
-            code: "database_unavailable",
-            message: "cannot reach the database; try again".to_owned(),
-            retry_after_seconds: 2,
-        }
-    }
+fn database_unavailable() -> ApiError {
+    let message = "cannot reach the database; try again";
+    ApiError::unavailable("database_unavailable", message, 2)
 }
 
 impl From<AdmitError> for ApiError {
     fn from(error: AdmitError) -> Self {
         match error {
-            AdmitError::Refused(problems) => Self::Invalid(problems),
+            AdmitError::Refused(problems) => problems.into(),
             AdmitError::Database(error) => error.into(),
         }
     }
@@ -337,40 +315,40 @@ impl From<AdmitError> for ApiError {
 impl From<ObjectError> for ApiError {
     fn from(error: ObjectError) -> Self {
         match error {
-            ObjectError::StorageFull { .. } => Self::StorageFull,
-            other => Self::Internal(anyhow::Error::new(other)),
+            ObjectError::StorageFull { .. } => Self::storage_full(),
+            other => anyhow::Error::new(other).into(),
         }
     }
 }
 
 impl From<ServingError> for ApiError {
     fn from(error: ServingError) -> Self {
-        let (code, message, retry_after_seconds) = match error {
+        let (code, advice, retry_after) = match error {
             ServingError::Objects(error) => return error.into(),
             ServingError::Other(error) => return error.into(),
-            ServingError::Busy => ("predictions_busy", format!("{error}; try again"), 1),
-            ServingError::TimedOut { .. } => (
-                "prediction_timeout",
-                format!("{error}; send fewer images, or try again"),
-                5,
-            ),
+            ServingError::Busy => ("predictions_busy", "try again", 1),
+            ServingError::TimedOut { .. } => {
+                ("prediction_timeout", "send fewer images, or try again", 5)
+            }
             ServingError::Crashed => (
                 "inference_crashed",
-                format!("{error}; check that each opens, or try again"),
+                "check that each opens, or try again",
                 5,
             ),
         };
-        Self::Unavailable {
-            code,
-            message,
-            retry_after_seconds,
-        }
+        Self::unavailable(code, format!("{error}; {advice}"), retry_after)
     }
 }
 
+/// 500: a bug or a broken installation.
 impl From<anyhow::Error> for ApiError {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Internal(error)
+    fn from(cause: anyhow::Error) -> Self {
+        let message = "internal error; report `request_id`, under which the log has the details";
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self {
+            cause: Some(Arc::new(cause)),
+            ..Self::new(status, "internal_error", message)
+        }
     }
 }
 
@@ -381,15 +359,12 @@ mod tests {
     #[test]
     fn the_message_is_the_first_problem_and_counts_others() {
         let one = ApiError::invalid("seed", "out_of_range", "must be 0 or more");
-        assert_eq!(one.message(), "seed: must be 0 or more");
-        let two = ApiError::Invalid(vec![
-            Problem::new("a", "x", "b"),
-            Problem::new("c", "y", "d"),
-        ])
-        .body("req_1");
-        assert_eq!(two.error.message, "a: b (and 1 more, see details)");
-        assert_eq!(two.error.code, "x");
-        assert_eq!(two.error.details.len(), 2);
+        assert_eq!(one.body.message, "seed: must be 0 or more");
+        let problems = vec![Problem::new("a", "x", "b"), Problem::new("c", "y", "d")];
+        let two = ApiError::from(problems).body;
+        assert_eq!(two.message, "a: b (and 1 more, see details)");
+        assert_eq!(two.code, "x");
+        assert_eq!(two.details.len(), 2);
     }
 
     #[test]

@@ -15,9 +15,12 @@ use serde_json::Value;
 use crate::{
     domain::{
         codes,
-        problem::{one_of, suggestion},
+        problem::{Problem, one_of, suggestion},
     },
-    http::api::{error::ApiError, state::AppState},
+    http::api::{
+        error::{ApiError, Noun, refuse_any},
+        state::AppState,
+    },
 };
 
 /// A JSON body, checked for what Postgres cannot store. Typed reading is `read`.
@@ -28,11 +31,9 @@ impl FromRequest<AppState> for Json {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         if !is_json(request.headers()) {
-            return Err(ApiError::UnsupportedMediaType {
-                expected: "application/json",
-            });
+            return Err(ApiError::unsupported_media_type("application/json"));
         }
-        let limits = state.limits();
+        let limits = &state.limits;
         let bytes = read_body(
             request.into_body(),
             limits.max_json_bytes,
@@ -54,14 +55,18 @@ impl Json {
     }
 }
 
+/// The value of `content-type`; empty if there is none.
+pub(crate) fn content_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(header::CONTENT_TYPE);
+    value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
 /// True when the content type is JSON.
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
+    let essence = content_type(headers).split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
 }
 
 /// Reads a small body into memory.
@@ -76,38 +81,37 @@ pub(crate) async fn read_body(
     let wait = std::time::Duration::from_secs(seconds);
     match tokio::time::timeout(wait, Limited::new(body, limit).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge {
-            param: "body",
-            message: format!("the body is larger than {limit} bytes, the limit of this route"),
-        }),
-        Ok(Err(_)) => Err(ApiError::Unreadable {
-            code: "broken_body",
-            message: "the body ended early; send it again".to_owned(),
-        }),
-        Err(_) => Err(ApiError::TooSlow {
-            message: format!("the body did not arrive within {seconds} seconds; send it again"),
-        }),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::too_large(
+            "body",
+            format!("the body is larger than {limit} bytes, the limit of this route"),
+        )),
+        Ok(Err(_)) => Err(ApiError::unreadable(
+            "broken_body",
+            "the body ended early; send it again",
+        )),
+        Err(_) => Err(ApiError::too_slow(format!(
+            "the body did not arrive within {seconds} seconds; send it again"
+        ))),
     }
 }
 
 /// # Errors
 /// The body is not JSON, or contains U+0000.
 pub(crate) fn parse_json(bytes: &[u8]) -> Result<Value, ApiError> {
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| ApiError::Unreadable {
-        code: "invalid_json",
-        message: format!("the body is not valid JSON: {error}"),
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| {
+        ApiError::unreadable(
+            "invalid_json",
+            format!("the body is not valid JSON: {error}"),
+        )
     })?;
     let mut problems = Vec::new();
     find_nul(&value, &mut String::new(), &mut problems);
-    if problems.is_empty() {
-        Ok(value)
-    } else {
-        Err(ApiError::Invalid(problems))
-    }
+    refuse_any(problems)?;
+    Ok(value)
 }
 
 /// Finds U+0000, which Postgres' text and jsonb cannot store.
-fn find_nul(value: &Value, path: &mut String, problems: &mut Vec<crate::domain::problem::Problem>) {
+fn find_nul(value: &Value, path: &mut String, problems: &mut Vec<Problem>) {
     let length = path.len();
     match value {
         Value::String(text) if text.contains('\0') => problems.push(nul(path)),
@@ -136,8 +140,8 @@ fn find_nul(value: &Value, path: &mut String, problems: &mut Vec<crate::domain::
     }
 }
 
-fn nul(path: &str) -> crate::domain::problem::Problem {
-    crate::domain::problem::Problem::new(
+fn nul(path: &str) -> Problem {
+    Problem::new(
         path,
         "nul_character",
         "contains the character U+0000, which cannot be stored; remove it",
@@ -176,7 +180,7 @@ pub(crate) fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError
             .iter()
             .find(|(name, value)| name.contains('\0') || value.contains('\0'))
     {
-        return Err(ApiError::Invalid(vec![nul(&name.replace('\0', ""))]));
+        return Err(vec![nul(&name.replace('\0', ""))].into());
     }
     Query::<T>::try_from_uri(&uri)
         .map(|Query(value)| value)
@@ -198,8 +202,9 @@ fn field_error(path: &str, message: &str) -> ApiError {
     let mut names = message.split('`').skip(1).step_by(2);
     let name = names.next().unwrap_or_default();
     let known: Vec<&str> = names.collect();
+    let path = path.trim_matches(['.', '?']);
     let inside = match path {
-        "" | "." | "?" => name.to_owned(),
+        "" => name.to_owned(),
         _ if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
         _ => format!("{path}.{name}"),
     };
@@ -214,32 +219,14 @@ fn field_error(path: &str, message: &str) -> ApiError {
         let message = format!("{path} must be {}, not `{name}`", one_of(&known));
         ApiError::invalid(path, codes::INVALID_VALUE, message)
     } else {
-        let path = if path == "." { "" } else { path };
-        ApiError::invalid(path, codes::INVALID_VALUE, message.to_owned())
+        ApiError::invalid(path, codes::INVALID_VALUE, message)
     }
 }
 
 /// An id in the path; a malformed one is answered like an unknown one.
 pub(crate) struct Id<T>(pub T);
 
-/// The noun of an id, for "there is no …".
-pub(crate) trait Noun: FromStr {
-    const NOUN: &'static str;
-}
-
-impl Noun for crate::domain::id::FileId {
-    const NOUN: &'static str = "file";
-}
-
-impl Noun for crate::domain::id::JobId {
-    const NOUN: &'static str = "fine-tuning job";
-}
-
-impl Noun for crate::domain::id::CheckpointId {
-    const NOUN: &'static str = "checkpoint";
-}
-
-impl<T: Noun> FromRequestParts<AppState> for Id<T> {
+impl<T: Noun + FromStr> FromRequestParts<AppState> for Id<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
@@ -259,25 +246,21 @@ impl FromRequestParts<AppState> for ModelName {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let text = path_text(parts, state, "model").await?;
         if text.contains('\0') || text.len() > 512 {
-            return Err(ApiError::not_found("model", &text.replace('\0', "")));
+            return Err(ApiError::not_found("model", text.replace('\0', "")));
         }
         Ok(Self(text))
     }
 }
 
-async fn path_text(
-    parts: &mut Parts,
-    state: &AppState,
-    noun: &'static str,
-) -> Result<String, ApiError> {
-    match Path::<String>::from_request_parts(parts, state).await {
-        Ok(Path(text)) => Ok(text),
-        Err(_) => Err(ApiError::not_found(noun, "")),
-    }
+async fn path_text(parts: &mut Parts, state: &AppState, noun: &str) -> Result<String, ApiError> {
+    let text = Path::<String>::from_request_parts(parts, state).await;
+    text.map(|Path(text)| text)
+        .map_err(|_| ApiError::not_found(noun, ""))
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
     use serde::Deserialize;
 
     use super::*;
@@ -290,10 +273,8 @@ mod tests {
     }
 
     fn problem(error: ApiError) -> (String, String) {
-        match error {
-            ApiError::Invalid(problems) => (problems[0].path.clone(), problems[0].code.clone()),
-            other => panic!("{other:?}"),
-        }
+        let first = &error.body.details[0];
+        (first.path.clone(), first.code.clone())
     }
 
     #[test]
@@ -304,11 +285,8 @@ mod tests {
             ("limt".to_owned(), "unknown_field".to_owned())
         );
         let error = read_query::<Small>("limt=3").unwrap_err();
-        let ApiError::Invalid(problems) = error else {
-            panic!("{error:?}")
-        };
         let expected = "unknown field `limt`; did you mean `limit`?";
-        assert_eq!(problems[0].message, expected);
+        assert_eq!(error.body.details[0].message, expected);
         assert_eq!(
             problem(read_query::<Small>("limit=x").unwrap_err()),
             ("limit".to_owned(), "invalid_value".to_owned())
@@ -359,14 +337,8 @@ mod tests {
     fn deep_or_broken_json_is_refused() {
         let deep = "[".repeat(100_000);
         for text in [deep.as_str(), "", "{", "\u{feff}{}", "NaN"] {
-            assert!(
-                matches!(
-                    parse_json(text.as_bytes()),
-                    Err(ApiError::Unreadable { .. })
-                ),
-                "{:.20}",
-                text
-            );
+            let error = parse_json(text.as_bytes()).unwrap_err();
+            assert_eq!(error.status, StatusCode::BAD_REQUEST, "{text:.20}");
         }
     }
 }

@@ -4,14 +4,16 @@ use std::{io, time::Duration};
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest as _, Multipart, Request, multipart::Field},
-    http::header,
+    extract::{
+        FromRequest as _, Multipart, Request,
+        multipart::{Field, MultipartError},
+    },
 };
 use futures_util::{Stream, stream};
 
 use crate::{
     domain::codes,
-    http::api::{error::ApiError, state::AppState},
+    http::api::{error::ApiError, extract::content_type, state::AppState},
     objects::ObjectError,
 };
 
@@ -27,43 +29,54 @@ enum Broken {
 }
 
 impl Broken {
-    fn answer(&self, param: &'static str) -> ApiError {
+    fn answer(&self, param: &str) -> ApiError {
         match self {
-            Self::TooLarge { limit } => ApiError::TooLarge {
-                param,
-                message: format!(
-                    "`{param}` is larger than {limit} bytes, the limit of this service"
-                ),
-            },
-            Self::Idle { seconds } => ApiError::TooSlow {
-                message: format!(
-                    "no data of `{param}` arrived for {seconds} seconds; send it again"
-                ),
-            },
-            Self::Framing => broken(),
+            Self::TooLarge { limit } => {
+                let message =
+                    format!("`{param}` is larger than {limit} bytes, the limit of this service");
+                ApiError::too_large(param, message)
+            }
+            Self::Idle { seconds } => ApiError::too_slow(format!(
+                "no data of `{param}` arrived for {seconds} seconds; send it again"
+            )),
+            Self::Framing => {
+                let message =
+                    "the body is not complete multipart/form-data; send it as curl's `-F` does";
+                ApiError::unreadable("broken_multipart", message)
+            }
         }
     }
 }
 
-/// Starts to read a form.
+/// Waits for the next piece of a form, at most for `idle`.
+async fn arrive<T>(
+    idle: Duration,
+    piece: impl Future<Output = Result<T, MultipartError>>,
+) -> Result<T, Broken> {
+    let seconds = idle.as_secs();
+    let arrived = tokio::time::timeout(idle, piece).await;
+    let arrived = arrived.map_err(|_| Broken::Idle { seconds })?;
+    arrived.map_err(|_| Broken::Framing)
+}
+
+/// Starts to read a form. `expected` names the content types that the route takes.
 ///
 /// # Errors
 /// The body is not a form.
-pub(crate) async fn open(request: Request, state: &AppState) -> Result<Multipart, ApiError> {
-    let content_type = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
+pub(crate) async fn open(
+    request: Request,
+    state: &AppState,
+    expected: &str,
+) -> Result<Multipart, ApiError> {
+    let content_type = content_type(request.headers());
     if !content_type
-        .is_some_and(|text| text.to_ascii_lowercase().starts_with("multipart/form-data"))
+        .to_ascii_lowercase()
+        .starts_with("multipart/form-data")
     {
-        return Err(ApiError::UnsupportedMediaType {
-            expected: "multipart/form-data",
-        });
+        return Err(ApiError::unsupported_media_type(expected));
     }
-    Multipart::from_request(request, state)
-        .await
-        .map_err(|_| broken())
+    let opened = Multipart::from_request(request, state).await;
+    opened.map_err(|_| Broken::Framing.answer("body"))
 }
 
 /// The next part.
@@ -74,14 +87,8 @@ pub(crate) async fn next(
     parts: &mut Multipart,
     idle: Duration,
 ) -> Result<Option<Field<'_>>, ApiError> {
-    match tokio::time::timeout(idle, parts.next_field()).await {
-        Ok(Ok(field)) => Ok(field),
-        Ok(Err(_)) => Err(broken()),
-        Err(_) => Err(Broken::Idle {
-            seconds: idle.as_secs(),
-        }
-        .answer("body")),
-    }
+    let part = arrive(idle, parts.next_field()).await;
+    part.map_err(|broken| broken.answer("body"))
 }
 
 /// A part's bytes, as they arrive.
@@ -91,15 +98,9 @@ pub(crate) fn bytes(
     idle: Duration,
 ) -> impl Stream<Item = io::Result<Bytes>> {
     stream::try_unfold((field, 0u64), move |(mut field, seen)| async move {
-        let chunk = match tokio::time::timeout(idle, field.chunk()).await {
-            Ok(Ok(Some(chunk))) => chunk,
-            Ok(Ok(None)) => return Ok(None),
-            Ok(Err(_)) => return Err(io::Error::other(Broken::Framing)),
-            Err(_) => {
-                return Err(io::Error::other(Broken::Idle {
-                    seconds: idle.as_secs(),
-                }));
-            }
+        let chunk = arrive(idle, field.chunk()).await;
+        let Some(chunk) = chunk.map_err(io::Error::other)? else {
+            return Ok(None);
         };
         let seen = seen + chunk.len() as u64;
         if seen > limit {
@@ -110,16 +111,16 @@ pub(crate) fn bytes(
 }
 
 /// The response to an error of `bytes`, or to another I/O error.
-pub(crate) fn explain(error: io::Error, param: &'static str) -> ApiError {
+pub(crate) fn explain(error: io::Error, param: &str) -> ApiError {
     match error.downcast::<Broken>() {
         Ok(broken) => broken.answer(param),
-        Err(error) if crate::objects::is_storage_full(&error) => ApiError::StorageFull,
-        Err(error) => ApiError::Internal(error.into()),
+        Err(error) if crate::objects::is_storage_full(&error) => ApiError::storage_full(),
+        Err(error) => anyhow::Error::new(error).into(),
     }
 }
 
 /// The response to an error of `bytes` that the object store passed on.
-pub(crate) fn explain_stored(error: ObjectError, param: &'static str) -> ApiError {
+pub(crate) fn explain_stored(error: ObjectError, param: &str) -> ApiError {
     match error {
         ObjectError::Input(error) => explain(error, param),
         other => other.into(),
@@ -134,39 +135,17 @@ pub(crate) async fn text(
     mut field: Field<'_>,
     limit: usize,
     idle: Duration,
-    param: &'static str,
+    param: &str,
 ) -> Result<String, ApiError> {
     let mut all = Vec::new();
-    loop {
-        match tokio::time::timeout(idle, field.chunk()).await {
-            Ok(Ok(Some(chunk))) if all.len() + chunk.len() <= limit => {
-                all.extend_from_slice(&chunk)
-            }
-            Ok(Ok(Some(_))) => {
-                return Err(ApiError::invalid(
-                    param,
-                    codes::OUT_OF_RANGE,
-                    format!("must be at most {limit} bytes"),
-                ));
-            }
-            Ok(Ok(None)) => break,
-            Ok(Err(_)) => return Err(broken()),
-            Err(_) => {
-                return Err(Broken::Idle {
-                    seconds: idle.as_secs(),
-                }
-                .answer(param));
-            }
+    let answer = |broken: Broken| broken.answer(param);
+    while let Some(chunk) = arrive(idle, field.chunk()).await.map_err(answer)? {
+        if all.len() + chunk.len() > limit {
+            let message = format!("must be at most {limit} bytes");
+            return Err(ApiError::invalid(param, codes::OUT_OF_RANGE, message));
         }
+        all.extend_from_slice(&chunk);
     }
     String::from_utf8(all)
         .map_err(|_| ApiError::invalid(param, codes::WRONG_TYPE, "must be text in UTF-8"))
-}
-
-fn broken() -> ApiError {
-    ApiError::Unreadable {
-        code: "broken_multipart",
-        message: "the body is not complete multipart/form-data; send it as curl's `-F` does"
-            .to_owned(),
-    }
 }

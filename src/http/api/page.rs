@@ -9,7 +9,7 @@ use crate::{
     config::HttpLimits,
     db::{Page, Slice},
     domain::{codes, problem::Problem},
-    http::api::error::ApiError,
+    http::api::error::{ApiError, refuse_any},
 };
 
 /// Default rows per page.
@@ -61,9 +61,7 @@ pub(crate) fn page<Cursor: FromStr>(
         let message = format!("must be from 1 to {}", limits.max_page);
         problems.push(Problem::new("limit", codes::OUT_OF_RANGE, message));
     }
-    if !problems.is_empty() {
-        return Err(ApiError::Invalid(problems));
-    }
+    refuse_any(problems)?;
     Ok(Page {
         after: cursor.and_then(Result::ok),
         limit,
@@ -119,4 +117,14 @@ pub(crate) struct Deleted {
     /// Type of the deleted object.
     pub object: &'static str,
     pub deleted: bool,
+}
+
+impl Deleted {
+    pub(crate) fn of(object: &'static str, id: impl ToString) -> axum::Json<Self> {
+        axum::Json(Self {
+            id: id.to_string(),
+            object,
+            deleted: true,
+        })
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::{extract::State, http::HeaderMap, response::Response};
+use axum::{http::HeaderMap, response::Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -15,12 +15,11 @@ use crate::{
     },
     http::{
         api::{
-            auth::Tenant,
+            auth::Caller,
             download::Download,
             error::ApiError,
             extract::{Id, Params},
             page::{List, PageQuery},
-            state::AppState,
         },
         jobs::snapshot::find,
     },
@@ -93,14 +92,12 @@ impl From<Checkpoint> for CheckpointObject {
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/checkpoints", tag = "jobs", operation_id = "list_job_checkpoints", params(("id" = JobId, Path), PageQuery),
     responses((status = 200, body = List<CheckpointObject>)))]
 pub(crate) async fn checkpoints(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(job): Id<JobId>,
     Params(query): Params<PageQuery>,
 ) -> Result<axum::Json<List<CheckpointObject>>, ApiError> {
     find(&state, tenant, job).await?;
-    let slice =
-        db::checkpoints::list(state.pool(), tenant, job, query.page(state.limits())?).await?;
+    let slice = db::checkpoints::list(&state.pool, tenant, job, query.page(&state.limits)?).await?;
     Ok(List::of(slice, CheckpointObject::from, |one| {
         one.id.to_string()
     }))
@@ -114,26 +111,19 @@ pub(crate) async fn checkpoints(
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 206, body = Vec<u8>, content_type = "application/octet-stream")))]
 pub(crate) async fn checkpoint_content(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(id): Id<CheckpointId>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let gone = || ApiError::not_found("checkpoint", &id.to_string());
-    let checkpoint = db::checkpoints::get(state.pool(), tenant, id)
+    let checkpoint = db::checkpoints::get(&state.pool, tenant, id)
         .await?
-        .ok_or_else(gone)?;
-    let key = format!(
-        "{}/model.safetensors",
-        checkpoint.objects.trim_end_matches('/')
-    );
-    let filename = format!("{id}.safetensors");
+        .ok_or_else(|| ApiError::unknown(id))?;
+    let prefix = checkpoint.objects.trim_end_matches('/');
     Download {
-        key: &key,
-        filename: &filename,
-        noun: "checkpoint",
-        id: &id.to_string(),
+        id,
+        key: &format!("{prefix}/model.safetensors"),
+        filename: &format!("{id}.safetensors"),
     }
-    .send(state.objects(), &headers)
+    .send(&state.objects, &headers)
     .await
 }

@@ -1,8 +1,6 @@
 //! Control requests: `cancel`, `pause`, `resume`, `stop`. Each is idempotent; a 409 names the
 //! status that forbids it.
 
-use axum::extract::State;
-
 use crate::{
     db::{
         controls::{self, Answer},
@@ -11,8 +9,8 @@ use crate::{
     },
     domain::{id::JobId, job::Control},
     http::{
-        api::{auth::Tenant, error::ApiError, extract::Id, state::AppState},
-        jobs::{object::JobObject, snapshot::not_found},
+        api::{auth::Caller, error::ApiError, extract::Id, state::AppState},
+        jobs::object::JobObject,
     },
 };
 
@@ -24,8 +22,7 @@ use crate::{
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
 pub(crate) async fn cancel(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(id): Id<JobId>,
 ) -> Result<axum::Json<JobObject>, ApiError> {
     ask(&state, tenant, id, Control::Cancel).await
@@ -39,8 +36,7 @@ pub(crate) async fn cancel(
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/pause", tag = "jobs", operation_id = "pause_job", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
 pub(crate) async fn pause(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(id): Id<JobId>,
 ) -> Result<axum::Json<JobObject>, ApiError> {
     ask(&state, tenant, id, Control::Pause).await
@@ -53,8 +49,7 @@ pub(crate) async fn pause(
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/resume", tag = "jobs", operation_id = "resume_job", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
 pub(crate) async fn resume(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(id): Id<JobId>,
 ) -> Result<axum::Json<JobObject>, ApiError> {
     ask(&state, tenant, id, Control::Resume).await
@@ -68,8 +63,7 @@ pub(crate) async fn resume(
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/stop", tag = "jobs", operation_id = "stop_job", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
 pub(crate) async fn stop(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(id): Id<JobId>,
 ) -> Result<axum::Json<JobObject>, ApiError> {
     ask(&state, tenant, id, Control::Stop).await
@@ -81,9 +75,9 @@ async fn ask(
     id: JobId,
     control: Control,
 ) -> Result<axum::Json<JobObject>, ApiError> {
-    match controls::ask(state.pool(), tenant, id, control).await? {
+    match controls::ask(&state.pool, tenant, id, control).await? {
         Answer::Accepted => Ok(axum::Json(JobObject::get(state, tenant, id).await?)),
-        Answer::NotFound => Err(not_found(id)),
+        Answer::NotFound => Err(ApiError::unknown(id)),
         Answer::Refused(job) => Err(refusal(control, &job)),
     }
 }
@@ -115,5 +109,5 @@ fn refusal(control: Control, job: &Job) -> ApiError {
             ),
         )
     };
-    ApiError::Conflict { code, message }
+    ApiError::conflict(code, message)
 }

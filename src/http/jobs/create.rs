@@ -1,20 +1,16 @@
 //! `POST /v1/fine_tuning/jobs`.
 
 use axum::{
-    extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     response::{IntoResponse as _, Response},
 };
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    db::{
-        jobs::{Created, Idempotency},
-        tenants::TenantId,
-    },
+    db::jobs::{Created, Idempotency},
     domain::{codes, limits::IDEMPOTENCY_KEY_CHARACTERS, request::JobRequest},
     http::{
-        api::{auth::Tenant, error::ApiError, extract::Json, state::AppState},
+        api::{auth::Caller, error::ApiError, extract::Json},
         jobs::object::JobObject,
     },
     jobs::admit::admit,
@@ -31,14 +27,37 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
     request_body = JobRequest,
     responses((status = 200, body = JobObject, headers(("idempotent-replayed" = String, description = "`true` when the key was used before.")))))]
 pub(crate) async fn create(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, ApiError> {
     let idempotency = idempotency(&headers, &body)?;
-    let created = admit(state.pool(), tenant, &body, idempotency).await?;
-    answer(&state, tenant, created).await
+    let (job, replayed) = match admit(&state.pool, tenant, &body, idempotency).await? {
+        Created::New(job) => (job, false),
+        Created::Replayed(job) => (job, true),
+        Created::KeyConflict => {
+            let message =
+                "this `Idempotency-Key` was used with another body; use a new key for a new job";
+            return Err(ApiError::conflict("idempotency_key_reused", message));
+        }
+        Created::QueueFull { limit } => {
+            let message = format!(
+                "{limit} jobs are waiting, which is the limit; cancel some, or try again later"
+            );
+            let full = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message);
+            return Err(full.retry_after(30));
+        }
+        Created::InputGone => {
+            let message = "the model or a file was deleted while the job was created; create the job with others";
+            return Err(ApiError::conflict("input_gone", message));
+        }
+    };
+    let mut response = axum::Json(JobObject::get(&state, tenant, job).await?).into_response();
+    if replayed {
+        let replayed = HeaderValue::from_static("true");
+        response.headers_mut().insert(IDEMPOTENT_REPLAYED, replayed);
+    }
+    Ok(response)
 }
 
 /// The key, and the hash of the body's values (its white space does not count).
@@ -64,42 +83,6 @@ fn idempotency(
         key: key.to_owned(),
         body_sha256,
     }))
-}
-
-async fn answer(
-    state: &AppState,
-    tenant: TenantId,
-    created: Created,
-) -> Result<Response, ApiError> {
-    let replayed = matches!(created, Created::Replayed(_));
-    match created {
-        Created::New(job) | Created::Replayed(job) => {
-            let mut response = axum::Json(JobObject::get(state, tenant, job).await?).into_response();
-            if replayed {
-                response
-                    .headers_mut()
-                    .insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-            }
-            Ok(response)
-        }
-        Created::KeyConflict => Err(ApiError::Conflict {
-            code: "idempotency_key_reused",
-            message:
-                "this `Idempotency-Key` was used with another body; use a new key for a new job"
-                    .to_owned(),
-        }),
-        Created::QueueFull { limit } => Err(ApiError::TooMany {
-            code: "queue_full",
-            message: format!(
-                "{limit} jobs are waiting, which is the limit; cancel some, or try again later"
-            ),
-            retry_after_seconds: 30,
-        }),
-        Created::InputGone => Err(ApiError::Conflict {
-            code: "input_gone",
-            message: "the model or a file was deleted while the job was created; create the job with others".to_owned(),
-        }),
-    }
 }
 
 #[cfg(test)]

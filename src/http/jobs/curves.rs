@@ -38,21 +38,22 @@ struct Line {
     dots: bool,
 }
 
-/// A coordinate system: data ranges and their place in the image.
+/// A coordinate system and its place in the image.
 struct Panel {
-    x: (f64, f64),
-    y: (f64, f64),
+    /// Data range of each axis, from 0.
+    x: f64,
+    y: f64,
     top: f64,
     bottom: f64,
 }
 
 impl Panel {
     fn x(&self, value: f64) -> f64 {
-        LEFT + (value - self.x.0) / (self.x.1 - self.x.0) * (WIDTH - LEFT - RIGHT)
+        LEFT + value / self.x * (WIDTH - LEFT - RIGHT)
     }
 
     fn y(&self, value: f64) -> f64 {
-        self.bottom - (value - self.y.0) / (self.y.1 - self.y.0) * (self.bottom - self.top)
+        self.bottom - value / self.y * (self.bottom - self.top)
     }
 }
 
@@ -82,14 +83,14 @@ pub(crate) fn svg(curves: &Curves<'_>) -> String {
     let step = |point: &(f64, f64)| point.0;
     let last = highest(&losses, step).max(highest(&metrics, step)).max(1.0);
     let upper = Panel {
-        x: (0.0, last),
-        y: (0.0, loss_top),
+        x: last,
+        y: loss_top,
         top: 64.0,
         bottom: 310.0,
     };
     let lower = Panel {
-        x: (0.0, last),
-        y: (0.0, top),
+        x: last,
+        y: top,
         top: 374.0,
         bottom: 566.0,
     };
@@ -124,36 +125,21 @@ impl Curves<'_> {
     /// The label of the lower panel, and its lines: the metrics of the job's task.
     fn metric_lines(&self) -> (&'static str, [Line; 2]) {
         let has = |metric| self.evaluations.iter().any(|all| all.get(metric).is_some());
-        let (label, mut names) = if has(Metric::ValidMeanAveragePrecision) {
-            (
-                "precision, F1",
-                [
-                    (Metric::ValidMeanAveragePrecision, "mean average precision"),
-                    (Metric::ValidMacroF1, "macro F1"),
-                ],
-            )
+        let (label, first, mut second) = if has(Metric::ValidMeanAveragePrecision) {
+            let average = (Metric::ValidMeanAveragePrecision, "mean average precision");
+            ("precision, F1", average, (Metric::ValidMacroF1, "macro F1"))
         } else if has(Metric::ValidRmse) {
-            (
-                "error",
-                [
-                    (Metric::ValidRmse, "validation RMSE"),
-                    (Metric::ValidMae, "validation MAE"),
-                ],
-            )
+            let rmse = (Metric::ValidRmse, "validation RMSE");
+            ("error", rmse, (Metric::ValidMae, "validation MAE"))
         } else {
-            (
-                "accuracy",
-                [
-                    (Metric::ValidAccuracy, "validation accuracy"),
-                    (Metric::ValidBalancedAccuracy, "balanced accuracy"),
-                ],
-            )
+            let accuracy = (Metric::ValidAccuracy, "validation accuracy");
+            let balanced = (Metric::ValidBalancedAccuracy, "balanced accuracy");
+            ("accuracy", accuracy, balanced)
         };
         // Present only if it selects the best checkpoint.
         if has(Metric::ValidRocAuc) {
-            names[1] = (Metric::ValidRocAuc, "ROC-AUC");
+            second = (Metric::ValidRocAuc, "ROC-AUC");
         }
-        let [first, second] = names;
         let line = |(metric, name), color, dots| Line {
             name,
             color,
@@ -176,12 +162,13 @@ fn panel(out: &mut String, panel: &Panel, label: &str, lines: &[Line], best_step
     axes(out, panel, label);
     if let Some(best) = best_step
         .map(|step| step as f64)
-        .filter(|step| *step <= panel.x.1)
+        .filter(|step| *step <= panel.x)
     {
         let x = panel.x(best);
         let (top, bottom) = (panel.top, panel.bottom);
         // The label goes to the side that has room.
-        let (anchor, offset) = if x > WIDTH / 2.0 {
+        let is_right = x > WIDTH / 2.0;
+        let (anchor, offset) = if is_right {
             ("end", -5.0)
         } else {
             ("start", 5.0)
@@ -209,11 +196,7 @@ fn panel(out: &mut String, panel: &Panel, label: &str, lines: &[Line], best_step
 
 fn axes(out: &mut String, panel: &Panel, label: &str) {
     let (top, bottom, right) = (panel.top, panel.bottom, WIDTH - RIGHT);
-    let (step, _) = ticks(panel.y.1, 5);
-    for tick in (0..)
-        .map(|n| f64::from(n) * step)
-        .take_while(|tick| *tick <= panel.y.1 + step * 1e-6)
-    {
+    for tick in multiples(ticks(panel.y, 5).0, panel.y) {
         let y = panel.y(tick);
         let _ = write!(
             out,
@@ -223,12 +206,7 @@ fn axes(out: &mut String, panel: &Panel, label: &str) {
             number(tick)
         );
     }
-    let (step, _) = ticks(panel.x.1, 8);
-    let step = step.max(1.0);
-    for tick in (0..)
-        .map(|n| f64::from(n) * step)
-        .take_while(|tick| *tick <= panel.x.1 + step * 1e-6)
-    {
+    for tick in multiples(ticks(panel.x, 8).0.max(1.0), panel.x) {
         let x = panel.x(tick);
         let _ = write!(
             out,
@@ -242,6 +220,12 @@ fn axes(out: &mut String, panel: &Panel, label: &str) {
         out,
         r##"<path d="M{LEFT} {top:.1}V{bottom:.1}H{right}" fill="none" stroke="#22272e"/><text transform="translate(20 {middle:.1}) rotate(-90)" text-anchor="middle">{label}</text>"##
     );
+}
+
+/// The multiples of `step` from 0 to `high`.
+fn multiples(step: f64, high: f64) -> impl Iterator<Item = f64> {
+    let multiples = (0..).map(move |n| f64::from(n) * step);
+    multiples.take_while(move |multiple| *multiple <= high + step * 1e-6)
 }
 
 fn draw(out: &mut String, panel: &Panel, line: &Line) {
@@ -297,16 +281,12 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         .filter(|(_, y)| y.is_finite())
         .collect();
     let size = finite.len().div_ceil(POINTS).max(1);
-    finite
-        .chunks(size)
-        .map(|chunk| {
-            let count = chunk.len() as f64;
-            (
-                chunk.iter().map(|p| p.0).sum::<f64>() / count,
-                chunk.iter().map(|p| p.1).sum::<f64>() / count,
-            )
-        })
-        .collect()
+    let mean = |chunk: &[(f64, f64)]| {
+        let count = chunk.len() as f64;
+        let (x, y) = (chunk.iter().map(|p| p.0), chunk.iter().map(|p| p.1));
+        (x.sum::<f64>() / count, y.sum::<f64>() / count)
+    };
+    finite.chunks(size).map(mean).collect()
 }
 
 /// The distance between ticks (1, 2 or 5 times a power of ten) for about `count` of them up to
@@ -329,16 +309,11 @@ fn number(value: f64) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.chars()
-        .filter(|character| !character.is_control())
-        .map(|character| match character {
-            '<' => "&lt;".to_owned(),
-            '>' => "&gt;".to_owned(),
-            '&' => "&amp;".to_owned(),
-            '"' => "&quot;".to_owned(),
-            other => other.to_string(),
-        })
-        .collect()
+    text.replace(char::is_control, "")
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -1,14 +1,9 @@
 //! `DELETE /v1/fine_tuning/jobs/{id}`.
 
-use axum::extract::State;
-
 use crate::{
     db::retention::Deleted as Deletion,
     domain::id::JobId,
-    http::{
-        api::{auth::Tenant, error::ApiError, extract::Id, page::Deleted, state::AppState},
-        jobs::snapshot::not_found,
-    },
+    http::api::{auth::Caller, error::ApiError, extract::Id, page::Deleted},
     jobs::delete,
 };
 
@@ -18,32 +13,24 @@ use crate::{
 #[utoipa::path(delete, path = "/v1/fine_tuning/jobs/{id}", tag = "jobs", operation_id = "delete_job", params(("id" = JobId, Path)),
     responses((status = 200, body = Deleted)))]
 pub(crate) async fn delete(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(id): Id<JobId>,
 ) -> Result<axum::Json<Deleted>, ApiError> {
-    let (pool, objects) = (state.pool().clone(), state.objects().clone());
+    let (pool, objects) = (state.pool.clone(), state.objects.clone());
     // In a task of its own: a client that disconnects must not leave a job half deleted.
     let deleted = async move { delete::delete(&pool, &objects, tenant, id).await };
     match tokio::spawn(deleted).await.map_err(anyhow::Error::from)?? {
-        Deletion::Begun => Ok(axum::Json(Deleted {
-            id: id.to_string(),
-            object: "fine_tuning.job",
-            deleted: true,
-        })),
-        Deletion::NotFound => Err(not_found(id)),
-        Deletion::InUse(job) => Err(ApiError::Conflict {
-            code: "checkpoint_in_use",
-            message: format!(
+        Deletion::Begun => Ok(Deleted::of("fine_tuning.job", id)),
+        Deletion::NotFound => Err(ApiError::unknown(id)),
+        Deletion::InUse(job) => Err(ApiError::conflict(
+            "checkpoint_in_use",
+            format!(
                 "job `{job}` continues from one of its checkpoints and has not ended; cancel that job or wait for it"
             ),
-        }),
-        Deletion::NotEnded(status) => Err(ApiError::Conflict {
-            code: "job_not_ended",
-            message: format!(
-                "the job is `{}`; cancel it or wait for its end, then delete it",
-                status.as_str()
-            ),
-        }),
+        )),
+        Deletion::NotEnded(status) => Err(ApiError::conflict(
+            "job_not_ended",
+            format!("the job is `{status}`; cancel it or wait for its end, then delete it"),
+        )),
     }
 }

@@ -4,7 +4,6 @@
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    extract::State,
     http::{HeaderMap, HeaderName, header},
     response::{
         IntoResponse as _, Response, Sse,
@@ -12,17 +11,14 @@ use axum::{
     },
 };
 use futures_util::{Stream, stream};
-use serde::Serialize;
-use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
-use utoipa::ToSchema;
 
 use crate::{
     db::{self, changes::Subscription, events::Event, tenants::TenantId},
     domain::id::{EventId, JobId},
     http::{
         api::{
-            auth::Tenant,
+            auth::Caller,
             error::ApiError,
             extract::{Id, Params},
             page::{List, PageQuery},
@@ -38,52 +34,6 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Events per query.
 const BATCH: u32 = 200;
 
-/// An event in a job's history.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct EventObject {
-    pub id: EventId,
-    /// `fine_tuning.job.event`.
-    pub object: &'static str,
-    /// Unix seconds.
-    pub created_at: i64,
-    /// `info`, `warn` or `error`.
-    pub level: String,
-    pub message: String,
-    /// `metrics` for evaluations, else `message`.
-    #[serde(rename = "type")]
-    pub event_type: &'static str,
-    pub data: Value,
-    /// Sequence number, from 1 without gaps.
-    pub seq: u64,
-    /// `created`, `validated`, `queued`, `started`, `phase`, `evaluated`, `checkpoint`, `message`,
-    /// `pause_requested`, `paused`, `resumed`, `stop_requested`, `cancel_requested`, `requeued`,
-    /// and at the end one of `succeeded`, `failed`, `cancelled`.
-    pub kind: String,
-    /// Number of the attempt.
-    pub attempt: Option<i64>,
-}
-
-impl From<Event> for EventObject {
-    fn from(event: Event) -> Self {
-        Self {
-            id: event.id,
-            object: "fine_tuning.job.event",
-            created_at: event.created_at.unix_timestamp(),
-            level: event.level,
-            message: event.message,
-            event_type: if event.kind == "evaluated" {
-                "metrics"
-            } else {
-                "message"
-            },
-            data: event.data,
-            seq: event.seq,
-            kind: event.kind,
-            attempt: event.attempt,
-        }
-    }
-}
-
 /// List a job's events
 ///
 /// With `accept: text/event-stream` a stream: the events after `last-event-id`, then new ones as
@@ -91,10 +41,9 @@ impl From<Event> for EventObject {
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/events", tag = "jobs", operation_id = "list_job_events",
     params(("id" = JobId, Path), PageQuery,
         ("last-event-id" = Option<String>, Header, description = "Id of the last event received; for streams.")),
-    responses((status = 200, content((List<EventObject> = "application/json"), (String = "text/event-stream")))))]
+    responses((status = 200, content((List<Event> = "application/json"), (String = "text/event-stream")))))]
 pub(crate) async fn events(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(job): Id<JobId>,
     Params(query): Params<PageQuery>,
     headers: HeaderMap,
@@ -107,8 +56,8 @@ pub(crate) async fn events(
     if accept.contains("text/event-stream") {
         return follow(state, tenant, job, &headers).await;
     }
-    let slice = db::events::list(state.pool(), tenant, job, query.page(state.limits())?).await?;
-    Ok(List::of(slice, EventObject::from, |event| event.id.to_string()).into_response())
+    let slice = db::events::list(&state.pool, tenant, job, query.page(&state.limits)?).await?;
+    Ok(List::of(slice, |event| event, |event: &Event| event.id.to_string()).into_response())
 }
 
 async fn follow(
@@ -117,23 +66,21 @@ async fn follow(
     job: JobId,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let permit = Arc::clone(state.streams())
+    let permit = Arc::clone(&state.streams)
         .try_acquire_owned()
-        .map_err(|_| ApiError::Unavailable {
-            code: "too_many_streams",
-            message: "too many event streams are open; list the events instead, or try again"
-                .to_owned(),
-            retry_after_seconds: 5,
+        .map_err(|_| {
+            let message = "too many event streams are open; list the events instead, or try again";
+            ApiError::unavailable("too_many_streams", message, 5)
         })?;
     // Subscribed before the history is read, so that no event is missed in between.
-    let changes = state.changes().subscribe_to(job);
+    let changes = state.changes.subscribe_to(job);
     let last: Option<EventId> = headers
         .get(LAST_EVENT_ID)
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse().ok());
     // An id of another job starts from the beginning: an event may be repeated, but none is missed.
     let seq = match last {
-        Some(id) => db::events::seq_of(state.pool(), tenant, job, id)
+        Some(id) => db::events::seq_of(&state.pool, tenant, job, id)
             .await?
             .unwrap_or(0),
         None => 0,
@@ -146,7 +93,7 @@ async fn follow(
         read: VecDeque::new(),
         changes,
         ended: false,
-        _open: Open::new(permit),
+        _permit: permit,
     };
     let mut response = Sse::new(follower.frames())
         .keep_alive(KeepAlive::new().interval(HEARTBEAT))
@@ -168,7 +115,7 @@ struct Follower {
     read: VecDeque<Event>,
     changes: Subscription,
     ended: bool,
-    _open: Open,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Follower {
@@ -176,7 +123,7 @@ impl Follower {
         stream::unfold(self, |mut follower| async move {
             let event = follower.next().await?;
             let frame = Frame::default().id(event.id.to_string());
-            let text = serde_json::to_string(&EventObject::from(event)).unwrap_or_default();
+            let text = serde_json::to_string(&event).unwrap_or_default();
             Some((Ok(frame.data(text)), follower))
         })
     }
@@ -191,7 +138,7 @@ impl Follower {
             if self.ended {
                 return None;
             }
-            match db::events::after(self.state.pool(), self.tenant, self.job, self.seq, BATCH).await
+            match db::events::after(&self.state.pool, self.tenant, self.job, self.seq, BATCH).await
             {
                 Ok(events) if !events.is_empty() => {
                     self.seq = events.last().map_or(self.seq, |event| event.seq);
@@ -199,7 +146,7 @@ impl Follower {
                     continue;
                 }
                 // Without a further event the job's status tells whether there will be one.
-                Ok(_) => match db::jobs::get(self.state.pool(), self.tenant, self.job).await {
+                Ok(_) => match db::jobs::get(&self.state.pool, self.tenant, self.job).await {
                     Ok(None) => return None,
                     Ok(Some(job)) if job.status.is_terminal() && job.last_event <= self.seq => {
                         return None;
@@ -213,26 +160,8 @@ impl Follower {
             let subject = self.job.to_string();
             tokio::select! {
                 () = self.changes.changed(&subject) => {}
-                () = self.state.shutdown().cancelled() => return None,
+                () = self.state.shutdown.cancelled() => return None,
             }
         }
-    }
-}
-
-/// Counts an open stream.
-struct Open {
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Open {
-    fn new(permit: OwnedSemaphorePermit) -> Self {
-        metrics::gauge!("rehead_event_streams").increment(1.0);
-        Self { _permit: permit }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        metrics::gauge!("rehead_event_streams").decrement(1.0);
     }
 }

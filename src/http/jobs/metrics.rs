@@ -1,23 +1,20 @@
 //! Metrics of training, as columns and as an image.
 
 use axum::{
-    extract::State,
-    http::{HeaderValue, header},
+    http::header,
     response::{IntoResponse as _, Response},
 };
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    db::{self, tenants::TenantId},
-    domain::{checkpoint::Metrics, id::JobId, progress::Step},
+    db,
+    domain::{checkpoint::Metrics, id::JobId},
     http::{
         api::{
-            auth::Tenant,
+            auth::Caller,
             error::ApiError,
             extract::{Id, Params},
-            state::AppState,
         },
         jobs::{
             curves::{Curves, svg},
@@ -29,7 +26,7 @@ use crate::{
 /// The most steps in a response.
 const STEPS: u32 = 10_000;
 /// The most steps that curves are drawn from.
-const DRAWN_STEPS: usize = 200_000;
+const DRAWN_STEPS: u32 = 200_000;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -78,8 +75,7 @@ pub(crate) struct EvaluationObject {
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/metrics", tag = "jobs", operation_id = "get_job_metrics", params(("id" = JobId, Path), MetricsQuery),
     responses((status = 200, body = MetricsObject)))]
 pub(crate) async fn metrics(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(job): Id<JobId>,
     Params(query): Params<MetricsQuery>,
 ) -> Result<axum::Json<MetricsObject>, ApiError> {
@@ -87,10 +83,10 @@ pub(crate) async fn metrics(
     // Postgres' bigint is an i64; there is no step after that.
     let after = query.after_step.map(|step| step.min(i64::MAX as u64));
     let first = after.unwrap_or(0);
-    let mut steps = db::metrics::steps_after(state.pool(), tenant, job, first, STEPS + 1).await?;
+    let mut steps = db::metrics::steps_after(&state.pool, tenant, job, first, STEPS + 1).await?;
     let has_more = steps.len() > STEPS as usize;
     steps.truncate(STEPS as usize);
-    let evaluations = db::metrics::evaluations_after(state.pool(), tenant, job, after).await?;
+    let evaluations = db::metrics::evaluations_after(&state.pool, tenant, job, after).await?;
     let mut columns = Columns::default();
     for step in &steps {
         columns.step.push(step.step);
@@ -120,13 +116,12 @@ pub(crate) async fn metrics(
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/curves.svg", tag = "jobs", operation_id = "get_job_curves", params(("id" = JobId, Path)),
     responses((status = 200, body = String, content_type = "image/svg+xml")))]
 pub(crate) async fn curves(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(id): Id<JobId>,
 ) -> Result<Response, ApiError> {
     let job = find(&state, tenant, id).await?;
-    let steps = all_steps(state.pool(), tenant, id).await?;
-    let evaluations = db::metrics::evaluations_after(state.pool(), tenant, id, None).await?;
+    let steps = db::metrics::steps_after(&state.pool, tenant, id, 0, DRAWN_STEPS).await?;
+    let evaluations = db::metrics::evaluations_after(&state.pool, tenant, id, None).await?;
     let best_step = evaluations
         .iter()
         .rev()
@@ -145,29 +140,9 @@ pub(crate) async fn curves(
         best_step,
     });
     let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("image/svg+xml"),
-        ),
+        (header::CONTENT_TYPE, "image/svg+xml"),
         // Opened by itself, the image is a document; it loads nothing.
-        (
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("default-src 'none'"),
-        ),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'"),
     ];
     Ok((headers, image).into_response())
-}
-
-async fn all_steps(pool: &PgPool, tenant: TenantId, job: JobId) -> sqlx::Result<Vec<Step>> {
-    let mut all: Vec<Step> = Vec::new();
-    while all.len() < DRAWN_STEPS {
-        let after = all.last().map_or(0, |step| step.step);
-        let more = db::metrics::steps_after(pool, tenant, job, after, STEPS).await?;
-        let complete = more.len() < STEPS as usize;
-        all.extend(more);
-        if complete {
-            break;
-        }
-    }
-    Ok(all)
 }

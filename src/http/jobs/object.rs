@@ -25,10 +25,7 @@ use crate::{
     },
     http::{
         api::{error::ApiError, state::AppState},
-        jobs::{
-            determinism::Determinism,
-            snapshot::{JobSnapshot, not_found},
-        },
+        jobs::{determinism::Determinism, snapshot::JobSnapshot},
     },
 };
 
@@ -202,18 +199,15 @@ fn hyperparameters(transfer: &Transfer, recipe: Option<&Recipe>) -> OpenAiHyperp
 
 /// Resolved values by option name.
 pub(crate) fn resolved_values(resolved: Vec<Resolved>) -> BTreeMap<String, ResolvedValue> {
-    resolved
-        .into_iter()
-        .map(|one| {
-            (
-                one.option,
-                ResolvedValue {
-                    value: one.value,
-                    reason: one.reason,
-                },
-            )
-        })
-        .collect()
+    let resolved = resolved.into_iter().map(|one| {
+        let Resolved {
+            option,
+            value,
+            reason,
+        } = one;
+        (option, ResolvedValue { value, reason })
+    });
+    resolved.collect()
 }
 
 impl From<JobSnapshot> for JobObject {
@@ -282,8 +276,10 @@ impl JobObject {
         tenant: TenantId,
         id: JobId,
     ) -> Result<Self, ApiError> {
-        let snapshot = JobSnapshot::get(state.pool(), tenant, id).await?;
-        snapshot.map(Self::from).ok_or_else(|| not_found(id))
+        let snapshot = JobSnapshot::get(&state.pool, tenant, id).await?;
+        snapshot
+            .map(Self::from)
+            .ok_or_else(|| ApiError::unknown(id))
     }
 
     /// The object in a list, without its recipe, which is long.

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    db::{self, files::File, tenants::TenantId},
+    db::{self, files::File},
     domain::{
         estimate::{self, Time},
         id::FileId,
@@ -17,7 +16,7 @@ use crate::{
         request::JobRequest,
     },
     http::{
-        api::{auth::Tenant, error::ApiError, extract::Json, state::AppState},
+        api::{auth::Caller, error::ApiError, extract::Json},
         jobs::object::{ResolvedValue, resolved_values},
     },
     jobs::admit::{self, Admitted},
@@ -53,8 +52,7 @@ pub(crate) struct PlanObject {
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs/plan", tag = "jobs", operation_id = "plan_job", request_body = JobRequest,
     responses((status = 200, body = PlanObject)))]
 pub(crate) async fn plan(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Json(body): Json,
 ) -> Result<axum::Json<PlanObject>, ApiError> {
     let Admitted {
@@ -64,20 +62,25 @@ pub(crate) async fn plan(
         data_sets,
         resolution,
         ..
-    } = admit::check(state.pool(), tenant, &body).await?;
+    } = admit::check(&state.pool, tenant, &body).await?;
     let (training, validation) = (data_sets.training, data_sets.validation);
     let (Some(resolution), Some(training_set)) = (resolution, &training.dataset) else {
         return Err(not_validated(&training, validation.as_ref()));
     };
     let validation_set = validation.as_ref().and_then(|file| file.dataset.as_ref());
-    let mut warnings = warnings(&state, tenant, training.id).await?;
-    if let Some(file) = &validation {
-        warnings.extend(self::warnings(&state, tenant, file.id).await?);
+    let mut warnings = Vec::new();
+    for file in [Some(&training), validation.as_ref()].into_iter().flatten() {
+        let report = db::files::report(&state.pool, tenant, file.id).await?;
+        warnings.extend(
+            report
+                .flatten()
+                .into_iter()
+                .flat_map(|report| report.warnings),
+        );
     }
     let recipe = resolution.recipe;
-    let sizes =
-        JobPlan::of(&recipe, &layers, training_set, validation_set).map_err(ApiError::Invalid)?;
-    let earlier = db::attempts::measured(state.pool(), tenant).await?;
+    let sizes = JobPlan::of(&recipe, &layers, training_set, validation_set)?;
+    let earlier = db::attempts::measured(&state.pool, tenant).await?;
     let time = estimate::time(
         &recipe,
         &layers,
@@ -99,30 +102,17 @@ pub(crate) async fn plan(
     }))
 }
 
-async fn warnings(
-    state: &AppState,
-    tenant: TenantId,
-    id: FileId,
-) -> Result<Vec<Problem>, ApiError> {
-    let report = db::files::report(state.pool(), tenant, id).await?;
-    Ok(report
-        .flatten()
-        .map_or_else(Vec::new, |report| report.warnings))
-}
-
 fn not_validated(training: &File, validation: Option<&File>) -> ApiError {
     let waiting = [
         ("training_file", Some(training)),
         ("validation_file", validation),
     ];
-    let problems = waiting
-        .into_iter()
-        .filter_map(|(path, file)| Some((path, file.filter(|file| file.dataset.is_none())?.id)))
-        .map(|(path, id)| {
-            let message = format!(
-                "file `{id}` is still being validated; wait with `GET /v1/files/{id}?wait=30&until=processed`, then plan again"
-            );
-            Problem::new(path, "not_ready", message)
-        });
-    ApiError::Invalid(problems.collect())
+    let problems = waiting.into_iter().filter_map(|(path, file)| {
+        let id = file.filter(|file| file.dataset.is_none())?.id;
+        let message = format!(
+            "file `{id}` is still being validated; wait with `GET /v1/files/{id}?wait=30&until=processed`, then plan again"
+        );
+        Some(Problem::new(path, "not_ready", message))
+    });
+    problems.collect::<Vec<_>>().into()
 }

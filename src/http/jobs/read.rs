@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    extract::{FromRequestParts, State},
+    extract::FromRequestParts,
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
@@ -16,17 +16,14 @@ use crate::{
     domain::{codes, id::JobId, job::JobStatus},
     http::{
         api::{
-            auth::Tenant,
+            auth::Caller,
             error::ApiError,
             extract::{Id, Params, read_query},
             page::{List, Order, page},
             state::AppState,
             wait::seconds,
         },
-        jobs::{
-            object::JobObject,
-            snapshot::{JobSnapshot, not_found},
-        },
+        jobs::{object::JobObject, snapshot::JobSnapshot},
     },
 };
 
@@ -97,15 +94,14 @@ impl FromRequestParts<AppState> for JobQuery {
         description = "Only jobs whose metadata contain these entries: `metadata[team]=recycling`.")),
     responses((status = 200, body = List<JobObject>)))]
 pub(crate) async fn list(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     JobQuery { query, metadata }: JobQuery,
 ) -> Result<axum::Json<List<JobObject>>, ApiError> {
     let page = page(
         query.after.as_deref(),
         query.limit,
         query.order,
-        state.limits(),
+        &state.limits,
     )?;
     let created_after = query
         .created_after
@@ -124,7 +120,7 @@ pub(crate) async fn list(
         created_after,
         metadata,
     };
-    let slice = JobSnapshot::list(state.pool(), tenant, page, &filter).await?;
+    let slice = JobSnapshot::list(&state.pool, tenant, page, &filter).await?;
     Ok(List::of(slice, JobObject::listed, |job| job.id.to_string()))
 }
 
@@ -154,19 +150,18 @@ pub(crate) enum JobUntil {
         ("if-none-match" = Option<String>, Header, description = "`ETag` of an earlier response; 304 when nothing has changed.")),
     responses((status = 200, body = JobObject, headers(("etag" = String, description = "Version of the job."))), (status = 304)))]
 pub(crate) async fn get(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(id): Id<JobId>,
     Params(query): Params<JobGetQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let pool = state.pool();
-    let wait = seconds(query.wait, state.limits())?;
+    let pool = &state.pool;
+    let wait = seconds(query.wait, &state.limits)?;
     let until = query.until.unwrap_or(JobUntil::Terminal);
     let known = headers
         .get(header::IF_NONE_MATCH)
         .and_then(|value| value.to_str().ok());
-    let mut changes = state.changes().subscribe_to(id);
+    let mut changes = state.changes.subscribe_to(id);
     let before = match (until, known) {
         (JobUntil::Change, None) => JobSnapshot::get(pool, tenant, id)
             .await?
@@ -189,9 +184,9 @@ pub(crate) async fn get(
     };
     let look = || JobSnapshot::get(pool, tenant, id);
     let snapshot = changes
-        .until(&id.to_string(), wait, state.shutdown(), look, done)
+        .until(&id.to_string(), wait, &state.shutdown, look, done)
         .await?
-        .ok_or_else(|| not_found(id))?;
+        .ok_or_else(|| ApiError::unknown(id))?;
     let etag = snapshot.etag();
     let mut response = if known == Some(etag.as_str()) {
         StatusCode::NOT_MODIFIED.into_response()

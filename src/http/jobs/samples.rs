@@ -1,6 +1,5 @@
 //! The sample report of a job: predictions and flags per sample, the most suspicious first.
 
-use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -9,16 +8,15 @@ use crate::{
         Page,
         samples::{self, Filter, Measure},
     },
-    domain::{file::Split, id::JobId, job::JobStatus, sample_report::SampleRecord},
+    domain::{file::Split, id::JobId, job::JobStatus, sample_report::SampleRecord, words},
     http::{
         api::{
-            auth::Tenant,
+            auth::Caller,
             error::ApiError,
             extract::{Id, Params},
             page::{List, page},
-            state::AppState,
         },
-        jobs::snapshot::find,
+        jobs::snapshot::{find, without_result},
     },
 };
 
@@ -41,39 +39,17 @@ pub(crate) struct SampleListQuery {
     flag: Option<Flag>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
-enum Sort {
-    #[serde(rename = "loss")]
-    Loss,
-    #[serde(rename = "-loss")]
-    LossDescending,
-    #[serde(rename = "probability")]
-    Probability,
-    #[serde(rename = "-probability")]
-    ProbabilityDescending,
-    #[serde(rename = "margin")]
-    Margin,
-    #[serde(rename = "-margin")]
-    MarginDescending,
-    #[serde(rename = "sample")]
-    Sample,
-    #[serde(rename = "-sample")]
-    SampleDescending,
-}
-
-impl Sort {
-    /// The measure, and true for descending order.
-    fn measure(self) -> (Measure, bool) {
-        match self {
-            Self::Loss => (Measure::Loss, false),
-            Self::LossDescending => (Measure::Loss, true),
-            Self::Probability => (Measure::Probability, false),
-            Self::ProbabilityDescending => (Measure::Probability, true),
-            Self::Margin => (Measure::Margin, false),
-            Self::MarginDescending => (Measure::Margin, true),
-            Self::Sample => (Measure::Sample, false),
-            Self::SampleDescending => (Measure::Sample, true),
-        }
+words! {
+    // The words of `Measure`, with `-` in descending order.
+    enum Sort {
+        Loss = "loss",
+        LossDescending = "-loss",
+        Probability = "probability",
+        ProbabilityDescending = "-probability",
+        Margin = "margin",
+        MarginDescending = "-margin",
+        Sample = "sample",
+        SampleDescending = "-sample",
     }
 }
 
@@ -102,38 +78,28 @@ pub(crate) struct SampleObject {
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/samples", tag = "jobs", operation_id = "list_job_samples", params(("id" = JobId, Path), SampleListQuery),
     responses((status = 200, body = List<SampleObject>)))]
 pub(crate) async fn list(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     Id(id): Id<JobId>,
     Params(query): Params<SampleListQuery>,
 ) -> Result<axum::Json<List<SampleObject>>, ApiError> {
     let job = find(&state, tenant, id).await?;
     if job.status != JobStatus::Succeeded {
-        let status = job.status.as_str();
-        let message = if job.status.is_terminal() {
-            format!("the job is `{status}` and has no sample report; create another job")
-        } else {
-            format!(
-                "the job is `{status}`; `GET /v1/fine_tuning/jobs/{id}?wait=60` waits for its end"
-            )
-        };
-        return Err(ApiError::Conflict {
-            code: "no_samples",
-            message,
-        });
+        let message = without_result(&job, "sample report");
+        return Err(ApiError::conflict("no_samples", message));
     }
-    let (measure, descending) = query.sort.unwrap_or(Sort::LossDescending).measure();
-    let asked: Page<u32> = page(query.after.as_deref(), query.limit, None, state.limits())?;
-    let page = Page {
-        descending,
-        ..asked
+    let sort = query.sort.unwrap_or(Sort::LossDescending).as_str();
+    let measure = sort.trim_start_matches('-').parse::<Measure>();
+    let measure = measure.map_err(anyhow::Error::from)?;
+    let page = Page::<u32> {
+        descending: sort.starts_with('-'),
+        ..page(query.after.as_deref(), query.limit, None, &state.limits)?
     };
     let filter = Filter {
         split: query.split,
         likely_wrong_label: query.flag == Some(Flag::LikelyWrongLabel),
         near_duplicate: query.flag == Some(Flag::NearDuplicate),
     };
-    let slice = samples::list(state.pool(), (tenant, id), filter, measure, page).await?;
+    let slice = samples::list(&state.pool, (tenant, id), filter, measure, page).await?;
     let object = |record: SampleRecord| SampleObject {
         id: record.sample.to_string(),
         object: "fine_tuning.job.sample",

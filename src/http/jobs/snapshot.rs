@@ -81,21 +81,14 @@ impl JobSnapshot {
 
     /// Changes whenever the object does, apart from its estimates.
     pub(crate) fn etag(&self) -> String {
-        match self.position {
-            Some(position) => format!(
-                "W/\"{}.{}.{}\"",
-                self.job.version,
-                position.ahead,
-                position.reason.as_str()
-            ),
-            None => format!("W/\"{}\"", self.job.version),
+        let version = self.job.version;
+        match &self.position {
+            Some(QueuePosition { ahead, reason, .. }) => {
+                format!("W/\"{version}.{ahead}.{reason}\"")
+            }
+            None => format!("W/\"{version}\""),
         }
     }
-}
-
-/// The error of an unknown job.
-pub(crate) fn not_found(id: JobId) -> ApiError {
-    ApiError::not_found("fine-tuning job", &id.to_string())
 }
 
 /// The job with this id.
@@ -103,7 +96,17 @@ pub(crate) fn not_found(id: JobId) -> ApiError {
 /// # Errors
 /// There is no such job.
 pub(crate) async fn find(state: &AppState, tenant: TenantId, id: JobId) -> Result<Job, ApiError> {
-    db::jobs::get(state.pool(), tenant, id)
+    db::jobs::get(&state.pool, tenant, id)
         .await?
-        .ok_or_else(|| not_found(id))
+        .ok_or_else(|| ApiError::unknown(id))
+}
+
+/// Why a job that did not succeed, or not yet, has no `result`.
+pub(crate) fn without_result(job: &Job, result: &str) -> String {
+    let Job { id, status, .. } = job;
+    if status.is_terminal() {
+        format!("the job is `{status}` and has no {result}; create another job")
+    } else {
+        format!("the job is `{status}`; `GET /v1/fine_tuning/jobs/{id}?wait=60` waits for its end")
+    }
 }

@@ -20,7 +20,11 @@ use crate::{
         models::Model,
     },
     domain::{id::JobId, progress::Failure},
-    http::api::{download::attachment, error::ApiError, state::AppState},
+    http::api::{
+        download::{attachment, whole},
+        error::ApiError,
+        state::AppState,
+    },
     objects::{ObjectError, Objects},
 };
 
@@ -34,44 +38,37 @@ const LARGE: u64 = 0xffff_0000;
 /// # Errors
 /// It cannot be written, or differs from the model; too many requests wait.
 pub(crate) async fn torchscript(state: &AppState, model: &Model) -> Result<Response, ApiError> {
-    let _permit = state.predictor().admit()?;
+    let _permit = state.predictor.admit()?;
     let job = model.job.context("a fine-tuned model names no job")?;
     let key = exports::script_key(job);
-    let size = match state.objects().size(&key).await {
+    let size = match state.objects.size(&key).await {
         Err(ObjectError::NotFound { .. }) => {
             write_script(state, job, &model.id).await?;
-            state.objects().size(&key).await?
+            state.objects.size(&key).await?
         }
         size => size?,
     };
-    let body = Body::from_stream(state.objects().read(&key, None).await?);
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/octet-stream"),
-        ),
-        (header::CONTENT_LENGTH, HeaderValue::from(size)),
-        (
-            header::CONTENT_DISPOSITION,
-            attachment(&format!("{}.pt", model.id)),
-        ),
-    ];
-    Ok((headers, body).into_response())
+    let bytes = state.objects.read(&key, None).await?;
+    Ok(whole(bytes, size, &format!("{}.pt", model.id)))
 }
 
 /// Queues an export and waits until it ends. A client that gives up leaves it to the next one.
 async fn write_script(state: &AppState, job: JobId, model: &str) -> Result<(), ApiError> {
-    let pool = state.pool();
-    let mut changes = state.changes().subscribe();
+    let pool = &state.pool;
+    let mut changes = state.changes.subscribe();
     exports::request(pool, job).await?;
     let look = || exports::state(pool, job);
     let ended = |export: &Export| *export != Export::Pending;
     let export = changes
-        .until(model, exports::TIMEOUT, state.shutdown(), look, ended)
+        .until(model, exports::TIMEOUT, &state.shutdown, look, ended)
         .await?;
     match export {
         Export::Ended(None) => Ok(()),
-        Export::Ended(Some(failure)) => Err(refusal(failure)),
+        Export::Ended(Some(Failure { code, message, .. })) => Err(match code.as_str() {
+            exports::UNFINISHED => unfinished(message),
+            "storage_full" => ApiError::storage_full(),
+            _ => anyhow::anyhow!("TorchScript export failed with `{code}`: {message}").into(),
+        }),
         Export::NoModel => Err(ApiError::not_found("model", model)),
         Export::Pending => Err(unfinished(format!(
             "the TorchScript export did not end within {} seconds",
@@ -80,21 +77,8 @@ async fn write_script(state: &AppState, job: JobId, model: &str) -> Result<(), A
     }
 }
 
-fn refusal(failure: Failure) -> ApiError {
-    let Failure { code, message, .. } = failure;
-    match code.as_str() {
-        exports::UNFINISHED => unfinished(message),
-        "storage_full" => ApiError::StorageFull,
-        _ => anyhow::anyhow!("TorchScript export failed with `{code}`: {message}").into(),
-    }
-}
-
 fn unfinished(message: String) -> ApiError {
-    ApiError::Unavailable {
-        code: exports::UNFINISHED,
-        message: message + "; try again",
-        retry_after_seconds: 5,
-    }
+    ApiError::unavailable(exports::UNFINISHED, message + "; try again", 5)
 }
 
 /// Responds with every object under `prefix`.
@@ -116,27 +100,18 @@ pub(crate) async fn zip(
     let runtime = Handle::current();
     let prefix = format!("{prefix}/");
     tokio::task::spawn_blocking(move || {
-        let writer = BufWriter::with_capacity(
-            PIECE,
-            Pieces {
-                sender: sender.clone(),
-            },
-        );
+        let writer = BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
         if let Err(error) = write_zip(&runtime, &objects, &prefix, &keys, writer) {
             // The status is sent already; only the body can still fail.
             tracing::warn!("an export ended early: {error:#}");
             let _ = sender.blocking_send(Err(io::Error::other("the export ended early")));
         }
     });
+    let content_type = HeaderValue::from_static("application/zip");
+    let filename = attachment(&format!("{model}.zip"));
     let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/zip"),
-        ),
-        (
-            header::CONTENT_DISPOSITION,
-            attachment(&format!("{model}.zip")),
-        ),
+        (header::CONTENT_TYPE, content_type),
+        (header::CONTENT_DISPOSITION, filename),
     ];
     Ok((headers, Body::from_stream(ReceiverStream::new(receiver))).into_response())
 }
@@ -166,13 +141,11 @@ fn write_zip(
 }
 
 /// Writes into the answer's body; fails once the client has gone.
-struct Pieces {
-    sender: mpsc::Sender<io::Result<Bytes>>,
-}
+struct Pieces(mpsc::Sender<io::Result<Bytes>>);
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.sender.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
         sent.map(|()| bytes.len())
             .map_err(|_| io::ErrorKind::BrokenPipe.into())
     }

@@ -7,19 +7,17 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    body::Bytes,
-    extract::{Request, State},
-};
+use anyhow::Context as _;
+use axum::{body::Bytes, extract::Request};
 use base64::Engine as _;
-use futures_util::{Stream, TryStreamExt as _};
+use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::io::AsyncWriteExt as _;
+use tokio_util::io::StreamReader;
 use utoipa::ToSchema;
 
 use crate::{
-    db::models::ModelKind,
+    db::models::Owner,
     domain::{
         codes,
         problem::Problem,
@@ -27,8 +25,8 @@ use crate::{
     },
     http::{
         api::{
-            auth::Tenant,
-            error::ApiError,
+            auth::Caller,
+            error::{ApiError, refuse_any},
             extract::{Json, ModelName, is_json, parse_json, read_body},
             multipart,
             state::AppState,
@@ -93,36 +91,31 @@ pub(crate) struct Prediction {
     request_body(content((PredictForm = "multipart/form-data"), (PredictRequest = "application/json"))),
     responses((status = 200, body = Predictions)))]
 pub(crate) async fn predict(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     ModelName(id): ModelName,
     request: Request,
 ) -> Result<axum::Json<Predictions>, ApiError> {
     let (model, prefix) = catalog::find_ready(&state, tenant, &id).await?;
-    if model.kind == ModelKind::Base {
+    if model.owned_by == Owner::Base {
         let message = format!("`{id}` is a base model, which has no head; fine-tune it first");
         return Err(ApiError::invalid("model", "not_fine_tuned", message));
     }
-    let _permit = state.predictor().admit()?;
-    let spool = state.predictor().spool().await?;
+    let _permit = state.predictor.admit()?;
+    let spool = state.predictor.spool().await?;
     let images = if is_json(request.headers()) {
         from_json(&state, request, spool.path()).await?
     } else {
         from_form(&state, request, spool.path()).await?
     };
     if images.is_empty() {
-        return Err(ApiError::invalid(
-            "image",
-            codes::MISSING_FIELD,
-            "is required: send at least one image",
-        ));
+        let message = "is required: send at least one image";
+        return Err(ApiError::invalid("image", codes::MISSING_FIELD, message));
     }
-    let predictions = state.predictor().predict(&prefix, &images).await?;
+    let predictions = state.predictor.predict(&prefix, &images).await?;
     let answered = answer(model.id, predictions);
-    let outcome = if answered.is_ok() {
-        "predicted"
-    } else {
-        "refused"
+    let outcome = match &answered {
+        Ok(_) => "predicted",
+        Err(_) => "refused",
     };
     metrics::counter!("rehead_predictions_total", "outcome" => outcome)
         .increment(images.len() as u64);
@@ -135,26 +128,17 @@ async fn from_form(
     request: Request,
     spool: &Path,
 ) -> Result<Vec<PathBuf>, ApiError> {
-    let limits = state.limits();
+    let limits = &state.limits;
     let idle = Duration::from_secs(limits.body_seconds);
-    let mut parts = multipart::open(request, state)
-        .await
-        .map_err(|error| match error {
-            ApiError::UnsupportedMediaType { .. } => ApiError::UnsupportedMediaType {
-                expected: "multipart/form-data` or `application/json",
-            },
-            other => other,
-        })?;
+    let expected = "multipart/form-data` or `application/json";
+    let mut parts = multipart::open(request, state, expected).await?;
     let mut images = Vec::new();
     while let Some(field) = multipart::next(&mut parts, idle).await? {
         let name = field.name().unwrap_or_default();
         if !matches!(name, "image" | "images" | "image[]" | "images[]" | "file") {
             let name: String = name.chars().take(80).collect();
-            return Err(ApiError::invalid(
-                name,
-                codes::UNKNOWN_FIELD,
-                "unknown field; send images as `image`",
-            ));
+            let message = "unknown field; send images as `image`";
+            return Err(ApiError::invalid(name, codes::UNKNOWN_FIELD, message));
         }
         check_count(images.len() + 1, limits.max_predict_images)?;
         let path = spool.join(images.len().to_string());
@@ -173,7 +157,7 @@ async fn from_json(
     request: Request,
     spool: &Path,
 ) -> Result<Vec<PathBuf>, ApiError> {
-    let limits = state.limits();
+    let limits = &state.limits;
     // Enough for one image of the largest size in base64; more are sent as a form, which is never
     // held in memory.
     let limit = limits.max_predict_image_bytes / 3 * 4 + (64 << 10);
@@ -189,11 +173,9 @@ async fn from_json(
             _ => &text,
         };
         let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(encoded.trim()) else {
-            problems.push(Problem::new(
-                format!("images[{index}]"),
-                "invalid_base64",
-                "must be the base64 of an image file",
-            ));
+            let path = format!("images[{index}]");
+            let message = "must be the base64 of an image file";
+            problems.push(Problem::new(path, "invalid_base64", message));
             continue;
         };
         let path = spool.join(index.to_string());
@@ -202,11 +184,8 @@ async fn from_json(
             .map_err(|error| multipart::explain(error, "images"))?;
         paths.push(path);
     }
-    if problems.is_empty() {
-        Ok(paths)
-    } else {
-        Err(ApiError::Invalid(problems))
-    }
+    refuse_any(problems)?;
+    Ok(paths)
 }
 
 fn check_count(count: usize, limit: usize) -> Result<(), ApiError> {
@@ -215,19 +194,13 @@ fn check_count(count: usize, limit: usize) -> Result<(), ApiError> {
     }
     let message =
         format!("a request takes at most {limit} images; send the others in further requests");
-    Err(ApiError::TooLarge {
-        param: "image",
-        message,
-    })
+    Err(ApiError::too_large("image", message))
 }
 
-async fn write_file(path: &Path, bytes: impl Stream<Item = io::Result<Bytes>>) -> io::Result<()> {
+async fn write_file(path: &Path, bytes: impl Stream<Item = io::Result<Bytes>>) -> io::Result<u64> {
     let mut file = tokio::fs::File::create(path).await?;
-    let mut bytes = std::pin::pin!(bytes);
-    while let Some(chunk) = bytes.try_next().await? {
-        file.write_all(&chunk).await?;
-    }
-    file.flush().await
+    let bytes = std::pin::pin!(bytes);
+    tokio::io::copy(&mut StreamReader::new(bytes), &mut file).await
 }
 
 fn answer(model: String, predictions: work::Predictions) -> Result<Predictions, ApiError> {
@@ -237,32 +210,13 @@ fn answer(model: String, predictions: work::Predictions) -> Result<Predictions, 
     for (index, outcome) in images.into_iter().enumerate() {
         match outcome {
             ImageOutcome::Unreadable(why) => {
-                problems.push(Problem::new(
-                    format!("image[{index}]"),
-                    "unreadable_image",
-                    why,
-                ));
+                let path = format!("image[{index}]");
+                problems.push(Problem::new(path, "unreadable_image", why));
             }
-            ImageOutcome::Probabilities(probabilities) => {
-                data.push(likeliest(index, &labels, &probabilities)?);
-            }
-            ImageOutcome::Labels {
-                probabilities,
-                chosen,
-            } => data.push(chosen_labels(index, &labels, &probabilities, &chosen)?),
-            ImageOutcome::Value(value) if value.is_finite() => data.push(Prediction {
-                index,
-                value: Some(value),
-                ..Prediction::default()
-            }),
-            ImageOutcome::Value(value) => {
-                return Err(anyhow::anyhow!("the model answered {value}").into());
-            }
+            outcome => data.push(prediction(index, &labels, outcome)?),
         }
     }
-    if !problems.is_empty() {
-        return Err(ApiError::Invalid(problems));
-    }
+    refuse_any(problems)?;
     Ok(Predictions {
         object: "list",
         model,
@@ -270,52 +224,48 @@ fn answer(model: String, predictions: work::Predictions) -> Result<Predictions, 
     })
 }
 
-fn likeliest(
+/// The prediction for an image that could be read.
+fn prediction(
     index: usize,
     labels: &[String],
-    probabilities: &[f32],
-) -> Result<Prediction, ApiError> {
-    let named = named(labels, probabilities)?;
-    let best = probabilities
-        .iter()
-        .enumerate()
-        .max_by(|a, b| a.1.total_cmp(b.1));
-    let Some((best, &probability)) = best else {
-        return Err(anyhow::anyhow!("the model has no classes").into());
+    outcome: ImageOutcome,
+) -> anyhow::Result<Prediction> {
+    let mut prediction = Prediction {
+        index,
+        ..Prediction::default()
     };
-    Ok(Prediction {
-        index,
-        label: Some(labels[best].clone()),
-        probability: Some(f64::from(probability)),
-        probabilities: Some(named),
-        ..Prediction::default()
-    })
-}
-
-fn chosen_labels(
-    index: usize,
-    labels: &[String],
-    probabilities: &[f32],
-    chosen: &[usize],
-) -> Result<Prediction, ApiError> {
-    let named = named(labels, probabilities)?;
-    let chosen = chosen.iter().filter_map(|&label| labels.get(label));
-    Ok(Prediction {
-        index,
-        labels: Some(chosen.cloned().collect()),
-        probabilities: Some(named),
-        ..Prediction::default()
-    })
-}
-
-fn named(labels: &[String], probabilities: &[f32]) -> Result<Map<String, Value>, ApiError> {
-    if labels.len() != probabilities.len() || !probabilities.iter().all(|p| p.is_finite()) {
-        let (got, classes) = (probabilities.len(), labels.len());
-        return Err(anyhow::anyhow!(
-            "the model answered {got} numbers, not all sound, for {classes} classes"
-        )
-        .into());
+    match outcome {
+        ImageOutcome::Unreadable(why) => anyhow::bail!("an image cannot be read: {why}"),
+        ImageOutcome::Probabilities(probabilities) => {
+            prediction.probabilities = Some(named(labels, &probabilities)?);
+            let classes = labels.iter().zip(probabilities);
+            let likeliest = classes.max_by(|a, b| a.1.total_cmp(&b.1));
+            let (label, probability) = likeliest.context("the model has no classes")?;
+            prediction.label = Some(label.clone());
+            prediction.probability = Some(f64::from(probability));
+        }
+        ImageOutcome::Labels {
+            probabilities,
+            chosen,
+        } => {
+            prediction.probabilities = Some(named(labels, &probabilities)?);
+            let chosen = chosen.into_iter().filter_map(|label| labels.get(label));
+            prediction.labels = Some(chosen.cloned().collect());
+        }
+        ImageOutcome::Value(value) => {
+            anyhow::ensure!(value.is_finite(), "the model answered {value}");
+            prediction.value = Some(value);
+        }
     }
+    Ok(prediction)
+}
+
+fn named(labels: &[String], probabilities: &[f32]) -> anyhow::Result<Map<String, Value>> {
+    let (got, classes) = (probabilities.len(), labels.len());
+    anyhow::ensure!(
+        got == classes && probabilities.iter().all(|p| p.is_finite()),
+        "the model answered {got} numbers, not all sound, for {classes} classes"
+    );
     let pairs = labels.iter().zip(probabilities);
     Ok(pairs
         .map(|(label, &p)| (label.clone(), f64::from(p).into()))

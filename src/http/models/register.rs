@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use axum::{
-    extract::State,
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
@@ -15,7 +14,7 @@ use utoipa::ToSchema;
 use crate::{
     db::{
         self,
-        models::{Inserted, ModelStatus, NewBaseModel},
+        models::{Inserted, Model, ModelStatus, NewBaseModel},
         tenants::TenantId,
     },
     domain::{
@@ -26,9 +25,10 @@ use crate::{
         limits::MODEL_ID_CHARACTERS,
         problem::Problem,
     },
-    http::{
-        api::{auth::Tenant, error::ApiError, extract::Json, state::AppState},
-        models::catalog::ModelObject,
+    http::api::{
+        auth::Caller,
+        error::{ApiError, refuse_any},
+        extract::Json,
     },
 };
 
@@ -69,27 +69,21 @@ pub(crate) struct Weights {
 /// service holds a response back.
 #[utoipa::path(post, path = "/v1/base_models", tag = "models", operation_id = "register_base_model",
     request_body = BaseModelRequest,
-    responses((status = 200, body = ModelObject), (status = 202, body = ModelObject)))]
+    responses((status = 200, body = Model), (status = 202, body = Model)))]
 pub(crate) async fn register(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
+    Caller { state, tenant }: Caller,
     body: Json,
 ) -> Result<Response, ApiError> {
     let request: BaseModelRequest = body.read()?;
-    let problems = request.problems();
-    if !problems.is_empty() {
-        return Err(ApiError::Invalid(problems));
-    }
-    let mut changes = state.changes().subscribe();
+    refuse_any(request.problems())?;
+    let mut changes = state.changes.subscribe();
     let model = request.into_model(tenant);
     let id = model.id.as_str();
-    match db::models::insert_importing(state.pool(), &model).await? {
+    match db::models::insert_importing(&state.pool, &model).await? {
         Inserted::Yes => {}
         Inserted::NameTaken => {
-            return Err(ApiError::Conflict {
-                code: "model_exists",
-                message: format!("model `{id}` exists already; delete it, or choose another id"),
-            });
+            let message = format!("model `{id}` exists already; delete it, or choose another id");
+            return Err(ApiError::conflict("model_exists", message));
         }
         Inserted::NoSuchFile => {
             let message = format!(
@@ -99,31 +93,27 @@ pub(crate) async fn register(
             return Err(ApiError::invalid("weights.file", "unknown_file", message));
         }
     }
-    let wait = Duration::from_secs(state.limits().max_wait_seconds);
-    let look = || db::models::get(state.pool(), tenant, id);
-    let done = |model: &Option<db::models::Model>| {
+    let wait = Duration::from_secs(state.limits.max_wait_seconds);
+    let look = || db::models::get(&state.pool, tenant, id);
+    let done = |model: &Option<Model>| {
         model
             .as_ref()
             .is_none_or(|model| model.status != ModelStatus::Importing)
     };
-    let model = changes
-        .until(id, wait, state.shutdown(), look, done)
-        .await?;
+    let model = changes.until(id, wait, &state.shutdown, look, done).await?;
     match model {
-        Some(model) if model.status == ModelStatus::Ready => {
-            Ok(axum::Json(ModelObject::from(model)).into_response())
-        }
+        Some(model) if model.status == ModelStatus::Ready => Ok(axum::Json(model).into_response()),
         Some(model) if model.status == ModelStatus::Importing => {
-            Ok((StatusCode::ACCEPTED, axum::Json(ModelObject::from(model))).into_response())
+            Ok((StatusCode::ACCEPTED, axum::Json(model)).into_response())
         }
-        _ => match db::models::take_refused(state.pool(), tenant, id).await? {
-            Some(problems) if !problems.is_empty() => Err(ApiError::Invalid(problems)),
-            _ => Err(ApiError::Conflict {
-                code: "import_gone",
-                message: format!(
+        _ => match db::models::take_refused(&state.pool, tenant, id).await? {
+            Some(problems) if !problems.is_empty() => Err(problems.into()),
+            _ => Err(ApiError::conflict(
+                "import_gone",
+                format!(
                     "model `{id}` was deleted or registered again during its import; register it again"
                 ),
-            }),
+            )),
         },
     }
 }
@@ -153,10 +143,8 @@ impl BaseModelRequest {
         let mut refuse =
             |path: &str, code, message: String| problems.push(Problem::new(path, code, message));
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if self.id.is_empty()
-            || self.id.chars().count() > MODEL_ID_CHARACTERS
-            || !self.id.chars().all(plain)
-        {
+        let characters = 1..=MODEL_ID_CHARACTERS;
+        if !characters.contains(&self.id.len()) || !self.id.chars().all(plain) {
             let message =
                 format!("must be 1 to {MODEL_ID_CHARACTERS} letters, digits, `-`, `_` or `.`");
             refuse("id", codes::INVALID_VALUE, message);
@@ -171,12 +159,10 @@ impl BaseModelRequest {
                 source.and_then(|task| task.dataset.as_deref()),
             ),
         ] {
-            if word.is_some_and(|word| word.is_empty() || word.chars().count() > WORD_CHARACTERS) {
-                refuse(
-                    path,
-                    codes::OUT_OF_RANGE,
-                    format!("must be 1 to {WORD_CHARACTERS} characters"),
-                );
+            let characters = 1..=WORD_CHARACTERS;
+            if word.is_some_and(|word| !characters.contains(&word.chars().count())) {
+                let message = format!("must be 1 to {WORD_CHARACTERS} characters");
+                refuse(path, codes::OUT_OF_RANGE, message);
             }
         }
         if let Some(asked) = &self.preprocessing {
