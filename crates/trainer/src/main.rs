@@ -3,10 +3,8 @@
 //! `domain::progress::exit`.
 
 use std::{
-    fs,
     io::{self, BufReader, Read, Write},
     os::unix::process::CommandExt as _,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -22,13 +20,18 @@ use rehead_trainer::{
     process::{
         device,
         error::TrainError,
-        protocol::{Ending, Interrupt, Reporter},
+        json,
+        memory::guarded,
+        protocol::{Interrupt, Reporter},
         warm_trainer,
     },
     serve::{golden, requests, torchscript},
     train::run,
 };
 use serde::Serialize;
+
+/// The exit code of a failure that another attempt may pass.
+const RETRYABLE: i32 = 1;
 
 /// Train, validate uploads and predict, as a child of `rehead` or by hand
 #[derive(Parser)]
@@ -79,11 +82,11 @@ fn main() -> ExitCode {
         Command::Train {
             folder,
             detached: true,
-        } => train(&folder, io::empty(), true),
+        } => train(&folder, &Interrupt::default()),
         Command::Train {
             folder,
             detached: false,
-        } => train(&folder, io::stdin(), false),
+        } => train_attached(&folder, io::stdin()),
         Command::Validate { folder } => validate(&folder),
         Command::Verify { folder, script } => verify(|| match &script {
             Some(script) => torchscript::verify(&folder, script),
@@ -91,16 +94,14 @@ fn main() -> ExitCode {
         }),
         Command::Script { folder, target } => verify(|| {
             torchscript::write(&folder, &target)?;
-            Err(become_verifier(&folder, &target))
+            let failed = TrainError::io("cannot start `rehead-trainer verify`");
+            Err(failed(become_verifier(&folder, &target)))
         }),
         Command::Serve { device } => {
             let served = device::open(&device).and_then(|device| {
                 requests::serve(BufReader::new(io::stdin()), io::stdout(), device)
             });
-            match served {
-                Ok(()) => exit::DONE,
-                Err(error) => failed(&error),
-            }
+            served.map_or_else(|error| failed(&error), |()| exit::DONE)
         }
         Command::Devices => respond(&device::all(), exit::DONE),
         Command::WarmTrainer { device } => warm_trainer(&device),
@@ -108,83 +109,71 @@ fn main() -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-/// Runs `work`. A C++ exception, which tch turns into a panic, becomes an error; nothing of the
-/// work may be used after it.
-fn guarded<T>(work: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|payload| Err(TrainError::from_panic(&*payload)))
-}
-
 /// Writes one line to the parent. Returns the exit code `code`, or that of a failure when the
 /// parent cannot be reached.
 fn respond(line: &impl Serialize, code: i32) -> i32 {
-    let mut out = io::stdout().lock();
-    let written = serde_json::to_writer(&mut out, line)
-        .map_err(io::Error::from)
-        .and_then(|()| writeln!(out));
-    if written.is_ok() { code } else { code_of(true) }
+    let written = json::write_line(&mut io::stdout().lock(), line);
+    if written.is_ok() { code } else { RETRYABLE }
 }
 
 fn warm_trainer(device: &str) -> i32 {
     let outcome = guarded(|| warm_trainer::warm(device)).map_err(|error| error.failure());
-    let code = if outcome.is_ok() {
-        exit::DONE
-    } else {
-        code_of(true)
-    };
+    let code = outcome.as_ref().map_or(RETRYABLE, |_| exit::DONE);
     let code = respond(&SelfTested { outcome }, code);
     if code != exit::DONE {
         return code;
     }
     let mut input = BufReader::new(io::stdin());
     match warm_trainer::assignment(&mut input) {
-        Ok(Some(Assignment::Train { folder })) => train(&folder, input, false),
+        Ok(Some(Assignment::Train { folder })) => train_attached(&folder, input),
         Ok(Some(Assignment::Validate { folder })) => validate(&folder),
         Ok(None) => exit::DONE,
         Err(error) => failed(&error),
     }
 }
 
-fn train(folder: &Path, input: impl Read + Send + 'static, detached: bool) -> i32 {
+/// Trains until `input` is closed at the latest.
+fn train_attached(folder: &Path, input: impl Read + Send + 'static) -> i32 {
     let interrupt = Interrupt::default();
-    if !detached {
-        interrupt.listen(input);
-    }
+    interrupt.listen(input);
+    train(folder, &interrupt)
+}
+
+fn train(folder: &Path, interrupt: &Interrupt) -> i32 {
     let mut reporter = Reporter::new(io::stdout(), interrupt.clone());
-    match guarded(|| run::run(folder, &interrupt, &mut reporter)) {
-        Ok(Ending::Finished) => exit::DONE,
-        Ok(Ending::Interrupted) => exit::YIELDED,
+    match guarded(|| run::run(folder, interrupt, &mut reporter)) {
+        Ok(()) => exit::DONE,
+        Err(TrainError::Interrupted) => exit::YIELDED,
         Err(error) => {
-            reporter.send(&Progress::Failed(error.failure()));
-            code_of(error.retryable())
+            let failure = error.failure();
+            let code = code_of(&failure);
+            reporter.send(&Progress::Failed(failure));
+            code
         }
     }
 }
 
 /// Replaces this process by a fresh one, which knows nothing of a script but its file. Returns only
 /// when that fails.
-fn become_verifier(folder: &Path, script: &Path) -> TrainError {
-    let error = std::env::current_exe().map_or_else(
-        |error| error,
-        |executable| {
-            std::process::Command::new(executable)
-                .arg("verify")
-                .arg(folder)
-                .arg("--script")
-                .arg(script)
-                .exec()
-        },
-    );
-    TrainError::io("cannot start `rehead-trainer verify`")(error)
+fn become_verifier(folder: &Path, script: &Path) -> io::Error {
+    match std::env::current_exe() {
+        Ok(executable) => std::process::Command::new(executable)
+            .arg("verify")
+            .arg(folder)
+            .arg("--script")
+            .arg(script)
+            .exec(),
+        Err(error) => error,
+    }
 }
 
 fn verify(check: impl FnOnce() -> Result<f64, TrainError>) -> i32 {
-    match guarded(check) {
+    match guarded(check).map_err(|error| error.failure()) {
         Ok(error) => respond(&Verified::Same { error }, exit::DONE),
-        Err(error) => respond(
-            &Verified::Failed(error.failure()),
-            code_of(error.retryable()),
-        ),
+        Err(failure) => {
+            let code = code_of(&failure);
+            respond(&Verified::Failed(failure), code)
+        }
     }
 }
 
@@ -192,19 +181,14 @@ fn validate(folder: &Path) -> i32 {
     let validated = guarded(|| run_validation(folder));
     let validated = validated.unwrap_or_else(|error| Validated::Failed(error.failure()));
     let code = match &validated {
-        Validated::Failed(Failure { retryable, .. }) => code_of(*retryable),
+        Validated::Failed(failure) => code_of(failure),
         Validated::Accepted | Validated::Refused { .. } => exit::DONE,
     };
     respond(&validated, code)
 }
 
 fn run_validation(folder: &Path) -> Result<Validated, TrainError> {
-    let path = folder.join(PLAN);
-    let text = fs::read(&path);
-    let text = text.map_err(TrainError::io(format!("cannot read {}", path.display())))?;
-    let plan = serde_json::from_slice(&text)
-        .map_err(|error| TrainError::Plan(format!("{}: {error}", path.display())))?;
-    Ok(match plan {
+    Ok(match json::read(&folder.join(PLAN))? {
         ValidatePlan::Dataset {
             input,
             limits,
@@ -241,9 +225,13 @@ fn run_validation(folder: &Path) -> Result<Validated, TrainError> {
 /// Writes an error to standard error, where nobody waits for a line.
 fn failed(error: &TrainError) -> i32 {
     let _ = writeln!(io::stderr(), "{error}");
-    code_of(error.retryable())
+    code_of(&error.failure())
 }
 
-fn code_of(retryable: bool) -> i32 {
-    if retryable { 1 } else { exit::PERMANENT }
+fn code_of(failure: &Failure) -> i32 {
+    if failure.retryable {
+        RETRYABLE
+    } else {
+        exit::PERMANENT
+    }
 }

@@ -4,7 +4,7 @@
 use std::io;
 
 use crate::{
-    data::source::UnsupportedModality,
+    data::{batch::BatchError, source::UnsupportedModality},
     domain::progress::Failure,
     models::{torch_error::is_out_of_memory, weights::WeightsError},
 };
@@ -12,6 +12,9 @@ use crate::{
 /// The error of a trainer or an inference process.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
+    /// The parent asked for it: the state is to be saved, and no result is made.
+    #[error("interrupted")]
+    Interrupted,
     /// The plan or the command line is not valid for this trainer.
     #[error("{0}")]
     Plan(String),
@@ -71,48 +74,30 @@ impl TrainError {
         }
     }
 
-    /// The stable code, as listed in docs/errors.md.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Plan(_) => "invalid_plan",
-            Self::Data(_) => "invalid_data",
-            Self::Weights(_) => "invalid_weights",
-            Self::Checkpoint { .. } => "checkpoint_corrupt",
-            Self::OtherRun { .. } => "checkpoint_of_another_run",
-            Self::ExportMismatch(_) => "export_mismatch",
-            Self::Diverged { .. } => "diverged",
-            Self::OutOfMemory(_) => "out_of_memory",
-            Self::Device(_) => "device_unavailable",
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "storage_full"
-            }
-            Self::Io { .. } => "io_error",
-            Self::Torch(_) => "torch_error",
-        }
-    }
-
-    /// True when the same plan may succeed in another attempt, here or on another machine.
-    pub fn retryable(&self) -> bool {
-        match self {
-            Self::Plan(_)
-            | Self::Data(_)
-            | Self::Weights(_)
-            | Self::OtherRun { .. }
-            | Self::ExportMismatch(_)
-            | Self::Diverged { .. } => false,
-            Self::Checkpoint { .. }
-            | Self::OutOfMemory(_)
-            | Self::Device(_)
-            | Self::Io { .. }
-            | Self::Torch(_) => true,
-        }
-    }
-
+    /// The line for the parent: the stable code, as listed in docs/errors.md, and whether the same
+    /// plan may succeed in another attempt, here or on another machine.
     pub fn failure(&self) -> Failure {
+        let (code, retryable) = match self {
+            Self::Interrupted => ("interrupted", true),
+            Self::Plan(_) => ("invalid_plan", false),
+            Self::Data(_) => ("invalid_data", false),
+            Self::Weights(_) => ("invalid_weights", false),
+            Self::Checkpoint { .. } => ("checkpoint_corrupt", true),
+            Self::OtherRun { .. } => ("checkpoint_of_another_run", false),
+            Self::ExportMismatch(_) => ("export_mismatch", false),
+            Self::Diverged { .. } => ("diverged", false),
+            Self::OutOfMemory(_) => ("out_of_memory", true),
+            Self::Device(_) => ("device_unavailable", true),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                ("storage_full", true)
+            }
+            Self::Io { .. } => ("io_error", true),
+            Self::Torch(_) => ("torch_error", true),
+        };
         Failure {
-            code: self.code().to_owned(),
+            code: code.to_owned(),
             message: self.to_string(),
-            retryable: self.retryable(),
+            retryable,
         }
     }
 
@@ -136,6 +121,22 @@ impl TrainError {
     }
 }
 
+/// For what is written, where nothing but the disk can fail.
+impl From<WeightsError> for io::Error {
+    fn from(error: WeightsError) -> Self {
+        match error {
+            WeightsError::Io { source, .. } => source,
+            other => Self::other(other),
+        }
+    }
+}
+
+impl From<BatchError> for TrainError {
+    fn from(error: BatchError) -> Self {
+        Self::Data(error.to_string())
+    }
+}
+
 impl From<UnsupportedModality> for TrainError {
     fn from(error: UnsupportedModality) -> Self {
         Self::Plan(error.to_string())
@@ -155,21 +156,22 @@ mod tests {
     #[test]
     fn running_out_of_something_is_told_apart() {
         let text = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes";
-        assert_eq!(TrainError::from_torch(text).code(), "out_of_memory");
+        let code = |error: TrainError| error.failure().code;
+        assert_eq!(code(TrainError::from_torch(text)), "out_of_memory");
         assert_eq!(
-            TrainError::from_torch("CUDA out of memory. Tried").code(),
+            code(TrainError::from_torch("CUDA out of memory. Tried")),
             "out_of_memory"
         );
         let primitive = "called `Result::unwrap()`: Torch(\"could not create a primitive\")";
-        assert_eq!(TrainError::from_torch(primitive).code(), "out_of_memory");
+        assert_eq!(code(TrainError::from_torch(primitive)), "out_of_memory");
         let unknown = "could not create a primitive descriptor for a convolution";
-        assert_eq!(TrainError::from_torch(unknown).code(), "torch_error");
+        assert_eq!(code(TrainError::from_torch(unknown)), "torch_error");
         assert_eq!(
             TrainError::from_torch("shape mismatch\nat frame 0").to_string(),
             "torch: shape mismatch"
         );
         let full = TrainError::io("cannot write x")(io::ErrorKind::StorageFull.into());
-        assert!(full.retryable() && full.code() == "storage_full");
+        assert!(full.failure().retryable && code(full) == "storage_full");
     }
 
     #[test]
@@ -197,10 +199,11 @@ mod tests {
             TrainError::io("")(io::ErrorKind::NotFound.into()),
             TrainError::Torch(text()),
         ] {
-            let start = format!("| `{}` |", error.code());
+            let failure = error.failure();
+            let start = format!("| `{}` |", failure.code);
             let row = rows.lines().find(|row| row.starts_with(&start));
             let row = row.unwrap_or_else(|| panic!("no row {start}"));
-            assert_eq!(!row.ends_with("| no |"), error.retryable(), "{row}");
+            assert_eq!(!row.ends_with("| no |"), failure.retryable, "{row}");
         }
     }
 }

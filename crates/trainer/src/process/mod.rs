@@ -3,6 +3,9 @@
 /// Errors, with their codes.
 pub mod error;
 
+/// JSON files and lines.
+pub mod json;
+
 /// JSON lines to and from the parent.
 pub mod protocol;
 

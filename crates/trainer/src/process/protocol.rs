@@ -2,7 +2,7 @@
 //! `domain::work::TrainerControl`, and a closed standard input, which means "save and exit".
 
 use std::{
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,43 +10,43 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::{error::TrainError, json};
 use crate::domain::{
     progress::{Progress, Step, Usage},
     work::TrainerControl,
 };
 
-/// The end of a run that did not fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// `bundle/` and `report.json` are complete.
-    Finished,
-    /// Interrupted; the state is saved.
-    Interrupted,
-}
-
 /// Requests of the parent. Cheap to read after every step.
 #[derive(Debug, Clone, Default)]
-pub struct Interrupt(Arc<Requests>);
-
-#[derive(Debug, Default)]
-struct Requests {
-    interrupt: AtomicBool,
-    stop_early: AtomicBool,
+pub struct Interrupt {
+    interrupt: Arc<AtomicBool>,
+    stop_early: Arc<AtomicBool>,
 }
 
 impl Interrupt {
     /// True when the run is to save its state and exit.
     pub fn requested(&self) -> bool {
-        self.0.interrupt.load(Ordering::Relaxed)
+        self.interrupt.load(Ordering::Relaxed)
+    }
+
+    /// Ends the work under way where the run is to save its state and exit.
+    ///
+    /// # Errors
+    /// `Interrupted`.
+    pub fn check(&self) -> Result<(), TrainError> {
+        if self.requested() {
+            return Err(TrainError::Interrupted);
+        }
+        Ok(())
     }
 
     pub fn request(&self) {
-        self.0.interrupt.store(true, Ordering::Relaxed);
+        self.interrupt.store(true, Ordering::Relaxed);
     }
 
     /// True when the run is to stop training early and finish with the best checkpoint.
     pub fn stops_early(&self) -> bool {
-        self.0.stop_early.load(Ordering::Relaxed)
+        self.stop_early.load(Ordering::Relaxed)
     }
 
     /// Reads control lines from `input`, and takes its end as an interrupt. Other lines are
@@ -54,17 +54,10 @@ impl Interrupt {
     pub fn listen(&self, input: impl Read + Send + 'static) {
         let requests = self.clone();
         std::thread::spawn(move || {
-            let mut input = BufReader::new(input);
-            let mut line = Vec::new();
-            loop {
-                line.clear();
-                match input.read_until(b'\n', &mut line) {
-                    Ok(0) => break,
-                    Err(error) if error.kind() != io::ErrorKind::Interrupted => break,
-                    _ => {}
-                }
+            let lines = BufReader::new(input).split(b'\n');
+            for line in lines.map_while(Result::ok) {
                 if let Ok(TrainerControl::StopEarly) = serde_json::from_slice(&line) {
-                    requests.0.stop_early.store(true, Ordering::Relaxed);
+                    requests.stop_early.store(true, Ordering::Relaxed);
                 }
             }
             requests.request();
@@ -100,10 +93,7 @@ impl Reporter {
     }
 
     pub fn send(&mut self, progress: &Progress) {
-        let written = serde_json::to_writer(&mut self.out, progress)
-            .map_err(io::Error::from)
-            .and_then(|()| self.out.write_all(b"\n"))
-            .and_then(|()| self.out.flush());
+        let written = json::write_line(&mut self.out, progress).and_then(|()| self.out.flush());
         if written.is_err() {
             self.interrupt.request();
         }
@@ -126,6 +116,8 @@ impl Reporter {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     fn eventually(condition: impl Fn() -> bool) -> bool {

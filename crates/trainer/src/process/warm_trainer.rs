@@ -45,10 +45,8 @@ pub fn warm(name: &str) -> Result<String, TrainError> {
 /// `Plan` for a line that is no assignment, `Io`.
 pub fn assignment(input: &mut impl BufRead) -> Result<Option<Assignment>, TrainError> {
     let mut line = String::new();
-    if input.read_line(&mut line).map_err(TrainError::io(
-        "cannot read the assignment from standard input",
-    ))? == 0
-    {
+    let failed = TrainError::io("cannot read the assignment from standard input");
+    if input.read_line(&mut line).map_err(failed)? == 0 {
         return Ok(None);
     }
     let parsed = serde_json::from_str(&line);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rayon::prelude::*;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         work::ImageOutcome,
     },
     models::{head::Head, inference::Extractor, registry, weights},
-    process::error::TrainError,
+    process::{error::TrainError, json},
     train::{
         eval::metrics::{OutputDecoding, calibration::TEMPERATURES, multi::sigmoid},
         network::cut_at,
@@ -71,8 +71,8 @@ impl Bundle {
     /// `Io`; `Plan` for an architecture that is not here; `Weights` for a file that does not fit
     /// it.
     pub fn load(folder: &Path, device: Device) -> Result<Self, TrainError> {
-        let config: Config = read_json(&folder.join(CONFIG))?;
-        let labels: Vec<String> = read_json(&folder.join(LABELS))?;
+        let config: Config = json::read(&folder.join(CONFIG))?;
+        let labels: Vec<String> = json::read(&folder.join(LABELS))?;
         let decoding = read_as(&config.rehead, labels.len())?;
         let architecture = registry::find(&config.architecture).ok_or_else(|| {
             TrainError::Plan(format!(
@@ -81,7 +81,7 @@ impl Bundle {
             ))
         })?;
         let mut vs = nn::VarStore::new(device);
-        let input: Input = read_json(&folder.join(PREPROCESS))?;
+        let input: Input = json::read(&folder.join(PREPROCESS))?;
         let batches = BatchSource::new(&input)?;
         let mut backbone = architecture.build(&vs.root(), &input);
         let feature_dim = cut_at(&mut backbone, architecture, &config.rehead.cut)?;
@@ -140,12 +140,11 @@ impl Bundle {
                 chunk.par_iter().map(|path| decode(path, batches)).collect();
             let pixels: Vec<u8> = decoded.iter().flatten().flatten().copied().collect();
             let count = decoded.iter().flatten().count() as i64;
-            let mut rows = if count > 0 {
-                self.read(&pixels, count)?
-            } else {
-                Vec::new()
-            }
-            .into_iter();
+            let rows = match count {
+                0 => Vec::new(),
+                _ => self.read(&pixels, count)?,
+            };
+            let mut rows = rows.into_iter();
             outcomes.extend(decoded.into_iter().map(|image| match image {
                 Ok(_) => rows.next().expect("a row for each image: this is a bug"),
                 Err(reason) => ImageOutcome::Unreadable(reason),
@@ -159,42 +158,30 @@ impl Bundle {
         let logits = self.logits(&self.batches.collate(&rows, self.device));
         let logits = logits.to_device(Device::Cpu);
         let outputs = self.head.bias.size()[0] as usize;
-        let rows = |all: &Tensor| -> Result<Vec<Vec<f32>>, TrainError> {
-            let all = Vec::<f32>::try_from(&all.contiguous().view(-1))?;
-            Ok(all.chunks_exact(outputs).map(<[f32]>::to_vec).collect())
+        let decoded = match &self.decoding {
+            OutputDecoding::Temperature(temperature) => (logits.to_kind(Kind::Double)
+                / *temperature)
+                .softmax(-1, Kind::Double)
+                .to_kind(Kind::Float),
+            OutputDecoding::Thresholds(_) | OutputDecoding::Plain => logits,
         };
-        Ok(match &self.decoding {
-            OutputDecoding::Temperature(temperature) => {
-                let shares = (logits.to_kind(Kind::Double) / *temperature)
-                    .softmax(-1, Kind::Double)
-                    .to_kind(Kind::Float);
-                let rows = rows(&shares)?.into_iter();
-                rows.map(ImageOutcome::Probabilities).collect()
-            }
-            OutputDecoding::Thresholds(thresholds) => {
-                let rows = rows(&logits)?.into_iter();
-                rows.map(|row| labels(&row, thresholds)).collect()
-            }
-            OutputDecoding::Plain => {
-                let values = rows(&logits)?.into_iter().flatten();
-                values
-                    .map(|value| ImageOutcome::Value(f64::from(value)))
-                    .collect()
-            }
-        })
+        let decoded = Vec::<f32>::try_from(&decoded.contiguous().view(-1))?;
+        let outcome = |row: &[f32]| match &self.decoding {
+            OutputDecoding::Temperature(_) => ImageOutcome::Probabilities(row.to_vec()),
+            OutputDecoding::Thresholds(thresholds) => labels(row, thresholds),
+            OutputDecoding::Plain => ImageOutcome::Value(f64::from(row[0])),
+        };
+        Ok(decoded.chunks_exact(outputs).map(outcome).collect())
     }
 }
 
 fn labels(logits: &[f32], thresholds: &[f64]) -> ImageOutcome {
-    let probabilities: Vec<f64> = logits.iter().map(|&logit| sigmoid(logit)).collect();
-    let pairs = probabilities.iter().zip(thresholds).enumerate();
-    let chosen = pairs.filter(|(_, (probability, threshold))| probability >= threshold);
+    let probabilities = logits.iter().map(|&logit| sigmoid(logit));
+    let reached = probabilities.clone().zip(thresholds).enumerate();
+    let reached = reached.filter(|(_, (probability, threshold))| probability >= *threshold);
     ImageOutcome::Labels {
-        chosen: chosen.map(|(label, _)| label).collect(),
-        probabilities: probabilities
-            .iter()
-            .map(|&probability| probability as f32)
-            .collect(),
+        chosen: reached.map(|(label, _)| label).collect(),
+        probabilities: probabilities.map(|one| one as f32).collect(),
     }
 }
 
@@ -228,10 +215,4 @@ fn decode(path: &Path, batches: &BatchSource) -> Result<Vec<u8>, String> {
     batches
         .decode(&bytes, MAX_PIXELS)
         .map_err(|error| error.to_string())
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
-    let text = fs::read(path).map_err(TrainError::io(format!("cannot read {}", path.display())))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| TrainError::Plan(format!("{}: {error}", path.display())))
 }

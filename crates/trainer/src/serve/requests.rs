@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, Write},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::mpsc,
 };
@@ -13,11 +12,8 @@ use tch::Device;
 
 use super::bundle::Bundle;
 use crate::{
-    domain::{
-        progress::Failure,
-        work::{Predict, Predicted, Predictions},
-    },
-    process::error::TrainError,
+    domain::work::{Predict, Predicted, Predictions},
+    process::{error::TrainError, json, memory::guarded},
 };
 
 /// Models that stay loaded.
@@ -41,21 +37,14 @@ pub fn serve(
         bundles: Vec::new(),
     };
     while let Ok(first) = receiver.recv() {
-        let mut waiting = vec![first];
-        waiting.extend(receiver.try_iter());
         let mut by_bundle: BTreeMap<PathBuf, Vec<Predict>> = BTreeMap::new();
-        for request in waiting {
-            by_bundle
-                .entry(request.bundle.clone())
-                .or_default()
-                .push(request);
+        for request in std::iter::once(first).chain(receiver.try_iter()) {
+            let of_bundle = by_bundle.entry(request.bundle.clone());
+            of_bundle.or_default().push(request);
         }
         for (folder, requests) in by_bundle {
             for answer in answer(&mut loaded, &folder, &requests) {
-                serde_json::to_writer(&mut out, &answer).map_err(|error| {
-                    TrainError::io("cannot write an answer to standard output")(error.into())
-                })?;
-                out.write_all(b"\n")
+                json::write_line(&mut out, &answer)
                     .and_then(|()| out.flush())
                     .map_err(TrainError::io("cannot write an answer to standard output"))?;
             }
@@ -88,37 +77,24 @@ fn answer(loaded: &mut Loaded, folder: &Path, requests: &[Predict]) -> Vec<Predi
         .iter()
         .flat_map(|request| request.images.iter().cloned())
         .collect();
-    // tch's calls panic with the C++ exception's text; a bundle is only read here, so that nothing
-    // is left half done.
-    let predicted = catch_unwind(AssertUnwindSafe(|| {
+    // A bundle is only read here, so that an error leaves nothing half done.
+    let predicted = guarded(|| {
         let bundle = loaded.bundle(folder)?;
-        Ok((bundle.labels().to_vec(), bundle.predict(&images)?))
-    }))
-    .unwrap_or_else(|payload| Err(TrainError::from_panic(&*payload)));
-    let (labels, mut outcomes) = match predicted {
-        Ok((labels, outcomes)) => (labels, outcomes.into_iter()),
-        Err(error) => {
-            return requests
-                .iter()
-                .map(|request| failed(request.id, error.failure()))
-                .collect();
-        }
-    };
+        let outcomes = bundle.predict(&images)?.into_iter();
+        Ok((bundle.labels().to_vec(), outcomes))
+    });
+    let mut predicted = predicted.map_err(|error| error.failure());
     let take = |request: &Predict| Predicted {
         id: request.id,
-        outcome: Ok(Predictions {
-            labels: labels.clone(),
-            images: outcomes.by_ref().take(request.images.len()).collect(),
-        }),
+        outcome: match &mut predicted {
+            Ok((labels, outcomes)) => Ok(Predictions {
+                labels: labels.clone(),
+                images: outcomes.by_ref().take(request.images.len()).collect(),
+            }),
+            Err(failure) => Err(failure.clone()),
+        },
     };
     requests.iter().map(take).collect()
-}
-
-fn failed(id: u64, failure: Failure) -> Predicted {
-    Predicted {
-        id,
-        outcome: Err(failure),
-    }
 }
 
 /// The models used last, which stay on their device.

@@ -8,7 +8,7 @@ use crate::domain::{checkpoint::Metrics, recipe::Metric, report::Transferability
 
 /// An f64 that survives JSON bit for bit: written as text, because a JSON number may be read with
 /// the last bit off.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Exact(pub f64);
 
 impl Serialize for Exact {
@@ -76,7 +76,7 @@ pub enum AtStart {
 }
 
 /// The position of a run, and everything measured so far.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
     /// Optimizer steps taken.
     pub step: u64,
@@ -107,21 +107,11 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub fn start() -> Self {
-        Self {
-            step: 0,
-            epoch: 0,
-            finished: false,
-            stopped_early: false,
-            loss: Exact(0.0),
-            loss_samples: 0,
-            best: None,
-            gain_from: None,
-            evaluations_without_gain: 0,
-            micro_batch: None,
-            at_start: None,
-            transferability: None,
-        }
+    /// True when the best evaluation is that of the present step.
+    pub fn is_at_best(&self) -> bool {
+        self.best
+            .as_ref()
+            .is_some_and(|best| best.step == self.step)
     }
 
     /// True when there is a step to take, of `n_steps` in all.

@@ -14,10 +14,11 @@ use rehead_domain::{
 };
 use rehead_trainer::{
     models::{architecture::Architecture, registry},
+    process::protocol::Interrupt,
     serve::golden,
     train::{
         eval::metrics::OutputDecoding,
-        input::samples::Samples,
+        input::{preparation::Preparation, samples::Samples},
         network::Network,
         output::{
             bundle::{self, Bundle},
@@ -259,13 +260,16 @@ fn export(network: &Network, plan: &TrainPlan, folder: &Path) {
     export::export(
         folder,
         &Bundle {
-            plan,
-            samples: &samples,
+            run: Preparation {
+                plan,
+                samples: &samples,
+                device: Device::Cpu,
+                interrupt: &Interrupt::default(),
+            },
             network,
             best: Default::default(),
             report: &report.unwrap(),
             decoding: &OutputDecoding::Temperature(1.0),
-            device: Device::Cpu,
         },
     )
     .unwrap();

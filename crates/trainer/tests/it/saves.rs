@@ -46,7 +46,7 @@ fn save_for_ever(folder: &Path, identity: &Identity, tensors: &[(String, Tensor)
     for step in step + 1.. {
         let counters = Counters {
             step,
-            ..Counters::start()
+            ..Counters::default()
         };
         let state = State {
             identity: identity.clone(),

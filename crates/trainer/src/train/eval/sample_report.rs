@@ -8,11 +8,13 @@ use std::{
     path::Path,
 };
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{
     evaluation,
-    metrics::{MultiLabel, OutputDecoding, Regression, Scored, SingleLabel, single::argmax},
+    metrics::{
+        MultiLabel, OutputDecoding, Regression, Scored, SingleLabel, multi::sigmoid, single::argmax,
+    },
 };
 use crate::{
     domain::{
@@ -21,11 +23,11 @@ use crate::{
         recipe::Recipe,
         sample_report::{Answer, SAMPLES, SampleRecord},
     },
-    process::{error::TrainError, protocol::Interrupt},
+    process::{error::TrainError, json, protocol::Interrupt},
     train::{
         input::{
-            inputs::{Features, Inputs},
-            samples::Samples,
+            inputs::{Inputs, on_host},
+            samples::{Samples, select},
         },
         network::Network,
     },
@@ -49,27 +51,26 @@ struct Opinion {
     likely_wrong_label: bool,
 }
 
-/// Writes `folder/samples.jsonl`. `None` when interrupted meanwhile.
+/// Writes `folder/samples.jsonl`.
 ///
 /// # Errors
-/// `Io`; `Data` for an image that cannot be decoded.
+/// `Io`, `Interrupted`.
 pub fn write(
     folder: &Path,
     (samples, recipe): (&Samples, &Recipe),
     (network, inputs): (&Network, &Inputs),
     (decoding, originals): (&OutputDecoding, &HashMap<usize, usize>),
     interrupt: &Interrupt,
-) -> Result<Option<()>, TrainError> {
+) -> Result<(), TrainError> {
     let path = folder.join(SAMPLES);
-    let failed = || format!("cannot write {}", path.display());
-    let file = File::create(&path).map_err(TrainError::io(failed()))?;
-    let mut out = BufWriter::new(file);
+    let failed = || TrainError::io(format!("cannot write {}", path.display()));
+    let mut out = BufWriter::new(File::create(&path).map_err(failed())?);
     for (split, members) in members(samples) {
-        let Some(features) = inputs.features(network, members, interrupt)? else {
-            return Ok(None);
-        };
-        let logits = logits(network, &features.to_kind(Kind::Float))?;
-        let scored = evaluation::scored(logits, (samples, recipe), members);
+        let features = inputs.features(network, members, interrupt)?;
+        let features = features.to_kind(Kind::Float);
+        let logits = features.split(ROWS, 0).into_iter();
+        let logits: Vec<Tensor> = logits.map(|rows| network.logits(&rows)).collect();
+        let scored = evaluation::scored(on_host(&logits)?, (samples, recipe), members);
         let opinions = opinions(&scored, decoding, &samples.classes);
         for (opinion, &sample) in opinions.into_iter().zip(members) {
             let original = originals.get(&sample);
@@ -86,24 +87,10 @@ pub fn write(
                 likely_wrong_label: opinion.likely_wrong_label,
                 near_duplicate_of: original,
             };
-            serde_json::to_writer(&mut out, &record)
-                .map_err(|error| TrainError::io(failed())(error.into()))?;
-            out.write_all(b"\n").map_err(TrainError::io(failed()))?;
+            json::write_line(&mut out, &record).map_err(failed())?;
         }
     }
-    out.flush().map_err(TrainError::io(failed()))?;
-    Ok(Some(()))
-}
-
-/// [N, outputs] of features [N, D], row after row on the host.
-fn logits(network: &Network, features: &Tensor) -> Result<Vec<f32>, TrainError> {
-    let parts: Vec<Tensor> = features
-        .split(ROWS, 0)
-        .iter()
-        .map(|rows| network.logits(rows))
-        .collect();
-    let all = Tensor::cat(&parts, 0).to_device(Device::Cpu).contiguous();
-    Ok(Vec::<f32>::try_from(&all.view(-1))?)
+    out.flush().map_err(failed())
 }
 
 /// Samples of the report, in the order of its splits: those that measured the model have precedence
@@ -128,12 +115,13 @@ fn members(samples: &Samples) -> Vec<(Split, &[usize])> {
 }
 
 /// For samples of the sample report that are nearly the same as one of an earlier split, that one.
-/// By the features at the `start`: a backbone that was trained makes all samples of a class alike.
+/// By the features [samples, feature_dim] at the `start`: a backbone that was trained makes all
+/// samples of a class alike.
 ///
 /// # Errors
 /// `Torch`, `OutOfMemory`.
-pub fn originals(samples: &Samples, start: &Features) -> Result<HashMap<usize, usize>, TrainError> {
-    let features = |samples: &[usize]| start.of(samples).to_kind(Kind::Float);
+pub fn originals(samples: &Samples, start: &Tensor) -> Result<HashMap<usize, usize>, TrainError> {
+    let features = |samples: &[usize]| select(start, samples).to_kind(Kind::Float);
     let mut found = HashMap::new();
     let mut earlier: Vec<usize> = Vec::new();
     for (_, members) in members(samples) {
@@ -179,23 +167,16 @@ fn opinions(scored: &Scored, decoding: &OutputDecoding, classes: &[String]) -> V
             };
             of_single(scored, temperature, classes)
         }
-        Scored::MultiLabel(scored) => {
-            let even = vec![0.5; scored.classes];
-            let thresholds = match decoding {
-                OutputDecoding::Thresholds(thresholds) => thresholds,
-                _ => &even,
-            };
-            of_multi(scored, thresholds, classes)
-        }
+        Scored::MultiLabel(scored) => of_multi(scored, &scored.thresholds_of(decoding), classes),
         Scored::Regression(scored) => of_values(scored),
     }
 }
 
 fn of_single(scored: &SingleLabel, temperature: f64, classes: &[String]) -> Vec<Opinion> {
-    let rows = || scored.logits.chunks_exact(scored.classes);
-    let probabilities: Vec<Vec<f64>> = rows().map(|row| softmax(row, temperature)).collect();
+    let probabilities = scored.rows().map(|(row, _)| softmax(row, temperature));
+    let probabilities: Vec<Vec<f64>> = probabilities.collect();
     let self_confidence = self_confidence(&probabilities, &scored.labels);
-    let opinion = |((row, p), &label): ((&[f32], &Vec<f64>), &usize)| {
+    let opinion = |((row, &label), p): ((&[f32], &usize), &Vec<f64>)| {
         let predicted = argmax(row);
         let other = |&(class, _): &(usize, &f64)| class != label;
         let largest = p.iter().enumerate().filter(other).map(|(_, &p)| p);
@@ -212,11 +193,7 @@ fn of_single(scored: &SingleLabel, temperature: f64, classes: &[String]) -> Vec<
             likely_wrong_label: (0..p.len()).any(is_suspect),
         }
     };
-    rows()
-        .zip(&probabilities)
-        .zip(&scored.labels)
-        .map(opinion)
-        .collect()
+    scored.rows().zip(&probabilities).map(opinion).collect()
 }
 
 /// For each class the mean probability of it over its own samples; `None` without any.
@@ -231,47 +208,31 @@ fn self_confidence(probabilities: &[Vec<f64>], labels: &[usize]) -> Vec<Option<f
 }
 
 fn of_multi(scored: &MultiLabel, thresholds: &[f64], classes: &[String]) -> Vec<Opinion> {
-    let rows = || scored.logits.chunks_exact(scored.classes);
     // Each class is a question of its own, with two answers: no and yes.
-    let answers = |class: usize| -> Vec<Vec<f64>> {
-        let yes = rows().map(|row| sigmoid(row[class]));
-        yes.map(|yes| vec![1.0 - yes, yes]).collect()
-    };
-    let said = |class: usize| -> Vec<usize> {
-        let labels = scored.labels.iter();
-        labels
-            .map(|labels| usize::from(labels.contains(&class)))
-            .collect()
-    };
-    let sure: Vec<Vec<Option<f64>>> = (0..scored.classes)
-        .map(|class| self_confidence(&answers(class), &said(class)))
-        .collect();
+    let sure = (0..scored.classes).map(|class| {
+        let yes = scored.probabilities(class).into_iter();
+        let answers: Vec<Vec<f64>> = yes.map(|yes| vec![1.0 - yes, yes]).collect();
+        let said = scored.labels.iter().map(|labels| labels.contains(&class));
+        self_confidence(&answers, &said.map(usize::from).collect::<Vec<_>>())
+    });
+    let sure: Vec<Vec<Option<f64>>> = sure.collect();
     let names = |chosen: &dyn Fn(usize) -> bool| {
         let chosen = (0..scored.classes).filter(|&class| chosen(class));
         Answer::Classes(chosen.map(|class| classes[class].clone()).collect())
     };
     let opinion = |(row, labels): (&[f32], &Vec<usize>)| {
         let yes: Vec<f64> = row.iter().map(|&logit| sigmoid(logit)).collect();
+        let answer =
+            |class: usize, is_yes: bool| if is_yes { yes[class] } else { 1.0 - yes[class] };
         let loss = |class: usize| {
-            let p = if labels.contains(&class) {
-                yes[class]
-            } else {
-                1.0 - yes[class]
-            };
+            let p = answer(class, labels.contains(&class));
             -p.max(f64::MIN_POSITIVE).ln()
         };
         let is_suspect = |class: usize| {
-            let (contrary, p) = if labels.contains(&class) {
-                (0, 1.0 - yes[class])
-            } else {
-                (1, yes[class])
-            };
-            p > 0.5
-                && sure[class]
-                    .get(contrary)
-                    .copied()
-                    .flatten()
-                    .is_some_and(|own| p >= own)
+            let contrary = !labels.contains(&class);
+            let p = answer(class, contrary);
+            let own = sure[class].get(usize::from(contrary)).copied().flatten();
+            p > 0.5 && own.is_some_and(|own| p >= own)
         };
         Opinion {
             label: names(&|class| labels.contains(&class)),
@@ -282,7 +243,7 @@ fn of_multi(scored: &MultiLabel, thresholds: &[f64], classes: &[String]) -> Vec<
             likely_wrong_label: (0..scored.classes).any(is_suspect),
         }
     };
-    rows().zip(&scored.labels).map(opinion).collect()
+    scored.rows().map(opinion).collect()
 }
 
 fn of_values(scored: &Regression) -> Vec<Opinion> {
@@ -311,10 +272,6 @@ fn softmax(row: &[f32], temperature: f64) -> Vec<f64> {
     let powers: Vec<f64> = powers.collect();
     let sum: f64 = powers.iter().sum();
     powers.into_iter().map(|power| power / sum).collect()
-}
-
-fn sigmoid(logit: f32) -> f64 {
-    1.0 / (1.0 + (-f64::from(logit)).exp())
 }
 
 #[cfg(test)]

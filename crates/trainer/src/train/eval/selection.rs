@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     fn run(values: &[(f64, f64)], rule: &EarlyStopping) -> Vec<(bool, bool)> {
-        let mut counters = Counters::start();
+        let mut counters = Counters::default();
         let judged = (1..)
             .zip(values)
             .map(|(step, &(valid_accuracy, valid_loss))| {

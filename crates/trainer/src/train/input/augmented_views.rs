@@ -2,11 +2,13 @@
 //! backbone, as features of a few views of each sample, computed once. A view is decided by seed,
 //! epoch and sample alone.
 
+use std::path::PathBuf;
+
 use tch::{Device, Tensor};
 
 use super::{
     cache::{View, mark_used},
-    feature_cache::{self, BATCH, SHARD},
+    feature_cache::{self, BATCH, SHARD, shard_path},
     meter::Meter,
     pixel_cache::{Form, Pixels},
     preparation::Preparation,
@@ -96,54 +98,51 @@ impl Views {
     }
 
     /// Features [training samples, feature_dim], f32 on the CPU, of each of the recipe's views:
-    /// view v is what epoch v sees. `None` when interrupted. A sample is decoded once for all views
-    /// that are not in the cache.
+    /// view v is what epoch v sees. A sample is decoded once for all views that are not in the
+    /// cache.
     ///
     /// # Errors
-    /// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written.
+    /// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written,
+    /// `Interrupted`.
     pub fn features(
         &self,
         run: &Preparation<'_>,
         network: &Network,
         meter: &mut Meter,
-    ) -> Result<Option<Vec<Tensor>>, TrainError> {
+    ) -> Result<Vec<Tensor>, TrainError> {
         let Preparation { plan, samples, .. } = *run;
-        let numbers: Vec<u32> = (1..=plan.recipe.augmented_views).collect();
-        let keys: Vec<String> = numbers
-            .iter()
-            .map(|&number| self.cache_key(run, network, number))
+        let views = 1..=plan.recipe.augmented_views;
+        let keys: Vec<String> = views
+            .clone()
+            .map(|view| self.cache_key(run, network, view))
             .collect();
-        let mut parts: Vec<Vec<Tensor>> = numbers.iter().map(|_| Vec::new()).collect();
+        let mut parts: Vec<Vec<Tensor>> = keys.iter().map(|_| Vec::new()).collect();
         for (number, shard) in samples.train.chunks(SHARD).enumerate() {
-            let paths = keys.iter().map(|key| {
-                let name = format!("features-{key}-{number:05}.safetensors");
-                plan.cache.join(name)
-            });
-            let paths: Vec<_> = paths.collect();
+            let paths = keys.iter().map(|key| shard_path(plan, key, number));
+            let paths: Vec<PathBuf> = paths.collect();
             let shape = [shard.len() as i64, network.feature_dim];
-            let mut found: Vec<Option<Tensor>> = paths
+            let found: Vec<Option<Tensor>> = paths
                 .iter()
                 .map(|path| feature_cache::find(path, shape))
                 .collect();
-            let missing: Vec<usize> = (0..found.len())
-                .filter(|&place| found[place].is_none())
+            let pairs = views.clone().zip(&found);
+            let missing: Vec<u32> = pairs
+                .filter_map(|(view, found)| found.is_none().then_some(view))
                 .collect();
             meter.found(shard.len() * (found.len() - missing.len()));
-            let epochs: Vec<u32> = missing.iter().map(|&place| numbers[place]).collect();
-            let Some(made) = self.compute(run, network, (shard, &epochs), meter)? else {
-                return Ok(None);
-            };
-            for (&place, made) in missing.iter().zip(made) {
-                feature_cache::keep(&paths[place], &made)?;
-                found[place] = Some(made);
-            }
+            let made = self.compute(run, network, (shard, &missing), meter)?;
+            let mut made = made.into_iter();
             for ((path, parts), found) in paths.iter().zip(&mut parts).zip(found) {
+                if let Some(found) = found {
+                    parts.push(found);
+                } else if let Some(made) = made.next() {
+                    feature_cache::keep(path, &made)?;
+                    parts.push(made);
+                }
                 mark_used(path);
-                parts.extend(found);
             }
         }
-        let whole = parts.iter().map(|parts| Tensor::cat(parts, 0));
-        Ok(Some(whole.collect()))
+        Ok(parts.iter().map(|parts| Tensor::cat(parts, 0)).collect())
     }
 
     fn cache_key(&self, run: &Preparation<'_>, network: &Network, number: u32) -> String {
@@ -166,21 +165,16 @@ impl Views {
         network: &Network,
         (samples, epochs): (&[usize], &[u32]),
         meter: &mut Meter,
-    ) -> Result<Option<Vec<Tensor>>, TrainError> {
+    ) -> Result<Vec<Tensor>, TrainError> {
+        if epochs.is_empty() {
+            return Ok(Vec::new());
+        }
         let preprocessing = &self.preprocessing;
         let pack = &run.samples.sources[0].pack;
-        let (side, channels) = (
-            i64::from(preprocessing.input_size),
-            i64::from(preprocessing.channels),
-        );
+        let [side, channels] = [preprocessing.input_size, preprocessing.channels].map(i64::from);
         let mut rows: Vec<Vec<Tensor>> = epochs.iter().map(|_| Vec::new()).collect();
-        if epochs.is_empty() {
-            return Ok(Some(Vec::new()));
-        }
         for chunk in samples.chunks(BATCH) {
-            if run.interrupt.requested() {
-                return Ok(None);
-            }
+            run.interrupt.check()?;
             let draw = |sample: usize, image: Bitmap| {
                 let mut squares = vec![0; epochs.len() * preprocessing.square_bytes()];
                 let places = squares.chunks_exact_mut(preprocessing.square_bytes());
@@ -190,16 +184,10 @@ impl Views {
                 }
                 squares
             };
-            let squares = batch::each(pack, chunk, preprocessing.channels, self.threads, draw)
-                .map_err(|error| TrainError::Data(error.to_string()))?;
-            let shape = [
-                chunk.len() as i64,
-                epochs.len() as i64,
-                side,
-                side,
-                channels,
-            ];
-            let squares = Tensor::from_slice(&squares.concat()).view(shape);
+            let squares = batch::each(pack, chunk, preprocessing.channels, self.threads, draw)?;
+            let (count, views) = (chunk.len() as i64, epochs.len() as i64);
+            let squares = Tensor::from_slice(&squares.concat());
+            let squares = squares.view([count, views, side, side, channels]);
             for (view, rows) in (0..).zip(&mut rows) {
                 let squares = squares.select(1, view).contiguous();
                 let images = batch::normalize(&squares, preprocessing, run.device);
@@ -208,6 +196,6 @@ impl Views {
             }
             meter.computed(chunk.len() * epochs.len());
         }
-        Ok(Some(rows.iter().map(|rows| Tensor::cat(rows, 0)).collect()))
+        Ok(rows.iter().map(|rows| Tensor::cat(rows, 0)).collect())
     }
 }

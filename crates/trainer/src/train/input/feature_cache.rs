@@ -2,12 +2,15 @@
 //! named by everything that they depend on, shared by epochs, attempts and jobs. A file holds a
 //! fixed range of samples, so that an interrupted run continues where it was.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    cache::{CacheKey, View, mark_used},
+    cache::{CacheKey, View, make_cache, mark_used},
     meter::Meter,
     preparation::Preparation,
     samples::Source,
@@ -20,9 +23,9 @@ use crate::{
     },
     models::{
         inference::{self, Extractor},
-        weights::{self, WeightsError},
+        weights,
     },
-    process::{error::TrainError, memory},
+    process::{error::TrainError, memory, protocol::Reporter},
     train::network::Network,
 };
 
@@ -39,25 +42,23 @@ pub(super) const BATCH: usize = crate::domain::limits::EVALUATION_BATCH;
 const NAME: &str = "features";
 
 /// Features [samples, feature_dim] of a run's samples, by sample number, f32 on the CPU; the
-/// network's backbone is as it was loaded. `None` when interrupted.
+/// network's backbone is as it was loaded, whatever trains later.
 ///
 /// # Errors
 /// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written, `OutOfMemory`
-/// when one image at a time is too much.
+/// when one image at a time is too much, `Interrupted`: what was computed so far stays in the
+/// cache.
 pub fn of_samples(
     run: &Preparation<'_>,
     network: &Network,
-    meter: &mut Meter,
-) -> Result<Option<Tensor>, TrainError> {
+    reporter: &mut Reporter,
+) -> Result<Tensor, TrainError> {
+    make_cache(run.plan)?;
+    let mut meter = Meter::new(reporter, run.samples.count());
     let backbone = &network.whole_backbone();
-    let mut parts = Vec::new();
-    for source in &run.samples.sources {
-        let Some(part) = of_pack(run, (network, backbone), source, meter)? else {
-            return Ok(None);
-        };
-        parts.push(part);
-    }
-    Ok(Some(Tensor::cat(&parts, 0)))
+    let sources = run.samples.sources.iter();
+    let parts = sources.map(|source| of_pack(run, (network, backbone), source, &mut meter));
+    Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0))
 }
 
 /// Features of a whole pack. When memory runs out, all over again in batches of half the size.
@@ -66,7 +67,7 @@ fn of_pack(
     backbone: (&Network, &Extractor),
     source: &Source,
     meter: &mut Meter,
-) -> Result<Option<Tensor>, TrainError> {
+) -> Result<Tensor, TrainError> {
     let mut size = BATCH;
     loop {
         let work = || in_batches_of(size, run, backbone, source, meter);
@@ -87,21 +88,14 @@ fn in_batches_of(
     (network, backbone): (&Network, &Extractor),
     source: &Source,
     meter: &mut Meter,
-) -> Result<Option<Tensor>, TrainError> {
-    let Preparation {
-        plan,
-        device,
-        interrupt,
-        ..
-    } = *run;
+) -> Result<Tensor, TrainError> {
+    let Preparation { plan, device, .. } = *run;
     let batches = BatchSource::new(&plan.base_model.input)?;
     let key = key(plan, source, network, device, (size, None));
     let samples: Vec<usize> = (0..source.pack.len()).collect();
     let mut parts = Vec::new();
     for (number, shard) in samples.chunks(SHARD).enumerate() {
-        let path = plan
-            .cache
-            .join(format!("features-{key}-{number:05}.safetensors"));
+        let path = shard_path(plan, &key, number);
         let shape = [shard.len() as i64, network.feature_dim];
         if let Some(found) = find(&path, shape) {
             mark_used(&path);
@@ -111,12 +105,8 @@ fn in_batches_of(
         }
         let mut rows = Vec::new();
         for chunk in shard.chunks(size) {
-            if interrupt.requested() {
-                return Ok(None);
-            }
-            let decoded = batches
-                .load(&source.pack, chunk, plan.threads as usize)
-                .map_err(|error| TrainError::Data(error.to_string()))?;
+            run.interrupt.check()?;
+            let decoded = batches.load(&source.pack, chunk, plan.threads as usize)?;
             let batch = batches.collate(&decoded, device);
             rows.push(backbone.features(&batch).to_device(Device::Cpu));
             meter.computed(chunk.len());
@@ -125,7 +115,13 @@ fn in_batches_of(
         keep(&path, &made)?;
         parts.push(made);
     }
-    Ok(Some(Tensor::cat(&parts, 0)))
+    Ok(Tensor::cat(&parts, 0))
+}
+
+/// The cache file of the `number`th `SHARD` samples.
+pub(super) fn shard_path(plan: &TrainPlan, key: &str, number: usize) -> PathBuf {
+    plan.cache
+        .join(format!("features-{key}-{number:05}.safetensors"))
 }
 
 /// The cache key of a pack's features: `size` samples ran together; `view` is the augmented view,
@@ -165,11 +161,7 @@ pub(super) fn find(path: &Path, shape: [i64; 2]) -> Option<Tensor> {
 
 pub(super) fn keep(path: &Path, features: &Tensor) -> Result<(), TrainError> {
     let tensors = [(NAME.to_owned(), features.shallow_clone())];
-    weights::write_safetensors(path, &tensors, &BTreeMap::new()).map_err(|error| match error {
-        WeightsError::Io { source, .. } => TrainError::io(format!(
-            "cannot write features to the cache {}",
-            path.display()
-        ))(source),
-        other => TrainError::Torch(other.to_string()),
-    })
+    let failed = format!("cannot write features to the cache {}", path.display());
+    weights::write_safetensors(path, &tensors, &BTreeMap::new())
+        .map_err(|error| TrainError::io(failed)(error.into()))
 }

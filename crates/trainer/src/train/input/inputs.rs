@@ -8,11 +8,11 @@ use tch::{Device, Tensor};
 use super::{
     augmented_views::Views,
     cache::make_cache,
-    feature_cache,
     meter::Meter,
     mix::Mix,
     pixel_cache::{self, Form, Pixels},
     preparation::Preparation,
+    samples::select,
 };
 use crate::{
     data::{batch::normalize, source::BatchSource},
@@ -31,18 +31,7 @@ const EVALUATION_FEATURES: usize = 4096;
 #[derive(Debug)]
 pub enum Inputs {
     Features(Features),
-    Pixels {
-        /// Images as evaluation sees them, of each source in turn.
-        sources: Vec<Pixels>,
-        /// Augmentation of the first source's images, and the uncropped images where it crops from
-        /// them.
-        views: Option<Box<(Views, Option<Pixels>)>>,
-        preprocessing: Preprocessing,
-        device: Device,
-        threads: usize,
-        /// Samples of one evaluation batch.
-        evaluation: Cell<usize>,
-    },
+    Pixels(Images),
 }
 
 /// Features of the run's samples, computed ahead.
@@ -57,51 +46,60 @@ pub struct Features {
 }
 
 impl Features {
-    /// Computes features of a run's samples by the backbone as it was loaded, through the cache,
-    /// whatever trains later. `None` when interrupted.
-    ///
-    /// # Errors
-    /// As `Inputs::prepare`.
-    pub fn at_start(
-        run: &Preparation<'_>,
-        network: &Network,
-        reporter: &mut Reporter,
-    ) -> Result<Option<Self>, TrainError> {
-        make_cache(run.plan)?;
-        let mut meter = Meter::new(reporter, run.samples.len());
-        let table = feature_cache::of_samples(run, network, &mut meter)?;
-        Ok(table.map(Self::from))
+    /// `table` has `views` views of the samples `train` behind the features of all samples.
+    pub fn new(table: Tensor, views: usize, train: &[usize]) -> Self {
+        Self {
+            table,
+            views,
+            places: train.iter().copied().zip(0..).collect(),
+        }
     }
 
-    /// Features [N, feature_dim] of these samples, as the evaluation sees them.
-    pub fn of(&self, samples: &[usize]) -> Tensor {
-        select(&self.table, samples)
-    }
-
-    /// The rows that epoch `epoch` (from 1) trains on: each view's turn comes again after the
+    /// Reads the rows that epoch `epoch` (from 1) trains on: each view's turn comes again after the
     /// others'.
-    fn train_rows(&self, samples: &[usize], epoch: u32) -> Vec<usize> {
+    fn train(&self, samples: &[usize], epoch: u32) -> Tensor {
         if self.views == 0 {
-            return samples.to_vec();
+            return select(&self.table, samples);
         }
         let plain = self.table.size()[0] as usize - self.views * self.places.len();
         let view = (epoch as usize - 1) % self.views;
         let start = plain + view * self.places.len();
-        samples
-            .iter()
-            .map(|sample| start + self.places[sample])
-            .collect()
+        let rows = samples.iter().map(|sample| start + self.places[sample]);
+        select(&self.table, &rows.collect::<Vec<_>>())
     }
 }
 
-/// Features [samples, feature_dim] that nothing alters.
-impl From<Tensor> for Features {
-    fn from(table: Tensor) -> Self {
-        Self {
-            table,
-            views: 0,
-            places: HashMap::new(),
-        }
+/// Decoded images of the run's samples.
+#[derive(Debug)]
+pub struct Images {
+    /// As evaluation sees them, of each source in turn.
+    sources: Vec<Pixels>,
+    /// Augmentation of the first source's images, and the uncropped images where it crops from
+    /// them.
+    views: Option<Box<(Views, Option<Pixels>)>>,
+    preprocessing: Preprocessing,
+    device: Device,
+    threads: usize,
+    /// Samples of one evaluation batch.
+    evaluation: Cell<usize>,
+}
+
+impl Images {
+    /// Images [N, C, S, S] f32 on the device, as evaluation sees them.
+    fn plain(&self, samples: &[usize]) -> Result<Tensor, TrainError> {
+        let input = &self.preprocessing;
+        let pixels = pixel_cache::gather(&self.sources, samples, input, self.threads)?;
+        Ok(normalize(&pixels, input, self.device))
+    }
+
+    /// The same as epoch `epoch` (from 1) sees them.
+    fn train(&self, samples: &[usize], epoch: u32) -> Result<Tensor, TrainError> {
+        let Some((views, whole)) = self.views.as_deref() else {
+            return self.plain(samples);
+        };
+        let pixels = whole.as_ref().unwrap_or(&self.sources[0]);
+        let images = views.images(pixels, samples, epoch)?;
+        Ok(normalize(&images, &self.preprocessing, self.device))
     }
 }
 
@@ -119,48 +117,38 @@ pub struct Batch<'a> {
 
 impl Inputs {
     /// Prepares the inputs of training: features while those of the start are fixed, with augmented
-    /// views where the recipe has some, otherwise pixels. `None` when interrupted; everything made
-    /// so far stays in the cache.
+    /// views where the recipe has some, otherwise pixels. `start` is [samples, feature_dim].
     ///
     /// # Errors
-    /// `Data` for an image that cannot be decoded, `Io` for the cache.
+    /// `Data` for an image that cannot be decoded, `Io` for the cache, `Interrupted`: everything
+    /// made so far stays in the cache.
     pub fn prepare(
         run: &Preparation<'_>,
         network: &Network,
-        start: &Features,
+        start: &Tensor,
         reporter: &mut Reporter,
-    ) -> Result<Option<Self>, TrainError> {
+    ) -> Result<Self, TrainError> {
         if !network.has_fixed_features() {
             return Self::pixels(run, reporter);
         }
         let views = run.plan.recipe.augmented_views as usize;
-        let mut parts = vec![start.table.shallow_clone()];
+        let mut table = start.shallow_clone();
         if let Some(altered) = Views::of(run.plan)?.filter(|_| views > 0) {
             let mut meter = Meter::new(reporter, views * run.samples.train.len());
-            let Some(altered) = altered.features(run, network, &mut meter)? else {
-                return Ok(None);
-            };
-            parts.extend(altered);
+            let mut parts = altered.features(run, network, &mut meter)?;
+            parts.insert(0, table);
+            table = Tensor::cat(&parts, 0);
         }
-        let table = match &parts[..] {
-            [plain] => plain.shallow_clone(),
-            all => Tensor::cat(all, 0),
-        };
-        Ok(Some(Self::Features(Features {
-            table: table.to_device(run.device),
-            views,
-            places: run.samples.train.iter().copied().zip(0..).collect(),
-        })))
+        let table = table.to_device(run.device);
+        let features = Features::new(table, views, &run.samples.train);
+        Ok(Self::Features(features))
     }
 
     /// Decodes every image once, or finds its pixels in the cache.
     ///
     /// # Errors
     /// As `prepare`.
-    pub fn pixels(
-        run: &Preparation<'_>,
-        reporter: &mut Reporter,
-    ) -> Result<Option<Self>, TrainError> {
+    pub fn pixels(run: &Preparation<'_>, reporter: &mut Reporter) -> Result<Self, TrainError> {
         let Preparation {
             plan,
             samples,
@@ -169,7 +157,7 @@ impl Inputs {
         } = *run;
         make_cache(plan)?;
         let BatchSource::Image(preprocessing) = BatchSource::new(&plan.base_model.input)?;
-        let mut meter = Meter::new(reporter, samples.len());
+        let mut meter = Meter::new(reporter, samples.count());
         let mut sources = Vec::new();
         let mut views = Views::of(plan)?.map(|views| (views, None));
         for (number, source) in samples.sources.iter().enumerate() {
@@ -177,15 +165,13 @@ impl Inputs {
             let canvas = canvas.and_then(|(views, _)| views.form());
             let forms: Vec<Form> = std::iter::once(Form::Square).chain(canvas).collect();
             let found = pixel_cache::of_pack(plan, source, &forms, interrupt, &mut meter)?;
-            let Some(mut found) = found.map(Vec::into_iter) else {
-                return Ok(None);
-            };
+            let mut found = found.into_iter();
             sources.extend(found.next());
             if let Some((_, whole)) = &mut views {
                 *whole = whole.take().or_else(|| found.next());
             }
         }
-        Ok(Some(Self::Pixels {
+        Ok(Self::Pixels(Images {
             sources,
             views: views.map(Box::new),
             preprocessing,
@@ -204,8 +190,8 @@ impl Inputs {
     /// the whole backbone is frozen.
     pub fn mixed_side(&self, network: &Network) -> Option<u32> {
         match self {
-            Self::Pixels { preprocessing, .. } if !network.is_backbone_frozen() => {
-                Some(preprocessing.input_size)
+            Self::Pixels(images) if !network.is_backbone_frozen() => {
+                Some(images.preprocessing.input_size)
             }
             _ => None,
         }
@@ -253,25 +239,9 @@ impl Inputs {
         samples: &[usize],
         batch: Batch<'_>,
     ) -> Result<Tensor, TrainError> {
-        let epoch = batch.epoch;
         let images = match self {
-            Self::Features(features) => {
-                let rows = features.train_rows(samples, epoch);
-                return Ok(select(&features.table, &rows));
-            }
-            Self::Pixels {
-                sources,
-                views: Some(views),
-                preprocessing,
-                device,
-                ..
-            } => {
-                let (views, whole) = views.as_ref();
-                let pixels = whole.as_ref().unwrap_or(&sources[0]);
-                let images = views.images(pixels, samples, epoch)?;
-                normalize(&images, preprocessing, *device)
-            }
-            Self::Pixels { .. } => self.images(samples)?,
+            Self::Features(features) => return Ok(features.train(samples, batch.epoch)),
+            Self::Pixels(images) => images.train(samples, batch.epoch)?,
         };
         if network.is_backbone_frozen() {
             Ok(network.features_train(&images, batch.number))
@@ -289,48 +259,32 @@ impl Inputs {
         let parts = self.evaluate(samples, |chunk| {
             let features = match self {
                 Self::Features(features) => select(&features.table, chunk),
-                Self::Pixels { .. } => network.features(&self.images(chunk)?),
+                Self::Pixels(images) => network.features(&images.plain(chunk)?),
             };
             Ok(network.logits(&features))
         })?;
-        let all = Tensor::cat(&parts, 0)
-            .to_device(Device::Cpu)
-            .contiguous()
-            .view(-1);
-        Ok(Vec::<f32>::try_from(&all)?)
+        on_host(&parts)
     }
 
     /// Features [N, feature_dim] of these samples in evaluation, by the backbone as it is now.
-    /// `None` when interrupted.
     ///
     /// # Errors
-    /// `Io` when the cache cannot be read.
+    /// `Io` when the cache cannot be read, `Interrupted`.
     pub fn features(
         &self,
         network: &Network,
         samples: &[usize],
         interrupt: &Interrupt,
-    ) -> Result<Option<Tensor>, TrainError> {
-        if let Some(features) = self.fixed_features(samples) {
-            return Ok(Some(features));
-        }
+    ) -> Result<Tensor, TrainError> {
+        let images = match self {
+            Self::Features(features) => return Ok(select(&features.table, samples)),
+            Self::Pixels(images) => images,
+        };
         let parts = self.evaluate(samples, |chunk| {
-            if interrupt.requested() {
-                return Ok(None);
-            }
-            Ok(Some(network.features(&self.images(chunk)?)))
+            interrupt.check()?;
+            Ok(network.features(&images.plain(chunk)?))
         })?;
-        let parts: Option<Vec<Tensor>> = parts.into_iter().collect();
-        Ok(parts.map(|parts| Tensor::cat(&parts, 0)))
-    }
-
-    /// Features [N, feature_dim] of these samples in evaluation, where they were computed ahead:
-    /// while the whole backbone is frozen.
-    pub fn fixed_features(&self, samples: &[usize]) -> Option<Tensor> {
-        match self {
-            Self::Features(features) => Some(features.of(samples)),
-            Self::Pixels { .. } => None,
-        }
+        Ok(Tensor::cat(&parts, 0))
     }
 
     /// Runs `work` over evaluation batches of these samples.
@@ -341,11 +295,11 @@ impl Inputs {
     ) -> Result<Vec<T>, TrainError> {
         let mut size = match self {
             Self::Features(_) => EVALUATION_FEATURES,
-            Self::Pixels { evaluation, .. } => evaluation.get(),
+            Self::Pixels(images) => images.evaluation.get(),
         };
         let parts = memory::in_batches(samples, &mut size, work);
-        if let Self::Pixels { evaluation, .. } = self {
-            evaluation.set(size);
+        if let Self::Pixels(images) = self {
+            images.evaluation.set(size);
         }
         parts
     }
@@ -353,31 +307,19 @@ impl Inputs {
     /// Samples of one evaluation batch, where memory ran out with the usual number.
     pub fn reduced_evaluation(&self) -> Option<u32> {
         match self {
-            Self::Pixels { evaluation, .. } if evaluation.get() < EVALUATION_BATCH => {
-                Some(evaluation.get() as u32)
+            Self::Pixels(images) if images.evaluation.get() < EVALUATION_BATCH => {
+                Some(images.evaluation.get() as u32)
             }
             _ => None,
         }
     }
-
-    /// Images [N, C, S, S] f32 on the device.
-    fn images(&self, samples: &[usize]) -> Result<Tensor, TrainError> {
-        let Self::Pixels {
-            sources,
-            preprocessing,
-            device,
-            threads,
-            ..
-        } = self
-        else {
-            unreachable!("features have no images: this is a bug")
-        };
-        let pixels = pixel_cache::gather(sources, samples, preprocessing, *threads)?;
-        Ok(normalize(&pixels, preprocessing, *device))
-    }
 }
 
-fn select(tensor: &Tensor, rows: &[usize]) -> Tensor {
-    let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-    tensor.index_select(0, &Tensor::from_slice(&rows).to_device(tensor.device()))
+/// Rows of f32 on the host, one after the other.
+///
+/// # Errors
+/// `Torch`, `OutOfMemory`.
+pub fn on_host(parts: &[Tensor]) -> Result<Vec<f32>, TrainError> {
+    let all = Tensor::cat(parts, 0).to_device(Device::Cpu).contiguous();
+    Ok(Vec::<f32>::try_from(&all.view(-1))?)
 }

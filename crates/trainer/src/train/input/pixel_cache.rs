@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, Read, Write},
+    io::{self, BufWriter, Write},
     os::unix::fs::FileExt,
     path::PathBuf,
 };
@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 use super::{
     cache::{CacheKey, mark_used},
     meter::Meter,
-    samples::Source,
+    samples::{Source, locate},
 };
 use crate::{
     data::{
@@ -31,8 +31,6 @@ use crate::{
 const VERSION: u32 = 2;
 /// Samples that are decoded together.
 const CHUNK: usize = 64;
-/// Bytes of a header, far above any real one.
-const MAX_HEADER: u64 = 1 << 16;
 
 /// The form in which images are cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +46,7 @@ pub enum Form {
 #[derive(Debug)]
 pub struct Pixels {
     file: File,
-    /// Offset of the first image.
-    start: u64,
-    images: Vec<Place>,
+    entry: Entry,
 }
 
 /// Offset of a sample's image from the first one in bytes, and its size in pixels: 0 by 0 where
@@ -76,75 +72,61 @@ struct Entry {
     path: PathBuf,
     header: Vec<u8>,
     images: Vec<Place>,
+    /// Bytes of all images.
+    end: u64,
 }
 
 /// The decoded images of a pack in these forms, each from the cache or into it. Missing ones are
-/// made in one pass. `None` when interrupted.
+/// made in one pass.
 ///
 /// # Errors
-/// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written.
+/// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written,
+/// `Interrupted`.
 pub fn of_pack(
     plan: &TrainPlan,
     source: &Source,
     forms: &[Form],
     interrupt: &Interrupt,
     meter: &mut Meter,
-) -> Result<Option<Vec<Pixels>>, TrainError> {
+) -> Result<Vec<Pixels>, TrainError> {
     let BatchSource::Image(input) = BatchSource::new(&plan.base_model.input)?;
-    let entries: Vec<Entry> = forms
-        .iter()
+    let entries = forms.iter();
+    let entries: Vec<Entry> = entries
         .map(|&form| Entry::new(plan, &input, source, form))
         .collect();
-    let missing: Vec<&Entry> = entries
-        .iter()
-        .filter(|entry| entry.open().is_err())
-        .collect();
+    let missing = entries.iter().filter(|entry| entry.open().is_err());
+    let missing: Vec<&Entry> = missing.collect();
     if missing.is_empty() {
         meter.found(source.pack.len());
-    } else if !make((plan, &input), source, &missing, interrupt, meter)? {
-        return Ok(None);
+    } else {
+        make((plan, &input), source, &missing, interrupt, meter)?;
     }
-    let open = |entry: &Entry| {
+    let open = |entry: Entry| {
         mark_used(&entry.path);
         let failed = format!("cannot read {}", entry.path.display());
-        entry.open().map_err(TrainError::io(failed))
+        let file = entry.open().map_err(TrainError::io(failed))?;
+        Ok(Pixels { file, entry })
     };
-    entries.iter().map(open).collect::<Result<_, _>>().map(Some)
+    entries.into_iter().map(open).collect()
 }
 
-/// Decodes all samples into these entries; `false` when interrupted.
+/// Decodes all samples into these entries.
 fn make(
     (plan, input): (&TrainPlan, &Preprocessing),
     source: &Source,
     entries: &[&Entry],
     interrupt: &Interrupt,
     meter: &mut Meter,
-) -> Result<bool, TrainError> {
+) -> Result<(), TrainError> {
     let failed = || {
-        format!(
-            "cannot write decoded images to the cache {}",
-            plan.cache.display()
-        )
+        let cache = plan.cache.display();
+        TrainError::io(format!("cannot write decoded images to the cache {cache}"))
     };
-    let files: io::Result<Vec<NamedTempFile>> = entries
-        .iter()
-        .map(|_| NamedTempFile::new_in(&plan.cache))
-        .collect();
-    let files = files.map_err(TrainError::io(failed()))?;
-    let mut writers: Vec<BufWriter<&File>> = files
-        .iter()
-        .map(|file| BufWriter::with_capacity(1 << 20, file.as_file()))
-        .collect();
-    for (entry, writer) in entries.iter().zip(&mut writers) {
-        writer
-            .write_all(&entry.header)
-            .map_err(TrainError::io(failed()))?;
-    }
+    let files: io::Result<Vec<_>> = entries.iter().map(|entry| entry.begin(plan)).collect();
+    let mut files = files.map_err(failed())?;
     let all: Vec<usize> = (0..source.pack.len()).collect();
     for chunk in all.chunks(CHUNK) {
-        if interrupt.requested() {
-            return Ok(false);
-        }
+        interrupt.check()?;
         let render = |sample: usize, image: Bitmap| -> Vec<Vec<u8>> {
             let entries = entries.iter();
             entries
@@ -152,27 +134,17 @@ fn make(
                 .collect()
         };
         let threads = plan.threads as usize;
-        let rendered = batch::each(&source.pack, chunk, input.channels, threads, render)
-            .map_err(|error| TrainError::Data(error.to_string()))?;
-        for images in rendered {
-            for (writer, image) in writers.iter_mut().zip(images) {
-                writer.write_all(&image).map_err(TrainError::io(failed()))?;
+        for images in batch::each(&source.pack, chunk, input.channels, threads, render)? {
+            for (file, image) in files.iter_mut().zip(images) {
+                file.write_all(&image).map_err(failed())?;
             }
         }
         meter.computed(chunk.len());
     }
-    for writer in &mut writers {
-        writer.flush().map_err(TrainError::io(failed()))?;
-    }
-    drop(writers);
-    for (entry, file) in entries.iter().zip(files) {
-        file.as_file()
-            .sync_all()
-            .map_err(TrainError::io(failed()))?;
-        file.persist(&entry.path)
-            .map_err(|error| TrainError::io(failed())(error.error))?;
-    }
-    Ok(true)
+    let mut written = entries.iter().zip(files);
+    written
+        .try_for_each(|(entry, file)| entry.finish(file))
+        .map_err(failed())
 }
 
 impl Entry {
@@ -184,40 +156,33 @@ impl Entry {
             Split::Validation => validates_elsewhere,
             Split::Test => false,
         };
-        let mut offset = 0;
+        let size = |sample: usize| match form {
+            Form::Square => (side, side),
+            Form::Canvas { short } if trains(sample) => {
+                let (width, height) = source.pack.size(sample);
+                shrunk_size(width, height, short)
+            }
+            Form::Canvas { .. } => (0, 0),
+        };
+        let mut end = 0;
         let place = |sample: usize| {
-            let (width, height) = match form {
-                Form::Square => (side, side),
-                Form::Canvas { short } if trains(sample) => {
-                    let (width, height) = source.pack.size(sample);
-                    shrunk_size(width, height, short)
-                }
-                Form::Canvas { .. } => (0, 0),
-            };
+            let (width, height) = size(sample);
             let place = Place {
-                offset,
+                offset: end,
                 width,
                 height,
                 channels,
             };
-            offset += place.bytes() as u64;
+            end += place.bytes() as u64;
             place
         };
         let images: Vec<Place> = (0..source.pack.len()).map(place).collect();
         let (what, shape) = match form {
-            Form::Square => (
-                "pixels".to_owned(),
-                vec![
-                    images.len() as u64,
-                    side.into(),
-                    side.into(),
-                    channels.into(),
-                ],
-            ),
-            Form::Canvas { short } => (
-                format!("canvas {short} {validates_elsewhere}"),
-                vec![offset],
-            ),
+            Form::Square => {
+                let shape = [images.len() as u32, side, side, channels];
+                ("pixels".to_owned(), shape.map(u64::from).to_vec())
+            }
+            Form::Canvas { short } => (format!("canvas {short} {validates_elsewhere}"), vec![end]),
         };
         let key = CacheKey {
             what: &what,
@@ -231,8 +196,9 @@ impl Entry {
         Self {
             form,
             path: plan.cache.join(name),
-            header: header(&shape, offset),
+            header: header(&shape, end),
             images,
+            end,
         }
     }
 
@@ -249,26 +215,35 @@ impl Entry {
         }
     }
 
+    fn begin(&self, plan: &TrainPlan) -> io::Result<BufWriter<NamedTempFile>> {
+        let file = NamedTempFile::new_in(&plan.cache)?;
+        let mut file = BufWriter::with_capacity(1 << 20, file);
+        file.write_all(&self.header)?;
+        Ok(file)
+    }
+
+    /// Gives a complete file its name.
+    fn finish(&self, file: BufWriter<NamedTempFile>) -> io::Result<()> {
+        let file = file.into_inner()?;
+        file.as_file().sync_all()?;
+        file.persist(&self.path)?;
+        Ok(())
+    }
+
     /// Opens a file that holds exactly these images.
-    fn open(&self) -> io::Result<Pixels> {
+    fn open(&self) -> io::Result<File> {
         let file = File::open(&self.path)?;
-        let mut found = Vec::new();
-        (&file)
-            .take((self.header.len() as u64).min(MAX_HEADER))
-            .read_to_end(&mut found)?;
-        let start = self.header.len() as u64;
-        let end = self
-            .images
-            .last()
-            .map_or(0, |last| last.offset + last.bytes() as u64);
-        if found != self.header || file.metadata()?.len() != start + end {
+        let mut found = vec![0; self.header.len()];
+        file.read_exact_at(&mut found, 0)?;
+        if found != self.header || file.metadata()?.len() != self.start() + self.end {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        Ok(Pixels {
-            file,
-            start,
-            images: self.images.clone(),
-        })
+        Ok(file)
+    }
+
+    /// Offset of the first image in the file.
+    fn start(&self) -> u64 {
+        self.header.len() as u64
     }
 }
 
@@ -287,7 +262,7 @@ impl Pixels {
     /// # Errors
     /// `Io` when the file cannot be read.
     pub fn bitmap(&self, sample: usize) -> Result<Bitmap, TrainError> {
-        let place = self.images[sample];
+        let place = self.entry.images[sample];
         let mut pixels = vec![0; place.bytes()];
         self.read(sample, &mut pixels)?;
         Ok(Bitmap {
@@ -303,9 +278,9 @@ impl Pixels {
     /// # Errors
     /// `Io` when the file cannot be read.
     pub fn read(&self, sample: usize, into: &mut [u8]) -> Result<(), TrainError> {
-        let place = self.images[sample];
+        let offset = self.entry.start() + self.entry.images[sample].offset;
         self.file
-            .read_exact_at(into, self.start + place.offset)
+            .read_exact_at(into, offset)
             .map_err(TrainError::io("cannot read a decoded image from the cache"))
     }
 }
@@ -321,18 +296,9 @@ pub fn gather(
     input: &Preprocessing,
     threads: usize,
 ) -> Result<Tensor, TrainError> {
+    let len = |source: &Pixels| source.entry.images.len();
     batch::squares(samples, input, threads, |&sample, square| {
-        let (source, place) = locate(sources, sample);
+        let (source, place) = locate(sources, len, sample);
         source.read(place, square)
     })
-}
-
-fn locate(sources: &[Pixels], mut sample: usize) -> (&Pixels, usize) {
-    for source in sources {
-        if sample < source.images.len() {
-            return (source, sample);
-        }
-        sample -= source.images.len();
-    }
-    unreachable!("samples are numbered through the sources: this is a bug")
 }

@@ -6,7 +6,7 @@ use super::samples::Samples;
 use crate::{domain::work::TrainPlan, process::protocol::Interrupt};
 
 /// The inputs of every preparation.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Preparation<'a> {
     pub plan: &'a TrainPlan,
     pub samples: &'a Samples,

@@ -1,8 +1,13 @@
 //! The samples of a run: one pack, or a second one that is the validation split. Samples are
 //! numbered through both.
 
+use tch::{Device, Tensor};
+
 use crate::{
-    data::{pack::Pack, target::Target},
+    data::{
+        pack::{Pack, PackError},
+        target::Target,
+    },
     domain::{
         file::{Split, TargetStatistics},
         recipe::Task,
@@ -56,7 +61,7 @@ impl Samples {
     /// `Data` for a pack that cannot be read or is for another task than the recipe, an empty
     /// split, or a class that the training pack lacks.
     pub fn open(plan: &TrainPlan) -> Result<Self, TrainError> {
-        let unreadable = |error: crate::data::pack::PackError| TrainError::Data(error.to_string());
+        let unreadable = |error: PackError| TrainError::Data(error.to_string());
         let pack = Pack::open(&plan.pack).map_err(unreadable)?;
         if pack.task() != plan.recipe.task {
             return Err(TrainError::Data(format!(
@@ -102,40 +107,30 @@ impl Samples {
         let places = places(&source.pack, &self.classes, "validation")?;
         self.train.append(&mut self.validation);
         self.train.sort_unstable();
-        let first = self.len();
+        let first = self.count();
         if !self.targets.append(Targets::of(&source.pack, &places)) {
             return Err(TrainError::Data(
                 "the validation file is for another task than the training file; give a file of the same task".to_owned(),
             ));
         }
-        self.validation = (first..self.len()).collect();
+        self.validation = (first..self.count()).collect();
         self.sources.push(source);
         Ok(())
     }
 
     /// The path of a sample in the uploaded archive.
     pub fn path(&self, sample: usize) -> &str {
-        let mut place = sample;
-        for source in &self.sources {
-            if place < source.pack.len() {
-                return source.pack.path(place);
-            }
-            place -= source.pack.len();
-        }
-        unreachable!("samples are numbered through the sources: this is a bug")
+        let (source, place) = locate(&self.sources, |source| source.pack.len(), sample);
+        source.pack.path(place)
     }
 
     /// Number of samples in all splits.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match &self.targets {
             Targets::Class(all) => all.len(),
             Targets::Classes(all) => all.len(),
             Targets::Value(all) => all.len(),
         }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Number of outputs for a sample.
@@ -148,14 +143,11 @@ impl Samples {
 
     /// Scale of a regression's training split; mean 0 and deviation 1 in other tasks.
     pub fn scale(&self) -> Scale {
-        let Targets::Value(values) = &self.targets else {
-            return Scale {
-                mean: 0.0,
-                std: 1.0,
-            };
+        let training = match &self.targets {
+            Targets::Value(values) => self.train.iter().map(|&sample| values[sample]).collect(),
+            Targets::Class(_) | Targets::Classes(_) => Vec::new(),
         };
-        let values: Vec<f64> = self.train.iter().map(|&sample| values[sample]).collect();
-        let found = TargetStatistics::of(&values);
+        let found = TargetStatistics::of(&training);
         let (mean, std) = found.map_or((0.0, 1.0), |found| (found.mean, found.std));
         Scale {
             mean,
@@ -182,36 +174,69 @@ impl Samples {
         for &sample in &self.train {
             counts[labels[sample]] += 1;
         }
-        let most = counts.iter().max().copied().unwrap_or_default();
-        counts
-            .iter()
-            .position(|&count| count == most)
-            .unwrap_or_default()
+        let labels = (0..counts.len()).rev();
+        labels.max_by_key(|&label| counts[label]).unwrap_or(0)
+    }
+}
+
+/// Which of `sources`, of `len` samples each, has the sample of this number, and its number there.
+pub(super) fn locate<T>(
+    sources: &[T],
+    len: impl Fn(&T) -> usize,
+    mut sample: usize,
+) -> (&T, usize) {
+    for source in sources {
+        if sample < len(source) {
+            return (source, sample);
+        }
+        sample -= len(source);
+    }
+    unreachable!("samples are numbered through the sources: this is a bug")
+}
+
+/// Numbers as torch takes them: i64 on the device.
+pub fn indices(numbers: &[usize], device: Device) -> Tensor {
+    let numbers: Vec<i64> = numbers.iter().map(|&number| number as i64).collect();
+    Tensor::from_slice(&numbers).to_device(device)
+}
+
+/// These rows of a table, such as the features of some samples.
+pub fn select(table: &Tensor, rows: &[usize]) -> Tensor {
+    table.index_select(0, &indices(rows, table.device()))
+}
+
+impl Scale {
+    /// A number as training sees it.
+    pub fn deviation(self, value: f64) -> f64 {
+        (value - self.mean) / self.std
     }
 }
 
 impl Targets {
     /// Targets of a pack, whose class `n` is our class `labels[n]`.
     fn of(pack: &Pack, labels: &[usize]) -> Self {
-        let mut all = match pack.task() {
-            Task::SingleLabelClassification => Self::Class(Vec::new()),
-            Task::MultiLabelClassification => Self::Classes(Vec::new()),
-            Task::Regression => Self::Value(Vec::new()),
-        };
-        for sample in 0..pack.len() {
-            match (&mut all, pack.target(sample)) {
-                (Self::Class(all), Target::Class(class)) => all.push(labels[class]),
-                (Self::Classes(all), Target::Classes(classes)) => {
-                    let mut classes: Vec<usize> =
-                        classes.into_iter().map(|class| labels[class]).collect();
-                    classes.sort_unstable();
-                    all.push(classes);
-                }
-                (Self::Value(all), Target::Value(value)) => all.push(value),
-                _ => unreachable!("a pack has targets of its task: this is a bug"),
+        let all = (0..pack.len()).map(|sample| pack.target(sample));
+        let label = |&class: &usize| labels[class];
+        match pack.task() {
+            Task::SingleLabelClassification => {
+                Self::Class(all.map(|target| label(&target.classes()[0])).collect())
+            }
+            Task::MultiLabelClassification => {
+                let ascending = |target: Target| {
+                    let mut labels: Vec<usize> = target.classes().iter().map(label).collect();
+                    labels.sort_unstable();
+                    labels
+                };
+                Self::Classes(all.map(ascending).collect())
+            }
+            Task::Regression => {
+                let value = |target| match target {
+                    Target::Value(value) => value,
+                    _ => unreachable!("a pack has targets of its task: this is a bug"),
+                };
+                Self::Value(all.map(value).collect())
             }
         }
-        all
     }
 
     /// Appends other targets. Returns false when they are of another kind.

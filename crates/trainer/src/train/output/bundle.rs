@@ -1,10 +1,8 @@
 //! The contents and the file names of a bundle.
 
-use tch::Device;
-
 use crate::{
-    domain::{checkpoint::Metrics, report::Report, work::TrainPlan},
-    train::{eval::metrics::OutputDecoding, input::samples::Samples, network::Network},
+    domain::{checkpoint::Metrics, report::Report},
+    train::{eval::metrics::OutputDecoding, input::preparation::Preparation, network::Network},
 };
 
 /// The bundle's folder, in the job folder.
@@ -19,12 +17,10 @@ pub const GOLDEN: &str = "golden.safetensors";
 /// The contents of a bundle that is to be written.
 #[derive(Debug)]
 pub struct Bundle<'a> {
-    pub plan: &'a TrainPlan,
-    pub samples: &'a Samples,
+    pub run: Preparation<'a>,
     /// With the best tensors in place.
     pub network: &'a Network,
     pub best: Metrics,
     pub report: &'a Report,
     pub decoding: &'a OutputDecoding,
-    pub device: Device,
 }

@@ -1,13 +1,13 @@
 //! Checkpoint folders: everything that another process needs to resume exactly here.
 //!
-//! A folder appears under its name only when every byte of it is on disk (temp name, fsync,
-//! rename), and its manifest holds the size and SHA-256 of every file, so a half-written or altered
-//! one is never taken for a checkpoint.
+//! A folder appears under its name only when every byte of it is on disk (`write_folder`), and its
+//! manifest holds the size and SHA-256 of every file, so a half-written or altered one is never
+//! taken for a checkpoint.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::Tensor;
 
+use super::folder::write_folder;
 use crate::{
     domain::{
         checkpoint::{Manifest, ManifestEntry},
@@ -22,7 +23,7 @@ use crate::{
         input::Input,
         recipe::Recipe,
     },
-    models::weights::{self, WeightsError},
+    models::weights,
     process::error::TrainError,
     train::counters::Counters,
 };
@@ -134,56 +135,38 @@ pub fn save(
     metadata: &BTreeMap<String, String>,
     optimizer: &[(String, Tensor)],
 ) -> Result<Written, TrainError> {
-    let parent = job_folder.join(FOLDER);
-    let folder = parent.join(state.counters.step.to_string());
-    let write = || -> io::Result<(u64, String)> {
-        fs::create_dir_all(&parent)?;
-        let temporary = tempfile::Builder::new()
-            .prefix(".saving-")
-            .tempdir_in(&parent)?;
+    let step = state.counters.step;
+    let folder = job_folder.join(FOLDER).join(step.to_string());
+    let write = |temporary: &Path| -> io::Result<(u64, String)> {
         let tensors = [
             (MODEL, model, metadata),
             (OPTIMIZER, optimizer, &BTreeMap::new()),
         ];
         for (name, tensors, metadata) in tensors {
-            weights::write_safetensors(&temporary.path().join(name), tensors, metadata)
-                .map_err(io_error)?;
+            weights::write_safetensors(&temporary.join(name), tensors, metadata)?;
         }
-        fs::write(
-            temporary.path().join(STATE),
-            serde_json::to_vec_pretty(state)?,
-        )?;
+        fs::write(temporary.join(STATE), serde_json::to_vec_pretty(state)?)?;
         let mut files = BTreeMap::new();
         for name in [MODEL, OPTIMIZER, STATE] {
-            let path = temporary.path().join(name);
-            File::open(&path)?.sync_all()?;
-            let (bytes, sha256) = hash_file(&path)?;
+            let (bytes, sha256) = hash_file(&temporary.join(name))?;
             files.insert(name.to_owned(), ManifestEntry { bytes, sha256 });
         }
         let bytes: u64 = files.values().map(|entry| entry.bytes).sum();
         let manifest = serde_json::to_vec_pretty(&Manifest {
             version: VERSION,
-            step: state.counters.step,
+            step,
             files,
         })?;
-        let mut file = File::create(temporary.path().join(MANIFEST))?;
-        file.write_all(&manifest)?;
-        file.sync_all()?;
-        File::open(temporary.path())?.sync_all()?;
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        fs::rename(temporary.keep(), &folder)?;
-        File::open(&parent)?.sync_all()?;
+        fs::write(temporary.join(MANIFEST), &manifest)?;
         Ok((
             bytes + manifest.len() as u64,
             hex::encode(Sha256::digest(&manifest)),
         ))
     };
-    let (bytes, manifest_sha256) = write().map_err(TrainError::io(format!(
-        "cannot save checkpoint {}",
-        folder.display()
-    )))?;
+    let failed = format!("cannot save checkpoint {}", folder.display());
+    let (bytes, manifest_sha256) = write_folder(&folder, &failed, |temporary| {
+        write(temporary).map_err(TrainError::io(failed.as_str()))
+    })?;
     Ok(Written {
         folder,
         bytes,
@@ -257,13 +240,6 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, String> {
         .and_then(|file| file.take(MAX_JSON_BYTES).read_to_string(&mut text))
         .map_err(|error| format!("{name}: {error}"))?;
     serde_json::from_str(&text).map_err(|error| format!("{name}: {error}"))
-}
-
-fn io_error(error: WeightsError) -> io::Error {
-    match error {
-        WeightsError::Io { source, .. } => source,
-        other => io::Error::other(other),
-    }
 }
 
 /// Size and SHA-256 (lower-case hex) of a file.

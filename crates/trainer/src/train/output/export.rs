@@ -3,27 +3,22 @@
 //! file says which logits come out for which input, and another process checks that (`golden`)
 //! before anyone relies on the bundle.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
-use serde::Serialize;
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
 use super::{
     bundle::{Bundle, CARD, CONFIG, FOLDER, GOLDEN, LABELS, METRICS, MODEL, PREPROCESS},
+    folder::write_folder,
     model_card::card,
 };
 use crate::{
     data::source::BatchSource,
-    domain::base_model::{Interpolation, Preprocessing},
+    domain::base_model::Preprocessing,
     models::weights,
-    process::error::TrainError,
-    train::eval::metrics::OutputDecoding,
+    process::{error::TrainError, json},
+    train::{eval::metrics::OutputDecoding, input::preparation::Preparation},
 };
 
 /// Inputs in the golden file.
@@ -34,68 +29,44 @@ const GOLDEN_SAMPLES: usize = 4;
 /// # Errors
 /// `Io`, `Data` for a sample that cannot be decoded.
 pub fn export(job_folder: &Path, bundle: &Bundle) -> Result<(), TrainError> {
-    let failed = || {
-        format!(
-            "cannot write the bundle {}",
-            job_folder.join(FOLDER).display()
-        )
-    };
-    let temporary = tempfile::Builder::new()
-        .prefix(".bundle-")
-        .tempdir_in(job_folder)
-        .map_err(TrainError::io(failed()))?;
-    let folder = temporary.path();
-    let labels = &bundle.samples.classes;
-    write_tensors(
-        &folder.join(MODEL),
-        &bundle.network.tensors(),
-        "the whole network",
-    )?;
-    write_json(&folder.join(CONFIG), &config(bundle)?)?;
-    write_json(&folder.join(PREPROCESS), &bundle.plan.base_model.input)?;
-    write_json(&folder.join(LABELS), labels)?;
-    write_json(
-        &folder.join(METRICS),
-        &json!({"best": bundle.best, "report": bundle.report}),
-    )?;
-    fs::write(folder.join(CARD), card(bundle)).map_err(TrainError::io(failed()))?;
-
-    let inputs = golden_inputs(bundle)?;
-    let logits = bundle.network.logits(&bundle.network.features(&inputs));
-    let golden = [
-        ("inputs".to_owned(), inputs.contiguous()),
-        ("logits".to_owned(), logits.contiguous()),
-    ];
-    write_tensors(
-        &folder.join(GOLDEN),
-        &golden,
-        "inputs [N, C, S, S] after preprocessing, logits [N, classes]",
-    )?;
-
-    sync(folder).map_err(TrainError::io(failed()))?;
     let place = job_folder.join(FOLDER);
-    if place.exists() {
-        fs::remove_dir_all(&place).map_err(TrainError::io(failed()))?;
-    }
-    fs::rename(temporary.keep(), &place).map_err(TrainError::io(failed()))
+    let failed = format!("cannot write the bundle {}", place.display());
+    write_folder(&place, &failed, |folder| {
+        write_tensors(
+            &folder.join(MODEL),
+            &bundle.network.tensors(),
+            "the whole network",
+        )?;
+        json::write(&folder.join(CONFIG), &config(bundle)?)?;
+        json::write(&folder.join(PREPROCESS), &bundle.run.plan.base_model.input)?;
+        json::write(&folder.join(LABELS), &bundle.run.samples.classes)?;
+        let metrics = json!({"best": bundle.best, "report": bundle.report});
+        json::write(&folder.join(METRICS), &metrics)?;
+        fs::write(folder.join(CARD), card(bundle)).map_err(TrainError::io(failed.as_str()))?;
+
+        let inputs = golden_inputs(bundle)?;
+        let logits = bundle.network.logits(&bundle.network.features(&inputs));
+        let golden = [("inputs", inputs), ("logits", logits)];
+        write_tensors(
+            &folder.join(GOLDEN),
+            &golden.map(|(name, tensor)| (name.to_owned(), tensor.contiguous())),
+            "inputs [N, C, S, S] after preprocessing, logits [N, classes]",
+        )
+    })
 }
 
 fn golden_inputs(bundle: &Bundle) -> Result<Tensor, TrainError> {
-    let count = bundle.samples.sources[0].pack.len().min(GOLDEN_SAMPLES);
-    let chosen: Vec<usize> = (0..count).collect();
-    let batches = BatchSource::new(&bundle.plan.base_model.input)?;
-    let pack = &bundle.samples.sources[0].pack;
-    let decoded = batches
-        .load(pack, &chosen, bundle.plan.threads as usize)
-        .map_err(|error| TrainError::Data(error.to_string()))?;
-    Ok(batches.collate(&decoded, bundle.device))
-}
-
-fn sync(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        File::open(entry?.path())?.sync_all()?;
-    }
-    File::open(folder)?.sync_all()
+    let Preparation {
+        plan,
+        samples,
+        device,
+        ..
+    } = bundle.run;
+    let pack = &samples.sources[0].pack;
+    let chosen: Vec<usize> = (0..pack.len().min(GOLDEN_SAMPLES)).collect();
+    let batches = BatchSource::new(&plan.base_model.input)?;
+    let decoded = batches.load(pack, &chosen, plan.threads as usize)?;
+    Ok(batches.collate(&decoded, device))
 }
 
 fn write_tensors(
@@ -110,22 +81,15 @@ fn write_tensors(
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.to_device(Device::Cpu)))
         .collect();
-    weights::write_safetensors(path, &tensors, &metadata).map_err(|error| {
-        TrainError::io(format!("cannot write {}", path.display()))(io::Error::other(error))
-    })
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
-    let text =
-        serde_json::to_vec_pretty(value).expect("a bundle's JSON is plain data: this is a bug");
-    fs::write(path, text).map_err(TrainError::io(format!("cannot write {}", path.display())))
+    let failed = format!("cannot write {}", path.display());
+    weights::write_safetensors(path, &tensors, &metadata)
+        .map_err(|error| TrainError::io(failed)(error.into()))
 }
 
 /// timm's `config.json` (as of its Hugging Face hub format), with our own facts under `rehead`.
 fn config(bundle: &Bundle) -> Result<Value, TrainError> {
     let Bundle {
-        plan,
-        samples,
+        run: Preparation { plan, samples, .. },
         network,
         decoding,
         ..
@@ -138,10 +102,6 @@ fn config(bundle: &Bundle) -> Result<Value, TrainError> {
         mean,
         std,
     }) = BatchSource::new(&plan.base_model.input)?;
-    let interpolation = match interpolation {
-        Interpolation::Bilinear => "bilinear",
-        Interpolation::Bicubic => "bicubic",
-    };
     let (mut temperature, mut thresholds) = (None, None);
     match decoding {
         OutputDecoding::Temperature(found) => temperature = Some(found),
@@ -149,10 +109,7 @@ fn config(bundle: &Bundle) -> Result<Value, TrainError> {
         OutputDecoding::Plain => {}
     }
     let arguments = network.architecture.model_args(&plan.base_model.input);
-    let arguments: serde_json::Map<String, Value> = arguments
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), json!(value)))
-        .collect();
+    let arguments: BTreeMap<_, _> = arguments.into_iter().collect();
     Ok(json!({
         "architecture": network.architecture.name,
         "model_args": arguments,

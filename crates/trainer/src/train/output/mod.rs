@@ -1,5 +1,8 @@
 //! Files that outlive a run: checkpoints and the bundle.
 
+/// Folders that appear whole or not at all.
+mod folder;
+
 /// Checkpoint folders.
 pub mod checkpoint;
 

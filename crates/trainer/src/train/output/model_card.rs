@@ -14,14 +14,13 @@ use crate::{
         },
     },
     models::architecture::Architecture,
-    train::eval::metrics::OutputDecoding,
+    train::{eval::metrics::OutputDecoding, input::preparation::Preparation},
 };
 
 /// The whole card.
 pub(super) fn card(bundle: &Bundle) -> String {
     let Bundle {
-        plan,
-        samples,
+        run: Preparation { plan, samples, .. },
         network,
         report,
         best,

@@ -25,8 +25,6 @@ const BEST_EVERY: Duration = Duration::from_secs(1);
 /// Folders that are kept. The parent uploads a folder right after its `Saved` line, so older ones
 /// are uploaded already.
 const KEEP: usize = 3;
-/// Before the names of best tensors in `optimizer.safetensors`.
-const BEST: &str = "best.";
 
 #[derive(Debug)]
 pub struct Saver {
@@ -38,17 +36,6 @@ pub struct Saver {
     kept: VecDeque<PathBuf>,
     /// The changing tensors at the best evaluation; empty before the first.
     best: Tensors,
-}
-
-/// One checkpoint to write.
-struct Save<'a> {
-    network: &'a Network,
-    counters: &'a Counters,
-    /// Tensors that only resuming needs.
-    rest: &'a [(String, Tensor)],
-    /// This step's evaluation, if it has one.
-    metrics: Option<Metrics>,
-    is_best: bool,
 }
 
 impl Saver {
@@ -85,26 +72,12 @@ impl Saver {
         evaluated: Option<Metrics>,
         reporter: &mut Reporter,
     ) -> Result<(), TrainError> {
-        let mut rest = optimizer.state(&network.parameters);
-        let is_best = counters
-            .best
-            .as_ref()
-            .is_some_and(|best| Metrics::from(best).step == counters.step);
-        if !is_best {
-            rest.extend(
-                self.best
-                    .iter()
-                    .map(|(name, tensor)| (format!("{BEST}{name}"), tensor.shallow_clone())),
-            );
+        let mut rest = optimizer.state();
+        if !counters.is_at_best() {
+            let best = self.best.iter();
+            rest.extend(best.map(|(name, tensor)| (best_name(name), tensor.shallow_clone())));
         }
-        let save = Save {
-            network,
-            counters,
-            rest: &rest,
-            metrics: evaluated,
-            is_best,
-        };
-        self.write(&save, reporter)
+        self.write((network, counters), &rest, evaluated, reporter)
     }
 
     /// Puts the best tensors into the network and saves them as the run's result: training is over.
@@ -121,22 +94,7 @@ impl Saver {
         network.restore(&best).map_err(TrainError::Torch)?;
         counters.finished = true;
         let metrics = counters.best.as_ref().map(Metrics::from);
-        let save = Save {
-            network,
-            counters,
-            rest: &[],
-            metrics,
-            is_best: true,
-        };
-        self.write(&save, reporter)
-    }
-
-    /// Reads a checkpoint of this run.
-    ///
-    /// # Errors
-    /// As `checkpoint::load`.
-    pub fn load(&self, folder: &Path) -> Result<Checkpoint, TrainError> {
-        checkpoint::load(folder, &self.identity)
+        self.write((network, counters), &[], metrics, reporter)
     }
 
     /// Puts a checkpoint's state into a run that is about to go on from it; an epoch has
@@ -150,73 +108,65 @@ impl Saver {
         network: &mut Network,
         optimizer: &mut Optimizer,
         epoch_steps: u64,
-    ) -> Result<Counters, TrainError> {
-        let folder = saved.folder;
+    ) -> Result<(), TrainError> {
+        let Checkpoint {
+            folder,
+            state,
+            model,
+            optimizer: rest,
+        } = saved;
         let unfit = |reason: String| TrainError::Checkpoint {
             folder: folder.clone(),
             reason,
         };
-        let counters = saved.state.counters;
+        let counters = &state.counters;
         let recipe = &self.identity.recipe;
         optimizer.enter_phases(network, recipe, counters.epoch, epoch_steps)?;
-        network.restore(&saved.model).map_err(unfit)?;
+        network.restore(&model).map_err(unfit)?;
         if counters.finished {
-            return Ok(counters);
+            return Ok(());
         }
-        optimizer
-            .restore(&network.parameters, &saved.optimizer)
-            .map_err(unfit)?;
-        if let Some(best) = &counters.best {
+        optimizer.restore(&rest).map_err(unfit)?;
+        if counters.best.is_some() {
             self.best = copies(&network.changing());
-            if Metrics::from(best).step != counters.step {
+            if !counters.is_at_best() {
                 for (name, tensor) in &mut self.best {
-                    let source = saved
-                        .optimizer
-                        .get(&format!("{BEST}{name}"))
-                        .filter(|best| best.size() == tensor.size());
-                    *tensor = source
-                        .ok_or_else(|| unfit(format!("has no tensor `{BEST}{name}`")))?
-                        .copy();
+                    let name = best_name(name);
+                    let saved = rest.get(&name).filter(|best| best.size() == tensor.size());
+                    let saved = saved.ok_or_else(|| unfit(format!("has no tensor `{name}`")))?;
+                    *tensor = saved.copy();
                 }
             }
         }
-        Ok(counters)
+        Ok(())
     }
 
-    fn write(&mut self, save: &Save<'_>, reporter: &mut Reporter) -> Result<(), TrainError> {
-        let Save {
-            network,
-            counters,
-            rest,
-            metrics,
-            is_best: best,
-        } = *save;
+    /// Saves `counters` and the changing tensors; `rest` is what only resuming needs.
+    fn write(
+        &mut self,
+        (network, counters): (&Network, &Counters),
+        rest: &[(String, Tensor)],
+        metrics: Option<Metrics>,
+        reporter: &mut Reporter,
+    ) -> Result<(), TrainError> {
         let begun = Instant::now();
+        let step = counters.step;
+        let best = counters.finished || counters.is_at_best();
         let model = copies(&network.changing());
         if !all_finite(&model) {
-            return Err(TrainError::Diverged {
-                step: counters.step,
-            });
+            return Err(TrainError::Diverged { step });
         }
         let state = State {
             identity: self.identity.clone(),
             counters: counters.clone(),
         };
-        let written = checkpoint::save(
-            &self.folder,
-            &state,
-            &model,
-            &self.metadata(network, counters),
-            rest,
-        )?;
+        let metadata = self.metadata(network, counters);
+        let written = checkpoint::save(&self.folder, &state, &model, &metadata, rest)?;
+        let folder = written.folder.strip_prefix(&self.folder);
         reporter.send(&Progress::Saved {
-            step: counters.step,
+            step,
             epoch: metrics.map_or(counters.epoch, |metrics| metrics.epoch),
-            folder: written
-                .folder
-                .strip_prefix(&self.folder)
-                .unwrap_or(&written.folder)
-                .to_owned(),
+            folder: folder.unwrap_or(&written.folder).to_owned(),
             bytes: written.bytes,
             manifest_sha256: written.manifest_sha256,
             metrics,
@@ -267,6 +217,11 @@ impl Saver {
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
     }
+}
+
+/// The name in `optimizer.safetensors` of a best tensor that is not the model's.
+fn best_name(name: &str) -> String {
+    format!("best.{name}")
 }
 
 fn copies(tensors: &[(String, Tensor)]) -> Tensors {

@@ -4,7 +4,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::lbfgs::{self, Minimum};
+use super::lbfgs;
 
 /// Iterations for one C; LP-FT's probes take 200 (Kumar et al. 2022), and a path starts each C near
 /// its optimum.
@@ -125,16 +125,9 @@ pub fn fit(
     // The objective is 1-strongly convex in the weights: what is left to gain is at most
     // ‖gradient‖² / 2.
     let is_done = |value: f64, squared: f64| squared / 2.0 <= TOLERANCE * value || stopped();
-    let Minimum {
-        point,
-        value,
-        iterations,
-    } = lbfgs::minimize(&start.flat(), MAX_ITERATIONS, evaluate, is_done);
-    (
-        Linear::of_flat(&point, outputs, features),
-        value,
-        iterations,
-    )
+    let found = lbfgs::minimize(&start.flat(), MAX_ITERATIONS, evaluate, is_done);
+    let linear = Linear::of_flat(&found.point, outputs, features);
+    (linear, found.value, found.iterations)
 }
 
 /// The value and the flat gradient.

@@ -12,10 +12,14 @@ use tch::{Device, Kind, Tensor};
 
 use self::linear::{Linear, Outputs, Ridge, Wanted};
 use super::{
-    input::samples::{Samples, Targets},
+    input::samples::{Samples, Targets, indices},
     rng::permutation,
+    step::objective::dense,
 };
-use crate::{domain::limits::PROBE_SAMPLES, process::error::TrainError};
+use crate::{
+    domain::limits::PROBE_SAMPLES,
+    process::{error::TrainError, protocol::Interrupt},
+};
 
 /// Values of C, evenly spaced in log10 over `LOG10_C`.
 const PATH: u32 = 24;
@@ -39,16 +43,15 @@ pub struct Probe {
 /// validation split, of equals the smaller C: log-loss, that of each label where there are several,
 /// squares of a regression's deviations. From each split it takes at most `PROBE_SAMPLES`, drawn by
 /// `seed`. The test split is not used. `features` gives [N, features] of samples in evaluation.
-/// `None` when `stopped`.
 ///
 /// # Errors
-/// `Diverged` when features are not finite.
+/// `Diverged` when features are not finite, `Interrupted`.
 pub fn fit(
     features: impl Fn(&[usize]) -> Tensor,
     samples: &Samples,
     seed: u64,
-    stopped: &dyn Fn() -> bool,
-) -> Result<Option<Probe>, TrainError> {
+    interrupt: &Interrupt,
+) -> Result<Probe, TrainError> {
     let wanted = |members: &[usize]| {
         let members = drawn(members, seed);
         Wanted {
@@ -65,47 +68,39 @@ pub fn fit(
     }
     train.features = scale.apply(&train.features);
     validation.features = scale.apply(&validation.features);
-    let best = match &train.outputs {
+    let (c, linear) = match &train.outputs {
         Outputs::Values(values) => {
             let ridge = Ridge::new(&train.features, values);
-            best_of_path(&validation, stopped, |c| ridge.fit(c))
+            best_of_path(&validation, interrupt, |c| ridge.fit(c))?
         }
         Outputs::Class(_) | Outputs::Labels(_) => {
             let (outputs, features) = (samples.outputs() as i64, train.features.size()[1]);
             let mut start = Linear::zero(outputs, features);
-            best_of_path(&validation, stopped, |c| {
-                let (linear, ..) = linear::fit(&train, c, &start, stopped);
+            let stopped = || interrupt.requested();
+            best_of_path(&validation, interrupt, |c| {
+                let (linear, ..) = linear::fit(&train, c, &start, &stopped);
                 start = linear.copy();
                 linear
-            })
+            })?
         }
     };
-    Ok(best.map(|(c, linear)| scale.unfold(c, &linear)))
+    Ok(scale.unfold(c, &linear))
 }
 
 /// Targets of these samples; for a regression their deviations, as in training.
 fn outputs(samples: &Samples, members: &[usize]) -> Outputs {
     match &samples.targets {
         Targets::Class(all) => {
-            let labels: Vec<i64> = members.iter().map(|&i| all[i] as i64).collect();
-            Outputs::Class(Tensor::from_slice(&labels))
+            let labels: Vec<usize> = members.iter().map(|&member| all[member]).collect();
+            Outputs::Class(indices(&labels, Device::Cpu))
         }
         Targets::Classes(all) => {
-            let width = samples.classes.len();
-            let mut table = vec![0.0; members.len() * width];
-            for (row, &member) in members.iter().enumerate() {
-                for &label in &all[member] {
-                    table[row * width + label] = 1.0;
-                }
-            }
-            Outputs::Labels(Tensor::from_slice(&table).view([members.len() as i64, width as i64]))
+            Outputs::Labels(dense(all, members, samples.outputs()).to_kind(Kind::Double))
         }
         Targets::Value(all) => {
             let scale = samples.scale();
-            let deviations: Vec<f64> = members
-                .iter()
-                .map(|&i| (all[i] - scale.mean) / scale.std)
-                .collect();
+            let deviations = members.iter().map(|&member| scale.deviation(all[member]));
+            let deviations: Vec<f64> = deviations.collect();
             Outputs::Values(Tensor::from_slice(&deviations).unsqueeze(1))
         }
     }
@@ -127,18 +122,16 @@ fn drawn(members: &[usize], seed: u64) -> Vec<usize> {
 /// C and the probe of the lowest validation loss.
 fn best_of_path(
     validation: &Wanted,
-    stopped: &dyn Fn() -> bool,
+    interrupt: &Interrupt,
     mut fit: impl FnMut(f64) -> Linear,
-) -> Option<(f64, Linear)> {
+) -> Result<(f64, Linear), TrainError> {
     let mut best: Option<(f64, f64, Linear)> = None;
     let mut worse = 0;
     for place in 0..PATH {
         let share = f64::from(place) / f64::from(PATH - 1);
         let c = 10f64.powf(LOG10_C[0] + share * (LOG10_C[1] - LOG10_C[0]));
         let linear = fit(c);
-        if stopped() {
-            return None;
-        }
+        interrupt.check()?;
         let loss = linear.loss(validation);
         if best.as_ref().is_none_or(|(lowest, ..)| loss < *lowest) {
             best = Some((loss, c, linear));
@@ -150,7 +143,8 @@ fn best_of_path(
             break;
         }
     }
-    best.map(|(_, c, linear)| (c, linear))
+    let (_, c, linear) = best.expect("a path has values: this is a bug");
+    Ok((c, linear))
 }
 
 /// One mean per feature and one deviation for all: C means the same for every backbone, and no
@@ -164,17 +158,10 @@ struct Scale {
 impl Scale {
     fn of(features: &Tensor) -> Self {
         let mean = features.mean_dim([0i64].as_slice(), false, Kind::Double);
-        let variance = (features - &mean)
-            .square()
-            .mean(Kind::Double)
-            .double_value(&[]);
+        let variance = (features - &mean).square().mean(Kind::Double);
+        let deviation = variance.double_value(&[]).sqrt();
         // Constant features: nothing to scale, and nothing to divide by.
-        let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
-        let deviation = if variance.is_nan() {
-            f64::NAN
-        } else {
-            deviation
-        };
+        let deviation = if deviation == 0.0 { 1.0 } else { deviation };
         Self { mean, deviation }
     }
 
@@ -218,7 +205,7 @@ mod tests {
             let rows: Vec<i64> = members.iter().map(|&member| member as i64).collect();
             features.index_select(0, &Tensor::from_slice(&rows))
         };
-        fit(rows, samples, 1, &|| false).unwrap().unwrap()
+        fit(rows, samples, 1, &Interrupt::default()).unwrap()
     }
 
     #[test]
@@ -282,7 +269,7 @@ mod tests {
             Tensor::full(shape, f64::NAN, (Kind::Double, Device::Cpu))
         };
         assert!(matches!(
-            fit(broken, &samples, 1, &|| false),
+            fit(broken, &samples, 1, &Interrupt::default()),
             Err(TrainError::Diverged { step: 0 })
         ));
     }

@@ -1,8 +1,6 @@
 //! After training: the best checkpoint, its report, the sample report, the bundle.
 
-use std::{collections::HashMap, fs};
-
-use super::{Run, enter};
+use super::Run;
 use crate::{
     domain::{
         checkpoint::Metrics,
@@ -12,14 +10,13 @@ use crate::{
         recipe::Task,
         report::{Report, Scores},
     },
-    process::{device, error::TrainError, protocol::Reporter},
+    process::{device, error::TrainError, json},
     train::{
         eval::{
             evaluation, forgetting,
-            metrics::{EvalPoint, OutputDecoding, ReportContext, Scored, calibration},
-            sample_report,
+            metrics::{OutputDecoding, ReportContext, Scored, calibration},
         },
-        input::{inputs::Inputs, preparation::Preparation},
+        input::inputs::Inputs,
         output::{bundle::Bundle, export},
     },
 };
@@ -29,19 +26,14 @@ const REPORT: &str = "report.json";
 
 impl Run<'_> {
     /// Puts the best tensors in place, and saves them as the run's result.
-    pub(super) fn select(
-        &mut self,
-        reporter: &mut Reporter,
-    ) -> Result<Option<Metrics>, TrainError> {
+    pub(super) fn select(&mut self) -> Result<Metrics, TrainError> {
         if !self.counters.finished {
-            self.saver
-                .finish(&mut self.network, &mut self.counters, reporter)?;
+            let (network, counters) = (&mut self.network, &mut self.counters);
+            self.saver.finish(network, counters, self.reporter)?;
         }
-        if self.data.interrupt.requested() {
-            return Ok(None);
-        }
+        self.data.interrupt.check()?;
         let best = self.counters.best.as_ref().map(Metrics::from);
-        best.map(Some).ok_or_else(|| {
+        best.ok_or_else(|| {
             TrainError::Plan(
                 "`recipe.n_epochs` is 0, so there is nothing to select; give at least 1".to_owned(),
             )
@@ -54,9 +46,8 @@ impl Run<'_> {
         &mut self,
         inputs: &Inputs,
         best: Metrics,
-        reporter: &mut Reporter,
     ) -> Result<(Report, OutputDecoding), TrainError> {
-        enter(Phase::Evaluating, reporter);
+        self.enter(Phase::Evaluating);
         let (samples, recipe) = (self.data.samples, self.recipe());
         let score = |members: &[usize]| {
             evaluation::score(inputs, &self.network, (samples, recipe), members)
@@ -72,20 +63,20 @@ impl Run<'_> {
             Split::Validation => None,
             _ => Some(score(members)?),
         };
-        self.report_reduced_size(inputs, reporter);
+        self.report_reduced_size(inputs);
         let context = ReportContext {
             classes: &samples.classes,
             decoding: &decoding,
             majority_label: samples.majority_label(),
             mean: samples.scale().mean,
         };
-        let point = EvalPoint {
+        let mut report = Report {
             split,
+            samples: members.len() as u64,
             step: best.step,
             epoch: best.epoch,
+            scores: reported.as_ref().unwrap_or(&validation).scores(&context),
         };
-        let reported = reported.as_ref().unwrap_or(&validation);
-        let mut report = reported.report(&context, point);
         if let Scores::SingleLabelClassification(scores) = &mut report.scores {
             scores.transferability = self.counters.transferability;
         }
@@ -94,26 +85,8 @@ impl Run<'_> {
         {
             forgetting::compare(&mut report.scores, inherited, before, &validation);
         }
-        let text =
-            serde_json::to_vec_pretty(&report).expect("a report is plain data: this is a bug");
-        let path = self.folder.join(REPORT);
-        fs::write(&path, text)
-            .map_err(TrainError::io(format!("cannot write {}", path.display())))?;
+        json::write(&self.folder.join(REPORT), &report)?;
         Ok((report, decoding))
-    }
-
-    /// Writes the sample report.
-    pub(super) fn report_samples(
-        &self,
-        inputs: &Inputs,
-        decoding: &OutputDecoding,
-        originals: &HashMap<usize, usize>,
-    ) -> Result<bool, TrainError> {
-        let data = (self.data.samples, self.recipe());
-        let (read, decoded) = ((&self.network, inputs), (decoding, originals));
-        let interrupt = self.data.interrupt;
-        let written = sample_report::write(self.folder, data, read, decoded, interrupt)?;
-        Ok(written.is_some())
     }
 
     /// Writes the bundle, and reports what the run cost.
@@ -122,33 +95,24 @@ impl Run<'_> {
         best: Metrics,
         report: &Report,
         decoding: &OutputDecoding,
-        reporter: &mut Reporter,
     ) -> Result<(), TrainError> {
-        enter(Phase::Exporting, reporter);
-        let Preparation {
-            plan,
-            samples,
-            device,
-            ..
-        } = self.data;
-        if plan.recipe.task == Task::Regression {
+        self.enter(Phase::Exporting);
+        if self.recipe().task == Task::Regression {
             // Training sees deviations; from here on outputs are in the target's unit.
-            let scale = samples.scale();
+            let scale = self.data.samples.scale();
             self.network.rescale_outputs(scale.std, scale.mean);
         }
         let bundle = Bundle {
-            plan,
-            samples,
+            run: self.data,
             network: &self.network,
             best,
             report,
             decoding,
-            device,
         };
         export::export(self.folder, &bundle)?;
-        reporter.usage.peak_bytes = device::peak_bytes(device);
-        reporter.send(&Progress::Used(reporter.usage));
-        reporter.send(&Progress::Finished {
+        self.reporter.usage.peak_bytes = device::peak_bytes(self.data.device);
+        self.reporter.send(&Progress::Used(self.reporter.usage));
+        self.reporter.send(&Progress::Finished {
             best_step: best.step,
             stopped_early: self.counters.stopped_early,
         });

@@ -7,19 +7,25 @@ mod steps;
 /// After training: best checkpoint, reports, bundle.
 mod finish;
 
-use std::{fs, path::Path, time::Instant};
+use std::{path::Path, time::Instant};
+
+use tch::Tensor;
 
 use super::{
     counters::Counters,
     eval::sample_report,
     input::{
         batches::Batches,
-        inputs::{Features, Inputs},
+        feature_cache,
+        inputs::Inputs,
         preparation::Preparation,
-        samples::Samples,
+        samples::{Samples, select},
     },
     network::Network,
-    output::{checkpoint::Identity, saver::Saver},
+    output::{
+        checkpoint::{self, Checkpoint, Identity},
+        saver::Saver,
+    },
     probe,
     step::{gradients::Criterion, objective::Objective, optimizer::Optimizer},
     transferability,
@@ -34,21 +40,22 @@ use crate::{
     process::{
         device,
         error::TrainError,
-        memory,
-        protocol::{Ending, Interrupt, Reporter},
+        json, memory,
+        protocol::{Interrupt, Reporter},
     },
 };
 
-/// Runs the plan in `folder` to its end, or until it is interrupted.
+/// Runs the plan in `folder` to its end.
 ///
 /// # Errors
-/// See `TrainError`. Checkpoints saved so far stay.
+/// `Interrupted`: the state is saved. For the others see `TrainError`; checkpoints saved so far
+/// stay.
 pub fn run(
     folder: &Path,
     interrupt: &Interrupt,
     reporter: &mut Reporter,
-) -> Result<Ending, TrainError> {
-    let plan = read_plan(folder)?;
+) -> Result<(), TrainError> {
+    let plan: TrainPlan = json::read(&folder.join(PLAN))?;
     let device = device::open(&plan.device)?;
     tch::set_num_threads(i32::try_from(plan.threads.max(1)).unwrap_or(i32::MAX));
     memory::keep_freed();
@@ -57,7 +64,8 @@ pub fn run(
         threads: plan.threads,
         pid: std::process::id(),
     });
-    enter(Phase::Preparing, reporter);
+    let phase = Phase::Preparing;
+    reporter.send(&Progress::Phase { phase });
     let samples = Samples::open(&plan)?;
     let data = Preparation {
         plan: &plan,
@@ -65,20 +73,20 @@ pub fn run(
         device,
         interrupt,
     };
-    let (mut run, start) = Run::load(folder, data, reporter)?;
-    if run.complete(start, reporter)? {
-        return Ok(Ending::Finished);
+    let (mut run, checkpoint) = Run::load(folder, data, reporter)?;
+    let ended = run.complete(checkpoint);
+    if let Err(TrainError::Interrupted) = ended {
+        let step = run.counters.step;
+        run.reporter.send(&Progress::Interrupted { step });
     }
-    reporter.send(&Progress::Interrupted {
-        step: run.counters.step,
-    });
-    Ok(Ending::Interrupted)
+    ended
 }
 
-/// A run under way. Functions that end early because of an interrupt return `false` or `None`.
+/// A run under way.
 struct Run<'a> {
     folder: &'a Path,
     data: Preparation<'a>,
+    reporter: &'a mut Reporter,
     network: Network,
     optimizer: Optimizer,
     criterion: Criterion,
@@ -95,14 +103,12 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Loads the network and the checkpoint to resume from, if any. Also gives the features of the
-    /// backbone as it was loaded: the head may start from them, and near duplicates are found by
-    /// them. A resumed run mostly finds them in the cache.
+    /// Loads the network, and the checkpoint to resume from, if any.
     fn load(
         folder: &'a Path,
         data: Preparation<'a>,
-        reporter: &mut Reporter,
-    ) -> Result<(Self, Option<Features>), TrainError> {
+        reporter: &'a mut Reporter,
+    ) -> Result<(Self, Option<Checkpoint>), TrainError> {
         let Preparation {
             plan,
             samples,
@@ -110,129 +116,105 @@ impl<'a> Run<'a> {
             ..
         } = data;
         let recipe = &plan.recipe;
-        let mut saver = Saver::new(folder, identity(plan, samples));
+        let identity = identity(plan, samples);
         // An unfit checkpoint is refused before anything is computed.
         let resume = plan.resume.as_deref();
-        let resume = resume.map(|folder| saver.load(folder)).transpose()?;
-        let resumes = resume.is_some();
-        let mut network = Network::build(&plan.base_model, recipe, samples.outputs(), device)?;
-
-        enter(Phase::CachingFeatures, reporter);
-        let since = Instant::now();
-        let start = Features::at_start(&data, &network, reporter)?;
-
+        let checkpoint = resume.map(|folder| checkpoint::load(folder, &identity));
+        let checkpoint = checkpoint.transpose()?;
+        let saved = checkpoint.as_ref().map(|saved| &saved.state.counters);
+        let counters = saved.cloned().unwrap_or_default();
         let step_size = recipe.batch_size as usize * recipe.accumulate as usize;
         let batches = Batches::new(samples.train.len(), step_size);
-        let mut optimizer = Optimizer::new(recipe, &network.parameters);
-        let mut criterion = Criterion::new(recipe, Objective::new(recipe, samples, device));
-        let mut counters = Counters::start();
-        if let Some(checkpoint) = resume {
-            let epoch_steps = batches.per_epoch();
-            counters = saver.resume(checkpoint, &mut network, &mut optimizer, epoch_steps)?;
-            if !counters.finished {
-                optimizer.swap_averages(&mut network.parameters);
-            }
-        }
-        let known = [counters.micro_batch, plan.micro_batch];
-        known
-            .into_iter()
-            .flatten()
-            .for_each(|size| criterion.limit(size));
         let run = Self {
             folder,
             data,
-            network,
-            optimizer,
-            criterion,
+            reporter,
+            network: Network::build(&plan.base_model, recipe, samples.outputs(), device)?,
+            // Its state takes memory that the features at the start may need.
+            optimizer: Optimizer::new(recipe, &[]),
+            criterion: Criterion::new(recipe, Objective::new(recipe, samples, device)),
             batches,
             n_steps: batches.per_epoch() * u64::from(recipe.n_epochs),
             counters,
-            saver,
-            resumes,
-            since,
+            saver: Saver::new(folder, identity),
+            resumes: checkpoint.is_some(),
+            since: Instant::now(),
             reported_size: None,
         };
-        Ok((run, start))
+        Ok((run, checkpoint))
     }
 
     fn recipe(&self) -> &'a Recipe {
         &self.data.plan.recipe
     }
 
-    /// All that follows loading. Returns whether the run is complete.
-    fn complete(
-        &mut self,
-        start: Option<Features>,
-        reporter: &mut Reporter,
-    ) -> Result<bool, TrainError> {
-        let Some(start) = start else {
-            return Ok(false);
-        };
+    fn enter(&mut self, phase: Phase) {
+        self.since = Instant::now();
+        self.reporter.send(&Progress::Phase { phase });
+    }
+
+    /// All that follows loading.
+    fn complete(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), TrainError> {
+        self.enter(Phase::CachingFeatures);
+        // Features of the backbone as it was loaded: the head may start from them, and near
+        // duplicates are found by them. A resumed run mostly finds them in the cache.
+        let start = feature_cache::of_samples(&self.data, &self.network, self.reporter)?;
+        self.start_steps(checkpoint)?;
         let originals = sample_report::originals(self.data.samples, &start)?;
-        let Some(mut inputs) = self.prepare(start, reporter)? else {
-            return Ok(false);
-        };
-        if !self.train(&mut inputs, reporter)? {
-            return Ok(false);
+        let mut inputs = self.prepare(start)?;
+        self.train(&mut inputs)?;
+        let best = self.select()?;
+        let (report, decoding) = self.report(&inputs, best)?;
+        let (data, decoded) = ((self.data.samples, self.recipe()), (&decoding, &originals));
+        let (read, interrupt) = ((&self.network, &inputs), self.data.interrupt);
+        sample_report::write(self.folder, data, read, decoded, interrupt)?;
+        self.export(best, &report, &decoding)
+    }
+
+    /// Puts network and optimizer where training begins, or where the checkpoint left them.
+    fn start_steps(&mut self, checkpoint: Option<Checkpoint>) -> Result<(), TrainError> {
+        let (network, optimizer) = (&mut self.network, &mut self.optimizer);
+        optimizer.regroup(&network.parameters, 0);
+        if let Some(checkpoint) = checkpoint {
+            let epoch_steps = self.batches.per_epoch();
+            self.saver
+                .resume(checkpoint, network, optimizer, epoch_steps)?;
+            if !self.counters.finished {
+                self.swap_averages();
+            }
         }
-        let Some(best) = self.select(reporter)? else {
-            return Ok(false);
-        };
-        let (report, decoding) = self.report(&inputs, best, reporter)?;
-        if !self.report_samples(&inputs, &decoding, &originals)? {
-            return Ok(false);
+        let known = [self.counters.micro_batch, self.data.plan.micro_batch];
+        for size in known.into_iter().flatten() {
+            self.criterion.limit(size);
         }
-        self.export(best, &report, &decoding, reporter)?;
-        Ok(true)
+        Ok(())
     }
 
     /// Prepares what training reads, and the head where it starts from the features at the `start`.
-    fn prepare(
-        &mut self,
-        start: Features,
-        reporter: &mut Reporter,
-    ) -> Result<Option<Inputs>, TrainError> {
+    fn prepare(&mut self, start: Tensor) -> Result<Inputs, TrainError> {
         let Preparation {
             samples, interrupt, ..
         } = self.data;
         let recipe = self.recipe();
-        let Some(inputs) = Inputs::prepare(&self.data, &self.network, &start, reporter)? else {
-            return Ok(None);
-        };
+        let inputs = Inputs::prepare(&self.data, &self.network, &start, self.reporter)?;
         let keeps_head = recipe.inherited.as_ref().is_some_and(|it| it.keeps_head());
         let probes = recipe.head.init == HeadInit::Probe;
+        let table = |members: &[usize]| select(&start, members);
         if !self.resumes && probes {
-            let table = |members: &[usize]| start.of(members);
-            let probe = probe::fit(table, samples, recipe.seed, &|| interrupt.requested())?;
-            let Some(probe) = probe else {
-                return Ok(None);
-            };
+            let probe = probe::fit(table, samples, recipe.seed, interrupt)?;
             self.network.start_head(&probe.weight, &probe.bias);
         }
         if !self.resumes && (probes || self.network.has_fixed_features()) {
-            self.counters.transferability =
-                transferability::measure(samples, |members| start.of(members));
+            self.counters.transferability = transferability::measure(samples, table);
         }
         drop(start);
         if !self.resumes && (probes || keeps_head) {
             // A candidate like the end of any epoch: training can only improve on it.
-            self.evaluate(&inputs, reporter)?;
+            self.evaluate(&inputs)?;
         }
-        reporter.usage.preparing_seconds = self.since.elapsed().as_secs_f64();
-        Ok(Some(inputs))
+        self.reporter.usage.preparing_seconds = self.since.elapsed().as_secs_f64();
+        Ok(inputs)
     }
-}
-
-fn enter(phase: Phase, reporter: &mut Reporter) {
-    reporter.send(&Progress::Phase { phase });
-}
-
-fn read_plan(folder: &Path) -> Result<TrainPlan, TrainError> {
-    let path = folder.join(PLAN);
-    let text =
-        fs::read(&path).map_err(TrainError::io(format!("cannot read {}", path.display())))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| TrainError::Plan(format!("{}: {error}", path.display())))
 }
 
 fn identity(plan: &TrainPlan, samples: &Samples) -> Identity {

@@ -1,37 +1,25 @@
 //! The training loop: steps, evaluations, checkpoints.
 
-use std::time::Instant;
-
-use super::{Run, enter};
+use super::Run;
 use crate::{
     domain::{
         checkpoint::Metrics,
         job::Phase,
-        progress::{BatchSizePart, Progress},
+        progress::{BatchSizePart, Progress, Step},
     },
-    process::{error::TrainError, protocol::Reporter},
+    process::error::TrainError,
     train::{
         eval::{evaluation, selection},
         input::inputs::Inputs,
         rng::permutation,
-        step::{
-            gradients::Window,
-            optimizer::Rates,
-            pending_losses::{PendingLosses, PendingStep},
-            schedule,
-        },
+        step::{gradients::Window, optimizer::Rates, pending_losses::PendingLosses, schedule},
     },
 };
 
 impl Run<'_> {
     /// Takes steps until training is over.
-    pub(super) fn train(
-        &mut self,
-        inputs: &mut Inputs,
-        reporter: &mut Reporter,
-    ) -> Result<bool, TrainError> {
-        self.since = Instant::now();
-        enter(Phase::Training, reporter);
+    pub(super) fn train(&mut self, inputs: &mut Inputs) -> Result<(), TrainError> {
+        self.enter(Phase::Training);
         let recipe = self.recipe();
         let train = &self.data.samples.train;
         let mut losses = PendingLosses::new(self.n_steps, recipe.n_epochs);
@@ -42,47 +30,35 @@ impl Run<'_> {
             if order.is_empty() {
                 order = permutation(recipe.seed, epoch, train.len());
             }
-            if !self.enter_phases(epoch, inputs, reporter)? {
-                return Ok(false);
-            }
+            self.enter_phases(epoch, inputs)?;
             let members: Vec<usize> = order[places].iter().map(|&place| train[place]).collect();
             let window = Window {
                 members: &members,
                 step,
                 epoch,
             };
-            self.step(window, inputs, &mut losses, reporter)?;
+            self.step(window, inputs, &mut losses)?;
             if self.batches.is_last(step) {
                 order.clear();
             }
-            if !self.evaluate_and_save(inputs, &mut losses, reporter)? {
-                return Ok(false);
-            }
+            self.evaluate_and_save(inputs, &mut losses)?;
         }
-        reporter.usage.training_seconds = self.since.elapsed().as_secs_f64();
-        Ok(true)
+        self.reporter.usage.training_seconds = self.since.elapsed().as_secs_f64();
+        Ok(())
     }
 
     /// Enters the phases of the freeze schedule that begin with this epoch, with the inputs they
     /// need.
-    fn enter_phases(
-        &mut self,
-        epoch: u32,
-        inputs: &mut Inputs,
-        reporter: &mut Reporter,
-    ) -> Result<bool, TrainError> {
+    fn enter_phases(&mut self, epoch: u32, inputs: &mut Inputs) -> Result<(), TrainError> {
         let (recipe, steps) = (self.recipe(), self.batches.per_epoch());
         let entered = self
             .optimizer
             .enter_phases(&mut self.network, recipe, epoch, steps)?;
         if entered && !inputs.fit(&self.network) {
             // Steps since the last checkpoint are repeated after an interrupt here.
-            let Some(renewed) = Inputs::pixels(&self.data, reporter)? else {
-                return Ok(false);
-            };
-            *inputs = renewed;
+            *inputs = Inputs::pixels(&self.data, self.reporter)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Takes one optimizer step.
@@ -91,7 +67,6 @@ impl Run<'_> {
         window: Window<'_>,
         inputs: &Inputs,
         losses: &mut PendingLosses,
-        reporter: &mut Reporter,
     ) -> Result<(), TrainError> {
         let recipe = self.recipe();
         let Window {
@@ -99,9 +74,11 @@ impl Run<'_> {
             step,
             epoch,
         } = window;
-        let (loss, gradients) =
-            self.criterion
-                .gradients_that_fit(&mut self.network, inputs, window, reporter)?;
+        let (network, reporter) = (&mut self.network, &mut *self.reporter);
+        let found = self
+            .criterion
+            .gradients_that_fit(network, inputs, window, reporter);
+        let (loss, gradients) = found?;
         let size = Some(self.criterion.batch_size());
         self.counters.micro_batch = size.filter(|&size| size < recipe.batch_size);
         let rates = Rates {
@@ -110,14 +87,15 @@ impl Run<'_> {
         };
         self.optimizer
             .step(&mut self.network.parameters, gradients, step, rates);
-        let pending = PendingStep {
+        let taken = Step {
             step,
             epoch,
-            samples: members.len(),
+            train_loss: None,
             learning_rate: rates.head,
+            samples_per_second: 0.0,
         };
-        losses.push(&loss, pending);
-        reporter.usage.trained_samples += members.len() as u64;
+        losses.push(&loss, taken, members.len());
+        self.reporter.usage.trained_samples += members.len() as u64;
         (self.counters.step, self.counters.epoch) = (step, epoch);
         Ok(())
     }
@@ -127,69 +105,64 @@ impl Run<'_> {
         &mut self,
         inputs: &Inputs,
         losses: &mut PendingLosses,
-        reporter: &mut Reporter,
-    ) -> Result<bool, TrainError> {
+    ) -> Result<(), TrainError> {
         let (step, epoch) = (self.counters.step, self.counters.epoch);
         // Read once a step: what is saved below must be what was fetched here.
         let interrupted = self.data.interrupt.requested();
         let saving = interrupted || self.saver.due();
         // Stopping early keeps the best so far, which may be what there is now.
         let stopping = self.data.interrupt.stops_early();
-        let evaluates = step == self.n_steps
-            || stopping
-            || self
-                .recipe()
-                .evaluate_every
-                .is_due(step, epoch, self.batches.is_last(step));
+        let every = self.recipe().evaluate_every;
+        let due = every.is_due(step, epoch, self.batches.is_last(step));
+        let evaluates = step == self.n_steps || stopping || due;
         if evaluates || saving || losses.due() {
-            losses.fetch(&mut self.counters, reporter, evaluates || saving)?;
+            losses.fetch(&mut self.counters, self.reporter, evaluates || saving)?;
         }
         let mut evaluated = None;
         if evaluates {
             self.swap_averages();
-            evaluated = Some(self.evaluate(inputs, reporter)?);
+            evaluated = Some(self.evaluate(inputs)?);
             self.swap_averages();
             self.counters.stopped_early |= stopping && step < self.n_steps;
         }
         if self.counters.is_training(self.n_steps) && (saving || (evaluates && self.saver.due())) {
             self.swap_averages();
             let state = (&self.network, &self.optimizer, &self.counters);
-            self.saver.save(state, evaluated, reporter)?;
+            self.saver.save(state, evaluated, self.reporter)?;
             self.swap_averages();
-            return Ok(!interrupted);
+            if interrupted {
+                return Err(TrainError::Interrupted);
+            }
         }
-        Ok(true)
+        Ok(())
     }
 
-    fn swap_averages(&mut self) {
+    pub(super) fn swap_averages(&mut self) {
         self.optimizer.swap_averages(&mut self.network.parameters);
     }
 
     /// Measures the network on the validation split, and keeps its tensors where they are the best
     /// so far.
-    pub(super) fn evaluate(
-        &mut self,
-        inputs: &Inputs,
-        reporter: &mut Reporter,
-    ) -> Result<Metrics, TrainError> {
+    pub(super) fn evaluate(&mut self, inputs: &Inputs) -> Result<Metrics, TrainError> {
         let recipe = self.recipe();
         let data = (self.data.samples, recipe);
         let metrics = evaluation::evaluate(&mut self.counters, inputs, &self.network, data)?;
-        self.report_reduced_size(inputs, reporter);
+        self.report_reduced_size(inputs);
         let best = selection::judge(&mut self.counters, metrics, &recipe.early_stopping);
         if best {
             self.saver.keep_best(&self.network);
         }
-        reporter.send(&Progress::Evaluated { metrics, best });
+        self.reporter.send(&Progress::Evaluated { metrics, best });
         Ok(metrics)
     }
 
     /// Reports when evaluation runs fewer samples together than before.
-    pub(super) fn report_reduced_size(&mut self, inputs: &Inputs, reporter: &mut Reporter) {
+    pub(super) fn report_reduced_size(&mut self, inputs: &Inputs) {
         let size = inputs.reduced_evaluation();
         if let Some(batch_size) = size.filter(|_| size != self.reported_size) {
             let what = BatchSizePart::Evaluation;
-            reporter.send(&Progress::BatchSizeReduced { what, batch_size });
+            self.reporter
+                .send(&Progress::BatchSizeReduced { what, batch_size });
             self.reported_size = size;
         }
     }

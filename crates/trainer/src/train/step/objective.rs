@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::loss_functions;
 use crate::{
     domain::recipe::{Loss, Recipe},
-    train::input::samples::{Samples, Scale, Targets},
+    train::input::samples::{Samples, Targets, indices, select},
 };
 
 /// Targets on the device, and the loss that the recipe takes of them.
@@ -27,7 +27,7 @@ enum DeviceTargets {
     /// Made dense batch by batch: all at once would be samples times classes.
     Classes {
         labels: Vec<Vec<usize>>,
-        outputs: i64,
+        outputs: usize,
         device: Device,
     },
     /// f32 [samples], in deviations of the training split.
@@ -36,18 +36,8 @@ enum DeviceTargets {
 
 impl Objective {
     pub fn new(recipe: &Recipe, samples: &Samples, device: Device) -> Self {
-        let scale = samples.scale();
-        Self::of(recipe, (&samples.targets, samples.outputs(), scale), device)
-    }
-
-    /// Takes `outputs` outputs for each target; `scale` normalizes numbers.
-    pub fn of(
-        recipe: &Recipe,
-        (targets, outputs, scale): (&Targets, usize, Scale),
-        device: Device,
-    ) -> Self {
         let weights = recipe.class_weights.as_deref();
-        let (targets, sample_weights) = match targets {
+        let (targets, sample_weights) = match &samples.targets {
             Targets::Class(labels) => {
                 let weight = |&label: &usize| weights.map_or(1.0, |weights| weights[label]);
                 let all = labels.iter().map(weight).collect();
@@ -56,16 +46,15 @@ impl Objective {
             Targets::Classes(labels) => {
                 let targets = DeviceTargets::Classes {
                     labels: labels.clone(),
-                    outputs: outputs as i64,
+                    outputs: samples.outputs(),
                     device,
                 };
                 (targets, vec![1.0; labels.len()])
             }
             Targets::Value(values) => {
-                let deviations: Vec<f32> = values
-                    .iter()
-                    .map(|value| ((value - scale.mean) / scale.std) as f32)
-                    .collect();
+                let scale = samples.scale();
+                let deviations = values.iter().map(|&value| scale.deviation(value) as f32);
+                let deviations: Vec<f32> = deviations.collect();
                 let targets = Tensor::from_slice(&deviations).to_device(device);
                 (DeviceTargets::Value(targets), vec![1.0; values.len()])
             }
@@ -87,7 +76,7 @@ impl Objective {
         let weights = self.class_weights.as_ref();
         match &self.targets {
             DeviceTargets::Class(labels) => {
-                let labels = labels.index_select(0, &indices(samples, labels.device()));
+                let labels = select(labels, samples);
                 loss_functions::cross_entropy(logits, &labels, weights, self.smoothing)
             }
             DeviceTargets::Classes {
@@ -99,7 +88,7 @@ impl Objective {
                 loss_functions::binary_cross_entropy(logits, &labels.to_kind(Kind::Float), weights)
             }
             DeviceTargets::Value(values) => {
-                let values = values.index_select(0, &indices(samples, values.device()));
+                let values = select(values, samples);
                 let predictions = logits.squeeze_dim(1);
                 match self.loss {
                     Loss::Huber => loss_functions::huber(&predictions, &values),
@@ -117,19 +106,12 @@ impl Objective {
 }
 
 /// u8 [N, outputs]: 1 where a sample has the label.
-fn dense(labels: &[Vec<usize>], samples: &[usize], outputs: i64) -> Tensor {
-    let width = outputs as usize;
-    let mut rows = vec![0u8; samples.len() * width];
-    for (place, &sample) in samples.iter().enumerate() {
+pub fn dense(labels: &[Vec<usize>], samples: &[usize], outputs: usize) -> Tensor {
+    let mut rows = vec![0u8; samples.len() * outputs];
+    for (row, &sample) in rows.chunks_exact_mut(outputs).zip(samples) {
         for &label in &labels[sample] {
-            rows[place * width + label] = 1;
+            row[label] = 1;
         }
     }
-    Tensor::from_slice(&rows).view([samples.len() as i64, outputs])
-}
-
-/// Numbers as torch takes them: i64 on the device.
-fn indices(numbers: &[usize], device: Device) -> Tensor {
-    let numbers: Vec<i64> = numbers.iter().map(|&number| number as i64).collect();
-    Tensor::from_slice(&numbers).to_device(device)
+    Tensor::from_slice(&rows).view([samples.len() as i64, outputs as i64])
 }

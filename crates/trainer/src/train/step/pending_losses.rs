@@ -16,21 +16,13 @@ const MAX_PENDING: usize = 256;
 /// The longest time between two fetches.
 const FETCH_EVERY: Duration = Duration::from_millis(250);
 
-/// A step whose loss is on the device.
-#[derive(Debug)]
-pub struct PendingStep {
-    pub step: u64,
-    pub epoch: u32,
-    pub samples: usize,
-    pub learning_rate: f64,
-}
-
 #[derive(Debug)]
 pub struct PendingLosses {
     n_steps: u64,
     n_epochs: u32,
     tensors: Vec<Tensor>,
-    pending: Vec<PendingStep>,
+    /// Steps whose losses are on the device, and how many samples each has.
+    pending: Vec<(Step, usize)>,
     fetched: Instant,
 }
 
@@ -45,10 +37,10 @@ impl PendingLosses {
         }
     }
 
-    /// Takes the loss of a step, a scalar on any device.
-    pub fn push(&mut self, loss: &Tensor, step: PendingStep) {
+    /// Takes a step over `samples` samples, and its loss, a scalar on any device.
+    pub fn push(&mut self, loss: &Tensor, step: Step, samples: usize) {
         self.tensors.push(loss.detach());
-        self.pending.push(step);
+        self.pending.push((step, samples));
     }
 
     pub fn due(&self) -> bool {
@@ -74,43 +66,25 @@ impl PendingLosses {
             .to_kind(Kind::Double);
         let values = Vec::<f64>::try_from(&values)?;
         self.tensors.clear();
-        let samples: usize = self.pending.iter().map(|pending| pending.samples).sum();
+        let samples: usize = self.pending.iter().map(|(_, samples)| samples).sum();
         let samples_per_second = samples as f64 / self.fetched.elapsed().as_secs_f64().max(1e-6);
         self.fetched = Instant::now();
 
         let mut steps = Vec::with_capacity(values.len());
         let mut diverged = None;
-        for (
-            PendingStep {
-                step,
-                epoch,
-                samples,
-                learning_rate,
-            },
-            loss,
-        ) in self.pending.drain(..).zip(values)
-        {
-            let train_loss = loss.is_finite().then_some(loss);
-            steps.push(Step {
-                step,
-                epoch,
-                train_loss,
-                learning_rate,
-                samples_per_second,
-            });
-            if train_loss.is_none() {
-                diverged = Some(step);
+        for ((mut step, samples), loss) in self.pending.drain(..).zip(values) {
+            step.train_loss = loss.is_finite().then_some(loss);
+            step.samples_per_second = samples_per_second;
+            steps.push(step);
+            if step.train_loss.is_none() {
+                diverged = Some(step.step);
                 break;
             }
             counters.loss = Exact(counters.loss.0 + loss * samples as f64);
             counters.loss_samples += samples as u64;
         }
-        reporter.steps(
-            steps,
-            self.n_steps,
-            self.n_epochs,
-            now || diverged.is_some(),
-        );
+        let now = now || diverged.is_some();
+        reporter.steps(steps, self.n_steps, self.n_epochs, now);
         diverged.map_or(Ok(()), |step| Err(TrainError::Diverged { step }))
     }
 }

@@ -2,7 +2,10 @@
 
 use rehead_domain::recipe::{BatchNorm, Head, HeadInit, HeadLayer, Recipe};
 use rehead_trainer::train::{
-    input::{inputs::Inputs, mix::Mixing},
+    input::{
+        inputs::{Features, Inputs},
+        mix::Mixing,
+    },
     step::{gradients::Window, loss_functions},
 };
 use tch::{Kind as Number, Tensor};
@@ -77,7 +80,7 @@ fn trap_31_mixed_labels_are_the_closed_form() {
         epoch: 1,
     };
     let criterion = criterion(&recipe, &labels);
-    let inputs = Inputs::Features(features.into());
+    let inputs = Inputs::Features(Features::new(features, 0, &[]));
     let (found, _) = criterion.gradients(&network, &inputs, window).unwrap();
     let found = found.double_value(&[]);
     assert!(

@@ -28,8 +28,8 @@ use rehead_trainer::{
     models::registry,
     train::{
         input::{
-            inputs::Inputs,
-            samples::{Scale, Targets},
+            inputs::{Features, Inputs},
+            samples::{Samples, Targets},
         },
         network::Network,
         step::{
@@ -57,13 +57,15 @@ const SIDE: u32 = 32;
 
 /// The criterion for samples with these labels.
 fn criterion(recipe: &Recipe, labels: &[usize]) -> Criterion {
-    let scale = Scale {
-        mean: 0.0,
-        std: 1.0,
+    let samples = Samples {
+        sources: Vec::new(),
+        classes: (0..CLASSES).map(|class| class.to_string()).collect(),
+        targets: Targets::Class(labels.to_vec()),
+        train: (0..labels.len()).collect(),
+        validation: Vec::new(),
+        test: Vec::new(),
     };
-    let targets = Targets::Class(labels.to_vec());
-    let objective = Objective::of(recipe, (&targets, CLASSES, scale), Device::Cpu);
-    Criterion::new(recipe, objective)
+    Criterion::new(recipe, Objective::new(recipe, &samples, Device::Cpu))
 }
 
 fn build(recipe: &Recipe) -> Network {
@@ -148,7 +150,7 @@ fn train_head(recipe: &Recipe, steps: u64) -> BTreeMap<String, Tensor> {
     let features = numbers::images("features", &[SAMPLES as i64, network.feature_dim]);
     let labels: Vec<usize> = (0..SAMPLES).map(|i| (i * i) % CLASSES).collect();
     let criterion = criterion(recipe, &labels);
-    let inputs = Inputs::Features(features.into());
+    let inputs = Inputs::Features(Features::new(features, 0, &[]));
     let members: Vec<usize> = (0..SAMPLES).collect();
     let size = (recipe.batch_size * recipe.accumulate) as usize;
     for step in 1..=steps {

@@ -82,8 +82,9 @@ fn trap_8_a_renamed_tensor_of_a_parent_is_refused() {
         renamed.insert(format!("{name}s"), tensor);
         for whole in [true, false] {
             let error = build(&renamed, whole).unwrap_err();
-            assert_eq!(error.code(), "invalid_weights", "{error}");
-            assert!(!error.retryable());
+            let failure = error.failure();
+            assert_eq!(failure.code, "invalid_weights", "{error}");
+            assert!(!failure.retryable);
             assert!(error.to_string().contains(name), "{error}");
         }
     }

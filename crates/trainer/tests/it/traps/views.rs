@@ -13,9 +13,10 @@ use rehead_trainer::{
     train::{
         input::{
             augmented_views::Views,
-            inputs::{Batch, Features, Inputs},
+            feature_cache,
+            inputs::{Batch, Inputs},
             meter::Meter,
-            pixel_cache::{self, Form, Pixels},
+            pixel_cache::{self, Form},
             preparation::Preparation,
             samples::Samples,
         },
@@ -54,11 +55,10 @@ fn prepare(plan: &TrainPlan) -> Run {
         device: Device::Cpu,
         interrupt: &interrupt,
     };
-    let start = Features::at_start(&run, &network, &mut reporter);
-    let start = start.unwrap().unwrap();
+    let start = feature_cache::of_samples(&run, &network, &mut reporter).unwrap();
     let inputs = Inputs::prepare(&run, &network, &start, &mut reporter);
     Run {
-        inputs: inputs.unwrap().unwrap(),
+        inputs: inputs.unwrap(),
         samples,
         network,
     }
@@ -114,9 +114,8 @@ fn images(plan: &TrainPlan, samples: &[usize], epoch: u32) -> Tensor {
     let form = views.form().unwrap_or(Form::Square);
     let mut reporter = silent();
     let mut meter = Meter::new(&mut reporter, source.pack.len());
-    let found =
-        pixel_cache::of_pack(plan, source, &[form], &Interrupt::default(), &mut meter).unwrap();
-    let found: Vec<Pixels> = found.unwrap();
+    let interrupt = Interrupt::default();
+    let found = pixel_cache::of_pack(plan, source, &[form], &interrupt, &mut meter).unwrap();
     views.images(&found[0], samples, epoch).unwrap()
 }
 
@@ -264,9 +263,7 @@ fn trap_9_cached_features_are_those_of_evaluation_mode() {
     let live = unfrozen
         .inputs
         .features(&unfrozen.network, &all, &interrupt);
-    let apart = (live.unwrap().unwrap() - run.features_train(&all, 1))
-        .abs()
-        .max();
+    let apart = (live.unwrap() - run.features_train(&all, 1)).abs().max();
     let scale = run.features_train(&all, 1).abs().max();
     assert!((apart / scale).double_value(&[]) < 1e-5);
 }
