@@ -133,28 +133,22 @@ impl Network {
         let tensors = self.backbone.tensors();
         let trained = freeze(&tensors, trainable)?;
         let stages = self.backbone.stages.iter();
-        let depths: BTreeMap<&str, i32> = (0..)
-            .zip(stages.rev())
-            .map(|(depth, stage)| (stage.name.as_str(), depth))
+        let depths: BTreeMap<&str, i32> = stages
+            .rev()
+            .map(|stage| stage.name.as_str())
+            .zip(0..)
             .collect();
-        let first = tensors
-            .iter()
-            .find(|tensor| trained.contains(tensor.name.as_str()));
-        self.frozen_stages = match first {
-            Some(first) => self.backbone.stages.len() - 1 - depths[first.stage.as_str()] as usize,
-            None => self.backbone.stages.len(),
-        };
+        let backbone = trained_ones(&tensors, &trained).map(|entry| Parameter {
+            name: entry.name.clone(),
+            tensor: entry.tensor.shallow_clone(),
+            group: Group::Backbone {
+                depth: depths[entry.stage.as_str()],
+            },
+        });
+        let first = trained_ones(&tensors, &trained).next();
+        let unfrozen = first.map_or(0, |first| depths[first.stage.as_str()] as usize + 1);
+        self.frozen_stages = self.backbone.stages.len() - unfrozen;
         self.has_loaded_backbone &= trained.is_empty();
-        let backbone = tensors
-            .iter()
-            .filter(|tensor| trained.contains(tensor.name.as_str()))
-            .map(|entry| Parameter {
-                name: entry.name.clone(),
-                tensor: entry.tensor.shallow_clone(),
-                group: Group::Backbone {
-                    depth: depths[entry.stage.as_str()],
-                },
-            });
         let head = self.head.parameters(self.architecture.classifier);
         let head = head.into_iter().map(|(name, tensor)| Parameter {
             name,
@@ -166,29 +160,23 @@ impl Network {
         Ok(())
     }
 
-    /// Enters the phases of the freeze schedule that have begun by epoch `epoch` (from 1), one
-    /// after the other. Calls `entered` after each, with what trains in it and the epoch that it
-    /// begins after. Returns whether there was one.
+    /// Enters the next phase of the freeze schedule, if it has begun by epoch `epoch` (from 1).
+    /// Returns the epoch that it begins after.
     ///
     /// # Errors
     /// `Plan` for a parameter that does not exist.
-    pub fn enter_phases(
+    pub fn enter_next_phase(
         &mut self,
         recipe: &Recipe,
         epoch: u32,
-        mut entered: impl FnMut(&[Parameter], u32),
-    ) -> Result<bool, TrainError> {
-        let begun = recipe.phase_of(epoch);
-        let to_enter = recipe
-            .later_phases
-            .get(self.phase..begun)
-            .unwrap_or_default();
-        for phase in to_enter {
-            self.train_only(&phase.trainable)?;
-            entered(&self.parameters, phase.at_epoch);
-            self.phase += 1;
+    ) -> Result<Option<u32>, TrainError> {
+        if self.phase >= recipe.phase_of(epoch) {
+            return Ok(None);
         }
-        Ok(!to_enter.is_empty())
+        let phase = &recipe.later_phases[self.phase];
+        self.train_only(&phase.trainable)?;
+        self.phase += 1;
+        Ok(Some(phase.at_epoch))
     }
 
     /// True when features are those of the backbone as it was loaded, and stay so for the rest of
@@ -394,16 +382,26 @@ fn changing(
     let tensors = backbone.tensors();
     let ever: Vec<String> = recipe.phases().flatten().cloned().collect();
     let trained = freeze(&tensors, &ever)?;
-    let mut changing: Vec<(String, Tensor)> = tensors
-        .iter()
-        .filter(|tensor| trained.contains(tensor.name.as_str()))
-        .map(|entry| (entry.name.clone(), entry.tensor.shallow_clone()))
-        .collect();
+    let named = |entry: &BackboneTensor| (entry.name.clone(), entry.tensor.shallow_clone());
+    let mut changing: Vec<(String, Tensor)> = trained_ones(&tensors, &trained).map(named).collect();
     changing.extend(head.named_as(classifier));
     if norm == Norm::Batch {
-        changing.extend(updated_statistics(&tensors, &trained));
+        // `x.running_mean` and `x.running_var` of an `x.weight` that trains.
+        let is_updated = |tensor: &&BackboneTensor| {
+            let layer = tensor.name.rsplit_once('.').map_or("", |(layer, _)| layer);
+            !tensor.trainable && trained.contains(format!("{layer}.weight").as_str())
+        };
+        changing.extend(tensors.iter().filter(is_updated).map(named));
     }
     Ok(changing)
+}
+
+fn trained_ones<'a>(
+    tensors: &'a [BackboneTensor],
+    trained: &HashSet<&str>,
+) -> impl Iterator<Item = &'a BackboneTensor> {
+    let tensors = tensors.iter();
+    tensors.filter(|tensor| trained.contains(tensor.name.as_str()))
 }
 
 /// Lets exactly `trainable` require gradients.
@@ -412,40 +410,16 @@ fn freeze<'a>(
     trainable: &'a [String],
 ) -> Result<HashSet<&'a str>, TrainError> {
     let trained: HashSet<&str> = trainable.iter().map(String::as_str).collect();
-    let parameters: HashSet<&str> = tensors
-        .iter()
-        .filter(|tensor| tensor.trainable)
-        .map(|tensor| tensor.name.as_str())
-        .collect();
-    if let Some(unknown) = trainable
-        .iter()
-        .find(|name| !parameters.contains(name.as_str()))
-    {
+    let parameters = tensors.iter().filter(|tensor| tensor.trainable);
+    let parameters: HashSet<&str> = parameters.map(|one| one.name.as_str()).collect();
+    let mut asked = trainable.iter();
+    if let Some(unknown) = asked.find(|name| !parameters.contains(name.as_str())) {
         return Err(TrainError::Plan(format!(
             "`recipe.trainable`: the backbone has no parameter `{unknown}`; `GET /v1/models/{{id}}/layers` lists them"
         )));
     }
-    for entry in tensors {
-        let _ = entry
-            .tensor
-            .set_requires_grad(trained.contains(entry.name.as_str()));
+    for BackboneTensor { name, tensor, .. } in tensors {
+        let _ = tensor.set_requires_grad(trained.contains(name.as_str()));
     }
     Ok(trained)
-}
-
-/// The running statistics beside BatchNorm weights that train: `x.running_mean` and `x.running_var`
-/// of `x.weight`.
-fn updated_statistics(
-    tensors: &[BackboneTensor],
-    trained: &HashSet<&str>,
-) -> Vec<(String, Tensor)> {
-    let of_trained_layer = |tensor: &&BackboneTensor| {
-        let layer = tensor.name.rsplit_once('.').map_or("", |(layer, _)| layer);
-        !tensor.trainable && trained.contains(format!("{layer}.weight").as_str())
-    };
-    tensors
-        .iter()
-        .filter(of_trained_layer)
-        .map(|entry| (entry.name.clone(), entry.tensor.shallow_clone()))
-        .collect()
 }

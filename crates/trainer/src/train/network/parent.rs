@@ -5,10 +5,7 @@
 use tch::{Device, Tensor};
 
 use crate::{
-    domain::{
-        recipe::Recipe,
-        work::{PlanModel, PlanWeights},
-    },
+    domain::{recipe::Recipe, work::PlanModel},
     models::{
         backbone::Backbone,
         head::{self, Head},
@@ -51,7 +48,9 @@ pub(super) fn load(
         {
             lora::merge(&mut of_backbone, &backbone.named(), scale);
         }
-        let into = targets(backbone, &of_backbone, over);
+        // The backbone's tensors that the file must fill: all, or those that it names.
+        let mut into = backbone.named();
+        into.retain(|(name, _)| over.whole || of_backbone.contains_key(name));
         let report = weights::check(&into, &of_backbone, &[]);
         if !report.is_empty() {
             return Err(unfit(report.to_string()));
@@ -83,17 +82,6 @@ pub(super) fn load(
         .chain(over)
         .collect();
     Ok(all.join("+"))
-}
-
-/// The backbone's tensors that a file must fill: all, or those that it names.
-fn targets(
-    backbone: &Backbone,
-    of_backbone: &Tensors,
-    over: &PlanWeights,
-) -> Vec<(String, Tensor)> {
-    let mut named = backbone.named();
-    named.retain(|(name, _)| over.whole || of_backbone.contains_key(name));
-    named
 }
 
 /// True for tensors of a head: timm's classifier, or an element of a `Sequential` named `head`.

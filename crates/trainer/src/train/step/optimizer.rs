@@ -1,7 +1,7 @@
 //! SGD and AdamW over tensors, with their state in plain sight so that it can be saved: `tch`'s own
 //! expose none. Each computes what PyTorch's does, to rounding.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tch::{Device, Tensor};
 
@@ -64,52 +64,43 @@ impl Rates {
     }
 }
 
-/// Updates parameters from gradients. Holds one (SGD) or two (AdamW) tensors for each parameter.
+/// Updates parameters from gradients.
 #[derive(Debug)]
 pub struct Optimizer {
     kind: recipe::Optimizer,
     weight_decay: f64,
     gradient_clip: Option<f64>,
-    /// SGD's momentum buffer, or AdamW's first moment; in parameter order.
-    first: Vec<Tensor>,
-    /// Names of the parameters, and the step after which each joined.
-    joined: Vec<(String, u64)>,
-    /// AdamW's second moment; empty for SGD.
-    second: Vec<Tensor>,
     ema_decay: Option<f64>,
-    /// Averages of the weights, or, while those are in the network, the weights; empty without
-    /// `ema_decay`.
-    averages: Vec<Tensor>,
+    /// In parameter order.
+    states: Vec<State>,
+}
+
+/// The state of one parameter.
+#[derive(Debug)]
+struct State {
+    name: String,
+    /// The step after which it joined.
+    joined: u64,
+    /// SGD's momentum buffer, or AdamW's first moment.
+    first: Tensor,
+    /// AdamW's second moment.
+    second: Option<Tensor>,
+    /// The average of the weights, or, while that is in the network, the weights; with `ema_decay`.
+    average: Option<Tensor>,
 }
 
 impl Optimizer {
     /// A fresh state: all zeros.
     pub fn new(recipe: &recipe::Recipe, parameters: &[Parameter]) -> Self {
-        let zeros = || {
-            parameters
-                .iter()
-                .map(|parameter| parameter.tensor.detach().zeros_like())
-                .collect()
-        };
-        Self {
+        let mut optimizer = Self {
             kind: recipe.optimizer,
             weight_decay: recipe.weight_decay,
             gradient_clip: recipe.gradient_clip,
-            first: zeros(),
-            joined: parameters.iter().map(|one| (one.name.clone(), 0)).collect(),
-            second: if recipe.optimizer == recipe::Optimizer::Adamw {
-                zeros()
-            } else {
-                Vec::new()
-            },
             ema_decay: recipe.ema_decay,
-            averages: if recipe.ema_decay.is_some() {
-                let copy = |parameter: &Parameter| parameter.tensor.detach().copy();
-                parameters.iter().map(copy).collect()
-            } else {
-                Vec::new()
-            },
-        }
+            states: Vec::new(),
+        };
+        optimizer.regroup(parameters, 0);
+        optimizer
     }
 
     /// Lets the network enter the phases of the freeze schedule that have begun by epoch `epoch`
@@ -125,39 +116,37 @@ impl Optimizer {
         epoch: u32,
         epoch_steps: u64,
     ) -> Result<bool, TrainError> {
-        network.enter_phases(recipe, epoch, |parameters, at_epoch| {
-            self.regroup(parameters, u64::from(at_epoch) * epoch_steps);
-        })
+        let mut entered = false;
+        while let Some(at_epoch) = network.enter_next_phase(recipe, epoch)? {
+            self.regroup(&network.parameters, u64::from(at_epoch) * epoch_steps);
+            entered = true;
+        }
+        Ok(entered)
     }
 
     /// Takes over other parameters after step `step`: those that stay keep their state, those that
     /// are new begin with a fresh one, those that are gone lose theirs and keep their weights.
     pub fn regroup(&mut self, parameters: &[Parameter], step: u64) {
-        let place = |parameter: &Parameter| {
-            let names = &self.joined;
-            names.iter().position(|(name, _)| *name == parameter.name)
-        };
-        let places: Vec<Option<usize>> = parameters.iter().map(place).collect();
-        let pairs = || parameters.iter().zip(&places);
-        let moved = |old: &[Tensor], fresh: fn(&Tensor) -> Tensor| -> Vec<Tensor> {
-            let of = |(parameter, place): (&Parameter, &Option<usize>)| match place {
-                Some(place) => old[*place].shallow_clone(),
-                None => fresh(&parameter.tensor.detach()),
-            };
-            pairs().map(of).collect()
-        };
-        let first = moved(&self.first, Tensor::zeros_like);
-        if self.kind == recipe::Optimizer::Adamw {
-            self.second = moved(&self.second, Tensor::zeros_like);
-        }
-        if self.ema_decay.is_some() {
-            self.averages = moved(&self.averages, Tensor::copy);
-        }
-        let since = |place: &Option<usize>| place.map_or(step, |place| self.joined[place].1);
-        self.joined = pairs()
-            .map(|(parameter, place)| (parameter.name.clone(), since(place)))
+        let mut known: HashMap<String, State> = std::mem::take(&mut self.states)
+            .into_iter()
+            .map(|state| (state.name.clone(), state))
             .collect();
-        self.first = first;
+        let has_second = self.kind == recipe::Optimizer::Adamw;
+        let fresh = |parameter: &Parameter| {
+            let weight = parameter.tensor.detach();
+            State {
+                name: parameter.name.clone(),
+                joined: step,
+                first: weight.zeros_like(),
+                second: has_second.then(|| weight.zeros_like()),
+                average: self.ema_decay.map(|_| weight.copy()),
+            }
+        };
+        let states = parameters.iter().map(|parameter| {
+            let state = known.remove(&parameter.name);
+            state.unwrap_or_else(|| fresh(parameter))
+        });
+        self.states = states.collect();
     }
 
     /// Takes step `step` (from 1): changes `parameters` in place. Gradients are in parameter order
@@ -173,14 +162,12 @@ impl Optimizer {
         let factor = self
             .gradient_clip
             .and_then(|limit| clip_factor(&gradients, limit));
-        for (index, (parameter, gradient)) in parameters.iter_mut().zip(gradients).enumerate() {
+        for ((parameter, state), gradient) in parameters.iter().zip(&self.states).zip(gradients) {
             // A parameter that joined later has its own steps for warm-up and bias correction.
-            let since = self.joined[index].1;
-            let own_step = step - since;
-            let rate = if since == 0 {
-                rates.of(parameter.group)
-            } else {
-                rates.of(parameter.group) * rates.joining(own_step)
+            let own_step = step - state.joined;
+            let rate = match state.joined {
+                0 => rates.of(parameter.group),
+                _ => rates.of(parameter.group) * rates.joining(own_step),
             };
             for piece in pieces(&parameter.tensor) {
                 let gradient = piece.of(&gradient).contiguous();
@@ -190,16 +177,13 @@ impl Optimizer {
                         Some(factor) => gradient * factor,
                         None => gradient,
                     },
-                    first: piece.of(&self.first[index]),
+                    first: piece.of(&state.first),
                     decays: parameter.tensor.dim() >= 2,
                     rate,
                 };
-                match self.kind {
-                    recipe::Optimizer::Sgd => self.sgd(part, false),
-                    recipe::Optimizer::Nesterov => self.sgd(part, true),
-                    recipe::Optimizer::Adamw => {
-                        self.adamw(part, piece.of(&self.second[index]), own_step);
-                    }
+                match &state.second {
+                    Some(second) => self.adamw(part, piece.of(second), own_step),
+                    None => self.sgd(part),
                 }
             }
         }
@@ -214,7 +198,7 @@ impl Optimizer {
             return;
         };
         let kept = decay.min((1.0 + step as f64) / (10.0 + step as f64));
-        for (average, parameter) in self.averages.iter_mut().zip(parameters) {
+        for (average, parameter) in self.averages().zip(parameters) {
             let _ = average.lerp_(&parameter.tensor, 1.0 - kept);
         }
     }
@@ -223,17 +207,23 @@ impl Optimizer {
     /// without `ema_decay`.
     pub fn swap_averages(&mut self, parameters: &mut [Parameter]) {
         let _no_grad = tch::no_grad_guard();
-        for (average, parameter) in self.averages.iter_mut().zip(parameters) {
+        for (average, parameter) in self.averages().zip(parameters) {
             let weights = parameter.tensor.copy();
             parameter.tensor.copy_(average);
             average.copy_(&weights);
         }
     }
 
+    /// One for each parameter, or none without `ema_decay`.
+    fn averages(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        let states = self.states.iter_mut();
+        states.filter_map(|state| state.average.as_mut())
+    }
+
     /// `torch.optim.SGD(momentum=0.9)` (Sutskever et al. 2013): weight decay is L2 on every tensor.
     /// A momentum buffer of zeros makes the first step PyTorch's, which starts the buffer as the
     /// gradient.
-    fn sgd(&self, part: Part, nesterov: bool) {
+    fn sgd(&self, part: Part) {
         let Part {
             mut weight,
             mut gradient,
@@ -245,10 +235,9 @@ impl Optimizer {
             gradient += &weight * self.weight_decay;
         }
         let _ = buffer.g_mul_scalar_(MOMENTUM).g_add_(&gradient);
-        let direction = if nesterov {
-            gradient + &buffer * MOMENTUM
-        } else {
-            buffer
+        let direction = match self.kind {
+            recipe::Optimizer::Nesterov => gradient + &buffer * MOMENTUM,
+            _ => buffer,
         };
         weight += direction * -rate;
     }
@@ -286,58 +275,45 @@ impl Optimizer {
     /// The state under stable names: `momentum.<parameter>`, or `first.<parameter>` and
     /// `second.<parameter>`; and with averages, which are the network's tensors then
     /// (`swap_averages`), the weights as `weights.<parameter>`.
-    pub fn state(&self, parameters: &[Parameter]) -> Vec<(String, Tensor)> {
-        let named = |kind: &'static str, tensors: &[Tensor]| {
-            let pairs = parameters.iter().zip(tensors);
-            pairs
-                .map(move |(parameter, tensor)| {
-                    (format!("{kind}.{}", parameter.name), tensor.copy())
-                })
-                .collect::<Vec<_>>()
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let tensors = self.named();
+        tensors
+            .map(|(name, tensor)| (name, tensor.copy()))
+            .collect()
+    }
+
+    fn named(&self) -> impl Iterator<Item = (String, &Tensor)> {
+        let first = match self.kind {
+            recipe::Optimizer::Sgd | recipe::Optimizer::Nesterov => "momentum",
+            recipe::Optimizer::Adamw => "first",
         };
-        let mut state = match self.kind {
-            recipe::Optimizer::Sgd | recipe::Optimizer::Nesterov => named("momentum", &self.first),
-            recipe::Optimizer::Adamw => named("first", &self.first),
+        let of_kind = move |kind: &'static str, tensor: fn(&State) -> Option<&Tensor>| {
+            let states = self.states.iter();
+            states.filter_map(move |state| Some((format!("{kind}.{}", state.name), tensor(state)?)))
         };
-        state.extend(named("second", &self.second));
-        state.extend(named("weights", &self.averages));
-        state
+        of_kind(first, |state| Some(&state.first))
+            .chain(of_kind("second", |state| state.second.as_ref()))
+            .chain(of_kind("weights", |state| state.average.as_ref()))
     }
 
     /// Takes over a saved state.
     ///
     /// # Errors
     /// Names the first tensor that is missing or has another shape.
-    pub fn restore(
-        &mut self,
-        parameters: &[Parameter],
-        saved: &BTreeMap<String, Tensor>,
-    ) -> Result<(), String> {
+    pub fn restore(&mut self, saved: &BTreeMap<String, Tensor>) -> Result<(), String> {
         let _no_grad = tch::no_grad_guard();
-        let first = match self.kind {
-            recipe::Optimizer::Sgd | recipe::Optimizer::Nesterov => "momentum",
-            recipe::Optimizer::Adamw => "first",
-        };
-        let kinds = [
-            (first, &mut self.first),
-            ("second", &mut self.second),
-            ("weights", &mut self.averages),
-        ];
-        for (kind, tensors) in kinds {
-            for (parameter, tensor) in parameters.iter().zip(tensors.iter_mut()) {
-                let name = format!("{kind}.{}", parameter.name);
-                let source = saved
-                    .get(&name)
-                    .ok_or_else(|| format!("has no tensor `{name}`"))?;
-                if source.size() != tensor.size() {
-                    return Err(format!(
-                        "tensor `{name}` is {:?}, not {:?}",
-                        source.size(),
-                        tensor.size()
-                    ));
-                }
-                tensor.copy_(source);
+        for (name, tensor) in self.named() {
+            let source = saved
+                .get(&name)
+                .ok_or_else(|| format!("has no tensor `{name}`"))?;
+            if source.size() != tensor.size() {
+                return Err(format!(
+                    "tensor `{name}` is {:?}, not {:?}",
+                    source.size(),
+                    tensor.size()
+                ));
             }
+            tensor.shallow_clone().copy_(source);
         }
         Ok(())
     }

@@ -102,7 +102,7 @@ fn trap_24_an_adapter_begins_as_the_base_and_merges_exactly() {
 
         let mut optimizer = Optimizer::new(&recipe, &network.parameters);
         train_on(&mut network, &mut optimizer, &recipe, pixels, 1..=3);
-        let state = optimizer.state(&network.parameters);
+        let state = optimizer.state();
         assert_eq!(state.len(), 2 * names.len());
 
         // Merged, and taken out again: the base's weight within the rounding of one sum.
@@ -314,7 +314,7 @@ fn a_checkpoint_of_adapters_goes_on_merged() {
     write(&[]);
     let error = goes_on(&going_on(&plain())).unwrap_err();
     assert!(error.to_string().contains("lora_A"), "{error}");
-    assert_eq!(error.code(), "invalid_weights");
+    assert_eq!(error.failure().code, "invalid_weights");
 }
 
 #[test]
