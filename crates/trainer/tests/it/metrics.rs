@@ -3,12 +3,11 @@
 
 use rehead_domain::{
     checkpoint::Metrics,
-    file::Split,
     recipe::{Loss, Metric},
-    report::{Report, Scores},
+    report::Scores,
 };
 use rehead_trainer::train::eval::metrics::{
-    EvalPoint, MultiLabel, OutputDecoding, Regression, ReportContext, Scored, SingleLabel,
+    MultiLabel, OutputDecoding, Regression, ReportContext, Scored, SingleLabel,
 };
 use serde_json::{Value, json};
 
@@ -31,20 +30,14 @@ fn logits(value: &Value) -> Vec<f32> {
         .collect()
 }
 
-fn report(scored: &Scored, reading: &OutputDecoding) -> Report {
+fn scores(scored: &Scored, decoding: &OutputDecoding) -> Scores {
     let classes: Vec<String> = (0..CLASSES).map(|class| class.to_string()).collect();
-    let known = ReportContext {
+    scored.scores(&ReportContext {
         classes: &classes,
-        decoding: reading,
+        decoding,
         majority_label: 0,
         mean: 100.0,
-    };
-    let occasion = EvalPoint {
-        split: Split::Test,
-        step: 1,
-        epoch: 1,
-    };
-    scored.report(&known, occasion)
+    })
 }
 
 #[track_caller]
@@ -62,7 +55,7 @@ fn one_label_a_sample_is_measured_as_by_scikit_learn() {
         classes: CLASSES,
     });
     let Scores::SingleLabelClassification(found) =
-        report(&scored, &OutputDecoding::Temperature(1.0)).scores
+        scores(&scored, &OutputDecoding::Temperature(1.0))
     else {
         panic!("another task")
     };
@@ -86,7 +79,7 @@ fn several_labels_a_sample_are_measured_as_by_scikit_learn() {
         classes: CLASSES,
     });
     let even = OutputDecoding::Thresholds(vec![0.5; CLASSES]);
-    let Scores::MultiLabelClassification(found) = report(&scored, &even).scores else {
+    let Scores::MultiLabelClassification(found) = scores(&scored, &even) else {
         panic!("another task")
     };
     assert_close(found.micro_f1, &recorded["micro_f1"]);
@@ -116,7 +109,7 @@ fn several_labels_a_sample_are_measured_as_by_scikit_learn() {
         unreachable!("made above")
     };
     let chosen = OutputDecoding::Thresholds(several.thresholds());
-    let Scores::MultiLabelClassification(chosen) = report(&scored, &chosen).scores else {
+    let Scores::MultiLabelClassification(chosen) = scores(&scored, &chosen) else {
         panic!("another task")
     };
     assert!(
@@ -136,7 +129,7 @@ fn numbers_are_measured_as_by_scikit_learn() {
         std: 10.0,
         loss: Loss::Mse,
     });
-    let Scores::Regression(found) = report(&scored, &OutputDecoding::Plain).scores else {
+    let Scores::Regression(found) = scores(&scored, &OutputDecoding::Plain) else {
         panic!("another task")
     };
     assert_close(found.r2, &recorded["r2"]);

@@ -15,7 +15,10 @@ use crate::{
 /// Metrics before the first step, by class; `None` for regression, which has no classes.
 pub fn at_start(scored: &Scored) -> Option<AtStart> {
     match scored {
-        Scored::SingleLabel(scored) => Some(AtStart::Right(scored.right_and_support().0)),
+        Scored::SingleLabel(scored) => {
+            let counts = scored.counts().into_iter();
+            Some(AtStart::Right(counts.map(|counts| counts.hits).collect()))
+        }
         Scored::MultiLabel(scored) => {
             let all = (0..scored.classes).map(|class| scored.average_precision(class));
             Some(AtStart::AveragePrecision(
@@ -46,19 +49,19 @@ pub fn compare(scores: &mut Scores, inherited: &Inherited, before: &AtStart, aft
 
 fn of_classes(inherited: &Inherited, right_before: &[u64], after: &SingleLabel) -> Forgetting {
     let known = inherited.known as usize;
-    let (right_after, supports) = after.right_and_support();
-    let (right_after, supports) = (&right_after[..known], &supports[..known]);
+    let after = &after.counts()[..known];
     let class = |label: usize| KnownClass {
         name: inherited.labels[label].clone(),
-        support: supports[label],
-        recall_before: share(right_before[label], supports[label]),
-        recall_after: share(right_after[label], supports[label]),
+        support: after[label].support,
+        recall_before: share(right_before[label], after[label].support),
+        recall_after: after[label].recall(),
     };
-    let all = supports.iter().sum();
+    let all = after.iter().map(|counts| counts.support).sum();
+    let right_after = after.iter().map(|counts| counts.hits).sum();
     Forgetting {
         samples: all,
         accuracy_before: share(right_before[..known].iter().sum(), all),
-        accuracy_after: share(right_after.iter().sum(), all),
+        accuracy_after: share(right_after, all),
         classes: (0..known).map(class).collect(),
     }
 }

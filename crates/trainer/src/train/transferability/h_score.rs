@@ -12,9 +12,7 @@ const MIN_SHRINKAGE: f64 = 1e-9;
 /// better. At most D, and less than C.
 pub(super) fn score(features: &Tensor, one_hot: &Tensor) -> f64 {
     let centered = features - features.mean_dim([0i64].as_slice(), true, Kind::Double);
-    let (samples, width) = centered
-        .size2()
-        .expect("features are a matrix: this is a bug");
+    let (samples, width) = (centered.size()[0], centered.size()[1]);
     let wide = samples < width;
     // The smaller of the two Gram matrices: their traces, squares and inverses are equivalent.
     let gram = if wide {
@@ -32,10 +30,8 @@ pub(super) fn score(features: &Tensor, one_hot: &Tensor) -> f64 {
         gram * ((1.0 - shrinkage) / samples as f64) + identity * (shrinkage * variance);
     // Sums of each class's centered features over the root of its size: their squares are the
     // spread of the means.
-    let share = one_hot
-        / one_hot
-            .sum_dim_intlist([0i64].as_slice(), true, Kind::Double)
-            .sqrt();
+    let sizes = one_hot.sum_dim_intlist([0i64].as_slice(), true, Kind::Double);
+    let share = one_hot / sizes.sqrt();
     let between = centered.tr().matmul(&share);
     // Whichever side: tr(Bᵀ(XᵀX + c)⁻¹B) with B = Xᵀs is tr((X B)ᵀ(XXᵀ + c)⁻¹s).
     let (left, right) = if wide {
@@ -52,10 +48,7 @@ pub(super) fn score(features: &Tensor, one_hot: &Tensor) -> f64 {
 /// Ledoit and Wolf's (2004): the weight of `variance` times the identity beside the sample
 /// covariance that is least wrong in mean square.
 fn shrinkage(centered: &Tensor, gram: &Tensor, variance: f64) -> f64 {
-    let (samples, width) = centered
-        .size2()
-        .expect("features are a matrix: this is a bug");
-    let (samples, width) = (samples as f64, width as f64);
+    let (samples, width) = (centered.size()[0] as f64, centered.size()[1] as f64);
     let squared = |tensor: &Tensor| tensor.square().sum(Kind::Double).double_value(&[]);
     let covariance = squared(gram) / samples.powi(2);
     let lengths = centered

@@ -14,10 +14,8 @@ pub(super) struct Spectrum {
 impl Spectrum {
     /// Decomposes features [N, D], f64 on the CPU, by the smaller of the two Gram matrices.
     pub(super) fn of(features: &Tensor) -> Self {
-        let (samples, width) = features
-            .size2()
-            .expect("features are a matrix: this is a bug");
-        if samples < width {
+        let size = features.size();
+        if size[0] < size[1] {
             Self::of_samples(features)
         } else {
             Self::of_features(features)

@@ -1,7 +1,7 @@
 //! Temperature scaling (Guo, Pleiss, Sun & Weinberger 2017): one number that makes confidence match
 //! accuracy. Plain arithmetic in f64 on the host.
 
-use super::single::{SingleLabel, argmax};
+use super::{labelled::SingleLabel, single::argmax};
 use crate::domain::report::Calibration;
 
 /// Range of temperatures: a split that is all right, or all wrong, has no minimum of its own.
@@ -51,8 +51,7 @@ pub fn fit(scored: &SingleLabel) -> f64 {
 }
 
 fn log_loss(scored: &SingleLabel, temperature: f64) -> f64 {
-    let rows = scored.logits.chunks_exact(scored.classes);
-    let losses = rows.zip(&scored.labels).map(|(row, &label)| {
+    let losses = scored.rows().map(|(row, &label)| {
         let top = f64::from(row[argmax(row)]);
         let scaled = |logit: f32| (f64::from(logit) - top) / temperature;
         let sum: f64 = row.iter().map(|&logit| scaled(logit).exp()).sum();
@@ -65,8 +64,7 @@ fn log_loss(scored: &SingleLabel, temperature: f64) -> f64 {
 /// samples.
 fn calibration_error(scored: &SingleLabel, temperature: f64) -> f64 {
     let mut gaps = [0.0; BINS];
-    let rows = scored.logits.chunks_exact(scored.classes);
-    for (row, &label) in rows.zip(&scored.labels) {
+    for (row, &label) in scored.rows() {
         let chosen = argmax(row);
         let top = f64::from(row[chosen]);
         let scaled = |logit: f32| ((f64::from(logit) - top) / temperature).exp();

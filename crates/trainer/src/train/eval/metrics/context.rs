@@ -1,15 +1,5 @@
 //! Context of a report.
 
-use crate::domain::file::Split;
-
-/// The split and the step that a report was measured at.
-#[derive(Debug, Clone, Copy)]
-pub struct EvalPoint {
-    pub split: Split,
-    pub step: u64,
-    pub epoch: u32,
-}
-
 /// Facts that a report needs besides the scored samples.
 #[derive(Debug)]
 pub struct ReportContext<'a> {

@@ -7,6 +7,8 @@ pub(crate) mod average;
 pub mod calibration;
 /// Context of a report.
 pub mod context;
+/// Logits beside labels.
+pub mod labelled;
 /// Any number of labels a sample.
 pub mod multi;
 /// Curves over all thresholds.
@@ -19,9 +21,8 @@ pub mod scored;
 pub mod single;
 
 pub use self::{
-    context::{EvalPoint, OutputDecoding, ReportContext},
-    multi::MultiLabel,
+    context::{OutputDecoding, ReportContext},
+    labelled::{MultiLabel, SingleLabel},
     regression::Regression,
     scored::Scored,
-    single::SingleLabel,
 };

@@ -1,63 +1,27 @@
 //! Several labels a sample: each by itself, and all together.
 
 use super::{
-    average::{mean, share},
+    average::{Counts, macro_f1, mean, share},
     context::{OutputDecoding, ReportContext},
+    labelled::MultiLabel,
     ranking,
 };
 use crate::domain::{
     checkpoint::Metrics,
-    recipe::Metric,
     report::{LabelReport, MultiLabelScores},
 };
 
 /// The least probability of a prediction where none was chosen.
 const EVEN: f64 = 0.5;
 
-/// Logits of some samples beside their labels.
-#[derive(Debug, Clone)]
-pub struct MultiLabel {
-    /// Row after row, `labels.len() * classes` values.
-    pub logits: Vec<f32>,
-    /// Ascending, of each sample.
-    pub labels: Vec<Vec<usize>>,
-    pub classes: usize,
-}
-
-/// Counts of one class at a threshold.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Counts {
-    hits: u64,
-    called: u64,
-    support: u64,
-}
-
-impl Counts {
-    fn f1(self) -> Option<f64> {
-        share(2 * self.hits, self.called + self.support)
-    }
-}
-
 impl MultiLabel {
     pub(super) fn measure(&self, metrics: &mut Metrics) {
-        metrics.set(Metric::ValidLoss, self.log_loss());
-        let counts: Vec<Counts> = (0..self.classes)
-            .map(|class| self.counts(class, EVEN))
-            .collect();
+        let counts = self.counts(&vec![EVEN; self.classes]);
         let precision = |class| self.average_precision(class);
-        let found = [
-            (Metric::ValidMacroF1, macro_f1(&counts)),
-            (Metric::ValidMicroF1, micro_f1(&counts)),
-            (
-                Metric::ValidMeanAveragePrecision,
-                mean((0..self.classes).filter_map(precision)),
-            ),
-        ];
-        for (metric, value) in found {
-            if let Some(value) = value {
-                metrics.set(metric, value);
-            }
-        }
+        metrics.valid_loss = self.log_loss();
+        metrics.valid_macro_f1 = macro_f1(&counts);
+        metrics.valid_micro_f1 = micro_f1(&counts);
+        metrics.valid_mean_average_precision = mean((0..self.classes).filter_map(precision));
     }
 
     /// For each class the least probability that is a prediction: of the best F1 on these samples,
@@ -76,14 +40,12 @@ impl MultiLabel {
         let (mut hits, mut called) = (0, 0);
         let mut best: Option<(f64, f64)> = None;
         for (place, group) in groups.iter().enumerate().rev() {
-            hits += group
-                .iter()
-                .filter(|&&sample| self.has(sample, class))
-                .count() as u64;
+            let has = |&&sample: &&usize| self.has(sample, class);
+            hits += group.iter().filter(has).count() as u64;
             called += group.len() as u64;
             let counts = Counts {
                 hits,
-                called,
+                predicted: called,
                 support,
             };
             let below = place
@@ -105,34 +67,32 @@ impl MultiLabel {
         }
     }
 
+    /// The thresholds that outputs are decoded by, for each class.
+    pub fn thresholds_of(&self, decoding: &OutputDecoding) -> Vec<f64> {
+        match decoding {
+            OutputDecoding::Thresholds(thresholds) => thresholds.clone(),
+            _ => vec![EVEN; self.classes],
+        }
+    }
+
     pub(super) fn report(&self, context: &ReportContext<'_>) -> MultiLabelScores {
-        let even = vec![EVEN; self.classes];
-        let thresholds = match context.decoding {
-            OutputDecoding::Thresholds(thresholds) => thresholds,
-            _ => &even,
-        };
-        let counts: Vec<Counts> = (0..self.classes)
-            .map(|class| self.counts(class, thresholds[class]))
-            .collect();
+        let thresholds = self.thresholds_of(context.decoding);
+        let counts = self.counts(&thresholds);
         let class = |(class, name): (usize, &String)| {
-            let Counts {
-                hits,
-                called,
-                support,
-            } = counts[class];
+            let counts = counts[class];
             LabelReport {
                 name: name.clone(),
-                precision: share(hits, called),
-                recall: share(hits, support),
-                f1: counts[class].f1(),
+                precision: counts.precision(),
+                recall: counts.recall(),
+                f1: counts.f1(),
                 threshold: thresholds[class],
                 roc_auc: self.roc_auc(class),
                 average_precision: self.average_precision(class),
-                support,
+                support: counts.support,
             }
         };
         let classes: Vec<LabelReport> = context.classes.iter().enumerate().map(class).collect();
-        let exact = (0..self.labels.len()).filter(|&sample| self.is_exact(sample, thresholds));
+        let exact = (0..self.labels.len()).filter(|&sample| self.is_exact(sample, &thresholds));
         MultiLabelScores {
             subset_accuracy: share(exact.count() as u64, self.labels.len() as u64).unwrap_or(0.0),
             micro_f1: micro_f1(&counts),
@@ -161,24 +121,27 @@ impl MultiLabel {
 
     /// Samples that have the label.
     pub fn support(&self, class: usize) -> u64 {
-        (0..self.labels.len())
-            .filter(|&sample| self.has(sample, class))
-            .count() as u64
+        let samples = 0..self.labels.len();
+        samples.filter(|&sample| self.has(sample, class)).count() as u64
     }
 
-    fn counts(&self, class: usize, threshold: f64) -> Counts {
-        let mut counts = Counts::default();
-        for (sample, score) in self.probabilities(class).into_iter().enumerate() {
-            let (has, called) = (self.has(sample, class), score >= threshold);
-            counts.hits += u64::from(has && called);
-            counts.called += u64::from(called);
-            counts.support += u64::from(has);
-        }
-        counts
+    /// Counts of each class at its threshold.
+    fn counts(&self, thresholds: &[f64]) -> Vec<Counts> {
+        let count = |(class, &threshold): (usize, &f64)| {
+            let mut counts = Counts::default();
+            for (sample, score) in self.probabilities(class).into_iter().enumerate() {
+                let (has, called) = (self.has(sample, class), score >= threshold);
+                counts.hits += u64::from(has && called);
+                counts.predicted += u64::from(called);
+                counts.support += u64::from(has);
+            }
+            counts
+        };
+        thresholds.iter().enumerate().map(count).collect()
     }
 
     /// Scores of one class, for each sample.
-    fn probabilities(&self, class: usize) -> Vec<f64> {
+    pub fn probabilities(&self, class: usize) -> Vec<f64> {
         let logits = self.logits.iter().skip(class).step_by(self.classes);
         logits.map(|&logit| sigmoid(logit)).collect()
     }
@@ -199,8 +162,7 @@ impl MultiLabel {
 
     /// Mean over samples and classes; `NaN` over none.
     fn log_loss(&self) -> f64 {
-        let rows = self.logits.chunks_exact(self.classes).zip(&self.labels);
-        let losses = rows.map(|(row, labels)| {
+        let losses = self.rows().map(|(row, labels)| {
             // ln(1 + e^x), less x where the label is there; without overflow.
             let absent = row.iter().map(|&logit| {
                 let logit = f64::from(logit);
@@ -218,15 +180,11 @@ pub fn sigmoid(logit: f32) -> f64 {
     1.0 / (1.0 + (-f64::from(logit)).exp())
 }
 
-fn macro_f1(counts: &[Counts]) -> Option<f64> {
-    mean(counts.iter().filter_map(|counts| counts.f1()))
-}
-
 fn micro_f1(counts: &[Counts]) -> Option<f64> {
     let sum = |value: fn(&Counts) -> u64| counts.iter().map(value).sum();
     let all = Counts {
         hits: sum(|counts| counts.hits),
-        called: sum(|counts| counts.called),
+        predicted: sum(|counts| counts.predicted),
         support: sum(|counts| counts.support),
     };
     all.f1()

@@ -3,7 +3,7 @@
 use crate::domain::{
     checkpoint::Metrics,
     file::TargetStatistics,
-    recipe::{Loss, Metric},
+    recipe::Loss,
     report::{Baseline, RegressionScores},
 };
 
@@ -22,12 +22,10 @@ pub struct Regression {
 
 impl Regression {
     pub(super) fn measure(&self, metrics: &mut Metrics) {
-        metrics.set(Metric::ValidLoss, self.loss());
-        metrics.set(Metric::ValidMae, self.mae());
-        metrics.set(Metric::ValidRmse, self.rmse());
-        if let Some(r2) = self.r2() {
-            metrics.set(Metric::ValidR2, r2);
-        }
+        metrics.valid_loss = self.loss();
+        metrics.valid_mae = Some(self.mae());
+        metrics.valid_rmse = Some(self.rmse());
+        metrics.valid_r2 = self.r2();
     }
 
     /// `mean` is that of the training split.

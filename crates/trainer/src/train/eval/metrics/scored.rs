@@ -2,16 +2,11 @@
 
 use super::{
     calibration,
-    context::{EvalPoint, OutputDecoding, ReportContext},
-    multi::MultiLabel,
+    context::{OutputDecoding, ReportContext},
+    labelled::{MultiLabel, SingleLabel},
     regression::Regression,
-    single::SingleLabel,
 };
-use crate::domain::{
-    checkpoint::Metrics,
-    recipe::Metric,
-    report::{Report, Scores},
-};
+use crate::domain::{checkpoint::Metrics, recipe::Metric, report::Scores};
 
 /// A network's outputs for some samples beside their targets: all that is measured follows from it.
 #[derive(Debug, Clone)]
@@ -40,33 +35,17 @@ impl Scored {
         }
     }
 
-    pub fn report(&self, context: &ReportContext<'_>, point: EvalPoint) -> Report {
-        let (samples, scores) = match self {
+    pub fn scores(&self, context: &ReportContext<'_>) -> Scores {
+        match self {
             Self::SingleLabel(scored) => {
                 let mut scores = scored.report(context);
                 if let OutputDecoding::Temperature(temperature) = *context.decoding {
                     scores.calibration = Some(calibration::measure(scored, temperature));
                 }
-                (
-                    scored.labels.len(),
-                    Scores::SingleLabelClassification(scores),
-                )
+                Scores::SingleLabelClassification(scores)
             }
-            Self::MultiLabel(scored) => (
-                scored.labels.len(),
-                Scores::MultiLabelClassification(scored.report(context)),
-            ),
-            Self::Regression(scored) => (
-                scored.values.len(),
-                Scores::Regression(scored.report(context.mean)),
-            ),
-        };
-        Report {
-            split: point.split,
-            samples: samples as u64,
-            step: point.step,
-            epoch: point.epoch,
-            scores,
+            Self::MultiLabel(scored) => Scores::MultiLabelClassification(scored.report(context)),
+            Self::Regression(scored) => Scores::Regression(scored.report(context.mean)),
         }
     }
 }
@@ -74,7 +53,6 @@ impl Scored {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::file::Split;
 
     #[test]
     fn a_report_has_the_calibration_of_its_temperature() {
@@ -90,13 +68,7 @@ mod tests {
             majority_label: 0,
             mean: 0.0,
         };
-        let point = EvalPoint {
-            split: Split::Test,
-            step: 1,
-            epoch: 1,
-        };
-        let Scores::SingleLabelClassification(scores) = scored.report(&context, point).scores
-        else {
+        let Scores::SingleLabelClassification(scores) = scored.scores(&context) else {
             panic!("the report is of another task");
         };
         assert_eq!(scores.calibration.unwrap().temperature, 2.0);

@@ -1,52 +1,47 @@
 //! One class a sample.
 
 use super::{
-    average::{mean, share},
+    average::{Counts, macro_f1, mean, share},
     context::ReportContext,
+    labelled::SingleLabel,
     ranking,
 };
 use crate::domain::{
     checkpoint::Metrics,
     limits,
-    recipe::Metric,
     report::{ClassReport, SingleLabelScores},
 };
-
-/// Logits of some samples beside their labels.
-#[derive(Debug, Clone)]
-pub struct SingleLabel {
-    /// Row after row, `labels.len() * classes` values.
-    pub logits: Vec<f32>,
-    pub labels: Vec<usize>,
-    pub classes: usize,
-}
 
 impl SingleLabel {
     pub(super) fn measure(&self, metrics: &mut Metrics) {
         let tally = Tally::of(self);
-        metrics.set(Metric::ValidLoss, tally.log_loss);
-        metrics.set(Metric::ValidAccuracy, tally.accuracy());
-        metrics.set(Metric::ValidBalancedAccuracy, tally.balanced_accuracy());
-        metrics.set(Metric::ValidMacroF1, tally.macro_f1());
+        metrics.valid_loss = tally.log_loss;
+        metrics.valid_accuracy = Some(tally.accuracy());
+        metrics.valid_balanced_accuracy = Some(tally.balanced_accuracy());
+        metrics.valid_macro_f1 = Some(tally.macro_f1());
     }
 
     pub(super) fn report(&self, context: &ReportContext<'_>) -> SingleLabelScores {
         let tally = Tally::of(self);
         let samples = self.labels.len() as u64;
         let normalizers = self.normalizers();
-        let class = |(label, name): (usize, &String)| ClassReport {
-            name: name.clone(),
-            precision: share(tally.hits[label], tally.predicted[label]),
-            recall: share(tally.hits[label], tally.support[label]),
-            f1: tally.f1(label),
-            roc_auc: self.roc_auc(label, &normalizers),
-            support: tally.support[label],
+        let class = |(label, name): (usize, &String)| {
+            let counts = tally.counts[label];
+            ClassReport {
+                name: name.clone(),
+                precision: counts.precision(),
+                recall: counts.recall(),
+                f1: counts.f1(),
+                roc_auc: self.roc_auc(label, &normalizers),
+                support: counts.support,
+            }
         };
         let classes: Vec<ClassReport> = context.classes.iter().enumerate().map(class).collect();
+        let majority = tally.counts[context.majority_label].support;
         SingleLabelScores {
             accuracy: tally.accuracy(),
             accuracy_interval: wilson(tally.correct(), samples),
-            majority_baseline: share(tally.support[context.majority_label], samples).unwrap_or(0.0),
+            majority_baseline: share(majority, samples).unwrap_or(0.0),
             balanced_accuracy: tally.balanced_accuracy(),
             macro_f1: tally.macro_f1(),
             roc_auc: mean(classes.iter().filter_map(|class| class.roc_auc)),
@@ -59,20 +54,15 @@ impl SingleLabel {
         }
     }
 
-    /// Right answers and samples, by label.
-    pub fn right_and_support(&self) -> (Vec<u64>, Vec<u64>) {
-        let tally = Tally::of(self);
-        (tally.hits, tally.support)
-    }
-
-    fn rows(&self) -> impl Iterator<Item = (&[f32], usize)> {
-        let rows = self.logits.chunks_exact(self.classes);
-        rows.zip(self.labels.iter().copied())
+    /// Counts of each class.
+    pub fn counts(&self) -> Vec<Counts> {
+        Tally::of(self).counts
     }
 
     /// The logarithm of the sum of each row's exponentials.
     fn normalizers(&self) -> Vec<f64> {
-        self.rows().map(|(row, _)| log_sum(row)).collect()
+        let sums = self.rows().map(|(row, _)| exponentials(row));
+        sums.map(|(top, sum)| f64::from(top) + sum.ln()).collect()
     }
 
     /// Mean over the classes that have a curve.
@@ -96,27 +86,25 @@ impl SingleLabel {
             return None;
         }
         let mut confusion = vec![vec![0; self.classes]; self.classes];
-        for (row, label) in self.rows() {
+        for (row, &label) in self.rows() {
             confusion[label][argmax(row)] += 1;
         }
         Some(confusion)
     }
 }
 
-fn log_sum(row: &[f32]) -> f64 {
+/// The largest logit, and the sum of all exponentials over its own.
+fn exponentials(row: &[f32]) -> (f32, f64) {
     let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = row.iter().map(|&logit| f64::from(logit - top).exp()).sum();
-    f64::from(top) + sum.ln()
+    let powers = row.iter().map(|&logit| f64::from(logit - top).exp());
+    (top, powers.sum())
 }
 
 /// Counts and losses of scored samples.
 #[derive(Debug, Clone, PartialEq)]
 struct Tally {
-    /// Right predictions, by label.
-    hits: Vec<u64>,
-    /// Samples of each label.
-    support: Vec<u64>,
-    predicted: Vec<u64>,
+    /// One entry a class.
+    counts: Vec<Counts>,
     /// Mean negative log-likelihood, in nats; `NaN` over no samples.
     log_loss: f64,
 }
@@ -124,50 +112,38 @@ struct Tally {
 impl Tally {
     /// Counts `scored`. Of equal logits the first label wins, as `argmax` has it.
     fn of(scored: &SingleLabel) -> Self {
-        let none = || vec![0u64; scored.classes];
-        let (mut hits, mut support, mut predicted) = (none(), none(), none());
+        let mut counts = vec![Counts::default(); scored.classes];
         let mut loss = 0.0;
-        for (row, label) in scored.rows() {
+        for (row, &label) in scored.rows() {
             let chosen = argmax(row);
-            support[label] += 1;
-            predicted[chosen] += 1;
-            hits[label] += u64::from(chosen == label);
-            let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f64 = row.iter().map(|&logit| f64::from(logit - top).exp()).sum();
+            counts[label].support += 1;
+            counts[chosen].predicted += 1;
+            counts[label].hits += u64::from(chosen == label);
+            let (top, sum) = exponentials(row);
             loss += sum.ln() - f64::from(row[label] - top);
         }
         Self {
-            hits,
-            support,
-            predicted,
+            counts,
             log_loss: loss / scored.labels.len() as f64,
         }
     }
 
     fn correct(&self) -> u64 {
-        self.hits.iter().sum()
+        self.counts.iter().map(|counts| counts.hits).sum()
     }
 
     fn accuracy(&self) -> f64 {
-        share(self.correct(), self.support.iter().sum()).unwrap_or(0.0)
+        let samples = self.counts.iter().map(|counts| counts.support).sum();
+        share(self.correct(), samples).unwrap_or(0.0)
     }
 
     /// Mean recall over the classes that have samples.
     fn balanced_accuracy(&self) -> f64 {
-        let classes = self.hits.iter().zip(&self.support);
-        mean(classes.filter_map(|(&hits, &support)| share(hits, support))).unwrap_or(0.0)
+        mean(self.counts.iter().filter_map(|counts| counts.recall())).unwrap_or(0.0)
     }
 
-    /// Mean F1 over the classes that have samples or were predicted.
     fn macro_f1(&self) -> f64 {
-        mean((0..self.hits.len()).filter_map(|label| self.f1(label))).unwrap_or(0.0)
-    }
-
-    fn f1(&self, label: usize) -> Option<f64> {
-        share(
-            2 * self.hits[label],
-            self.support[label] + self.predicted[label],
-        )
+        macro_f1(&self.counts).unwrap_or(0.0)
     }
 }
 
