@@ -70,7 +70,6 @@ fn same(found: &Tensor, expected: &Tensor, what: &str) {
 /// + a, g, b`.
 #[test]
 fn a_stem_of_other_channels_matches_the_usual_stem() {
-    tch::set_num_threads(2);
     // A network of each stem, and of each family.
     let names = [
         "convnext_tiny",
@@ -165,7 +164,6 @@ fn compare(what: &str, found: &Tensor, case: &Value) {
 /// Whole networks that timm made for other channels and sides from the same weights.
 #[test]
 fn networks_of_other_inputs_compute_what_timms_compute() {
-    tch::set_num_threads(2);
     for case in recorded()["adapted"].as_array().unwrap() {
         let architecture = registry::find(case["name"].as_str().unwrap()).unwrap();
         let (channels, side) = (integer(&case["channels"]), integer(&case["side"]));

@@ -305,7 +305,6 @@ fn layers_cover_the_backbone() {
 /// the mode.
 #[test]
 fn frozen_batch_norm_never_moves() {
-    tch::set_num_threads(2);
     let architecture = registry::find("resnet18").unwrap();
     let vs = nn::VarStore::new(Device::Cpu);
     let backbone = architecture.build(&vs.root(), &architecture.input);

@@ -87,7 +87,6 @@ fn network(folder: &Path, architecture: &str) -> impl Fn(&Tensor) -> (Tensor, Te
 
 #[test]
 fn published_lite0_gives_its_golden_numbers() {
-    tch::set_num_threads(2);
     let folder = tempfile::tempdir().unwrap();
     let imported = lite0(folder.path());
     assert_eq!(imported.classes, Some(1000));
@@ -142,7 +141,6 @@ fn published_lite0_gives_its_golden_numbers() {
 /// publisher's network, as it is imported and fed here, must know them.
 #[test]
 fn published_lite0_recognizes_photos() {
-    tch::set_num_threads(2);
     let folder = tempfile::tempdir().unwrap();
     // They are cut out already: foolbox feeds them whole, scaled to the network's input, and so
     // were the 18 recorded.

@@ -18,7 +18,6 @@ pub(crate) fn check_all(
     wanted: fn(&str) -> bool,
     check: impl Fn(&str, &Value) -> Result<(), String>,
 ) {
-    tch::set_num_threads(2);
     let recordings = recordings(wanted);
     let failures: Vec<String> = recordings
         .iter()

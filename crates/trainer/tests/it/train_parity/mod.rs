@@ -126,7 +126,6 @@ fn changed(file: &str, change: impl Fn(&mut Value)) -> Result<(), String> {
 /// An option of a recording that is not implemented here fails the test.
 #[test]
 fn options_that_nothing_here_does_fail_by_name() {
-    tch::set_num_threads(2);
     let head_only = "train-resnet18-head-only-sgd";
     let layer4 = "train-resnet18-layer4-adamw-bn-frozen";
     type Change = fn(&mut Value);
@@ -175,7 +174,6 @@ fn options_that_nothing_here_does_fail_by_name() {
 /// Values that are the same, said in other words, change nothing.
 #[test]
 fn the_same_options_in_other_words_are_the_same() {
-    tch::set_num_threads(2);
     changed("train-resnet18-layer4-adamw-bn-frozen", |it| {
         it["trainable"] = json!(["head", "layer4.0", "layer4.1"]);
         it["optimizer"]["lr"] = json!([0.001, 0.001, 0.001, 0.001, 0.001, 0.001]);

@@ -62,7 +62,6 @@ fn published_lite0() -> Tensors {
 /// deviations of three families.
 #[test]
 fn trap_11_images_are_preprocessed_as_the_weights_expect() {
-    tch::set_num_threads(2);
     for case in recorded()["images"].as_array().unwrap() {
         let architecture = registry::find(case["name"].as_str().unwrap()).unwrap();
         let input = input(architecture, case["side"].as_u64().unwrap() as u32);
@@ -108,7 +107,6 @@ fn apart(one: &Tensor, other: &Tensor) -> f64 {
 
 #[test]
 fn trap_25_folding_batch_norm_changes_features_by_rounding_only() {
-    tch::set_num_threads(2);
     let has_batch_norm = |architecture: &&Architecture| {
         let layers = registry::layers(architecture, &architecture.input);
         layers.tensors.iter().any(|one| !one.trainable)
