@@ -22,6 +22,9 @@ pub mod image;
 /// Splits samples into train and validation.
 pub mod split;
 
+/// Safetensors files, mapped and written.
+pub(crate) mod tensor_file;
+
 /// A validated data set in one file.
 pub mod pack;
 

@@ -7,7 +7,11 @@ use std::borrow::Cow;
 
 use tch::{Kind, Tensor};
 
-use super::{architecture::Architecture, attention::POSITIONS, weights::Tensors};
+use super::{
+    architecture::Architecture,
+    attention::POSITIONS,
+    weights::{Tensors, fits},
+};
 use crate::domain::{
     base_model::{AskedPreprocessing, Preprocessing},
     codes::INVALID_VALUE,
@@ -32,32 +36,23 @@ pub fn resolve_preprocessing(
     tensors: &Tensors,
 ) -> Result<Preprocessing, Problem> {
     let has_colors = asked.mean.is_some() || asked.std.is_some();
-    let stem = if has_colors {
-        None
-    } else {
-        stem_channels(architecture, tensors)
-    };
+    let stem = stem_channels(architecture, tensors).filter(|_| !has_colors);
     let channels = asked.channels.or(stem).unwrap_or(usual.channels);
     let side = positions_side(architecture, tensors);
     let input_size = asked.input_size.or(side).unwrap_or(usual.input_size);
     if let Some(patch) = architecture.patch()
         && !input_size.is_multiple_of(patch)
     {
-        let below = input_size / patch * patch;
-        let near = if below > 0 {
-            format!("such as {below} or {}", below + patch)
-        } else {
-            format!("such as {patch}")
+        let near = match input_size / patch * patch {
+            0 => format!("such as {patch}"),
+            below => format!("such as {below} or {}", below + patch),
         };
         let message = format!(
             "`{}` takes squares whose side is a multiple of its patch of {patch} pixels, {near}; not {input_size}",
             architecture.name
         );
-        return Err(Problem::new(
-            "preprocessing.input_size",
-            INVALID_VALUE,
-            message,
-        ));
+        let path = "preprocessing.input_size";
+        return Err(Problem::new(path, INVALID_VALUE, message));
     }
     let values = |asked: &Option<Vec<f64>>, usual: &[f64]| match asked {
         Some(values) => Cow::Owned(values.clone()),
@@ -131,9 +126,9 @@ fn stem_for(stem: &Tensor, channels: i64) -> Tensor {
     repeated * (RGB as f64 / channels as f64)
 }
 
-/// True for types that a strict load accepts, as f32.
+/// True for numbers that a strict load accepts, as f32.
 fn is_usable(tensor: &Tensor) -> bool {
-    matches!(tensor.kind(), Kind::Float | Kind::Half | Kind::BFloat16)
+    fits(Kind::Float, tensor.kind())
 }
 
 /// Patches along a side, of positions [1, 1 + grid * grid, width].

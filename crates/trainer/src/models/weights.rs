@@ -4,16 +4,17 @@
 //! checked before anything of that size is allocated.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
 
 use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
+use serde_json::json;
 use tch::{Kind, TchError, Tensor};
 
 use super::torch_error::is_out_of_memory;
-use crate::domain::problem::Problem;
+use crate::{data::tensor_file, domain::problem::Problem};
 
 /// Bytes of a safetensors header. The largest of a network here has 0.06 MB.
 pub const HEADER_BYTES: u64 = 1 << 20;
@@ -27,6 +28,20 @@ pub const NAME_BYTES: usize = 512;
 /// BatchNorm's count of training batches: an integer that nothing here reads, so that it may be
 /// missing.
 const COUNTER: &str = ".num_batches_tracked";
+
+/// The types of numbers in a file: torch's, that of safetensors, and a pickle's storage.
+pub(super) const TYPES: [(Kind, Dtype, &str); 10] = [
+    (Kind::Double, Dtype::F64, "DoubleStorage"),
+    (Kind::Float, Dtype::F32, "FloatStorage"),
+    (Kind::Half, Dtype::F16, "HalfStorage"),
+    (Kind::BFloat16, Dtype::BF16, "BFloat16Storage"),
+    (Kind::Int64, Dtype::I64, "LongStorage"),
+    (Kind::Int, Dtype::I32, "IntStorage"),
+    (Kind::Int16, Dtype::I16, "ShortStorage"),
+    (Kind::Int8, Dtype::I8, "CharStorage"),
+    (Kind::Uint8, Dtype::U8, "ByteStorage"),
+    (Kind::Bool, Dtype::BOOL, "BoolStorage"),
+];
 
 /// Tensors by name, on the CPU.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -85,95 +100,51 @@ impl WeightsError {
     }
 }
 
-/// Every mismatch between a network and a weights file.
-#[derive(Debug, Default, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.summary())]
+/// Every mismatch between a network and a weights file: one problem per tensor, whose path is the
+/// tensor's name.
+#[derive(Debug, Default, Clone, PartialEq, thiserror::Error)]
+#[error("the weights do not fit the network: {}", self.summary())]
 pub struct LoadReport {
-    /// Tensors of the network that the file lacks, with their shapes.
-    pub missing: Vec<(String, Vec<i64>)>,
-    /// Tensors of the file that the network lacks, with their shapes.
-    pub unexpected: Vec<(String, Vec<i64>)>,
-    /// Name, shape in the network, shape in the file.
-    pub misshapen: Vec<(String, Vec<i64>, Vec<i64>)>,
-    /// Name, code and message: numbers that no network can work with.
-    pub unusable: Vec<(String, &'static str, String)>,
+    /// Tensors of the network that the file lacks.
+    missing: Vec<Problem>,
+    /// Tensors of the file that the network lacks.
+    unexpected: Vec<Problem>,
+    misshapen: Vec<Problem>,
+    /// Tensors with numbers that no network can work with.
+    unusable: Vec<Problem>,
 }
 
 impl LoadReport {
+    fn kinds(&self) -> [(&'static str, &[Problem]); 4] {
+        [
+            ("missing", &self.missing),
+            ("unexpected", &self.unexpected),
+            ("misshapen", &self.misshapen),
+            ("unusable", &self.unusable),
+        ]
+    }
+
     pub fn is_empty(&self) -> bool {
         self == &Self::default()
     }
 
-    /// One problem per tensor; its path is the tensor's name.
     pub fn problems(&self) -> Vec<Problem> {
-        let missing = self.missing.iter().map(|(name, shape)| {
-            Problem::new(
-                name,
-                "missing_tensor",
-                format!("the network needs `{name}` of shape {shape:?}; the file has none"),
-            )
-        });
-        let unexpected = self.unexpected.iter().map(|(name, shape)| {
-            let message = format!(
-                "the file holds `{name}` of shape {shape:?}; the network has no such tensor"
-            );
-            Problem::new(name, "unexpected_tensor", message)
-        });
-        let misshapen = self.misshapen.iter().map(|(name, wanted, found)| {
-            let message =
-                format!("`{name}` has shape {found:?} in the file; the network needs {wanted:?}");
-            Problem::new(name, "misshapen_tensor", message)
-        });
-        let unusable = self
-            .unusable
-            .iter()
-            .map(|(name, code, message)| Problem::new(name, code, message.as_str()));
-        missing
-            .chain(unexpected)
-            .chain(misshapen)
-            .chain(unusable)
-            .collect()
+        self.kinds().map(|(_, problems)| problems).concat()
     }
 
-    /// How many of each kind, and the first few names.
+    /// How many of each kind, and the first name.
     fn summary(&self) -> String {
-        let mut parts = Vec::new();
-        let mut tell = |kind: &str, names: Vec<&str>| {
-            if let [first, ..] = names[..] {
-                let more = if names.len() > 1 {
-                    format!(" and {} more", names.len() - 1)
-                } else {
-                    String::new()
-                };
-                parts.push(format!("{kind} `{first}`{more}"));
-            }
-        };
-        tell(
-            "missing",
-            self.missing.iter().map(|(name, _)| name.as_str()).collect(),
-        );
-        tell(
-            "unexpected",
-            self.unexpected
-                .iter()
-                .map(|(name, _)| name.as_str())
-                .collect(),
-        );
-        tell(
-            "misshapen",
-            self.misshapen
-                .iter()
-                .map(|(name, ..)| name.as_str())
-                .collect(),
-        );
-        tell(
-            "unusable",
-            self.unusable
-                .iter()
-                .map(|(name, ..)| name.as_str())
-                .collect(),
-        );
-        format!("the weights do not fit the network: {}", parts.join("; "))
+        let kinds = self.kinds().into_iter().filter_map(|(kind, problems)| {
+            let [first, rest @ ..] = problems else {
+                return None;
+            };
+            let more = match rest.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            Some(format!("{kind} `{}`{more}", first.path))
+        });
+        kinds.collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -201,13 +172,9 @@ pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>, WeightsErr
 
 /// A file as memory. Empty files map to nothing.
 pub(super) fn map(path: &Path) -> Result<memmap2::Mmap, WeightsError> {
-    let file = fs::File::open(path).map_err(WeightsError::io(path))?;
-    #[expect(
-        unsafe_code,
-        reason = "the file lies in a folder of ours, where nobody shortens it while it is mapped"
-    )]
-    let map = unsafe { memmap2::Mmap::map(&file) };
-    map.map_err(WeightsError::io(path))
+    fs::File::open(path)
+        .and_then(|file| tensor_file::map(&file))
+        .map_err(WeightsError::io(path))
 }
 
 /// True when these bytes begin like safetensors: a length, then a JSON object. Zip files and
@@ -274,30 +241,21 @@ fn describe(error: &SafeTensorError) -> String {
 
 fn tensor(name: &str, view: &TensorView) -> Result<Tensor, WeightsError> {
     check_name(name)?;
-    let kind = match view.dtype() {
-        Dtype::F64 => Kind::Double,
-        Dtype::F32 => Kind::Float,
-        Dtype::F16 => Kind::Half,
-        Dtype::BF16 => Kind::BFloat16,
-        Dtype::I64 => Kind::Int64,
-        Dtype::I32 => Kind::Int,
-        Dtype::I16 => Kind::Int16,
-        Dtype::I8 => Kind::Int8,
-        Dtype::U8 => Kind::Uint8,
-        Dtype::BOOL => Kind::Bool,
-        other => {
-            return Err(WeightsError::format(format!(
-                "`{name}` holds numbers of type {other}, which is not supported"
-            )));
-        }
-    };
+    let dtype = view.dtype();
+    let (kind, ..) = TYPES
+        .iter()
+        .find(|(_, known, _)| *known == dtype)
+        .ok_or_else(|| {
+            let message = format!("`{name}` holds numbers of type {dtype}, which is not supported");
+            WeightsError::format(message)
+        })?;
     if view.shape().len() > DIMENSIONS {
         return Err(WeightsError::too_large(format!(
             "`{name}` has more than {DIMENSIONS} dimensions"
         )));
     }
     let size: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
-    Tensor::f_from_data_size(view.data(), &size, kind)
+    Tensor::f_from_data_size(view.data(), &size, *kind)
         .map_err(|error| WeightsError::unmade(name, &error))
 }
 
@@ -339,42 +297,52 @@ pub fn load_strict(
 pub fn check(into: &[(String, Tensor)], from: &Tensors, ignore: &[&str]) -> LoadReport {
     let mut report = LoadReport::default();
     for (name, target) in into {
+        let wanted = target.size();
         let Some(source) = from.get(name) else {
-            report.missing.push((name.clone(), target.size()));
+            let message =
+                format!("the network needs `{name}` of shape {wanted:?}; the file has none");
+            report
+                .missing
+                .push(Problem::new(name, "missing_tensor", message));
             continue;
         };
-        if source.size() != target.size() {
+        let (found, holds, computes) = (source.size(), source.kind(), target.kind());
+        if found != wanted {
+            let message =
+                format!("`{name}` has shape {found:?} in the file; the network needs {wanted:?}");
             report
                 .misshapen
-                .push((name.clone(), target.size(), source.size()));
-        } else if !fits(target.kind(), source.kind()) {
-            let message = format!(
-                "`{name}` holds {:?}; the network computes in {:?}",
-                source.kind(),
-                target.kind()
-            );
-            report.unusable.push((name.clone(), "wrong_dtype", message));
+                .push(Problem::new(name, "misshapen_tensor", message));
+        } else if !fits(computes, holds) {
+            let message = format!("`{name}` holds {holds:?}; the network computes in {computes:?}");
+            report
+                .unusable
+                .push(Problem::new(name, "wrong_dtype", message));
         } else if !is_finite(source) {
-            report.unusable.push((
-                name.clone(),
-                "not_finite",
-                format!("`{name}` holds NaN or infinity"),
-            ));
+            let message = format!("`{name}` holds NaN or infinity");
+            report
+                .unusable
+                .push(Problem::new(name, "not_finite", message));
         }
     }
-    let wanted: std::collections::BTreeSet<&str> =
-        into.iter().map(|(name, _)| name.as_str()).collect();
+    let wanted: BTreeSet<&str> = into.iter().map(|(name, _)| name.as_str()).collect();
     report.unexpected = from
         .iter()
         .filter(|(name, _)| !wanted.contains(name.as_str()) && !name.ends_with(COUNTER))
         .filter(|(name, _)| !ignore.iter().any(|prefix| name.starts_with(prefix)))
-        .map(|(name, tensor)| (name.clone(), tensor.size()))
+        .map(|(name, tensor)| {
+            let message = format!(
+                "the file holds `{name}` of shape {:?}; the network has no such tensor",
+                tensor.size()
+            );
+            Problem::new(name, "unexpected_tensor", message)
+        })
         .collect();
     report
 }
 
 /// True when copying changes no number.
-fn fits(target: Kind, source: Kind) -> bool {
+pub(super) fn fits(target: Kind, source: Kind) -> bool {
     target == source || (target == Kind::Float && matches!(source, Kind::Half | Kind::BFloat16))
 }
 
@@ -412,9 +380,6 @@ pub fn write_safetensors(
     })
 }
 
-/// The format itself (<https://github.com/huggingface/safetensors#format>): written here because
-/// the crate's order of metadata differs from run to run, and the same weights must be the same
-/// bytes.
 fn write_to(
     file: &mut impl io::Write,
     tensors: &[(String, Tensor)],
@@ -424,40 +389,25 @@ fn write_to(
     // Wide numbers first, so that each tensor is aligned to its own width.
     sorted
         .sort_by_key(|(name, tensor)| (std::cmp::Reverse(tensor.kind().elt_size_in_bytes()), name));
-    let mut header = serde_json::Map::new();
-    if !metadata.is_empty() {
-        header.insert("__metadata__".to_owned(), serde_json::json!(metadata));
-    }
-    let mut start = 0;
-    for (name, tensor) in &sorted {
-        let end = start + tensor.numel() * tensor.kind().elt_size_in_bytes();
-        let entry = serde_json::json!({"dtype": dtype(tensor.kind()), "shape": tensor.size(), "data_offsets": [start, end]});
-        header.insert(name.clone(), entry);
-        start = end;
-    }
-    let mut header = serde_json::to_vec(&header)?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(&header)?;
+    let described = sorted.iter().map(|(name, tensor)| {
+        let shape = tensor
+            .size()
+            .into_iter()
+            .map(|side| side as usize)
+            .collect();
+        (name.as_str(), dtype(tensor.kind()), shape)
+    });
+    file.write_all(&tensor_file::header(json!(metadata), described)?)?;
     sorted
         .iter()
         .try_for_each(|(_, tensor)| file.write_all(&contiguous_bytes(tensor)))
 }
 
 fn dtype(kind: Kind) -> Dtype {
-    match kind {
-        Kind::Double => Dtype::F64,
-        Kind::Float => Dtype::F32,
-        Kind::Half => Dtype::F16,
-        Kind::BFloat16 => Dtype::BF16,
-        Kind::Int64 => Dtype::I64,
-        Kind::Int => Dtype::I32,
-        Kind::Int16 => Dtype::I16,
-        Kind::Int8 => Dtype::I8,
-        Kind::Bool => Dtype::BOOL,
-        Kind::Uint8 => Dtype::U8,
-        other => panic!("no weights are of type {other:?}: this is a bug"),
-    }
+    let found = TYPES.iter().find(|(known, ..)| *known == kind);
+    let (_, dtype, _) =
+        found.unwrap_or_else(|| panic!("no weights are of type {kind:?}: this is a bug"));
+    *dtype
 }
 
 /// A tensor's numbers in row-major order, in the byte order of safetensors (little-endian, as every

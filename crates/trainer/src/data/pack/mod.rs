@@ -22,9 +22,9 @@ use std::{
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
-use self::write::VERSION;
+use self::write::{SPLITS, VERSION};
 pub use self::write::{Sample, write};
-use super::target::Target;
+use super::{target::Target, tensor_file};
 use crate::domain::{file::Split, recipe::Task};
 
 /// A pack, mapped into memory; everything in its index was checked when it was opened.
@@ -63,29 +63,8 @@ pub enum PackError {
     Invalid(String),
 }
 
-/// Maps a file into memory.
-///
-/// # Errors
-/// When the file cannot be opened or mapped.
-pub(super) fn map(file: &File) -> io::Result<Mmap> {
-    #[expect(
-        unsafe_code,
-        reason = "the file is this job's own; nothing else writes to it"
-    )]
-    // SAFETY: only the validation process's anonymous spool and finished packs are mapped, and
-    // neither changes.
-    unsafe {
-        Mmap::map(file)
-    }
-}
-
 fn split_of(code: u8) -> Option<Split> {
-    match code {
-        0 => Some(Split::Train),
-        1 => Some(Split::Validation),
-        2 => Some(Split::Test),
-        _ => None,
-    }
+    SPLITS.get(usize::from(code)).copied()
 }
 
 fn invalid(why: impl Into<String>) -> PackError {
@@ -102,7 +81,9 @@ impl Pack {
             path: path.to_owned(),
             source,
         };
-        let map = map(&File::open(path).map_err(failed)?).map_err(failed)?;
+        let map = File::open(path)
+            .and_then(|file| tensor_file::map(&file))
+            .map_err(failed)?;
         let (header_bytes, header) =
             SafeTensors::read_metadata(&map).map_err(|error| invalid(error.to_string()))?;
         let metadata = header
@@ -180,7 +161,8 @@ impl Pack {
             if split_of(self.map[self.split.start + sample]).is_none() {
                 return Err(invalid(format!("sample {sample} is in no split")));
             }
-            if self.i32(&self.width, sample) <= 0 || self.i32(&self.height, sample) <= 0 {
+            let (width, height) = self.size(sample);
+            if width.cast_signed() <= 0 || height.cast_signed() <= 0 {
                 return Err(invalid(format!("sample {sample} has no pixels")));
             }
         }
@@ -265,7 +247,7 @@ impl Pack {
     }
 
     pub fn split(&self, sample: usize) -> Split {
-        split_of(self.map[self.split.clone()][sample]).expect("checked when opened: this is a bug")
+        split_of(self.map[self.split.start + sample]).expect("checked when opened: this is a bug")
     }
 
     /// The samples of one split, ascending.
@@ -291,38 +273,29 @@ impl Pack {
 
     /// SHA-256 of `bytes(sample)`.
     pub fn sha256(&self, sample: usize) -> [u8; 32] {
-        let hashes = &self.map[self.sha256.clone()];
-        *hashes[sample * 32..]
-            .first_chunk()
-            .expect("checked when opened: this is a bug")
+        self.row(&self.sha256, sample)
     }
 
     /// Width and height of the decoded image, in pixels.
     pub fn size(&self, sample: usize) -> (u32, u32) {
-        (
-            self.i32(&self.width, sample) as u32,
-            self.i32(&self.height, sample) as u32,
-        )
+        let side = |tensor| u32::from_le_bytes(self.row(tensor, sample));
+        (side(&self.width), side(&self.height))
     }
 
     fn i64(&self, tensor: &Range<usize>, at: usize) -> i64 {
-        i64::from_le_bytes(
-            *self.map[tensor.clone()][at * 8..]
-                .first_chunk()
-                .expect("checked when opened: this is a bug"),
-        )
+        i64::from_le_bytes(self.row(tensor, at))
     }
 
     fn f64(&self, tensor: &Range<usize>, at: usize) -> f64 {
-        f64::from_bits(self.i64(tensor, at) as u64)
+        f64::from_le_bytes(self.row(tensor, at))
     }
 
-    fn i32(&self, tensor: &Range<usize>, at: usize) -> i32 {
-        i32::from_le_bytes(
-            *self.map[tensor.clone()][at * 4..]
-                .first_chunk()
-                .expect("checked when opened: this is a bug"),
-        )
+    /// Row `at` of a tensor whose rows have `N` bytes.
+    fn row<const N: usize>(&self, tensor: &Range<usize>, at: usize) -> [u8; N] {
+        let rows = &self.map[tensor.clone()];
+        *rows[at * N..]
+            .first_chunk()
+            .expect("checked when opened: this is a bug")
     }
 }
 

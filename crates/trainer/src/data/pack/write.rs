@@ -6,15 +6,18 @@ use std::{
     path::Path,
 };
 
+use safetensors::Dtype;
 use serde_json::json;
 
 use crate::{
-    data::target::Target,
+    data::{target::Target, tensor_file},
     domain::{file::Split, recipe::Task},
 };
 
 /// Version of the layout that the module above describes; a reader refuses any other.
 pub(super) const VERSION: &str = "1";
+/// The splits by their code.
+pub(super) const SPLITS: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
 
 /// One sample of a pack to write.
 #[derive(Debug, Clone)]
@@ -38,34 +41,22 @@ pub struct Sample<'a> {
 /// A full or failing disk; nothing is left behind.
 pub fn write(path: &Path, task: Task, classes: &[String], samples: &[Sample]) -> io::Result<()> {
     let folder = path.parent().expect("a pack is in a folder: this is a bug");
-    let paths = serde_json::to_vec(&samples.iter().map(|sample| sample.path).collect::<Vec<_>>())?;
+    let mut metadata = json!({ "version": VERSION, "classes": serde_json::to_string(classes)? });
+    if task != Task::SingleLabelClassification {
+        metadata["task"] = task.as_str().into();
+    }
+    let index = index(task, samples)?;
+    let total = samples.iter().map(|sample| sample.bytes.len()).sum();
+    let tensors = index
+        .iter()
+        .map(|(name, dtype, shape, _)| (*name, *dtype, shape.clone()));
+    let tensors = tensors.chain([("bytes", Dtype::U8, vec![total])]);
     let temp = tempfile::NamedTempFile::new_in(folder)?;
     let mut out = BufWriter::with_capacity(1 << 20, temp.as_file());
-    let header = header(task, classes, samples, paths.len())?;
-    out.write_all(&(header.len() as u64).to_le_bytes())?;
-    out.write_all(&header)?;
-    let mut offset = 0_i64;
-    for sample in samples {
-        out.write_all(&offset.to_le_bytes())?;
-        offset += sample.bytes.len() as i64;
+    out.write_all(&tensor_file::header(metadata, tensors)?)?;
+    for (.., bytes) in &index {
+        out.write_all(bytes)?;
     }
-    for sample in samples {
-        out.write_all(&(sample.bytes.len() as i64).to_le_bytes())?;
-    }
-    write_targets(&mut out, samples)?;
-    for sample in samples {
-        out.write_all(&(sample.width as i32).to_le_bytes())?;
-    }
-    for sample in samples {
-        out.write_all(&(sample.height as i32).to_le_bytes())?;
-    }
-    for sample in samples {
-        out.write_all(&[code_of(sample.split)])?;
-    }
-    for sample in samples {
-        out.write_all(&sample.sha256)?;
-    }
-    out.write_all(&paths)?;
     for sample in samples {
         out.write_all(sample.bytes)?;
     }
@@ -75,90 +66,82 @@ pub fn write(path: &Path, task: Task, classes: &[String], samples: &[Sample]) ->
     Ok(())
 }
 
-/// The tensors that `target_tensors` names, in that order.
-fn write_targets(out: &mut impl io::Write, samples: &[Sample]) -> io::Result<()> {
-    let mut end = 0_i64;
-    for sample in samples {
-        let eight_bytes = match sample.target {
-            Target::Class(label) => (*label as i64).to_le_bytes(),
-            Target::Value(value) => value.to_le_bytes(),
-            Target::Classes(labels) => {
-                end += labels.len() as i64;
-                end.to_le_bytes()
-            }
-        };
-        out.write_all(&eight_bytes)?;
-    }
-    for sample in samples {
-        if let Target::Classes(labels) = sample.target {
-            for &label in labels {
-                out.write_all(&(label as i64).to_le_bytes())?;
-            }
-        }
-    }
-    Ok(())
-}
+/// A tensor of the index: name, type, shape and bytes.
+type Column = (&'static str, Dtype, Vec<usize>, Vec<u8>);
 
-/// Names and dtypes of the tensors that hold the targets, and how many values each holds.
-fn target_tensors(task: Task, samples: &[Sample]) -> Vec<(&'static str, &'static str, usize)> {
-    let n = samples.len();
-    match task {
-        Task::SingleLabelClassification => vec![("label", "I64", n)],
-        Task::Regression => vec![("value", "F64", n)],
-        Task::MultiLabelClassification => {
-            let all = samples
-                .iter()
-                .map(|sample| sample.target.classes().len())
-                .sum();
-            vec![("labels_end", "I64", n), ("labels", "I64", all)]
-        }
-    }
-}
-
-/// The JSON header, padded so that the data behind it start at a multiple of eight.
-fn header(
-    task: Task,
-    classes: &[String],
-    samples: &[Sample],
-    paths_bytes: usize,
-) -> io::Result<Vec<u8>> {
-    let n = samples.len();
-    let total: usize = samples.iter().map(|sample| sample.bytes.len()).sum();
-    let mut header = serde_json::Map::new();
-    let mut metadata = json!({ "version": VERSION, "classes": serde_json::to_string(classes)? });
-    if task != Task::SingleLabelClassification {
-        metadata["task"] = task.as_str().into();
-    }
-    header.insert("__metadata__".to_owned(), metadata);
-    let mut tensors = vec![("offset", "I64", 8, vec![n]), ("size", "I64", 8, vec![n])];
-    let targets = target_tensors(task, samples).into_iter();
-    tensors.extend(targets.map(|(name, dtype, count)| (name, dtype, 8, vec![count])));
-    tensors.extend([
-        ("width", "I32", 4, vec![n]),
-        ("height", "I32", 4, vec![n]),
-        ("split", "U8", 1, vec![n]),
-        ("sha256", "U8", 1, vec![n, 32]),
-        ("paths", "U8", 1, vec![paths_bytes]),
-        ("bytes", "U8", 1, vec![total]),
+/// All tensors but the samples' bytes, in their order in the file.
+fn index(task: Task, samples: &[Sample]) -> io::Result<Vec<Column>> {
+    let mut offset = 0_i64;
+    let mut columns = vec![
+        column("offset", Dtype::I64, samples, |sample| {
+            let start = offset;
+            offset += sample.bytes.len() as i64;
+            start.to_le_bytes()
+        }),
+        column("size", Dtype::I64, samples, |sample| {
+            (sample.bytes.len() as i64).to_le_bytes()
+        }),
+    ];
+    columns.extend(targets(task, samples));
+    let paths = serde_json::to_vec(&samples.iter().map(|sample| sample.path).collect::<Vec<_>>())?;
+    columns.extend([
+        column("width", Dtype::I32, samples, |sample| {
+            (sample.width as i32).to_le_bytes()
+        }),
+        column("height", Dtype::I32, samples, |sample| {
+            (sample.height as i32).to_le_bytes()
+        }),
+        column("split", Dtype::U8, samples, |sample| {
+            [code_of(sample.split)]
+        }),
+        column("sha256", Dtype::U8, samples, |sample| sample.sha256),
+        ("paths", Dtype::U8, vec![paths.len()], paths),
     ]);
-    let mut end = 0;
-    for (name, dtype, width, shape) in tensors {
-        let start = end;
-        end += width * shape.iter().product::<usize>();
-        header.insert(
-            name.to_owned(),
-            json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }),
-        );
+    Ok(columns)
+}
+
+/// A tensor with a row of `N` bytes for each sample.
+fn column<const N: usize>(
+    name: &'static str,
+    dtype: Dtype,
+    samples: &[Sample],
+    row: impl FnMut(&Sample) -> [u8; N],
+) -> Column {
+    let mut shape = vec![samples.len()];
+    let width = N * 8 / dtype.bitsize();
+    if width > 1 {
+        shape.push(width);
     }
-    let mut header = serde_json::to_vec(&header)?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-    Ok(header)
+    (name, dtype, shape, samples.iter().flat_map(row).collect())
+}
+
+/// The tensors that hold the targets.
+fn targets(task: Task, samples: &[Sample]) -> Vec<Column> {
+    let (name, dtype) = match task {
+        Task::SingleLabelClassification => ("label", Dtype::I64),
+        Task::Regression => ("value", Dtype::F64),
+        Task::MultiLabelClassification => ("labels_end", Dtype::I64),
+    };
+    let mut end = 0_i64;
+    let mut columns = vec![column(name, dtype, samples, |sample| match sample.target {
+        Target::Class(label) => (*label as i64).to_le_bytes(),
+        Target::Value(value) => value.to_le_bytes(),
+        Target::Classes(labels) => {
+            end += labels.len() as i64;
+            end.to_le_bytes()
+        }
+    })];
+    if task == Task::MultiLabelClassification {
+        let labels = samples.iter().flat_map(|sample| sample.target.classes());
+        let bytes: Vec<u8> = labels
+            .flat_map(|&label| (label as i64).to_le_bytes())
+            .collect();
+        columns.push(("labels", Dtype::I64, vec![bytes.len() / 8], bytes));
+    }
+    columns
 }
 
 fn code_of(split: Split) -> u8 {
-    match split {
-        Split::Train => 0,
-        Split::Validation => 1,
-        Split::Test => 2,
-    }
+    let code = SPLITS.iter().position(|&known| known == split);
+    code.expect("every split has a code: this is a bug") as u8
 }

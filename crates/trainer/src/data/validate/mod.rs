@@ -15,7 +15,7 @@ use super::{
     archive::{self, ArchiveError, Spool},
     batch, codes, image,
     layout::{self, Layout, Placed},
-    manifest, pack,
+    manifest, pack, tensor_file,
 };
 use crate::domain::{
     file::FileReport,
@@ -55,7 +55,7 @@ fn validate(
         Err(ArchiveError::Refused(problem)) => return Ok(refusal(vec![problem])),
         Err(ArchiveError::Io(error)) => return Err(error),
     };
-    let bytes = pack::map(&spool.bytes)?;
+    let bytes = tensor_file::map(&spool.bytes)?;
     let (layout, said) = match arrange(&spool, &bytes, limits) {
         Ok(arranged) => arranged,
         Err(problems) => return Ok(refusal(problems)),
@@ -73,20 +73,15 @@ fn validate(
         let samples: Vec<pack::Sample> = usable
             .filter_map(|((file, image), &split)| {
                 let entry = &spool.entries[file.entry];
-                let &Image {
-                    width,
-                    height,
-                    sha256,
-                } = image.as_ref().ok()?;
-                let bytes = content(&bytes, entry);
+                let image = image.as_ref().ok()?;
                 Some(pack::Sample {
                     path: &entry.path,
-                    bytes,
-                    sha256,
+                    bytes: content(&bytes, entry),
+                    sha256: image.sha256,
                     target: &file.target,
                     split,
-                    width,
-                    height,
+                    width: image.width,
+                    height: image.height,
                 })
             })
             .collect();

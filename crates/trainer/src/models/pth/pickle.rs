@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use tch::Kind;
 
-use crate::models::weights::{DIMENSIONS, TENSORS, WeightsError};
+use crate::models::weights::{DIMENSIONS, TENSORS, TYPES, WeightsError};
 
 /// Bytes of one pickle; the structure only, for the numbers lie outside. ResNet-50's has 0.04 MB.
 pub(super) const PICKLE_BYTES: usize = 4 << 20;
@@ -156,9 +156,9 @@ impl Machine {
             b'N' => self.push(Value::None),
             0x88 => self.push(Value::Bool(true)),
             0x89 => self.push(Value::Bool(false)),
-            b'K' => self.push_int(i64::from(reader.byte()?)),
-            b'M' => self.push_int(i64::from(u16::from_le_bytes(reader.array()?))),
-            b'J' => self.push_int(i64::from(i32::from_le_bytes(reader.array()?))),
+            b'K' => self.push(Value::Int(reader.byte()?.into())),
+            b'M' => self.push(Value::Int(u16::from_le_bytes(reader.array()?).into())),
+            b'J' => self.push(Value::Int(i32::from_le_bytes(reader.array()?).into())),
             0x8a => self.long(reader)?,
             // A number such as an epoch's loss: skipped, for nothing here needs it.
             b'G' => {
@@ -166,14 +166,12 @@ impl Machine {
                 self.push(Value::Float);
             }
             b'X' => {
-                let length = reader.u32()?;
-                let text = reader.text(length as usize)?;
-                self.push_text(text);
+                let length = reader.u32()? as usize;
+                self.push_text(reader.text(length)?);
             }
             0x8c | b'U' => {
-                let length = reader.byte()?;
-                let text = reader.text(usize::from(length))?;
-                self.push_text(text);
+                let length = reader.byte()?.into();
+                self.push_text(reader.text(length)?);
             }
             other => return self.combine(other, reader),
         }
@@ -184,39 +182,27 @@ impl Machine {
     fn combine(&mut self, opcode: u8, reader: &mut Reader) -> Result<()> {
         match opcode {
             b'(' => self.marks.push(self.stack.len()),
-            b')' => self.push_tuple(Vec::new()),
+            b')' => self.push_container(Value::Tuple, Vec::new()),
             b't' => {
                 let items = self.pop_mark()?;
-                self.push_tuple(items);
+                self.push_container(Value::Tuple, items);
             }
             0x85..=0x87 => {
                 let mut items = (0x84..opcode)
                     .map(|_| self.pop())
                     .collect::<Result<Vec<_>>>()?;
                 items.reverse();
-                self.push_tuple(items);
+                self.push_container(Value::Tuple, items);
             }
-            b']' => {
-                let place = self.container(Vec::new());
-                self.push(Value::List(place));
-            }
-            b'}' => {
-                let place = self.container(Vec::new());
-                self.push(Value::Dict(place));
-            }
+            b']' => self.push_container(Value::List, Vec::new()),
+            b'}' => self.push_container(Value::Dict, Vec::new()),
             b'a' | b's' | b'e' | b'u' => self.fill(opcode)?,
-            b'q' => self.put(u32::from(reader.byte()?))?,
-            b'r' => {
-                let place = reader.u32()?;
-                self.put(place)?;
-            }
+            b'q' => self.put(reader.byte()?.into())?,
+            b'r' => self.put(reader.u32()?)?,
             // MEMOIZE
             0x94 => self.put(self.memo.len() as u32)?,
-            b'h' => self.get(u32::from(reader.byte()?))?,
-            b'j' => {
-                let place = reader.u32()?;
-                self.get(place)?;
-            }
+            b'h' => self.get(reader.byte()?.into())?,
+            b'j' => self.get(reader.u32()?)?,
             b'c' => {
                 let (module, name) = (reader.line()?, reader.line()?);
                 self.push(Value::Callable(callable(&module, &name)?));
@@ -243,23 +229,15 @@ impl Machine {
         self.stack.push(value);
     }
 
-    fn push_int(&mut self, number: i64) {
-        self.push(Value::Int(number));
-    }
-
     fn push_text(&mut self, text: String) {
         self.texts.push(text);
         self.push(Value::Text(self.texts.len() - 1));
     }
 
-    fn push_tuple(&mut self, items: Vec<Value>) {
-        let place = self.container(items);
-        self.push(Value::Tuple(place));
-    }
-
-    fn container(&mut self, items: Vec<Value>) -> usize {
+    /// Pushes a tuple, list or dictionary.
+    fn push_container(&mut self, kind: fn(usize) -> Value, items: Vec<Value>) {
         self.containers.push(items);
-        self.containers.len() - 1
+        self.push(kind(self.containers.len() - 1));
     }
 
     fn pop(&mut self) -> Result<Value> {
@@ -308,7 +286,7 @@ impl Machine {
         wide.get_mut(..length)
             .ok_or_else(|| broken("a number has more than 64 bits"))?
             .copy_from_slice(bytes);
-        self.push_int(i64::from_le_bytes(wide));
+        self.push(Value::Int(i64::from_le_bytes(wide)));
         Ok(())
     }
 
@@ -346,15 +324,10 @@ impl Machine {
                 key,
                 _,
                 Value::Int(count),
-            ]
-            | [
-                tag,
-                Value::Callable(Callable::StorageType(kind)),
-                key,
-                _,
-                Value::Int(count),
-                Value::None,
-            ] if self.text(tag)? == "storage" => (kind, key, count),
+                ref rest @ ..,
+            ] if matches!(rest, [] | [Value::None]) && self.text(tag)? == "storage" => {
+                (kind, key, count)
+            }
             _ => return Err(broken("a storage is described in an unknown way")),
         };
         let count = u64::try_from(count).map_err(|_| broken("a storage has a negative length"))?;
@@ -394,14 +367,10 @@ impl Machine {
         }
         let arguments = self.containers[place].clone();
         match (function, &arguments[..]) {
-            (Callable::OrderedDict, []) => {
-                let place = self.container(Vec::new());
-                self.push(Value::Dict(place));
-            }
+            (Callable::OrderedDict, []) => self.push_container(Value::Dict, Vec::new()),
             (Callable::OrderedDict, [Value::List(pairs)]) => {
                 let items = self.pairs_of(*pairs)?;
-                let place = self.container(items);
-                self.push(Value::Dict(place));
+                self.push_container(Value::Dict, items);
             }
             (
                 Callable::RebuildTensor,
@@ -441,14 +410,13 @@ impl Machine {
             return Err(broken("its dictionaries repeat themselves"));
         }
         let mut items = Vec::with_capacity(2 * pairs.len());
-        for &pair in pairs {
-            let Value::Tuple(pair) = pair else {
-                return Err(broken("a dictionary's item is no pair"));
-            };
-            let [key, value] = self.containers[pair][..] else {
-                return Err(broken("a dictionary's item is no pair"));
-            };
-            items.extend([key, value]);
+        for pair in pairs {
+            match pair {
+                Value::Tuple(pair) if self.containers[*pair].len() == 2 => {
+                    items.extend(&self.containers[*pair]);
+                }
+                _ => return Err(broken("a dictionary's item is no pair")),
+            }
         }
         Ok(items)
     }
@@ -492,11 +460,8 @@ impl Machine {
         let Value::Dict(place) = value else {
             return None;
         };
-        Some(
-            self.containers[place]
-                .chunks_exact(2)
-                .map(|pair| (pair[0], pair[1])),
-        )
+        let (pairs, _) = self.containers[place].as_chunks::<2>();
+        Some(pairs.iter().map(|&[key, value]| (key, value)))
     }
 
     /// The value of a text key.
@@ -508,10 +473,10 @@ impl Machine {
 
     /// The items of a list.
     pub(super) fn items(&self, value: Value) -> Option<&[Value]> {
-        let Value::List(place) = value else {
-            return None;
-        };
-        Some(&self.containers[place])
+        match value {
+            Value::List(place) => Some(&self.containers[place]),
+            _ => None,
+        }
     }
 }
 
@@ -521,7 +486,10 @@ fn callable(module: &str, name: &str) -> Result<Callable> {
         ("collections", "OrderedDict") => Some(Callable::OrderedDict),
         ("torch._utils", "_rebuild_tensor_v2") => Some(Callable::RebuildTensor),
         ("torch._utils", "_rebuild_parameter") => Some(Callable::RebuildParameter),
-        ("torch", storage) => storage_kind(storage).map(Callable::StorageType),
+        ("torch", storage) => TYPES
+            .iter()
+            .find(|(.., name)| *name == storage)
+            .map(|(kind, ..)| Callable::StorageType(*kind)),
         _ => None,
     };
     found.ok_or_else(|| {
@@ -532,22 +500,6 @@ fn callable(module: &str, name: &str) -> Result<Callable> {
             shown(module).escape_debug(),
             shown(name).escape_debug()
         ))
-    })
-}
-
-fn storage_kind(name: &str) -> Option<Kind> {
-    Some(match name {
-        "DoubleStorage" => Kind::Double,
-        "FloatStorage" => Kind::Float,
-        "HalfStorage" => Kind::Half,
-        "BFloat16Storage" => Kind::BFloat16,
-        "LongStorage" => Kind::Int64,
-        "IntStorage" => Kind::Int,
-        "ShortStorage" => Kind::Int16,
-        "CharStorage" => Kind::Int8,
-        "ByteStorage" => Kind::Uint8,
-        "BoolStorage" => Kind::Bool,
-        _ => return None,
     })
 }
 
