@@ -24,34 +24,30 @@ pub(super) fn check(name: &[u8]) -> Result<Option<String>, ArchiveError> {
 /// # Errors
 /// A path that could lead out of its folder, or is not valid on every system.
 pub(in crate::data) fn normal(name: &[u8]) -> Result<Option<String>, String> {
-    let unsafe_path = |why: &str| Err(why.to_owned());
     if name.len() > PATH_BYTES {
         return Err(format!("this path has more than {PATH_BYTES} bytes"));
     }
     let Ok(path) = std::str::from_utf8(name) else {
-        return unsafe_path("this path is not UTF-8");
+        return Err("this path is not UTF-8".to_owned());
     };
-    if path.contains('\0') {
-        return unsafe_path("this path holds a NUL character");
-    }
-    if path.contains('\\') {
-        return unsafe_path("this path holds a backslash, which is a separator on some systems");
-    }
-    if path.starts_with('/') {
-        return unsafe_path("this path is absolute");
-    }
-    if matches!(path.as_bytes(), [letter, b':', ..] if letter.is_ascii_alphabetic()) {
-        return unsafe_path("this path starts with a drive letter");
-    }
     let parts: Vec<&str> = path
         .split('/')
         .filter(|part| !part.is_empty() && *part != ".")
         .collect();
-    if parts
+    let has_drive = matches!(path.as_bytes(), [letter, b':', ..] if letter.is_ascii_alphabetic());
+    let climbs = parts
         .iter()
-        .any(|part| part.bytes().all(|byte| byte == b'.'))
-    {
-        return unsafe_path("this path climbs out of its folder");
+        .any(|part| part.bytes().all(|byte| byte == b'.'));
+    let backslash = "this path holds a backslash, which is a separator on some systems";
+    let rules = [
+        (path.contains('\0'), "this path holds a NUL character"),
+        (path.contains('\\'), backslash),
+        (path.starts_with('/'), "this path is absolute"),
+        (has_drive, "this path starts with a drive letter"),
+        (climbs, "this path climbs out of its folder"),
+    ];
+    if let Some((_, why)) = rules.iter().find(|(is_broken, _)| *is_broken) {
+        return Err((*why).to_owned());
     }
     if parts.iter().any(|part| {
         part.starts_with('.') || matches!(*part, "__MACOSX" | "Thumbs.db" | "desktop.ini")

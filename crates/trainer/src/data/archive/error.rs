@@ -35,11 +35,8 @@ pub(super) fn broken(path: &str, error: io::Error) -> ArchiveError {
     if error.raw_os_error().is_some() {
         return ArchiveError::Io(error);
     }
-    refused(
-        path,
-        codes::CORRUPT_ARCHIVE,
-        format!(
-            "the archive is damaged or was cut off ({error}); make it again and compare its size after the upload"
-        ),
-    )
+    let message = format!(
+        "the archive is damaged or was cut off ({error}); make it again and compare its size after the upload"
+    );
+    refused(path, codes::CORRUPT_ARCHIVE, message)
 }

@@ -11,7 +11,11 @@ mod spool;
 mod tar;
 mod zip;
 
-use std::{fs::File, io::BufReader, path::Path};
+use std::{
+    fs::File,
+    io::{BufReader, Read as _},
+    path::Path,
+};
 
 pub use self::{
     error::ArchiveError,
@@ -19,7 +23,7 @@ pub use self::{
 };
 use self::{
     error::refused,
-    spool::{CHUNK_BYTES, Spooler, read_up_to},
+    spool::{CHUNK_BYTES, Spooler},
 };
 use super::codes;
 use crate::domain::work::DatasetLimits;
@@ -29,19 +33,17 @@ use crate::domain::work::DatasetLimits;
 /// # Errors
 /// Not an archive, an unsafe entry, an exceeded limit, or a failing disk.
 pub fn unpack(input: &Path, limits: &DatasetLimits, folder: &Path) -> Result<Spool, ArchiveError> {
-    let mut file = File::open(input)?;
+    let file = File::open(input)?;
     let packed_bytes = file.metadata()?.len();
-    let mut start = [0_u8; 512];
-    let known = read_up_to(&mut file, &mut start)?;
+    let mut start = Vec::new();
+    file.take(tar::BLOCK_BYTES).read_to_end(&mut start)?;
     let file = File::open(input)?;
     let mut spooler = Spooler::new(limits, packed_bytes, folder)?;
-    match &start[..known] {
+    match &start[..] {
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => zip::read(file, &mut spooler)?,
         [0x1f, 0x8b, ..] => {
-            tar::read(
-                flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(CHUNK_BYTES, file)),
-                &mut spooler,
-            )?;
+            let file = BufReader::with_capacity(CHUNK_BYTES, file);
+            tar::read(flate2::bufread::MultiGzDecoder::new(file), &mut spooler)?;
         }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => tar::read(zstd::Decoder::new(file)?, &mut spooler)?,
         block if tar::is_header(block) => {
@@ -62,12 +64,9 @@ fn not_an_archive(start: &[u8]) -> ArchiveError {
         [0xff, 0xd8, 0xff, ..] | [0x89, b'P', b'N', b'G', ..] => "this is a single image",
         _ => "this is not an archive",
     };
-    refused(
-        "",
-        codes::NOT_AN_ARCHIVE,
-        format!(
-            "{what}; a data set is a zip, tar, tar.gz or tar.zst with a folder of images per class: \
-             `zip -r data.zip cats dogs` makes one"
-        ),
-    )
+    let message = format!(
+        "{what}; a data set is a zip, tar, tar.gz or tar.zst with a folder of images per class: \
+         `zip -r data.zip cats dogs` makes one"
+    );
+    refused("", codes::NOT_AN_ARCHIVE, message)
 }

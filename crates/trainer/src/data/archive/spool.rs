@@ -39,23 +39,9 @@ pub struct Entry {
     pub size: u64,
 }
 
-/// Reads until the buffer is full or the input ends; returns the number of bytes.
-pub(super) fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut known = 0;
-    while known < buffer.len() {
-        match input.read(&mut buffer[known..]) {
-            Ok(0) => break,
-            Ok(count) => known += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(known)
-}
-
 /// Receives entries, enforces the limits, and writes their bytes.
 pub(super) struct Spooler<'a> {
-    pub(super) limits: &'a DatasetLimits,
+    limits: &'a DatasetLimits,
     /// Bytes that may be written in all because of the ratio.
     pub(super) ratio_bytes: u64,
     packed_bytes: u64,
@@ -98,13 +84,10 @@ impl<'a> Spooler<'a> {
         if count <= limit {
             return Ok(());
         }
-        Err(refused(
-            "",
-            codes::ARCHIVE_TOO_LARGE,
-            format!(
-                "the archive has more than {limit} entries; split the data set, or leave out what is not needed"
-            ),
-        ))
+        let message = format!(
+            "the archive has more than {limit} entries; split the data set, or leave out what is not needed"
+        );
+        Err(refused("", codes::ARCHIVE_TOO_LARGE, message))
     }
 
     pub(super) fn folder(&mut self, path: String) {
@@ -134,68 +117,52 @@ impl<'a> Spooler<'a> {
         }
         let size = self.written - offset;
         if size != said_bytes {
-            return Err(refused(
-                path,
-                codes::CORRUPT_ARCHIVE,
-                format!(
-                    "the archive says that this entry has {said_bytes} bytes, but it has {size}; make the archive again"
-                ),
-            ));
+            let message = format!(
+                "the archive says that this entry has {said_bytes} bytes, but it has {size}; make the archive again"
+            );
+            return Err(refused(path, codes::CORRUPT_ARCHIVE, message));
         }
         self.entries.push(Entry { path, offset, size });
         Ok(())
     }
 
     fn check_bytes(&self, path: &str, entry_bytes: u64) -> Result<(), ArchiveError> {
-        let DatasetLimits {
-            unpacked_bytes,
-            entry_bytes: entry_limit,
-            ratio,
-            ..
-        } = *self.limits;
-        if entry_bytes > entry_limit {
+        let (most, most_entry) = (self.limits.unpacked_bytes, self.limits.entry_bytes);
+        if entry_bytes > most_entry {
             let message = format!(
-                "this entry unpacks to more than {entry_limit} bytes; leave it out, or make it smaller"
+                "this entry unpacks to more than {most_entry} bytes; leave it out, or make it smaller"
             );
             return Err(refused(path, codes::ARCHIVE_TOO_LARGE, message));
         }
-        if self.written > unpacked_bytes {
+        if self.written > most {
             let message = format!(
-                "the archive unpacks to more than {unpacked_bytes} bytes; split the data set, or scale the images down"
+                "the archive unpacks to more than {most} bytes; split the data set, or scale the images down"
             );
             return Err(refused("", codes::ARCHIVE_TOO_LARGE, message));
         }
         if self.written > self.ratio_bytes {
-            return Err(self.ratio(path, ratio));
+            return Err(self.ratio(path));
         }
         Ok(())
     }
 
-    pub(super) fn ratio(&self, path: &str, ratio: u64) -> ArchiveError {
-        let packed = self.packed_bytes;
-        refused(
-            path,
-            codes::ARCHIVE_RATIO,
-            format!(
-                "the archive of {packed} bytes unpacks to more than {ratio} times its size, as only an archive made to \
-                 fill disks does; images hardly shrink: pack them as they are"
-            ),
-        )
+    /// The error of an archive that unpacks to too many times its size.
+    pub(super) fn ratio(&self, path: &str) -> ArchiveError {
+        let (packed, ratio) = (self.packed_bytes, self.limits.ratio);
+        let message = format!(
+            "the archive of {packed} bytes unpacks to more than {ratio} times its size, as only an archive made to fill \
+             disks does; images hardly shrink: pack them as they are"
+        );
+        refused(path, codes::ARCHIVE_RATIO, message)
     }
 
     pub(super) fn finish(mut self) -> Result<Spool, ArchiveError> {
         self.out.flush()?;
         self.entries.sort_by(|a, b| a.path.cmp(&b.path));
-        if let Some(twice) = self
-            .entries
-            .windows(2)
-            .find(|pair| pair[0].path == pair[1].path)
-        {
-            return Err(refused(
-                twice[0].path.clone(),
-                codes::DUPLICATE_PATH,
-                "the archive holds two files of this path; make it again from a folder",
-            ));
+        let twice = |pair: &&[Entry]| pair[0].path == pair[1].path;
+        if let Some(twice) = self.entries.windows(2).find(twice) {
+            let message = "the archive holds two files of this path; make it again from a folder";
+            return Err(refused(&twice[0].path, codes::DUPLICATE_PATH, message));
         }
         self.folders.sort();
         self.folders.dedup();

@@ -11,7 +11,7 @@ use ::tar::EntryType;
 use super::{
     entry_path::shown,
     error::{ArchiveError, broken, refused},
-    spool::{Spooler, read_up_to},
+    spool::Spooler,
 };
 use crate::data::codes;
 
@@ -19,12 +19,13 @@ use crate::data::codes;
 const HEADER_BYTES: u64 = 1 << 20;
 /// Bytes of headers and ignored entries that may be read beyond those that the ratio allows.
 const UNWRITTEN_BYTES: u64 = 64 << 20;
-const BLOCK_BYTES: usize = 512;
+/// Bytes of a header.
+pub(super) const BLOCK_BYTES: u64 = 512;
 
 /// True when a tar may start with this: a header with a correct checksum, or the zeros that end an
 /// empty tar.
 pub(super) fn is_header(block: &[u8]) -> bool {
-    let Ok(block) = <&[u8; BLOCK_BYTES]>::try_from(block) else {
+    let Ok(block) = <&[u8; BLOCK_BYTES as usize]>::try_from(block) else {
         return false;
     };
     if block.iter().all(|&byte| byte == 0) {
@@ -32,30 +33,21 @@ pub(super) fn is_header(block: &[u8]) -> bool {
     }
     let header = ::tar::Header::from_byte_slice(block);
     // The checksum counts its own eight bytes as spaces.
-    let sum: u32 = block
-        .iter()
-        .enumerate()
-        .map(|(at, &byte)| {
-            if (148..156).contains(&at) {
-                32
-            } else {
-                u32::from(byte)
-            }
-        })
-        .sum();
+    let mut counted = *block;
+    counted[148..156].fill(b' ');
+    let sum: u32 = counted.into_iter().map(u32::from).sum();
     header.cksum().is_ok_and(|said| said == sum)
 }
 
 /// Reads all entries into the spooler.
 pub(super) fn read(mut stream: impl Read, spooler: &mut Spooler) -> Result<(), ArchiveError> {
-    let mut start = [0_u8; BLOCK_BYTES];
-    let known = read_up_to(&mut stream, &mut start).map_err(|error| broken("", error))?;
-    if !is_header(&start[..known]) {
-        return Err(refused(
-            "",
-            codes::NOT_AN_ARCHIVE,
-            "this is a compressed file, but there is no tar inside; `tar czf data.tar.gz cats dogs` makes a data set of folders",
-        ));
+    let mut start = Vec::new();
+    let mut first = stream.by_ref().take(BLOCK_BYTES);
+    let read = first.read_to_end(&mut start);
+    read.map_err(|error| broken("", error))?;
+    if !is_header(&start) {
+        let message = "this is a compressed file, but there is no tar inside; `tar czf data.tar.gz cats dogs` makes a data set of folders";
+        return Err(refused("", codes::NOT_AN_ARCHIVE, message));
     }
     let left = Rc::new(Cell::new(0));
     let metered = Metered {
@@ -99,17 +91,14 @@ pub(super) fn read(mut stream: impl Read, spooler: &mut Spooler) -> Result<(), A
 }
 
 fn special(name: &[u8]) -> ArchiveError {
-    refused(
-        shown(name),
-        codes::UNSAFE_ENTRY,
-        "this entry is a link or a special file, so nothing of this archive is used; pack plain files and folders \
-         (`tar --dereference --hard-dereference` packs what links point to)",
-    )
+    let message = "this entry is a link or a special file, so nothing of this archive is used; pack plain files and \
+        folders (`tar --dereference --hard-dereference` packs what links point to)";
+    refused(shown(name), codes::UNSAFE_ENTRY, message)
 }
 
 fn header_error(error: io::Error, spooler: &Spooler) -> ArchiveError {
     if error.kind() == io::ErrorKind::FileTooLarge {
-        return spooler.ratio("", spooler.limits.ratio);
+        return spooler.ratio("");
     }
     broken("", error)
 }

@@ -25,31 +25,21 @@ const FOLDER: u32 = 0o040_000;
 /// Reads all entries into the spooler.
 pub(super) fn read(mut file: File, spooler: &mut Spooler) -> Result<(), ArchiveError> {
     spooler.check_count(said_count(&mut file)?)?;
-    let mut archive = ZipArchive::new(BufReader::with_capacity(CHUNK_BYTES, file))
-        .map_err(|error| damaged("", error))?;
+    let unreadable = |error| damaged("", error);
+    let file = BufReader::with_capacity(CHUNK_BYTES, file);
+    let mut archive = ZipArchive::new(file).map_err(unreadable)?;
     // Overlapping entries make a small zip unpack to petabytes; duplicate names make two readers
     // see different files.
-    if archive
-        .has_overlapping_entries()
-        .map_err(|error| damaged("", error))?
-    {
-        return Err(refused(
-            "",
-            codes::CORRUPT_ARCHIVE,
-            "entries of the archive overlap; make it again with an ordinary zip program",
-        ));
+    if archive.has_overlapping_entries().map_err(unreadable)? {
+        let message = "entries of the archive overlap; make it again with an ordinary zip program";
+        return Err(refused("", codes::CORRUPT_ARCHIVE, message));
     }
     if archive.has_duplicate_names() {
-        return Err(refused(
-            "",
-            codes::DUPLICATE_PATH,
-            "the archive holds two files of one path; make it again from a folder",
-        ));
+        let message = "the archive holds two files of one path; make it again from a folder";
+        return Err(refused("", codes::DUPLICATE_PATH, message));
     }
     for index in 0..archive.len() {
-        let entry = archive
-            .by_index_raw(index)
-            .map_err(|error| damaged("", error))?;
+        let entry = archive.by_index_raw(index).map_err(unreadable)?;
         let name = name_bytes(&entry)?;
         let Some(path) = spooler.admit(&name)? else {
             continue;
@@ -74,27 +64,17 @@ fn check_kind<R: Read>(
     entry: &::zip::read::ZipFile<'_, R>,
 ) -> Result<(), ArchiveError> {
     // Some programs omit the kind.
-    if !matches!(
-        entry.unix_mode().unwrap_or(0) & FILE_KIND,
-        0 | REGULAR | FOLDER
-    ) {
-        return Err(refused(
-            path,
-            codes::UNSAFE_ENTRY,
-            "this entry is a link or a special file, so nothing of this archive is used; pack plain files and folders",
-        ));
+    let kind = entry.unix_mode().unwrap_or(0) & FILE_KIND;
+    if !matches!(kind, 0 | REGULAR | FOLDER) {
+        let message = "this entry is a link or a special file, so nothing of this archive is used; pack plain files and folders";
+        return Err(refused(path, codes::UNSAFE_ENTRY, message));
     }
     if entry.encrypted() {
-        return Err(refused(
-            path,
-            codes::ENCRYPTED_ARCHIVE,
-            "this entry is encrypted; make the archive without a password",
-        ));
+        let message = "this entry is encrypted; make the archive without a password";
+        return Err(refused(path, codes::ENCRYPTED_ARCHIVE, message));
     }
-    if !matches!(
-        entry.compression(),
-        CompressionMethod::Stored | CompressionMethod::Deflated
-    ) {
+    let known = [CompressionMethod::Stored, CompressionMethod::Deflated];
+    if !known.contains(&entry.compression()) {
         return Err(unsupported(path));
     }
     Ok(())
@@ -111,11 +91,8 @@ fn name_bytes<R: Read>(entry: &::zip::read::ZipFile<'_, R>) -> Result<Vec<u8>, A
 }
 
 fn unsupported(path: &str) -> ArchiveError {
-    refused(
-        path,
-        codes::UNSUPPORTED_COMPRESSION,
-        "this entry is compressed by a method other than deflate; make the archive with an ordinary zip program",
-    )
+    let message = "this entry is compressed by a method other than deflate; make the archive with an ordinary zip program";
+    refused(path, codes::UNSUPPORTED_COMPRESSION, message)
 }
 
 fn damaged(path: &str, error: ZipError) -> ArchiveError {
