@@ -1,10 +1,7 @@
 //! From paths to classes and splits: a folder per class, optionally inside `train`, `val` and
 //! `test`. Pure.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Bound,
-};
+use std::{collections::BTreeSet, ops::Bound};
 
 use super::{
     names,
@@ -30,26 +27,19 @@ pub fn read(entries: &[Entry], folders: &[String]) -> Result<Layout, Vec<Problem
     let splits: Vec<(&str, Option<Split>)> =
         tops.iter().map(|&top| (top, split_named(top))).collect();
     let has_inner = |top: &str| !tree.folders_in(&format!("{root}{top}/")).is_empty();
-    let named: Vec<&str> = splits
+    let named = splits
         .iter()
-        .filter(|(top, split)| split.is_some() && has_inner(top))
-        .map(|(top, _)| *top)
-        .collect();
+        .filter(|(top, split)| split.is_some() && has_inner(top));
+    let named: Vec<&str> = named.map(|(top, _)| *top).collect();
     let by_folder = !named.is_empty() && splits.iter().all(|(_, split)| split.is_some());
     if !by_folder && !named.is_empty() {
-        let others: Vec<&str> = splits
-            .iter()
-            .filter(|(_, split)| split.is_none())
-            .map(|(top, _)| *top)
-            .collect();
+        let others = splits.iter().filter(|(_, split)| split.is_none());
+        let others: Vec<&str> = others.map(|(top, _)| *top).collect();
         return Err(vec![ambiguous(&named, &others)]);
     }
     if by_folder && splits.iter().all(|(_, split)| *split != Some(Split::Train)) {
-        return Err(vec![Problem::new(
-            root,
-            codes::NO_TRAINING_SPLIT,
-            "there are folders for validation or test, but none called `train`; add one with a folder per class",
-        )]);
+        let message = "there are folders for validation or test, but none called `train`; add one with a folder per class";
+        return Err(vec![Problem::new(root, codes::NO_TRAINING_SPLIT, message)]);
     }
 
     let class_folders: BTreeSet<&str> = if by_folder {
@@ -64,11 +54,6 @@ pub fn read(entries: &[Entry], folders: &[String]) -> Result<Layout, Vec<Problem
         return Err(problems);
     }
     let classes: Vec<String> = class_folders.iter().map(|&name| name.to_owned()).collect();
-    let labels: BTreeMap<&str, usize> = class_folders
-        .iter()
-        .enumerate()
-        .map(|(label, &name)| (name, label))
-        .collect();
     let mut layout = Layout {
         task: Task::SingleLabelClassification,
         said_by: SaidBy::Folders,
@@ -77,7 +62,7 @@ pub fn read(entries: &[Entry], folders: &[String]) -> Result<Layout, Vec<Problem
         outside: Vec::new(),
     };
     for (index, entry) in entries.iter().enumerate() {
-        match place(&entry.path, &root, by_folder, &labels) {
+        match place(&entry.path, &root, by_folder, &layout.classes) {
             Some((label, split)) => layout.files.push(Placed {
                 entry: index,
                 target: Target::Class(label),
@@ -93,7 +78,7 @@ fn place(
     path: &str,
     root: &str,
     by_folder: bool,
-    labels: &BTreeMap<&str, usize>,
+    classes: &[String],
 ) -> Option<(usize, Option<Split>)> {
     let mut rest = path.strip_prefix(root)?;
     let mut split = None;
@@ -103,7 +88,8 @@ fn place(
         rest = below;
     }
     let (class, _) = rest.split_once('/')?;
-    Some((*labels.get(class)?, split))
+    let label = classes.binary_search_by(|name| name.as_str().cmp(class));
+    Some((label.ok()?, split))
 }
 
 pub(in crate::data) fn split_named(folder: &str) -> Option<Split> {
@@ -117,23 +103,16 @@ pub(in crate::data) fn split_named(folder: &str) -> Option<Split> {
 
 fn ambiguous(named: &[&str], others: &[&str]) -> Problem {
     let shown = |names: &[&str]| {
-        names
-            .iter()
-            .take(5)
-            .map(|name| format!("{name:?}"))
-            .collect::<Vec<_>>()
-            .join(", ")
+        let names = names.iter().take(5).map(|name| format!("{name:?}"));
+        names.collect::<Vec<_>>().join(", ")
     };
-    Problem::new(
-        "",
-        codes::AMBIGUOUS_LAYOUT,
-        format!(
-            "the folders {} look like splits, but {} beside them do not; move or remove these, or rename the others if \
-             they are classes",
-            shown(named),
-            shown(others)
-        ),
-    )
+    let message = format!(
+        "the folders {} look like splits, but {} beside them do not; move or remove these, or rename the others if \
+         they are classes",
+        shown(named),
+        shown(others)
+    );
+    Problem::new("", codes::AMBIGUOUS_LAYOUT, message)
 }
 
 fn check_names(names: &BTreeSet<&str>) -> Vec<Problem> {
@@ -167,18 +146,11 @@ struct Tree<'a> {
 impl<'a> Tree<'a> {
     fn new(entries: &'a [Entry], listed: &'a [String]) -> Self {
         let mut folders = BTreeSet::new();
-        for entry in entries {
-            folders.extend(
-                entry
-                    .path
-                    .match_indices('/')
-                    .map(|(at, _)| &entry.path[..at]),
-            );
+        let paths = entries.iter().map(|entry| &entry.path);
+        for path in paths.chain(listed) {
+            folders.extend(path.match_indices('/').map(|(at, _)| &path[..at]));
         }
-        for folder in listed {
-            folders.extend(folder.match_indices('/').map(|(at, _)| &folder[..at]));
-            folders.insert(folder);
-        }
+        folders.extend(listed.iter().map(String::as_str));
         Self { folders }
     }
 

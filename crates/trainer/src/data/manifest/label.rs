@@ -10,6 +10,10 @@ use crate::{
 /// The result of reading: the value, or a problem's code and message.
 pub(super) type Read<T> = Result<T, (Code, String)>;
 
+fn refused<T>(code: Code, message: impl Into<String>) -> Read<T> {
+    Err((code, message.into()))
+}
+
 /// A row's label, as written.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Label {
@@ -51,12 +55,12 @@ pub(super) fn of_text(cell: &str) -> Read<Label> {
             Ok(Value::Array(items)) => list_of_json(&items),
             _ => {
                 let message = "this begins as a list but is no JSON, such as [\"cat\", \"dog\"]; in a CSV, quotes inside a field are doubled";
-                Err((codes::INVALID_LABEL, message.to_owned()))
+                refused(codes::INVALID_LABEL, message)
             }
         };
     }
     if cell.contains('|') {
-        return list(cell.split('|').map(str::to_owned).collect());
+        return list(separated(cell));
     }
     let plain = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
     let number = cell.trim();
@@ -71,23 +75,21 @@ pub(super) fn of_text(cell: &str) -> Read<Label> {
 
 pub(super) fn of_json(value: &Value) -> Read<Label> {
     match value {
-        Value::String(text) if text.is_empty() => Err((
-            codes::MISSING_LABEL,
-            "this row's label is empty; a sample without any label has []".to_owned(),
-        )),
-        Value::String(text) if text.contains('|') => {
-            list(text.split('|').map(str::to_owned).collect())
+        Value::String(text) if text.is_empty() => {
+            let message = "this row's label is empty; a sample without any label has []";
+            refused(codes::MISSING_LABEL, message)
         }
+        Value::String(text) if text.contains('|') => list(separated(text)),
         Value::String(text) => Ok(Label::Name(text.clone())),
         Value::Number(number) => Ok(Label::Number {
             value: number.as_f64().unwrap_or(f64::INFINITY),
             text: number.to_string(),
         }),
         Value::Array(items) => list_of_json(items),
-        _ => Err((
-            codes::INVALID_LABEL,
-            "`label` must be a name, a list of names, or a number".to_owned(),
-        )),
+        _ => {
+            let message = "`label` must be a name, a list of names, or a number";
+            refused(codes::INVALID_LABEL, message)
+        }
     }
 }
 
@@ -95,32 +97,35 @@ fn list_of_json(items: &[Value]) -> Read<Label> {
     let name = |item: &Value| match item {
         Value::String(name) => Ok(name.clone()),
         Value::Number(number) => Ok(number.to_string()),
-        _ => Err((
+        _ => refused(
             codes::INVALID_LABEL,
-            "a list of labels must hold names only".to_owned(),
-        )),
+            "a list of labels must hold names only",
+        ),
     };
     list(items.iter().map(name).collect::<Read<_>>()?)
 }
 
-fn list(names: Vec<String>) -> Read<Label> {
+fn separated(text: &str) -> Vec<String> {
+    text.split('|').map(str::to_owned).collect()
+}
+
+fn list(mut names: Vec<String>) -> Read<Label> {
     let most = limits::LABELS;
     if names.len() > most {
         let message = format!("this row has {} labels, more than {most}", names.len());
-        return Err((codes::TOO_MANY_LABELS, message));
+        return refused(codes::TOO_MANY_LABELS, message);
     }
-    let mut sorted = names;
-    sorted.sort();
-    if sorted.iter().any(String::is_empty) {
+    names.sort();
+    if names.iter().any(String::is_empty) {
         let message = "a label of this list is empty; remove the `|` too much";
-        return Err((codes::INVALID_LABEL, message.to_owned()));
+        return refused(codes::INVALID_LABEL, message);
     }
-    if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         let shown: String = twice[0].chars().take(limits::LABEL_CHARACTERS).collect();
         let message = format!("this list has the label {shown:?} twice");
-        return Err((codes::INVALID_LABEL, message));
+        return refused(codes::INVALID_LABEL, message);
     }
-    Ok(Label::List(sorted))
+    Ok(Label::List(names))
 }
 
 pub(super) fn value_of_text(cell: &str) -> Read<Label> {

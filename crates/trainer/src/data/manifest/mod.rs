@@ -95,18 +95,12 @@ pub fn read(
         return Err(vec![Problem::new(path, codes::INVALID_MANIFEST, message)]);
     }
 
-    let labels: BTreeMap<&str, usize> = (0..)
-        .zip(&classes)
-        .map(|(label, name)| (name.as_str(), label))
-        .collect();
     let placed = rows.iter().zip(places).zip(splits);
     let mut files: Vec<Placed> = placed
         .filter_map(|((row, entry), split)| {
-            let target = target_of(&row.label, task, &labels);
-            let entry = entry?;
             Some(Placed {
-                entry,
-                target,
+                entry: entry?,
+                target: target_of(&row.label, task, &classes),
                 split,
             })
         })
@@ -126,24 +120,23 @@ pub fn read(
     Ok((layout, warnings))
 }
 
-fn target_of(label: &Label, task: Task, labels: &BTreeMap<&str, usize>) -> Target {
-    let classes = || label.names().iter().map(|name| labels[name.as_str()]);
+/// `classes` are sorted, and have every name.
+fn target_of(label: &Label, task: Task, classes: &[String]) -> Target {
+    let found = label.names().iter().map(|name| classes.binary_search(name));
+    let mut found = found.map(|class| class.expect("every name is a class: this is a bug"));
     match task {
-        Task::SingleLabelClassification => Target::Class(
-            classes()
-                .next()
-                .expect("every row has a name: this is a bug"),
-        ),
+        Task::SingleLabelClassification => {
+            Target::Class(found.next().expect("every row has a name: this is a bug"))
+        }
         Task::MultiLabelClassification => {
-            let mut classes: Vec<usize> = classes().collect();
+            let mut classes: Vec<usize> = found.collect();
             classes.sort_unstable();
             Target::Classes(classes)
         }
-        Task::Regression => Target::Value(
-            label
-                .number()
-                .expect("every row has a number: this is a bug"),
-        ),
+        Task::Regression => {
+            let number = label.number();
+            Target::Value(number.expect("every row has a number: this is a bug"))
+        }
     }
 }
 

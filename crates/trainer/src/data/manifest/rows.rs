@@ -1,5 +1,7 @@
 //! A manifest's bytes to rows: CSV, or JSON lines when the first character is a `{`.
 
+use std::iter;
+
 use serde_json::Value;
 
 use super::{
@@ -37,44 +39,35 @@ pub(super) fn read(bytes: &[u8], max_rows: u64, noted: &mut Noted<'_>) -> Rows {
         ""
     });
     let typed = text.trim_start().starts_with('{');
-    let mut rows = Vec::new();
-    let mut push = |line: u64, row: label::Read<Row>, noted: &mut Noted<'_>| match row {
-        Ok(_) if rows.len() as u64 == max_rows => {
-            let message = format!(
-                "the manifest has more than {max_rows} rows, as many as an archive may have entries; split the data set"
-            );
-            noted.at(line, codes::TOO_MANY_ROWS, message);
-            false
-        }
-        Ok(row) => {
-            rows.push(row);
-            true
-        }
-        Err((code, message)) => {
-            noted.at(line, code, message);
-            true
-        }
+    let found = if typed {
+        json_rows(text)
+    } else {
+        csv_rows(text)
     };
-    if typed {
-        read_json_lines(text, &mut push, noted);
-    } else if !text.is_empty() {
-        read_csv(text, &mut push, noted);
+    let mut rows = Vec::new();
+    for (line, row) in found {
+        match row {
+            Ok(_) if rows.len() as u64 == max_rows => {
+                let message = format!(
+                    "the manifest has more than {max_rows} rows, as many as an archive may have entries; split the data set"
+                );
+                noted.at(line, codes::TOO_MANY_ROWS, message);
+                break;
+            }
+            Ok(row) => rows.push(row),
+            Err((code, message)) => noted.at(line, code, message),
+        }
     }
     Rows { rows, typed }
 }
 
-/// Adds a line's row, or its problem. Returns whether there may be more lines.
-type Push<'a> = dyn FnMut(u64, label::Read<Row>, &mut Noted<'_>) -> bool + 'a;
+/// Lines with their row, or its problem.
+type Lines<'a> = Box<dyn Iterator<Item = (u64, label::Read<Row>)> + 'a>;
 
-fn read_json_lines(text: &str, push: &mut Push<'_>, noted: &mut Noted<'_>) {
-    for (line, text) in (1..).zip(text.lines()) {
-        if text.trim().is_empty() {
-            continue;
-        }
-        if !push(line, json_row(line, text), noted) {
-            return;
-        }
-    }
+fn json_rows(text: &str) -> Lines<'_> {
+    let lines = (1..).zip(text.lines());
+    let filled = lines.filter(|(_, text)| !text.trim().is_empty());
+    Box::new(filled.map(|(line, text)| (line, json_row(line, text))))
 }
 
 fn json_row(line: u64, text: &str) -> label::Read<Row> {
@@ -82,10 +75,9 @@ fn json_row(line: u64, text: &str) -> label::Read<Row> {
     let object = match serde_json::from_str(text) {
         Ok(Value::Object(object)) => object,
         Ok(_) => {
-            return Err(invalid(
-                "this line is not a JSON object, such as {\"path\": \"a.jpg\", \"label\": \"cat\"}"
-                    .to_owned(),
-            ));
+            let message =
+                "this line is not a JSON object, such as {\"path\": \"a.jpg\", \"label\": \"cat\"}";
+            return Err(invalid(message.to_owned()));
         }
         Err(error) => return Err(invalid(format!("this line is not JSON: {error}"))),
     };
@@ -104,15 +96,12 @@ fn json_row(line: u64, text: &str) -> label::Read<Row> {
         (Some(label), None, None) | (None, Some(label), None) => label::of_json(label)?,
         (None, None, Some(value)) => label::value_of_json(value)?,
         (None, None, None) => {
-            return Err((
-                codes::MISSING_LABEL,
-                "this row has neither `label` nor `value`; a sample without any label has \"label\": []".to_owned(),
-            ));
+            let message = "this row has neither `label` nor `value`; a sample without any label has \"label\": []";
+            return Err((codes::MISSING_LABEL, message.to_owned()));
         }
         _ => {
-            return Err(invalid(
-                "this row has more than one of `label`, `labels` and `value`".to_owned(),
-            ));
+            let message = "this row has more than one of `label`, `labels` and `value`";
+            return Err(invalid(message.to_owned()));
         }
     };
     Ok(Row {
@@ -132,7 +121,10 @@ struct Header {
     split: Option<usize>,
 }
 
-fn read_csv(text: &str, push: &mut Push<'_>, noted: &mut Noted<'_>) {
+fn csv_rows(text: &str) -> Lines<'_> {
+    if text.is_empty() {
+        return Box::new(iter::empty());
+    }
     let mut reader = csv::ReaderBuilder::new().from_reader(text.as_bytes());
     let header = match reader.headers() {
         Ok(names) => header(names),
@@ -141,36 +133,28 @@ fn read_csv(text: &str, push: &mut Push<'_>, noted: &mut Noted<'_>) {
     let header = match header {
         Ok(header) => header,
         Err(problems) => {
-            for problem in problems {
-                noted.at(1, codes::INVALID_MANIFEST, problem);
-            }
-            return;
+            let invalid = |problem| (1, Err((codes::INVALID_MANIFEST, problem)));
+            return Box::new(problems.into_iter().map(invalid));
         }
     };
     // The reader's own line numbers are wrong after CR LF and empty lines.
     let (mut line, mut counted) = (1, 0);
     let mut record = csv::StringRecord::new();
-    loop {
-        let mut start = reader.position().byte() as usize;
+    Box::new(iter::from_fn(move || {
+        let start = reader.position().byte() as usize;
         let found = reader.read_record(&mut record);
         let bytes = text.as_bytes();
-        while bytes
-            .get(start)
-            .is_some_and(|byte| matches!(byte, b'\r' | b'\n'))
-        {
-            start += 1;
-        }
+        let is_line_end = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+        let start = start + bytes[start..].iter().take_while(is_line_end).count();
         line += line_feeds(&bytes[counted.min(start)..start]);
         counted = start;
         let row = match found {
-            Ok(false) => return,
+            Ok(false) => return None,
             Ok(true) => csv_row(line, &header, &record),
             Err(error) => Err((codes::INVALID_MANIFEST, unreadable(&error))),
         };
-        if !push(line, row, noted) {
-            return;
-        }
-    }
+        Some((line, row))
+    }))
 }
 
 fn unreadable(error: &csv::Error) -> String {
