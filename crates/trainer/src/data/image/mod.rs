@@ -89,18 +89,12 @@ pub fn decode(bytes: &[u8], max_pixels: u64, channels: u32) -> Result<Bitmap, De
         let decoded = decode_format(bytes, max_pixels)?;
         Ok(upright(decoded, channels))
     }));
-    decoded.unwrap_or_else(|_| {
-        Err(DecodeError::Unreadable(
-            "the decoder gave up on it".to_owned(),
-        ))
-    })
+    let panicked = || DecodeError::Unreadable("the decoder gave up on it".to_owned());
+    decoded.unwrap_or_else(|_| Err(panicked()))
 }
 
 /// A decoded image in the channels of its format, with its orientation.
-struct Decoded {
-    bitmap: Bitmap,
-    orientation: Orientation,
-}
+type Decoded = (Bitmap, Orientation);
 
 fn decode_format(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> {
     let format = image::guess_format(bytes).map_err(|_| DecodeError::NotAnImage)?;
@@ -108,10 +102,8 @@ fn decode_format(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> 
         ImageFormat::Jpeg => decode_jpeg(bytes, max_pixels),
         ImageFormat::Png => {
             check_png_pixels(bytes, max_pixels)?;
-            decode_with(
-                PngDecoder::with_limits(Cursor::new(bytes), limits(max_pixels))?,
-                max_pixels,
-            )
+            let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits(max_pixels))?;
+            decode_with(decoder, max_pixels)
         }
         ImageFormat::WebP => decode_with(WebPDecoder::new(Cursor::new(bytes))?, max_pixels),
         ImageFormat::Gif => decode_with(GifDecoder::new(Cursor::new(bytes))?, max_pixels),
@@ -176,26 +168,24 @@ fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> {
         return Err(DecodeError::Truncated);
     }
     let is_gray = matches!(decoder.input_colorspace(), Some(ColorSpace::Luma));
-    decoder.set_options(options.jpeg_set_out_colorspace(if is_gray {
-        ColorSpace::Luma
+    let (channels, colors) = if is_gray {
+        (1, ColorSpace::Luma)
     } else {
-        ColorSpace::RGB
-    }));
-    let channels = if is_gray { 1 } else { 3 };
+        (3, ColorSpace::RGB)
+    };
+    decoder.set_options(options.jpeg_set_out_colorspace(colors));
     let mut pixels = vec![0; width * height * channels];
     decoder.decode_into(&mut pixels).map_err(unreadable)?;
     let orientation = decoder
         .exif()
         .and_then(|exif| Orientation::from_exif_chunk(exif));
-    Ok(Decoded {
-        bitmap: Bitmap {
-            width: width as u32,
-            height: height as u32,
-            channels: channels as u32,
-            pixels,
-        },
-        orientation: orientation.unwrap_or(Orientation::NoTransforms),
-    })
+    let bitmap = Bitmap {
+        width: width as u32,
+        height: height as u32,
+        channels: channels as u32,
+        pixels,
+    };
+    Ok((bitmap, orientation.unwrap_or(Orientation::NoTransforms)))
 }
 
 /// True when a JPEG has no end-of-image marker behind its last start of scan: in scan data, `ff` is
@@ -215,15 +205,13 @@ fn decode_with(mut decoder: impl ImageDecoder, max_pixels: u64) -> Result<Decode
         image if image.color().has_alpha() => (4, image.into_rgba8().into_raw()),
         image => (3, image.into_rgb8().into_raw()),
     };
-    Ok(Decoded {
-        bitmap: Bitmap {
-            width,
-            height,
-            channels,
-            pixels,
-        },
-        orientation,
-    })
+    let bitmap = Bitmap {
+        width,
+        height,
+        channels,
+        pixels,
+    };
+    Ok((bitmap, orientation))
 }
 
 /// The same image in another number of channels.
@@ -281,9 +269,9 @@ fn gray_to_rgb(gray: &[u8]) -> Vec<u8> {
 }
 
 /// The decoded image, in this number of channels and upright.
-fn upright(decoded: Decoded, channels: u32) -> Bitmap {
-    let bitmap = in_channels(decoded.bitmap, channels);
-    if decoded.orientation == Orientation::NoTransforms {
+fn upright((bitmap, orientation): Decoded, channels: u32) -> Bitmap {
+    let bitmap = in_channels(bitmap, channels);
+    if orientation == Orientation::NoTransforms {
         return bitmap;
     }
     let (width, height, pixels) = (bitmap.width, bitmap.height, bitmap.pixels);
@@ -293,7 +281,7 @@ fn upright(decoded: Decoded, channels: u32) -> Bitmap {
         _ => RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8),
     };
     let mut image = image.expect("the size is the image's: this is a bug");
-    image.apply_orientation(decoded.orientation);
+    image.apply_orientation(orientation);
     Bitmap {
         width: image.width(),
         height: image.height(),

@@ -81,12 +81,8 @@ pub(in crate::data) fn preprocess_into(
         width: shown_width,
         height: shown_height,
     };
-    resize_part(
-        image,
-        part,
-        preprocessing.interpolation,
-        (side, side, square),
-    );
+    let filter = preprocessing.interpolation;
+    resize_part(image, part, filter, (side, side, square));
 }
 
 /// Resizes a part of an image into a slice of `width * height * channels` bytes, antialiased.
@@ -188,12 +184,8 @@ pub fn shrink(
         width: f64::from(image.width),
         height: f64::from(image.height),
     };
-    resize_part(
-        image.as_view(),
-        whole,
-        interpolation,
-        (width, height, &mut shrunk),
-    );
+    let into = (width, height, &mut shrunk[..]);
+    resize_part(image.as_view(), whole, interpolation, into);
     shrunk
 }
 

@@ -14,7 +14,7 @@ use crate::{
     domain::{
         file::{Class, Dataset, FileReport, Split, SplitSizes, TargetStatistics},
         input::Modality,
-        problem::Problem,
+        problem::{Code, Problem},
         recipe::Task,
     },
 };
@@ -61,8 +61,7 @@ pub(super) fn judge(
     if errors.is_empty() {
         let (duplicates, copies) = files.duplicates(&mut warnings);
         let split_by = files.split(&copies, &mut splits, &mut warnings);
-        let counts = files.count(&splits);
-        let sizes = files.sizes(&splits);
+        let (counts, sizes) = files.count(&splits);
         errors.extend(check_classes(layout, &counts, &mut warnings));
         errors.extend(files.check_values(&splits));
         if errors.is_empty() && sizes.validation == 0 {
@@ -117,10 +116,30 @@ impl Files<'_> {
         &self.layout.files[file].target
     }
 
+    /// A problem with a file.
+    fn problem(&self, file: usize, code: Code, message: impl Into<String>) -> Problem {
+        Problem::new(self.path(file), code, message)
+    }
+
     /// Usable files: index and image.
     fn usable(&self) -> impl Iterator<Item = (usize, &Image)> {
         let files = self.images.iter().enumerate();
         files.filter_map(|(file, image)| Some((file, image.as_ref().ok()?)))
+    }
+
+    /// The other files: index and error.
+    fn unusable(&self) -> impl Iterator<Item = (usize, &DecodeError)> {
+        let files = self.images.iter().enumerate();
+        files.filter_map(|(file, image)| Some((file, image.as_ref().err()?)))
+    }
+
+    /// Usable files with a number: index and number.
+    fn values(&self) -> impl Iterator<Item = (usize, f64)> {
+        self.usable()
+            .filter_map(|(file, _)| match self.target(file) {
+                Target::Value(value) => Some((file, *value)),
+                _ => None,
+            })
     }
 
     /// Errors of the data set as a whole: nothing usable, one class, empty classes.
@@ -132,21 +151,12 @@ impl Files<'_> {
             );
             return vec![Problem::new(only, codes::ONE_CLASS, message)];
         }
-        let first_bad = self
-            .images
-            .iter()
-            .enumerate()
-            .find_map(|(file, image)| Some((file, image.as_ref().err()?)));
-        if let (Some((file, error)), None) = (first_bad, self.usable().next()) {
+        if let (Some((file, error)), None) = (self.unusable().next(), self.usable().next()) {
             let message = format!(
                 "none of the {} files with a label is a usable image; the first: {error}",
                 self.images.len()
             );
-            return vec![Problem::new(
-                self.path(file),
-                codes::NO_USABLE_IMAGES,
-                message,
-            )];
+            return vec![self.problem(file, codes::NO_USABLE_IMAGES, message)];
         }
         let (mut found, mut usable) = (vec![0_u64; classes.len()], vec![0_u64; classes.len()]);
         for (file, image) in self.images.iter().enumerate() {
@@ -169,12 +179,10 @@ impl Files<'_> {
 
     /// A regression in which all numbers to train on are equal.
     fn check_values(&self, splits: &[Split]) -> Option<Problem> {
-        let mut values = self
-            .usable()
-            .filter_map(|(file, _)| match self.target(file) {
-                Target::Value(value) if splits[file] == Split::Train => Some(value),
-                _ => None,
-            });
+        let to_train_on = self
+            .values()
+            .filter(|(file, _)| splits[*file] == Split::Train);
+        let mut values = to_train_on.map(|(_, value)| value);
         let first = values.next()?;
         values.all(|value| value == first).then(|| {
             let message = format!(
@@ -202,11 +210,7 @@ impl Files<'_> {
                 "the same image has different labels: {}; keep the right one",
                 self.others(files)
             );
-            warnings.push(Problem::new(
-                self.path(files[0]),
-                codes::CONFLICTING_DUPLICATES,
-                message,
-            ));
+            warnings.push(self.problem(files[0], codes::CONFLICTING_DUPLICATES, message));
         }
         for files in plain {
             let message = format!(
@@ -214,30 +218,21 @@ impl Files<'_> {
                 files.len(),
                 self.others(files)
             );
-            warnings.push(Problem::new(
-                self.path(files[0]),
-                codes::DUPLICATE_IMAGE,
-                message,
-            ));
+            warnings.push(self.problem(files[0], codes::DUPLICATE_IMAGE, message));
         }
-        (
-            repeated.iter().map(|files| files.len() as u64).sum(),
-            copies,
-        )
+        let count = repeated.iter().map(|files| files.len() as u64).sum();
+        (count, copies)
     }
 
     /// The copies of a file, some of them.
     fn others(&self, files: &[usize]) -> String {
-        let shown: Vec<String> = files[1..]
-            .iter()
-            .take(3)
+        let others = files[1..].iter().take(3);
+        let shown: Vec<String> = others
             .map(|&file| format!("also {:?}", self.path(file)))
             .collect();
-        let more = files.len() - 1 - shown.len();
-        if more > 0 {
-            format!("{} and {more} more", shown.join(", "))
-        } else {
-            shown.join(", ")
+        match files.len() - 1 - shown.len() {
+            0 => shown.join(", "),
+            more => format!("{} and {more} more", shown.join(", ")),
         }
     }
 
@@ -261,11 +256,7 @@ impl Files<'_> {
                     word(first),
                     word(other)
                 );
-                warnings.push(Problem::new(
-                    self.path(files[0]),
-                    codes::SPLIT_LEAK,
-                    message,
-                ));
+                warnings.push(self.problem(files[0], codes::SPLIT_LEAK, message));
             }
             for &file in files {
                 splits[file] = first;
@@ -281,18 +272,12 @@ impl Files<'_> {
             };
         }
         let strata = self.strata();
-        let to_split: Vec<(usize, ([u8; 32], usize))> = self
+        let (files, samples): (Vec<usize>, Vec<([u8; 32], usize)>) = self
             .usable()
             .filter(|&(file, _)| splits[file] == Split::Train)
             .map(|(file, image)| (file, (image.sha256, strata[file])))
-            .collect();
-        let sides = split::by_hash(
-            &to_split
-                .iter()
-                .map(|&(_, sample)| sample)
-                .collect::<Vec<_>>(),
-        );
-        for ((file, _), side) in to_split.into_iter().zip(sides) {
+            .unzip();
+        for (file, side) in files.into_iter().zip(split::by_hash(&samples)) {
             splits[file] = side;
         }
         "hash"
@@ -316,24 +301,17 @@ impl Files<'_> {
         (0..self.images.len()).map(rarest).collect()
     }
 
-    /// Usable files of each class, by split.
-    fn count(&self, splits: &[Split]) -> Vec<SplitSizes> {
+    /// Usable files by split: of each class, and of all.
+    fn count(&self, splits: &[Split]) -> (Vec<SplitSizes>, SplitSizes) {
         let mut counts = vec![SplitSizes::default(); self.layout.classes.len()];
+        let mut sizes = SplitSizes::default();
         for (file, _) in self.usable() {
+            *sizes.of_mut(splits[file]) += 1;
             for &label in self.target(file).classes() {
                 *counts[label].of_mut(splits[file]) += 1;
             }
         }
-        counts
-    }
-
-    /// Usable files, by split.
-    fn sizes(&self, splits: &[Split]) -> SplitSizes {
-        let mut sizes = SplitSizes::default();
-        for (file, _) in self.usable() {
-            *sizes.of_mut(splits[file]) += 1;
-        }
-        sizes
+        (counts, sizes)
     }
 
     fn dataset(
@@ -343,29 +321,15 @@ impl Files<'_> {
         split_by: &str,
         duplicates: u64,
     ) -> Dataset {
-        let values: Vec<f64> = self
-            .usable()
-            .filter_map(|(file, _)| match self.target(file) {
-                Target::Value(value) => Some(*value),
-                _ => None,
-            })
-            .collect();
+        let values: Vec<f64> = self.values().map(|(_, value)| value).collect();
         let usable = self.usable().count();
-        let classes = self.layout.classes.iter().zip(counts).map(
-            |(
-                name,
-                SplitSizes {
-                    train,
-                    validation,
-                    test,
-                },
-            )| Class {
-                name: name.clone(),
-                train,
-                validation,
-                test,
-            },
-        );
+        let named = self.layout.classes.iter().zip(counts);
+        let classes = named.map(|(name, sizes)| Class {
+            name: name.clone(),
+            train: sizes.train,
+            validation: sizes.validation,
+            test: sizes.test,
+        });
         Dataset {
             modality: Modality::Image,
             task: self.layout.task,
@@ -380,14 +344,8 @@ impl Files<'_> {
     }
 
     fn report_unusable(&self, warnings: &mut Warnings) {
-        for (file, image) in self.images.iter().enumerate() {
-            if let Err(error) = image {
-                warnings.push(Problem::new(
-                    self.path(file),
-                    error.code(),
-                    error.to_string(),
-                ));
-            }
+        for (file, error) in self.unusable() {
+            warnings.push(self.problem(file, error.code(), error.to_string()));
         }
         let (code, message) = match self.layout.said_by {
             SaidBy::Folders => (
@@ -410,14 +368,13 @@ fn check_classes(layout: &Layout, counts: &[SplitSizes], warnings: &mut Warnings
     let mut errors = Vec::new();
     for (name, sizes) in layout.classes.iter().zip(counts) {
         if sizes.train == 0 {
-            let message = match layout.said_by {
-                SaidBy::Folders => {
-                    "this class has no image to train on; add some to its folder in `train`, or remove the class"
-                }
-                SaidBy::Manifest => {
-                    "this class has no image to train on; add some with the split `train`, or remove the class"
-                }
+            let place = match layout.said_by {
+                SaidBy::Folders => "to its folder in `train`",
+                SaidBy::Manifest => "with the split `train`",
             };
+            let message = format!(
+                "this class has no image to train on; add some {place}, or remove the class"
+            );
             errors.push(Problem::new(name, codes::EMPTY_CLASS, message));
         } else if sizes.validation == 0 {
             let message = "this class has no image in the validation split, so how well it is told apart is not measured; add images";
