@@ -41,46 +41,44 @@ pub struct Import<'a> {
 /// # Errors
 /// Failures that are not the input's fault, such as a full disk.
 pub fn run(plan: &Import, folder: &Path) -> anyhow::Result<Validated> {
-    let Some(architecture) = registry::find(plan.architecture) else {
-        return Ok(Validated::Refused {
-            problems: vec![unknown(plan.architecture)],
-        });
-    };
-    let usual = match &architecture.input {
-        Input::Image(usual) => usual,
-        Input::Text(_) => {
-            return Ok(Validated::Refused {
-                problems: vec![unsupported(architecture)],
-            });
+    Ok(match network(plan)? {
+        Ok((architecture, input, network)) => {
+            write(architecture, input, &network, folder)?;
+            Validated::Accepted
         }
+        Err(problems) => Validated::Refused { problems },
+    })
+}
+
+/// The network that a plan's weights are of, and its input; or all problems with the plan.
+fn network(plan: &Import) -> anyhow::Result<Result<Adopted, Vec<Problem>>> {
+    let Some(architecture) = registry::find(plan.architecture) else {
+        return Ok(Err(vec![unknown(plan.architecture)]));
+    };
+    let Input::Image(usual) = &architecture.input else {
+        return Ok(Err(vec![unsupported(architecture)]));
     };
     let mut problems = plan.preprocessing.problems();
     let tensors = match read(plan.input, plan.max_bytes) {
-        Ok(tensors) => Some(tensors),
+        Ok(tensors) if problems.is_empty() => tensors,
+        Ok(_) => return Ok(Err(problems)),
         Err(WeightsError::Refused { code, message }) => {
             problems.push(Problem::new("weights", code, message));
-            None
+            return Ok(Err(problems));
         }
         Err(error) => return Err(error).context("reading the weights"),
     };
-    let network = tensors.filter(|_| problems.is_empty()).map(|tensors| {
-        let tensors = named_as_timm(architecture, tensors);
-        let asked = plan.preprocessing;
-        let input = adapt::resolve_preprocessing(architecture, usual, asked, &tensors);
-        let input = Input::Image(input.map_err(|problem| vec![problem])?);
-        let network = adopt(architecture, &input, tensors)?;
-        Ok((input, network))
-    });
-    let (input, network) = match network {
-        Some(Ok(network)) => network,
-        Some(Err(mut unfit)) => {
-            problems.append(&mut unfit);
-            return Ok(Validated::Refused { problems });
-        }
-        None => return Ok(Validated::Refused { problems }),
+    let named = tensors
+        .into_iter()
+        .map(|(name, tensor)| (architecture.timm_name(&name), tensor));
+    let tensors = named.collect();
+    let asked = plan.preprocessing;
+    let input = match adapt::resolve_preprocessing(architecture, usual, asked, &tensors) {
+        Ok(input) => Input::Image(input),
+        Err(problem) => return Ok(Err(vec![problem])),
     };
-    write(architecture, input, &network, folder)?;
-    Ok(Validated::Accepted)
+    let network = adopt(architecture, &input, tensors);
+    Ok(network.map(|network| (architecture, input, network)))
 }
 
 /// Writes the converted weights and the result.
@@ -171,12 +169,8 @@ pub fn read(path: &Path, max_bytes: u64) -> Result<Tensors, WeightsError> {
 /// original head where there is one, and that head's classes.
 type Network = (Vec<(String, Tensor)>, Option<u32>);
 
-fn named_as_timm(architecture: &Architecture, tensors: Tensors) -> Tensors {
-    tensors
-        .into_iter()
-        .map(|(name, tensor)| (architecture.timm_name(&name), tensor))
-        .collect()
-}
+/// A network whose weights were read, and its input.
+type Adopted = (&'static Architecture, Input, Network);
 
 /// Adapts tensors to an architecture with this input, or lists every mismatch.
 fn adopt(

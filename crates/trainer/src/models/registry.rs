@@ -51,8 +51,8 @@ pub fn layers(architecture: &Architecture, input: &Input) -> Layers {
             shape: entry
                 .tensor
                 .size()
-                .iter()
-                .map(|&side| side.unsigned_abs() as u32)
+                .into_iter()
+                .map(|side| side as u32)
                 .collect(),
             name: entry.name,
             stage: entry.stage,
@@ -60,25 +60,22 @@ pub fn layers(architecture: &Architecture, input: &Input) -> Layers {
             trainable: entry.trainable,
         })
         .collect();
-    let stages = backbone
-        .stages
-        .iter()
-        .map(|stage| base_model::Stage {
+    let stages = backbone.stages.iter().map(|stage| {
+        let blocks = stage.blocks.iter().map(|block| &block.name);
+        let own = tensors
+            .iter()
+            .filter(|tensor| tensor.trainable && tensor.stage == stage.name);
+        base_model::Stage {
             name: stage.name.clone(),
-            blocks: stage
-                .blocks
-                .iter()
-                .map(|block| block.name.clone())
-                .filter(|name| *name != stage.name)
+            blocks: blocks
+                .filter(|name| **name != stage.name)
+                .cloned()
                 .collect(),
-            parameters: tensors
-                .iter()
-                .filter(|tensor| tensor.trainable && tensor.stage == stage.name)
-                .map(LayerTensor::count)
-                .sum(),
+            parameters: own.map(LayerTensor::count).sum(),
             channels: stage.channels.unsigned_abs() as u32,
-        })
-        .collect();
+        }
+    });
+    let stages = stages.collect();
     Layers {
         costs: Vec::new(),
         picoseconds_per_mac: None,
