@@ -2,7 +2,8 @@
 
 use std::f64::consts::TAU;
 
-const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+/// Distance of a sequence's numbers before they are mixed.
+pub const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// A stream of numbers that its key decides: SplitMix64 (Steele et al. 2014).
 #[derive(Debug, Clone)]
@@ -82,9 +83,13 @@ impl Random {
     }
 }
 
-/// SplitMix64's finalizer: nearby numbers become unlike ones.
-pub fn finalize(mut x: u64) -> u64 {
-    x = x.wrapping_add(GAMMA);
+/// A number of one step of SplitMix64: nearby numbers become unlike ones.
+pub fn finalize(x: u64) -> u64 {
+    mix(x.wrapping_add(GAMMA))
+}
+
+/// SplitMix64's finalizer, which leaves 0 unchanged.
+pub fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     x ^ (x >> 31)

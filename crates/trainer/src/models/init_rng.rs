@@ -2,6 +2,8 @@
 
 use tch::{Kind, Tensor};
 
+use crate::data::random::{GAMMA, mix};
+
 /// Sets every number of a tensor to `draw` of its index.
 pub(super) fn fill(tensor: &Tensor, draw: impl Fn(u64) -> f64) {
     let numbers: Vec<f32> = (0..tensor.numel() as u64).map(|i| draw(i) as f32).collect();
@@ -25,14 +27,9 @@ pub(super) fn dropout_mask(x: &Tensor, share: f64, seed: u64) -> Tensor {
 
 /// The `i`-th number in [0, 1) of a seed's SplitMix64 sequence (Steele et al. 2014).
 pub(super) fn uniform(seed: u64, i: u64) -> f64 {
-    let mix = |mut z: u64| {
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    };
     // The seed is mixed first: neighboring seeds would give sequences that are shifts of each
     // other.
-    let place = mix(seed).wrapping_add(i.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let place = mix(seed).wrapping_add(i.wrapping_add(1).wrapping_mul(GAMMA));
     (mix(place) >> 11) as f64 / (1u64 << 53) as f64
 }
 
