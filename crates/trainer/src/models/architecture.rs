@@ -42,7 +42,7 @@ pub(super) enum Builder {
 
 /// A family of networks that read `I`. Each member is a value of the implementing type, its
 /// configuration.
-pub(super) trait Family<I>: fmt::Debug + Sync {
+pub trait Family<I>: fmt::Debug + Sync {
     /// Builds the backbone for this input under `root`.
     fn build(&self, root: &nn::Path, input: &I) -> Backbone;
 

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor, nn};
 use super::{
     conv::{Conv, ConvShape},
     linear::Linear,
-    pass::{Activation, Pass, Visitor, at},
+    pass::{Activation, NORMAL, Param, Pass},
 };
 use crate::domain::input::Tokenization;
 
@@ -14,26 +14,24 @@ use crate::domain::input::Tokenization;
 pub const POSITIONS: &str = "pos_embed";
 
 /// Images to tokens: a linear map of each patch, after the class token, plus position embeddings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PatchEmbedding {
     /// [1, 1, width].
-    pub class_token: Tensor,
+    pub class_token: Param,
     /// [1, 1 + grid * grid, width].
-    pub positions: Tensor,
+    pub positions: Param,
     pub patches: Conv,
 }
 
 impl PatchEmbedding {
     /// The class token, and positions for `grid` patches along a side, from N(0, 0.02²).
     pub fn new(root: &nn::Path, patches: ConvShape, grid: i64) -> Self {
-        let init = nn::Init::Randn {
-            mean: 0.0,
-            stdev: 0.02,
-        };
         let width = patches.outputs;
+        let tokens =
+            |name: &str, count| Param::new(root, name.to_owned(), &[1, count, width], NORMAL);
         Self {
-            class_token: root.var("cls_token", &[1, 1, width], init),
-            positions: root.var(POSITIONS, &[1, 1 + grid * grid, width], init),
+            class_token: tokens("cls_token", 1),
+            positions: tokens(POSITIONS, 1 + grid * grid),
             patches: Conv::new(root, "patch_embed.proj", patches, true),
         }
     }
@@ -48,16 +46,10 @@ impl PatchEmbedding {
         let class = class.expand_as(&tokens.narrow(1, 0, 1));
         Tensor::cat(&[class, tokens], 1) + self.positions.to_kind(kind)
     }
-
-    pub(super) fn visit(&self, visitor: &mut Visitor<'_>) {
-        visitor("cls_token".to_owned(), &self.class_token, true);
-        visitor(POSITIONS.to_owned(), &self.positions, true);
-        self.patches.visit(visitor);
-    }
 }
 
 /// Self-attention of several heads (Vaswani et al. 2017).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Attention {
     /// Queries, keys and values in one: [3 * width, width].
     pub qkv: Linear,
@@ -82,46 +74,47 @@ impl Attention {
     pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
         let size = x.size();
         let (tokens, width) = (size[1], size[2]);
-        let side = width / self.heads;
         let qkv = self
             .qkv
             .forward(x, pass)
-            .reshape([-1, tokens, 3, self.heads, side])
+            .reshape([-1, tokens, 3, self.heads, width / self.heads])
             .permute([2, 0, 3, 1, 4]);
-        let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
-        let scores = (q * (side as f64).powf(-0.5)).matmul(&k.transpose(-2, -1));
-        let shares = scores.softmax(-1, Kind::Float).to_kind(x.kind());
-        let mixed = shares.matmul(&v);
-        let joined = mixed.transpose(1, 2).reshape([-1, tokens, width]);
-        self.proj.forward(&joined, pass)
-    }
-
-    pub(super) fn visit(&self, visitor: &mut Visitor<'_>) {
-        self.qkv.visit(visitor);
-        self.proj.visit(visitor);
+        let mixed = attend([qkv.get(0), qkv.get(1), qkv.get(2)], None);
+        self.proj.forward(&mixed, pass)
     }
 }
 
+/// Mixes values by how well queries fit keys, all [N, heads, T, side], to [N, T, heads * side].
+/// Tokens where `mask` [N, T] is 0 are not attended to.
+fn attend([q, k, v]: [Tensor; 3], mask: Option<&Tensor>) -> Tensor {
+    let (kind, size) = (q.kind(), q.size());
+    let mut scores = (q * (size[3] as f64).powf(-0.5)).matmul(&k.transpose(-2, -1));
+    if let Some(mask) = mask {
+        let ended = mask.eq(0).unsqueeze(1).unsqueeze(1);
+        scores = scores.masked_fill(&ended, f64::NEG_INFINITY);
+    }
+    let shares = scores.softmax(-1, Kind::Float).to_kind(kind);
+    let mixed = shares.matmul(&v).transpose(1, 2);
+    mixed.reshape([-1, size[2], size[1] * size[3]])
+}
+
 /// Token ids to vectors: the sum of a token's, its position's and the first segment's embedding.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TokenEmbedding {
     /// [vocabulary, width].
-    pub words: Tensor,
+    pub words: Param,
     /// [max_tokens, width].
-    pub positions: Tensor,
+    pub positions: Param,
     /// [2, width]: a text and the one that follows it. All is one segment here.
-    pub segments: Option<Tensor>,
+    pub segments: Option<Param>,
 }
 
 impl TokenEmbedding {
     /// Fresh tables from N(0, 0.02²).
     pub fn new(root: &nn::Path, input: &Tokenization, width: i64, has_segments: bool) -> Self {
-        let init = nn::Init::Randn {
-            mean: 0.0,
-            stdev: 0.02,
-        };
         let table = |name: &str, rows: i64| {
-            at(root, &format!("embeddings.{name}")).var("weight", &[rows, width], init)
+            let name = format!("embeddings.{name}.weight");
+            Param::new(root, name, &[rows, width], NORMAL)
         };
         Self {
             words: table("word_embeddings", i64::from(input.vocabulary)),
@@ -148,39 +141,23 @@ impl TokenEmbedding {
         }
         sum
     }
-
-    pub(super) fn visit(&self, visitor: &mut Visitor<'_>) {
-        let mut table = |name: &str, tensor: &Tensor| {
-            visitor(format!("embeddings.{name}.weight"), tensor, true);
-        };
-        table("word_embeddings", &self.words);
-        table("position_embeddings", &self.positions);
-        if let Some(segments) = &self.segments {
-            table("token_type_embeddings", segments);
-        }
-    }
 }
 
 /// Self-attention of several heads with a layer each for queries, keys and values, in which nothing
 /// attends to what lies behind a text's end.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct MaskedAttention {
-    pub query: Linear,
-    pub key: Linear,
-    pub value: Linear,
-    pub out: Linear,
+    /// Queries, keys, values and output. Boxed, because other operations are far smaller.
+    pub layers: Box<[Linear; 4]>,
     pub heads: i64,
 }
 
 impl MaskedAttention {
-    /// `names` are the layers' full names, in the order of the fields.
+    /// `names` are the layers' full names.
     pub fn new(root: &nn::Path, names: &[String; 4], width: i64, heads: i64) -> Self {
         let linear = |name: &String| Linear::new(root, name, (width, width), Activation::None);
         Self {
-            query: linear(&names[0]),
-            key: linear(&names[1]),
-            value: linear(&names[2]),
-            out: linear(&names[3]),
+            layers: Box::new(names.each_ref().map(linear)),
             heads,
         }
     }
@@ -188,29 +165,13 @@ impl MaskedAttention {
     /// Tokens [N, T, width] to tokens; `pass.mask` says where texts end.
     pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
         let size = x.size();
-        let (tokens, width) = (size[1], size[2]);
-        let side = width / self.heads;
+        let (tokens, side) = (size[1], size[2] / self.heads);
+        let [query, key, value, out] = &*self.layers;
         let by_head = |linear: &Linear| {
             let all = linear.forward(x, pass);
             all.reshape([-1, tokens, self.heads, side]).transpose(1, 2)
         };
-        let (q, k, v) = (
-            by_head(&self.query),
-            by_head(&self.key),
-            by_head(&self.value),
-        );
-        let mut scores = (q * (side as f64).powf(-0.5)).matmul(&k.transpose(-2, -1));
-        if let Some(mask) = pass.mask {
-            let ended = mask.eq(0).unsqueeze(1).unsqueeze(1);
-            scores = scores.masked_fill(&ended, f64::NEG_INFINITY);
-        }
-        let shares = scores.softmax(-1, Kind::Float).to_kind(x.kind());
-        let mixed = shares.matmul(&v);
-        let joined = mixed.transpose(1, 2).reshape([-1, tokens, width]);
-        self.out.forward(&joined, pass)
-    }
-
-    pub(super) fn layers(&self) -> [&Linear; 4] {
-        [&self.query, &self.key, &self.value, &self.out]
+        let mixed = attend([query, key, value].map(by_head), pass.mask);
+        out.forward(&mixed, pass)
     }
 }

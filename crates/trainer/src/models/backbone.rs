@@ -8,7 +8,7 @@ use super::{
     linear::Linear,
     lora::Adapter,
     ops::Op,
-    pass::{Activation, Norm, Pass, at},
+    pass::{Activation, Norm, Pass},
 };
 use crate::domain::recipe;
 
@@ -82,10 +82,7 @@ impl Backbone {
     /// Removes every stage after `stage`, whose output is pooled from then on. Returns the new
     /// width of the features, or `None` (and no change) where there is no such stage.
     pub fn cut_after(&mut self, stage: &str) -> Option<i64> {
-        let index = self
-            .stages
-            .iter()
-            .position(|candidate| candidate.name == stage)?;
+        let index = self.stages.iter().position(|known| known.name == stage)?;
         self.stages.truncate(index + 1);
         Some(self.stages[index].channels)
     }
@@ -97,15 +94,13 @@ impl Backbone {
             for block in &stage.blocks {
                 let start = all.len();
                 for op in block.body.iter().chain(block.shortcut.iter().flatten()) {
-                    op.visit(&mut |name, tensor, trainable| {
-                        all.push(BackboneTensor {
-                            name,
-                            tensor: tensor.shallow_clone(),
-                            trainable,
-                            stage: stage.name.clone(),
-                            block: block.name.clone(),
-                        });
-                    });
+                    all.extend(op.params().into_iter().map(|param| BackboneTensor {
+                        name: param.name.clone(),
+                        tensor: param.shallow_clone(),
+                        trainable: param.trainable,
+                        stage: stage.name.clone(),
+                        block: block.name.clone(),
+                    }));
                 }
                 // PyTorch lists a module's own parameters (ConvNeXt's `gamma`) before those of its
                 // parts.
@@ -142,9 +137,8 @@ impl Backbone {
             let index = recipe.layers.iter().position(|name| *name == linear.name);
             let Some(index) = index else { return };
             missing.retain(|name| **name != linear.name);
-            let path = at(root, &linear.name);
-            let keys = (index as u64, seed);
-            linear.adapter = Some(Adapter::new(&path, &linear.weight, recipe, keys));
+            let layer = (linear.name.as_str(), &*linear.weight);
+            linear.adapter = Some(Adapter::new(root, layer, recipe, (index as u64, seed)));
         };
         for block in self.stages.iter_mut().flat_map(|stage| &mut stage.blocks) {
             let shortcut = block.shortcut.iter_mut().flatten();
@@ -152,10 +146,7 @@ impl Backbone {
                 op.for_each_linear(&mut add);
             }
         }
-        match missing.first() {
-            Some(name) => Err((*name).clone()),
-            None => Ok(()),
-        }
+        missing.first().map_or(Ok(()), |name| Err((*name).clone()))
     }
 }
 
@@ -198,13 +189,9 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
-        let run = |ops: &[Op]| {
-            ops.iter()
-                .fold(x.shallow_clone(), |x, op| op.forward(&x, pass))
-        };
-        let body = run(&self.body);
+        let body = Op::run(&self.body, x, pass);
         let sum = match &self.shortcut {
-            Some(ops) => body + run(ops),
+            Some(ops) => body + Op::run(ops, x, pass),
             None => body,
         };
         self.activation.apply(sum)

@@ -103,14 +103,8 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[
 ];
 
 impl Family<Tokenization> for Config {
+    /// Stages `embeddings`, then one for each block.
     fn build(&self, root: &nn::Path, input: &Tokenization) -> Backbone {
-        Config::build(self, root, input)
-    }
-}
-
-impl Config {
-    /// Builds the encoder with fresh weights. Stages `embeddings`, then one for each block.
-    pub fn build(&self, root: &nn::Path, input: &Tokenization) -> Backbone {
         let width = self.width;
         let embed = TokenEmbedding::new(root, input, width, self.names.has_segments);
         let norm = LayerNorm::new(root, "embeddings.LayerNorm", width, EPS);
@@ -123,7 +117,9 @@ impl Config {
         }
         Backbone { stages }
     }
+}
 
+impl Config {
     /// Attention, then two linear layers, each with a shortcut around and normalized after.
     fn block(&self, root: &nn::Path, name: &str) -> Vec<Op> {
         let part = |part: &str| format!("{name}.{part}");

@@ -4,7 +4,7 @@
 
 use tch::{Tensor, nn};
 
-use super::pass::{Activation, Norm, Visitor, at};
+use super::pass::{Activation, Norm, ONES, Param, ZEROS};
 
 /// Momentum of BatchNorm's running statistics (PyTorch's default).
 const MOMENTUM: f64 = 0.1;
@@ -43,10 +43,26 @@ impl ConvShape {
             padding: Padding::Half,
         }
     }
+
+    /// From each channel to itself.
+    pub fn depthwise(channels: i64, size: (i64, i64)) -> Self {
+        Self {
+            groups: channels,
+            ..Self::dense((channels, channels), size)
+        }
+    }
+
+    /// From squares of `side` pixels that do not overlap.
+    pub fn patches(channels: (i64, i64), side: i64) -> Self {
+        Self {
+            padding: Padding::None,
+            ..Self::dense(channels, (side, side))
+        }
+    }
 }
 
 /// A convolution without bias, BatchNorm, and an activation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ConvNorm {
     pub conv: Conv,
     pub norm: BatchNorm,
@@ -54,23 +70,21 @@ pub struct ConvNorm {
 }
 
 /// A convolution. `weight` is [outputs, inputs / groups, kernel, kernel].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Conv {
-    pub name: String,
-    pub weight: Tensor,
-    pub bias: Option<Tensor>,
+    pub weight: Param,
+    pub bias: Option<Param>,
     pub shape: ConvShape,
 }
 
 /// Ioffe & Szegedy 2015, over the channels of [N, C, h, w].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct BatchNorm {
-    pub name: String,
-    pub weight: Tensor,
-    pub bias: Tensor,
-    pub running_mean: Tensor,
+    pub weight: Param,
+    pub bias: Param,
+    pub running_mean: Param,
     /// Unbiased.
-    pub running_var: Tensor,
+    pub running_var: Param,
     pub eps: f64,
 }
 
@@ -85,7 +99,7 @@ pub enum Gate {
 
 /// Hu et al. 2018: channels are scaled by `gate(expand(act(reduce(mean))))`, timm's
 /// `SqueezeExcite`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SqueezeExcite {
     pub gate: Gate,
     pub reduce: Conv,
@@ -93,7 +107,7 @@ pub struct SqueezeExcite {
 }
 
 /// SqueezeNet's module: a 1x1 convolution, then a 1x1 and a 3x3 one side by side, each with a ReLU.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fire {
     pub squeeze: Conv,
     pub expand1: Conv,
@@ -103,22 +117,23 @@ pub struct Fire {
 impl Conv {
     /// Fresh weights from N(0, 2 / fan_out) (He et al. 2015), bias 0.
     pub fn new(root: &nn::Path, name: &str, shape: ConvShape, bias: bool) -> Self {
-        let path = at(root, name);
-        let fan_out = shape.outputs * shape.kernel * shape.kernel / shape.groups;
+        let part =
+            |part: &str, dims: &[i64], init| Param::new(root, format!("{name}.{part}"), dims, init);
+        let ConvShape {
+            inputs,
+            outputs,
+            kernel,
+            groups,
+            ..
+        } = shape;
+        let fan_out = outputs * kernel * kernel / groups;
         let init = nn::Init::Randn {
             mean: 0.0,
             stdev: (2.0 / fan_out as f64).sqrt(),
         };
-        let dims = [
-            shape.outputs,
-            shape.inputs / shape.groups,
-            shape.kernel,
-            shape.kernel,
-        ];
         Self {
-            name: name.to_owned(),
-            weight: path.var("weight", &dims, init),
-            bias: bias.then(|| path.var("bias", &[shape.outputs], nn::Init::Const(0.0))),
+            weight: part("weight", &[outputs, inputs / groups, kernel, kernel], init),
+            bias: bias.then(|| part("bias", &[outputs], ZEROS)),
             shape,
         }
     }
@@ -160,11 +175,8 @@ impl Conv {
         }
     }
 
-    pub(super) fn visit(&self, visitor: &mut Visitor<'_>) {
-        visitor(format!("{}.weight", self.name), &self.weight, true);
-        if let Some(bias) = &self.bias {
-            visitor(format!("{}.bias", self.name), bias, true);
-        }
+    pub(super) fn params(&self) -> Vec<&Param> {
+        [&self.weight].into_iter().chain(&self.bias).collect()
     }
 }
 
@@ -178,13 +190,14 @@ fn same_padding(side: i64, kernel: i64, stride: i64) -> (i64, i64) {
 impl BatchNorm {
     /// The identity, but for `eps`.
     pub fn new(root: &nn::Path, name: &str, channels: i64, eps: f64) -> Self {
-        let path = at(root, name);
+        let part = |part: &str, init| Param::new(root, format!("{name}.{part}"), &[channels], init);
+        let statistic =
+            |part: &str, value| Param::statistic(root, format!("{name}.{part}"), channels, value);
         Self {
-            name: name.to_owned(),
-            weight: path.var("weight", &[channels], nn::Init::Const(1.0)),
-            bias: path.var("bias", &[channels], nn::Init::Const(0.0)),
-            running_mean: path.zeros_no_train("running_mean", &[channels]),
-            running_var: path.ones_no_train("running_var", &[channels]),
+            weight: part("weight", ONES),
+            bias: part("bias", ZEROS),
+            running_mean: statistic("running_mean", 0.0),
+            running_var: statistic("running_var", 1.0),
             eps,
         }
     }
@@ -192,15 +205,24 @@ impl BatchNorm {
     pub fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
         let train = norm == Norm::Batch && self.weight.requires_grad();
         x.batch_norm(
-            Some(&self.weight),
-            Some(&self.bias),
-            Some(&self.running_mean),
-            Some(&self.running_var),
+            Some(&*self.weight),
+            Some(&*self.bias),
+            Some(&*self.running_mean),
+            Some(&*self.running_var),
             train,
             MOMENTUM,
             self.eps,
             true,
         )
+    }
+
+    pub(super) fn params(&self) -> Vec<&Param> {
+        vec![
+            &self.weight,
+            &self.bias,
+            &self.running_mean,
+            &self.running_var,
+        ]
     }
 }
 
@@ -223,21 +245,14 @@ impl ConvNorm {
 impl SqueezeExcite {
     /// `inner` channels between the two 1x1 convolutions.
     pub fn new(root: &nn::Path, name: &str, channels: i64, inner: i64, gate: Gate) -> Self {
-        let shape = |inputs, outputs| ConvShape::dense((inputs, outputs), (1, 1));
+        let conv = |part: &str, channels| {
+            let shape = ConvShape::dense(channels, (1, 1));
+            Conv::new(root, &format!("{name}.{part}"), shape, true)
+        };
         Self {
             gate,
-            reduce: Conv::new(
-                root,
-                &format!("{name}.conv_reduce"),
-                shape(channels, inner),
-                true,
-            ),
-            expand: Conv::new(
-                root,
-                &format!("{name}.conv_expand"),
-                shape(inner, channels),
-                true,
-            ),
+            reduce: conv("conv_reduce", (channels, inner)),
+            expand: conv("conv_expand", (inner, channels)),
         }
     }
 

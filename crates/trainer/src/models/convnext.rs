@@ -6,7 +6,7 @@ use tch::nn;
 use super::{
     architecture::{Architecture, Builder, Family, imagenet},
     backbone::{Backbone, Block, Stage},
-    conv::{Conv, ConvShape, Padding},
+    conv::{Conv, ConvShape},
     layer_norm::{LayerNorm, LayerScale},
     linear::Linear,
     ops::Op,
@@ -26,6 +26,10 @@ struct Config {
     width: i64,
 }
 
+const fn config(depths: [i64; 4], width: i64) -> Config {
+    Config { depths, width }
+}
+
 const fn architecture(name: &'static str, config: &'static Config) -> Architecture {
     Architecture {
         name,
@@ -39,27 +43,9 @@ const fn architecture(name: &'static str, config: &'static Config) -> Architectu
 }
 
 pub(super) static ARCHITECTURES: &[Architecture] = &[
-    architecture(
-        "convnext_tiny",
-        &Config {
-            depths: [3, 3, 9, 3],
-            width: 96,
-        },
-    ),
-    architecture(
-        "convnext_small",
-        &Config {
-            depths: [3, 3, 27, 3],
-            width: 96,
-        },
-    ),
-    architecture(
-        "convnext_base",
-        &Config {
-            depths: [3, 3, 27, 3],
-            width: 128,
-        },
-    ),
+    architecture("convnext_tiny", &const { config([3, 3, 9, 3], 96) }),
+    architecture("convnext_small", &const { config([3, 3, 27, 3], 96) }),
+    architecture("convnext_base", &const { config([3, 3, 27, 3], 128) }),
 ];
 
 impl Family<Preprocessing> for Config {
@@ -67,14 +53,8 @@ impl Family<Preprocessing> for Config {
     fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
         let inputs = i64::from(input.channels);
         let patches = |name: &str, inputs, outputs, side| {
-            let shape = ConvShape {
-                padding: Padding::None,
-                ..ConvShape::dense((inputs, outputs), (side, side))
-            };
-            Op::Conv {
-                conv: Conv::new(root, name, shape, true),
-                activation: Activation::None,
-            }
+            let shape = ConvShape::patches((inputs, outputs), side);
+            Op::Conv(Conv::new(root, name, shape, true), Activation::None)
         };
         let norm = |name: &str, channels| Op::LayerNorm(LayerNorm::new(root, name, channels, EPS));
         let stem = vec![
@@ -112,25 +92,20 @@ impl Family<Preprocessing> for Config {
 
 fn block(root: &nn::Path, name: String, channels: i64) -> Block {
     let part = |part: &str| format!("{name}.{part}");
-    let depthwise = ConvShape {
-        groups: channels,
-        ..ConvShape::dense((channels, channels), (7, 1))
+    let depthwise = ConvShape::depthwise(channels, (7, 1));
+    let linear = |name: &str, sides, activation| {
+        Op::Linear(Linear::new(root, &part(name), sides, activation))
     };
-    let (wide, gelu) = (4 * channels, Activation::Gelu);
+    let wide = 4 * channels;
     let body = vec![
-        Op::Conv {
-            conv: Conv::new(root, &part("conv_dw"), depthwise, true),
-            activation: Activation::None,
-        },
-        Op::LayerNorm(LayerNorm::new(root, &part("norm"), channels, EPS)),
-        Op::Linear(Linear::new(root, &part("mlp.fc1"), (channels, wide), gelu)),
-        Op::Linear(Linear::new(
-            root,
-            &part("mlp.fc2"),
-            (wide, channels),
+        Op::Conv(
+            Conv::new(root, &part("conv_dw"), depthwise, true),
             Activation::None,
-        )),
-        Op::LayerScale(LayerScale::new(root, &part("gamma"), channels, SCALE)),
+        ),
+        Op::LayerNorm(LayerNorm::new(root, &part("norm"), channels, EPS)),
+        linear("mlp.fc1", (channels, wide), Activation::Gelu),
+        linear("mlp.fc2", (wide, channels), Activation::None),
+        Op::LayerScale(LayerScale::new(root, part("gamma"), channels, SCALE)),
     ];
     Block {
         name,

@@ -92,9 +92,7 @@ fn of_op(op: &Op, x: &Tensor, cost: &mut StageCost) -> Tensor {
             of_conv(&op.conv, outputs),
             (2 + again(op.activation)) * outputs,
         ),
-        Op::Conv { conv, activation } => {
-            (of_conv(conv, outputs), (1 + again(*activation)) * outputs)
-        }
+        Op::Conv(conv, activation) => (of_conv(conv, outputs), (1 + again(*activation)) * outputs),
         Op::Linear(op) => {
             let width = op.weight.size()[1].unsigned_abs();
             (outputs * width, (1 + again(op.activation)) * outputs)

@@ -10,7 +10,7 @@ use super::{
     architecture::{Architecture, Builder, Family, imagenet, rgb},
     backbone::Backbone,
     conv::{Gate, Padding},
-    inverted_residual::{self, Spec, Style, divisible_by_8},
+    inverted_residual::{self, Row, Spec, Style, divisible_by_8},
     pass::Activation,
 };
 use crate::domain::{
@@ -31,34 +31,15 @@ struct Config {
     lite: bool,
 }
 
-/// A row of the paper's table 1.
-struct Row {
-    kernel: i64,
-    stride: i64,
-    expand: i64,
-    outputs: i64,
-    repeats: i64,
-}
-
-const fn row(kernel: i64, stride: i64, expand: i64, outputs: i64, repeats: i64) -> Row {
-    Row {
-        kernel,
-        stride,
-        expand,
-        outputs,
-        repeats,
-    }
-}
-
-/// B0's table, which Lite0 shares: kernel, stride, expansion, outputs, repeats.
+/// B0's table, which Lite0 shares: table 1 of the paper.
 const ROWS: [Row; 7] = [
-    row(3, 1, 1, 16, 1),
-    row(3, 2, 6, 24, 2),
-    row(5, 2, 6, 40, 2),
-    row(3, 2, 6, 80, 3),
-    row(5, 1, 6, 112, 3),
-    row(5, 2, 6, 192, 4),
-    row(3, 1, 6, 320, 1),
+    Row(3, 1, 1, 16, 1),
+    Row(3, 2, 6, 24, 2),
+    Row(5, 2, 6, 40, 2),
+    Row(3, 2, 6, 80, 3),
+    Row(5, 1, 6, 112, 3),
+    Row(5, 2, 6, 192, 4),
+    Row(3, 1, 6, 320, 1),
 ];
 
 impl Config {
@@ -66,14 +47,17 @@ impl Config {
         divisible_by_8(channels as f64 * self.width)
     }
 
-    /// Blocks of a stage. Lite leaves the first and the last stage alone.
-    fn repeats(&self, stage: usize) -> i64 {
-        let repeats = ROWS[stage].repeats;
-        if self.lite && (stage == 0 || stage == ROWS.len() - 1) {
-            repeats
-        } else {
-            (repeats as f64 * self.depth).ceil() as i64
-        }
+    /// The table for this size. Lite leaves the blocks of the first and the last stage alone.
+    fn rows(&self) -> impl Iterator<Item = Row> {
+        (0..).zip(ROWS).map(|(stage, row)| {
+            let Row(kernel, stride, expand, outputs, repeats) = row;
+            let repeats = if self.lite && (stage == 0 || stage == ROWS.len() - 1) {
+                repeats
+            } else {
+                (repeats as f64 * self.depth).ceil() as i64
+            };
+            Row(kernel, stride, expand, self.channels(outputs), repeats)
+        })
     }
 
     /// Channels of the stem and of the features, which Lite leaves alone too.
@@ -92,12 +76,8 @@ const fn b(
     input_size: u32,
     config: &'static Config,
 ) -> Architecture {
-    architecture(
-        name,
-        feature_dim,
-        imagenet(input_size, 0.875, Interpolation::Bicubic),
-        config,
-    )
+    let input = imagenet(input_size, 0.875, Interpolation::Bicubic);
+    architecture(name, feature_dim, input, config)
 }
 
 const fn architecture(
@@ -130,75 +110,56 @@ const fn lite(
     architecture(name, FEATURES as u32, input, config)
 }
 
-const fn scaled(width: f64, depth: f64, lite: bool) -> Config {
+const fn scaled(width: f64, depth: f64) -> Config {
+    let lite = false;
+    Config { width, depth, lite }
+}
+
+const fn scaled_lite(width: f64, depth: f64) -> Config {
+    let lite = true;
     Config { width, depth, lite }
 }
 
 pub(super) static ARCHITECTURES: &[Architecture] = &[
-    b(
-        "efficientnet_b0",
-        1280,
-        224,
-        &const { scaled(1.0, 1.0, false) },
-    ),
-    b(
-        "efficientnet_b1",
-        1280,
-        224,
-        &const { scaled(1.0, 1.1, false) },
-    ),
-    b(
-        "efficientnet_b2",
-        1408,
-        256,
-        &const { scaled(1.1, 1.2, false) },
-    ),
-    b(
-        "efficientnet_b3",
-        1536,
-        288,
-        &const { scaled(1.2, 1.4, false) },
-    ),
-    b(
-        "efficientnet_b4",
-        1792,
-        320,
-        &const { scaled(1.4, 1.8, false) },
-    ),
+    b("efficientnet_b0", 1280, 224, &const { scaled(1.0, 1.0) }),
+    b("efficientnet_b1", 1280, 224, &const { scaled(1.0, 1.1) }),
+    b("efficientnet_b2", 1408, 256, &const { scaled(1.1, 1.2) }),
+    b("efficientnet_b3", 1536, 288, &const { scaled(1.2, 1.4) }),
+    b("efficientnet_b4", 1792, 320, &const { scaled(1.4, 1.8) }),
     lite(
         "tf_efficientnet_lite0",
         224,
         0.875,
         Interpolation::Bicubic,
-        &const { scaled(1.0, 1.0, true) },
+        &const { scaled_lite(1.0, 1.0) },
     ),
     lite(
         "tf_efficientnet_lite1",
         240,
         0.882,
         Interpolation::Bicubic,
-        &const { scaled(1.0, 1.1, true) },
+        &const { scaled_lite(1.0, 1.1) },
     ),
     lite(
         "tf_efficientnet_lite2",
         260,
         0.890,
         Interpolation::Bicubic,
-        &const { scaled(1.1, 1.2, true) },
+        &const { scaled_lite(1.1, 1.2) },
     ),
     lite(
         "tf_efficientnet_lite3",
         300,
         0.904,
         Interpolation::Bilinear,
-        &const { scaled(1.2, 1.4, true) },
+        &const { scaled_lite(1.2, 1.4) },
     ),
     lite(
         "tf_efficientnet_lite4",
         380,
         0.920,
         Interpolation::Bilinear,
-        &const { scaled(1.4, 1.8, true) },
+        &const { scaled_lite(1.4, 1.8) },
     ),
 ];
 
@@ -219,8 +180,11 @@ impl Family<Preprocessing> for Config {
         };
         let (stem, features) = self.ends();
         let mut inputs = stem;
-        let rows: Vec<Vec<Spec>> = (0..ROWS.len())
-            .map(|stage| blocks(self, &style, stage, &mut inputs))
+        // A quarter of the block's input, before it is expanded.
+        let squeeze = (!self.lite).then_some(4);
+        let rows: Vec<Vec<Spec>> = self
+            .rows()
+            .map(|row| row.specs(&mut inputs, squeeze, style.activation))
             .collect();
         let mut stages = inverted_residual::stages(&style, root, (channels, stem), rows);
         stages.push(inverted_residual::conv_head(&style, root, inputs, features));
@@ -239,14 +203,11 @@ impl Family<Preprocessing> for Config {
             .and_then(|rest| rest.split_once('.'))
         {
             let mut place: i64 = block.parse().ok()?;
-            for (index, row) in ROWS.iter().enumerate() {
-                let repeats = self.repeats(index);
+            for (index, Row(_, _, expand, _, repeats)) in self.rows().enumerate() {
                 if place < repeats {
                     let (module, tensor) = rest.split_once('.')?;
-                    return Some(format!(
-                        "blocks.{index}.{place}.{}.{tensor}",
-                        block_module(row.expand > 1, module)?
-                    ));
+                    let module = block_module(expand > 1, module)?;
+                    return Some(format!("blocks.{index}.{place}.{module}.{tensor}"));
                 }
                 place -= repeats;
             }
@@ -263,25 +224,6 @@ impl Family<Preprocessing> for Config {
         };
         Some(format!("{module}.{tensor}"))
     }
-}
-
-fn blocks(config: &Config, style: &Style, stage: usize, inputs: &mut i64) -> Vec<Spec> {
-    let row = &ROWS[stage];
-    (0..config.repeats(stage))
-        .map(|place| {
-            let spec = Spec {
-                kernel: row.kernel,
-                stride: if place == 0 { row.stride } else { 1 },
-                inner: (row.expand > 1).then_some(*inputs * row.expand),
-                outputs: config.channels(row.outputs),
-                // A quarter of the block's input, before it is expanded.
-                squeeze: (!config.lite).then_some(*inputs / 4),
-                activation: style.activation,
-            };
-            *inputs = spec.outputs;
-            spec
-        })
-        .collect()
 }
 
 fn block_module(expand: bool, published: &str) -> Option<&'static str> {

@@ -6,11 +6,11 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    attention::{Attention, MaskedAttention, PatchEmbedding, TokenEmbedding},
     backbone::{Backbone, Block, Stage, pool},
-    conv::{Conv, ConvNorm, Fire, SqueezeExcite},
+    conv::{Conv, ConvNorm},
     linear::Linear,
     ops::Op,
+    pass::channels_last,
 };
 
 /// Part of a feature's cache key. Raise it when the features of the same backbone and images may
@@ -56,11 +56,8 @@ impl Extractor {
 fn fold_stage(stage: &Stage) -> Stage {
     let fold_block = |block: &Block| Block {
         name: block.name.clone(),
-        body: block.body.iter().map(fold_op).collect(),
-        shortcut: block
-            .shortcut
-            .as_ref()
-            .map(|ops| ops.iter().map(fold_op).collect()),
+        body: fold_ops(&block.body),
+        shortcut: block.shortcut.as_deref().map(fold_ops),
         activation: block.activation,
     };
     Stage {
@@ -70,59 +67,17 @@ fn fold_stage(stage: &Stage) -> Stage {
     }
 }
 
-fn fold_op(op: &Op) -> Op {
-    match op {
-        Op::ConvNorm(op) => Op::Conv {
-            conv: fold(op),
-            activation: op.activation,
-        },
-        Op::Conv { conv, activation } => Op::Conv {
-            conv: copy(conv),
-            activation: *activation,
-        },
-        Op::SqueezeExcite(op) => Op::SqueezeExcite(SqueezeExcite {
-            gate: op.gate,
-            reduce: copy(&op.reduce),
-            expand: copy(&op.expand),
-        }),
-        Op::Fire(op) => Op::Fire(Fire {
-            squeeze: copy(&op.squeeze),
-            expand1: copy(&op.expand1),
-            expand3: copy(&op.expand3),
-        }),
-        Op::LayerNorm(op) => Op::LayerNorm(op.copy()),
-        Op::Linear(op) => Op::Linear(op.copy()),
-        Op::LayerScale(op) => Op::LayerScale(op.copy()),
-        Op::PatchEmbedding(op) => Op::PatchEmbedding(PatchEmbedding {
-            class_token: op.class_token.copy(),
-            positions: op.positions.copy(),
-            patches: copy(&op.patches),
-        }),
-        Op::Attention(op) => Op::Attention(Attention {
-            qkv: op.qkv.copy(),
-            proj: op.proj.copy(),
-            heads: op.heads,
-        }),
-        Op::TokenEmbedding(op) => Op::TokenEmbedding(TokenEmbedding {
-            words: op.words.copy(),
-            positions: op.positions.copy(),
-            segments: op.segments.as_ref().map(Tensor::copy),
-        }),
-        Op::MaskedAttention(op) => {
-            let [query, key, value, out] = op.layers().map(Linear::copy);
-            Op::MaskedAttention(MaskedAttention {
-                query,
-                key,
-                value,
-                out,
-                heads: op.heads,
-            })
+fn fold_ops(ops: &[Op]) -> Vec<Op> {
+    let fold_op = |op: &Op| match op {
+        Op::ConvNorm(op) => Op::Conv(fold(op), op.activation),
+        Op::Residual(ops) => Op::Residual(fold_ops(ops)),
+        op => {
+            let mut copy = op.clone();
+            copy.for_each_linear(&mut Linear::merge_adapter);
+            copy
         }
-        Op::Residual(ops) => Op::Residual(ops.iter().map(fold_op).collect()),
-        Op::MaxPool => Op::MaxPool,
-        Op::MaxPoolCeil => Op::MaxPoolCeil,
-        Op::GlobalPool => Op::GlobalPool,
-    }
+    };
+    ops.iter().map(fold_op).collect()
 }
 
 /// One convolution equal to the convolution and BatchNorm on its running statistics.
@@ -136,29 +91,12 @@ fn fold(op: &ConvNorm) -> Conv {
         None => -double(&norm.running_mean),
     };
     let bias = double(&norm.bias) + shift * scale;
+    let weight = channels_last(&weight.to_kind(Kind::Float));
     Conv {
-        name: conv.name.clone(),
-        weight: channels_last(&weight.to_kind(Kind::Float)),
-        bias: Some(bias.to_kind(Kind::Float)),
+        weight: conv.weight.replaced(weight),
+        bias: Some(norm.bias.replaced(bias.to_kind(Kind::Float))),
         shape: conv.shape,
     }
-}
-
-fn copy(conv: &Conv) -> Conv {
-    Conv {
-        name: conv.name.clone(),
-        weight: channels_last(&conv.weight.copy()),
-        bias: conv.bias.as_ref().map(Tensor::copy),
-        shape: conv.shape,
-    }
-}
-
-/// The same numbers, laid out channels last; no copy where they already are, or for token ids.
-pub fn channels_last(x: &Tensor) -> Tensor {
-    if x.dim() != 4 {
-        return x.shallow_clone();
-    }
-    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
 #[cfg(test)]

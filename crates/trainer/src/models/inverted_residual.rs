@@ -21,6 +21,23 @@ pub(super) struct Style {
     pub gate: Gate,
 }
 
+impl Style {
+    /// A convolution with BatchNorm; `names` are theirs.
+    pub(super) fn conv(
+        &self,
+        root: &nn::Path,
+        names: (&str, &str),
+        shape: ConvShape,
+        activation: Activation,
+    ) -> Op {
+        let shape = ConvShape {
+            padding: self.padding,
+            ..shape
+        };
+        Op::ConvNorm(ConvNorm::new(root, names, shape, self.eps, activation))
+    }
+}
+
 /// One inverted residual.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spec {
@@ -46,6 +63,38 @@ pub(super) fn divisible_by_8(channels: f64) -> i64 {
     }
 }
 
+/// A row of a paper's table, for one stage: side of the depthwise kernels, stride of the first
+/// block, expansion, outputs, blocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row(pub i64, pub i64, pub i64, pub i64, pub i64);
+
+impl Row {
+    /// The blocks of this stage, after `inputs` channels; those of its last block afterwards.
+    /// `squeeze` is a block's share of its inputs between the convolutions of
+    /// squeeze-and-excitation.
+    pub(super) fn specs(
+        self,
+        inputs: &mut i64,
+        squeeze: Option<i64>,
+        activation: Activation,
+    ) -> Vec<Spec> {
+        let Self(kernel, stride, expand, outputs, repeats) = self;
+        let spec = |place| {
+            let spec = Spec {
+                kernel,
+                stride: if place == 0 { stride } else { 1 },
+                inner: (expand > 1).then_some(*inputs * expand),
+                outputs,
+                squeeze: squeeze.map(|share| *inputs / share),
+                activation,
+            };
+            *inputs = outputs;
+            spec
+        };
+        (0..repeats).map(spec).collect()
+    }
+}
+
 /// Stages `stem` (3x3 at stride 2 from an image's channels to `stem`) and `blocks.0` and so on, a
 /// stage for each of `rows`.
 pub(super) fn stages(
@@ -54,15 +103,8 @@ pub(super) fn stages(
     (channels, stem): (i64, i64),
     rows: impl IntoIterator<Item = Vec<Spec>>,
 ) -> Vec<Stage> {
-    let op = conv(
-        style,
-        root,
-        ("conv_stem", "bn1"),
-        (channels, stem),
-        (3, 2),
-        1,
-        style.activation,
-    );
+    let shape = ConvShape::dense((channels, stem), (3, 2));
+    let op = style.conv(root, ("conv_stem", "bn1"), shape, style.activation);
     let mut stages = vec![Stage::plain("stem", vec![op], stem)];
     let mut inputs = stem;
     for (index, specs) in rows.into_iter().enumerate() {
@@ -83,83 +125,37 @@ pub(super) fn stages(
 
 /// The last stage of MobileNetV2 and EfficientNet: a 1x1 convolution with BatchNorm, to `features`.
 pub(super) fn conv_head(style: &Style, root: &nn::Path, inputs: i64, features: i64) -> Stage {
-    let names = ("conv_head", "bn2");
-    let op = conv(
-        style,
-        root,
-        names,
-        (inputs, features),
-        (1, 1),
-        1,
-        style.activation,
-    );
+    let shape = ConvShape::dense((inputs, features), (1, 1));
+    let op = style.conv(root, ("conv_head", "bn2"), shape, style.activation);
     Stage::plain("conv_head", vec![op], features)
 }
 
 fn block(style: &Style, root: &nn::Path, name: String, spec: &Spec, inputs: i64) -> Block {
     let inner = spec.inner.unwrap_or(inputs);
-    let unit = |conv_name: &str, norm: &str, channels, size, groups, activation| {
-        let names = (format!("{name}.{conv_name}"), format!("{name}.{norm}"));
-        conv(
-            style,
-            root,
-            (&names.0, &names.1),
-            channels,
-            size,
-            groups,
-            activation,
-        )
+    let unit = |conv: &str, norm: &str, shape, activation| {
+        let names = (format!("{name}.{conv}"), format!("{name}.{norm}"));
+        style.conv(root, (&names.0, &names.1), shape, activation)
     };
     let mut body = Vec::new();
     let (depthwise, project, last) = if spec.inner.is_some() {
-        let op = unit(
-            "conv_pw",
-            "bn1",
-            (inputs, inner),
-            (1, 1),
-            1,
-            spec.activation,
-        );
-        body.push(op);
+        let shape = ConvShape::dense((inputs, inner), (1, 1));
+        body.push(unit("conv_pw", "bn1", shape, spec.activation));
         ("bn2", "conv_pwl", "bn3")
     } else {
         ("bn1", "conv_pw", "bn2")
     };
-    body.push(unit(
-        "conv_dw",
-        depthwise,
-        (inner, inner),
-        (spec.kernel, spec.stride),
-        inner,
-        spec.activation,
-    ));
+    let shape = ConvShape::depthwise(inner, (spec.kernel, spec.stride));
+    body.push(unit("conv_dw", depthwise, shape, spec.activation));
     if let Some(squeeze) = spec.squeeze {
         let op = SqueezeExcite::new(root, &format!("{name}.se"), inner, squeeze, style.gate);
         body.push(Op::SqueezeExcite(op));
     }
-    let channels = (inner, spec.outputs);
-    body.push(unit(project, last, channels, (1, 1), 1, Activation::None));
+    let shape = ConvShape::dense((inner, spec.outputs), (1, 1));
+    body.push(unit(project, last, shape, Activation::None));
     Block {
         name,
         body,
         shortcut: (spec.stride == 1 && inputs == spec.outputs).then(Vec::new),
         activation: Activation::None,
     }
-}
-
-pub(super) fn conv(
-    style: &Style,
-    root: &nn::Path,
-    names: (&str, &str),
-    channels: (i64, i64),
-    size: (i64, i64),
-    groups: i64,
-    activation: Activation,
-) -> Op {
-    let shape = ConvShape {
-        groups,
-        padding: style.padding,
-        ..ConvShape::dense(channels, size)
-    };
-    Op::ConvNorm(ConvNorm::new(root, names, shape, style.eps, activation))
 }

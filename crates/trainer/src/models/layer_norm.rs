@@ -2,35 +2,31 @@
 
 use tch::{Kind, Tensor, nn};
 
-use super::pass::{Visitor, at, over_channels};
+use super::pass::{ONES, Param, ZEROS, over_channels};
 
 /// Layer normalization (Ba et al. 2016).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LayerNorm {
-    pub name: String,
     /// `[C]`, as `bias`.
-    pub weight: Tensor,
-    pub bias: Tensor,
+    pub weight: Param,
+    pub bias: Param,
     pub eps: f64,
 }
 
 /// A factor for each channel (Touvron et al. 2021).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LayerScale {
-    /// The tensor's own name.
-    pub name: String,
     /// `[C]`.
-    pub gamma: Tensor,
+    pub gamma: Param,
 }
 
 impl LayerNorm {
     /// A fresh layer: weight 1, bias 0.
     pub fn new(root: &nn::Path, name: &str, channels: i64, eps: f64) -> Self {
-        let path = at(root, name);
+        let part = |part: &str, init| Param::new(root, format!("{name}.{part}"), &[channels], init);
         Self {
-            name: name.to_owned(),
-            weight: path.var("weight", &[channels], nn::Init::Const(1.0)),
-            bias: path.var("bias", &[channels], nn::Init::Const(0.0)),
+            weight: part("weight", ONES),
+            bias: part("bias", ZEROS),
             eps,
         }
     }
@@ -39,52 +35,25 @@ impl LayerNorm {
         over_channels(x, |x| {
             let normal = x.to_kind(Kind::Float).layer_norm(
                 self.weight.size(),
-                Some(&self.weight),
-                Some(&self.bias),
+                Some(&*self.weight),
+                Some(&*self.bias),
                 self.eps,
                 false,
             );
             normal.to_kind(x.kind())
         })
     }
-
-    pub(super) fn visit(&self, visitor: &mut Visitor<'_>) {
-        visitor(format!("{}.weight", self.name), &self.weight, true);
-        visitor(format!("{}.bias", self.name), &self.bias, true);
-    }
-
-    pub(super) fn copy(&self) -> Self {
-        Self {
-            name: self.name.clone(),
-            weight: self.weight.copy(),
-            bias: self.bias.copy(),
-            eps: self.eps,
-        }
-    }
 }
 
 impl LayerScale {
-    /// Every factor starts as `value`.
-    pub fn new(root: &nn::Path, name: &str, channels: i64, value: f64) -> Self {
-        let (module, tensor) = name.rsplit_once('.').unwrap_or(("", name));
+    /// Every factor starts as `value`; `name` is the tensor's own.
+    pub fn new(root: &nn::Path, name: String, channels: i64, value: f64) -> Self {
         Self {
-            name: name.to_owned(),
-            gamma: at(root, module).var(tensor, &[channels], nn::Init::Const(value)),
+            gamma: Param::new(root, name, &[channels], nn::Init::Const(value)),
         }
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
         over_channels(x, |x| x * self.gamma.to_kind(x.kind()))
-    }
-
-    pub(super) fn visit(&self, visitor: &mut Visitor<'_>) {
-        visitor(self.name.clone(), &self.gamma, true);
-    }
-
-    pub(super) fn copy(&self) -> Self {
-        Self {
-            name: self.name.clone(),
-            gamma: self.gamma.copy(),
-        }
     }
 }

@@ -4,15 +4,15 @@ use tch::{Tensor, nn};
 
 use super::{
     lora::{self, Adapter},
-    pass::{Activation, Pass, Visitor, at, over_channels},
+    pass::{Activation, NORMAL, Param, Pass, ZEROS, over_channels},
 };
 
 /// A linear map and an activation. `weight` is [outputs, inputs].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Linear {
     pub name: String,
-    pub weight: Tensor,
-    pub bias: Tensor,
+    pub weight: Param,
+    pub bias: Param,
     pub activation: Activation,
     /// Added by `Backbone::add_adapters`.
     pub adapter: Option<Adapter>,
@@ -26,15 +26,12 @@ impl Linear {
         (inputs, outputs): (i64, i64),
         activation: Activation,
     ) -> Self {
-        let path = at(root, name);
-        let init = nn::Init::Randn {
-            mean: 0.0,
-            stdev: 0.02,
-        };
+        let part =
+            |part: &str, dims: &[i64], init| Param::new(root, format!("{name}.{part}"), dims, init);
         Self {
             name: name.to_owned(),
-            weight: path.var("weight", &[outputs, inputs], init),
-            bias: path.var("bias", &[outputs], nn::Init::Const(0.0)),
+            weight: part("weight", &[outputs, inputs], NORMAL),
+            bias: part("bias", &[outputs], ZEROS),
             activation,
             adapter: None,
         }
@@ -51,27 +48,26 @@ impl Linear {
         })
     }
 
-    pub(super) fn visit(&self, visitor: &mut Visitor<'_>) {
-        visitor(format!("{}.weight", self.name), &self.weight, true);
-        visitor(format!("{}.bias", self.name), &self.bias, true);
-        if let Some(adapter) = &self.adapter {
-            adapter.visit(&self.name, visitor);
-        }
+    pub(super) fn params(&self) -> Vec<&Param> {
+        let adapter = self
+            .adapter
+            .iter()
+            .flat_map(|adapter| [&adapter.down, &adapter.up]);
+        [&self.weight, &self.bias]
+            .into_iter()
+            .chain(adapter)
+            .collect()
     }
 
-    /// A copy with the adapter merged.
-    pub(super) fn copy(&self) -> Self {
-        Self {
-            name: self.name.clone(),
-            weight: match &self.adapter {
-                Some(Adapter {
-                    down, up, scale, ..
-                }) => lora::merged(&self.weight, down, up, *scale),
-                None => self.weight.copy(),
-            },
-            bias: self.bias.copy(),
-            activation: self.activation,
-            adapter: None,
+    /// Merges the adapter, if there is one, into the weight.
+    pub(super) fn merge_adapter(&mut self) {
+        if let Some(Adapter {
+            down, up, scale, ..
+        }) = self.adapter.take()
+        {
+            self.weight = self
+                .weight
+                .replaced(lora::merged(&self.weight, &down, &up, scale));
         }
     }
 }

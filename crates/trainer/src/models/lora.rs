@@ -7,7 +7,7 @@ use tch::{Tensor, nn};
 
 use super::{
     init_rng::{dropout_mask, fill, uniform},
-    pass::Visitor,
+    pass::{Param, ZEROS},
     weights::Tensors,
 };
 use crate::domain::recipe;
@@ -16,12 +16,12 @@ use crate::domain::recipe;
 pub const SCALE: &str = "lora_scale";
 
 /// The trained addition to a linear layer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Adapter {
     /// A, [rank, inputs].
-    pub down: Tensor,
+    pub down: Param,
     /// B, [outputs, rank].
-    pub up: Tensor,
+    pub up: Param,
     pub scale: f64,
     /// Share of the layer's inputs that is dropped before A in training.
     dropout: f64,
@@ -30,24 +30,25 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// An adapter under `path` for a layer whose weight is `weight`. A is uniform within
-    /// 1 / sqrt(inputs), which is Kaiming's rule with a = sqrt(5) (He et al. 2015), and depends on
-    /// `seed` and `index` alone; B is zero.
+    /// An adapter for a layer of this name and weight. A is uniform within 1 / sqrt(inputs), which
+    /// is Kaiming's rule with a = sqrt(5) (He et al. 2015), and depends on `seed` and `index`
+    /// alone; B is zero.
     pub(super) fn new(
-        path: &nn::Path,
-        weight: &Tensor,
+        root: &nn::Path,
+        (layer, weight): (&str, &Tensor),
         recipe: &recipe::Adapter,
         (index, seed): (u64, u64),
     ) -> Self {
         let size = weight.size();
         let (outputs, inputs, rank) = (size[0], size[1], i64::from(recipe.rank));
-        let down = (path / "lora_A").zeros("weight", &[rank, inputs]);
+        let [down, up] = recipe::Adapter::tensors_of(layer);
+        let down = Param::new(root, down, &[rank, inputs], ZEROS);
         let bound = 1.0 / (inputs as f64).sqrt();
         let seed = seed.wrapping_add(index << 32);
         fill(&down, |i| bound * (2.0 * uniform(seed, i) - 1.0));
         Self {
             down,
-            up: (path / "lora_B").zeros("weight", &[outputs, rank]),
+            up: Param::new(root, up, &[outputs, rank], ZEROS),
             scale: recipe.scale(),
             dropout: recipe.dropout,
             index,
@@ -68,12 +69,6 @@ impl Adapter {
         };
         let low = seen.linear(&down, None::<&Tensor>);
         low.linear(&up, None::<&Tensor>) * self.scale
-    }
-
-    pub(super) fn visit(&self, layer: &str, visitor: &mut Visitor<'_>) {
-        let [down, up] = recipe::Adapter::tensors_of(layer);
-        visitor(down, &self.down, true);
-        visitor(up, &self.up, true);
     }
 }
 

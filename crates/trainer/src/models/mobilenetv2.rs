@@ -7,22 +7,22 @@ use super::{
     architecture::{Architecture, Builder, Family, imagenet},
     backbone::Backbone,
     conv::{Gate, Padding},
-    inverted_residual::{self, Spec, Style},
+    inverted_residual::{self, Row, Style},
     pass::Activation,
 };
 use crate::domain::base_model::{Interpolation, Preprocessing};
 
 const FEATURES: i64 = 1280;
 
-/// The paper's table 2, all 3x3: stride, expansion, outputs, repeats.
-const ROWS: [(i64, i64, i64, i64); 7] = [
-    (1, 1, 16, 1),
-    (2, 6, 24, 2),
-    (2, 6, 32, 3),
-    (2, 6, 64, 4),
-    (1, 6, 96, 3),
-    (2, 6, 160, 3),
-    (1, 6, 320, 1),
+/// The paper's table 2, all 3x3.
+const ROWS: [Row; 7] = [
+    Row(3, 1, 1, 16, 1),
+    Row(3, 2, 6, 24, 2),
+    Row(3, 2, 6, 32, 3),
+    Row(3, 2, 6, 64, 4),
+    Row(3, 1, 6, 96, 3),
+    Row(3, 2, 6, 160, 3),
+    Row(3, 1, 6, 320, 1),
 ];
 
 /// The one member of the family.
@@ -50,22 +50,7 @@ impl Family<Preprocessing> for MobileNetV2 {
             gate: Gate::Sigmoid,
         };
         let mut inputs = 32;
-        let rows = ROWS.map(|(stride, expand, outputs, repeats)| {
-            (0..repeats)
-                .map(|place| {
-                    let spec = Spec {
-                        kernel: 3,
-                        stride: if place == 0 { stride } else { 1 },
-                        inner: (expand > 1).then_some(inputs * expand),
-                        outputs,
-                        squeeze: None,
-                        activation: style.activation,
-                    };
-                    inputs = outputs;
-                    spec
-                })
-                .collect()
-        });
+        let rows = ROWS.map(|row| row.specs(&mut inputs, None, style.activation));
         let mut stages = inverted_residual::stages(&style, root, (channels, 32), rows);
         stages.push(inverted_residual::conv_head(&style, root, inputs, FEATURES));
         Backbone { stages }

@@ -19,7 +19,8 @@ const STEM: i64 = 16;
 /// The configuration of one MobileNetV3.
 #[derive(Debug)]
 struct Config {
-    stages: &'static [&'static [Row]],
+    /// A block each. A stage has those of one number of outputs.
+    rows: &'static [Row],
     /// Outputs of the 1x1 convolution after the blocks.
     last: i64,
     features: i64,
@@ -31,58 +32,40 @@ struct Config {
 struct Row(i64, i64, f64, i64, bool, bool);
 
 const LARGE: Config = Config {
-    stages: &[
-        &[Row(3, 1, 1.0, 16, false, false)],
-        &[
-            Row(3, 2, 4.0, 24, false, false),
-            Row(3, 1, 3.0, 24, false, false),
-        ],
-        &[
-            Row(5, 2, 3.0, 40, true, false),
-            Row(5, 1, 3.0, 40, true, false),
-            Row(5, 1, 3.0, 40, true, false),
-        ],
-        &[
-            Row(3, 2, 6.0, 80, false, true),
-            Row(3, 1, 2.5, 80, false, true),
-            Row(3, 1, 2.3, 80, false, true),
-            Row(3, 1, 2.3, 80, false, true),
-        ],
-        &[
-            Row(3, 1, 6.0, 112, true, true),
-            Row(3, 1, 6.0, 112, true, true),
-        ],
-        &[
-            Row(5, 2, 6.0, 160, true, true),
-            Row(5, 1, 6.0, 160, true, true),
-            Row(5, 1, 6.0, 160, true, true),
-        ],
+    rows: &[
+        Row(3, 1, 1.0, 16, false, false),
+        Row(3, 2, 4.0, 24, false, false),
+        Row(3, 1, 3.0, 24, false, false),
+        Row(5, 2, 3.0, 40, true, false),
+        Row(5, 1, 3.0, 40, true, false),
+        Row(5, 1, 3.0, 40, true, false),
+        Row(3, 2, 6.0, 80, false, true),
+        Row(3, 1, 2.5, 80, false, true),
+        Row(3, 1, 2.3, 80, false, true),
+        Row(3, 1, 2.3, 80, false, true),
+        Row(3, 1, 6.0, 112, true, true),
+        Row(3, 1, 6.0, 112, true, true),
+        Row(5, 2, 6.0, 160, true, true),
+        Row(5, 1, 6.0, 160, true, true),
+        Row(5, 1, 6.0, 160, true, true),
     ],
     last: 960,
     features: 1280,
 };
 
 const SMALL: Config = Config {
-    stages: &[
-        &[Row(3, 2, 1.0, 16, true, false)],
-        &[
-            Row(3, 2, 4.5, 24, false, false),
-            Row(3, 1, 3.67, 24, false, false),
-        ],
-        &[
-            Row(5, 2, 4.0, 40, true, true),
-            Row(5, 1, 6.0, 40, true, true),
-            Row(5, 1, 6.0, 40, true, true),
-        ],
-        &[
-            Row(5, 1, 3.0, 48, true, true),
-            Row(5, 1, 3.0, 48, true, true),
-        ],
-        &[
-            Row(5, 2, 6.0, 96, true, true),
-            Row(5, 1, 6.0, 96, true, true),
-            Row(5, 1, 6.0, 96, true, true),
-        ],
+    rows: &[
+        Row(3, 2, 1.0, 16, true, false),
+        Row(3, 2, 4.5, 24, false, false),
+        Row(3, 1, 3.67, 24, false, false),
+        Row(5, 2, 4.0, 40, true, true),
+        Row(5, 1, 6.0, 40, true, true),
+        Row(5, 1, 6.0, 40, true, true),
+        Row(5, 1, 3.0, 48, true, true),
+        Row(5, 1, 3.0, 48, true, true),
+        Row(5, 2, 6.0, 96, true, true),
+        Row(5, 1, 6.0, 96, true, true),
+        Row(5, 1, 6.0, 96, true, true),
     ],
     last: 576,
     features: 1024,
@@ -117,32 +100,20 @@ impl Family<Preprocessing> for Config {
         };
         let mut inputs = STEM;
         let rows: Vec<Vec<Spec>> = self
-            .stages
-            .iter()
+            .rows
+            .chunk_by(|one, next| one.3 == next.3)
             .map(|rows| rows.iter().map(|row| spec(row, &mut inputs)).collect())
             .collect();
         let name = format!("blocks.{}", rows.len());
         let mut stages = inverted_residual::stages(&style, root, (channels, STEM), rows);
-        let last = inverted_residual::conv(
-            &style,
-            root,
-            (&format!("{name}.0.conv"), &format!("{name}.0.bn1")),
-            (inputs, self.last),
-            (1, 1),
-            1,
-            style.activation,
-        );
+        let names = (format!("{name}.0.conv"), format!("{name}.0.bn1"));
+        let shape = ConvShape::dense((inputs, self.last), (1, 1));
+        let last = style.conv(root, (&names.0, &names.1), shape, style.activation);
         stages.push(Stage::plain(&name, vec![last], self.last));
         let shape = ConvShape::dense((self.last, self.features), (1, 1));
-        let head = Op::Conv {
-            conv: Conv::new(root, "conv_head", shape, true),
-            activation: style.activation,
-        };
-        stages.push(Stage::plain(
-            "conv_head",
-            vec![Op::GlobalPool, head],
-            self.features,
-        ));
+        let head = Op::Conv(Conv::new(root, "conv_head", shape, true), style.activation);
+        let head = vec![Op::GlobalPool, head];
+        stages.push(Stage::plain("conv_head", head, self.features));
         Backbone { stages }
     }
 }

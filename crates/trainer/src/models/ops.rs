@@ -7,18 +7,15 @@ use super::{
     conv::{Conv, ConvNorm, Fire, SqueezeExcite},
     layer_norm::{LayerNorm, LayerScale},
     linear::Linear,
-    pass::{Activation, Pass, Visitor},
+    pass::{Activation, Param, Pass},
 };
 
 /// One step of a block.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Op {
     ConvNorm(ConvNorm),
     /// A convolution with bias and an activation: what `inference` folds a `ConvNorm` into.
-    Conv {
-        conv: Conv,
-        activation: Activation,
-    },
+    Conv(Conv, Activation),
     SqueezeExcite(SqueezeExcite),
     Fire(Fire),
     LayerNorm(LayerNorm),
@@ -45,7 +42,7 @@ impl Op {
             Self::ConvNorm(op) => op
                 .activation
                 .apply(op.norm.forward(&op.conv.forward(x), pass.norm)),
-            Self::Conv { conv, activation } => activation.apply(conv.forward(x)),
+            Self::Conv(conv, activation) => activation.apply(conv.forward(x)),
             Self::SqueezeExcite(op) => op.forward(x),
             Self::Fire(op) => op.forward(x),
             Self::LayerNorm(op) => op.forward(x),
@@ -55,61 +52,43 @@ impl Op {
             Self::Attention(op) => op.forward(x, pass),
             Self::TokenEmbedding(op) => op.forward(x),
             Self::MaskedAttention(op) => op.forward(x, pass),
-            Self::Residual(ops) => {
-                x + ops
-                    .iter()
-                    .fold(x.shallow_clone(), |x, op| op.forward(&x, pass))
-            }
+            Self::Residual(ops) => x + Self::run(ops, x, pass),
             Self::MaxPool => x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false),
             Self::MaxPoolCeil => x.max_pool2d([3, 3], [2, 2], [0, 0], [1, 1], true),
             Self::GlobalPool => x.mean_dim(&[2i64, 3][..], true, None),
         }
     }
 
-    /// Visits every tensor, in timm's order.
-    pub fn visit(&self, visitor: &mut Visitor<'_>) {
+    /// The output of operations in a row.
+    pub(super) fn run(ops: &[Self], x: &Tensor, pass: Pass<'_>) -> Tensor {
+        ops.iter()
+            .fold(x.shallow_clone(), |x, op| op.forward(&x, pass))
+    }
+
+    /// Every tensor, in timm's order.
+    pub fn params(&self) -> Vec<&Param> {
         match self {
-            Self::ConvNorm(op) => {
-                op.conv.visit(visitor);
-                let norm = &op.norm;
-                visitor(format!("{}.weight", norm.name), &norm.weight, true);
-                visitor(format!("{}.bias", norm.name), &norm.bias, true);
-                visitor(
-                    format!("{}.running_mean", norm.name),
-                    &norm.running_mean,
-                    false,
-                );
-                visitor(
-                    format!("{}.running_var", norm.name),
-                    &norm.running_var,
-                    false,
-                );
-            }
-            Self::Conv { conv, .. } => conv.visit(visitor),
-            Self::SqueezeExcite(op) => {
-                op.reduce.visit(visitor);
-                op.expand.visit(visitor);
-            }
+            Self::ConvNorm(op) => [op.conv.params(), op.norm.params()].concat(),
+            Self::Conv(conv, _) => conv.params(),
+            Self::SqueezeExcite(op) => [&op.reduce, &op.expand].map(Conv::params).concat(),
             Self::Fire(op) => {
-                op.squeeze.visit(visitor);
-                op.expand1.visit(visitor);
-                op.expand3.visit(visitor);
+                let convs = [&op.squeeze, &op.expand1, &op.expand3];
+                convs.map(Conv::params).concat()
             }
-            Self::LayerNorm(op) => op.visit(visitor),
-            Self::Linear(op) => op.visit(visitor),
-            Self::LayerScale(op) => op.visit(visitor),
-            Self::PatchEmbedding(op) => op.visit(visitor),
-            Self::Attention(op) => op.visit(visitor),
-            Self::TokenEmbedding(op) => op.visit(visitor),
-            Self::MaskedAttention(op) => {
-                op.layers().into_iter().for_each(|one| one.visit(visitor));
+            Self::LayerNorm(op) => vec![&op.weight, &op.bias],
+            Self::Linear(op) => op.params(),
+            Self::LayerScale(op) => vec![&op.gamma],
+            Self::PatchEmbedding(op) => {
+                [vec![&op.class_token, &op.positions], op.patches.params()].concat()
             }
-            Self::Residual(ops) => {
-                for op in ops {
-                    op.visit(visitor);
-                }
+            Self::Attention(op) => [&op.qkv, &op.proj].map(Linear::params).concat(),
+            Self::TokenEmbedding(op) => {
+                let tables = [&op.words, &op.positions];
+                tables.into_iter().chain(&op.segments).collect()
             }
-            Self::MaxPool | Self::MaxPoolCeil | Self::GlobalPool => {}
+            Self::MaskedAttention(op) => op.layers.each_ref().map(Linear::params).concat(),
+            Self::Residual(ops) => ops.iter().flat_map(Self::params).collect(),
+            Self::MaxPool | Self::MaxPoolCeil | Self::GlobalPool => Vec::new(),
         }
     }
 
@@ -121,15 +100,10 @@ impl Op {
                 each(&mut attention.qkv);
                 each(&mut attention.proj);
             }
-            Self::MaskedAttention(attention) => {
-                each(&mut attention.query);
-                each(&mut attention.key);
-                each(&mut attention.value);
-                each(&mut attention.out);
-            }
+            Self::MaskedAttention(attention) => attention.layers.iter_mut().for_each(each),
             Self::Residual(ops) => ops.iter_mut().for_each(|op| op.for_each_linear(each)),
             Self::ConvNorm(_)
-            | Self::Conv { .. }
+            | Self::Conv(..)
             | Self::SqueezeExcite(_)
             | Self::Fire(_)
             | Self::LayerNorm(_)

@@ -1,9 +1,83 @@
-//! Shared by all operations: how a pass runs, activations, and the names of tensors.
+//! Shared by all operations: their tensors, how a pass runs, and activations.
 
-use tch::{Tensor, nn};
+use std::ops::Deref;
 
-/// Receives a tensor: its name in timm's state dict, the tensor, and whether it is a parameter.
-pub type Visitor<'a> = dyn FnMut(String, &Tensor, bool) + 'a;
+use tch::{Kind, Tensor, nn};
+
+/// Initial values from N(0, 0.02²), as transformers have them.
+pub(super) const NORMAL: nn::Init = nn::Init::Randn {
+    mean: 0.0,
+    stdev: 0.02,
+};
+pub(super) const ZEROS: nn::Init = nn::Init::Const(0.0);
+pub(super) const ONES: nn::Init = nn::Init::Const(1.0);
+
+/// A tensor of a network under its name in timm's state dict.
+#[derive(Debug)]
+pub struct Param {
+    pub name: String,
+    tensor: Tensor,
+    /// True for parameters, false for BatchNorm's running statistics.
+    pub trainable: bool,
+}
+
+impl Param {
+    /// A parameter of this dotted name, such as `layer1.0.conv1.weight`.
+    pub(super) fn new(root: &nn::Path, name: String, dims: &[i64], init: nn::Init) -> Self {
+        let (module, leaf) = at(root, &name);
+        let tensor = module.var(leaf, dims, init);
+        Self {
+            name,
+            tensor,
+            trainable: true,
+        }
+    }
+
+    /// A statistic of each channel, which starts as `value`.
+    pub(super) fn statistic(root: &nn::Path, name: String, channels: i64, value: f64) -> Self {
+        let (module, leaf) = at(root, &name);
+        let values = Tensor::full([channels], value, (Kind::Float, root.device()));
+        let tensor = module.add(leaf, values, false);
+        Self {
+            name,
+            tensor,
+            trainable: false,
+        }
+    }
+
+    /// Another tensor in its place.
+    pub(super) fn replaced(&self, tensor: Tensor) -> Self {
+        Self {
+            name: self.name.clone(),
+            tensor,
+            trainable: self.trainable,
+        }
+    }
+}
+
+impl Deref for Param {
+    type Target = Tensor;
+
+    fn deref(&self) -> &Tensor {
+        &self.tensor
+    }
+}
+
+/// Copies the numbers, for inference: weights of convolutions are laid out channels last.
+impl Clone for Param {
+    fn clone(&self) -> Self {
+        self.replaced(tch::no_grad(|| channels_last(&self.tensor.copy())))
+    }
+}
+
+/// The same numbers, laid out channels last; no copy where they already are, or for other than four
+/// dimensions.
+pub(super) fn channels_last(x: &Tensor) -> Tensor {
+    if x.dim() != 4 {
+        return x.shallow_clone();
+    }
+    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
 
 /// Which statistics BatchNorm uses; see `Backbone::forward`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +141,11 @@ impl Activation {
     }
 }
 
-/// The path of a dotted name such as `layer1.0.conv1`.
-pub(super) fn at<'a>(root: &nn::Path<'a>, name: &str) -> nn::Path<'a> {
-    name.split('.').fold(root.clone(), |path, part| path / part)
+/// The path of the module in a dotted name, and the last part of that name.
+fn at<'a, 'b>(root: &nn::Path<'a>, name: &'b str) -> (nn::Path<'a>, &'b str) {
+    let mut parts = name.split('.');
+    let leaf = parts.next_back().unwrap_or(name);
+    (parts.fold(root.clone(), |path, part| path / part), leaf)
 }
 
 /// Applies `f`, which works on the last dimension, to the channels: the second dimension of maps

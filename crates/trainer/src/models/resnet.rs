@@ -4,6 +4,7 @@
 
 use tch::nn;
 
+use self::Config::{Basic, Bottleneck};
 use super::{
     architecture::{Architecture, Builder, Family, imagenet},
     backbone::{Backbone, Block, Stage},
@@ -15,20 +16,24 @@ use crate::domain::base_model::{Interpolation, Preprocessing};
 
 const EPS: f64 = 1e-5;
 
-/// The configuration of one ResNet.
+/// The configuration of one ResNet: the blocks of layer1 to layer4.
 #[derive(Debug)]
-struct Config {
-    /// Blocks of layer1 to layer4.
-    depths: [i64; 4],
-    /// 1x1, 3x3, 1x1 convolutions with four times the outputs, instead of two 3x3 ones.
-    bottleneck: bool,
+enum Config {
+    /// Two 3x3 convolutions in a block.
+    Basic([i64; 4]),
+    /// 1x1, 3x3 and 1x1 convolutions, with four times the outputs.
+    Bottleneck([i64; 4]),
 }
 
 const fn architecture(name: &'static str, config: &'static Config) -> Architecture {
     Architecture {
         name,
         library: "timm",
-        feature_dim: if config.bottleneck { 2048 } else { 512 },
+        feature_dim: if matches!(config, Bottleneck(_)) {
+            2048
+        } else {
+            512
+        },
         classifier: "fc",
         stem: "conv1.weight",
         input: imagenet(224, 0.875, Interpolation::Bilinear),
@@ -37,75 +42,40 @@ const fn architecture(name: &'static str, config: &'static Config) -> Architectu
 }
 
 pub(super) static ARCHITECTURES: &[Architecture] = &[
-    architecture(
-        "resnet18",
-        &Config {
-            depths: [2, 2, 2, 2],
-            bottleneck: false,
-        },
-    ),
-    architecture(
-        "resnet34",
-        &Config {
-            depths: [3, 4, 6, 3],
-            bottleneck: false,
-        },
-    ),
-    architecture(
-        "resnet50",
-        &Config {
-            depths: [3, 4, 6, 3],
-            bottleneck: true,
-        },
-    ),
-    architecture(
-        "resnet101",
-        &Config {
-            depths: [3, 4, 23, 3],
-            bottleneck: true,
-        },
-    ),
-    architecture(
-        "resnet152",
-        &Config {
-            depths: [3, 8, 36, 3],
-            bottleneck: true,
-        },
-    ),
+    architecture("resnet18", &Basic([2, 2, 2, 2])),
+    architecture("resnet34", &Basic([3, 4, 6, 3])),
+    architecture("resnet50", &Bottleneck([3, 4, 6, 3])),
+    architecture("resnet101", &Bottleneck([3, 4, 23, 3])),
+    architecture("resnet152", &Bottleneck([3, 8, 36, 3])),
 ];
 
 impl Family<Preprocessing> for Config {
     /// Stages `stem`, `layer1` … `layer4`.
     fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
         let inputs = i64::from(input.channels);
-        let stem = conv(root, "conv1", "bn1", (inputs, 64), (7, 2), Activation::Relu);
-        let block = Block {
-            name: "stem".to_owned(),
-            body: vec![stem, Op::MaxPool],
-            shortcut: None,
-            activation: Activation::None,
+        let stem = conv(
+            root,
+            ("conv1", "bn1"),
+            (inputs, 64),
+            (7, 2),
+            Activation::Relu,
+        );
+        let mut stages = vec![Stage::plain("stem", vec![stem, Op::MaxPool], 64)];
+        let (depths, expansion) = match self {
+            Basic(depths) => (depths, 1),
+            Bottleneck(depths) => (depths, 4),
         };
-        let mut stages = vec![Stage {
-            name: "stem".to_owned(),
-            blocks: vec![block],
-            channels: 64,
-        }];
         let mut channels = 64;
-        for (index, &depth) in (0..).zip(&self.depths) {
+        for (index, &depth) in (0..).zip(depths) {
             let name = format!("layer{}", index + 1);
             let width = 64 << index;
-            let outputs = if self.bottleneck { 4 * width } else { width };
+            let outputs = expansion * width;
             let blocks = (0..depth)
                 .map(|place| {
                     let stride = if place == 0 && index > 0 { 2 } else { 1 };
                     let inputs = if place == 0 { channels } else { outputs };
-                    residual(
-                        root,
-                        format!("{name}.{place}"),
-                        self,
-                        (inputs, width, outputs),
-                        stride,
-                    )
+                    let name = format!("{name}.{place}");
+                    residual(root, name, self, (inputs, width, outputs), stride)
                 })
                 .collect();
             stages.push(Stage {
@@ -127,16 +97,10 @@ fn residual(
     stride: i64,
 ) -> Block {
     let unit = |index: i64, channels, size, activation| {
-        conv(
-            root,
-            &format!("{name}.conv{index}"),
-            &format!("{name}.bn{index}"),
-            channels,
-            size,
-            activation,
-        )
+        let names = (format!("{name}.conv{index}"), format!("{name}.bn{index}"));
+        conv(root, (&names.0, &names.1), channels, size, activation)
     };
-    let body = if config.bottleneck {
+    let body = if matches!(config, Bottleneck(_)) {
         vec![
             unit(1, (inputs, width), (1, 1), Activation::Relu),
             unit(2, (width, width), (3, stride), Activation::Relu),
@@ -151,15 +115,13 @@ fn residual(
     let shortcut = if stride == 1 && inputs == outputs {
         vec![]
     } else {
-        let (down, norm) = (
-            format!("{name}.downsample.0"),
-            format!("{name}.downsample.1"),
-        );
+        let down = format!("{name}.downsample");
+        let names = (format!("{down}.0"), format!("{down}.1"));
+        let sides = (inputs, outputs);
         vec![conv(
             root,
-            &down,
-            &norm,
-            (inputs, outputs),
+            (&names.0, &names.1),
+            sides,
             (1, stride),
             Activation::None,
         )]
@@ -174,12 +136,11 @@ fn residual(
 
 fn conv(
     root: &nn::Path,
-    conv: &str,
-    norm: &str,
+    names: (&str, &str),
     channels: (i64, i64),
     size: (i64, i64),
     activation: Activation,
 ) -> Op {
     let shape = ConvShape::dense(channels, size);
-    Op::ConvNorm(ConvNorm::new(root, (conv, norm), shape, EPS, activation))
+    Op::ConvNorm(ConvNorm::new(root, names, shape, EPS, activation))
 }

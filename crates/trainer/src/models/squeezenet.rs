@@ -53,10 +53,7 @@ impl Family<Preprocessing> for SqueezeNet {
             padding: Padding::None,
             ..ConvShape::dense((channels, 64), (3, 2))
         };
-        let stem = Op::Conv {
-            conv: conv("features.0", shape),
-            activation: Activation::Relu,
-        };
+        let stem = Op::Conv(conv("features.0", shape), Activation::Relu);
         let mut stages = vec![Stage::plain("stem", vec![stem], 64)];
         let mut inputs = 64;
         for (module, squeezed, outputs) in MODULES {

@@ -4,20 +4,18 @@
 
 use tch::nn;
 
+use self::Config::{Dinov2, Patch16};
 use super::{
     architecture::{Architecture, Builder, Family, imagenet, rgb},
     attention::{Attention, PatchEmbedding},
     backbone::{Backbone, Stage},
-    conv::{ConvShape, Padding},
+    conv::ConvShape,
     layer_norm::{LayerNorm, LayerScale},
     linear::Linear,
     ops::Op,
     pass::Activation,
 };
-use crate::domain::{
-    base_model::{Interpolation, Preprocessing},
-    input::Input,
-};
+use crate::domain::base_model::{Interpolation, Preprocessing};
 
 const EPS: f64 = 1e-6;
 const DEPTH: i64 = 12;
@@ -26,70 +24,60 @@ const HEAD: i64 = 64;
 /// Initial value of DINOv2's layer scale.
 const SCALE: f64 = 1e-5;
 
-/// The configuration of one ViT.
+/// The configuration of one ViT: its width.
 #[derive(Debug)]
-struct Config {
-    width: i64,
-    patch: i64,
-    layer_scale: bool,
+enum Config {
+    /// Patches of 16 pixels.
+    Patch16(i64),
+    /// Patches of 14 pixels, and layer scale.
+    Dinov2(i64),
 }
 
-const fn architecture(name: &'static str, config: &'static Config, input: Input) -> Architecture {
+impl Config {
+    const fn width(&self) -> i64 {
+        let (Patch16(width) | Dinov2(width)) = self;
+        *width
+    }
+
+    fn patch_side(&self) -> i64 {
+        match self {
+            Patch16(_) => 16,
+            Dinov2(_) => 14,
+        }
+    }
+}
+
+const fn architecture(name: &'static str, config: &'static Config) -> Architecture {
     Architecture {
         name,
         library: "timm",
-        feature_dim: config.width as u32,
+        feature_dim: config.width() as u32,
         classifier: "head",
         stem: "patch_embed.proj.weight",
-        input,
+        input: match config {
+            Patch16(_) => rgb(224, 0.9, Interpolation::Bicubic, (&[0.5; 3], &[0.5; 3])),
+            Dinov2(_) => imagenet(518, 1.0, Interpolation::Bicubic),
+        },
         builder: Builder::Image(config),
     }
 }
 
-const fn patch16(name: &'static str, config: &'static Config) -> Architecture {
-    let input = rgb(224, 0.9, Interpolation::Bicubic, (&[0.5; 3], &[0.5; 3]));
-    architecture(name, config, input)
-}
-
-const fn dinov2(name: &'static str, config: &'static Config) -> Architecture {
-    architecture(name, config, imagenet(518, 1.0, Interpolation::Bicubic))
-}
-
-const fn config16(width: i64) -> Config {
-    Config {
-        width,
-        patch: 16,
-        layer_scale: false,
-    }
-}
-
-const fn config14(width: i64) -> Config {
-    Config {
-        width,
-        patch: 14,
-        layer_scale: true,
-    }
-}
-
 pub(super) static ARCHITECTURES: &[Architecture] = &[
-    patch16("vit_tiny_patch16_224", &const { config16(192) }),
-    patch16("vit_small_patch16_224", &const { config16(384) }),
-    patch16("vit_base_patch16_224", &const { config16(768) }),
-    dinov2("vit_small_patch14_dinov2", &const { config14(384) }),
-    dinov2("vit_base_patch14_dinov2", &const { config14(768) }),
+    architecture("vit_tiny_patch16_224", &Patch16(192)),
+    architecture("vit_small_patch16_224", &Patch16(384)),
+    architecture("vit_base_patch16_224", &Patch16(768)),
+    architecture("vit_small_patch14_dinov2", &Dinov2(384)),
+    architecture("vit_base_patch14_dinov2", &Dinov2(768)),
 ];
 
 impl Family<Preprocessing> for Config {
     /// Stages `patch_embed` (with the class token and the positions), `blocks.0` … `blocks.11`,
     /// `norm`.
     fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
-        let width = self.width;
+        let (width, patch) = (self.width(), self.patch_side());
         let channels = i64::from(input.channels);
-        let patches = ConvShape {
-            padding: Padding::None,
-            ..ConvShape::dense((channels, width), (self.patch, self.patch))
-        };
-        let grid = i64::from(input.input_size) / self.patch;
+        let patches = ConvShape::patches((channels, width), patch);
+        let grid = i64::from(input.input_size) / patch;
         let embed = Op::PatchEmbedding(PatchEmbedding::new(root, patches, grid));
         let mut stages = vec![Stage::plain("patch_embed", vec![embed], width)];
         for index in 0..DEPTH {
@@ -103,21 +91,21 @@ impl Family<Preprocessing> for Config {
     }
 
     fn patch(&self) -> Option<u32> {
-        Some(self.patch as u32)
+        Some(self.patch_side() as u32)
     }
 }
 
 /// Attention, then two linear layers, each normalized before and with a shortcut around.
 fn block(config: &Config, root: &nn::Path, name: &str) -> Vec<Op> {
-    let width = config.width;
+    let width = config.width();
     let part = |part: &str| format!("{name}.{part}");
     let norm = |name: &str| Op::LayerNorm(LayerNorm::new(root, &part(name), width, EPS));
     let linear = |name: &str, sides, activation| {
         Op::Linear(Linear::new(root, &part(name), sides, activation))
     };
     let residual = |mut ops: Vec<Op>, scale: &str| {
-        if config.layer_scale {
-            let scale = LayerScale::new(root, &part(scale), width, SCALE);
+        if matches!(config, Dinov2(_)) {
+            let scale = LayerScale::new(root, part(scale), width, SCALE);
             ops.push(Op::LayerScale(scale));
         }
         Op::Residual(ops)

@@ -7,7 +7,7 @@ use rehead_domain::{
 };
 use rehead_trainer::models::{
     adapt::adapt,
-    architecture::Architecture,
+    architecture::{Architecture, Family},
     bert::{BERT, Config, DISTILBERT},
     inference::Extractor,
     pass::{Norm, Pass},

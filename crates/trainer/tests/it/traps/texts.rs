@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rehead_domain::input::Tokenization;
 use rehead_trainer::models::{
+    architecture::Family,
     backbone::Backbone,
     bert::{BERT, Config, DISTILBERT, Names},
     pass::{Norm, Pass},
