@@ -129,7 +129,7 @@ async fn exported(service: &Service, model: &Value) -> (Value, Value, Vec<usize>
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_learn_from_gray_images() {
     let service = Service::start().await;
-    let _worker = service.worker("worker", &["--threads", "2"]);
+    let _worker = service.worker("worker", &[]);
     let base = register(&service, "gray", json!({"channels": 1, "input_size": 64})).await;
     assert_eq!(
         (&base["input"]["channels"], &base["input"]["input_size"]),
@@ -171,7 +171,7 @@ async fn jobs_learn_from_gray_images() {
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_learn_what_only_alpha_tells() {
     let service = Service::start().await;
-    let _worker = service.worker("worker", &["--threads", "2"]);
+    let _worker = service.worker("worker", &[]);
     let kinds = ["hole", "white"];
     let file = service.dataset(archive(kinds, square)).await;
     let base = register(&service, "alpha", json!({"channels": 4, "input_size": 64})).await;

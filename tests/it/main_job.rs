@@ -11,7 +11,7 @@ use crate::support::{
 #[tokio::test(flavor = "multi_thread")]
 async fn a_published_network_becomes_a_classifier_of_ones_own_classes() {
     let service = Service::start().await;
-    let _worker = service.worker("worker", &["--threads", "2"]);
+    let _worker = service.worker("worker", &[]);
     let base = service.lite0().await;
     assert_eq!(base["owned_by"], "base");
     let layers = service
@@ -52,7 +52,7 @@ async fn a_published_network_becomes_a_classifier_of_ones_own_classes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn random_weights_make_a_poor_classifier() {
     let service = Service::start().await;
-    let _worker = service.worker("worker", &["--threads", "2"]);
+    let _worker = service.worker("worker", &[]);
     service.lite0().await;
     let architecture = "tf_efficientnet_lite0";
     let weights = service.untrained_weights("efficientnet_lite0").await;

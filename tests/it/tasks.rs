@@ -116,7 +116,7 @@ fn number(value: &Value) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn labels_and_numbers_work_from_manifest_to_prediction() {
     let service = Service::start().await;
-    let _worker = service.worker("worker", &["--threads", "2"]);
+    let _worker = service.worker("worker", &[]);
     service.lite0().await;
 
     let file = service.dataset(several_labels(&CATEGORIES)).await;
