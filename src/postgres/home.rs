@@ -13,26 +13,20 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use nix::unistd::{User, geteuid};
 use sha2::{Digest, Sha256};
 
-/// Folder for servers started by root whose user cannot reach the folder that was asked for.
-const REACHABLE: &str = "/var/lib/rehead";
+/// Folder for servers started by root whose user cannot reach the folder that was asked for, and
+/// for copies of programs that the user cannot reach.
+pub(super) const REACHABLE: &str = "/var/lib/rehead";
 /// Longest path of a socket in bytes (`sockaddr_un`), without its terminator.
 const SOCKET_PATH_BYTES: usize = 107;
-
-/// The unprivileged user of a server that root starts. It must be in /etc/passwd, where Postgres
-/// looks up its own name.
-#[derive(Debug, Clone)]
-pub(super) struct User {
-    pub(super) name: String,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-}
 
 /// Folders of a server.
 #[derive(Debug)]
 pub(super) struct Home {
-    /// `None` when this process is not root: the server then runs as the same user.
+    /// The unprivileged user of a server that root starts; `None` when this process is not root. It
+    /// must be in /etc/passwd, where Postgres looks up its own name.
     pub(super) user: Option<User>,
     /// Holds `data`.
     pub(super) folder: PathBuf,
@@ -62,16 +56,12 @@ impl Home {
 }
 
 fn unprivileged() -> anyhow::Result<Option<User>> {
-    if !nix::unistd::geteuid().is_root() {
+    if !geteuid().is_root() {
         return Ok(None);
     }
     for name in ["postgres", "nobody"] {
-        if let Some(user) = nix::unistd::User::from_name(name)? {
-            return Ok(Some(User {
-                name: user.name,
-                uid: user.uid.as_raw(),
-                gid: user.gid.as_raw(),
-            }));
+        if let Some(user) = User::from_name(name)? {
+            return Ok(Some(user));
         }
     }
     bail!(
@@ -121,9 +111,9 @@ pub(super) fn can_enter(folder: &Path, user: &User) -> bool {
         let Ok(part) = fs::metadata(part) else {
             return false;
         };
-        let shift = if part.uid() == user.uid {
+        let shift = if part.uid() == user.uid.as_raw() {
             6
-        } else if part.gid() == user.gid {
+        } else if part.gid() == user.gid.as_raw() {
             3
         } else {
             0
@@ -146,15 +136,15 @@ fn socket(folder: &Path) -> PathBuf {
 pub(super) fn private_folder(folder: &Path, user: Option<&User>) -> anyhow::Result<()> {
     make_folder(folder, 0o700)?;
     let found = fs::symlink_metadata(folder)?;
-    let own = nix::unistd::geteuid().as_raw();
-    let owner = user.map_or(own, |user| user.uid);
+    let own = geteuid().as_raw();
+    let owner = user.map_or(own, |user| user.uid.as_raw());
     ensure!(
         found.is_dir() && (found.uid() == owner || found.uid() == own),
         "`{}` exists and belongs to another user; remove it",
         folder.display()
     );
     if let Some(user) = user {
-        chown(folder, Some(user.uid), Some(user.gid)).with_context(|| {
+        chown(folder, Some(user.uid.as_raw()), Some(user.gid.as_raw())).with_context(|| {
             format!(
                 "cannot change the owner of `{}` to `{}`",
                 folder.display(),
@@ -204,9 +194,9 @@ mod tests {
         let inner = closed.path().join("inner");
         fs::create_dir(&inner).unwrap();
         let stranger = User {
-            name: "stranger".to_owned(),
-            uid: 4_000_000,
-            gid: 4_000_000,
+            uid: nix::unistd::Uid::from_raw(4_000_000),
+            gid: nix::unistd::Gid::from_raw(4_000_000),
+            ..User::from_name("root").unwrap().unwrap()
         };
         assert!(!can_enter(&inner, &stranger));
         fs::set_permissions(closed.path(), Permissions::from_mode(0o711)).unwrap();

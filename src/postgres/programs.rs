@@ -9,64 +9,52 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use nix::unistd::User;
 
-use super::home::{User, can_enter, short_hash};
+use super::home::{REACHABLE, can_enter, short_hash};
 use crate::config;
 
-/// Folder for copies of programs that the server's user cannot reach otherwise.
-const REACHABLE: &str = "/var/lib/rehead";
-
-/// A folder with `postgres` and `initdb`.
-#[derive(Debug)]
-pub(super) struct Programs {
-    pub(super) folder: PathBuf,
-}
-
-impl Programs {
-    /// Finds the given folder, or else the first whose major version is that of the data, or any if
-    /// there is no data yet.
-    ///
-    /// # Errors
-    /// No folder fits; the message lists those that were found.
-    pub(super) fn find(
-        given: Option<&Path>,
-        data: &Path,
-        user: Option<&User>,
-    ) -> anyhow::Result<Self> {
-        let wanted = fs::read_to_string(data.join("PG_VERSION")).ok();
-        let wanted = wanted.as_deref().map(str::trim);
-        let candidates = match given {
-            Some(folder) => vec![folder.to_owned()],
-            None => usual(),
+/// Finds a folder with `postgres` and `initdb`: the given one, or else the first whose major
+/// version is that of the data, or any if there is no data yet.
+///
+/// # Errors
+/// No folder fits; the message lists those that were found.
+pub(super) fn find(
+    given: Option<&Path>,
+    data: &Path,
+    user: Option<&User>,
+) -> anyhow::Result<PathBuf> {
+    let wanted = fs::read_to_string(data.join("PG_VERSION")).ok();
+    let wanted = wanted.as_deref().map(str::trim);
+    let candidates = match given {
+        Some(folder) => vec![folder.to_owned()],
+        None => usual(),
+    };
+    let mut found = Vec::new();
+    for folder in candidates {
+        let Some(major) = major(&folder) else {
+            continue;
         };
-        let mut found = Vec::new();
-        for folder in candidates {
-            let Some(major) = major(&folder) else {
-                continue;
-            };
-            if wanted.is_none_or(|wanted| wanted == major) {
-                return Ok(Self {
-                    folder: for_user(&folder, user)?,
-                });
-            }
-            found.push(format!("{major} in {}", folder.display()));
+        if wanted.is_none_or(|wanted| wanted == major) {
+            return for_user(&folder, user);
         }
-        match (wanted, given, found.is_empty()) {
-            (Some(wanted), _, false) => bail!(
-                "the data in `{}` needs postgres {wanted}, but this machine has only {}; install postgres {wanted}, \
-                 or choose another data folder",
-                data.display(),
-                found.join(", ")
-            ),
-            (_, Some(given), _) => bail!(
-                "`{}` has no `postgres` and `initdb` that run; give the `bin` folder of an installation",
-                given.display()
-            ),
-            _ => bail!(
-                "cannot find postgres: run `make setup` or `apt-get install postgresql`, or give its folder with \
-                 --pg-bin, or an existing server with --database-url"
-            ),
-        }
+        found.push(format!("{major} in {}", folder.display()));
+    }
+    match (wanted, given, found.is_empty()) {
+        (Some(wanted), _, false) => bail!(
+            "the data in `{}` needs postgres {wanted}, but this machine has only {}; install postgres {wanted}, \
+             or choose another data folder",
+            data.display(),
+            found.join(", ")
+        ),
+        (_, Some(given), _) => bail!(
+            "`{}` has no `postgres` and `initdb` that run; give the `bin` folder of an installation",
+            given.display()
+        ),
+        _ => bail!(
+            "cannot find postgres: run `make setup` or `apt-get install postgresql`, or give its folder with \
+             --pg-bin, or an existing server with --database-url"
+        ),
     }
 }
 

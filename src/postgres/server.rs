@@ -13,12 +13,12 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, User},
 };
 
 use super::{
-    home::{self, Home, User},
-    programs::Programs,
+    home::{self, Home},
+    programs,
 };
 
 /// Time for a server that another process left behind to stop.
@@ -39,7 +39,7 @@ pub struct StartOptions {
     pub fsync: bool,
 }
 
-/// A running server. Stopped when dropped.
+/// A running server. When it is dropped, it ends its connections, and is waited for.
 #[derive(Debug)]
 pub struct Postgres {
     child: Child,
@@ -56,7 +56,7 @@ impl Postgres {
         let fsync = *fsync;
         let home = Home::open(dir)?;
         let data = home.folder.join("data");
-        let programs = Programs::find(bin.as_deref(), &data, home.user.as_ref())?;
+        let programs = programs::find(bin.as_deref(), &data, home.user.as_ref())?;
         if !data.join("PG_VERSION").exists() {
             initialize(&programs, &home, &data, fsync)?;
         }
@@ -113,46 +113,37 @@ impl Postgres {
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
-
-    /// Ends its connections and waits until it has stopped, as dropping does.
-    pub fn stop(self) {
-        drop(self);
-    }
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        for (signal, patience) in [
-            (Signal::SIGINT, STOP),
-            (Signal::SIGQUIT, STOP),
-            (Signal::SIGKILL, STOP),
-        ] {
+        for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGKILL] {
             if !self.is_running() {
                 return;
             }
             // It was not waited for, so no other process has its id.
             let _ = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
-            let deadline = Instant::now() + patience;
+            let deadline = Instant::now() + STOP;
             while Instant::now() < deadline {
                 if !self.is_running() {
                     return;
                 }
                 sleep(Duration::from_millis(10));
             }
-            tracing::warn!(%signal, "postgres did not stop within {} s", patience.as_secs());
+            tracing::warn!(%signal, "postgres did not stop within {} s", STOP.as_secs());
         }
     }
 }
 
 /// Creates the data folder, under another name until it is complete.
-fn initialize(programs: &Programs, home: &Home, data: &Path, fsync: bool) -> anyhow::Result<()> {
+fn initialize(programs: &Path, home: &Home, data: &Path, fsync: bool) -> anyhow::Result<()> {
     let unfinished = data.with_extension("new");
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)
             .with_context(|| format!("cannot remove `{}`", unfinished.display()))?;
     }
     home::private_folder(&unfinished, home.user.as_ref())?;
-    let mut initdb = program(&programs.folder.join("initdb"), home.user.as_ref());
+    let mut initdb = program(&programs.join("initdb"), home.user.as_ref());
     initdb.args([
         "-U",
         "rehead",
@@ -180,10 +171,10 @@ fn initialize(programs: &Programs, home: &Home, data: &Path, fsync: bool) -> any
     fs::rename(&unfinished, data).with_context(|| format!("cannot create `{}`", data.display()))
 }
 
-fn spawn(programs: &Programs, home: &Home, data: &Path, fsync: bool) -> anyhow::Result<Child> {
+fn spawn(programs: &Path, home: &Home, data: &Path, fsync: bool) -> anyhow::Result<Child> {
     let log = File::create(&home.log)
         .with_context(|| format!("cannot write `{}`", home.log.display()))?;
-    let mut command = program(&programs.folder.join("postgres"), home.user.as_ref());
+    let mut command = program(&programs.join("postgres"), home.user.as_ref());
     command.arg("-D").arg(data).arg("-k").arg(&home.socket);
     let mut settings = vec![
         "listen_addresses=",
@@ -219,7 +210,7 @@ fn program(path: &Path, user: Option<&User>) -> Command {
         .env("PATH", "/usr/bin:/bin")
         .current_dir("/");
     if let Some(user) = user {
-        command.uid(user.uid).gid(user.gid);
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
     }
     command
 }

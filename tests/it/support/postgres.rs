@@ -58,13 +58,12 @@ fn template() -> std::path::PathBuf {
     let lock = File::create(folder.join("lock")).unwrap();
     lock.lock().unwrap();
     if !folder.join("done").exists() {
-        Postgres::start(&StartOptions {
+        let started = Postgres::start(&StartOptions {
             bin: None,
             dir: folder.clone(),
             fsync: false,
-        })
-        .unwrap()
-        .stop();
+        });
+        drop(started.unwrap());
         File::create(folder.join("done")).unwrap();
     }
     folder.join("data")
