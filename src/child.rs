@@ -10,7 +10,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex, OnceLock, mpsc},
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -143,13 +143,11 @@ impl Child {
             status: None,
             pid,
         };
-        Ok((
-            child,
-            Output {
-                reader: BufReader::with_capacity(64 << 10, output),
-                line: Vec::new(),
-            },
-        ))
+        let output = Output {
+            reader: BufReader::with_capacity(64 << 10, output),
+            line: Vec::new(),
+        };
+        Ok((child, output))
     }
 
     pub fn pid(&self) -> u32 {
@@ -228,14 +226,8 @@ impl Child {
 
     /// The last lines that the child wrote to standard error.
     pub fn log_tail(&self) -> String {
-        let log = self
-            .log
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        log.iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join("\n")
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.make_contiguous().join("\n")
     }
 }
 
@@ -318,19 +310,14 @@ async fn keep_log(stderr: ChildStderr, pid: u32, log: Arc<Mutex<VecDeque<String>
     loop {
         line.clear();
         // A longer line is split.
-        match (&mut reader)
-            .take(LOG_LINE_BYTES as u64)
-            .read_until(b'\n', &mut line)
-            .await
-        {
+        let mut limited = (&mut reader).take(LOG_LINE_BYTES as u64);
+        match limited.read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         tracing::debug!(child.pid = pid, "{text}");
-        let mut log = log
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
         if log.len() == LOG_LINES {
             log.pop_front();
         }

@@ -193,7 +193,8 @@ pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
         } else {
             "removed"
         };
-        announce(&format!("{removals} items, {bytes} bytes {verb}"));
+        let items = if removals == 1 { "item" } else { "items" };
+        announce(&format!("{removals} {items}, {bytes} bytes {verb}"));
         if missing > 0 {
             announce(&format!(
                 "{missing} row(s) without objects: restore them from a backup, or delete those files and models"

@@ -358,7 +358,7 @@ async fn deleting_a_job_a_model_and_a_file_takes_their_objects_along() {
     assert_eq!(weights.len(), 1);
     let answer = gc(&service, &["--dry-run", "--orphan-ms", "0"]);
     assert!(
-        answer.contains("bytes at models/") && answer.contains("1 items"),
+        answer.contains("bytes at models/") && answer.contains("1 item,"),
         "{answer}"
     );
     assert_eq!(objects_below(&service, "models"), weights);
