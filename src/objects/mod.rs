@@ -8,6 +8,6 @@ mod store;
 mod units;
 
 pub use self::{
-    store::{ObjectError, Objects, Stored, is_storage_full},
+    store::{At, ObjectError, Objects, Stored, is_storage_full},
     units::Unit,
 };

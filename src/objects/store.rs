@@ -63,6 +63,31 @@ impl ObjectError {
     }
 }
 
+/// Adds its place to an error: the path of a file, or the key of an object.
+pub trait At<T> {
+    type Place: ?Sized;
+
+    /// # Errors
+    /// `StorageFull` if the disk is full, else `File`, `NotFound` or `Store`.
+    fn at(self, place: &Self::Place) -> Result<T, ObjectError>;
+}
+
+impl<T> At<T> for io::Result<T> {
+    type Place = Path;
+
+    fn at(self, path: &Path) -> Result<T, ObjectError> {
+        self.map_err(|source| ObjectError::of_file(path, source))
+    }
+}
+
+impl<T> At<T> for object_store::Result<T> {
+    type Place = str;
+
+    fn at(self, key: &str) -> Result<T, ObjectError> {
+        self.map_err(|source| store_error(key, source))
+    }
+}
+
 /// Size and hash of a stored object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
@@ -101,12 +126,10 @@ impl Objects {
             });
         }
         let folder = Path::new(folder);
-        std::fs::create_dir_all(folder).map_err(|source| ObjectError::of_file(folder, source))?;
-        let root = folder
-            .canonicalize()
-            .map_err(|source| ObjectError::of_file(folder, source))?;
+        std::fs::create_dir_all(folder).at(folder)?;
+        let root = folder.canonicalize().at(folder)?;
         let store = LocalFileSystem::new_with_prefix(&root)
-            .map_err(|source| store_error(url_or_folder, source))?
+            .at(url_or_folder)?
             .with_fsync(true)
             .with_automatic_cleanup(true);
         Ok(Self {
@@ -126,11 +149,7 @@ impl Objects {
         mut stream: impl Stream<Item = io::Result<Bytes>> + Unpin,
     ) -> Result<Stored, ObjectError> {
         let path = parse_key(key)?;
-        let upload = self
-            .store
-            .put_multipart(&path)
-            .await
-            .map_err(|source| store_error(key, source))?;
+        let upload = self.store.put_multipart(&path).await.at(key)?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
         let mut hash = Sha256::new();
         let mut bytes: u64 = 0;
@@ -139,8 +158,8 @@ impl Objects {
                 None => break Ok(()),
                 Some(Err(source)) => break Err(ObjectError::Input(source)),
                 Some(Ok(chunk)) => {
-                    if let Err(source) = upload.wait_for_capacity(1).await {
-                        break Err(store_error(key, source));
+                    if let Err(error) = upload.wait_for_capacity(1).await.at(key) {
+                        break Err(error);
                     }
                     bytes += chunk.len() as u64;
                     hash.update(&chunk);
@@ -153,10 +172,7 @@ impl Objects {
             let _ = upload.abort().await;
             return Err(error);
         }
-        upload
-            .finish()
-            .await
-            .map_err(|source| store_error(key, source))?;
+        upload.finish().await.at(key)?;
         Ok(Stored {
             bytes,
             sha256: hex::encode(hash.finalize()),
@@ -168,9 +184,7 @@ impl Objects {
     /// # Errors
     /// As `put_stream`.
     pub async fn put_file(&self, key: &str, file: &Path) -> Result<Stored, ObjectError> {
-        let opened = tokio::fs::File::open(file)
-            .await
-            .map_err(|source| ObjectError::of_file(file, source))?;
+        let opened = tokio::fs::File::open(file).await.at(file)?;
         let stream = tokio_util::io::ReaderStream::with_capacity(opened, READ_BYTES);
         self.put_stream(key, stream).await
     }
@@ -194,25 +208,17 @@ impl Objects {
             // It is on another file system, or on one without links.
             Err(_) => self.copy_to(key, &staged).await?,
         }
-        tokio::fs::rename(&staged, target)
-            .await
-            .map_err(|source| ObjectError::of_file(target, source))
+        tokio::fs::rename(&staged, target).await.at(target)
     }
 
     async fn copy_to(&self, key: &str, staged: &Path) -> Result<(), ObjectError> {
         let mut stream = self.read(key, None).await?;
         let copied = async {
-            let mut file = tokio::fs::File::create(staged)
-                .await
-                .map_err(|source| ObjectError::of_file(staged, source))?;
+            let mut file = tokio::fs::File::create(staged).await.at(staged)?;
             while let Some(chunk) = stream.try_next().await? {
-                file.write_all(&chunk)
-                    .await
-                    .map_err(|source| ObjectError::of_file(staged, source))?;
+                file.write_all(&chunk).await.at(staged)?;
             }
-            file.flush()
-                .await
-                .map_err(|source| ObjectError::of_file(staged, source))
+            file.flush().await.at(staged)
         };
         let outcome = copied.await;
         if outcome.is_err() {
@@ -235,16 +241,9 @@ impl Objects {
             ..GetOptions::default()
         };
         let path = parse_key(key)?;
-        let got = self
-            .store
-            .get_opts(&path, options)
-            .await
-            .map_err(|source| store_error(key, source))?;
+        let got = self.store.get_opts(&path, options).await.at(key)?;
         let key = key.to_owned();
-        Ok(got
-            .into_stream()
-            .map_err(move |source| store_error(&key, source))
-            .boxed())
+        Ok(got.into_stream().map(move |bytes| bytes.at(&key)).boxed())
     }
 
     /// The size of an object in bytes.
@@ -253,12 +252,7 @@ impl Objects {
     /// `NotFound`, `Store`.
     pub async fn size(&self, key: &str) -> Result<u64, ObjectError> {
         let path = parse_key(key)?;
-        Ok(self
-            .store
-            .head(&path)
-            .await
-            .map_err(|source| store_error(key, source))?
-            .size)
+        Ok(self.store.head(&path).await.at(key)?.size)
     }
 
     /// Lists the keys below a prefix (with or without a slash at its end), in no order.
@@ -267,14 +261,9 @@ impl Objects {
     /// `Store`.
     pub async fn list_prefix(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
         let path = parse_key(prefix.strip_suffix('/').unwrap_or(prefix))?;
-        let objects = self
-            .store
-            .list(Some(&path))
-            .map_ok(|object| object.location.to_string());
-        objects
-            .try_collect()
-            .await
-            .map_err(|source| store_error(prefix, source))
+        let objects = self.store.list(Some(&path));
+        let keys = objects.map_ok(|object| object.location.to_string());
+        keys.try_collect().await.at(prefix)
     }
 
     /// Deletes every object below a prefix, and what interrupted uploads left there. It is no error
@@ -286,9 +275,8 @@ impl Objects {
         let path = parse_key(prefix.strip_suffix('/').unwrap_or(prefix))?;
         let folder = self.root.join(path.as_ref());
         match tokio::fs::remove_dir_all(&folder).await {
-            Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(ObjectError::of_file(&folder, source)),
+            removed => removed.at(&folder),
         }
     }
 
@@ -297,10 +285,8 @@ impl Objects {
     /// # Errors
     /// `File`.
     pub async fn check(&self) -> Result<(), ObjectError> {
-        tokio::fs::read_dir(&self.root)
-            .await
-            .map(drop)
-            .map_err(|source| ObjectError::of_file(&self.root, source))
+        let read = tokio::fs::read_dir(&self.root).await;
+        read.map(drop).at(&self.root)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::store::{ObjectError, Objects, parse_key};
+use super::store::{At, ObjectError, Objects, parse_key};
 
 /// A folder of keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +40,7 @@ impl Objects {
         let walk = move || {
             let mut units = Vec::new();
             let folder = base.join(&root);
-            collect(&folder, &format!("{root}/"), depth, &mut units)
-                .map_err(|source| ObjectError::of_file(&folder, source))?;
+            collect(&folder, &format!("{root}/"), depth, &mut units).at(&folder)?;
             Ok(units)
         };
         tokio::task::spawn_blocking(walk)
@@ -56,16 +55,7 @@ impl Objects {
     pub async fn unit(&self, prefix: &str) -> Result<Option<Unit>, ObjectError> {
         let path = parse_key(prefix.trim_end_matches('/'))?;
         let (folder, prefix) = (self.root.join(path.as_ref()), prefix.to_owned());
-        let measure = move || match measure(&folder) {
-            Ok((bytes, changed)) => Ok(Some(Unit {
-                prefix,
-                bytes,
-                changed,
-            })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(ObjectError::of_file(&folder, source)),
-        };
-        tokio::task::spawn_blocking(measure)
+        tokio::task::spawn_blocking(move || unit(&folder, prefix).at(&folder))
             .await
             .expect("measuring a folder does not panic: this is a bug")
     }
@@ -92,17 +82,22 @@ fn collect(folder: &Path, prefix: &str, depth: usize, units: &mut Vec<Unit>) -> 
             collect(&entry.path(), &prefix, depth - 1, units)?;
             continue;
         }
-        match measure(&entry.path()) {
-            Ok((bytes, changed)) => units.push(Unit {
-                prefix,
-                bytes,
-                changed,
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+        units.extend(unit(&entry.path(), prefix)?);
     }
     Ok(())
+}
+
+/// Measures the unit in a folder; `None` if it does not exist.
+fn unit(folder: &Path, prefix: String) -> io::Result<Option<Unit>> {
+    match measure(folder) {
+        Ok((bytes, changed)) => Ok(Some(Unit {
+            prefix,
+            bytes,
+            changed,
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The size of a folder's content in bytes, and the time of its last change.
