@@ -12,7 +12,7 @@ use std::{collections::HashSet, fmt, time::Duration};
 use sqlx::PgPool;
 
 use crate::{
-    db::{self, checkpoints::CheckpointObjects, retention::ObjectUnit},
+    db,
     domain::id::{CheckpointId, JobId},
     objects::{Objects, Unit},
 };
@@ -106,14 +106,11 @@ pub async fn find(
         findings.extend(orphans(pool, &units, grace).await?);
         present.extend(units.into_iter().map(|unit| unit.prefix));
     }
-    for CheckpointObjects {
-        id, objects: at, ..
-    } in db::checkpoints::discarded(pool).await?
-    {
-        let unit = objects.unit(&at).await?;
+    for discarded in db::checkpoints::discarded(pool).await? {
+        let unit = objects.unit(&discarded.objects).await?;
         findings.push(Finding::Discarded {
-            id,
-            prefix: at,
+            id: discarded.id,
+            prefix: discarded.objects,
             bytes: unit.map_or(0, |unit| unit.bytes),
         });
     }
@@ -134,43 +131,39 @@ pub async fn find(
     Ok(findings)
 }
 
-async fn orphans(
-    pool: &PgPool,
-    units: &[Unit],
-    grace: Duration,
-) -> anyhow::Result<impl Iterator<Item = Finding> + use<>> {
-    let old: Vec<&Unit> = units.iter().filter(|unit| unit.age() >= grace).collect();
-    let claimants: Vec<ObjectUnit> = old.iter().map(|unit| claimant(&unit.prefix)).collect();
-    let unreferenced: HashSet<String> = db::retention::unreferenced(pool, &claimants)
-        .await?
-        .into_iter()
-        .collect();
-    let orphans: Vec<Finding> = old
-        .into_iter()
-        .filter(|unit| unreferenced.contains(&unit.prefix))
-        .map(|unit| Finding::Orphan {
-            prefix: unit.prefix.clone(),
-            bytes: unit.bytes,
-            age: unit.age(),
-        })
-        .collect();
-    Ok(orphans.into_iter())
+/// The units that are garbage. `units` must have been listed before this reads the rows.
+async fn orphans(pool: &PgPool, units: &[Unit], grace: Duration) -> anyhow::Result<Vec<Finding>> {
+    let old = units.iter().filter(|unit| unit.age() >= grace);
+    let old: Vec<String> = old.map(|unit| unit.prefix.clone()).collect();
+    let unreferenced = db::retention::unreferenced(pool, old).await?;
+    let unreferenced: HashSet<String> = unreferenced.into_iter().collect();
+    let orphans = units
+        .iter()
+        .filter(|unit| unreferenced.contains(&unit.prefix));
+    let orphans = orphans.map(|unit| Finding::Orphan {
+        prefix: unit.prefix.clone(),
+        bytes: unit.bytes,
+        age: unit.age(),
+    });
+    Ok(orphans.collect())
 }
 
-/// Reads job and token from `checkpoints/<job>/<step>-<token>/` and `bundles/<job>/<token>/`.
-fn claimant(prefix: &str) -> ObjectUnit {
-    let parts: Vec<&str> = prefix.trim_end_matches('/').split('/').collect();
-    let attempt = match parts.as_slice() {
-        ["checkpoints" | "bundles", job, name] => {
-            let token = name.rsplit('-').next().and_then(|token| token.parse().ok());
-            job.parse().ok().zip(token)
+/// Deletes the objects of a job that no row names and no live attempt writes: an attempt that dies
+/// between writing objects and their row leaves them.
+///
+/// # Errors
+/// Database or object store cannot be read or written.
+pub async fn sweep_job(pool: &PgPool, objects: &Objects, job: JobId) -> anyhow::Result<()> {
+    for root in ["checkpoints", "bundles"] {
+        let root = format!("{root}/{}", job.0.simple());
+        let units = objects.units(&root, 1).await?.into_iter();
+        let prefixes = units.map(|unit| unit.prefix).collect();
+        for orphan in db::retention::unreferenced(pool, prefixes).await? {
+            tracing::info!(job.id = %job, "deleting objects that were never committed: {orphan}");
+            objects.delete_prefix(&orphan).await?;
         }
-        _ => None,
-    };
-    ObjectUnit {
-        prefix: prefix.to_owned(),
-        attempt,
     }
+    Ok(())
 }
 
 /// Removes the garbage of one finding. `false`: it no longer is garbage, or cannot be removed.
@@ -189,11 +182,8 @@ pub async fn remove(
             let Some(unit) = objects.unit(prefix).await? else {
                 return Ok(false);
             };
-            if unit.age() < grace
-                || db::retention::unreferenced(pool, &[claimant(prefix)])
-                    .await?
-                    .is_empty()
-            {
+            let unreferenced = db::retention::unreferenced(pool, vec![unit.prefix.clone()]).await?;
+            if unit.age() < grace || unreferenced.is_empty() {
                 return Ok(false);
             }
             objects.delete_prefix(prefix).await?;
@@ -221,20 +211,4 @@ pub async fn sweep(pool: &PgPool, objects: &Objects, grace: Duration) -> anyhow:
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attempt_is_read_from_the_prefix() {
-        let job = "0193a5c0000070008000123456789abc";
-        let attempt = |prefix: &str| claimant(prefix).attempt;
-        let of = |token| Some((job.parse().unwrap(), token));
-        assert_eq!(attempt(&format!("checkpoints/{job}/120-3/")), of(3));
-        assert_eq!(attempt(&format!("bundles/{job}/2/")), of(2));
-        assert_eq!(attempt(&format!("files/{job}/")), None);
-        assert_eq!(attempt("checkpoints/no-job/120-3/"), None);
-    }
 }

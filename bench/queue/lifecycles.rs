@@ -11,7 +11,10 @@ use rehead::{
         queue::{self, DEFAULT_CLASS, NewCheckpoint, Offer, Trace},
         work::{self, Lease},
     },
-    domain::{id::WorkerId, job::Outcome},
+    domain::{
+        id::WorkerId,
+        job::{Failure, Outcome},
+    },
 };
 use sqlx::PgPool;
 
@@ -115,11 +118,7 @@ async fn lifecycle(pool: &PgPool) -> bool {
         .await
         .unwrap()
         .unwrap();
-    let outcome = Outcome::Failed {
-        code: "benchmark".to_owned(),
-        message: "no trainer ran".to_owned(),
-        retryable: false,
-    };
+    let outcome = Outcome::Failed(Failure::permanent("benchmark", "no trainer ran"));
     queue::finish(pool, job, token, &outcome, None, &Trace::default())
         .await
         .unwrap()

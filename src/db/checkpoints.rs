@@ -38,7 +38,6 @@ pub struct Checkpoint {
 pub struct CheckpointObjects {
     pub id: CheckpointId,
     pub job: JobId,
-    pub step: u64,
     /// Prefix in the object store, with its last `/`.
     pub objects: String,
 }
@@ -66,19 +65,6 @@ macro_rules! query_checkpoints {
             best: row.best,
             created_at: row.created_at,
         })
-    };
-}
-
-/// A query for the objects of checkpoints: the rest of the statement with its bindings.
-macro_rules! query_objects {
-    ($tail:literal, $($bindings:tt)*) => {
-        sqlx::query!("select c.id, c.job_id, c.step, c.objects from checkpoints c " + $tail, $($bindings)*)
-            .map(|row| CheckpointObjects {
-                id: CheckpointId(row.id),
-                job: JobId(row.job_id),
-                step: convert::to_count(row.step),
-                objects: row.objects,
-            })
     };
 }
 
@@ -169,7 +155,7 @@ pub async fn supersede(
     .fetch_all(&mut *transaction)
     .await?;
     let superseded = under_lease!(
-        query,
+        query_as <CheckpointObjects>,
         "train",
         "
         update checkpoints c set state = 'deleting' from lease
@@ -177,16 +163,10 @@ pub async fn supersede(
             -- A checkpoint that another job continues from stays until that job has ended.
             and not exists (select from jobs live where live.parent_checkpoints @> array[c.id] and live.finished_at is null
                 and live.parent_checkpoints <> '{}')
-        returning c.id, c.step, c.objects",
+        returning c.id, c.job_id as job, c.objects",
         job.0,
         token
     )
-    .map(|row| CheckpointObjects {
-        id: CheckpointId(row.id),
-        job,
-        step: convert::to_count(row.step),
-        objects: row.objects,
-    })
     .fetch_all(&mut *transaction)
     .await?;
     transaction.commit().await?;
@@ -195,8 +175,9 @@ pub async fn supersede(
 
 /// Checkpoints whose deletion was interrupted, and damaged ones of ended jobs.
 pub async fn discarded(pool: &PgPool) -> sqlx::Result<Vec<CheckpointObjects>> {
-    query_objects!(
-        "join jobs j on j.id = c.job_id
+    sqlx::query_as!(
+        CheckpointObjects,
+        "select c.id, c.job_id as job, c.objects from checkpoints c join jobs j on j.id = c.job_id
         where c.state = 'deleting' or (c.state = 'bad' and j.finished_at is not null) order by c.id",
     )
     .fetch_all(pool)
@@ -205,9 +186,11 @@ pub async fn discarded(pool: &PgPool) -> sqlx::Result<Vec<CheckpointObjects>> {
 
 /// Listed checkpoints that are older than `age`.
 pub async fn committed(pool: &PgPool, age: Duration) -> sqlx::Result<Vec<CheckpointObjects>> {
-    query_objects!(
-        "where c.state = 'committed' and c.created_at < now() - make_interval(secs => $1) order by c.id",
-        convert::seconds(age)
+    sqlx::query_as!(
+        CheckpointObjects,
+        "select c.id, c.job_id as job, c.objects from checkpoints c
+        where c.state = 'committed' and c.created_at < now() - make_interval(secs => $1) order by c.id",
+        age.as_secs_f64()
     )
     .fetch_all(pool)
     .await

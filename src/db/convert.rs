@@ -1,8 +1,8 @@
 //! Conversions between types of Postgres and of the domain.
 
-use std::{error::Error, str::FromStr, time::Duration};
+use std::str::FromStr;
 
-use crate::domain::job::{JobStatus, Phase};
+use crate::domain::job::JobStatus;
 
 /// Postgres has no unsigned numbers. No count is negative (constraints) or above 2^63.
 pub(super) fn to_count(number: i64) -> u64 {
@@ -21,27 +21,13 @@ pub(super) fn from_small(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// For `make_interval(secs => …)`.
-pub(super) fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
-}
-
-/// Reads the word of an enum.
+/// Reads the word of an enum. It is unknown where the row was written by a later build.
 pub(super) fn parse<T: FromStr>(column: &str, word: &str) -> sqlx::Result<T> {
-    word.parse().map_err(|_| unknown(column, word))
+    word.parse().map_err(|_| {
+        sqlx::Error::Decode(format!("{column} holds `{word}`, unknown to this build").into())
+    })
 }
 
 pub(super) fn status(word: &str) -> sqlx::Result<JobStatus> {
     parse("jobs.status", word)
-}
-
-pub(super) fn phase(word: &str) -> sqlx::Result<Phase> {
-    parse("jobs.phase", word)
-}
-
-/// The error of a word that this build does not know, since the row was written by a later one.
-pub(super) fn unknown(column: &str, word: &str) -> sqlx::Error {
-    sqlx::Error::Decode(Box::<dyn Error + Send + Sync>::from(format!(
-        "{column} holds `{word}`, unknown to this build"
-    )))
 }

@@ -70,13 +70,10 @@ impl Event {
 /// has changed.
 pub async fn counts(pool: &PgPool, jobs: &[JobId]) -> sqlx::Result<Vec<(JobId, i64)>> {
     let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
-    let rows = sqlx::query!("select id, events from jobs where id = any($1)", &ids)
-        .fetch_all(pool)
-        .await?;
-    Ok(rows
-        .into_iter()
+    sqlx::query!("select id, events from jobs where id = any($1)", &ids)
         .map(|row| (JobId(row.id), row.events))
-        .collect())
+        .fetch_all(pool)
+        .await
 }
 
 /// A query for events of one job: their columns, read here only, and further conditions with their

@@ -5,10 +5,7 @@ use std::time::Duration;
 use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
 
-use super::{
-    retry,
-    work::{Lease, MAX_CRASHES, ending_lease},
-};
+use super::work::{Lease, MAX_CRASHES, end_work};
 use crate::domain::{id::JobId, progress::Failure};
 
 /// Time to write and check one export, and time that a request waits for it.
@@ -74,28 +71,18 @@ pub async fn bundle(pool: &PgPool, job: Uuid) -> sqlx::Result<Option<String>> {
 /// Ends an export: its object is stored, or it failed. `false`: the lease is lost.
 pub async fn end(pool: &PgPool, lease: &Lease, failure: Option<&Failure>) -> sqlx::Result<bool> {
     let failure = failure.map(Json);
-    let end = || {
-        ending_lease!(
-            query,
-            "export",
-            " update models m set export_failure = $4 from lease where m.job_id = lease.subject",
-            lease.subject,
-            lease.token,
-            None::<f64>,
-            failure as Option<Json<&Failure>>
-        )
-        .execute(pool)
-    };
-    Ok(retry(end).await?.rows_affected() == 1)
+    end_work!(
+        pool,
+        lease,
+        "export",
+        " update models m set export_failure = $4 from lease where m.job_id = lease.subject",
+        failure as Option<Json<&Failure>>
+    )
+    .await
 }
 
 /// Ends an export that crashed too often.
 pub async fn give_up(pool: &PgPool, lease: &Lease) -> sqlx::Result<bool> {
     let message = format!("the TorchScript export process ended early {MAX_CRASHES} times");
-    let failure = Failure {
-        code: UNFINISHED.to_owned(),
-        message,
-        retryable: false,
-    };
-    end(pool, lease, Some(&failure)).await
+    end(pool, lease, Some(&Failure::permanent(UNFINISHED, message))).await
 }

@@ -6,9 +6,9 @@ use time::{OffsetDateTime, serde::timestamp};
 use utoipa::ToSchema;
 
 use super::{
-    Page, Slice, convert, retry,
+    Page, Slice, convert,
     tenants::TenantId,
-    work::{Lease, MAX_CRASHES, ending_lease},
+    work::{Lease, MAX_CRASHES, end_work},
 };
 use crate::domain::{
     file::{Dataset, FileReport, FileStatus, Purpose},
@@ -222,15 +222,6 @@ async fn delete_locked(
     Ok(Deleted::Yes)
 }
 
-/// The size of a data set that waits for its validation; `None` when it was deleted meanwhile.
-pub async fn bytes_to_validate(pool: &PgPool, id: FileId) -> sqlx::Result<Option<u64>> {
-    let bytes = sqlx::query_scalar!(
-        "select bytes from files where id = $1 and status = 'uploaded'",
-        id.0
-    );
-    Ok(bytes.fetch_optional(pool).await?.map(convert::to_count))
-}
-
 /// Marks a data set as usable (`report.dataset` is set); its pack is in the object store.
 /// `false`: the lease is lost.
 pub async fn accept(
@@ -240,24 +231,19 @@ pub async fn accept(
     pack_sha256: &str,
     pack_bytes: u64,
 ) -> sqlx::Result<bool> {
-    let accept = || {
-        ending_lease!(
-            query,
-            "validate",
-            " update files f set status = 'processed', status_details = null, dataset = $4, report = $5,
-                pack_sha256 = $6, pack_bytes = $7
-            from lease where f.id = lease.subject",
-            lease.subject,
-            lease.token,
-            None::<f64>,
-            report.dataset.as_ref().map(Json) as Option<Json<&Dataset>>,
-            Json(report) as Json<&FileReport>,
-            pack_sha256,
-            convert::from_count(pack_bytes)
-        )
-        .execute(pool)
-    };
-    Ok(retry(accept).await?.rows_affected() == 1)
+    end_work!(
+        pool,
+        lease,
+        "validate",
+        " update files f set status = 'processed', status_details = null, dataset = $4, report = $5,
+            pack_sha256 = $6, pack_bytes = $7
+        from lease where f.id = lease.subject",
+        report.dataset.as_ref().map(Json) as Option<Json<&Dataset>>,
+        Json(report) as Json<&FileReport>,
+        pack_sha256,
+        convert::from_count(pack_bytes)
+    )
+    .await
 }
 
 /// Marks a data set as unusable: `report.errors` holds the reasons, `details` one sentence.
@@ -268,21 +254,16 @@ pub async fn refuse(
     report: &FileReport,
     details: &str,
 ) -> sqlx::Result<bool> {
-    let refuse = || {
-        ending_lease!(
-            query,
-            "validate",
-            " update files f set status = 'error', report = $4, status_details = $5
-            from lease where f.id = lease.subject",
-            lease.subject,
-            lease.token,
-            None::<f64>,
-            Json(report) as Json<&FileReport>,
-            details
-        )
-        .execute(pool)
-    };
-    Ok(retry(refuse).await?.rows_affected() == 1)
+    end_work!(
+        pool,
+        lease,
+        "validate",
+        " update files f set status = 'error', report = $4, status_details = $5
+        from lease where f.id = lease.subject",
+        Json(report) as Json<&FileReport>,
+        details
+    )
+    .await
 }
 
 /// Marks a data set as unusable because its validation crashed too often.
@@ -290,11 +271,7 @@ pub async fn give_up(pool: &PgPool, lease: &Lease) -> sqlx::Result<bool> {
     let details = format!(
         "validation crashed or timed out {MAX_CRASHES} times; check that every image opens, then upload the file again"
     );
-    let report = FileReport {
-        dataset: None,
-        errors: vec![Problem::new("", "validation_crashed", details.as_str())],
-        warnings: Vec::new(),
-        warnings_omitted: 0,
-    };
+    let problem = Problem::new("", "validation_crashed", details.as_str());
+    let report = FileReport::refused(vec![problem]);
     refuse(pool, lease, &report, &details).await
 }

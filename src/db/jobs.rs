@@ -59,7 +59,7 @@ pub enum Created {
 }
 
 /// Progress of a job.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct JobProgress {
     pub step: u64,
     pub n_steps: Option<u64>,
@@ -217,7 +217,7 @@ macro_rules! query_jobs {
             Ok(Job {
                 id: JobId(row.id),
                 status: convert::status(&row.status)?,
-                phase: convert::phase(&row.phase)?,
+                phase: convert::parse("jobs.phase", &row.phase)?,
                 model: row.request.model.clone(),
                 fine_tuned_model: row.fine_tuned_model,
                 seed: row.seed.cast_unsigned(),
@@ -298,17 +298,15 @@ pub async fn list(
 
 /// Number of jobs in each status, over all tenants. Exported by `/metrics`.
 pub async fn counts(pool: &PgPool) -> sqlx::Result<Vec<(JobStatus, u64)>> {
-    let rows = sqlx::query!(r#"select status, count(*) as "count!" from jobs group by status"#)
+    sqlx::query!(r#"select status, count(*) as "count!" from jobs group by status"#)
+        .try_map(|row| Ok((convert::status(&row.status)?, convert::to_count(row.count))))
         .fetch_all(pool)
-        .await?;
-    rows.into_iter()
-        .map(|row| Ok((convert::status(&row.status)?, convert::to_count(row.count))))
-        .collect()
+        .await
 }
 
 /// Jobs in `validating_files` whose data sets' validation has ended, oldest first.
 pub async fn waiting_for_files(pool: &PgPool, limit: u32) -> sqlx::Result<Vec<WaitingJob>> {
-    let rows = sqlx::query!(
+    sqlx::query!(
         r#"select j.id, j.tenant_id, j.model, j.seed, j.request as "request: Json<JobRequest>",
             j.parent as "parent: Json<Parent>"
         from jobs j
@@ -319,17 +317,16 @@ pub async fn waiting_for_files(pool: &PgPool, limit: u32) -> sqlx::Result<Vec<Wa
         order by j.seq limit $1"#,
         i64::from(limit)
     )
-    .fetch_all(pool)
-    .await?;
-    let waiting = rows.into_iter().map(|row| WaitingJob {
+    .map(|row| WaitingJob {
         id: JobId(row.id),
         tenant: TenantId(row.tenant_id),
         model: row.model,
         request: row.request.0,
         seed: row.seed.cast_unsigned(),
         parent: row.parent.map(|parent| parent.0),
-    });
-    Ok(waiting.collect())
+    })
+    .fetch_all(pool)
+    .await
 }
 
 /// Ends the wait for files: queues the job, or fails it with the first problem (its last event
@@ -341,8 +338,47 @@ pub async fn resolve(
     outcome: &Result<Resolution, Vec<Problem>>,
 ) -> sqlx::Result<Option<JobStatus>> {
     match outcome {
-        Ok(resolution) => queue_resolved(pool, id, resolution).await?,
-        Err(problems) => fail_unresolved(pool, id, problems).await?,
+        Ok(resolution) => {
+            sqlx::query!(
+                "with job as (
+                    update jobs set status = 'queued', recipe = $2, resolved = $3, device_mb = $4, spec_version = $5, run_at = now(),
+                        events = events + 2
+                    where id = $1 and status = 'validating_files' returning id, events
+                )
+                insert into job_events (job_id, seq, kind, level, message)
+                select job.id, job.events - 2 + e.seq, e.kind, 'info', e.message
+                from job, (values (1, 'validated', 'the files are validated'), (2, 'queued', 'the job waits for a worker'))
+                    as e (seq, kind, message)",
+                id.0,
+                Json(&resolution.recipe) as Json<&Recipe>,
+                Json(&resolution.resolved) as Json<&Vec<Resolved>>,
+                convert::from_small(resolution.device_mb),
+                convert::from_small(SPEC_VERSION)
+            )
+            .execute(pool)
+            .await?;
+        }
+        Err(problems) => {
+            let unknown =
+                Problem::new("", "invalid_request", "the job cannot run with these files");
+            let first = problems.first().unwrap_or(&unknown);
+            sqlx::query!(
+                "with job as (
+                    update jobs set status = 'failed', finished_at = now(), error_code = $2, error_message = $3,
+                        error_permanent = true, error_param = nullif($4, ''), events = events + 1
+                    where id = $1 and status = 'validating_files' returning id, events
+                )
+                insert into job_events (job_id, seq, kind, level, message, data)
+                select id, events, 'failed', 'error', $3, $5 from job",
+                id.0,
+                first.code,
+                first.message,
+                first.path,
+                json!({ "code": first.code, "details": problems })
+            )
+            .execute(pool)
+            .await?;
+        }
     }
     let status = sqlx::query_scalar!("select status from jobs where id = $1", id.0)
         .fetch_optional(pool)
@@ -361,10 +397,6 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
     } else {
         JobStatus::ValidatingFiles
     };
-    let waits = match status {
-        JobStatus::Queued => "the job waits for a worker",
-        _ => "the job waits until its files are validated",
-    };
     let checkpoints: Vec<Uuid> = origin.checkpoints.iter().map(|one| one.0).collect();
     // Inputs are locked because `delete` locks them too. Concurrent requests may exceed the cap by
     // a few jobs.
@@ -372,7 +404,7 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
         "with model as (
             select id from models where tenant_id = $2 and id = $3 and status = 'ready' for key share
         ), checkpoint as (
-            select id from checkpoints where id = any($19) and state = 'committed' for share
+            select id from checkpoints where id = any($18) and state = 'committed' for share
         ), training as (
             select id from files where tenant_id = $2 and id = $4 and purpose = 'fine-tune' for key share
         ), validation as (
@@ -381,17 +413,17 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
             insert into jobs (id, tenant_id, model, training_file, validation_file, status, priority, idempotency_key,
                 body_sha256, result_model, seed, timeout_seconds, metadata, request, recipe, resolved, parent,
                 parent_checkpoints, device_mb, spec_version, events)
-            select $1, t.id, model.id, training.id, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $18, $19,
-                $20, $21, case when $6 = 'queued' then 2 else 1 end
+            select $1, t.id, model.id, training.id, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                $19, $20, case when $6 = 'queued' then 2 else 1 end
             from tenants t, model, training
             where t.id = $2 and ($5::uuid is null or exists (select from validation))
-                and (select count(*) from checkpoint) = cardinality($19::uuid[]) and t.max_queued > (
+                and (select count(*) from checkpoint) = cardinality($18::uuid[]) and t.max_queued > (
                 select count(*) from jobs j where j.tenant_id = t.id and j.status in ('queued', 'validating_files', 'paused'))
             on conflict (tenant_id, idempotency_key) do nothing returning id
         ), event as (
             insert into job_events (job_id, seq, kind, level, message)
             select job.id, e.seq, e.kind, 'info', e.message
-            from job, (values (1, 'created', 'the job is created'), (2, 'queued', $17)) as e (seq, kind, message)
+            from job, (values (1, 'created', 'the job is created'), (2, 'queued', 'the job waits for a worker')) as e (seq, kind, message)
             where e.seq = 1 or $6 = 'queued'
         )
         select id from job",
@@ -411,55 +443,10 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
         Json(request) as Json<&JobRequest>,
         recipe as Option<Json<&Recipe>>,
         Json(resolved) as Json<&[Resolved]>,
-        waits,
         origin.parent.as_ref().map(Json) as Option<Json<&Parent>>,
         &checkpoints,
         resolution.map_or(0, |resolution| convert::from_small(resolution.device_mb)),
         convert::from_small(SPEC_VERSION)
     );
     Ok(id.fetch_optional(pool).await?.is_some())
-}
-
-async fn queue_resolved(pool: &PgPool, id: JobId, resolution: &Resolution) -> sqlx::Result<()> {
-    sqlx::query!(
-        "with job as (
-            update jobs set status = 'queued', recipe = $2, resolved = $3, device_mb = $4, spec_version = $5, run_at = now(),
-                events = events + 2
-            where id = $1 and status = 'validating_files' returning id, events
-        )
-        insert into job_events (job_id, seq, kind, level, message)
-        select job.id, job.events - 2 + e.seq, e.kind, 'info', e.message
-        from job, (values (1, 'validated', 'the files are validated'), (2, 'queued', 'the job waits for a worker'))
-            as e (seq, kind, message)",
-        id.0,
-        Json(&resolution.recipe) as Json<&Recipe>,
-        Json(&resolution.resolved) as Json<&Vec<Resolved>>,
-        convert::from_small(resolution.device_mb),
-        convert::from_small(SPEC_VERSION)
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
-}
-
-async fn fail_unresolved(pool: &PgPool, id: JobId, problems: &[Problem]) -> sqlx::Result<()> {
-    let unknown = Problem::new("", "invalid_request", "the job cannot run with these files");
-    let first = problems.first().unwrap_or(&unknown);
-    sqlx::query!(
-        "with job as (
-            update jobs set status = 'failed', finished_at = now(), error_code = $2, error_message = $3,
-                error_permanent = true, error_param = nullif($4, ''), events = events + 1
-            where id = $1 and status = 'validating_files' returning id, events
-        )
-        insert into job_events (job_id, seq, kind, level, message, data)
-        select id, events, 'failed', 'error', $3, $5 from job",
-        id.0,
-        first.code,
-        first.message,
-        first.path,
-        json!({ "code": first.code, "details": problems })
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
 }

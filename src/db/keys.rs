@@ -34,15 +34,12 @@ pub async fn create(
 
 /// Finds the key with this public prefix.
 pub async fn find(pool: &PgPool, prefix: &str) -> sqlx::Result<Option<Key>> {
-    let row = sqlx::query!(
-        "select tenant_id, sha256 from api_keys where prefix = $1",
+    let key = sqlx::query_as!(
+        Key,
+        r#"select tenant_id as "tenant: TenantId", sha256 from api_keys where prefix = $1"#,
         prefix
     );
-    let row = row.fetch_optional(pool).await?;
-    Ok(row.map(|row| Key {
-        tenant: TenantId(row.tenant_id),
-        sha256: row.sha256,
-    }))
+    key.fetch_optional(pool).await
 }
 
 /// True when there is any key. A service without one may only listen on loopback.

@@ -1,13 +1,14 @@
 //! Measurements of training: one row per optimizer step and one per evaluation. Written by
 //! `queue::record`.
 
+use serde::Serialize;
 use sqlx::{PgPool, types::Json};
 
 use super::{convert, tenants::TenantId};
 use crate::domain::{checkpoint::Metrics, id::JobId, progress::Step};
 
 /// An evaluation on the validation split.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Evaluation {
     pub metrics: Metrics,
     /// True when it was the best evaluation so far.

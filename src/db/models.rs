@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    Page, Slice, convert, retry,
+    Page, Slice, convert,
     tenants::TenantId,
-    work::{Lease, MAX_CRASHES, ending_lease},
+    work::{Lease, MAX_CRASHES, end_work},
 };
 use crate::domain::{
     base_model::{AskedPreprocessing, Layers, SourceTask},
@@ -272,11 +272,8 @@ pub async fn layers(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<O
         tenant.0,
         id
     );
-    Ok(layers
-        .fetch_optional(pool)
-        .await?
-        .flatten()
-        .map(|layers| layers.0))
+    let layers = layers.fetch_optional(pool).await?.flatten();
+    Ok(layers.map(|Json(layers)| layers))
 }
 
 /// Report of a fine-tuned model.
@@ -286,11 +283,8 @@ pub async fn report(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<O
         tenant.0,
         id
     );
-    Ok(report
-        .fetch_optional(pool)
-        .await?
-        .flatten()
-        .map(|report| report.0))
+    let report = report.fetch_optional(pool).await?.flatten();
+    Ok(report.map(|Json(report)| report))
 }
 
 /// Report of the model that a job produced.
@@ -304,11 +298,8 @@ pub async fn report_of_job(
         tenant.0,
         job.0
     );
-    Ok(report
-        .fetch_optional(pool)
-        .await?
-        .flatten()
-        .map(|report| report.0))
+    let report = report.fetch_optional(pool).await?.flatten();
+    Ok(report.map(|Json(report)| report))
 }
 
 /// Deletes the row, unless a job that has not ended starts from it.
@@ -373,13 +364,13 @@ pub async fn to_import(pool: &PgPool, import: Uuid) -> sqlx::Result<Option<ToImp
         from models where import_id = $1 and status = 'importing'"#,
         import
     );
-    let row = row.fetch_optional(pool).await?;
-    Ok(row.map(|row| ToImport {
+    let import = row.map(|row| ToImport {
         id: row.id,
         architecture: row.architecture,
         weights_file: FileId(row.weights_file),
         preprocessing: row.preprocessing.map(|preprocessing| preprocessing.0),
-    }))
+    });
+    import.fetch_optional(pool).await
 }
 
 /// Marks a base model as ready: its weights are at `models/<weights_sha256>/model.safetensors`.
@@ -390,27 +381,22 @@ pub async fn accept_import(
     imported: &Imported,
     weights_sha256: &str,
 ) -> sqlx::Result<bool> {
-    let accept = || {
-        ending_lease!(
-            query,
-            "import",
-            " update models m set status = 'ready', import_id = null, input = $4, layers = $5, parameters = $6,
-                weights_sha256 = $7, objects = 'models/' || $7 || '/',
-                source_task = case when source_task ->> 'classes' is null
-                    then source_task || jsonb_build_object('classes', $8::bigint) else source_task end
-            from lease where m.import_id = lease.subject",
-            lease.subject,
-            lease.token,
-            None::<f64>,
-            Json(&imported.input) as Json<&Input>,
-            Json(&imported.layers) as Json<&Layers>,
-            convert::from_count(imported.parameters),
-            weights_sha256,
-            imported.classes.map(i64::from)
-        )
-        .execute(pool)
-    };
-    Ok(retry(accept).await?.rows_affected() == 1)
+    end_work!(
+        pool,
+        lease,
+        "import",
+        " update models m set status = 'ready', import_id = null, input = $4, layers = $5, parameters = $6,
+            weights_sha256 = $7, objects = 'models/' || $7 || '/',
+            source_task = case when source_task ->> 'classes' is null
+                then source_task || jsonb_build_object('classes', $8::bigint) else source_task end
+        from lease where m.import_id = lease.subject",
+        Json(&imported.input) as Json<&Input>,
+        Json(&imported.layers) as Json<&Layers>,
+        convert::from_count(imported.parameters),
+        weights_sha256,
+        imported.classes.map(i64::from)
+    )
+    .await
 }
 
 /// Marks a base model as unusable until `take_refused`. `false`: the lease is lost.
@@ -419,20 +405,15 @@ pub async fn refuse_import(
     lease: &Lease,
     problems: &[Problem],
 ) -> sqlx::Result<bool> {
-    let refuse = || {
-        ending_lease!(
-            query,
-            "import",
-            " update models m set status = 'error', import_id = null, problems = $4
-            from lease where m.import_id = lease.subject",
-            lease.subject,
-            lease.token,
-            None::<f64>,
-            Json(problems) as Json<&[Problem]>
-        )
-        .execute(pool)
-    };
-    Ok(retry(refuse).await?.rows_affected() == 1)
+    end_work!(
+        pool,
+        lease,
+        "import",
+        " update models m set status = 'error', import_id = null, problems = $4
+        from lease where m.import_id = lease.subject",
+        Json(problems) as Json<&[Problem]>
+    )
+    .await
 }
 
 /// Marks a base model as unusable because its import crashed too often.
@@ -456,8 +437,6 @@ pub async fn take_refused(
         tenant.0,
         id
     );
-    Ok(problems
-        .fetch_optional(pool)
-        .await?
-        .map(|problems| problems.0))
+    let problems = problems.fetch_optional(pool).await?;
+    Ok(problems.map(|Json(problems)| problems))
 }

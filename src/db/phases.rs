@@ -58,7 +58,7 @@ pub async fn list(
     for row in rows {
         // A paused or ended job is in no phase.
         let Some(word) = row.phase else { continue };
-        let phase = convert::phase(&word)?;
+        let phase = convert::parse("jobs.phase", &word)?;
         let attempt = row.token.filter(|_| phase != Phase::Waiting);
         match spans.last_mut() {
             // The trainer reports the phase that the claim has started.

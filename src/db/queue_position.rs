@@ -72,7 +72,7 @@ pub async fn get(
         id.0,
         tenant.0,
         MEASURED,
-        convert::seconds(SILENT)
+        SILENT.as_secs_f64()
     );
     Ok(row
         .fetch_optional(executor)

@@ -19,15 +19,6 @@ pub enum Deleted {
     NotFound,
 }
 
-/// Objects that are deleted together, and the attempt that may still write them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectUnit {
-    /// Prefix in the object store, with its last `/`.
-    pub prefix: String,
-    /// Job and fencing token.
-    pub attempt: Option<(Uuid, i64)>,
-}
-
 /// Takes the checkpoints of an ended job out of its list.
 pub async fn begin_to_delete_job(
     pool: &PgPool,
@@ -84,17 +75,10 @@ pub async fn forget_job(pool: &PgPool, tenant: TenantId, job: JobId) -> sqlx::Re
     Ok(gone.execute(pool).await?.rows_affected() > 0)
 }
 
-/// Those of `units` that no row names and no live attempt writes.
-pub async fn unreferenced(pool: &PgPool, units: &[ObjectUnit]) -> sqlx::Result<Vec<String>> {
-    let prefixes: Vec<String> = units.iter().map(|unit| unit.prefix.clone()).collect();
-    let jobs: Vec<Option<Uuid>> = units
-        .iter()
-        .map(|unit| unit.attempt.map(|(job, _)| job))
-        .collect();
-    let tokens: Vec<Option<i64>> = units
-        .iter()
-        .map(|unit| unit.attempt.map(|(_, token)| token))
-        .collect();
+/// Those of these prefixes (with their last `/`) that no row names and no live attempt writes.
+pub async fn unreferenced(pool: &PgPool, prefixes: Vec<String>) -> sqlx::Result<Vec<String>> {
+    let attempts = prefixes.iter().map(|prefix| attempt_of(prefix).unzip());
+    let (jobs, tokens): (Vec<_>, Vec<_>) = attempts.unzip();
     sqlx::query_scalar!(
         r#"select unit.prefix as "prefix!"
         from unnest($1::text[], $2::uuid[], $3::bigint[]) as unit (prefix, job_id, token)
@@ -113,6 +97,16 @@ pub async fn unreferenced(pool: &PgPool, units: &[ObjectUnit]) -> sqlx::Result<V
     .await
 }
 
+/// Reads job and token from `checkpoints/<job>/<step>-<token>/` and `bundles/<job>/<token>/`.
+fn attempt_of(prefix: &str) -> Option<(Uuid, i64)> {
+    let parts: Vec<&str> = prefix.trim_end_matches('/').split('/').collect();
+    let &["checkpoints" | "bundles", job, name] = parts.as_slice() else {
+        return None;
+    };
+    let token = name.rsplit('-').next()?.parse().ok()?;
+    Some((job.parse().ok()?, token))
+}
+
 /// Creates the partitions of steps for jobs of this week and the next, and drops those of weeks
 /// more than `days` ago in which no job is left that has not ended. Returns how many were dropped.
 pub async fn rotate_step_partitions(pool: &PgPool, days: u32) -> sqlx::Result<u64> {
@@ -128,15 +122,30 @@ pub async fn rotate_step_partitions(pool: &PgPool, days: u32) -> sqlx::Result<u6
 
 /// Prefixes named by files and models that are older than `age`, each with the id of its row.
 pub async fn referenced(pool: &PgPool, age: Duration) -> sqlx::Result<Vec<(String, String)>> {
-    let rows = sqlx::query!(
+    sqlx::query!(
         r#"select 'file-' || replace(id::text, '-', '') as "row!",
             'files/' || replace(id::text, '-', '') || '/' as "prefix!"
         from files where created_at < now() - make_interval(secs => $1)
         union all
         select id, objects from models where objects is not null and created_at < now() - make_interval(secs => $1)"#,
-        convert::seconds(age)
+        age.as_secs_f64()
     )
+    .map(|row| (row.row, row.prefix))
     .fetch_all(pool)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.row, row.prefix)).collect())
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempt_is_read_from_the_prefix() {
+        let job = "0193a5c0000070008000123456789abc";
+        let of = |token| Some((job.parse().unwrap(), token));
+        assert_eq!(attempt_of(&format!("checkpoints/{job}/120-3/")), of(3));
+        assert_eq!(attempt_of(&format!("bundles/{job}/2/")), of(2));
+        assert_eq!(attempt_of(&format!("files/{job}/")), None);
+        assert_eq!(attempt_of("checkpoints/no-job/120-3/"), None);
+    }
 }

@@ -5,12 +5,7 @@ use serde_json::json;
 use sqlx::{PgPool, types::Json};
 
 use super::{Page, Slice, convert, retry, tenants::TenantId, work::under_lease};
-use crate::domain::{
-    file::Split,
-    id::JobId,
-    sample_report::{Answer, SampleRecord},
-    words,
-};
+use crate::domain::{file::Split, id::JobId, sample_report::SampleRecord, words};
 
 words! {
     /// Sort key of a list of samples.
@@ -77,9 +72,7 @@ pub async fn list(
                 when 'margin' then s.margin else s.sample end, 0) * case when $4 then -1 else 1 end as key
             from job_samples s join jobs j on j.id = s.job_id where s.job_id = $1 and j.tenant_id = $2
         )
-        select l.sample as "sample!", l.split as "split!", l.path as "path!", l.label as "label!: Json<Answer>",
-            l.prediction as "prediction!: Json<Answer>", l.probability, l.loss as "loss!", l.margin,
-            l.likely_wrong_label as "likely_wrong_label!", l.near_duplicate_of
+        select to_jsonb(l) as "record!: Json<SampleRecord>"
         from report l left join report cursor on cursor.sample = $3
         where ($3::int is null or (l.key, l.sample) > (cursor.key, cursor.sample))
             and ($6::text is null or l.split = $6) and (not $8 or l.likely_wrong_label)
@@ -95,19 +88,6 @@ pub async fn list(
         filter.likely_wrong_label,
         filter.near_duplicate
     )
-    .try_map(|row| {
-        Ok(SampleRecord {
-            sample: convert::to_small(row.sample),
-            split: convert::parse("job_samples.split", &row.split)?,
-            path: row.path,
-            label: row.label.0,
-            prediction: row.prediction.0,
-            probability: row.probability,
-            loss: row.loss,
-            margin: row.margin,
-            likely_wrong_label: row.likely_wrong_label,
-            near_duplicate_of: row.near_duplicate_of,
-        })
-    });
+    .map(|row| row.record.0);
     Ok(Slice::of(records.fetch_all(pool).await?, page.limit))
 }

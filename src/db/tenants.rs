@@ -5,16 +5,16 @@ use sqlx::PgPool;
 use super::convert;
 
 /// Primary key of a tenant. Never shown to clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
+#[sqlx(transparent)]
 pub struct TenantId(pub i64);
 
 /// The tenant that every request belongs to while the service has no API keys. The schema creates
 /// it.
 pub async fn default_id(pool: &PgPool) -> sqlx::Result<TenantId> {
-    let id = sqlx::query_scalar!("select id from tenants where name = 'default'")
+    sqlx::query_scalar!(r#"select id as "id: TenantId" from tenants where name = 'default'"#)
         .fetch_one(pool)
-        .await?;
-    Ok(TenantId(id))
+        .await
 }
 
 /// Finds the tenant of this name, or creates it.
@@ -25,10 +25,12 @@ pub async fn find_or_create(pool: &PgPool, name: &str) -> sqlx::Result<TenantId>
     )
     .execute(pool)
     .await?;
-    let id = sqlx::query_scalar!("select id from tenants where name = $1", name)
-        .fetch_one(pool)
-        .await?;
-    Ok(TenantId(id))
+    sqlx::query_scalar!(
+        r#"select id as "id: TenantId" from tenants where name = $1"#,
+        name
+    )
+    .fetch_one(pool)
+    .await
 }
 
 /// A tenant, as an operator sees it.
@@ -37,10 +39,10 @@ pub struct Tenant {
     pub name: String,
     /// Share of the workers, relative to other tenants.
     pub weight: f32,
-    pub running: u32,
-    pub max_running: u32,
-    pub queued: u64,
-    pub max_queued: u32,
+    pub running: i32,
+    pub max_running: i32,
+    pub queued: i64,
+    pub max_queued: i32,
     pub paused: bool,
 }
 
@@ -55,21 +57,14 @@ pub struct Change {
 
 /// All tenants, by name.
 pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Tenant>> {
-    let tenants = sqlx::query!(
+    sqlx::query_as!(
+        Tenant,
         r#"select t.name, t.weight, t.running, t.max_running, t.max_queued, t.paused,
             (select count(*) from jobs j where j.tenant_id = t.id and j.status = 'queued') as "queued!"
         from tenants t order by t.name"#
     )
-    .map(|row| Tenant {
-        name: row.name,
-        weight: row.weight,
-        running: convert::to_small(row.running),
-        max_running: convert::to_small(row.max_running),
-        queued: convert::to_count(row.queued),
-        max_queued: convert::to_small(row.max_queued),
-        paused: row.paused,
-    });
-    tenants.fetch_all(pool).await
+    .fetch_all(pool)
+    .await
 }
 
 /// Changes a tenant. Returns `false` if there is none of this name. Running jobs continue, even

@@ -10,12 +10,12 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgQueryResult};
 use uuid::Uuid;
 
-use super::{convert, retry};
+use super::retry;
 use crate::domain::{
-    id::{FileId, JobId, WorkerId},
+    id::{JobId, WorkerId},
     words,
 };
 
@@ -26,6 +26,8 @@ const EXPIRED_AT_ONCE: i64 = 100;
 
 words! {
     /// A kind of work: the word of `work.kind`, and the payload of `channel::WORK`.
+    #[derive(sqlx::Type)]
+    #[sqlx(type_name = "text", rename_all = "snake_case")]
     pub enum Kind {
         /// Train a job.
         Train = "train",
@@ -54,14 +56,6 @@ impl Lease {
         Self {
             kind: Kind::Train,
             subject: job.0,
-            token,
-        }
-    }
-
-    pub fn of_file(file: FileId, token: i64) -> Self {
-        Self {
-            kind: Kind::Validate,
-            subject: file.0,
             token,
         }
     }
@@ -107,7 +101,28 @@ macro_rules! ending_lease {
     };
 }
 
-pub(super) use {ending_lease, under_lease};
+/// A statement that ends the lease of work other than a job, with its result. Parameters are those
+/// of `ending_lease!`, of which the first three are bound here. `false`: the lease is lost.
+macro_rules! end_work {
+    ($pool:expr, $lease:expr, $kind:literal, $statement:literal, $($arguments:tt)*) => {
+        $crate::db::work::changes_one(|| {
+            $crate::db::work::ending_lease!(
+                query, $kind, $statement, $lease.subject, $lease.token, None::<f64>, $($arguments)*
+            )
+            .execute($pool)
+        })
+    };
+}
+
+pub(super) use {end_work, ending_lease, under_lease};
+
+/// Executes a statement that changes one row, or none when the lease is lost.
+pub(super) async fn changes_one<F>(statement: impl FnMut() -> F) -> sqlx::Result<bool>
+where
+    F: Future<Output = sqlx::Result<PgQueryResult>>,
+{
+    Ok(retry(statement).await?.rows_affected() == 1)
+}
 
 /// Claims the work of these kinds that has waited longest. The lease ends after `ttl` unless
 /// renewed. Jobs are claimed by `queue::claim`.
@@ -122,8 +137,9 @@ pub async fn claim(
 ) -> sqlx::Result<Option<Lease>> {
     let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
     let claim = || {
-        sqlx::query!(
-            "with next as (
+        sqlx::query_as!(
+            Lease,
+            r#"with next as (
                 select kind, subject from work
                 where worker_id is null and kind = any($1) and run_at <= now() and crashes < $4
                 order by run_at limit 1 for update skip locked
@@ -131,17 +147,15 @@ pub async fn claim(
             update work w set token = nextval('work_tokens'), worker_id = $2,
                 lease_expires_at = now() + make_interval(secs => $3)
             from next where w.kind = next.kind and w.subject = next.subject
-            returning w.kind, w.subject, w.token",
+            returning w.kind as "kind: Kind", w.subject, w.token"#,
             &kinds as &[&str],
             worker.0,
-            convert::seconds(ttl),
+            ttl.as_secs_f64(),
             MAX_CRASHES
         )
         .fetch_optional(pool)
     };
-    let row = retry(claim).await?;
-    row.map(|row| lease(&row.kind, row.subject, row.token))
-        .transpose()
+    retry(claim).await
 }
 
 /// Extends a lease by `ttl` from now. `None`: it is lost, end the child.
@@ -163,7 +177,7 @@ pub async fn renew(pool: &PgPool, lease: &Lease, ttl: Duration) -> sqlx::Result<
             lease.kind.as_str(),
             lease.subject,
             lease.token,
-            convert::seconds(ttl)
+            ttl.as_secs_f64()
         )
         .fetch_optional(pool)
     };
@@ -198,13 +212,13 @@ impl Released {
 /// Those of the database.
 pub async fn release(pool: &PgPool, lease: &Lease, how: Released) -> sqlx::Result<bool> {
     let expired_for = match how {
-        Released::Expired(grace) => Some(convert::seconds(grace)),
+        Released::Expired(grace) => Some(grace.as_secs_f64()),
         Released::Unfinished | Released::Crashed => None,
     };
     let release = || {
         sqlx::query!(
             "update work set worker_id = null, lease_expires_at = null, token = nextval('work_tokens'),
-                crashes = crashes + ($4 <> 'yielded')::int, 
+                crashes = crashes + ($4 <> 'yielded')::int,
                 run_at = case $4 when 'crashed' then now() + retry_delay(kind, $4, crashes) else run_at end
             where kind = $1 and subject = $2 and token = $3
                 and ($5::double precision is null or lease_expires_at < now() - make_interval(secs => $5))",
@@ -216,7 +230,7 @@ pub async fn release(pool: &PgPool, lease: &Lease, how: Released) -> sqlx::Resul
         )
         .execute(pool)
     };
-    Ok(retry(release).await?.rows_affected() == 1)
+    changes_one(release).await
 }
 
 /// Leases that expired more than `grace` ago, the oldest first; a limited number of them.
@@ -224,16 +238,14 @@ pub async fn release(pool: &PgPool, lease: &Lease, how: Released) -> sqlx::Resul
 /// # Errors
 /// Those of the database.
 pub async fn expired(pool: &PgPool, grace: Duration) -> sqlx::Result<Vec<Lease>> {
-    let rows = sqlx::query!(
-        "select kind, subject, token from work where lease_expires_at < now() - make_interval(secs => $1)
-        order by lease_expires_at limit $2",
-        convert::seconds(grace),
+    let expired = sqlx::query_as!(
+        Lease,
+        r#"select kind as "kind: Kind", subject, token from work
+        where lease_expires_at < now() - make_interval(secs => $1) order by lease_expires_at limit $2"#,
+        grace.as_secs_f64(),
         EXPIRED_AT_ONCE
     );
-    let rows = rows.fetch_all(pool).await?;
-    rows.into_iter()
-        .map(|row| lease(&row.kind, row.subject, row.token))
-        .collect()
+    expired.fetch_all(pool).await
 }
 
 /// Work that crashed `MAX_CRASHES` times and nobody claims any more.
@@ -241,20 +253,10 @@ pub async fn expired(pool: &PgPool, grace: Duration) -> sqlx::Result<Vec<Lease>>
 /// # Errors
 /// Those of the database.
 pub async fn exhausted(pool: &PgPool) -> sqlx::Result<Vec<Lease>> {
-    let rows = sqlx::query!(
-        "select kind, subject, token from work where worker_id is null and crashes >= $1",
+    let exhausted = sqlx::query_as!(
+        Lease,
+        r#"select kind as "kind: Kind", subject, token from work where worker_id is null and crashes >= $1"#,
         MAX_CRASHES
     );
-    let rows = rows.fetch_all(pool).await?;
-    rows.into_iter()
-        .map(|row| lease(&row.kind, row.subject, row.token))
-        .collect()
-}
-
-fn lease(kind: &str, subject: Uuid, token: i64) -> sqlx::Result<Lease> {
-    Ok(Lease {
-        kind: convert::parse("work.kind", kind)?,
-        subject,
-        token,
-    })
+    exhausted.fetch_all(pool).await
 }

@@ -136,7 +136,7 @@ pub async fn offer(
         convert::from_small(free_mb),
         convert::from_small(capacity_mb),
         device,
-        convert::seconds(reserve)
+        reserve.as_secs_f64()
     )
     .execute(pool)
     .await?;
@@ -158,27 +158,26 @@ pub async fn beat(pool: &PgPool, worker: WorkerId) -> sqlx::Result<()> {
 pub async fn forget(pool: &PgPool) -> sqlx::Result<u64> {
     let gone = sqlx::query!(
         "delete from workers where last_seen_at < now() - make_interval(secs => $1)",
-        convert::seconds(REMEMBERED)
+        REMEMBERED.as_secs_f64()
     );
     Ok(gone.execute(pool).await?.rows_affected())
 }
 
 /// Records that a worker claims no more work.
 pub async fn drain(pool: &PgPool, worker: WorkerId) -> sqlx::Result<()> {
-    sqlx::query!(
-        "update workers set state = 'draining', last_seen_at = now() where id = $1",
-        worker.0
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
+    leave(pool, worker, "draining").await
 }
 
 /// Records that a worker has ended.
 pub async fn stop(pool: &PgPool, worker: WorkerId) -> sqlx::Result<()> {
+    leave(pool, worker, "stopped").await
+}
+
+async fn leave(pool: &PgPool, worker: WorkerId, state: &str) -> sqlx::Result<()> {
     sqlx::query!(
-        "update workers set state = 'stopped', last_seen_at = now() where id = $1",
-        worker.0
+        "update workers set state = $2, last_seen_at = now() where id = $1",
+        worker.0,
+        state
     )
     .execute(pool)
     .await?;
@@ -198,7 +197,7 @@ pub async fn list(pool: &PgPool, tenant: TenantId) -> sqlx::Result<Vec<Worker>> 
         where w.last_seen_at > now() - interval '1 day'
         group by w.id order by w.started_at desc, w.id limit $3"#,
         tenant.0,
-        convert::seconds(SILENT),
+        SILENT.as_secs_f64(),
         MAX_LISTED
     )
     .map(|row| Worker {

@@ -1,25 +1,21 @@
 //! Stores the model bundle of a finished job: verified by a process that did not make it, uploaded,
 //! and described for the model's row.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ffi::OsStr,
-    path::Path,
-};
+use std::{collections::BTreeMap, ffi::OsStr, path::Path};
 
-use serde::{Deserialize, de::DeserializeOwned};
-use sqlx::PgPool;
+use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 
-use super::{checkpoints::plain_file, context::Worker, fault::Fault};
+use super::{
+    context::Worker,
+    fault::Fault,
+    files::{plain_file, read_json},
+};
 use crate::{
     child,
-    db::{
-        self,
-        queue::{Claimed, NewModel},
-    },
+    db::queue::{Claimed, NewModel},
     domain::{checkpoint::Metrics, progress::Verified, report::Report},
-    objects::{ObjectError, Objects},
+    objects::{At, ObjectError},
 };
 
 const FOLDER: &str = "bundle";
@@ -57,21 +53,15 @@ pub(super) async fn store(
 ) -> Result<NewModel, Fault> {
     let folder = job_folder.join(FOLDER);
     verify(worker, &folder).await?;
-    let report: Report = read_json(job_folder, REPORT).await?;
-    let labels: Vec<String> = read_json(&folder, LABELS).await?;
-    let metrics: BestMetrics = read_json(&folder, METRICS).await?;
+    let report: Report = read_json(job_folder, REPORT, JSON_BYTES).await?;
+    let labels: Vec<String> = read_json(&folder, LABELS, JSON_BYTES).await?;
+    let metrics: BestMetrics = read_json(&folder, METRICS, JSON_BYTES).await?;
     let parameters = count_parameters(&plain_file(&folder, MODEL)?).await?;
     let objects = format!("bundles/{}/{}/", claimed.job.0.simple(), claimed.token);
-    let mut entries = tokio::fs::read_dir(&folder)
-        .await
-        .map_err(|source| ObjectError::of_file(&folder, source))?;
+    let mut entries = tokio::fs::read_dir(&folder).await.at(&folder)?;
     let mut files = 0;
     let mut weights_sha256 = String::new();
-    while let Some(entry) = entries
-        .next_entry()
-        .await
-        .map_err(|source| ObjectError::of_file(&folder, source))?
-    {
+    while let Some(entry) = entries.next_entry().await.at(&folder)? {
         let name = entry.file_name().to_string_lossy().into_owned();
         let stored = worker
             .objects
@@ -97,30 +87,6 @@ pub(super) async fn store(
     })
 }
 
-/// Deletes the bundles of a job that has ended, except the one that its model names.
-pub(super) async fn sweep(
-    pool: &PgPool,
-    objects: &Objects,
-    claimed: &Claimed,
-) -> anyhow::Result<()> {
-    let named = db::models::get(pool, claimed.tenant, &claimed.result_model)
-        .await?
-        .and_then(|model| model.objects);
-    let root = format!("bundles/{}/", claimed.job.0.simple());
-    let keys = objects.list_prefix(&root).await?;
-    let tokens: BTreeSet<&str> = keys
-        .iter()
-        .filter_map(|key| key.strip_prefix(&root)?.split('/').next())
-        .collect();
-    for token in tokens {
-        let bundle = format!("{root}{token}/");
-        if named.as_ref() != Some(&bundle) {
-            objects.delete_prefix(&bundle).await?;
-        }
-    }
-    Ok(())
-}
-
 /// Has a fresh process load the bundle from its files and compare its outputs with those of the
 /// trained network.
 async fn verify(worker: &Worker, folder: &Path) -> Result<(), Fault> {
@@ -128,29 +94,15 @@ async fn verify(worker: &Worker, folder: &Path) -> Result<(), Fault> {
     match child::answer_of(&worker.trainer_exe, &arguments, worker.args.timing.stall).await {
         Ok(Verified::Same { .. }) => Ok(()),
         Ok(Verified::Failed(failure)) => Err(Fault::Failed(failure)),
-        Err(unanswered) => Err(Fault::Unverified(unanswered)),
+        Err(error) => Err(Fault::Unanswered("verification of the result", error)),
     }
 }
 
-async fn read_json<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, Fault> {
-    let path = plain_file(folder, name)?;
-    let text = read_start(&path, JSON_BYTES).await?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Fault::damaged(format!("invalid `{name}` in the result: {error}")))
-}
-
 async fn read_start(path: &Path, bytes: u64) -> Result<Vec<u8>, ObjectError> {
-    let read = async {
-        let mut start = Vec::new();
-        tokio::fs::File::open(path)
-            .await?
-            .take(bytes)
-            .read_to_end(&mut start)
-            .await?;
-        Ok(start)
-    };
-    read.await
-        .map_err(|source| ObjectError::of_file(path, source))
+    let file = tokio::fs::File::open(path).await.at(path)?;
+    let mut start = Vec::new();
+    file.take(bytes).read_to_end(&mut start).await.at(path)?;
+    Ok(start)
 }
 
 /// Counts the trainable parameters in a safetensors file (8 bytes of header length, JSON header,

@@ -7,9 +7,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sha2::{Digest, Sha256};
-
-use crate::objects::{ObjectError, Objects};
+use super::{fault::Fault, files::hash_file};
+use crate::objects::{At, Objects};
 
 /// Entries used within this time are not evicted: a trainer may be about to open one.
 const RECENT: Duration = Duration::from_secs(600);
@@ -19,22 +18,6 @@ const RECENT: Duration = Duration::from_secs(600);
 pub(super) enum Kind {
     Packs,
     Weights,
-}
-
-/// An entry could not be fetched or linked.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CacheError {
-    #[error(transparent)]
-    Object(#[from] ObjectError),
-    /// The object does not have the hash that its row names.
-    #[error("object `{key}` is damaged: its SHA-256 is {found}, not {expected}")]
-    Damaged {
-        key: String,
-        expected: String,
-        found: String,
-    },
-    #[error("cache entry `{path}`: {source}")]
-    File { path: PathBuf, source: io::Error },
 }
 
 /// A folder of entries of bounded size; the least recently used are evicted first.
@@ -71,23 +54,21 @@ impl Cache {
         sha256: &str,
         key: &str,
         target: &Path,
-    ) -> Result<(), CacheError> {
+    ) -> Result<(), Fault> {
         let folder = self.root.join(match kind {
             Kind::Packs => "packs",
             Kind::Weights => "weights",
         });
         let entry = folder.join(format!("{sha256}.safetensors"));
-        if !take(&entry, target).map_err(|source| file_error(&entry, source))? {
+        if !take(&entry, target).at(&entry)? {
             let staged = folder.join(format!("{sha256}.{:08x}.part", rand::random::<u32>()));
             let fetched = fetch_checked(&self.objects, key, sha256, &staged).await;
-            let moved = fetched.and_then(|()| {
-                fs::rename(&staged, &entry).map_err(|source| file_error(&entry, source))
-            });
+            let moved = fetched.and_then(|()| Ok(fs::rename(&staged, &entry).at(&entry)?));
             if moved.is_err() {
                 let _ = fs::remove_file(&staged);
             }
             moved?;
-            take(&entry, target).map_err(|source| file_error(&entry, source))?;
+            take(&entry, target).at(&entry)?;
         }
         Ok(())
     }
@@ -140,48 +121,15 @@ async fn fetch_checked(
     key: &str,
     sha256: &str,
     staged: &Path,
-) -> Result<(), CacheError> {
+) -> Result<(), Fault> {
     objects.fetch(key, staged).await?;
-    let (_, found) = hash_file(staged)
-        .await
-        .map_err(|source| file_error(staged, source))?;
+    let (_, found) = hash_file(staged).await.at(staged)?;
     if found != sha256 {
-        return Err(CacheError::Damaged {
-            key: key.to_owned(),
-            expected: sha256.to_owned(),
-            found,
-        });
+        return Err(Fault::damaged(format!(
+            "object `{key}` is damaged: its SHA-256 is {found}, not {sha256}"
+        )));
     }
     Ok(())
-}
-
-fn file_error(path: &Path, source: io::Error) -> CacheError {
-    CacheError::File {
-        path: path.to_owned(),
-        source,
-    }
-}
-
-/// Size and SHA-256 (lower-case hex) of a file, read off the async threads.
-pub(super) async fn hash_file(path: &Path) -> io::Result<(u64, String)> {
-    let path = path.to_owned();
-    let hash = move || {
-        let mut hasher = Sha256::new();
-        let mut file = fs::File::open(&path)?;
-        let mut buffer = vec![0; 1 << 20];
-        let mut bytes = 0;
-        loop {
-            let read = io::Read::read(&mut file, &mut buffer)?;
-            if read == 0 {
-                return Ok((bytes, hex::encode(hasher.finalize())));
-            }
-            hasher.update(&buffer[..read]);
-            bytes += read as u64;
-        }
-    };
-    tokio::task::spawn_blocking(hash)
-        .await
-        .map_err(io::Error::other)?
 }
 
 #[cfg(test)]
@@ -252,10 +200,7 @@ mod tests {
         let linked = cache
             .link(Kind::Weights, &wrong, "models/1", &folder.path().join("t"))
             .await;
-        assert!(
-            matches!(linked, Err(CacheError::Damaged { .. })),
-            "{linked:?}"
-        );
+        assert!(matches!(linked, Err(Fault::Damaged(_))), "{linked:?}");
         assert_eq!(
             fs::read_dir(folder.path().join("cache/weights"))
                 .unwrap()

@@ -3,31 +3,29 @@
 //! against the manifest, and the manifest against the row, so that a damaged checkpoint is rejected
 //! in favor of the one before it, and never silently loaded.
 
-use std::{
-    collections::BTreeSet,
-    path::{Component, Path, PathBuf},
-};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
-use super::{cache::hash_file, fault::Fault};
-use crate::db::persist::persist;
+use super::{
+    fault::Fault,
+    files::{hash_file, plain_file, read_limited},
+};
 use crate::{
     db::{
-        self, Page,
+        self,
         checkpoints::Checkpoint,
+        persist::persist,
         queue::{Claimed, NewCheckpoint},
     },
     domain::checkpoint::Manifest,
-    objects::{ObjectError, Objects},
+    objects::{At, ObjectError, Objects},
 };
 
 const MANIFEST: &str = "manifest.json";
 /// Largest manifest in bytes; a real one has a few hundred.
 const MANIFEST_BYTES: u64 = 1 << 20;
-/// Far above the few that a job keeps.
-const MOST_CHECKPOINTS: u32 = 100_000;
 
 /// Stores the files of a saved checkpoint folder below `prefix` (with its last `/`), the manifest
 /// last.
@@ -40,15 +38,8 @@ pub(super) async fn upload(
     manifest_sha256: &str,
     prefix: &str,
 ) -> Result<(), Fault> {
-    let text = read_manifest(&folder.join(MANIFEST)).await?;
-    if hex::encode(Sha256::digest(&text)) != manifest_sha256 {
-        return Err(Fault::damaged(format!(
-            "the manifest in `{}` is not the one that the trainer saved",
-            folder.display()
-        )));
-    }
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|error| Fault::damaged(error.to_string()))?;
+    let manifest_file = plain_file(folder, MANIFEST)?;
+    let manifest = read_manifest(&manifest_file, manifest_sha256).await?;
     for (name, entry) in &manifest.files {
         let stored = objects
             .put_file(&format!("{prefix}{name}"), &plain_file(folder, name)?)
@@ -60,57 +51,22 @@ pub(super) async fn upload(
         }
     }
     objects
-        .put_file(&format!("{prefix}{MANIFEST}"), &folder.join(MANIFEST))
+        .put_file(&format!("{prefix}{MANIFEST}"), &manifest_file)
         .await?;
     Ok(())
 }
 
-/// A file directly in a child's folder, and no link out of it: the child parses untrusted bytes.
-pub(super) fn plain_file(folder: &Path, name: &str) -> Result<PathBuf, Fault> {
-    let path = folder.join(name);
-    let plain_name = matches!(
-        Path::new(name).components().collect::<Vec<_>>()[..],
-        [Component::Normal(_)]
-    );
-    let is_file = std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
-    if plain_name && is_file {
-        Ok(path)
-    } else {
-        Err(Fault::damaged(format!(
-            "`{}` is missing, or not a regular file",
-            path.display()
-        )))
-    }
-}
-
-/// A folder inside the job folder, as the trainer named it.
-pub(super) fn plain_folder(job_folder: &Path, named: &Path) -> Result<PathBuf, Fault> {
-    let inside = named
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
-    if inside {
-        Ok(job_folder.join(named))
-    } else {
-        Err(Fault::damaged(format!(
-            "`{}` is outside the job folder",
-            named.display()
-        )))
-    }
-}
-
-async fn read_manifest(path: &Path) -> Result<Vec<u8>, Fault> {
-    let metadata = tokio::fs::symlink_metadata(path)
-        .await
-        .map_err(|source| ObjectError::of_file(path, source))?;
-    if !metadata.is_file() || metadata.len() > MANIFEST_BYTES {
+/// Reads a manifest, which must be the one with this hash.
+async fn read_manifest(path: &Path, sha256: &str) -> Result<Manifest, Fault> {
+    let text = read_limited(path, MANIFEST_BYTES).await?;
+    if hex::encode(Sha256::digest(&text)) != sha256 {
         return Err(Fault::damaged(format!(
-            "`{}` is not a manifest: not a file, or longer than {MANIFEST_BYTES} bytes",
+            "`{}` is not the manifest that the trainer saved: its SHA-256 is not {sha256}",
             path.display()
         )));
     }
-    Ok(tokio::fs::read(path)
-        .await
-        .map_err(|source| ObjectError::of_file(path, source))?)
+    serde_json::from_slice(&text)
+        .map_err(|error| Fault::damaged(format!("invalid `{}`: {error}", path.display())))
 }
 
 /// Commits a checkpoint whose objects are complete, and deletes those that it supersedes.
@@ -164,47 +120,30 @@ pub(super) async fn fetch_latest(
 ) -> Result<Option<u64>, Fault> {
     let mut candidate = claimed.resume.clone();
     while let Some(checkpoint) = candidate {
-        match fetch(objects, &checkpoint, target).await? {
+        match fetch(objects, &checkpoint, target).await {
             Ok(()) => return Ok(Some(checkpoint.step)),
-            Err(damage) => {
+            Err(Fault::Damaged(damage)) => {
                 tracing::error!(job.id = %claimed.job, checkpoint.id = %checkpoint.id, "checkpoint is damaged: {damage}");
                 let reject =
                     || db::checkpoints::reject(pool, claimed.job, claimed.token, checkpoint.id);
                 candidate = persist("reject a damaged checkpoint", reject).await?;
             }
+            Err(fault) => return Err(fault),
         }
     }
     Ok(None)
 }
 
-/// Fetches one checkpoint; the inner error says what is wrong with it.
-async fn fetch(
-    objects: &Objects,
-    checkpoint: &Checkpoint,
-    target: &Path,
-) -> Result<Result<(), String>, Fault> {
+/// Fetches one checkpoint into an empty folder.
+///
+/// # Errors
+/// `Damaged` where it is not what was committed.
+async fn fetch(objects: &Objects, checkpoint: &Checkpoint, target: &Path) -> Result<(), Fault> {
     match tokio::fs::remove_dir_all(target).await {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(ObjectError::of_file(target, error).into());
-        }
-        _ => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        removed => removed.at(target)?,
     }
-    tokio::fs::create_dir_all(target)
-        .await
-        .map_err(|source| ObjectError::of_file(target, source))?;
-    let fetched = fetch_and_check(objects, checkpoint, target).await;
-    match fetched {
-        Ok(()) => Ok(Ok(())),
-        Err(Fault::Damaged(damage)) => Ok(Err(damage)),
-        Err(fault) => Err(fault),
-    }
-}
-
-async fn fetch_and_check(
-    objects: &Objects,
-    checkpoint: &Checkpoint,
-    target: &Path,
-) -> Result<(), Fault> {
+    tokio::fs::create_dir_all(target).await.at(target)?;
     let Checkpoint {
         objects: prefix,
         manifest_sha256,
@@ -214,9 +153,7 @@ async fn fetch_and_check(
     for (name, entry) in &manifest.files {
         let file = target.join(name);
         fetch_object(objects, prefix, name, &file).await?;
-        let (bytes, sha256) = hash_file(&file)
-            .await
-            .map_err(|source| ObjectError::of_file(&file, source))?;
+        let (bytes, sha256) = hash_file(&file).await.at(&file)?;
         if (bytes, &sha256) != (entry.bytes, &entry.sha256) {
             return Err(Fault::damaged(format!(
                 "`{prefix}{name}` does not match its manifest"
@@ -237,13 +174,7 @@ pub(super) async fn fetch_manifest(
     target: &Path,
 ) -> Result<Manifest, Fault> {
     fetch_object(objects, prefix, MANIFEST, target).await?;
-    let text = read_manifest(target).await?;
-    if hex::encode(Sha256::digest(&text)) != manifest_sha256 {
-        return Err(Fault::damaged(format!(
-            "`{prefix}{MANIFEST}` is not the manifest that was committed"
-        )));
-    }
-    serde_json::from_slice(&text).map_err(|error| Fault::damaged(error.to_string()))
+    read_manifest(target, manifest_sha256).await
 }
 
 async fn fetch_object(
@@ -259,45 +190,4 @@ async fn fetch_object(
         }
         other => Ok(other?),
     }
-}
-
-/// Deletes the checkpoint objects of tokens up to `up_to_token` that no row names. Their leases are
-/// gone: an attempt leaves such objects when it dies between upload and commit.
-pub(super) async fn sweep(
-    pool: &PgPool,
-    objects: &Objects,
-    claimed: &Claimed,
-    up_to_token: i64,
-) -> anyhow::Result<()> {
-    let root = format!("checkpoints/{}/", claimed.job.0.simple());
-    let mut orphans = BTreeSet::new();
-    for key in objects.list_prefix(&root).await? {
-        let name = key
-            .strip_prefix(&root)
-            .and_then(|rest| rest.split('/').next())
-            .unwrap_or_default();
-        let token: Option<i64> = name.rsplit('-').next().and_then(|token| token.parse().ok());
-        if token.is_some_and(|token| token <= up_to_token) {
-            orphans.insert(format!("{root}{name}/"));
-        }
-    }
-    if orphans.is_empty() {
-        return Ok(());
-    }
-    let all = Page {
-        after: None,
-        limit: MOST_CHECKPOINTS,
-        descending: true,
-    };
-    for committed in db::checkpoints::list(pool, claimed.tenant, claimed.job, all)
-        .await?
-        .rows
-    {
-        orphans.remove(&committed.objects);
-    }
-    for orphan in orphans {
-        tracing::info!(job.id = %claimed.job, "deleting a checkpoint that was never committed: {orphan}");
-        objects.delete_prefix(&orphan).await?;
-    }
-    Ok(())
 }

@@ -1,8 +1,10 @@
 //! The worker: state that its parts share.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use sqlx::PgPool;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::{cache::Cache, folder::Folders, listen::Wakeups, status::Status};
 use crate::{config::WorkArgs, domain::id::WorkerId, objects::Objects};
@@ -25,9 +27,14 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// The poll interval, times 0.5 to 1.5: workers that started together do not poll together.
-    pub(super) fn poll_with_jitter(&self) -> Duration {
+    /// Returns on a wakeup, at `shutdown`, or after the poll interval times 0.5 to 1.5, so that
+    /// workers that started together do not poll together.
+    pub(super) async fn wait_for_work(&self, wakeup: &Notify, shutdown: &CancellationToken) {
         let poll = self.args.timing.poll;
-        poll.mul_f64(rand::random_range(0.5..1.5))
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = wakeup.notified() => {}
+            () = tokio::time::sleep(poll.mul_f64(rand::random_range(0.5..1.5))) => {}
+        }
     }
 }

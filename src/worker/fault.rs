@@ -1,9 +1,8 @@
 //! Why an attempt, a validation or an import ends other than by its child's own message.
 
-use super::cache::CacheError;
 use crate::{
     child::{LineError, Unanswered},
-    domain::{job::Outcome, progress::Failure},
+    domain::job::{Failure, Outcome},
     objects::ObjectError,
 };
 
@@ -25,9 +24,9 @@ pub(super) enum Fault {
     Trainer(#[from] std::io::Error),
     #[error("invalid message from the trainer: {0}")]
     Line(#[from] LineError),
-    /// The process that verifies the bundle gave no verdict.
-    #[error("verification of the result failed: {0}")]
-    Unverified(Unanswered),
+    /// A process gave no verdict on what it was to check.
+    #[error("{0} failed: {1}")]
+    Unanswered(&'static str, Unanswered),
     /// The child reported a failure.
     #[error("{}", .0.message)]
     Failed(Failure),
@@ -43,14 +42,8 @@ impl Fault {
     pub(super) fn outcome(&self) -> Option<Outcome> {
         let code = match self {
             Self::Lost => return None,
-            Self::Failed(failure) => {
-                return Some(Outcome::Failed {
-                    code: failure.code.clone(),
-                    message: failure.message.clone(),
-                    retryable: failure.retryable,
-                });
-            }
-            Self::Trainer(_) | Self::Line(_) | Self::Unverified(_) => {
+            Self::Failed(failure) => return Some(Outcome::Failed(failure.clone())),
+            Self::Trainer(_) | Self::Line(_) | Self::Unanswered(..) => {
                 return Some(Outcome::Crashed {
                     message: self.to_string(),
                 });
@@ -60,21 +53,8 @@ impl Fault {
             Self::Damaged(_) => "object_damaged",
             Self::Database(_) => "internal_error",
         };
-        Some(Outcome::Failed {
-            code: code.to_owned(),
-            message: self.to_string(),
-            retryable: true,
-        })
-    }
-}
-
-impl From<CacheError> for Fault {
-    fn from(error: CacheError) -> Self {
-        match error {
-            CacheError::Object(error) => Self::Object(error),
-            CacheError::File { path, source } => Self::Object(ObjectError::of_file(&path, source)),
-            CacheError::Damaged { .. } => Self::Damaged(error.to_string()),
-        }
+        let failure = Failure::retryable(code, self.to_string());
+        Some(Outcome::Failed(failure))
     }
 }
 
@@ -92,7 +72,7 @@ mod tests {
         );
         let outcome = Fault::from(full).outcome();
         assert!(
-            matches!(outcome, Some(Outcome::Failed { code, retryable: true, .. }) if code == "storage_full")
+            matches!(outcome, Some(Outcome::Failed(Failure { code, retryable: true, .. })) if code == "storage_full")
         );
         assert_eq!(Fault::Lost.outcome(), None);
     }

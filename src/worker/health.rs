@@ -40,10 +40,8 @@ impl Health {
         let how = match outcome {
             Outcome::Crashed { message } => Some(message),
             // One sample alone was too large: the job's fault, not the device's.
-            Outcome::Failed { code, .. } if code == "out_of_memory" => None,
-            Outcome::Failed {
-                message, retryable, ..
-            } => retryable.then_some(message),
+            Outcome::Failed(failure) if failure.code == "out_of_memory" => None,
+            Outcome::Failed(failure) => failure.retryable.then_some(&failure.message),
             _ => None,
         };
         let Some(how) = how.filter(|_| lasted < args.fast_failure) else {
@@ -81,6 +79,7 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::job::Failure;
 
     fn args() -> AdmissionArgs {
         AdmissionArgs {
@@ -131,11 +130,10 @@ mod tests {
             health.judge(&args, JobId::new(), &crashed(), slow);
         }
         for (code, retryable) in [("diverged", false), ("out_of_memory", true)].repeat(5) {
-            let jobs = Outcome::Failed {
-                code: code.to_owned(),
-                message: "x".to_owned(),
+            let jobs = Outcome::Failed(Failure {
                 retryable,
-            };
+                ..Failure::permanent(code, "x")
+            });
             health.judge(&args, JobId::new(), &crashed(), fast);
             health.judge(&args, JobId::new(), &jobs, fast);
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    cache::{Cache, CacheError, Kind},
+    cache::{Cache, Kind},
     checkpoints,
     context::Worker,
     fault::Fault,
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     db::queue::{Claimed, Pack},
     domain::work::{PLAN, PlanModel, TrainPlan},
-    objects::ObjectError,
+    objects::{At, ObjectError},
 };
 
 /// Fetches packs, weights and the checkpoint to resume from, and writes the plan. Returns the step
@@ -80,7 +80,7 @@ pub(super) async fn lay_out(
     Ok(resumed)
 }
 
-async fn link_pack(cache: &Cache, pack: &Pack, target: &Path) -> Result<(), CacheError> {
+async fn link_pack(cache: &Cache, pack: &Pack, target: &Path) -> Result<(), Fault> {
     let key = format!("files/{}/pack.safetensors", pack.file.0.simple());
     cache.link(Kind::Packs, &pack.sha256, &key, target).await
 }
@@ -92,7 +92,5 @@ pub(super) async fn write_plan(
 ) -> Result<(), ObjectError> {
     let path = folder.join(PLAN);
     let text = serde_json::to_vec_pretty(plan).expect("a plan is plain data: this is a bug");
-    tokio::fs::write(&path, text)
-        .await
-        .map_err(|source| ObjectError::of_file(&path, source))
+    tokio::fs::write(&path, text).await.at(&path)
 }

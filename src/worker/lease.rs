@@ -26,17 +26,19 @@ const RETRY: Duration = Duration::from_millis(250);
 /// A lease that is kept alive until this is dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
-    lost: CancellationToken,
-    requests: ControlRequests,
+    /// Cancelled when the lease is lost, or must be considered lost.
+    pub(super) lost: CancellationToken,
+    pub(super) requests: ControlRequests,
     heartbeats: JoinHandle<()>,
 }
 
-/// Control requests of the job's user, as the last heartbeats answered.
+/// Control requests of the job's user, as the last heartbeats answered. A request may have been
+/// withdrawn since: the end of the attempt decides.
 #[derive(Debug, Clone, Default)]
-struct ControlRequests {
-    cancel: CancellationToken,
-    pause: CancellationToken,
-    stop: CancellationToken,
+pub(super) struct ControlRequests {
+    pub(super) cancel: CancellationToken,
+    pub(super) pause: CancellationToken,
+    pub(super) stop: CancellationToken,
 }
 
 /// Time since the machine started, suspension included.
@@ -79,31 +81,10 @@ impl Lease {
         }
     }
 
-    /// Returns when the lease is lost, or must be considered lost.
-    pub(super) async fn lost(&self) {
-        self.lost.cancelled().await;
-    }
-
     /// Stops the heartbeats, before the write that ends the claim: a heartbeat after that write
     /// would find no lease.
     pub(super) fn end(&self) {
         self.heartbeats.abort();
-    }
-
-    /// Returns when the job is to be cancelled.
-    pub(super) async fn cancelled(&self) {
-        self.requests.cancel.cancelled().await;
-    }
-
-    /// Cancelled when a pause is requested. The request may have been withdrawn since: the end of
-    /// the attempt decides.
-    pub(super) fn pause(&self) -> &CancellationToken {
-        &self.requests.pause
-    }
-
-    /// Returns when training is to stop early.
-    pub(super) async fn stop_requested(&self) {
-        self.requests.stop.cancelled().await;
     }
 }
 

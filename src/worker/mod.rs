@@ -31,6 +31,7 @@ mod checkpoints;
 mod context;
 mod devices;
 mod fault;
+mod files;
 mod folder;
 mod health;
 mod kinds;
@@ -205,10 +206,6 @@ async fn train(worker: Arc<Worker>, slot: Slot, shutdown: CancellationToken) {
             Ok(None) => {}
             Err(error) => tracing::warn!("cannot claim a job: {error:#}"),
         }
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = worker.wakeups.jobs.notified() => {}
-            () = tokio::time::sleep(worker.poll_with_jitter()) => {}
-        }
+        worker.wait_for_work(&worker.wakeups.jobs, &shutdown).await;
     }
 }

@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use super::{checkpoints, context::Worker, fault::Fault, memory::Reserved, slot::Taken};
-use crate::db::persist::persist;
+use super::{
+    checkpoints, context::Worker, fault::Fault, files::plain_folder, memory::Reserved, slot::Taken,
+};
 use crate::{
     db::{
         self,
         events::{Level, NewEvent},
         jobs::JobProgress,
         metrics::Evaluation,
+        persist::persist,
         queue::{Claimed, MicroBatch, NewCheckpoint, Records},
     },
     domain::{
@@ -151,6 +153,7 @@ impl<'a> Relay<'a> {
         if written { Ok(()) } else { Err(Fault::Lost) }
     }
 
+    /// Stores a checkpoint that the trainer has saved.
     async fn save(&self, saved: Progress) -> Result<Handled, Fault> {
         let Progress::Saved {
             step,
@@ -165,16 +168,23 @@ impl<'a> Relay<'a> {
         else {
             return Ok(Handled::Continues);
         };
-        let folder = checkpoints::plain_folder(self.folder, &folder)?;
-        let objects = format!(
-            "checkpoints/{}/{step}-{}/",
-            self.claimed.job.0.simple(),
-            self.claimed.token
-        );
-        if let Err(fault) =
-            checkpoints::upload(&self.worker.objects, &folder, &manifest_sha256, &objects).await
-        {
-            self.worker.objects.delete_prefix(&objects).await?;
+        let Worker { pool, objects, .. } = self.worker;
+        let (job, token) = (self.claimed.job.0.simple(), self.claimed.token);
+        let folder = plain_folder(self.folder, &folder)?;
+        let new = NewCheckpoint {
+            step,
+            epoch,
+            objects: format!("checkpoints/{job}/{step}-{token}/"),
+            bytes,
+            manifest_sha256,
+            metrics,
+            best,
+            stall_ms,
+        };
+        let uploaded =
+            checkpoints::upload(objects, &folder, &new.manifest_sha256, &new.objects).await;
+        if let Err(fault) = uploaded {
+            objects.delete_prefix(&new.objects).await?;
             // The trainer keeps only its last few folders. If this worker was delayed, a later one
             // follows.
             if folder.exists() {
@@ -183,17 +193,7 @@ impl<'a> Relay<'a> {
             tracing::warn!(job.id = %self.claimed.job, step, "the trainer deleted a checkpoint before it could be stored");
             return Ok(Handled::Continues);
         }
-        let new = NewCheckpoint {
-            step,
-            epoch,
-            objects,
-            bytes,
-            manifest_sha256,
-            metrics,
-            best,
-            stall_ms,
-        };
-        checkpoints::commit(&self.worker.pool, &self.worker.objects, self.claimed, &new).await?;
+        checkpoints::commit(pool, objects, self.claimed, &new).await?;
         Ok(Handled::Continues)
     }
 }

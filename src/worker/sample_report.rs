@@ -5,15 +5,14 @@ use std::path::Path;
 use sqlx::PgPool;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
-use super::{checkpoints::plain_file, fault::Fault};
-use crate::db::persist::persist;
+use super::{fault::Fault, files::plain_file};
 use crate::{
-    db::{self, queue::Claimed},
+    db::{self, persist::persist, queue::Claimed},
     domain::{
         limits,
         sample_report::{SAMPLES, SampleRecord},
     },
-    objects::ObjectError,
+    objects::At,
 };
 
 /// Rows written by one statement.
@@ -31,19 +30,15 @@ pub(super) async fn store(
     job_folder: &Path,
 ) -> Result<(), Fault> {
     let path = plain_file(job_folder, SAMPLES)?;
-    let unreadable = |source| ObjectError::of_file(&path, source);
-    let file = tokio::fs::File::open(&path).await.map_err(unreadable)?;
+    let file = tokio::fs::File::open(&path).await.at(&path)?;
     let mut lines = BufReader::new(file);
     let mut written = 0;
     loop {
         let mut records: Vec<SampleRecord> = Vec::with_capacity(ROWS);
         while records.len() < ROWS {
             let mut line = Vec::new();
-            let read = (&mut lines)
-                .take(LINE_BYTES)
-                .read_until(b'\n', &mut line)
-                .await;
-            if read.map_err(unreadable)? == 0 {
+            let mut limited = (&mut lines).take(LINE_BYTES);
+            if limited.read_until(b'\n', &mut line).await.at(&path)? == 0 {
                 break;
             }
             let record = serde_json::from_slice(&line).map_err(|error| {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::{
     config::Timing,
     domain::{
-        job::{Outcome, Phase},
+        job::{Failure, Outcome, Phase},
         progress::Progress,
     },
 };
@@ -130,11 +130,7 @@ impl Watchdog {
         } else {
             format!("the trainer was not ready within {seconds:.1} s")
         };
-        Outcome::Failed {
-            code: "stalled".to_owned(),
-            message,
-            retryable: true,
-        }
+        Outcome::Failed(Failure::retryable("stalled", message))
     }
 }
 
@@ -234,6 +230,6 @@ mod tests {
             dog.observe(&steps(step..=step), now);
         }
         assert_eq!(dog.deadline(), now + SECOND * 800);
-        assert!(matches!(dog.outcome(), Outcome::Failed { code, .. } if code == "stalled"));
+        assert!(matches!(dog.outcome(), Outcome::Failed(failure) if failure.code == "stalled"));
     }
 }

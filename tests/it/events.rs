@@ -8,7 +8,7 @@ use rehead::db::work::{self, Kind, Lease};
 use rehead_domain::{
     file::{Class, Dataset, FileReport, SplitSizes},
     id::WorkerId,
-    job::Outcome,
+    job::{Failure, Outcome},
     recipe::Task,
 };
 use reqwest::{Method, StatusCode};
@@ -250,11 +250,7 @@ async fn a_wait_ends_when_the_job_changes() {
 
     let end = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let outcome = Outcome::Failed {
-            code: "diverged".to_owned(),
-            message: "at step 3".to_owned(),
-            retryable: false,
-        };
+        let outcome = Outcome::Failed(Failure::permanent("diverged", "at step 3"));
         rehead::db::queue::finish(
             &pool,
             claimed.job,

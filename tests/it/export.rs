@@ -22,7 +22,7 @@ use crate::support::{
 
 /// A copy of the service's executable whose trainer does `prank` before each check of a bundle and
 /// each export.
-fn pranked(dir: &Path, prank: &str) -> PathBuf {
+pub(crate) fn pranked(dir: &Path, prank: &str) -> PathBuf {
     fs::create_dir_all(dir).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_rehead"), dir.join("rehead")).unwrap();
     let (pranked, real) = (dir.join("rehead-trainer"), trainer());
@@ -77,7 +77,7 @@ fn tells_images_apart(golden: &[u8]) {
 }
 
 /// A fresh process gets the bundle's golden logits from the script alone.
-fn is_of_the_bundle(folder: &Path, files: &BTreeMap<String, Vec<u8>>, script: &[u8]) {
+pub(crate) fn is_of_the_bundle(folder: &Path, files: &BTreeMap<String, Vec<u8>>, script: &[u8]) {
     fs::create_dir(folder).unwrap();
     for (name, bytes) in files {
         fs::write(folder.join(name), bytes).unwrap();

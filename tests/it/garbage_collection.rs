@@ -19,7 +19,7 @@ use crate::support::{
     data::files_below,
     postgres::invariants,
     process::Process,
-    queue::{HOUR, Queue, checkpoint, metrics},
+    queue::{HOUR, Queue, checkpoint, metrics, steps},
     service::Service,
 };
 
@@ -150,11 +150,7 @@ async fn interrupted_deletions_end_and_lost_checkpoints_are_marked() {
     }
     // The worker dies between the list and the objects.
     let superseded = db::checkpoints::supersede(pool, job, token).await.unwrap();
-    let steps: Vec<u64> = superseded
-        .iter()
-        .map(|checkpoint| checkpoint.step)
-        .collect();
-    assert_eq!(steps, [1, 3], "the last two and the best stay");
+    assert_eq!(steps(&superseded), [1, 3], "the last two and the best stay");
     let last = checkpoint(&claimed, 5, false).objects;
     store.objects.delete_prefix(&last).await.unwrap();
 

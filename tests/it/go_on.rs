@@ -5,15 +5,14 @@ use rehead::db::{
     checkpoints,
     controls::{self, Answer},
     jobs::{self, Created, NewJob},
-    models, parents, queue,
-    retention::{self, ObjectUnit},
+    models, parents, queue, retention,
 };
 use rehead_domain::job::{Control, JobStatus, Outcome};
 use serde_json::{Value, json};
 
 use crate::support::{
     data::{clipart_subset, demo, unzip, zip},
-    queue::{Queue, checkpoint},
+    queue::{Queue, checkpoint, steps},
     service::{Service, job_body},
 };
 
@@ -189,8 +188,7 @@ async fn parents_of_live_jobs_are_kept() {
     assert!(matches!(created, Created::New(_)), "{created:?}");
 
     let superseded = checkpoints::supersede(pool, first, claimed.token).await;
-    let steps: Vec<u64> = superseded.unwrap().iter().map(|gone| gone.step).collect();
-    assert_eq!(steps, [2]);
+    assert_eq!(steps(&superseded.unwrap()), [2]);
     let ended = queue.end(&claimed, &Outcome::Succeeded).await;
     assert_eq!(ended, Some(JobStatus::Succeeded));
     let delete = || retention::begin_to_delete_job(pool, queue.tenant, first);
@@ -242,12 +240,9 @@ async fn parents_of_live_jobs_are_kept() {
     // its row.
     let deleted = models::delete(pool, queue.tenant, "net").await.unwrap();
     assert!(matches!(deleted, models::Deleted::Yes { .. }));
-    let weights = ObjectUnit {
-        prefix: format!("models/{}/", "ef".repeat(32)),
-        attempt: None,
-    };
+    let weights = format!("models/{}/", "ef".repeat(32));
     assert!(
-        retention::unreferenced(pool, &[weights])
+        retention::unreferenced(pool, vec![weights])
             .await
             .unwrap()
             .is_empty()

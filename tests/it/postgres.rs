@@ -32,7 +32,7 @@ async fn what_it_holds_outlives_stops_and_kills() {
         .execute(&pool)
         .await
         .unwrap();
-    server.stop();
+    drop(server);
 
     let server = postgres::start(dir.path());
     kill(Pid::from_raw(server.pid().cast_signed()), Signal::SIGKILL).unwrap();

@@ -15,7 +15,7 @@ use rehead::{
     domain::{
         file::Purpose,
         id::JobId,
-        job::{Control, JobStatus, Outcome, Phase},
+        job::{Control, Failure, JobStatus, Outcome, Phase},
     },
 };
 
@@ -143,11 +143,10 @@ fn crashed() -> Outcome {
 }
 
 fn failed(retryable: bool) -> Outcome {
-    Outcome::Failed {
-        code: "diverged".to_owned(),
-        message: "loss".to_owned(),
+    Outcome::Failed(Failure {
         retryable,
-    }
+        ..Failure::permanent("diverged", "loss")
+    })
 }
 
 #[tokio::test]

@@ -166,6 +166,18 @@ pub struct FileReport {
     pub warnings_omitted: u64,
 }
 
+impl FileReport {
+    /// The report of a file that cannot be used.
+    pub fn refused(errors: Vec<Problem>) -> Self {
+        Self {
+            dataset: None,
+            errors,
+            warnings: Vec::new(),
+            warnings_omitted: 0,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

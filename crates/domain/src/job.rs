@@ -1,5 +1,7 @@
 //! The states and phases of jobs, and the legal moves between them.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{id::JobId, words};
 
 words! {
@@ -108,6 +110,35 @@ words! {
     }
 }
 
+/// Why a child process ended without a result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// A code of docs/errors.md.
+    pub code: String,
+    pub message: String,
+    /// True when the same plan may succeed on another attempt.
+    pub retryable: bool,
+}
+
+impl Failure {
+    /// A failure that another attempt may not have.
+    pub fn retryable(code: &str, message: impl Into<String>) -> Self {
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+            retryable: true,
+        }
+    }
+
+    /// A failure that every attempt would have.
+    pub fn permanent(code: &str, message: impl Into<String>) -> Self {
+        Self {
+            retryable: false,
+            ..Self::retryable(code, message)
+        }
+    }
+}
+
 /// How an attempt ended, as the worker sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -117,11 +148,7 @@ pub enum Outcome {
     Succeeded,
     /// The trainer reported an error. A `retryable` one returns to the queue while the retry budget
     /// lasts.
-    Failed {
-        code: String,
-        message: String,
-        retryable: bool,
-    },
+    Failed(Failure),
     /// The trainer exited without a message (a signal, an abort).
     Crashed { message: String },
     /// The user cancelled the job.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::job::Failure;
 use super::{checkpoint::Metrics, job::Phase, problem::Problem};
 
 /// A line of a trainer (`rehead-trainer train`).
@@ -106,16 +107,6 @@ pub struct Step {
     pub train_loss: Option<f64>,
     pub learning_rate: f64,
     pub samples_per_second: f64,
-}
-
-/// Why a child process ended without a result.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// A code of docs/errors.md.
-    pub code: String,
-    pub message: String,
-    /// True when the same plan may succeed on another attempt.
-    pub retryable: bool,
 }
 
 /// A line of a validation process (`rehead-trainer validate`). Its results are files in its folder.

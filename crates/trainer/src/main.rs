@@ -212,11 +212,7 @@ fn run_validation(folder: &Path) -> Result<Validated, TrainError> {
                     .filter_map(|cause| cause.downcast_ref::<io::Error>())
                     .any(|error| error.kind() == io::ErrorKind::StorageFull);
                 let code = if full { "storage_full" } else { "io_error" };
-                Validated::Failed(Failure {
-                    code: code.to_owned(),
-                    message: format!("{error:#}"),
-                    retryable: true,
-                })
+                Validated::Failed(Failure::retryable(code, format!("{error:#}")))
             })
         }
     })

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use sqlx::{PgPool, types::Json};
-use uuid::Uuid;
 
 use crate::{
     db::{
@@ -92,8 +91,7 @@ const TENANT_WAIT_MS: u32 = 100;
 /// macro because sqlx checks literals only.
 macro_rules! claim {
     ($locked:literal, $offer:expr, $executor:expr) => {
-        sqlx::query_as!(
-            ClaimRow,
+        sqlx::query!(
             r#"with reserved as materialized (
                 select from claimable_jobs j join tenant_turns turns on turns.tenant_id = j.tenant_id and turns.open
                 where j.resource_class = $1 and j.device_mb > $2 and j.device_mb <= $5
@@ -159,11 +157,42 @@ macro_rules! claim {
             $offer.class,
             convert::from_small($offer.device_mb),
             $offer.worker.0,
-            convert::seconds($offer.ttl),
+            $offer.ttl.as_secs_f64(),
             convert::from_small($offer.capacity_mb),
-            convert::seconds($offer.reserve),
+            $offer.reserve.as_secs_f64(),
             convert::from_small(SPEC_VERSION)
         )
+        .map(|row| {
+            let pack = |file, sha256, bytes| Pack {
+                file: FileId(file),
+                sha256,
+                bytes: convert::to_count(bytes),
+            };
+            let validation = row.validation_file.zip(row.validation_sha256);
+            let validation = validation.zip(row.validation_bytes);
+            Claimed {
+                job: JobId(row.id),
+                tenant: TenantId(row.tenant_id),
+                token: row.token,
+                recipe: row.recipe.0,
+                micro_batch: row.micro_batch.map(convert::to_small),
+                timeout_seconds: convert::to_count(row.timeout_seconds),
+                device_mb: convert::to_small(row.device_mb),
+                elapsed_seconds: row.elapsed_seconds,
+                base_model: ClaimedModel {
+                    id: row.model_id,
+                    architecture: row.architecture,
+                    source_task: row.source_task.0,
+                    input: row.input.0,
+                    weights_sha256: row.weights_sha256,
+                },
+                parent: row.parent.map(|parent| parent.0),
+                result_model: row.result_model,
+                training: pack(row.training_file, row.training_sha256, row.training_bytes),
+                validation: validation.map(|((file, sha256), bytes)| pack(file, sha256, bytes)),
+                resume: None,
+            }
+        })
         .fetch_optional($executor)
     };
 }
@@ -175,101 +204,27 @@ macro_rules! claim {
 /// a little for locked rows: the tenant may be the only one. `None` while there is work means that
 /// the row stayed locked.
 pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claimed>> {
-    let row = match retry(|| claim!("skip locked", offer, pool)).await? {
-        Some(row) => Some(row),
-        None => {
-            let patient = || async {
-                let mut transaction = pool.begin().await?;
-                sqlx::query(sqlx::AssertSqlSafe(format!(
-                    "set local lock_timeout = {TENANT_WAIT_MS}"
-                )))
-                .execute(&mut *transaction)
-                .await?;
-                let row = claim!("", offer, &mut *transaction).await?;
-                transaction.commit().await?;
-                Ok(row)
-            };
-            match retry(patient).await {
-                // lock_not_available
-                Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => {
-                    None
-                }
-                other => other?,
-            }
-        }
-    };
-    let Some(row) = row else {
-        return Ok(None);
-    };
-    let resume = checkpoints::latest(pool, JobId(row.id)).await?;
-    Ok(Some(row.with(resume)))
-}
-
-/// A claim, as Postgres returns it.
-struct ClaimRow {
-    id: Uuid,
-    tenant_id: i64,
-    token: i64,
-    recipe: Json<Recipe>,
-    micro_batch: Option<i32>,
-    timeout_seconds: i64,
-    device_mb: i32,
-    elapsed_seconds: f64,
-    result_model: String,
-    model_id: String,
-    parent: Option<Json<Parent>>,
-    architecture: String,
-    source_task: Json<SourceTask>,
-    input: Json<Input>,
-    weights_sha256: String,
-    training_file: Uuid,
-    training_sha256: String,
-    training_bytes: i64,
-    validation_file: Option<Uuid>,
-    validation_sha256: Option<String>,
-    validation_bytes: Option<i64>,
-}
-
-impl ClaimRow {
-    fn with(self, resume: Option<Checkpoint>) -> Claimed {
-        let pack = |file: Uuid, sha256: String, bytes: i64| Pack {
-            file: FileId(file),
-            sha256,
-            bytes: convert::to_count(bytes),
+    let mut claimed = retry(|| claim!("skip locked", offer, pool)).await?;
+    if claimed.is_none() {
+        let patient = || async {
+            let mut transaction = pool.begin().await?;
+            sqlx::query(sqlx::AssertSqlSafe(format!(
+                "set local lock_timeout = {TENANT_WAIT_MS}"
+            )))
+            .execute(&mut *transaction)
+            .await?;
+            let claimed = claim!("", offer, &mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(claimed)
         };
-        let validation = match (
-            self.validation_file,
-            self.validation_sha256,
-            self.validation_bytes,
-        ) {
-            (Some(file), Some(sha256), Some(bytes)) => Some(pack(file, sha256, bytes)),
-            _ => None,
+        claimed = match retry(patient).await {
+            // lock_not_available
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => None,
+            other => other?,
         };
-        Claimed {
-            job: JobId(self.id),
-            tenant: TenantId(self.tenant_id),
-            token: self.token,
-            recipe: self.recipe.0,
-            micro_batch: self.micro_batch.map(convert::to_small),
-            timeout_seconds: convert::to_count(self.timeout_seconds),
-            device_mb: convert::to_small(self.device_mb),
-            elapsed_seconds: self.elapsed_seconds,
-            base_model: ClaimedModel {
-                id: self.model_id,
-                architecture: self.architecture,
-                source_task: self.source_task.0,
-                input: self.input.0,
-                weights_sha256: self.weights_sha256,
-            },
-            parent: self.parent.map(|parent| parent.0),
-            result_model: self.result_model,
-            training: pack(
-                self.training_file,
-                self.training_sha256,
-                self.training_bytes,
-            ),
-            validation,
-            resume,
-        }
     }
+    if let Some(claimed) = &mut claimed {
+        claimed.resume = checkpoints::latest(pool, claimed.job).await?;
+    }
+    Ok(claimed)
 }

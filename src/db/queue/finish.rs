@@ -12,7 +12,7 @@ use crate::{
     domain::{
         checkpoint::Metrics,
         id::JobId,
-        job::{JobStatus, Outcome},
+        job::{Failure, JobStatus, Outcome},
         report::Report,
     },
 };
@@ -58,32 +58,20 @@ pub async fn finish(
     model: Option<&NewModel>,
     trace: &Trace,
 ) -> sqlx::Result<Option<JobStatus>> {
-    let mut ending = Ending {
-        trace: Some(trace),
-        ..Ending::default()
+    let (outcome, failure, message) = match outcome {
+        Outcome::Yielded => ("yielded", None, trace.release_reason.as_ref()),
+        Outcome::Succeeded => ("succeeded", None, None),
+        Outcome::Cancelled => ("cancelled", None, None),
+        Outcome::Failed(failure) => ("failed", Some(failure), Some(&failure.message)),
+        Outcome::Crashed { message } => ("crashed", None, Some(message)),
     };
-    match outcome {
-        Outcome::Yielded => {
-            ending.outcome = "yielded";
-            ending.message = trace.release_reason.as_deref();
-        }
-        Outcome::Succeeded => ending.outcome = "succeeded",
-        Outcome::Cancelled => ending.outcome = "cancelled",
-        Outcome::Failed {
-            code,
-            message,
-            retryable,
-        } => {
-            ending.outcome = "failed";
-            ending.code = Some(code);
-            ending.message = Some(message);
-            ending.retryable = *retryable;
-        }
-        Outcome::Crashed { message } => {
-            ending.outcome = "crashed";
-            ending.message = Some(message);
-        }
-    }
+    let ending = Ending {
+        outcome,
+        failure,
+        message: message.map(String::as_str),
+        trace: Some(trace),
+        expired_for: None,
+    };
     let lease = Lease::of_job(job, token);
     retry(|| end_attempt(pool, &lease, ending, model)).await
 }
@@ -101,7 +89,7 @@ pub async fn lose(
     let ending = Ending {
         outcome: "lost",
         message: Some("the lease expired: its worker sent no heartbeat in time"),
-        expired_for: Some(convert::seconds(grace)),
+        expired_for: Some(grace.as_secs_f64()),
         ..Ending::default()
     };
     retry(|| end_attempt(pool, lease, ending, None)).await
@@ -112,9 +100,8 @@ pub async fn lose(
 struct Ending<'a> {
     /// A word of `attempts.outcome`.
     outcome: &'static str,
-    code: Option<&'a str>,
+    failure: Option<&'a Failure>,
     message: Option<&'a str>,
-    retryable: bool,
     trace: Option<&'a Trace>,
     /// If set, the attempt ends only if its lease expired more than this many seconds ago.
     expired_for: Option<f64>,
@@ -209,8 +196,8 @@ async fn end_attempt(
         lease.token,
         ending.expired_for,
         ending.outcome,
-        ending.retryable,
-        ending.code,
+        ending.failure.is_some_and(|failure| failure.retryable),
+        ending.failure.map(|failure| failure.code.as_str()),
         ending.message,
         trace.log_tail.as_deref(),
         model.map(|model| model.objects.as_str()),

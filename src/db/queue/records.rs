@@ -1,12 +1,18 @@
 //! Records of a running attempt: progress, metrics, events, checkpoints. Each is written under the
 //! lease.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{PgPool, types::Json};
 
 use crate::{
     db::{
-        convert, events::NewEvent, jobs::JobProgress, metrics::Evaluation, retry, work::under_lease,
+        convert,
+        events::{Level, NewEvent},
+        jobs::JobProgress,
+        metrics::Evaluation,
+        retry,
+        work::under_lease,
     },
     domain::{
         checkpoint::Metrics,
@@ -17,22 +23,29 @@ use crate::{
 };
 
 /// Reports of a trainer since the last write.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Records {
     pub phase: Option<Phase>,
+    #[serde(flatten)]
     pub progress: Option<JobProgress>,
+    #[serde(skip)]
     pub steps: Vec<Step>,
     /// Each also becomes an event.
+    #[serde(skip)]
     pub evaluations: Vec<Evaluation>,
     /// Device and threads, when the trainer became ready.
+    #[serde(skip)]
     pub device: Option<(String, u32)>,
+    #[serde(skip)]
     pub events: Vec<NewEvent>,
+    #[serde(flatten)]
     pub shrunk: Option<MicroBatch>,
+    #[serde(flatten)]
     pub usage: Option<Usage>,
 }
 
 /// Smaller batches, since memory ran out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MicroBatch {
     /// Samples that run together in training, where it is about those.
     pub micro_batch: Option<u32>,
@@ -73,6 +86,60 @@ pub async fn measured(pool: &PgPool, job: JobId, token: i64, peak_mb: u32) -> sq
     Ok(())
 }
 
+/// The statement of `record`.
+macro_rules! record {
+    ($($bind:expr),+ $(,)?) => {
+        under_lease!(query_scalar, "train", ", r as (
+            select * from jsonb_to_record($3) as r (phase text, step bigint, n_steps bigint, epoch int, n_epochs int,
+                fraction double precision, samples_per_second double precision, device text, threads int, metrics jsonb,
+                micro_batch int, nondeterminism_reason text, peak_bytes bigint, prepared_samples bigint,
+                preparing_seconds double precision, trained_samples bigint, training_seconds double precision)
+        ), job as (
+            update jobs j set
+                phase = coalesce(r.phase, j.phase),
+                step = coalesce(r.step, j.step),
+                n_steps = coalesce(r.n_steps, j.n_steps),
+                epoch = coalesce(r.epoch, j.epoch),
+                n_epochs = coalesce(r.n_epochs, j.n_epochs),
+                fraction = coalesce(r.fraction, case when r.phase is null then j.fraction else 0 end),
+                samples_per_second = coalesce(r.samples_per_second, j.samples_per_second),
+                device = coalesce(r.device, j.device),
+                threads = coalesce(r.threads, j.threads),
+                metrics = coalesce(r.metrics, j.metrics),
+                micro_batch = coalesce(r.micro_batch, j.micro_batch),
+                nondeterminism_reason = coalesce(r.nondeterminism_reason, j.nondeterminism_reason),
+                events = j.events + jsonb_array_length($4)
+            from lease, r where j.id = lease.subject returning j.id, j.events
+        ), attempt as (
+            update attempts a set device = coalesce(r.device, a.device), threads = coalesce(r.threads, a.threads),
+                peak_bytes = coalesce(r.peak_bytes, a.peak_bytes),
+                prepared_samples = coalesce(r.prepared_samples, a.prepared_samples),
+                preparing_seconds = coalesce(r.preparing_seconds, a.preparing_seconds),
+                trained_samples = coalesce(r.trained_samples, a.trained_samples),
+                training_seconds = coalesce(r.training_seconds, a.training_seconds)
+            from job, r
+            where a.job_id = job.id and a.token = $2 and (r.device is not null or r.prepared_samples is not null)
+        ), event as (
+            insert into job_events (job_id, seq, token, kind, level, message, data)
+            select job.id, job.events - jsonb_array_length($4) + e.ordinal, $2, e.kind, e.level, e.message, e.data
+            from job, rows from (jsonb_to_recordset($4) as (kind text, level text, message text, data jsonb))
+                with ordinality as e (kind, level, message, data, ordinal)
+        ), step as (
+            insert into job_steps (job_id, step, epoch, train_loss, learning_rate, samples_per_second)
+            select distinct on (s.step) job.id, s.* from job, jsonb_to_recordset($5) as s (step bigint, epoch int,
+                train_loss double precision, learning_rate double precision, samples_per_second double precision)
+            on conflict (job_id, step) do update set epoch = excluded.epoch, train_loss = excluded.train_loss,
+                learning_rate = excluded.learning_rate, samples_per_second = excluded.samples_per_second
+        ), evaluation as (
+            insert into job_evaluations (job_id, step, metrics, best)
+            select distinct on (step) job.id, (e.metrics ->> 'step')::bigint as step, e.metrics, e.best
+            from job, jsonb_to_recordset($6) as e (metrics jsonb, best boolean)
+            on conflict (job_id, step) do update set metrics = excluded.metrics, best = excluded.best
+        )
+        select id from job", $($bind),+)
+    };
+}
+
 /// Writes what a trainer reported. `false`: the lease is lost, nothing was written.
 pub async fn record(
     pool: &PgPool,
@@ -80,9 +147,59 @@ pub async fn record(
     token: i64,
     records: &Records,
 ) -> sqlx::Result<bool> {
-    let columns = Columns::of(records);
-    let record = || record_columns(pool, job, token, records, &columns);
-    retry(record).await
+    let (row, events) = (row_of(records), events_of(records));
+    let record = || {
+        record!(
+            job.0,
+            token,
+            row,
+            events,
+            json!(records.steps),
+            json!(records.evaluations)
+        )
+        .fetch_optional(pool)
+    };
+    Ok(retry(record).await?.is_some())
+}
+
+/// Columns of the job and its attempt; those that are left out or null keep their values.
+fn row_of(records: &Records) -> Value {
+    let mut row = json!(records);
+    if let Some((device, threads)) = &records.device {
+        row["device"] = json!(device);
+        row["threads"] = json!(threads);
+    }
+    if let Some(best) = records.evaluations.iter().rfind(|one| one.best) {
+        row["metrics"] = json!(best.metrics);
+    }
+    row
+}
+
+/// Events, in their order.
+fn events_of(records: &Records) -> Value {
+    let evaluated = records
+        .evaluations
+        .iter()
+        .map(|Evaluation { metrics, best }| {
+            let (epoch, headline, loss) = (metrics.epoch, metrics.headline(), metrics.valid_loss);
+            let message = format!("epoch {epoch}: {headline}, loss {loss:.4}");
+            let mut data = json!(metrics);
+            data["best"] = json!(best);
+            event("evaluated", Level::Info, message, &data)
+        });
+    let phase = records.phase.map(|phase| {
+        let message = phase.as_str().replace('_', " ");
+        event("phase", Level::Info, message, &json!({ "phase": phase }))
+    });
+    let messages = records
+        .events
+        .iter()
+        .map(|one| event("message", one.level, one.message.clone(), &one.data));
+    evaluated.chain(phase).chain(messages).collect()
+}
+
+fn event(kind: &str, level: Level, message: String, data: &Value) -> Value {
+    json!({ "kind": kind, "level": level, "message": message, "data": data })
 }
 
 /// Adds a checkpoint. `None`: the lease is lost, nothing was written, and the caller deletes its
@@ -136,172 +253,4 @@ pub async fn commit_checkpoint(
         .fetch_optional(pool)
     };
     Ok(retry(commit).await?.map(CheckpointId))
-}
-
-/// `Records` as columns, which `unnest` takes.
-#[derive(Default)]
-struct Columns {
-    steps: Vec<i64>,
-    epochs: Vec<i32>,
-    losses: Vec<Option<f64>>,
-    rates: Vec<f64>,
-    speeds: Vec<f64>,
-    evaluations: Value,
-    best: Option<Metrics>,
-    kinds: Vec<&'static str>,
-    levels: Vec<&'static str>,
-    messages: Vec<String>,
-    data: Vec<Value>,
-}
-
-impl Columns {
-    fn of(records: &Records) -> Self {
-        let mut columns = Self::default();
-        for step in &records.steps {
-            columns.steps.push(convert::from_count(step.step));
-            columns.epochs.push(convert::from_small(step.epoch));
-            columns.losses.push(step.train_loss);
-            columns.rates.push(step.learning_rate);
-            columns.speeds.push(step.samples_per_second);
-        }
-        let mut evaluations = Vec::with_capacity(records.evaluations.len());
-        for Evaluation { metrics, best } in &records.evaluations {
-            evaluations.push(json!({ "step": metrics.step, "metrics": metrics, "best": best }));
-            let mut row = json!(metrics);
-            row["best"] = json!(best);
-            if *best {
-                columns.best = Some(*metrics);
-            }
-            let (epoch, headline, loss) = (metrics.epoch, metrics.headline(), metrics.valid_loss);
-            let message = format!("epoch {epoch}: {headline}, loss {loss:.4}");
-            columns.event("evaluated", "info", message, row);
-        }
-        columns.evaluations = Value::Array(evaluations);
-        if let Some(phase) = records.phase {
-            let phase = phase.as_str();
-            columns.event(
-                "phase",
-                "info",
-                phase.replace('_', " "),
-                json!({ "phase": phase }),
-            );
-        }
-        for event in &records.events {
-            columns.event(
-                "message",
-                event.level.as_str(),
-                event.message.clone(),
-                event.data.clone(),
-            );
-        }
-        columns
-    }
-
-    fn event(&mut self, kind: &'static str, level: &'static str, message: String, data: Value) {
-        self.kinds.push(kind);
-        self.levels.push(level);
-        self.messages.push(message);
-        self.data.push(data);
-    }
-}
-
-/// The statement of `record_columns`.
-macro_rules! record {
-    ($($bind:expr),+ $(,)?) => {
-        under_lease!(query_scalar, "train", ", job as (
-            update jobs j set
-                phase = coalesce($3, j.phase),
-                step = coalesce($4, j.step),
-                n_steps = coalesce($5, j.n_steps),
-                epoch = coalesce($6, j.epoch),
-                n_epochs = coalesce($7, j.n_epochs),
-                fraction = coalesce($8, case when $3 is null then j.fraction else 0 end),
-                samples_per_second = coalesce($9, j.samples_per_second),
-                device = coalesce($10, j.device),
-                threads = coalesce($11, j.threads),
-                metrics = coalesce($12, j.metrics),
-                micro_batch = coalesce($23, j.micro_batch),
-                nondeterminism_reason = coalesce($24, j.nondeterminism_reason),
-                events = j.events + cardinality($13::text[])
-            from lease where j.id = lease.subject returning j.id, j.events
-        ), attempt as (
-            update attempts a set device = coalesce($10, a.device), threads = coalesce($11, a.threads),
-                peak_bytes = coalesce($25, a.peak_bytes), prepared_samples = coalesce($26, a.prepared_samples),
-                preparing_seconds = coalesce($27, a.preparing_seconds),
-                trained_samples = coalesce($28, a.trained_samples),
-                training_seconds = coalesce($29, a.training_seconds)
-            from job
-            where a.job_id = job.id and a.token = $2 and ($10::text is not null or $26::bigint is not null)
-        ), event as (
-            insert into job_events (job_id, seq, token, kind, level, message, data)
-            select job.id, job.events - cardinality($13) + e.ordinal, $2, e.kind, e.level, e.message, e.data
-            from job, unnest($13, $14::text[], $15::text[], $16::jsonb[])
-                with ordinality as e (kind, level, message, data, ordinal)
-        ), step as (
-            insert into job_steps (job_id, step, epoch, train_loss, learning_rate, samples_per_second)
-            select distinct on (s.step) job.id, s.* from job,
-                unnest($17::bigint[], $18::int[], $19::double precision[], $20::double precision[], $21::double precision[])
-                as s (step, epoch, train_loss, learning_rate, samples_per_second)
-            on conflict (job_id, step) do update set epoch = excluded.epoch, train_loss = excluded.train_loss,
-                learning_rate = excluded.learning_rate, samples_per_second = excluded.samples_per_second
-        ), evaluation as (
-            insert into job_evaluations (job_id, step, metrics, best)
-            select distinct on (e.step) job.id, e.*
-            from job, jsonb_to_recordset($22) as e (step bigint, metrics jsonb, best boolean)
-            on conflict (job_id, step) do update set metrics = excluded.metrics, best = excluded.best
-        )
-        select id from job", $($bind),+)
-    };
-}
-
-async fn record_columns(
-    pool: &PgPool,
-    job: JobId,
-    token: i64,
-    records: &Records,
-    columns: &Columns,
-) -> sqlx::Result<bool> {
-    let progress = records.progress.as_ref();
-    let device = records.device.as_ref();
-    let (shrunk, usage) = (records.shrunk.as_ref(), records.usage);
-    let id = record!(
-        job.0,
-        token,
-        records.phase.map(Phase::as_str),
-        progress.map(|progress| convert::from_count(progress.step)),
-        progress
-            .and_then(|progress| progress.n_steps)
-            .map(convert::from_count),
-        progress.map(|progress| convert::from_small(progress.epoch)),
-        progress
-            .and_then(|progress| progress.n_epochs)
-            .map(convert::from_small),
-        progress.map(|progress| progress.fraction.clamp(0.0, 1.0)),
-        progress.and_then(|progress| progress.samples_per_second),
-        device.map(|device| device.0.as_str()),
-        device.map(|device| convert::from_small(device.1)),
-        columns.best.as_ref().map(Json) as Option<Json<&Metrics>>,
-        &columns.kinds as &[&str],
-        &columns.levels as &[&str],
-        &columns.messages,
-        &columns.data,
-        &columns.steps,
-        &columns.epochs,
-        &columns.losses as &[Option<f64>],
-        &columns.rates,
-        &columns.speeds,
-        columns.evaluations,
-        shrunk
-            .and_then(|shrunk| shrunk.micro_batch)
-            .map(convert::from_small),
-        shrunk.map(|shrunk| shrunk.nondeterminism_reason.as_str()),
-        usage
-            .and_then(|usage| usage.peak_bytes)
-            .map(convert::from_count),
-        usage.map(|usage| convert::from_count(usage.prepared_samples)),
-        usage.map(|usage| usage.preparing_seconds),
-        usage.map(|usage| convert::from_count(usage.trained_samples)),
-        usage.map(|usage| usage.training_seconds)
-    );
-    Ok(id.fetch_optional(pool).await?.is_some())
 }

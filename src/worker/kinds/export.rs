@@ -3,66 +3,51 @@
 
 use std::{ffi::OsStr, path::Path};
 
-use tokio_util::sync::CancellationToken;
-
-use super::child::Ended;
+use super::task::Task;
 use crate::{
     child,
-    db::{exports, persist::persist, work},
+    db::exports,
     domain::{
         id::JobId,
         progress::{Failure, Verified},
     },
-    objects::ObjectError,
-    worker::{checkpoints::plain_file, context::Worker, fault::Fault, lease::Lease},
+    objects::{At, ObjectError},
+    worker::{fault::Fault, files::plain_file},
 };
 
 /// Name of the file that the child writes.
 const FILE: &str = "model.pt";
 
 /// Exports a model and writes the result.
-pub(super) async fn run(
-    worker: &Worker,
-    claimed: &work::Lease,
-    lease: &Lease,
-    shutdown: &CancellationToken,
-) -> Result<Ended, Fault> {
-    let found = exports::bundle(&worker.pool, claimed.subject).await?;
-    let bundle = found.ok_or(Fault::Lost)?;
-    let name = format!("export-{}-{}", claimed.subject.simple(), claimed.token);
-    let folder = worker.folders.create(&name)?;
-    let job = JobId(claimed.subject);
-    let written = tokio::select! {
-        () = shutdown.cancelled() => return Ok(Ended::Stopped),
-        written = write(worker, &bundle, job, folder.path()) => written,
-    };
-    let failure = match written {
+pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
+    let pool = &task.worker.pool;
+    let bundle = exports::bundle(pool, task.claimed.subject).await?;
+    let folder = task.create_folder()?;
+    let failure = match write(task, &bundle.ok_or(Fault::Lost)?, folder.path()).await {
         Ok(()) => None,
-        Err(Fault::Failed(failure)) if !failure.retryable => Some(failure),
+        Err(Fault::Failed(failure)) if !failure.retryable || failure.code == "storage_full" => {
+            Some(failure)
+        }
         // The request that waits tells its user, who can free space and try again.
-        Err(Fault::Object(error @ ObjectError::StorageFull { .. })) => Some(Failure {
-            code: "storage_full".to_owned(),
-            message: error.to_string(),
-            retryable: true,
-        }),
+        Err(Fault::Object(error @ ObjectError::StorageFull { .. })) => {
+            Some(Failure::retryable("storage_full", error.to_string()))
+        }
         Err(fault) => return Err(fault),
     };
-    lease.end();
-    let write = || exports::end(&worker.pool, claimed, failure.as_ref());
-    Ended::done(persist("end an export", write).await?)
+    let write = || exports::end(pool, task.claimed, failure.as_ref());
+    task.end("end an export", write).await
 }
 
 /// Stores the TorchScript of a bundle.
-async fn write(worker: &Worker, bundle: &str, job: JobId, folder: &Path) -> Result<(), Fault> {
+async fn write(task: Task<'_>, bundle: &str, folder: &Path) -> Result<(), Fault> {
+    let objects = &task.worker.objects;
     let unpacked = folder.join("bundle");
-    for key in worker.objects.list_prefix(bundle).await? {
+    for key in objects.list_prefix(bundle).await? {
         let target = unpacked.join(key.strip_prefix(bundle).unwrap_or(&key));
         if let Some(parent) = target.parent() {
-            tokio::fs::create_dir_all(parent)
-                .await
-                .map_err(|source| ObjectError::of_file(parent, source))?;
+            tokio::fs::create_dir_all(parent).await.at(parent)?;
         }
-        worker.objects.fetch(&key, &target).await?;
+        objects.fetch(&key, &target).await?;
     }
     let target = folder.join(FILE);
     let arguments = [
@@ -70,21 +55,12 @@ async fn write(worker: &Worker, bundle: &str, job: JobId, folder: &Path) -> Resu
         unpacked.as_os_str(),
         target.as_os_str(),
     ];
-    match child::answer_of(&worker.trainer_exe, &arguments, exports::TIMEOUT).await {
-        Ok(Verified::Same { .. }) => {}
-        Ok(Verified::Failed(failure)) => return Err(Fault::Failed(failure)),
-        Err(unanswered) => {
-            return Err(Fault::Failed(Failure {
-                code: exports::UNFINISHED.to_owned(),
-                message: format!("the export process gave no answer: {unanswered}"),
-                retryable: true,
-            }));
-        }
+    let answer = child::answer_of(&task.worker.trainer_exe, &arguments, exports::TIMEOUT).await;
+    match answer.map_err(|error| Fault::Unanswered("the export", error))? {
+        Verified::Same { .. } => {}
+        Verified::Failed(failure) => return Err(Fault::Failed(failure)),
     }
-    let script = plain_file(folder, FILE)?;
-    worker
-        .objects
-        .put_file(&exports::script_key(job), &script)
-        .await?;
+    let key = exports::script_key(JobId(task.claimed.subject));
+    objects.put_file(&key, &plain_file(folder, FILE)?).await?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use self::child::Ended;
+use self::task::{Ended, Task};
 use super::{
     context::Worker,
     fault::Fault,
@@ -20,9 +20,9 @@ use crate::{
     jobs::resolve_waiting::resolve_waiting,
 };
 
-mod child;
 mod export;
 mod import;
+mod task;
 mod validate;
 
 pub(super) mod train;
@@ -54,11 +54,7 @@ async fn slot(worker: &Worker, kinds: &[Kind], wakeup: &Notify, shutdown: &Cance
             Ok(false) => {}
             Err(error) => tracing::warn!("cannot claim work: {error:#}"),
         }
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = wakeup.notified() => {}
-            () = tokio::time::sleep(worker.poll_with_jitter()) => {}
-        }
+        worker.wait_for_work(wakeup, shutdown).await;
     }
 }
 
@@ -90,10 +86,16 @@ async fn run_leased(
 ) {
     let (kind, subject) = (claimed.kind.as_str(), claimed.subject);
     let lease = Lease::hold(worker, *claimed, asked);
+    let task = Task {
+        worker,
+        claimed,
+        lease: &lease,
+    };
     let ended = tokio::select! {
         biased;
-        () = lease.lost() => return tracing::warn!(work.kind = kind, work.subject = %subject, "lease lost"),
-        ended = perform(worker, claimed, &lease, shutdown) => ended.unwrap_or_else(|fault| Ended::of(&fault)),
+        () = lease.lost.cancelled() => return tracing::warn!(work.kind = kind, work.subject = %subject, "lease lost"),
+        () = shutdown.cancelled() => Ended::Stopped,
+        done = perform(task) => done.map_or_else(Ended::from, |()| Ended::Done),
     };
     lease.end();
     let (how, pause) = match ended {
@@ -120,17 +122,11 @@ async fn run_leased(
 }
 
 /// Does one piece of work under its lease.
-async fn perform(
-    worker: &Worker,
-    claimed: &work::Lease,
-    lease: &Lease,
-    shutdown: &CancellationToken,
-) -> Result<Ended, Fault> {
-    match claimed.kind {
-        // Claimed by training slots only.
-        Kind::Train => Ok(Ended::Stopped),
-        Kind::Validate => validate::run(worker, claimed, lease, shutdown).await,
-        Kind::Import => import::run(worker, claimed, lease, shutdown).await,
-        Kind::Export => export::run(worker, claimed, lease, shutdown).await,
+async fn perform(task: Task<'_>) -> Result<(), Fault> {
+    match task.claimed.kind {
+        Kind::Train => unreachable!("training slots claim jobs: this is a bug"),
+        Kind::Validate => validate::run(task).await,
+        Kind::Import => import::run(task).await,
+        Kind::Export => export::run(task).await,
     }
 }

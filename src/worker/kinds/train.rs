@@ -1,7 +1,7 @@
 //! One attempt: runs a claimed job from its folder to its last row. The trainer lives exactly as
 //! long as the attempt.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,14 +15,16 @@ use crate::{
         work,
     },
     domain::{
-        job::{JobStatus, Outcome},
-        progress::{Failure, Progress},
+        job::{Failure, JobStatus, Outcome},
+        progress::Progress,
         work::{Assignment, TrainerControl},
     },
+    garbage_collection,
     worker::{
-        bundle, checkpoints,
+        bundle,
         context::Worker,
         fault::Fault,
+        folder::Folder,
         layout,
         lease::Lease,
         relay::{Handled, Relay},
@@ -47,19 +49,14 @@ struct Attempt<'a> {
     shutdown: &'a CancellationToken,
 }
 
-/// How an attempt ended, and its model if it made one.
-struct Ended {
-    outcome: Outcome,
+/// Resources that an attempt holds until it has ended.
+#[derive(Default)]
+struct Held {
+    trainer: Option<Child>,
+    /// Removed only after the trainer that writes there has ended.
+    folder: Option<Folder>,
+    /// The model, if it made one.
     model: Option<NewModel>,
-}
-
-impl From<Outcome> for Ended {
-    fn from(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            model: None,
-        }
-    }
 }
 
 /// Runs an attempt to its end.
@@ -76,22 +73,16 @@ pub(crate) async fn run(worker: &Worker, slot: &Slot, taken: &Taken, shutdown: &
         lease: &lease,
         shutdown,
     };
-    let mut trainer = None;
-    let folder = worker
-        .folders
-        .create(&format!("{}-{token}", job.0.simple()));
-    let path = folder.as_ref().map(|folder| folder.path());
+    let mut held = Held::default();
     let status = tokio::select! {
         biased;
-        () = lease.lost() => None,
-        status = attempt.run_under_lease(path, &mut trainer) => status,
+        () = lease.lost.cancelled() => None,
+        status = attempt.run_under_lease(&mut held) => status,
     };
-    if let Some(mut trainer) = trainer {
+    if let Some(trainer) = &mut held.trainer {
         trainer.end().await;
     }
-    drop(lease);
-    // Removed only after the trainer that writes there has ended.
-    drop(folder);
+    drop((lease, held));
     let duration_ms = since.elapsed().as_millis() as u64;
     match status {
         Some(status) => {
@@ -101,20 +92,17 @@ pub(crate) async fn run(worker: &Worker, slot: &Slot, taken: &Taken, shutdown: &
             tracing::warn!(job.id = %job, attempt.n = token, duration_ms, "attempt lost its lease; nothing more was written")
         }
     }
-    if status.is_some_and(JobStatus::is_terminal)
-        && let Err(error) = tidy(worker, claimed).await
-    {
-        tracing::warn!(job.id = %job, "cannot delete the objects of unfinished attempts: {error:#}");
+    if status.is_some_and(JobStatus::is_terminal) {
+        sweep(worker, claimed).await;
+        if let Err(error) = tokio::task::block_in_place(|| worker.cache.trim()) {
+            tracing::warn!("cannot trim the cache: {error}");
+        }
     }
 }
 
 impl Attempt<'_> {
     /// Does everything that needs the lease. `None`: the lease is lost.
-    async fn run_under_lease(
-        self,
-        folder: Result<&Path, &std::io::Error>,
-        trainer: &mut Option<Child>,
-    ) -> Option<JobStatus> {
+    async fn run_under_lease(self, held: &mut Held) -> Option<JobStatus> {
         let Self {
             worker,
             slot,
@@ -125,25 +113,19 @@ impl Attempt<'_> {
         let (claimed, since) = (&taken.claimed, Instant::now());
         let left = claimed.timeout_seconds as f64 - claimed.elapsed_seconds;
         let grace = worker.args.timing.grace;
-        let trained = async {
-            let folder = folder.map_err(|error| {
-                Fault::Trainer(std::io::Error::new(error.kind(), error.to_string()))
-            })?;
-            self.run_trainer(folder, trainer).await
-        };
         let ended = tokio::select! {
             biased;
-            () = lease.cancelled() => Ok(Outcome::Cancelled.into()),
-            () = overdue(shutdown, grace) => Ok(Outcome::Yielded.into()),
-            () = overdue(lease.pause(), grace) => Ok(Outcome::Yielded.into()),
-            () = tokio::time::sleep(Duration::from_secs_f64(left.max(0.0))) => Ok(timed_out(claimed).into()),
-            ended = trained => ended,
+            () = lease.requests.cancel.cancelled() => Ok(Outcome::Cancelled),
+            () = overdue(shutdown, grace) => Ok(Outcome::Yielded),
+            () = overdue(&lease.requests.pause, grace) => Ok(Outcome::Yielded),
+            () = tokio::time::sleep(Duration::from_secs_f64(left.max(0.0))) => Ok(timed_out(claimed)),
+            ended = self.run_trainer(held) => ended,
         };
-        let Ended { outcome, model } = match ended {
-            Ok(ended) => ended,
-            Err(fault) => fault.outcome()?.into(),
+        let outcome = match ended {
+            Ok(outcome) => outcome,
+            Err(fault) => fault.outcome()?,
         };
-        let mut trace = match trainer {
+        let mut trace = match &mut held.trainer {
             Some(trainer) => trace(trainer).await,
             None => Trace::default(),
         };
@@ -159,7 +141,8 @@ impl Attempt<'_> {
         self.record_peak_memory().await;
         lease.end();
         let (pool, job, token) = (&worker.pool, claimed.job, claimed.token);
-        let write = || db::queue::finish(pool, job, token, &outcome, model.as_ref(), &trace);
+        let model = held.model.as_ref();
+        let write = || db::queue::finish(pool, job, token, &outcome, model, &trace);
         tokio::select! {
             finished = persist("end an attempt", write) => finished.unwrap_or_else(|error| {
                 tracing::error!(job.id = %job, "cannot end an attempt; its lease will expire: {error}");
@@ -171,49 +154,37 @@ impl Attempt<'_> {
     }
 
     /// Lays out the folder, runs a trainer in it, and stores its result.
-    async fn run_trainer(self, folder: &Path, trainer: &mut Option<Child>) -> Result<Ended, Fault> {
+    async fn run_trainer(self, held: &mut Held) -> Result<Outcome, Fault> {
         let (worker, claimed) = (self.worker, &self.taken.claimed);
-        let (pool, objects) = (&worker.pool, &worker.objects);
-        let swept = checkpoints::sweep(pool, objects, claimed, claimed.token - 1).await;
-        if let Err(error) = swept {
-            tracing::warn!(job.id = %claimed.job, "cannot delete the objects of earlier attempts: {error:#}");
-        }
+        let name = format!("{}-{}", claimed.job.0.simple(), claimed.token);
+        let folder = held.folder.insert(worker.folders.create(&name)?).path();
+        sweep(worker, claimed).await;
         let packs = claimed.validation.iter().chain([&claimed.training]);
         let bytes: u64 = packs.map(|pack| pack.bytes).sum();
         let patience = worker.args.timing.stall + Duration::from_secs(bytes / BYTES_PER_SECOND);
         let laid_out = layout::lay_out(worker, self.slot, claimed, folder);
         let Ok(resumed) = tokio::time::timeout(patience, laid_out).await else {
-            return Ok(storage_timed_out(patience).into());
+            return Ok(storage_timed_out(patience));
         };
         let resumed = resumed?;
         if self.should_yield() {
-            return Ok(Outcome::Yielded.into());
+            return Ok(Outcome::Yielded);
         }
         let (child, mut output) = self.slot.warm_trainer.take().await?;
-        let child = trainer.insert(child);
+        let child = held.trainer.insert(child);
         self.taken.reserved.bind(child.pid());
-        let folder_of_plan = folder.to_owned();
-        child
-            .send(&Assignment::Train {
-                folder: folder_of_plan,
-            })
-            .await?;
-        let mut relay = Relay::new(worker, self.taken, folder, resumed);
-        let ended = match self.handle_messages(&mut relay, child, &mut output).await? {
-            TrainerEnd::Finished => {
-                let model = bundle::store(worker, claimed, folder).await?;
-                sample_report::store(pool, claimed, folder).await?;
-                Ended {
-                    outcome: Outcome::Succeeded,
-                    model: Some(model),
-                }
-            }
-            // It makes no progress, so it is not waited for.
-            TrainerEnd::Stalled(outcome) => return Ok(outcome.into()),
-            TrainerEnd::Other(outcome) => outcome.into(),
+        let assignment = Assignment::Train {
+            folder: folder.to_owned(),
         };
+        child.send(&assignment).await?;
+        let mut relay = Relay::new(worker, self.taken, folder, resumed);
+        let outcome = self.handle_messages(&mut relay, child, &mut output).await?;
+        if outcome == Outcome::Succeeded {
+            held.model = Some(bundle::store(worker, claimed, folder).await?);
+            sample_report::store(&worker.pool, claimed, folder).await?;
+        }
         child.end_within(EXIT_TIME).await;
-        Ok(ended)
+        Ok(outcome)
     }
 
     /// Handles a trainer's messages until its last one, or its exit, or until it stalls.
@@ -222,7 +193,7 @@ impl Attempt<'_> {
         relay: &mut Relay<'_>,
         child: &mut Child,
         output: &mut Output,
-    ) -> Result<TrainerEnd, Fault> {
+    ) -> Result<Outcome, Fault> {
         let mut watchdog = Watchdog::new(&self.worker.args.timing, Instant::now());
         let (mut asked_to_yield, mut asked_to_stop_early) = (false, false);
         loop {
@@ -232,7 +203,7 @@ impl Attempt<'_> {
                     child.close_input();
                     continue;
                 }
-                () = self.lease.stop_requested(), if !asked_to_yield && !asked_to_stop_early => {
+                () = self.lease.requests.stop.cancelled(), if !asked_to_yield && !asked_to_stop_early => {
                     asked_to_stop_early = true;
                     // Fails when the trainer has exited, which its output shows.
                     let _ = child.send(&TrainerControl::StopEarly).await;
@@ -241,12 +212,12 @@ impl Attempt<'_> {
                 message = tokio::time::timeout_at(watchdog.deadline(), output.receive::<Progress>()) => message,
             };
             let Ok(message) = message else {
-                return Ok(TrainerEnd::Stalled(watchdog.outcome()));
+                // It makes no progress, so its exit is not waited for.
+                child.end().await;
+                return Ok(watchdog.outcome());
             };
             let Some(message) = message? else {
-                return Ok(TrainerEnd::Other(
-                    classify_exit(child, asked_to_yield).await,
-                ));
+                return Ok(classify_exit(child, asked_to_yield).await);
             };
             let (was_ready, received) = (watchdog.is_ready, Instant::now());
             watchdog.observe(&message, received);
@@ -260,25 +231,13 @@ impl Attempt<'_> {
                     }
                 }
                 Handled::Continues => {}
-                Handled::Interrupted if asked_to_yield => {
-                    return Ok(TrainerEnd::Other(Outcome::Yielded));
-                }
+                Handled::Interrupted if asked_to_yield => return Ok(Outcome::Yielded),
                 Handled::Interrupted => {
                     let message = "the trainer stopped without being asked to".to_owned();
-                    return Ok(TrainerEnd::Other(Outcome::Crashed { message }));
+                    return Ok(Outcome::Crashed { message });
                 }
-                Handled::Finished => return Ok(TrainerEnd::Finished),
-                Handled::Failed(Failure {
-                    code,
-                    message,
-                    retryable,
-                }) => {
-                    return Ok(TrainerEnd::Other(Outcome::Failed {
-                        code,
-                        message,
-                        retryable,
-                    }));
-                }
+                Handled::Finished => return Ok(Outcome::Succeeded),
+                Handled::Failed(failure) => return Ok(Outcome::Failed(failure)),
             }
         }
     }
@@ -288,12 +247,12 @@ impl Attempt<'_> {
     async fn yield_requested(self) {
         tokio::select! {
             () = self.shutdown.cancelled() => {}
-            () = self.lease.pause().cancelled() => {}
+            () = self.lease.requests.pause.cancelled() => {}
         }
     }
 
     fn should_yield(self) -> bool {
-        self.shutdown.is_cancelled() || self.lease.pause().is_cancelled()
+        self.shutdown.is_cancelled() || self.lease.requests.pause.is_cancelled()
     }
 
     /// Records the highest memory that the trainer took. Only estimates are worse without it.
@@ -305,14 +264,6 @@ impl Attempt<'_> {
             tracing::warn!(job.id = %job, "cannot record the trainer's peak memory: {error}");
         }
     }
-}
-
-/// How a trainer's messages ended.
-enum TrainerEnd {
-    Finished,
-    Stalled(Outcome),
-    /// The outcome that the trainer reported, or that follows from its exit.
-    Other(Outcome),
 }
 
 /// Ends a trainer that has not exited, and records how it exited.
@@ -328,7 +279,7 @@ async fn trace(trainer: &mut Child) -> Trace {
 
 fn log(claimed: &Claimed, outcome: &Outcome) {
     match outcome {
-        Outcome::Failed { code, message, .. } => {
+        Outcome::Failed(Failure { code, message, .. }) => {
             tracing::warn!(job.id = %claimed.job, "attempt failed: {code}: {message}")
         }
         Outcome::Crashed { message } => {
@@ -349,11 +300,7 @@ fn timed_out(claimed: &Claimed) -> Outcome {
         "the job's attempts took longer than its timeout_seconds, {}; raise it, or train for fewer epochs",
         claimed.timeout_seconds
     );
-    Outcome::Failed {
-        code: "timeout".to_owned(),
-        message,
-        retryable: false,
-    }
+    Outcome::Failed(Failure::permanent("timeout", message))
 }
 
 fn storage_timed_out(patience: Duration) -> Outcome {
@@ -362,11 +309,7 @@ fn storage_timed_out(patience: Duration) -> Outcome {
          the store can be read from the worker, and how fast",
         patience.as_secs()
     );
-    Outcome::Failed {
-        code: "storage_error".to_owned(),
-        message,
-        retryable: true,
-    }
+    Outcome::Failed(Failure::retryable("storage_error", message))
 }
 
 /// The outcome of a trainer that closed its output without a last message.
@@ -378,13 +321,10 @@ async fn classify_exit(child: &mut Child, asked_to_yield: bool) -> Outcome {
     };
     match exit {
         Exit::Yielded if asked_to_yield => Outcome::Yielded,
-        Exit::Permanent => Outcome::Failed {
-            code: "trainer_failed".to_owned(),
-            message: "the trainer exited with code 64 (permanent failure) and no message; see \
-                      `attempts[].log`"
-                .to_owned(),
-            retryable: false,
-        },
+        Exit::Permanent => Outcome::Failed(Failure::permanent(
+            "trainer_failed",
+            "the trainer exited with code 64 (permanent failure) and no message; see `attempts[].log`",
+        )),
         Exit::Done | Exit::Yielded => Outcome::Crashed {
             message: "the trainer exited without a result; see `attempts[].log`".to_owned(),
         },
@@ -394,11 +334,10 @@ async fn classify_exit(child: &mut Child, asked_to_yield: bool) -> Outcome {
     }
 }
 
-/// Deletes the objects of a job that has ended which no row names, and trims the cache.
-async fn tidy(worker: &Worker, claimed: &Claimed) -> anyhow::Result<()> {
-    let Worker { pool, objects, .. } = worker;
-    checkpoints::sweep(pool, objects, claimed, claimed.token).await?;
-    bundle::sweep(pool, objects, claimed).await?;
-    tokio::task::block_in_place(|| worker.cache.trim())?;
-    Ok(())
+/// Deletes the objects of earlier attempts that no row names.
+async fn sweep(worker: &Worker, claimed: &Claimed) {
+    let swept = garbage_collection::sweep_job(&worker.pool, &worker.objects, claimed.job).await;
+    if let Err(error) = swept {
+        tracing::warn!(job.id = %claimed.job, "cannot delete the objects of unfinished attempts: {error:#}");
+    }
 }

@@ -1,83 +1,50 @@
 //! Validates an uploaded data set: unpacks it, decodes every image, splits it, and packs it.
 
-use std::path::Path;
-
-use tokio_util::sync::CancellationToken;
-
-use super::child::{self, Ended, problem_of, read_json};
+use super::task::{Checked, JSON_BYTES, Task};
 use crate::{
-    db::{self, persist::persist, work},
-    domain::{
-        file::FileReport, id::FileId, problem::Problem, progress::Validated, work::ValidatePlan,
+    db,
+    domain::{file::FileReport, work::ValidatePlan},
+    worker::{
+        fault::Fault,
+        files::{plain_file, read_json},
     },
-    worker::{checkpoints::plain_file, context::Worker, fault::Fault, lease::Lease},
 };
 
+const REPORT: &str = "report.json";
+
 /// Validates a data set and writes the result.
-pub(super) async fn run(
-    worker: &Worker,
-    claimed: &work::Lease,
-    lease: &Lease,
-    shutdown: &CancellationToken,
-) -> Result<Ended, Fault> {
-    let hex = claimed.subject.simple();
-    let size = db::files::bytes_to_validate(&worker.pool, FileId(claimed.subject)).await?;
-    let bytes = size.ok_or(Fault::Lost)?;
-    let folder = worker
-        .folders
-        .create(&format!("file-{hex}-{}", claimed.token))?;
-    let input = folder.path().join("input");
-    let key = format!("files/{hex}/content");
-    worker.objects.fetch(&key, &input).await?;
-    let plan = ValidatePlan::Dataset {
+pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
+    let Task {
+        worker, claimed, ..
+    } = task;
+    let objects = format!("files/{}/", claimed.subject.simple());
+    let plan = |input| ValidatePlan::Dataset {
         input,
         limits: worker.args.data.dataset(),
         threads: worker.threads,
     };
-    let answer = match child::validate(worker, folder.path(), &plan, bytes, shutdown).await? {
-        Ok(answer) => answer,
-        Err(ended) => return Ok(ended),
-    };
-    let report = match answer {
-        Validated::Accepted => return accept(worker, claimed, lease, folder.path()).await,
-        Validated::Refused { problems } => {
-            // The process's own report, if it left one.
-            match read_json::<FileReport>(folder.path(), "report.json").await {
-                Ok(report) if !report.errors.is_empty() => report,
-                _ => report_of(problems),
-            }
+    let upload = format!("{objects}content");
+    let Checked { folder, verdict } = task.check(&upload, "file", plan).await?;
+    let written = read_json::<FileReport>(folder.path(), REPORT, JSON_BYTES).await;
+    let report = match verdict {
+        Ok(()) => {
+            let report = written?;
+            let pack = plain_file(folder.path(), "pack.safetensors")?;
+            let key = format!("{objects}pack.safetensors");
+            let pack = worker.objects.put_file(&key, &pack).await?;
+            let write =
+                || db::files::accept(&worker.pool, claimed, &report, &pack.sha256, pack.bytes);
+            return task.end("accept a data set", write).await;
         }
-        Validated::Failed(failure) if failure.retryable => return Ok(Ended::of_failure(failure)),
-        Validated::Failed(failure) => report_of(vec![problem_of("file", failure)]),
+        // The process's own report, if it left one.
+        Err(problems) => written
+            .ok()
+            .filter(|report| !report.errors.is_empty())
+            .unwrap_or_else(|| FileReport::refused(problems)),
     };
-    lease.end();
     let details = details(&report);
     let write = || db::files::refuse(&worker.pool, claimed, &report, &details);
-    Ended::done(persist("refuse a data set", write).await?)
-}
-
-async fn accept(
-    worker: &Worker,
-    claimed: &work::Lease,
-    lease: &Lease,
-    folder: &Path,
-) -> Result<Ended, Fault> {
-    let report: FileReport = read_json(folder, "report.json").await?;
-    let pack = plain_file(folder, "pack.safetensors")?;
-    let key = format!("files/{}/pack.safetensors", claimed.subject.simple());
-    let stored = worker.objects.put_file(&key, &pack).await?;
-    lease.end();
-    let write = || db::files::accept(&worker.pool, claimed, &report, &stored.sha256, stored.bytes);
-    Ended::done(persist("accept a data set", write).await?)
-}
-
-fn report_of(errors: Vec<Problem>) -> FileReport {
-    FileReport {
-        dataset: None,
-        errors,
-        warnings: Vec::new(),
-        warnings_omitted: 0,
-    }
+    task.end("refuse a data set", write).await
 }
 
 /// One sentence for `status_details`.

@@ -1,15 +1,24 @@
 //! A worker that is killed takes its trainer with it and loses no job: another goes on from the
 //! last checkpoint, and ends with the weights of the run that nothing disturbed.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::Signal;
+use rehead::{db::exports, domain::id::JobId};
+use serde_json::json;
 
-use crate::support::{
-    attempts::{QUICK, long_job, material, outcomes, weights},
-    postgres::invariants,
-    process::{eventually, is_alive},
-    service::Service,
+use crate::{
+    export::{is_of_the_bundle, pranked},
+    support::{
+        attempts::{QUICK, long_job, material, outcomes, weights},
+        data::unzip,
+        postgres::invariants,
+        process::{eventually, is_alive},
+        service::Service,
+    },
 };
 
 const EPOCHS: u32 = 12;
@@ -52,6 +61,60 @@ async fn f05_f25_another_worker_continues_with_the_same_weights() {
         "the resumed run ended with other weights"
     );
     invariants(&service.pool().await).await;
+}
+
+/// The worker dies while its trainer writes the TorchScript. The request waits on, another worker
+/// takes the export over, and what was half written is never stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn export_of_a_killed_worker_ends_once() {
+    let service = Service::start().await;
+    let dir = service.dir.path();
+    let (began, runs) = (dir.join("began"), dir.join("runs"));
+    let hangs = format!(
+        "[ $1 = verify ] || {{ echo half >\"$3\"; : >{}; exec sleep 600; }}",
+        began.display()
+    );
+    let first = service.worker_of(&pranked(&dir.join("hangs"), &hangs), "first", &QUICK);
+    let file = material(&service).await;
+    let transfer = json!({"head": {"init": "zero"}, "hyperparameters": {"n_epochs": 1}});
+    let job = service.ended(&service.job(&file, &transfer).await).await;
+    assert_eq!(job["status"], "succeeded", "{job}\n{}", first.log());
+    let id: JobId = job["id"].as_str().unwrap().parse().unwrap();
+    let stored = service.objects().join(exports::script_key(id));
+    let bundle = format!(
+        "/v1/models/{}/export",
+        job["fine_tuned_model"].as_str().unwrap()
+    );
+    let script = format!("{bundle}?format=torchscript");
+
+    let replaced = async {
+        while !began.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let children = first.descendants();
+        first.signal(Signal::SIGKILL);
+        eventually(Duration::from_secs(5), "end of the orphans", || {
+            (!children.iter().any(|&pid| is_alive(pid))).then_some(())
+        });
+        assert!(!stored.exists(), "half a script is stored");
+        let counts = format!("echo $1 >>{}", runs.display());
+        service.worker_of(&pranked(&dir.join("counts"), &counts), "second", &QUICK)
+    };
+    let (answer, second) = tokio::join!(service.get(&script), replaced);
+    assert_eq!(answer.status, 200, "{}\n{}", answer.text(), second.log());
+    let files = unzip(&service.get(&bundle).await.body);
+    is_of_the_bundle(&dir.join("unpacked"), &files, &answer.body);
+
+    let again = service.get(&script).await;
+    assert!(again.body == answer.body && fs::read(&stored).unwrap() == answer.body);
+    assert_eq!(fs::read_to_string(&runs).unwrap(), "script\n");
+    let pool = service.pool().await;
+    let left: i64 = sqlx::query_scalar("select count(*) from work where kind = 'export'")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(left, 0, "the export is queued still");
+    invariants(&pool).await;
 }
 
 /// No other worker is there to notice: the server does.

@@ -2,7 +2,7 @@
 
 use rehead::{
     db::jobs,
-    domain::job::{JobStatus, Outcome},
+    domain::job::{Failure, JobStatus, Outcome},
 };
 
 use super::{AT_ONCE, retryable};
@@ -72,11 +72,7 @@ async fn budgets_end_a_job_that_fails_or_crashes_again_and_again() {
 
     queue.job().await;
     let wrong = queue.claim().await.unwrap();
-    let permanent = Outcome::Failed {
-        code: "diverged".to_owned(),
-        message: "loss".to_owned(),
-        retryable: false,
-    };
+    let permanent = Outcome::Failed(Failure::permanent("diverged", "loss"));
     assert_eq!(queue.end(&wrong, &permanent).await, Some(JobStatus::Failed));
     assert_eq!(reap(pool, AT_ONCE).await.unwrap(), None);
     invariants(pool).await;
@@ -91,11 +87,7 @@ async fn one_sample_that_does_not_fit_is_retried_once() {
     for expected in [JobStatus::Queued, JobStatus::Failed] {
         skip_backoff(pool).await;
         let claimed = queue.claim().await.unwrap();
-        let outcome = Outcome::Failed {
-            code: "out_of_memory".to_owned(),
-            message: "freeze more".to_owned(),
-            retryable: true,
-        };
+        let outcome = Outcome::Failed(Failure::retryable("out_of_memory", "freeze more"));
         assert_eq!(queue.end(&claimed, &outcome).await, Some(expected));
     }
     let job = jobs::get(pool, queue.tenant, job).await.unwrap().unwrap();

@@ -18,7 +18,7 @@ use rehead::{
     db::jobs,
     domain::{
         id::JobId,
-        job::{JobStatus, Outcome},
+        job::{Failure, JobStatus, Outcome},
     },
 };
 
@@ -35,9 +35,5 @@ async fn status(queue: &Queue, job: JobId) -> JobStatus {
 }
 
 fn retryable(message: &str) -> Outcome {
-    Outcome::Failed {
-        code: "torch_error".to_owned(),
-        message: message.to_owned(),
-        retryable: true,
-    }
+    Outcome::Failed(Failure::retryable("torch_error", message))
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rehead::{
     db::{
+        checkpoints::CheckpointObjects,
         events,
         files::{self, NewFile},
         jobs::{self, Created, Idempotency, NewJob},
@@ -382,6 +383,15 @@ pub(crate) fn metrics(step: u64) -> Metrics {
         valid_balanced_accuracy: Some(0.7),
         ..Metrics::default()
     }
+}
+
+/// Steps of checkpoints, as the prefixes of `checkpoint` have them.
+pub(crate) fn steps(checkpoints: &[CheckpointObjects]) -> Vec<u64> {
+    let step = |one: &CheckpointObjects| {
+        let (_, name) = one.objects.trim_end_matches('/').rsplit_once('/')?;
+        name.split_once('-')?.0.parse().ok()
+    };
+    checkpoints.iter().map(|one| step(one).unwrap()).collect()
 }
 
 pub(crate) fn checkpoint(claimed: &Claimed, step: u64, best: bool) -> NewCheckpoint {

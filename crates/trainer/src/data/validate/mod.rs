@@ -52,13 +52,13 @@ fn validate(
 ) -> io::Result<FileReport> {
     let spool = match archive::unpack(input, limits, folder) {
         Ok(spool) => spool,
-        Err(ArchiveError::Refused(problem)) => return Ok(refusal(vec![problem])),
+        Err(ArchiveError::Refused(problem)) => return Ok(FileReport::refused(vec![problem])),
         Err(ArchiveError::Io(error)) => return Err(error),
     };
     let bytes = tensor_file::map(&spool.bytes)?;
     let (layout, said) = match arrange(&spool, &bytes, limits) {
         Ok(arranged) => arranged,
-        Err(problems) => return Ok(refusal(problems)),
+        Err(problems) => return Ok(FileReport::refused(problems)),
     };
     let images = decode_all(&spool, &layout, &bytes, limits.pixels, threads);
     let Verdict { report, splits } = findings::judge(
@@ -132,15 +132,6 @@ fn content<'a>(bytes: &'a [u8], entry: &archive::Entry) -> &'a [u8] {
     &bytes[entry.offset as usize..(entry.offset + entry.size) as usize]
 }
 
-fn refusal(errors: Vec<Problem>) -> FileReport {
-    FileReport {
-        dataset: None,
-        errors,
-        warnings: Vec::new(),
-        warnings_omitted: 0,
-    }
-}
-
 /// Writes the report to a temporary file and renames it.
 fn write_report(folder: &Path, report: &FileReport) -> io::Result<()> {
     let part = folder.join(format!("{REPORT}.part"));
@@ -159,9 +150,5 @@ fn failure(error: &io::Error) -> Failure {
             format!("the data set cannot be read: {error}"),
         ),
     };
-    Failure {
-        code: code.to_owned(),
-        message,
-        retryable: true,
-    }
+    Failure::retryable(code, message)
 }
