@@ -5,7 +5,7 @@ Usage: structure.py [--root DIR] [--before DIR] [--list] [PATH ...]
 
   --root DIR     the checkout to measure (default: the one of this script)
   --before DIR   print the numbers of another checkout beside it
-  --list         print every violation, with file and line
+  --list         print schemas of the same shape as well
   PATH           count violations below these paths only (`src/http`, `docs`); rooms are printed for them only
 
 Needs nothing but Python 3. Rules: docs/structure.md. Words: the last column of docs/glossary.md.
@@ -439,11 +439,12 @@ def main():
         table("size", before and before[1], after[1])
     show = lambda measured: {f"`{room}`": f"{entries} / {arrows}" for room, (entries, arrows) in measured[0].rooms().items() if chosen(room) or chosen(room + "/")}
     table("room: entries / arrows between them", before and show(before), show(after))
+    listed = list(after[2].values())
     if args.list or args.paths:
-        for name, found in [*after[2].items(), ("schemas of the same shape", after[3])]:
-            for path, line, text in sorted(set(found)):
-                if chosen(path):
-                    print(f"{path}:{line}: {text}" if line else f"{path}: {text}")
+        listed.append(after[3])
+    for path, line, text in sorted(set().union(*listed)):
+        if chosen(path):
+            print(f"{path}:{line}: {text}" if line else f"{path}: {text}")
     return int(any(counts(after).values()))
 
 

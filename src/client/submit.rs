@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, builder::PossibleValuesParser};
 use reqwest::multipart::Form;
 use serde_json::{Value, json};
 
@@ -11,7 +11,10 @@ use super::{
     api::{self, Api},
     watch,
 };
-use crate::config::ClientArgs;
+use crate::{
+    config::ClientArgs,
+    domain::{recipe::Schedule, words::Words as _},
+};
 
 /// `rehead submit`
 #[derive(Debug, Args)]
@@ -62,8 +65,8 @@ pub struct SubmitArgs {
     /// Weight decay
     #[arg(long)]
     pub weight_decay: Option<f64>,
-    /// Learning rate schedule: `constant`, `cosine`, `linear`, `step` or `one_cycle`
-    #[arg(long)]
+    /// Learning rate schedule
+    #[arg(long, value_parser = PossibleValuesParser::new(Schedule::WORDS))]
     pub schedule: Option<String>,
     /// Dropout probability before the new layer
     #[arg(long)]

@@ -1,7 +1,7 @@
 //! The work of a worker, one file per kind. Each runs in a child under a lease. Training slots call
 //! `train`; the other kinds share `run`.
 //!
-//! A further kind is a word in `db::work::Kind`, a file beside this one, and a line in `perform`.
+//! CONTRIBUTING.md lists what a further kind needs.
 
 use std::{sync::Arc, time::Duration};
 

@@ -4,6 +4,8 @@
 //! data compute the same.
 
 mod choices;
+#[cfg(test)]
+mod version_tests;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -15,7 +17,8 @@ pub use self::choices::{
 use crate::augmentation::Augmentation;
 
 /// Version of the meaning of a recipe. Raise it with every change that an older trainer would get
-/// wrong, new fields included: workers do not claim jobs of later versions.
+/// wrong, new fields included: workers do not claim jobs of later versions. Recipes of earlier
+/// versions stay readable, as jobs and models keep theirs.
 pub const SPEC_VERSION: u32 = 2;
 
 /// The cut that removes the classifier only.

@@ -238,7 +238,7 @@ fn every_option_has_a_test_of_its_way_into_the_recipe() {
     options.retain(|option| !tried.contains(option.as_str()));
     assert!(
         all > 30 && options.is_empty(),
-        "{all} options, not tried: {options:?}"
+        "{all} options, not tried: {options:?}; add a case to this file"
     );
     // Augmentations are compared as a whole.
     let mut augmentation = names(&transfer["augmentation"]);

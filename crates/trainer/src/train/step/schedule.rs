@@ -157,13 +157,7 @@ mod tests {
     #[test]
     fn extremes_stay_in_bounds() {
         for fraction in [0.0, 0.5, 1.0] {
-            for schedule in [
-                Schedule::Constant,
-                Schedule::Cosine,
-                Schedule::Linear,
-                Schedule::Step,
-                Schedule::OneCycle,
-            ] {
+            for schedule in Schedule::ALL {
                 let recipe = Recipe {
                     schedule,
                     warmup_fraction: fraction,
