@@ -142,7 +142,7 @@ async fn store(
     field: Field<'_>,
     idle: Duration,
 ) -> Result<(String, Stored, Unkept), ApiError> {
-    let filename = field.file_name().unwrap_or_default().to_owned();
+    let filename = multipart::file_name(&field).unwrap_or_default();
     check_filename(&filename)?;
     let limit = state.limits.max_upload_bytes;
     let unkept = Unkept(Some((state.objects.clone(), prefix(id))));

@@ -1,6 +1,8 @@
 //! Every route of the API on one page, with the contract that is generated from the same list.
 
-use axum::{Extension, Router, extract::DefaultBodyLimit, middleware};
+use std::sync::Arc;
+
+use axum::{Extension, Router, extract::DefaultBodyLimit, http::Uri, middleware};
 use utoipa::{OpenApi as _, openapi::OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -9,6 +11,7 @@ use crate::http::{
         contract::{self, Contract},
         envelope,
         error::ApiError,
+        extract,
         state::AppState,
     },
     files, jobs, models, service, workers,
@@ -54,16 +57,36 @@ fn routes() -> OpenApiRouter<AppState> {
 /// The contract cannot be written as YAML.
 pub(crate) fn app(state: AppState) -> anyhow::Result<Router> {
     let (router, description) = routes().split_for_parts();
+    let routes: Arc<[String]> = description.paths.paths.keys().cloned().collect();
     let contract = Contract(contract::complete(description).to_yaml()?.into());
     Ok(router
         .merge(contract::page())
-        .fallback(async || ApiError::unknown_route())
+        .fallback(move |uri: Uri| {
+            let near = near_route(uri.path(), &routes);
+            async move { ApiError::unknown_route(near) }
+        })
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         // Each reader of a body has its own limit (`extract::read_body`, `multipart::bytes`).
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(extract::refuse_encoded))
         .layer(Extension(contract))
         .layer(middleware::from_fn(envelope::wrap))
         .with_state(state))
+}
+
+/// The path that was meant, for one that no route has: without `/v1`, or with a slash at its end.
+fn near_route(path: &str, routes: &[String]) -> Option<String> {
+    let is_route = |path: &str| {
+        let fits = |(part, of): (&str, &str)| part == of || of.starts_with('{') && !part.is_empty();
+        routes.iter().any(|route| {
+            let parts = path.split('/').zip(route.split('/'));
+            path.split('/').count() == route.split('/').count() && parts.into_iter().all(fits)
+        })
+    };
+    let path = path.trim_end_matches('/');
+    [path.to_owned(), format!("/v1{path}")]
+        .into_iter()
+        .find(|path| is_route(path))
 }
 
 /// The contract, generated from the routes and types. `rehead openapi` prints it as YAML.

@@ -312,9 +312,9 @@ async fn the_same_idempotency_key_makes_one_job() {
     assert_eq!(ids.len(), 1);
     let mut other = body.clone();
     other["seed"] = json!(8);
-    post("k", other.clone())
-        .await
-        .error(409, "idempotency_key_reused");
+    let reused = post("k", other.clone()).await;
+    assert_eq!(reused.headers["x-should-retry"], "false");
+    reused.error(409, "idempotency_key_reused");
     assert!(!ids.contains(post("l", other).await.ok()["id"].as_str().unwrap()));
 
     // Lists: pages that meet, filters that hold.

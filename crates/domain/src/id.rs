@@ -8,9 +8,14 @@ use uuid::Uuid;
 
 /// The text is not an id of the expected noun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an id that starts with `{prefix}`")]
-pub struct ParseIdError {
-    pub prefix: &'static str,
+pub enum ParseIdError {
+    #[error("not an id that starts with `{prefix}`")]
+    Prefix { prefix: &'static str },
+    /// An id of another service, such as those in OpenAI's examples, or one that was cut off.
+    #[error(
+        "not an id of this service, `{prefix}` and 32 digits from 0 to f; use the one that was answered when it was created"
+    )]
+    Digits { prefix: &'static str },
 }
 
 macro_rules! id {
@@ -45,8 +50,8 @@ macro_rules! id {
             /// Accepts exactly what `Display` writes: another spelling of an id would be a second
             /// name for one row.
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                let error = ParseIdError { prefix: $prefix };
-                let hex = text.strip_prefix($prefix).ok_or(error)?;
+                let error = ParseIdError::Digits { prefix: $prefix };
+                let hex = text.strip_prefix($prefix).ok_or(ParseIdError::Prefix { prefix: $prefix })?;
                 let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
                 if hex.len() != 32 || !hex.bytes().all(lower_hex) {
                     return Err(error);

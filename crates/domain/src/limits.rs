@@ -3,6 +3,10 @@
 
 use std::ops::{Bound, RangeInclusive};
 
+/// Problems that an answer lists; it counts the others.
+pub const PROBLEMS: usize = 100;
+/// Characters of a user's text that a message repeats.
+pub const QUOTED_CHARACTERS: usize = 80;
 /// Epochs of one job.
 pub const EPOCHS: RangeInclusive<u64> = 1..=10_000;
 /// Samples that run through the network together.

@@ -15,7 +15,7 @@ use crate::{
     auto::Auto,
     codes::INVALID_VALUE,
     fields::Fields,
-    problem::{one_of, suggestion},
+    problem::{one_of, quoted, suggestion},
     rules::{AutoRule, Components, Invalid, Parsed, Rule, reference, to_schema},
 };
 
@@ -378,7 +378,10 @@ pub fn choice<'a>(value: &'a Value, names: &[&str]) -> Parsed<(&'a str, Option<&
 
 pub fn unknown_choice(given: &str, names: &[&str]) -> Invalid {
     let near = suggestion(given, names.iter().copied());
-    Invalid::new(INVALID_VALUE, format!("has no form `{given}`; {near}"))
+    Invalid::new(
+        INVALID_VALUE,
+        format!("has no form `{}`; {near}", quoted(given)),
+    )
 }
 
 /// Checks that a variant without a value has none, or a flag that it may have.

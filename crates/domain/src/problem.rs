@@ -1,7 +1,11 @@
 //! Problems in what a user sent: where, of which kind, and what to do.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::limits;
 
 /// A stable code for a kind of problem, listed in docs/errors.md.
 pub type Code = &'static str;
@@ -32,6 +36,14 @@ impl Problem {
             code: code.to_owned(),
             message: message.into(),
         }
+    }
+}
+
+/// A text of a user, to be quoted in a message: its first characters, if it is long.
+pub fn quoted(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(limits::QUOTED_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Enums that are words in JSON, SQL and on the command line.
 
-use crate::problem::one_of;
+use crate::problem::{one_of, quoted};
 
 /// A text that is none of an enum's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("must be {}, not `{given}`", one_of(.known))]
+#[error("must be {}, not `{}`", one_of(.known), quoted(.given))]
 pub struct UnknownWord {
     pub given: String,
     pub known: &'static [&'static str],

@@ -73,7 +73,7 @@ fn with_body(mut response: Response, id: &str) -> Response {
     let error = match response.extensions_mut().remove::<ApiError>() {
         Some(error) => error,
         None if !(status.is_client_error() || status.is_server_error()) => return response,
-        None if status == StatusCode::NOT_FOUND => ApiError::unknown_route(),
+        None if status == StatusCode::NOT_FOUND => ApiError::unknown_route(None),
         None if status == StatusCode::METHOD_NOT_ALLOWED => ApiError::method_not_allowed(),
         None if status.is_client_error() => {
             ApiError::unreadable("unreadable_request", "the request cannot be parsed")

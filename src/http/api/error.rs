@@ -1,7 +1,7 @@
 //! The error of the API. A handler returns an `ApiError`; the outermost middleware (`envelope`)
 //! renders it, so that all errors have the same shape, including axum's own and panics.
 
-use std::{fmt::Display, sync::Arc};
+use std::{collections::HashSet, fmt::Display, sync::Arc};
 
 use axum::{
     Extension,
@@ -14,12 +14,18 @@ use utoipa::ToSchema;
 use crate::{
     domain::{
         id::{CheckpointId, FileId, JobId},
-        problem::{Code, Problem},
+        limits,
+        problem::{Code, Problem, quoted},
     },
     jobs::admit::AdmitError,
     objects::ObjectError,
     serving::error::ServingError,
 };
+
+/// Tells OpenAI's clients whether to send the same request again.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// The tenant's queue is full; which does not change within the seconds that clients wait.
+pub(crate) const QUEUE_FULL: Code = "queue_full";
 
 /// An error response; docs/errors.md lists the codes.
 #[derive(Debug, Clone)]
@@ -101,9 +107,12 @@ impl ApiError {
         Self::not_found(Id::NOUN, id)
     }
 
-    /// 404
-    pub(crate) fn unknown_route() -> Self {
-        let message = "unknown route; see /docs";
+    /// 404; `near` is the path that was meant, if one is likely.
+    pub(crate) fn unknown_route(near: Option<String>) -> Self {
+        let message = match near {
+            Some(near) => format!("unknown route; did you mean `{}`?", quoted(&near)),
+            None => "unknown route; see /docs".to_owned(),
+        };
         Self::new(StatusCode::NOT_FOUND, "unknown_route", message)
     }
 
@@ -145,6 +154,18 @@ impl ApiError {
         )
     }
 
+    /// 415: the body has this `content-encoding`.
+    pub(crate) fn unsupported_encoding(encoding: &str) -> Self {
+        let encoding = quoted(encoding);
+        let message =
+            format!("`content-encoding: {encoding}` is not decoded here; send the body as it is");
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_encoding",
+            message,
+        )
+    }
+
     /// 416: the object has `size` bytes.
     pub(crate) fn range_not_satisfiable(size: u64) -> Self {
         let message = format!("the range lies outside the object, which has {size} bytes");
@@ -179,7 +200,11 @@ impl ApiError {
             tracing::error!(request.id = request_id, "request failed: {cause:#}");
         }
         self.body.request_id = request_id.to_owned();
-        let headers = HeaderMap::from_iter(self.header);
+        let mut headers = HeaderMap::from_iter(self.header);
+        if matches!(self.status, StatusCode::CONFLICT) || self.body.code == QUEUE_FULL {
+            // OpenAI's clients repeat a 409 and a 429 at once, unless told not to.
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
         let body = axum::Json(ErrorBody { error: *self.body });
         (self.status, headers, body).into_response()
     }
@@ -213,7 +238,7 @@ pub(crate) struct ErrorObject {
     pub code: String,
     /// Equal to the header `x-request-id`.
     pub request_id: String,
-    /// Every problem of the request.
+    /// The problems of the request, at most 100; the message counts all.
     pub details: Vec<Problem>,
 }
 
@@ -268,9 +293,22 @@ impl From<Vec<Problem>> for ApiError {
         }
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, &first.code, message);
         error.body.param = Some(first.path.clone()).filter(|path| !path.is_empty());
-        error.body.details = problems;
+        error.body.details = listed(problems);
         error
     }
+}
+
+/// As many problems as an answer lists: where there are more, the first of each code before others.
+fn listed(problems: Vec<Problem>) -> Vec<Problem> {
+    if problems.len() <= limits::PROBLEMS {
+        return problems;
+    }
+    let mut codes = HashSet::new();
+    let is_first = |problem: &Problem| codes.insert(problem.code.clone());
+    let (mut listed, others): (Vec<_>, Vec<_>) = problems.into_iter().partition(is_first);
+    listed.extend(others);
+    listed.truncate(limits::PROBLEMS);
+    listed
 }
 
 impl From<sqlx::Error> for ApiError {

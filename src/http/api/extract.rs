@@ -7,6 +7,8 @@ use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{HeaderMap, Uri, header, request::Parts},
+    middleware::Next,
+    response::Response,
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
@@ -14,7 +16,7 @@ use serde_json::Value;
 
 use crate::{
     domain::{
-        codes,
+        codes, limits,
         problem::{Problem, one_of, suggestion},
     },
     http::api::{
@@ -52,6 +54,20 @@ impl Json {
             let path = error.path().to_string();
             field_error(&path, &error.into_inner().to_string())
         })
+    }
+}
+
+/// Middleware: refuses a body that says that it is compressed. It would be taken for what it is
+/// not, and to decode it is to let a small body become a large one.
+///
+/// # Errors
+/// 415 for any encoding but `identity`.
+pub(crate) async fn refuse_encoded(request: Request, next: Next) -> Result<Response, ApiError> {
+    match request.headers().get(header::CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => Err(
+            ApiError::unsupported_encoding(&String::from_utf8_lossy(encoding.as_bytes())),
+        ),
+        _ => Ok(next.run(request).await),
     }
 }
 
@@ -96,14 +112,21 @@ pub(crate) async fn read_body(
 }
 
 /// # Errors
-/// The body is not JSON, or contains U+0000.
+/// The body is not JSON in UTF-8, or contains U+0000.
 pub(crate) fn parse_json(bytes: &[u8]) -> Result<Value, ApiError> {
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-        ApiError::unreadable(
-            "invalid_json",
-            format!("the body is not valid JSON: {error}"),
-        )
-    })?;
+    let invalid = |message: String| ApiError::unreadable("invalid_json", message);
+    // PowerShell 5 writes a byte order mark, which a parser may ignore (RFC 8259, section 8.1).
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    if matches!(
+        bytes,
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [_, 0, ..] | [0, _, ..]
+    ) {
+        return Err(invalid(
+            "the body is UTF-16 or UTF-32; send JSON as UTF-8".to_owned(),
+        ));
+    }
+    let value: Value = serde_json::from_slice(bytes)
+        .map_err(|error| invalid(format!("the body is not valid JSON: {error}")))?;
     let mut problems = Vec::new();
     find_nul(&value, &mut String::new(), &mut problems);
     refuse_any(problems)?;
@@ -113,6 +136,9 @@ pub(crate) fn parse_json(bytes: &[u8]) -> Result<Value, ApiError> {
 /// Finds U+0000, which Postgres' text and jsonb cannot store.
 fn find_nul(value: &Value, path: &mut String, problems: &mut Vec<Problem>) {
     let length = path.len();
+    if problems.len() >= limits::PROBLEMS {
+        return;
+    }
     match value {
         Value::String(text) if text.contains('\0') => problems.push(nul(path)),
         Value::Array(items) => {
@@ -334,9 +360,31 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        assert_eq!(
+            parse_json(b"\xef\xbb\xbf{}").unwrap(),
+            serde_json::json!({})
+        );
+        let error = parse_json(b"\xff\xfe{\0}\0").unwrap_err();
+        assert!(
+            error.body.message.contains("UTF-16"),
+            "{}",
+            error.body.message
+        );
+    }
+
+    #[test]
     fn deep_or_broken_json_is_refused() {
         let deep = "[".repeat(100_000);
-        for text in [deep.as_str(), "", "{", "\u{feff}{}", "NaN"] {
+        for text in [
+            deep.as_str(),
+            "",
+            "{",
+            "\u{feff}{",
+            "\0{\0}",
+            "{\0}\0",
+            "NaN",
+        ] {
             let error = parse_json(text.as_bytes()).unwrap_err();
             assert_eq!(error.status, StatusCode::BAD_REQUEST, "{text:.20}");
         }

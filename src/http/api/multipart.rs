@@ -8,8 +8,10 @@ use axum::{
         FromRequest as _, Multipart, Request,
         multipart::{Field, MultipartError},
     },
+    http::header,
 };
 use futures_util::{Stream, stream};
+use percent_encoding::percent_decode_str;
 
 use crate::{
     domain::codes,
@@ -91,6 +93,33 @@ pub(crate) async fn next(
     part.map_err(|broken| broken.answer("body"))
 }
 
+/// A part's file name: `filename`, or `filename*` (RFC 8187), which older clients send alone for
+/// names that are not ASCII.
+pub(crate) fn file_name(field: &Field<'_>) -> Option<String> {
+    let plain = field.file_name().map(str::to_owned);
+    plain.or_else(|| {
+        let disposition = field.headers().get(header::CONTENT_DISPOSITION)?;
+        extended_file_name(disposition.to_str().ok()?)
+    })
+}
+
+fn extended_file_name(disposition: &str) -> Option<String> {
+    let value = disposition.split(';').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim()
+            .eq_ignore_ascii_case("filename*")
+            .then(|| value.trim().trim_matches('"'))
+    })?;
+    let mut parts = value.splitn(3, '\'');
+    let (charset, _language, encoded) = (parts.next()?, parts.next()?, parts.next()?);
+    let bytes: Vec<u8> = percent_decode_str(encoded).collect();
+    if charset.eq_ignore_ascii_case("iso-8859-1") {
+        return Some(bytes.into_iter().map(char::from).collect());
+    }
+    charset.eq_ignore_ascii_case("utf-8").then_some(())?;
+    String::from_utf8(bytes).ok()
+}
+
 /// A part's bytes, as they arrive.
 pub(crate) fn bytes(
     field: Field<'_>,
@@ -148,4 +177,33 @@ pub(crate) async fn text(
     }
     String::from_utf8(all)
         .map_err(|_| ApiError::invalid(param, codes::WRONG_TYPE, "must be text in UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extended_file_names_are_decoded() {
+        for (header, name) in [
+            (
+                "form-data; name=\"file\"; filename*=UTF-8''na%C3%AFve.zip",
+                Some("naïve.zip"),
+            ),
+            (
+                "form-data; filename*=utf-8'en'a%20b.zip; name=file",
+                Some("a b.zip"),
+            ),
+            (
+                "form-data; FileName* = ISO-8859-1''na%EFve.zip",
+                Some("naïve.zip"),
+            ),
+            ("form-data; filename*=UTF-8''%FF.zip", None),
+            ("form-data; filename*=koi8-r''%D4.zip", None),
+            ("form-data; filename*=broken", None),
+            ("form-data; name=file", None),
+        ] {
+            assert_eq!(extended_file_name(header).as_deref(), name, "{header}");
+        }
+    }
 }

@@ -10,7 +10,11 @@ use crate::{
     db::jobs::{Created, Idempotency},
     domain::{codes, limits::IDEMPOTENCY_KEY_CHARACTERS, request::JobRequest},
     http::{
-        api::{auth::Caller, error::ApiError, extract::Json},
+        api::{
+            auth::Caller,
+            error::{ApiError, QUEUE_FULL},
+            extract::Json,
+        },
         jobs::object::JobObject,
     },
     jobs::admit::admit,
@@ -44,7 +48,7 @@ pub(crate) async fn create(
             let message = format!(
                 "{limit} jobs are waiting, which is the limit; cancel some, or try again later"
             );
-            let full = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message);
+            let full = ApiError::new(StatusCode::TOO_MANY_REQUESTS, QUEUE_FULL, message);
             return Err(full.retry_after(30));
         }
         Created::InputGone => {

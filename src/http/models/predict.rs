@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::Context as _;
 use axum::{body::Bytes, extract::Request};
-use base64::Engine as _;
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -172,7 +175,7 @@ async fn from_json(
             Some((mark, rest)) if mark.starts_with("data:") => rest,
             _ => &text,
         };
-        let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(encoded.trim()) else {
+        let Ok(bytes) = decode_base64(encoded) else {
             let path = format!("images[{index}]");
             let message = "must be the base64 of an image file";
             problems.push(Problem::new(path, "invalid_base64", message));
@@ -186,6 +189,21 @@ async fn from_json(
     }
     refuse_any(problems)?;
     Ok(paths)
+}
+
+/// Decodes base64 in lines, with or without padding, in the usual or the URL-safe alphabet: GNU's
+/// `base64` breaks lines after 76 characters, and browsers' encoders leave out the padding.
+fn decode_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+    const LENIENT: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    const ENGINE: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+    let usual = |byte: u8| match byte {
+        b'-' => b'+',
+        b'_' => b'/',
+        other => other,
+    };
+    let bytes = text.bytes().filter(|byte| !byte.is_ascii_whitespace());
+    ENGINE.decode(bytes.map(usual).collect::<Vec<u8>>())
 }
 
 fn check_count(count: usize, limit: usize) -> Result<(), ApiError> {
@@ -270,4 +288,28 @@ fn named(labels: &[String], probabilities: &[f32]) -> anyhow::Result<Map<String,
     Ok(pairs
         .map(|(label, &p)| (label.clone(), f64::from(p).into()))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_read_as_programs_write_it() {
+        let image = b"\xfb\xff\xfe image";
+        for text in [
+            "+//+IGltYWdl",
+            "-__-IGltYWdl",
+            "+//+\r\nIGlt\nYWdl\n",
+            " +//+ IGltYWdl ",
+        ] {
+            assert_eq!(decode_base64(text).as_deref(), Ok(&image[..]), "{text}");
+        }
+        for text in ["QQ==", "QQ", "QQ=="] {
+            assert_eq!(decode_base64(text).as_deref(), Ok(&b"A"[..]), "{text}");
+        }
+        for text in ["Q", "Q=Q=", "a*b", "é"] {
+            assert!(decode_base64(text).is_err(), "{text}");
+        }
+    }
 }
