@@ -61,6 +61,8 @@ impl Cache {
         });
         let entry = folder.join(format!("{sha256}.safetensors"));
         if !take(&entry, target).at(&entry)? {
+            // Somebody may have removed the cache to free space.
+            fs::create_dir_all(&folder).at(&folder)?;
             let staged = folder.join(format!("{sha256}.{:08x}.part", rand::random::<u32>()));
             let fetched = fetch_checked(&self.objects, key, sha256, &staged).await;
             let moved = fetched.and_then(|()| Ok(fs::rename(&staged, &entry).at(&entry)?));
@@ -80,6 +82,9 @@ impl Cache {
 
     fn trim_at(&self, now: SystemTime, recent: Duration) -> io::Result<()> {
         let mut entries = Vec::new();
+        if !self.root.exists() {
+            return Ok(());
+        }
         for folder in fs::read_dir(&self.root)? {
             for entry in fs::read_dir(folder?.path())? {
                 let entry = entry?;
@@ -186,6 +191,25 @@ mod tests {
             fs::read_to_string(folder.path().join("linked-1")).unwrap(),
             "bbbbbbbbbb"
         );
+    }
+
+    #[tokio::test]
+    async fn a_removed_cache_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = Objects::open(folder.path().join("objects").to_str().unwrap()).unwrap();
+        let root = folder.path().join("cache");
+        let cache = Cache::open(&root, 25, objects.clone()).unwrap();
+        let source = folder.path().join("source");
+        fs::write(&source, "text").unwrap();
+        let stored = objects.put_file("packs/1", &source).await.unwrap();
+        fs::remove_dir_all(&root).unwrap();
+        cache.trim().unwrap();
+        let target = folder.path().join("target");
+        cache
+            .link(Kind::Packs, &stored.sha256, "packs/1", &target)
+            .await
+            .unwrap();
+        assert_eq!(fs::read_to_string(target).unwrap(), "text");
     }
 
     #[tokio::test]

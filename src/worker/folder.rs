@@ -40,6 +40,7 @@ impl Folders {
 
     /// Creates an empty folder; no other attempt uses this name.
     pub(super) fn create(&self, name: &str) -> io::Result<Folder> {
+        fs::create_dir_all(&self.root)?;
         let path = self.root.join(name);
         let lock = File::create(lock_path(&path))?;
         lock.try_lock().map_err(io::Error::from)?;
@@ -106,6 +107,11 @@ mod tests {
         fs::write(root.path().join("dead-1.lock"), "").unwrap();
         Folders::open(root.path()).unwrap();
         assert!(!root.path().join("dead-1").exists() && live.path().join("x").exists());
+
+        fs::remove_dir_all(root.path()).unwrap();
+        let again = folders.create("again-1").unwrap();
+        assert!(again.path().is_dir());
+        drop(again);
 
         drop(live);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
