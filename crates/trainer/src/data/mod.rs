@@ -7,6 +7,9 @@
 /// Entries of a zip or tar, within limits, into one spool file.
 pub mod archive;
 
+/// Files that are sent in place of another.
+pub mod file_kind;
+
 /// The target of a sample.
 pub mod target;
 

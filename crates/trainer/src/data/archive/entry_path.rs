@@ -18,8 +18,21 @@ pub(super) fn check(name: &[u8]) -> Result<Option<String>, ArchiveError> {
     })
 }
 
+/// Names that file managers, Windows and storage servers create beside a user's files.
+const LEFTOVERS: [&str; 8] = [
+    "__MACOSX",
+    "Thumbs.db",
+    "desktop.ini",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "@eaDir",
+    "#recycle",
+    "@Recycle",
+];
+
 /// A normalized path: relative, with `/`, without `.`; empty for the archive's root. `None` for
-/// files that file managers create: `__MACOSX`, `Thumbs.db`, and all names that start with a dot.
+/// leftovers, and all names that start with a dot. A backslash separates, as Windows' older
+/// programs write it.
 ///
 /// # Errors
 /// A path that could lead out of its folder, or is not valid on every system.
@@ -30,6 +43,7 @@ pub(in crate::data) fn normal(name: &[u8]) -> Result<Option<String>, String> {
     let Ok(path) = std::str::from_utf8(name) else {
         return Err("this path is not UTF-8".to_owned());
     };
+    let path = &path.replace('\\', "/");
     let parts: Vec<&str> = path
         .split('/')
         .filter(|part| !part.is_empty() && *part != ".")
@@ -38,20 +52,19 @@ pub(in crate::data) fn normal(name: &[u8]) -> Result<Option<String>, String> {
     let climbs = parts
         .iter()
         .any(|part| part.bytes().all(|byte| byte == b'.'));
-    let backslash = "this path holds a backslash, which is a separator on some systems";
+    // Some programs list the root itself.
+    let is_absolute = path.starts_with('/') && !parts.is_empty();
     let rules = [
         (path.contains('\0'), "this path holds a NUL character"),
-        (path.contains('\\'), backslash),
-        (path.starts_with('/'), "this path is absolute"),
+        (is_absolute, "this path is absolute"),
         (has_drive, "this path starts with a drive letter"),
         (climbs, "this path climbs out of its folder"),
     ];
     if let Some((_, why)) = rules.iter().find(|(is_broken, _)| *is_broken) {
         return Err((*why).to_owned());
     }
-    if parts.iter().any(|part| {
-        part.starts_with('.') || matches!(*part, "__MACOSX" | "Thumbs.db" | "desktop.ini")
-    }) {
+    let is_leftover = |part: &&str| part.starts_with('.') || LEFTOVERS.contains(part);
+    if parts.iter().any(is_leftover) {
         return Ok(None);
     }
     Ok(Some(parts.join("/")))
@@ -88,7 +101,7 @@ mod tests {
     #[test]
     fn paths_that_lead_elsewhere_are_refused() {
         let long = [b'a'; 70_000];
-        let hostile: [&[u8]; 14] = [
+        let hostile: [&[u8]; 16] = [
             b"../../etc/x",
             b"cats/../../x",
             b"cats/..",
@@ -98,6 +111,8 @@ mod tests {
             b"C:\\x",
             b"c:x",
             b"cats\\..\\x",
+            b"\\cats\\x",
+            b"\\\\server\\cats\\x",
             b"..././x",
             b"cats/\0.jpg",
             b"cats/\xff.jpg",
@@ -124,7 +139,10 @@ mod tests {
         let path = |name: &[u8]| check(name).unwrap();
         assert_eq!(path(b"./cats//1.jpg").as_deref(), Some("cats/1.jpg"));
         assert_eq!(path(b"cats/").as_deref(), Some("cats"));
-        assert_eq!(path(b"./").as_deref(), Some(""));
+        for root in [&b"./"[..], b"/", b"\\", b""] {
+            assert_eq!(path(root).as_deref(), Some(""));
+        }
+        assert_eq!(path(b"red\\sub\\0.png").as_deref(), Some("red/sub/0.png"));
         assert_eq!(
             path("кошки/1 ..jpg".as_bytes()).as_deref(),
             Some("кошки/1 ..jpg")
@@ -134,6 +152,9 @@ mod tests {
             "cats/.DS_Store",
             "cats/Thumbs.db",
             ".git/config",
+            "photos/@eaDir/0.png/SYNOFILE_THUMB_M.png",
+            "$RECYCLE.BIN/S-1-5-21/1.jpg",
+            "System Volume Information/x",
         ] {
             assert_eq!(path(ignored.as_bytes()), None, "{ignored}");
         }

@@ -25,7 +25,7 @@ use self::{
     error::refused,
     spool::{CHUNK_BYTES, Spooler},
 };
-use super::codes;
+use super::{codes, file_kind::FileKind};
 use crate::domain::work::DatasetLimits;
 
 /// Unpacks `input`, whose format is told by its first bytes, into an anonymous file in `folder`.
@@ -55,14 +55,13 @@ pub fn unpack(input: &Path, limits: &DatasetLimits, folder: &Path) -> Result<Spo
 }
 
 fn not_an_archive(start: &[u8]) -> ArchiveError {
-    let what = match start {
-        [] => "the file is empty",
-        [b'7', b'z', 0xbc, 0xaf, ..] => "this is a 7z archive",
-        [b'R', b'a', b'r', b'!', ..] => "this is a RAR archive",
-        [b'B', b'Z', b'h', ..] => "this is a bzip2 file",
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => "this is an xz file",
-        [0xff, 0xd8, 0xff, ..] | [0x89, b'P', b'N', b'G', ..] => "this is a single image",
-        _ => "this is not an archive",
+    let what = match (start, FileKind::of(start)) {
+        ([], _) => "the file is empty".to_owned(),
+        (_, Some(kind)) => kind.to_string(),
+        ([0xff, 0xd8, 0xff, ..] | [0x89, b'P', b'N', b'G', ..], _) => {
+            "this is a single image".to_owned()
+        }
+        _ => "this is not an archive".to_owned(),
     };
     let message = format!(
         "{what}; a data set is a zip, tar, tar.gz or tar.zst with a folder of images per class: \

@@ -28,7 +28,7 @@ pub use self::{
     bitmap::Bitmap,
     resize::{ImageView, Part, preprocess, shrink, shrunk_size},
 };
-use super::codes;
+use super::{codes, file_kind::FileKind};
 use crate::domain::problem::Code;
 
 /// Bytes a decoder may allocate beside its pixels: color profiles, tables, text that is skipped.
@@ -36,11 +36,18 @@ const DECODER_BYTES: u64 = 64 << 20;
 /// Bytes a decoder may allocate for each pixel: 16-bit RGBA, twice.
 const PIXEL_BYTES: u64 = 16;
 
+/// Xcode rewrites the PNGs of an app into a form that only Apple's systems read.
+const IOS_PNG: &str = "it is a PNG that Xcode optimized for iOS (CgBI); take the original, or convert it with `pngcrush -revert-iphone-optimizations`";
+
 /// Why bytes are not an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error("not an image that can be read here; JPEG, PNG, WebP, GIF and BMP can")]
     NotAnImage,
+    #[error("the file is empty; replace it")]
+    Empty,
+    #[error("{0}")]
+    OfAnotherKind(FileKind),
     #[error(
         "the image has {width} x {height} pixels, more than {max_pixels} in all; scale it down"
     )]
@@ -59,7 +66,7 @@ impl DecodeError {
     /// The code of this problem in a report.
     pub fn code(&self) -> Code {
         match self {
-            Self::NotAnImage => codes::NOT_AN_IMAGE,
+            Self::NotAnImage | Self::Empty | Self::OfAnotherKind(_) => codes::NOT_AN_IMAGE,
             Self::TooManyPixels { .. } => codes::TOO_MANY_PIXELS,
             Self::Truncated => codes::TRUNCATED_IMAGE,
             Self::Unreadable(_) => codes::UNREADABLE_IMAGE,
@@ -97,10 +104,18 @@ pub fn decode(bytes: &[u8], max_pixels: u64, channels: u32) -> Result<Bitmap, De
 type Decoded = (Bitmap, Orientation);
 
 fn decode_format(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> {
-    let format = image::guess_format(bytes).map_err(|_| DecodeError::NotAnImage)?;
+    let no_image = || match FileKind::of(bytes) {
+        _ if bytes.is_empty() => DecodeError::Empty,
+        Some(kind) => DecodeError::OfAnotherKind(kind),
+        None => DecodeError::NotAnImage,
+    };
+    let format = image::guess_format(bytes).map_err(|_| no_image())?;
     match format {
         ImageFormat::Jpeg => decode_jpeg(bytes, max_pixels),
         ImageFormat::Png => {
+            if bytes.get(12..16) == Some(b"CgBI") {
+                return Err(DecodeError::Unreadable(IOS_PNG.to_owned()));
+            }
             check_png_pixels(bytes, max_pixels)?;
             let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits(max_pixels))?;
             decode_with(decoder, max_pixels)
@@ -108,7 +123,7 @@ fn decode_format(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> 
         ImageFormat::WebP => decode_with(WebPDecoder::new(Cursor::new(bytes))?, max_pixels),
         ImageFormat::Gif => decode_with(GifDecoder::new(Cursor::new(bytes))?, max_pixels),
         ImageFormat::Bmp => decode_with(BmpDecoder::new(Cursor::new(bytes))?, max_pixels),
-        _ => Err(DecodeError::NotAnImage),
+        _ => Err(no_image()),
     }
 }
 
@@ -188,11 +203,47 @@ fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> {
     Ok((bitmap, orientation.unwrap_or(Orientation::NoTransforms)))
 }
 
-/// True when a JPEG has no end-of-image marker behind its last start of scan: in scan data, `ff` is
-/// never followed by `d9` (ITU T.81, B.1.1.5), and thumbnails lie before the first scan.
+/// True when a JPEG ends before its end-of-image marker. Bytes behind that marker say nothing:
+/// motion photos have a film there, and makers their own data.
 fn is_cut_off(bytes: &[u8]) -> bool {
+    if has_end(bytes) {
+        return false;
+    }
+    // Damaged segments may hide the end. In scan data, `ff` is never followed by `d9` (ITU T.81,
+    // B.1.1.5), and thumbnails lie before the first scan.
     let end = bytes.windows(2).rposition(|pair| pair == [0xff, 0xd9]);
     end.is_none_or(|end| bytes[end..].windows(2).any(|pair| pair == [0xff, 0xda]))
+}
+
+/// True when the end-of-image marker follows from segment to segment and scan to scan (ITU T.81,
+/// B.1.1.2 and B.2.1).
+fn has_end(bytes: &[u8]) -> bool {
+    // The marker of the start of the image has no segment.
+    let mut at = 2;
+    loop {
+        let Some(found) = bytes
+            .get(at..)
+            .and_then(|rest| rest.iter().position(|&byte| byte == 0xff))
+        else {
+            return false;
+        };
+        at += found + 1;
+        match bytes.get(at) {
+            None => return false,
+            Some(0xd9) => return true,
+            // A segment with its length, such as a table or the head of a scan.
+            Some(0xc0..=0xcf | 0xda..=0xfe) => {
+                let Some(length) = bytes.get(at + 1..at + 3) else {
+                    return false;
+                };
+                at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+            }
+            // A fill byte may begin a marker itself.
+            Some(0xff) => {}
+            // A byte of a scan (`ff 00`), or a marker without a segment.
+            Some(_) => at += 1,
+        }
+    }
 }
 
 fn decode_with(mut decoder: impl ImageDecoder, max_pixels: u64) -> Result<Decoded, DecodeError> {

@@ -235,12 +235,56 @@ fn cut_off_images_are_errors_not_gray() {
     );
 }
 
+/// Motion photos have a film behind the image, cameras a second JPEG or data of their own; about
+/// half of such files were taken for cut off.
+#[test]
+fn bytes_behind_the_end_of_a_jpeg_say_nothing() {
+    let mut film: Vec<u8> = (0..300_000u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    film[150_000..150_002].copy_from_slice(&[0xff, 0xda]);
+    let other = fixture("gray.jpg");
+    for file in ["rgb.jpg", "rgb-progressive.jpg", "gray.jpg", "cmyk.jpg"] {
+        let bytes = fixture(file);
+        let image = decode(&bytes, 1 << 20, 3).unwrap();
+        for trailer in [
+            &film[..],
+            &[0; 64],
+            &other,
+            &other[..other.len() / 2],
+            b"\xff\xda\0\x08",
+        ] {
+            let longer = [&bytes, trailer].concat();
+            assert_eq!(decode(&longer, 1 << 20, 3).as_ref(), Ok(&image), "{file}");
+        }
+        for share in [3, 2] {
+            let cut = &bytes[..bytes.len() - bytes.len() / share];
+            assert!(
+                decode(cut, 1 << 20, 3).is_err(),
+                "{file} without its last 1/{share}"
+            );
+        }
+    }
+}
+
 #[test]
 fn what_is_no_image_is_said_to_be_none() {
+    let message = |bytes: &[u8]| {
+        let error = decode(bytes, 1 << 20, 3).unwrap_err();
+        assert_eq!(error.code(), "not_an_image");
+        error.to_string()
+    };
+    assert_eq!(decode(b"hello", 1 << 20, 3), Err(DecodeError::NotAnImage));
+    assert_eq!(message(b""), "the file is empty; replace it");
     let svg = b"<svg xmlns='http://www.w3.org/2000/svg'><rect width='1' height='1'/></svg>";
-    for bytes in [&b""[..], b"hello", svg, b"II*\0\x08\0\0\0", b"%PDF-1.7"] {
-        assert_eq!(decode(bytes, 1 << 20, 3), Err(DecodeError::NotAnImage));
-    }
+    assert_eq!(message(svg), "this is an SVG drawing; export it as PNG");
+    let tiff = "this is a TIFF image; save it as JPEG or PNG";
+    assert_eq!(message(b"II*\0\x08\0\0\0"), tiff);
+    let mut png = fixture("rgb.png");
+    png[12..16].copy_from_slice(b"CgBI");
+    let error = decode(&png, 1 << 20, 3).unwrap_err();
+    assert_eq!(error.code(), "unreadable_image");
+    assert!(error.to_string().contains("optimized for iOS"), "{error}");
 }
 
 #[test]

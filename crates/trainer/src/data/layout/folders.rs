@@ -14,41 +14,27 @@ use crate::{
 
 /// Finds classes and splits.
 ///
-/// A single folder around everything is skipped, repeatedly. If then every folder is called
-/// `train`, `val`, `valid`, `validation` or `test` (in any case) and has folders inside, these are
-/// the splits; otherwise every folder is a class. Files of a class may lie in subfolders.
+/// A single folder around everything is skipped, repeatedly. Folders that are called `train`, `val`
+/// or `test`, or whose names say so beside each other (`seg_train` and `seg_test`, `train` and
+/// `test1`), are splits, which hold a folder per class; otherwise every folder is a class. Files of
+/// a class may lie in subfolders.
 ///
 /// # Errors
 /// No class folders, split folders mixed with others, or class names that cannot be used.
 pub fn read(entries: &[Entry], folders: &[String]) -> Result<Layout, Vec<Problem>> {
     let tree = Tree::new(entries, folders);
     let root = tree.root();
-    let tops = tree.folders_in(&root);
-    let splits: Vec<(&str, Option<Split>)> =
-        tops.iter().map(|&top| (top, split_named(top))).collect();
-    let has_inner = |top: &str| !tree.folders_in(&format!("{root}{top}/")).is_empty();
-    let named = splits
-        .iter()
-        .filter(|(top, split)| split.is_some() && has_inner(top));
-    let named: Vec<&str> = named.map(|(top, _)| *top).collect();
-    let by_folder = !named.is_empty() && splits.iter().all(|(_, split)| split.is_some());
-    if !by_folder && !named.is_empty() {
-        let others = splits.iter().filter(|(_, split)| split.is_none());
-        let others: Vec<&str> = others.map(|(top, _)| *top).collect();
-        return Err(vec![ambiguous(&named, &others)]);
-    }
-    if by_folder && splits.iter().all(|(_, split)| *split != Some(Split::Train)) {
-        let message = "there are folders for validation or test, but none called `train`; add one with a folder per class";
-        return Err(vec![Problem::new(root, codes::NO_TRAINING_SPLIT, message)]);
-    }
-
-    let class_folders: BTreeSet<&str> = if by_folder {
-        tops.iter()
-            .flat_map(|top| tree.folders_in(&format!("{root}{top}/")))
-            .collect()
-    } else {
-        tops.iter().copied().collect()
+    let places = match splits(&tree, &root).map_err(|problem| vec![problem])? {
+        Some(splits) => splits,
+        None => vec![Place {
+            folder: root,
+            split: None,
+        }],
     };
+    let class_folders: BTreeSet<&str> = places
+        .iter()
+        .flat_map(|place| tree.folders_in(&place.folder))
+        .collect();
     let problems = check_names(&class_folders);
     if !problems.is_empty() {
         return Err(problems);
@@ -62,7 +48,7 @@ pub fn read(entries: &[Entry], folders: &[String]) -> Result<Layout, Vec<Problem
         outside: Vec::new(),
     };
     for (index, entry) in entries.iter().enumerate() {
-        match place(&entry.path, &root, by_folder, &layout.classes) {
+        match place(&entry.path, &places, &layout.classes) {
             Some((label, split)) => layout.files.push(Placed {
                 entry: index,
                 target: Target::Class(label),
@@ -74,22 +60,90 @@ pub fn read(entries: &[Entry], folders: &[String]) -> Result<Layout, Vec<Problem
     Ok(layout)
 }
 
-fn place(
-    path: &str,
-    root: &str,
-    by_folder: bool,
-    classes: &[String],
-) -> Option<(usize, Option<Split>)> {
-    let mut rest = path.strip_prefix(root)?;
-    let mut split = None;
-    if by_folder {
-        let (top, below) = rest.split_once('/')?;
-        split = split_named(top);
-        rest = below;
+/// A folder that holds class folders.
+struct Place {
+    /// Empty, or with a slash at its end.
+    folder: String,
+    split: Option<Split>,
+}
+
+fn place(path: &str, places: &[Place], classes: &[String]) -> Option<(usize, Option<Split>)> {
+    places.iter().find_map(|place| {
+        let (class, _) = path.strip_prefix(&place.folder)?.split_once('/')?;
+        let label = classes.binary_search_by(|name| name.as_str().cmp(class));
+        Some((label.ok()?, place.split))
+    })
+}
+
+/// The split folders in `root`; `None` where its folders are classes.
+fn splits(tree: &Tree<'_>, root: &str) -> Result<Option<Vec<Place>>, Problem> {
+    let tops = tree.folders_in(root);
+    let inner = |top: &str| tree.folders_in(&format!("{root}{top}/"));
+    let said = match said_splits(&tops) {
+        said if said.contains(&Some(Split::Train)) => said,
+        said => held_out_beside(&tops, &inner).unwrap_or(said),
+    };
+    let named = |with_inner: bool| {
+        let tops = tops.iter().zip(&said);
+        let named =
+            tops.filter(|(top, split)| split.is_some() && !(with_inner && inner(top).is_empty()));
+        named.map(|(top, _)| *top).collect::<Vec<_>>()
+    };
+    let (all_named, with_classes) = (named(false), named(true));
+    if all_named.len() < tops.len() {
+        if with_classes.is_empty() {
+            return Ok(None);
+        }
+        let others: Vec<&str> = tops
+            .into_iter()
+            .filter(|top| !all_named.contains(top))
+            .collect();
+        return Err(ambiguous(&with_classes, &others));
     }
-    let (class, _) = rest.split_once('/')?;
-    let label = classes.binary_search_by(|name| name.as_str().cmp(class));
-    Some((label.ok()?, split))
+    if with_classes.is_empty() {
+        return if tops.len() > 1 {
+            Err(no_classes(root, &tops))
+        } else {
+            Ok(None)
+        };
+    }
+    if !said.contains(&Some(Split::Train)) {
+        let message = "there are folders for validation or test, but none called `train`; add one with a folder per class";
+        return Err(Problem::new(root, codes::NO_TRAINING_SPLIT, message));
+    }
+    let places = tops.iter().zip(said).map(|(top, split)| Place {
+        folder: tree.undoubled(root, top),
+        split,
+    });
+    Ok(Some(places.collect()))
+}
+
+/// The split that each folder's name says: the word itself; or a name with that word in it, where
+/// one says `train` and another does not.
+fn said_splits(tops: &[&str]) -> Vec<Option<Split>> {
+    let inside: Vec<_> = tops.iter().map(|top| split_inside(top)).collect();
+    let is_train = |split: &&Option<Split>| **split == Some(Split::Train);
+    let named = inside.iter().filter(|split| split.is_some()).count();
+    let train = inside.iter().filter(is_train).count();
+    if train > 0 && train < named {
+        return inside;
+    }
+    tops.iter().map(|top| split_named(top)).collect()
+}
+
+/// The splits where the folder to train on has another name: `rps` beside `rps-test-set`, with the
+/// same classes in both.
+fn held_out_beside<'a>(
+    tops: &[&'a str],
+    inner: &impl Fn(&str) -> Vec<&'a str>,
+) -> Option<Vec<Option<Split>>> {
+    let mut said: Vec<_> = tops.iter().map(|top| split_inside(top)).collect();
+    let unnamed: Vec<usize> = (0..tops.len()).filter(|&top| said[top].is_none()).collect();
+    let &[only] = &unnamed[..] else { return None };
+    let classes = inner(tops[only]);
+    let alike = tops.len() > 1 && classes.len() > 1 && tops.iter().all(|top| inner(top) == classes);
+    said[only] = Some(Split::Train);
+    alike.then_some(said)
 }
 
 pub(in crate::data) fn split_named(folder: &str) -> Option<Split> {
@@ -101,11 +155,27 @@ pub(in crate::data) fn split_named(folder: &str) -> Option<Split> {
     }
 }
 
+/// The split whose word is in the name: `seg_train`, `test1`, `rps-test-set`.
+fn split_inside(folder: &str) -> Option<Split> {
+    let mut words = folder.split(|c: char| !c.is_ascii_alphabetic());
+    words.find_map(split_named)
+}
+
+fn no_classes(root: &str, splits: &[&str]) -> Problem {
+    let (shown, first) = (shown(splits), splits[0]);
+    let message = format!(
+        "the folders {shown} are splits, and the images in them are in no class's folder; put those of each class in \
+         a folder that has its name (`{first}/cats/1.jpg`), or add a manifest.csv with the columns `path`, `label` and `split`"
+    );
+    Problem::new(root, codes::NO_CLASS_FOLDERS, message)
+}
+
+fn shown(names: &[&str]) -> String {
+    let names = names.iter().take(5).map(|name| format!("{name:?}"));
+    names.collect::<Vec<_>>().join(", ")
+}
+
 fn ambiguous(named: &[&str], others: &[&str]) -> Problem {
-    let shown = |names: &[&str]| {
-        let names = names.iter().take(5).map(|name| format!("{name:?}"));
-        names.collect::<Vec<_>>().join(", ")
-    };
     let message = format!(
         "the folders {} look like splits, but {} beside them do not; move or remove these, or rename the others if \
          they are classes",
@@ -176,6 +246,16 @@ impl<'a> Tree<'a> {
                 return root;
             }
             root = deeper;
+        }
+    }
+
+    /// `root/top/`, or `root/top/top/` where that is all there is in it, as some programs unpack.
+    fn undoubled(&self, root: &str, top: &str) -> String {
+        let folder = format!("{root}{top}/");
+        if self.folders_in(&folder) == [top] {
+            format!("{folder}{top}/")
+        } else {
+            folder
         }
     }
 }

@@ -81,14 +81,77 @@ fn split_folders_are_told_from_classes() {
         ["bus", "train"]
     );
     assert_eq!(
-        layout(&["train/1.jpg", "test/1.jpg"]).classes,
-        ["test", "train"]
-    );
-    assert_eq!(
         code(&["train/a/1.jpg", "val/a/1.jpg", "extra/1.jpg"]),
         "ambiguous_layout"
     );
     assert_eq!(code(&["val/a/1.jpg", "test/a/1.jpg"]), "no_training_split");
+}
+
+/// Folders named like splits were taken for classes, and the job learned train against test.
+#[test]
+fn folders_named_like_splits_are_never_classes() {
+    for names in [
+        ["training_set", "test_set"],
+        ["seg_train", "seg_test"],
+        ["train", "test1"],
+        ["rps", "rps-test-set"],
+        ["Train2017", "VAL2017"],
+    ] {
+        for nested in [false, true] {
+            let path = |split: &str, class: &str| match nested {
+                true => format!("data/{split}/{split}/{class}/1.jpg"),
+                false => format!("{split}/{class}/1.jpg"),
+            };
+            let paths: Vec<String> = names
+                .iter()
+                .flat_map(|split| ["cats", "dogs"].map(|class| path(split, class)))
+                .collect();
+            let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+            if nested && names[0] == "rps" {
+                continue;
+            }
+            let found = layout(&paths);
+            assert_eq!(found.classes, ["cats", "dogs"], "{names:?}");
+            let train = found
+                .files
+                .iter()
+                .filter(|file| file.split == Some(Split::Train));
+            assert_eq!(train.count(), 2, "{names:?}");
+        }
+        let [one, other] = names.map(|name| format!("{name}/1.jpg"));
+        if names[0] != "rps" {
+            assert_eq!(code(&[&one, &other]), "no_class_folders", "{names:?}");
+        }
+    }
+    assert_eq!(code(&["train/1.jpg", "test/1.jpg"]), "no_class_folders");
+    let three = [
+        "train/a/1.jpg",
+        "train/b/1.jpg",
+        "test1/1.jpg",
+        "val/a/2.jpg",
+    ];
+    assert_eq!(layout(&three).classes, ["a", "b"]);
+    assert_eq!(
+        code(&["seg_train/a/1", "seg_test/a/1", "seg_pred/1"]),
+        "ambiguous_layout"
+    );
+}
+
+#[test]
+fn classes_whose_names_hold_a_split_s_word_stay_classes() {
+    for paths in [
+        ["crash_test/x/1.jpg", "normal/y/1.jpg"],
+        ["crash_test/1.jpg", "normal/1.jpg"],
+        ["train/1.jpg", "tram/1.jpg"],
+        ["high speed train/1.jpg", "freight train/1.jpg"],
+        ["test strip/1.jpg", "blood/1.jpg"],
+        ["cats/indoor/1.jpg", "dogs/indoor/1.jpg"],
+    ] {
+        let classes = paths.map(|path| path.split('/').next().unwrap());
+        let mut classes = classes.to_vec();
+        classes.sort_unstable();
+        assert_eq!(layout(&paths).classes, classes);
+    }
 }
 
 #[test]

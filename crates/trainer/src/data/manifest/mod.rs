@@ -9,7 +9,9 @@ mod label;
 mod noted;
 mod rows;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use unicode_normalization::UnicodeNormalization as _;
 
 use self::{
     label::{Label, in_range, number_rule},
@@ -53,8 +55,15 @@ pub fn find(entries: &[Entry]) -> Result<Option<Found>, Problem> {
             Some((folder, name)) => (format!("{folder}/"), name),
             None => (String::new(), file.path.as_str()),
         };
-        let is_manifest =
-            NAMES.contains(&name) && entries.iter().all(|entry| entry.path.starts_with(&root));
+        let is_name = NAMES
+            .iter()
+            .any(|manifest| manifest.eq_ignore_ascii_case(name));
+        // A README may lie beside the folder around everything else.
+        let is_inside = |entry: &Entry| {
+            let beside = !entry.path.contains('/') && !is_named_like_an_image(&entry.path);
+            beside || entry.path.starts_with(&root)
+        };
+        let is_manifest = is_name && entries.iter().all(is_inside);
         is_manifest.then_some(Found { entry, root })
     });
     let first = found.next();
@@ -67,6 +76,14 @@ pub fn find(entries: &[Entry]) -> Result<Option<Found>, Problem> {
         ));
     }
     Ok(first)
+}
+
+fn is_named_like_an_image(path: &str) -> bool {
+    let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
+    let image = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
+    image
+        .iter()
+        .any(|image| image.eq_ignore_ascii_case(extension))
 }
 
 /// Reads the manifest `bytes`; with the layout come warnings.
@@ -148,6 +165,13 @@ fn place(
     noted: &mut Noted<'_>,
 ) -> Vec<Option<usize>> {
     let mut first_lines: BTreeMap<usize, u64> = BTreeMap::new();
+    // A Mac's zip has `é` in two characters, where a table has it in one.
+    let composed: HashMap<String, usize> = entries
+        .iter()
+        .enumerate()
+        .filter(|(_, entry)| !entry.path.is_ascii())
+        .map(|(index, entry)| (nfc(&entry.path), index))
+        .collect();
     let mut one = |row: &Row| {
         let shown = entry_path::shown(row.path.as_bytes());
         let path = match entry_path::normal(row.path.as_bytes()) {
@@ -159,7 +183,8 @@ fn place(
             }
         };
         let path = format!("{}{path}", manifest.root);
-        let Ok(entry) = entries.binary_search_by(|entry| entry.path.as_str().cmp(&path)) else {
+        let exact = entries.binary_search_by(|entry| entry.path.as_str().cmp(&path));
+        let Some(entry) = exact.ok().or_else(|| composed.get(&nfc(&path)).copied()) else {
             let message = format!(
                 "there is no file {shown:?} in the archive; paths start from the manifest's folder, and case counts"
             );
@@ -175,6 +200,11 @@ fn place(
         Some(entry)
     };
     rows.iter().map(&mut one).collect()
+}
+
+/// The text in Unicode's composed form.
+fn nfc(text: &str) -> String {
+    text.nfc().collect()
 }
 
 /// The split of each row: either all rows have one, or none.

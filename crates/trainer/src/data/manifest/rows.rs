@@ -1,8 +1,9 @@
-//! A manifest's bytes to rows: CSV, or JSON lines when the first character is a `{`.
+//! A manifest's bytes to rows: CSV as spreadsheets and programs write it, JSON lines when the first
+//! character is a `{`, or one JSON array of such objects.
 
 use std::iter;
 
-use serde_json::Value;
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     label::{self, Label},
@@ -12,6 +13,19 @@ use crate::{data::codes, domain::problem::suggestion};
 
 /// The columns there are; `labels` is another word for `label`.
 const COLUMNS: [&str; 5] = ["path", "label", "labels", "value", "split"];
+/// Other programs' words for a column.
+const ALIASES: [(&str, &str); 8] = [
+    ("file_name", "path"),
+    ("filename", "path"),
+    ("file", "path"),
+    ("image", "path"),
+    ("image_path", "path"),
+    ("filepath", "path"),
+    ("class", "label"),
+    ("category", "label"),
+];
+/// Characters between the fields of a CSV. Where commas are decimal signs, it is semicolons.
+const DELIMITERS: [char; 3] = [',', ';', '\t'];
 
 /// One sample, as written.
 pub(super) struct Row {
@@ -35,14 +49,13 @@ pub(super) fn read(bytes: &[u8], max_rows: u64, noted: &mut Noted<'_>) -> Rows {
     let text = std::str::from_utf8(bytes).unwrap_or_else(|error| {
         let good = &bytes[..error.valid_up_to()];
         let message = "this line is not UTF-8; save the manifest as UTF-8";
-        noted.at(line_feeds(good) + 1, codes::INVALID_MANIFEST, message);
+        noted.at(line_ends(good) + 1, codes::INVALID_MANIFEST, message);
         ""
     });
-    let typed = text.trim_start().starts_with('{');
-    let found = if typed {
-        json_rows(text)
-    } else {
-        csv_rows(text)
+    let (typed, found) = match text.trim_start().chars().next() {
+        Some('{') => (true, json_rows(text)),
+        Some('[') => (true, json_array(text)),
+        _ => (false, csv_rows(text)),
     };
     let mut rows = Vec::new();
     for (line, row) in found {
@@ -70,6 +83,25 @@ fn json_rows(text: &str) -> Lines<'_> {
     Box::new(filled.map(|(line, text)| (line, json_row(line, text))))
 }
 
+fn json_array(text: &str) -> Lines<'_> {
+    match serde_json::from_str::<Vec<&RawValue>>(text) {
+        Ok(items) => {
+            let (mut line, mut counted) = (1, 0);
+            Box::new(items.into_iter().map(move |item| {
+                let offset = item.get().as_ptr() as usize - text.as_ptr() as usize;
+                line += line_ends(&text.as_bytes()[counted..offset]);
+                counted = offset;
+                (line, json_row(line, item.get()))
+            }))
+        }
+        Err(error) => {
+            let message = format!("this is not a JSON array: {error}");
+            let line = u64::try_from(error.line()).unwrap_or(1);
+            Box::new(iter::once((line, Err((codes::INVALID_MANIFEST, message)))))
+        }
+    }
+}
+
 fn json_row(line: u64, text: &str) -> label::Read<Row> {
     let invalid = |message: String| (codes::INVALID_MANIFEST, message);
     let object = match serde_json::from_str(text) {
@@ -81,9 +113,16 @@ fn json_row(line: u64, text: &str) -> label::Read<Row> {
         }
         Err(error) => return Err(invalid(format!("this line is not JSON: {error}"))),
     };
-    if let Some(unknown) = object.keys().find(|key| !COLUMNS.contains(&key.as_str())) {
+    let names: Vec<&str> = object.keys().map(|name| clean(name)).collect();
+    let columns = columns(&names);
+    if let Some(unknown) = columns.iter().find(|name| !COLUMNS.contains(name)) {
         return Err(invalid(unknown_column(unknown)));
     }
+    let object: Map<String, Value> = columns
+        .iter()
+        .map(|&name| name.to_owned())
+        .zip(object.values().cloned())
+        .collect();
     let text_of = |name: &str| match object.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -106,7 +145,7 @@ fn json_row(line: u64, text: &str) -> label::Read<Row> {
     };
     Ok(Row {
         line,
-        path,
+        path: clean(&path).to_owned(),
         label,
         split,
     })
@@ -119,15 +158,34 @@ struct Header {
     /// The column of the label is called `value`.
     is_value: bool,
     split: Option<usize>,
+    /// The number of columns that have a name.
+    width: usize,
+    /// Numbers have decimal commas.
+    has_decimal_commas: bool,
 }
 
 fn csv_rows(text: &str) -> Lines<'_> {
     if text.is_empty() {
         return Box::new(iter::empty());
     }
-    let mut reader = csv::ReaderBuilder::new().from_reader(text.as_bytes());
+    let first = text.trim_start().lines().next().unwrap_or_default();
+    let columns_by = |delimiter: char| {
+        let names: Vec<&str> = first.split(delimiter).map(field).collect();
+        let named = columns(&names);
+        named.iter().filter(|name| COLUMNS.contains(name)).count()
+    };
+    // Of equals the first: a comma.
+    let delimiter = DELIMITERS
+        .into_iter()
+        .rev()
+        .max_by_key(|&by| columns_by(by));
+    let delimiter = delimiter.unwrap_or(',');
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter as u8)
+        .flexible(true)
+        .from_reader(text.as_bytes());
     let header = match reader.headers() {
-        Ok(names) => header(names),
+        Ok(names) => header(names, delimiter == ';'),
         Err(error) => Err(vec![error.to_string()]),
     };
     let header = match header {
@@ -140,39 +198,37 @@ fn csv_rows(text: &str) -> Lines<'_> {
     // The reader's own line numbers are wrong after CR LF and empty lines.
     let (mut line, mut counted) = (1, 0);
     let mut record = csv::StringRecord::new();
-    Box::new(iter::from_fn(move || {
+    let rows = iter::from_fn(move || {
         let start = reader.position().byte() as usize;
         let found = reader.read_record(&mut record);
         let bytes = text.as_bytes();
         let is_line_end = |byte: &&u8| matches!(byte, b'\r' | b'\n');
         let start = start + bytes[start..].iter().take_while(is_line_end).count();
-        line += line_feeds(&bytes[counted.min(start)..start]);
+        line += line_ends(&bytes[counted.min(start)..start]);
         counted = start;
         let row = match found {
             Ok(false) => return None,
-            Ok(true) => csv_row(line, &header, &record),
-            Err(error) => Err((codes::INVALID_MANIFEST, unreadable(&error))),
+            // Spreadsheets leave rows of nothing but delimiters.
+            Ok(true) if record.iter().all(|cell| field(cell).is_empty()) => None,
+            Ok(true) => Some(csv_row(line, &header, &record)),
+            Err(error) => {
+                let message = format!("this row cannot be read: {error}");
+                Some(Err((codes::INVALID_MANIFEST, message)))
+            }
         };
-        Some((line, row))
-    }))
+        Some(row.map(|row| (line, row)))
+    });
+    Box::new(rows.flatten())
 }
 
-fn unreadable(error: &csv::Error) -> String {
-    match error.kind() {
-        csv::ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => format!(
-            "this row has {len} fields, the header {expected_len}; put text with commas in double quotes"
-        ),
-        _ => format!("this row cannot be read: {error}"),
-    }
-}
-
-fn header(names: &csv::StringRecord) -> Result<Header, Vec<String>> {
-    let names: Vec<&str> = names.iter().map(str::trim).collect();
+fn header(names: &csv::StringRecord, has_decimal_commas: bool) -> Result<Header, Vec<String>> {
+    let names: Vec<&str> = names.iter().map(field).collect();
+    let names = columns(&names);
     let mut problems: Vec<String> = Vec::new();
     for (place, name) in names.iter().enumerate() {
-        if !COLUMNS.contains(name) {
+        if is_unnamed(name) {
+            // An index, as pandas writes by default, or what follows a comma at the end.
+        } else if !COLUMNS.contains(name) {
             problems.push(unknown_column(name));
         } else if names[..place].contains(name) {
             problems.push(format!("the header has the column `{name}` twice"));
@@ -201,29 +257,83 @@ fn header(names: &csv::StringRecord) -> Result<Header, Vec<String>> {
             label,
             is_value: names[label] == "value",
             split: column("split"),
+            width: names.iter().rposition(|name| !name.is_empty()).unwrap_or(0) + 1,
+            has_decimal_commas,
         }),
         _ => Err(problems),
     }
 }
 
 fn csv_row(line: u64, header: &Header, record: &csv::StringRecord) -> label::Read<Row> {
-    let cell = |column: usize| record.get(column).unwrap_or_default();
+    let cell = |column: usize| field(record.get(column).unwrap_or_default());
+    let is_filled = |column: &usize| !field(&record[column - 1]).is_empty();
+    let filled = (1..=record.len()).rev().find(is_filled).unwrap_or(0);
+    if filled > header.width || record.len() < header.width {
+        let (found, width) = (filled.max(record.len().min(header.width)), header.width);
+        let message = format!(
+            "this row has {found} fields, the header {width}; put text with commas in double quotes"
+        );
+        return Err((codes::INVALID_MANIFEST, message));
+    }
     let text = cell(header.label);
-    if text.trim().is_empty() {
+    if text.is_empty() {
         let message = "this row has no label; a sample without any label has `[]`";
         return Err((codes::MISSING_LABEL, message.to_owned()));
     }
-    let split = header.split.map(|column| cell(column).trim());
+    let split = header.split.map(cell);
     Ok(Row {
         line,
-        path: cell(header.path).trim().to_owned(),
-        label: if header.is_value {
+        path: cell(header.path).to_owned(),
+        label: if header.is_value && header.has_decimal_commas {
+            label::value_of_text(&text.replace(',', "."))?
+        } else if header.is_value {
             label::value_of_text(text)?
         } else {
             label::of_text(text)?
         },
         split: split.filter(|split| !split.is_empty()).map(str::to_owned),
     })
+}
+
+/// A field without what surrounds it: spaces, also those that keep quotes from being seen as such
+/// (`a.png, "cat"`), and characters of no width.
+fn field(text: &str) -> &str {
+    let text = clean(text);
+    let inside = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'));
+    inside
+        .filter(|inside| !inside.contains('"'))
+        .unwrap_or(text)
+}
+
+fn clean(text: &str) -> &str {
+    text.trim_matches(|c: char| {
+        c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}' | '\u{2060}')
+    })
+}
+
+/// The names of the columns in this project's words, where those are not there themselves.
+fn columns<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    let own = |name: &&'a str| {
+        let itself = COLUMNS
+            .iter()
+            .find(|column| column.eq_ignore_ascii_case(name));
+        let alias = ALIASES
+            .iter()
+            .find(|(alias, _)| alias.eq_ignore_ascii_case(name));
+        match (itself, alias) {
+            (Some(column), _) => *column,
+            (None, Some((_, column))) if !names.contains(column) => *column,
+            _ => *name,
+        }
+    };
+    names.iter().map(own).collect()
+}
+
+/// True for the columns that pandas writes for the index of a table.
+fn is_unnamed(name: &str) -> bool {
+    name.is_empty() || name.starts_with("Unnamed: ")
 }
 
 fn unknown_column(name: &str) -> String {
@@ -238,6 +348,13 @@ fn unknown_column(name: &str) -> String {
     )
 }
 
-fn line_feeds(bytes: &[u8]) -> u64 {
-    bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
+/// The number of line ends: LF, CR LF, or CR alone, as old programs for the Mac write.
+fn line_ends(bytes: &[u8]) -> u64 {
+    let next = bytes.iter().skip(1).map(Some).chain([None]);
+    let ends = bytes.iter().zip(next).filter(|pair| match pair {
+        (b'\n', _) => true,
+        (b'\r', next) => *next != Some(&b'\n'),
+        _ => false,
+    });
+    ends.count() as u64
 }

@@ -75,6 +75,67 @@ fn a_manifest_is_at_the_root_or_in_the_folder_around_everything() {
 }
 
 #[test]
+fn a_manifest_is_found_in_any_case_and_beside_a_readme() {
+    let found = |paths: &[&str]| find(&entries(paths)).map(|found| found.map(|found| found.root));
+    assert_eq!(
+        found(&["Manifest.CSV", "p0/a.png"]),
+        Ok(Some(String::new()))
+    );
+    let beside = ["README.md", "data/manifest.csv", "data/p0/a.png"];
+    assert_eq!(found(&beside), Ok(Some("data/".to_owned())));
+}
+
+/// Tables as Excel, pandas, Macs and Windows' programs write them.
+#[test]
+fn a_table_is_read_as_programs_write_it() {
+    let plain = layout("path,label\na.png,cat\nb.png,dog\n");
+    for text in [
+        "path;label\na.png;cat\nb.png;dog\n",
+        "path\tlabel\na.png\tcat\nb.png\tdog\n",
+        ",path,label\n0,a.png,cat\n1,b.png,dog\n",
+        "Unnamed: 0,path,label\n0,a.png,cat\n1,b.png,dog\n",
+        "path,label,\na.png,cat,\nb.png,dog,\n",
+        "path,label\na.png,cat,\nb.png,dog,,\n",
+        "path, label\na.png, cat\nb.png, \"dog\"\n",
+        "\u{feff}path,label\r\na.png,cat\r\nb.png,dog\r\n,\r\n,\r\n",
+        "path,label\ra.png,cat\rb.png,dog\r",
+        "\u{200b}path,label\n\u{200b}a.png,cat\u{200b}\nb.png,dog\n",
+        "Path,Label\na.png,cat\nb.png,dog\n",
+        "file_name,class\na.png,cat\nb.png,dog\n",
+        "path,label\n.\\a.png,cat\nb.png,dog\n",
+        "[{\"path\": \"a.png\", \"label\": \"cat\"},\n {\"path\": \"b.png\", \"label\": \"dog\"}]",
+        "{\"file_name\": \"a.png\", \"label\": \"cat\"}\n{\"file_name\": \"b.png\", \"label\": \"dog\"}",
+    ] {
+        assert_eq!(layout(text), plain, "{text:?}");
+    }
+    let numbers = layout("path,value\na.png,1.5\nb.png,-2\n");
+    assert_eq!(layout("path;value\na.png;1,5\nb.png;-2\n"), numbers);
+}
+
+#[test]
+fn lines_of_problems_are_counted_as_editors_do() {
+    for (text, line) in [
+        ("path,label\ra.png,cat\rx.png,dog\r", 3),
+        ("path,label\r\n\r\na.png,cat\r\nx.png,dog\r\n", 4),
+        (
+            "[{\"path\": \"a.png\", \"label\": \"cat\"},\n\n{\"path\": \"x.png\", \"label\": \"dog\"}]",
+            3,
+        ),
+    ] {
+        expect(text, &[(line, "missing_file")]);
+    }
+}
+
+#[test]
+fn names_are_found_in_either_unicode_form() {
+    let entries = entries(&["caf\u{e9}.png", "cafe\u{301}2.png", "manifest.csv"]);
+    let found = find(&entries).unwrap().unwrap();
+    let text = "path,label\ncafe\u{301}.png,a\ncaf\u{e9}2.png,b\n";
+    let (layout, _) = read(&entries, &found, text.as_bytes(), &LIMITS).unwrap();
+    assert_eq!(layout.files.len(), 2);
+}
+
+#[test]
 fn the_task_is_told_by_the_labels() {
     use Target::{Class, Classes, Value};
     let single = layout("path,label\nb.png,dog\na.png,cat\n./c.png,cat\n");
@@ -173,7 +234,14 @@ fn every_problem_comes_with_its_line() {
 
 #[test]
 fn paths_that_lead_elsewhere_are_refused_row_by_row() {
-    for path in ["../a.png", "/a.png", "C:\\x", "..././x", "a.png\0", "x\\y"] {
+    for path in [
+        "../a.png",
+        "/a.png",
+        "C:\\x",
+        "..././x",
+        "a.png\0",
+        "x\\..\\..\\y",
+    ] {
         expect(
             &format!("path,label\na.png,cat\n{path},dog\n"),
             &[(3, "unsafe_path")],
@@ -318,13 +386,13 @@ fn odd_names_are_kept_as_they_are_and_twins_refused() {
         let found = layout(&format!("path,label\na.png,{name}\nb.png,cat\n"));
         assert!(found.classes.iter().any(|class| class == name), "{name}");
     }
-    for (one, other) in [
-        ("cat", "Cat"),
-        ("cat", "cat "),
-        ("caf\u{e9}", "cafe\u{301}"),
-    ] {
+    for (one, other) in [("cat", "Cat"), ("caf\u{e9}", "cafe\u{301}")] {
         let text = format!("path,label\na.png,{one}\nb.png,{other}\n");
         assert_eq!(problems(&text).len(), 1, "{one} {other}");
         assert_eq!(problems(&text)[0].1, "class_name_twins");
     }
+    assert_eq!(
+        layout("path,label\na.png,cat\nb.png,cat \n").classes,
+        ["cat"]
+    );
 }
