@@ -10,15 +10,18 @@ use tch::{Device, Kind, Tensor, nn};
 use super::{
     adapt,
     architecture::Architecture,
-    cost, pth, registry,
+    cost, names, pth, registry,
     weights::{self, Tensors, WeightsError},
 };
-use crate::domain::{
-    base_model::AskedPreprocessing,
-    input::{Input, Modality},
-    problem::{self, Problem},
-    progress::Validated,
-    work::Imported,
+use crate::{
+    data::file_kind::FileKind,
+    domain::{
+        base_model::AskedPreprocessing,
+        input::{Input, Modality},
+        problem::{self, Problem},
+        progress::Validated,
+        work::Imported,
+    },
 };
 
 /// The converted weights, in the plan's folder.
@@ -68,10 +71,7 @@ fn network(plan: &Import) -> anyhow::Result<Result<Adopted, Vec<Problem>>> {
         }
         Err(error) => return Err(error).context("reading the weights"),
     };
-    let named = tensors
-        .into_iter()
-        .map(|(name, tensor)| (architecture.timm_name(&name), tensor));
-    let tensors = named.collect();
+    let tensors = names::in_own_words(architecture, tensors);
     let asked = plan.preprocessing;
     let input = match adapt::resolve_preprocessing(architecture, usual, asked, &tensors) {
         Ok(input) => Input::Image(input),
@@ -138,6 +138,10 @@ fn unsupported(architecture: &Architecture) -> Problem {
     Problem::new("architecture", "unsupported_modality", message)
 }
 
+const OLD_TORCH: &str = "this is a tar, as torch before 0.1.10 wrote weights; load it and save its `state_dict()` with a newer torch";
+const NOT_WEIGHTS: &str =
+    "this is neither safetensors nor a file of `torch.save(model.state_dict())`; save it as one";
+
 /// The tensors of a weights file: safetensors or torch's pickle, told apart by content, never by
 /// name.
 ///
@@ -159,9 +163,11 @@ pub fn read(path: &Path, max_bytes: u64) -> Result<Tensors, WeightsError> {
     } else if pth::is_pth(&bytes) {
         pth::parse(&bytes)
     } else {
-        Err(WeightsError::format(
-            "this is neither safetensors nor a file of `torch.save(model.state_dict())`",
-        ))
+        Err(WeightsError::format(match FileKind::of(&bytes) {
+            Some(kind) => kind.to_string(),
+            None if bytes.get(257..262) == Some(b"ustar") => OLD_TORCH.to_owned(),
+            None => NOT_WEIGHTS.to_owned(),
+        }))
     }
 }
 
@@ -181,6 +187,10 @@ fn adopt(
     let vs = nn::VarStore::new(Device::Cpu);
     let mut named = architecture.build(&vs.root(), input).named();
     adapt::adapt(architecture, &named, &mut tensors);
+    names::leave_out(architecture, &named, &mut tensors);
+    if let Some(problem) = names::of_another_project(architecture, &named, &tensors) {
+        return Err(vec![problem]);
+    }
     let (weight, bias) = (
         format!("{}.weight", architecture.classifier),
         format!("{}.bias", architecture.classifier),

@@ -20,6 +20,7 @@ pub mod linear;
 pub mod lora;
 mod mobilenetv2;
 mod mobilenetv3;
+mod names;
 pub mod ops;
 pub mod pass;
 pub mod pth;

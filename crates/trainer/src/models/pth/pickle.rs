@@ -1,7 +1,8 @@
-//! A pickle machine that can only describe tensors. It knows the opcodes that torch writes and five
-//! callables, and runs none of them: what torch would call becomes a description here. Any other
-//! name is an error that says it, so that a hostile pickle ends as a sentence. See Python's
-//! `pickletools` for the opcodes.
+//! A pickle machine that can only describe tensors. It knows the opcodes that torch writes and a
+//! few callables, and runs none of them: what torch would call becomes a description here, and what
+//! training scripts save beside the weights (their arguments, NumPy's numbers) one value that says
+//! nothing. Any other name is an error that says it, so that a hostile pickle ends as a sentence.
+//! See Python's `pickletools` for the opcodes.
 //!
 //! Values are small and live in flat lists, so that no input nests deep enough to exhaust the
 //! stack, and no input can use more memory than a constant times its own length.
@@ -34,6 +35,8 @@ pub(super) enum Value {
     Callable(Callable),
     Storage(usize),
     Tensor(usize),
+    /// Known to be harmless, never built, and of no use here.
+    Opaque,
 }
 
 /// The names that a pickle may mention.
@@ -43,7 +46,32 @@ pub(super) enum Callable {
     RebuildTensor,
     RebuildParameter,
     StorageType(Kind),
+    /// One of `OPAQUE`.
+    Opaque,
 }
+
+/// Types that training scripts save beside the weights, by module. None of them is called.
+const OPAQUE: [(&str, &[&str]); 10] = [
+    ("argparse", &["Namespace"]),
+    ("collections", &["defaultdict", "Counter"]),
+    (
+        "numpy",
+        &["dtype", "ndarray", "float64", "float32", "int64"],
+    ),
+    ("numpy.core.multiarray", &["scalar", "_reconstruct"]),
+    ("numpy._core.multiarray", &["scalar", "_reconstruct"]),
+    ("torch", &["device", "Size"]),
+    ("pathlib", &["PosixPath", "WindowsPath", "PurePosixPath"]),
+    (
+        "builtins",
+        &["set", "dict", "list", "int", "float", "str", "slice"],
+    ),
+    (
+        "__builtin__",
+        &["set", "dict", "list", "int", "float", "str", "unicode"],
+    ),
+    ("_codecs", &["encode"]),
+];
 
 /// Where a tensor's numbers lie: an entry of the archive.
 #[derive(Debug, Clone, PartialEq)]
@@ -171,7 +199,23 @@ impl Machine {
             }
             0x8c | b'U' => {
                 let length = reader.byte()?.into();
-                self.push_text(reader.text(length)?);
+                // Python 2 has bytes in its texts, such as NumPy's numbers.
+                match String::from_utf8(reader.take(length)?.to_vec()) {
+                    Ok(text) => self.push_text(text),
+                    Err(_) if opcode == b'U' => self.push(Value::Opaque),
+                    Err(_) => return Err(broken("a text is not UTF-8")),
+                }
+            }
+            // SHORT_BINBYTES, BINBYTES
+            b'C' => {
+                let length = reader.byte()?.into();
+                reader.take(length)?;
+                self.push(Value::Opaque);
+            }
+            b'B' => {
+                let length = reader.u32()? as usize;
+                reader.take(length)?;
+                self.push(Value::Opaque);
             }
             other => return self.combine(other, reader),
         }
@@ -215,6 +259,23 @@ impl Machine {
             }
             b'Q' => self.persistent()?,
             b'R' => self.reduce()?,
+            // NEWOBJ
+            0x81 => match (self.pop()?, self.pop()?) {
+                (Value::Tuple(_), Value::Callable(Callable::Opaque)) => self.push(Value::Opaque),
+                _ => return Err(broken("it makes an object of an unknown type")),
+            },
+            // EMPTY_SET; ADDITEMS; FROZENSET
+            0x8f => self.push(Value::Opaque),
+            0x90 => {
+                self.pop_mark()?;
+                if self.stack.last() != Some(&Value::Opaque) {
+                    return Err(broken("items are added to what is no set"));
+                }
+            }
+            0x91 => {
+                self.pop_mark()?;
+                self.push(Value::Opaque);
+            }
             b'b' => self.build()?,
             other => {
                 return Err(broken(&format!(
@@ -306,6 +367,7 @@ impl Machine {
             Some(Value::Dict(place)) if pairs && items.len() % 2 == 0 => {
                 self.containers[*place].extend(items)
             }
+            Some(Value::Opaque) => {}
             _ => return Err(broken("items are added to what is no container")),
         }
         Ok(())
@@ -397,6 +459,7 @@ impl Machine {
                 self.push(Value::Tensor(self.views.len() - 1));
             }
             (Callable::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => self.push(*tensor),
+            (Callable::Opaque, _) => self.push(Value::Opaque),
             _ => return Err(broken("a tensor is described in an unknown way")),
         }
         Ok(())
@@ -412,7 +475,8 @@ impl Machine {
         let mut items = Vec::with_capacity(2 * pairs.len());
         for pair in pairs {
             match pair {
-                Value::Tuple(pair) if self.containers[*pair].len() == 2 => {
+                // Python 2 writes pairs as lists.
+                Value::Tuple(pair) | Value::List(pair) if self.containers[*pair].len() == 2 => {
                     items.extend(&self.containers[*pair]);
                 }
                 _ => return Err(broken("a dictionary's item is no pair")),
@@ -425,7 +489,7 @@ impl Machine {
     fn build(&mut self) -> Result<()> {
         let _attributes = self.pop()?;
         match self.stack.last() {
-            Some(Value::Dict(_)) => Ok(()),
+            Some(Value::Dict(_) | Value::Opaque) => Ok(()),
             _ => Err(broken("attributes are set on what is no state dict")),
         }
     }
@@ -484,7 +548,8 @@ impl Machine {
 fn callable(module: &str, name: &str) -> Result<Callable> {
     let found = match (module, name) {
         ("collections", "OrderedDict") => Some(Callable::OrderedDict),
-        ("torch._utils", "_rebuild_tensor_v2") => Some(Callable::RebuildTensor),
+        // The first is of torch before 0.4, with four arguments.
+        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Some(Callable::RebuildTensor),
         ("torch._utils", "_rebuild_parameter") => Some(Callable::RebuildParameter),
         ("torch", storage) => TYPES
             .iter()
@@ -492,6 +557,8 @@ fn callable(module: &str, name: &str) -> Result<Callable> {
             .map(|(kind, ..)| Callable::StorageType(*kind)),
         _ => None,
     };
+    let is_opaque = |(of, names): &(&str, &[&str])| *of == module && names.contains(&name);
+    let found = found.or_else(|| OPAQUE.iter().any(is_opaque).then_some(Callable::Opaque));
     found.ok_or_else(|| {
         let shown = |text: &str| text.chars().take(80).collect::<String>();
         WeightsError::format(format!(
@@ -523,6 +590,25 @@ mod tests {
         ] {
             let message = run(pickle).expect_err("it is refused").to_string();
             assert!(message.contains(name), "{message}");
+        }
+    }
+
+    /// A checkpoint with `argparse.Namespace`, a path, a set, a `defaultdict` and bytes beside its
+    /// weights, by Python's pickle in protocols 2, 3 and 4.
+    #[test]
+    fn what_scripts_save_beside_the_weights_is_passed_over() {
+        for pickle in [
+            &b"\x80\x02}q\x00(X\x05\x00\x00\x00modelq\x01}q\x02X\x04\x00\x00\x00argsq\x03cargparse\nNamespace\nq\x04)\x81q\x05}q\x06(X\x02\x00\x00\x00lrq\x07G?\xb9\x99\x99\x99\x99\x99\x9aX\x01\x00\x00\x00pq\x08cpathlib\nPurePosixPath\nq\x09X\x01\x00\x00\x00/q\nX\x01\x00\x00\x00xq\x0b\x86q\x0cRq\x0dX\x01\x00\x00\x00sq\x0ec__builtin__\nset\nq\x0f]q\x10(K\x01K\x02e\x85q\x11Rq\x12ubX\x04\x00\x00\x00bestq\x13ccollections\ndefaultdict\nq\x14c__builtin__\nlist\nq\x15\x85q\x16Rq\x17X\x01\x00\x00\x00aq\x18]q\x19K\x01asX\x03\x00\x00\x00rawq\x1ac_codecs\nencode\nq\x1bX\x03\x00\x00\x00\xc3\xbf\x00q\x1cX\x06\x00\x00\x00latin1q\x1d\x86q\x1eRq\x1fu."[..],
+            b"\x80\x03}q\x00(X\x05\x00\x00\x00modelq\x01}q\x02X\x04\x00\x00\x00argsq\x03cargparse\nNamespace\nq\x04)\x81q\x05}q\x06(X\x02\x00\x00\x00lrq\x07G?\xb9\x99\x99\x99\x99\x99\x9aX\x01\x00\x00\x00pq\x08cpathlib\nPurePosixPath\nq\x09X\x01\x00\x00\x00/q\nX\x01\x00\x00\x00xq\x0b\x86q\x0cRq\x0dX\x01\x00\x00\x00sq\x0ecbuiltins\nset\nq\x0f]q\x10(K\x01K\x02e\x85q\x11Rq\x12ubX\x04\x00\x00\x00bestq\x13ccollections\ndefaultdict\nq\x14cbuiltins\nlist\nq\x15\x85q\x16Rq\x17X\x01\x00\x00\x00aq\x18]q\x19K\x01asX\x03\x00\x00\x00rawq\x1aC\x02\xff\x00q\x1bu.",
+            b"\x80\x04\x95\xcf\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x05model\x94}\x94\x8c\x04args\x94\x8c\x08argparse\x94\x8c\x09Namespace\x94\x93\x94)\x81\x94}\x94(\x8c\x02lr\x94G?\xb9\x99\x99\x99\x99\x99\x9a\x8c\x01p\x94\x8c\x07pathlib\x94\x8c\x0dPurePosixPath\x94\x93\x94\x8c\x01/\x94\x8c\x01x\x94\x86\x94R\x94\x8c\x01s\x94\x8f\x94(K\x01K\x02\x90ub\x8c\x04best\x94\x8c\x0bcollections\x94\x8c\x0bdefaultdict\x94\x93\x94\x8c\x08builtins\x94\x8c\x04list\x94\x93\x94\x85\x94R\x94\x8c\x01a\x94]\x94K\x01as\x8c\x03raw\x94C\x02\xff\x00\x94u.",
+        ] {
+            let (value, machine, used) = run(pickle).expect("a checkpoint");
+            assert_eq!(used, pickle.len());
+            assert!(matches!(machine.lookup(value, "model"), Some(Value::Dict(_))));
+            assert_eq!(machine.lookup(value, "args"), Some(Value::Opaque));
+            for end in 0..pickle.len() {
+                assert!(run(&pickle[..end]).is_err());
+            }
         }
     }
 

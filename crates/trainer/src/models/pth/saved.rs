@@ -7,10 +7,26 @@ use tch::Tensor;
 use super::pickle::{Machine, Value, View};
 use crate::models::weights::{self, TENSORS, Tensors, WeightsError};
 
-/// Where training scripts put the state dict among other things, in the order tried.
-const WRAPPERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
+/// Where training scripts put the state dict among other things, in the order tried: averaged
+/// weights, which are the better ones, first.
+const WRAPPERS: [&str; 12] = [
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "module",
+    "net",
+    "network",
+    "teacher",
+    "student",
+];
 /// The prefix that `torch.nn.DataParallel` adds to every name.
 const PARALLEL: &str = "module.";
+/// Wrappers in wrappers that are looked into.
+const WRAPPER_DEPTH: usize = 3;
 
 /// A pickle that has run, and the bytes of the storages it mentions.
 #[derive(Debug)]
@@ -55,12 +71,15 @@ impl Saved<'_> {
 
     /// The state dict's entries by name.
     fn named_views(&self) -> Result<BTreeMap<String, &View>, WeightsError> {
-        let wrapped = WRAPPERS
-            .iter()
-            .find_map(|key| self.machine.lookup(self.value, key));
-        let dict = wrapped
-            .filter(|value| matches!(value, Value::Dict(_)))
-            .unwrap_or(self.value);
+        let mut dict = self.value;
+        for _ in 0..WRAPPER_DEPTH {
+            let inside = |key: &&str| self.machine.lookup(dict, key);
+            let mut inside = WRAPPERS.iter().filter_map(inside);
+            match inside.find(|value| matches!(value, Value::Dict(_))) {
+                Some(found) => dict = found,
+                None => break,
+            }
+        }
         let pairs = self.machine.pairs(dict).ok_or_else(|| {
             WeightsError::format("this file holds no state dict: save `model.state_dict()`")
         })?;
@@ -76,10 +95,8 @@ impl Saved<'_> {
             named.insert(name.to_owned(), &self.machine.views[place]);
         }
         if named.keys().all(|name| name.starts_with(PARALLEL)) {
-            named = named
-                .into_iter()
-                .map(|(name, view)| (name[PARALLEL.len()..].to_owned(), view))
-                .collect();
+            let short = |(name, view): (String, _)| (name[PARALLEL.len()..].to_owned(), view);
+            named = named.into_iter().map(short).collect();
         }
         Ok(named)
     }
