@@ -24,6 +24,11 @@ pub enum TrainError {
     /// The base model's weights do not fit its architecture.
     #[error("{0}")]
     Weights(String),
+    /// The base model's weights are finite, but what they compute is not.
+    #[error(
+        "the base model computes features that are not finite: its weights are damaged, or not of this architecture; import others"
+    )]
+    Features,
     /// A checkpoint is incomplete or altered; an older one may be usable.
     #[error("checkpoint `{folder}` cannot be used: {reason}; resume from an older checkpoint")]
     Checkpoint { folder: String, reason: String },
@@ -81,7 +86,7 @@ impl TrainError {
             Self::Interrupted => ("interrupted", true),
             Self::Plan(_) => ("invalid_plan", false),
             Self::Data(_) => ("invalid_data", false),
-            Self::Weights(_) => ("invalid_weights", false),
+            Self::Weights(_) | Self::Features => ("invalid_weights", false),
             Self::Checkpoint { .. } => ("checkpoint_corrupt", true),
             Self::OtherRun { .. } => ("checkpoint_of_another_run", false),
             Self::ExportMismatch(_) => ("export_mismatch", false),

@@ -46,8 +46,8 @@ const NAME: &str = "features";
 ///
 /// # Errors
 /// `Data` for an image that cannot be decoded, `Io` when the cache cannot be written, `OutOfMemory`
-/// when one image at a time is too much, `Interrupted`: what was computed so far stays in the
-/// cache.
+/// when one image at a time is too much, `Features` when any is not finite, `Interrupted`: what was
+/// computed so far stays in the cache.
 pub fn of_samples(
     run: &Preparation<'_>,
     network: &Network,
@@ -58,7 +58,12 @@ pub fn of_samples(
     let backbone = &network.whole_backbone();
     let sources = run.samples.sources.iter();
     let parts = sources.map(|source| of_pack(run, (network, backbone), source, &mut meter));
-    Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0))
+    let features = Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0);
+    // Training would fail at its first step, and advise a lower learning rate.
+    if features.isfinite().all().int64_value(&[]) == 0 {
+        return Err(TrainError::Features);
+    }
+    Ok(features)
 }
 
 /// Features of a whole pack. When memory runs out, all over again in batches of half the size.

@@ -45,7 +45,7 @@ pub struct Probe {
 /// `seed`. The test split is not used. `features` gives [N, features] of samples in evaluation.
 ///
 /// # Errors
-/// `Diverged` when features are not finite, `Interrupted`.
+/// `Features` when these are not finite, `Interrupted`.
 pub fn fit(
     features: impl Fn(&[usize]) -> Tensor,
     samples: &Samples,
@@ -64,7 +64,7 @@ pub fn fit(
     let (mut train, mut validation) = (wanted(&samples.train), wanted(&samples.validation));
     let scale = Scale::of(&train.features);
     if !(scale.deviation.is_finite() && scale.mean.isfinite().all().int64_value(&[]) == 1) {
-        return Err(TrainError::Diverged { step: 0 });
+        return Err(TrainError::Features);
     }
     train.features = scale.apply(&train.features);
     validation.features = scale.apply(&validation.features);
@@ -270,7 +270,7 @@ mod tests {
         };
         assert!(matches!(
             fit(broken, &samples, 1, &Interrupt::default()),
-            Err(TrainError::Diverged { step: 0 })
+            Err(TrainError::Features)
         ));
     }
 }

@@ -33,6 +33,29 @@ fn trap_26_what_cannot_train_is_an_error_with_a_code() {
     assert_eq!(evaluations(&material, "lone", lone).len(), 1);
 }
 
+/// Weights that are finite but absurd: advice on the learning rate would mislead.
+#[test]
+fn features_that_are_not_finite_blame_the_base_model() {
+    let material = Material::new(10);
+    let mut plan = material.plan(recipe());
+    let mut weights = Tensor::read_safetensors(&plan.base_model.weights).unwrap();
+    let first = weights.iter_mut().find(|(name, _)| name == "conv1.weight");
+    let (_, first) = first.unwrap();
+    *first = first.full_like(3e38);
+    let absurd = plan.base_model.weights.with_file_name("absurd.safetensors");
+    Tensor::write_safetensors(&weights, &absurd).unwrap();
+    plan.base_model.weights = absurd;
+    let (said, _) = material.start("absurd", &plan).end();
+    let Some(Progress::Failed(failure)) = said.last() else {
+        panic!("{said:?}");
+    };
+    assert_eq!(failure.code, "invalid_weights");
+    assert!(
+        failure.message.contains("features that are not finite"),
+        "{failure:?}"
+    );
+}
+
 /// SGD's decay of 10 at a rate of 100 makes each weight a thousand times larger in each step:
 /// finite at first, not for long.
 #[test]
