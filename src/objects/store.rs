@@ -211,6 +211,22 @@ impl Objects {
         tokio::fs::rename(&staged, target).await.at(target)
     }
 
+    /// Puts every object below a prefix (with or without a slash at its end) into `folder`, under
+    /// the rest of its key; the folders are made.
+    ///
+    /// # Errors
+    /// As those of `list_prefix` and `fetch`.
+    pub async fn fetch_prefix(&self, prefix: &str, folder: &Path) -> Result<(), ObjectError> {
+        for key in self.list_prefix(prefix).await? {
+            let name = key.strip_prefix(prefix).unwrap_or(&key);
+            let target = folder.join(name.trim_start_matches('/'));
+            let parent = target.parent().unwrap_or(folder);
+            tokio::fs::create_dir_all(parent).await.at(parent)?;
+            self.fetch(&key, &target).await?;
+        }
+        Ok(())
+    }
+
     async fn copy_to(&self, key: &str, staged: &Path) -> Result<(), ObjectError> {
         let mut stream = self.read(key, None).await?;
         let copied = async {

@@ -47,14 +47,7 @@ impl Bundles {
             .prefix(".fetch-")
             .tempdir_in(&self.folder)
             .with_context(failed)?;
-        for key in self.objects.list_prefix(prefix).await? {
-            let name = key.strip_prefix(prefix).unwrap_or(&key);
-            let target = staged.path().join(name.trim_start_matches('/'));
-            if let Some(parent) = target.parent() {
-                fs::create_dir_all(parent).await.with_context(failed)?;
-            }
-            self.objects.fetch(&key, &target).await?;
-        }
+        self.objects.fetch_prefix(prefix, staged.path()).await?;
         fs::rename(staged.keep(), &folder)
             .await
             .with_context(|| format!("cannot create directory `{}`", folder.display()))?;

@@ -11,7 +11,7 @@ use crate::{
         id::JobId,
         progress::{Failure, Verified},
     },
-    objects::{At, ObjectError},
+    objects::ObjectError,
     worker::{fault::Fault, files::plain_file},
 };
 
@@ -42,13 +42,7 @@ pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
 async fn write(task: Task<'_>, bundle: &str, folder: &Path) -> Result<(), Fault> {
     let objects = &task.worker.objects;
     let unpacked = folder.join("bundle");
-    for key in objects.list_prefix(bundle).await? {
-        let target = unpacked.join(key.strip_prefix(bundle).unwrap_or(&key));
-        if let Some(parent) = target.parent() {
-            tokio::fs::create_dir_all(parent).await.at(parent)?;
-        }
-        objects.fetch(&key, &target).await?;
-    }
+    objects.fetch_prefix(bundle, &unpacked).await?;
     let target = folder.join(FILE);
     let arguments = [
         OsStr::new("script"),
