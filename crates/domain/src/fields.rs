@@ -103,7 +103,7 @@ impl<'a> Fields<'a> {
     pub fn finish(self) {
         let known = self.known.borrow();
         let names = self.object.keys();
-        let unknown: Vec<&String> = names
+        let mut unknown: Vec<&String> = names
             .filter(|name| !known.contains(&name.as_str()))
             .collect();
         if unknown.len() > limits::PROBLEMS {
@@ -111,8 +111,9 @@ impl<'a> Fields<'a> {
             let message = format!("has {count} unknown fields; see /docs for those it may have");
             let problem = Problem::new(&self.path, UNKNOWN_FIELD, message);
             self.problems.borrow_mut().push(problem);
+            unknown.truncate(limits::PROBLEMS - 1);
         }
-        for name in unknown.into_iter().take(limits::PROBLEMS - 1) {
+        for name in unknown {
             let name = &quoted(name);
             let near = suggestion(name, known.iter().copied());
             let message = format!("unknown field `{}`; {near}", self.path(name));
@@ -143,6 +144,17 @@ mod tests {
         assert!(problems.iter().all(|problem| problem.message.len() < 400));
         assert_eq!(problems[0].path, "method");
         assert!(problems[0].message.starts_with("has 10000 unknown fields"));
+    }
+
+    #[test]
+    fn unknown_fields_at_the_limit_are_all_listed() {
+        let problems = RefCell::default();
+        let names = (0..limits::PROBLEMS).map(|i| (i.to_string(), json!(1)));
+        let body = Value::Object(names.collect());
+        Fields::new(&body, "", &problems).unwrap().finish();
+        let paths: Vec<String> = problems.into_inner().into_iter().map(|p| p.path).collect();
+        let all: Vec<String> = (0..limits::PROBLEMS).map(|i| i.to_string()).collect();
+        assert_eq!(paths, all);
     }
 
     #[test]
