@@ -21,6 +21,7 @@ use crate::{
         file::{FileReport, FileStatus, Purpose},
         id::FileId,
         limits::FILENAME_CHARACTERS,
+        problem::quoted,
     },
     http::api::{
         auth::Caller,
@@ -87,9 +88,12 @@ pub(crate) async fn upload(
                 return Err(ApiError::invalid(name, codes::INVALID_VALUE, message));
             }
             _ => {
-                let name: String = name.chars().take(80).collect();
                 let message = "unknown field; the form has `file` and `purpose`";
-                return Err(ApiError::invalid(name, codes::UNKNOWN_FIELD, message));
+                return Err(ApiError::invalid(
+                    quoted(&name),
+                    codes::UNKNOWN_FIELD,
+                    message,
+                ));
             }
         }
     }

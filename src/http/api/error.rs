@@ -97,8 +97,7 @@ impl ApiError {
     /// 404: it does not exist, or belongs to another tenant. `id` is truncated: it comes from the
     /// client and is sent back.
     pub(crate) fn not_found(noun: &str, id: impl Display) -> Self {
-        let id: String = id.to_string().chars().take(80).collect();
-        let message = format!("there is no {noun} `{id}`");
+        let message = format!("there is no {noun} `{}`", quoted(&id.to_string()));
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 

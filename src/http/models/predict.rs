@@ -23,7 +23,7 @@ use crate::{
     db::models::Owner,
     domain::{
         codes,
-        problem::Problem,
+        problem::{Problem, quoted},
         work::{self, ImageOutcome},
     },
     http::{
@@ -139,9 +139,12 @@ async fn from_form(
     while let Some(field) = multipart::next(&mut parts, idle).await? {
         let name = field.name().unwrap_or_default();
         if !matches!(name, "image" | "images" | "image[]" | "images[]" | "file") {
-            let name: String = name.chars().take(80).collect();
             let message = "unknown field; send images as `image`";
-            return Err(ApiError::invalid(name, codes::UNKNOWN_FIELD, message));
+            return Err(ApiError::invalid(
+                quoted(name),
+                codes::UNKNOWN_FIELD,
+                message,
+            ));
         }
         check_count(images.len() + 1, limits.max_predict_images)?;
         let path = spool.join(images.len().to_string());
