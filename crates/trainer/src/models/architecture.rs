@@ -76,8 +76,12 @@ impl Architecture {
         }
     }
 
+    /// The names of the original head's weight and bias.
+    pub fn classifier_tensors(&self) -> [String; 2] {
+        [".weight", ".bias"].map(|part| format!("{}{part}", self.classifier))
+    }
+
     /// The modality of the network's input.
-    ///
     pub fn modality(&self) -> Modality {
         self.input.modality()
     }

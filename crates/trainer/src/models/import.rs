@@ -191,10 +191,7 @@ fn adopt(
     if let Some(problem) = names::of_another_project(architecture, &named, &tensors) {
         return Err(vec![problem]);
     }
-    let (weight, bias) = (
-        format!("{}.weight", architecture.classifier),
-        format!("{}.bias", architecture.classifier),
-    );
+    let [weight, bias] = architecture.classifier_tensors();
     let mut classes = None;
     if tensors.contains_key(&weight) || tensors.contains_key(&bias) {
         // Any number of classes will do, so long as both tensors and the features agree on it.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use tch::{Kind, Tensor};
 
 use super::{architecture::Architecture, weights::Tensors};
-use crate::domain::problem::Problem;
+use crate::domain::problem::{Problem, quoted};
 
 /// Prefixes that wrappers add to every name: `DataParallel`, `torch.compile`, Lightning modules,
 /// self-supervised training.
@@ -34,33 +34,42 @@ const HEADS: [&str; 4] = ["classifier", "fc", "head", "heads"];
 /// The tensors under the names of the architecture, as far as these are known, and in its type:
 /// float64 becomes float32.
 pub(super) fn in_own_words(architecture: &Architecture, tensors: Tensors) -> Tensors {
-    let own = own_names(architecture);
-    let known = |name: &str| own.contains(&architecture.timm_name(name));
-    let mut names: Vec<String> = tensors.keys().cloned().collect();
-    for _ in 0..PREFIX_DEPTH {
-        let found = names.iter().filter(|name| known(name)).count();
-        let better = PREFIXES.iter().find_map(|prefix| {
-            let short = |name: &String| name.strip_prefix(prefix).unwrap_or(name).to_owned();
-            let shorter: Vec<String> = names.iter().map(short).collect();
-            let all = shorter
-                .iter()
-                .zip(&names)
-                .all(|(short, name)| short != name);
-            let now = shorter.iter().filter(|name| known(name)).count();
-            let distinct = shorter.iter().collect::<BTreeSet<_>>().len() == names.len();
-            (distinct && (now > found || (all && found == 0))).then_some(shorter)
-        });
-        match better {
-            Some(shorter) => names = shorter,
-            None => break,
-        }
-    }
+    let names = without_prefixes(architecture, tensors.keys().cloned().collect());
     let named = names.iter().map(|name| architecture.timm_name(name));
     let tensors = tensors.into_values().map(|tensor| match tensor.kind() {
         Kind::Double => tensor.to_kind(Kind::Float),
         _ => tensor,
     });
     named.zip(tensors).collect()
+}
+
+/// Takes off the prefixes of wrappers: those that make more names known, or that all names have
+/// while none is.
+fn without_prefixes(architecture: &Architecture, mut names: Vec<String>) -> Vec<String> {
+    let has_prefix = |name: &String| PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    // To know the network's names is to build it.
+    if !names.iter().any(has_prefix) {
+        return names;
+    }
+    let own = own_names(architecture);
+    let count_known = |names: &[String]| {
+        let known = |name: &&String| own.contains(&architecture.timm_name(name));
+        names.iter().filter(known).count()
+    };
+    for _ in 0..PREFIX_DEPTH {
+        let known = count_known(&names);
+        let better = PREFIXES.iter().find_map(|prefix| {
+            let short = |name: &String| name.strip_prefix(prefix).unwrap_or(name).to_owned();
+            let shorter: Vec<String> = names.iter().map(short).collect();
+            let is_distinct = shorter.iter().collect::<BTreeSet<_>>().len() == names.len();
+            let all_have_it = names.iter().all(|name| name.starts_with(prefix));
+            let is_better = count_known(&shorter) > known || (known == 0 && all_have_it);
+            (is_distinct && is_better).then_some(shorter)
+        });
+        let Some(shorter) = better else { break };
+        names = shorter;
+    }
+    names
 }
 
 /// Takes out what the network does not have and nobody misses: leftovers of profilers and of
@@ -71,7 +80,7 @@ pub(super) fn leave_out(
     tensors: &mut Tensors,
 ) {
     let own: BTreeSet<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
-    let head = [".weight", ".bias"].map(|part| format!("{}{part}", architecture.classifier));
+    let head = architecture.classifier_tensors();
     let has_head = head.iter().any(|name| tensors.contains_key(name));
     tensors.retain(|name, _| {
         let first = name.split('.').next().unwrap_or_default();
@@ -93,7 +102,7 @@ pub(super) fn of_another_project(
         return None;
     }
     let (own, given) = (&named.first()?.0, tensors.keys().next()?);
-    let given: String = given.chars().take(80).collect();
+    let given = quoted(given);
     let begins = |with: &[&str]| {
         let mut names = tensors.keys();
         names.any(|name| with.iter().any(|with| name.starts_with(with)))
@@ -130,12 +139,8 @@ pub(super) fn of_another_project(
 fn own_names(architecture: &Architecture) -> BTreeSet<String> {
     let vs = tch::nn::VarStore::new(tch::Device::Cpu);
     let named = architecture.build(&vs.root(), &architecture.input).named();
-    let head = [".weight", ".bias"].map(|part| format!("{}{part}", architecture.classifier));
-    named
-        .into_iter()
-        .map(|(name, _)| name)
-        .chain(head)
-        .collect()
+    let names = named.into_iter().map(|(name, _)| name);
+    names.chain(architecture.classifier_tensors()).collect()
 }
 
 #[cfg(test)]
