@@ -206,13 +206,12 @@ fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> {
 /// True when a JPEG ends before its end-of-image marker. Bytes behind that marker say nothing:
 /// motion photos have a film there, and makers their own data.
 fn is_cut_off(bytes: &[u8]) -> bool {
-    if has_end(bytes) {
-        return false;
-    }
-    // Damaged segments may hide the end. In scan data, `ff` is never followed by `d9` (ITU T.81,
-    // B.1.1.5), and thumbnails lie before the first scan.
+    // Where nothing lies behind the end, it is found at once: in scan data, `ff` is never followed
+    // by `d9` (ITU T.81, B.1.1.5), and thumbnails lie before the first scan.
     let end = bytes.windows(2).rposition(|pair| pair == [0xff, 0xd9]);
-    end.is_none_or(|end| bytes[end..].windows(2).any(|pair| pair == [0xff, 0xda]))
+    let behind = end.map(|end| &bytes[end..]);
+    let is_last = |behind: &[u8]| !behind.windows(2).any(|pair| pair == [0xff, 0xda]);
+    !behind.is_some_and(is_last) && !has_end(bytes)
 }
 
 /// True when the end-of-image marker follows from segment to segment and scan to scan (ITU T.81,
