@@ -45,13 +45,15 @@ fn text(start: &[u8]) -> Option<Named> {
     let text = String::from_utf8_lossy(start).to_ascii_lowercase();
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let begins = |with: &[&str]| with.iter().any(|with| text.starts_with(with));
+    // Behind a declaration or a comment, the first element tells.
+    let is_xml = begins(&["<?xml", "<!--", "<!doctype svg"]);
     if begins(&["version https://git-lfs"]) {
         Some(("a Git LFS pointer", LFS))
-    } else if begins(&["<svg"])
-        || begins(&["<?xml", "<!--", "<!doctype svg"]) && text.contains("<svg")
-    {
+    } else if begins(&["<svg"]) || is_xml && text.contains("<svg") {
         Some(("an SVG drawing", EXPORT))
-    } else if begins(&["<!doctype html", "<html", "<head", "<body"]) || text.contains("<html") {
+    } else if begins(&["<!doctype html", "<html", "<head", "<body"])
+        || is_xml && text.contains("<html")
+    {
         Some(("a web page (HTML)", DOWNLOAD))
     } else if begins(&["{"]) && text.contains("\"weight_map\"") {
         Some(("the index of weights in several files", SHARDS))
@@ -153,12 +155,14 @@ mod tests {
     fn usual_files_are_of_no_such_kind() {
         let png = include_bytes!("../../tests/fixtures/images/rgb.png");
         let jpeg = include_bytes!("../../tests/fixtures/images/rgb.jpg");
+        let page_as_an_example = b"# Notes\n\n```html\n<html><body></body></html>\n```\n";
         for start in [
             &b""[..],
             b"path,label\n",
             b"{\"path\": 1}",
             b"PK\x03\x04",
             b"hello",
+            page_as_an_example,
             png,
             jpeg,
         ] {

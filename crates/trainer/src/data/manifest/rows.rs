@@ -1,9 +1,9 @@
 //! A manifest's bytes to rows: CSV as spreadsheets and programs write it, JSON lines when the first
 //! character is a `{`, or one JSON array of such objects.
 
-use std::iter;
+use std::{collections::HashMap, iter};
 
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Value, value::RawValue};
 
 use super::{
     label::{self, Label},
@@ -113,16 +113,13 @@ fn json_row(line: u64, text: &str) -> label::Read<Row> {
         }
         Err(error) => return Err(invalid(format!("this line is not JSON: {error}"))),
     };
-    let names: Vec<&str> = object.keys().map(|name| clean(name)).collect();
+    let (names, values): (Vec<String>, Vec<Value>) = object.into_iter().unzip();
+    let names: Vec<&str> = names.iter().map(|name| clean(name)).collect();
     let columns = columns(&names);
-    if let Some(unknown) = columns.iter().find(|name| !COLUMNS.contains(name)) {
-        return Err(invalid(unknown_column(unknown)));
+    if let Some(problem) = wrong_columns(&columns).next() {
+        return Err(invalid(problem));
     }
-    let object: Map<String, Value> = columns
-        .iter()
-        .map(|&name| name.to_owned())
-        .zip(object.values().cloned())
-        .collect();
+    let object: HashMap<&str, Value> = columns.into_iter().zip(values).collect();
     let text_of = |name: &str| match object.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -224,16 +221,14 @@ fn csv_rows(text: &str) -> Lines<'_> {
 fn header(names: &csv::StringRecord, has_decimal_commas: bool) -> Result<Header, Vec<String>> {
     let names: Vec<&str> = names.iter().map(field).collect();
     let names = columns(&names);
-    let mut problems: Vec<String> = Vec::new();
-    for (place, name) in names.iter().enumerate() {
-        if is_unnamed(name) {
-            // An index, as pandas writes by default, or what follows a comma at the end.
-        } else if !COLUMNS.contains(name) {
-            problems.push(unknown_column(name));
-        } else if names[..place].contains(name) {
-            problems.push(format!("the header has the column `{name}` twice"));
-        }
-    }
+    // A column without a name is an index, as pandas writes by default, or what follows a comma at
+    // the end.
+    let named: Vec<&str> = names
+        .iter()
+        .copied()
+        .filter(|name| !is_unnamed(name))
+        .collect();
+    let mut problems: Vec<String> = wrong_columns(&named).collect();
     let column = |wanted: &str| names.iter().position(|name| *name == wanted);
     let labels: Vec<usize> = ["label", "labels", "value"]
         .iter()
@@ -334,6 +329,19 @@ fn columns<'a>(names: &[&'a str]) -> Vec<&'a str> {
 /// True for the columns that pandas writes for the index of a table.
 fn is_unnamed(name: &str) -> bool {
     name.is_empty() || name.starts_with("Unnamed: ")
+}
+
+/// A problem for each column that there is not, or that stands there twice.
+fn wrong_columns<'a>(columns: &'a [&str]) -> impl Iterator<Item = String> + 'a {
+    columns.iter().enumerate().filter_map(|(place, name)| {
+        if !COLUMNS.contains(name) {
+            Some(unknown_column(name))
+        } else if columns[..place].contains(name) {
+            Some(format!("there is the column `{name}` twice"))
+        } else {
+            None
+        }
+    })
 }
 
 fn unknown_column(name: &str) -> String {

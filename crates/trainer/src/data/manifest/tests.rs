@@ -113,6 +113,16 @@ fn a_table_is_read_as_programs_write_it() {
 }
 
 #[test]
+fn a_column_under_two_names_is_refused() {
+    let twice = "{\"file\": \"a.png\", \"image\": \"b.png\", \"label\": \"cat\"}";
+    expect(twice, &[(1, "invalid_manifest")]);
+    expect(
+        "file,image,label\na.png,b.png,cat\n",
+        &[(1, "invalid_manifest")],
+    );
+}
+
+#[test]
 fn lines_of_problems_are_counted_as_editors_do() {
     for (text, line) in [
         ("path,label\ra.png,cat\rx.png,dog\r", 3),
