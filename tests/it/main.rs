@@ -29,6 +29,7 @@ mod plan;
 mod postgres;
 mod postgres_killed;
 mod queue;
+mod request_forms;
 mod sample_report;
 mod slots;
 mod states;
