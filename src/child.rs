@@ -27,7 +27,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{config, domain::progress::exit};
+use crate::{
+    config,
+    domain::progress::exit,
+    telemetry::metrics::{CHILD_STARTS, Label},
+};
 
 /// Longest line of a child, in bytes; a prediction of 64 images over 10,000 classes fits.
 const LINE_BYTES: usize = 16 << 20;
@@ -117,6 +121,7 @@ impl Child {
             .process_group(0)
             .kill_on_drop(true);
         die_with_parent(&mut command);
+        CHILD_STARTS.add([role(arguments)], 1);
         let mut process = spawn_on_lasting_thread(command).await.map_err(|error| {
             io::Error::new(
                 error.kind(),
@@ -229,6 +234,21 @@ impl Child {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         log.make_contiguous().join("\n")
     }
+}
+
+/// The role of a child, from its arguments.
+fn role(arguments: &[&OsStr]) -> Label {
+    let role = arguments.first().and_then(|role| role.to_str());
+    const ROLES: [&str; 6] = [
+        "warm-trainer",
+        "validate",
+        "verify",
+        "script",
+        "serve",
+        "devices",
+    ];
+    let known = ROLES.into_iter().find(|known| role == Some(known));
+    known.unwrap_or("other").into()
 }
 
 /// Starts a child, waits at most `patience` for its one message, and ends it.

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
-    io::{IsTerminal, Write},
+    io::Write,
     os::unix::{fs::DirBuilderExt, process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
@@ -15,7 +15,7 @@ use clap::Subcommand;
 use futures_util::FutureExt as _;
 use rehead::{
     config::{
-        DatabaseArgs, GcArgs, LogArgs, ServeArgs, StoreArgs, TenantArgs, UpArgs, WorkArgs,
+        DatabaseArgs, GcArgs, MetricsArgs, ServeArgs, StoreArgs, TenantArgs, UpArgs, WorkArgs,
         WorkDirArgs,
     },
     db,
@@ -23,7 +23,9 @@ use rehead::{
     http,
     objects::Objects,
     postgres::{self, StartOptions},
-    reaper, worker,
+    reaper,
+    telemetry::listener,
+    worker,
 };
 use tokio::{
     net::TcpListener,
@@ -31,7 +33,6 @@ use tokio::{
     sync::Notify,
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 /// `rehead keys`
 #[derive(Debug, Subcommand)]
@@ -58,21 +59,6 @@ pub(crate) enum Tenants {
         #[command(flatten)]
         tenant: TenantArgs,
     },
-}
-
-/// Logs to standard error: standard output is for the command's result.
-pub(crate) fn start_log(args: &LogArgs) {
-    let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if args.log_json {
-        log.json().init();
-    } else {
-        log.with_target(false)
-            .with_ansi(std::io::stderr().is_terminal())
-            .init();
-    }
 }
 
 /// Runs everything on one machine, in one folder.
@@ -149,8 +135,16 @@ pub(crate) fn serve(store: &StoreArgs, args: &ServeArgs) -> anyhow::Result<()> {
     })
 }
 
-pub(crate) fn work(store: &StoreArgs, folder: &WorkDirArgs, args: &WorkArgs) -> anyhow::Result<()> {
+pub(crate) fn work(
+    store: &StoreArgs,
+    folder: &WorkDirArgs,
+    metrics: &MetricsArgs,
+    args: &WorkArgs,
+) -> anyhow::Result<()> {
     block_on_opened(store, async |pool, objects, shutdown| {
+        if let Some(address) = metrics.metrics_listen {
+            listener::start(address).await?;
+        }
         let parts = worker::Parts {
             pool,
             objects,

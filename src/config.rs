@@ -195,6 +195,15 @@ pub struct WorkDirArgs {
     pub work_dir: PathBuf,
 }
 
+/// Metrics of a worker.
+#[derive(Debug, Clone, Args)]
+pub struct MetricsArgs {
+    /// Address on which `/metrics` and `/healthz` are served without a key; only operators should
+    /// reach it
+    #[arg(long, env = "REHEAD_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
+}
+
 /// A worker, of `rehead work` and `rehead up`.
 #[derive(Debug, Clone, Args)]
 pub struct WorkArgs {

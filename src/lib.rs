@@ -10,6 +10,9 @@ pub mod config;
 /// All SQL, one file per table; plain functions.
 pub mod db;
 
+/// Metrics of a process, for operators.
+pub mod telemetry;
+
 /// A private Postgres for `rehead up` and the tests.
 pub mod postgres;
 

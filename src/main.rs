@@ -6,7 +6,7 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rehead::{client, config, domain::job::Control};
+use rehead::{client, config, domain::job::Control, telemetry};
 
 /// Run a self-hosted transfer-learning service, or use one: submit a fine-tuning job, get a model
 #[derive(Debug, Parser)]
@@ -35,6 +35,8 @@ enum Command {
         store: config::StoreArgs,
         #[command(flatten)]
         folder: config::WorkDirArgs,
+        #[command(flatten)]
+        metrics: config::MetricsArgs,
         #[command(flatten)]
         work: Box<config::WorkArgs>,
     },
@@ -100,15 +102,16 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    commands::start_log(&cli.log);
+    telemetry::log::start(&cli.log);
     let result = match cli.command {
         Command::Up(args) => commands::up(&args),
         Command::Serve { store, serve } => commands::serve(&store, &serve),
         Command::Work {
             store,
             folder,
+            metrics,
             work,
-        } => commands::work(&store, &folder, &work),
+        } => commands::work(&store, &folder, &metrics, &work),
         Command::Migrate(args) => commands::migrate(&args),
         Command::Gc { store, gc } => commands::gc(&store, &gc),
         Command::Keys(keys) => commands::keys(keys),

@@ -13,6 +13,7 @@ use crate::{
     config::LeaseTiming,
     db::{self, persist::is_outage, reap::Reaped},
     domain::{id::WorkerId, job::JobStatus},
+    telemetry::metrics::{ATTEMPTS, JOBS_ENDED, LEASES_EXPIRED, WORK_GIVEN_UP},
 };
 
 /// Reaps at intervals, and marks `worker` as alive. `reconnected` is notified when the connection
@@ -61,10 +62,18 @@ pub async fn run(
 async fn reap(pool: &PgPool) -> sqlx::Result<()> {
     // No grace beyond the lease: a worker gives it up before it expires.
     while let Some(Reaped { lease, job }) = db::reap::expired(pool, Duration::ZERO).await? {
+        LEASES_EXPIRED.add([lease.kind.as_str().into()], 1);
+        if let Some(status) = job {
+            ATTEMPTS.add(["lost".into()], 1);
+            if status.is_terminal() {
+                JOBS_ENDED.add([status.as_str().into()], 1);
+            }
+        }
         let becomes = job.map_or("waiting", JobStatus::as_str);
         tracing::warn!(work.kind = lease.kind.as_str(), work.subject = %lease.subject, "a lease expired; its work is now {becomes}");
     }
     for lease in db::reap::exhausted(pool).await? {
+        WORK_GIVEN_UP.add([lease.kind.as_str().into()], 1);
         tracing::warn!(work.kind = lease.kind.as_str(), work.subject = %lease.subject, "work failed: it crashed or timed out too often");
     }
     Ok(())

@@ -296,14 +296,6 @@ pub async fn list(
     Ok(Slice::of(jobs.fetch_all(executor).await?, page.limit))
 }
 
-/// Number of jobs in each status, over all tenants. Exported by `/metrics`.
-pub async fn counts(pool: &PgPool) -> sqlx::Result<Vec<(JobStatus, u64)>> {
-    sqlx::query!(r#"select status, count(*) as "count!" from jobs group by status"#)
-        .try_map(|row| Ok((convert::status(&row.status)?, convert::to_count(row.count))))
-        .fetch_all(pool)
-        .await
-}
-
 /// Jobs in `validating_files` whose data sets' validation has ended, oldest first.
 pub async fn waiting_for_files(pool: &PgPool, limit: u32) -> sqlx::Result<Vec<WaitingJob>> {
     sqlx::query!(

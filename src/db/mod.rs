@@ -13,6 +13,7 @@ use sqlx::{
 };
 
 pub mod attempts;
+pub mod census;
 pub mod changes;
 pub mod checkpoints;
 pub mod controls;

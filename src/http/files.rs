@@ -34,6 +34,7 @@ use crate::{
         wait::seconds,
     },
     objects::{Objects, Stored},
+    telemetry::metrics::UPLOADED,
 };
 
 /// An upload, as a form.
@@ -106,7 +107,7 @@ pub(crate) async fn upload(
             "is required: the bytes with a file name, as curl's `-F file=@data.zip` sends them";
         return Err(ApiError::invalid("file", codes::MISSING_FIELD, message));
     };
-    metrics::counter!("rehead_uploaded_bytes_total").increment(stored.bytes);
+    UPLOADED.add([], stored.bytes);
     let file = NewFile {
         id,
         tenant,

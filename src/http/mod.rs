@@ -5,14 +5,12 @@
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    db::persist::persist,
-    http::api::{server, telemetry},
-};
+use crate::{db::persist::persist, http::api::server, telemetry::recorder};
 
 mod api;
 mod files;
 mod jobs;
+mod measure;
 mod models;
 mod router;
 mod service;
@@ -47,15 +45,19 @@ pub async fn serve(
     }
     let _ = state.address.set(address);
     state.shutdown = shutdown.child_token();
-    let recorder = telemetry::install()?;
+    recorder::install()?;
+    let router = router::app(state.clone())?;
     state.predictor.sweep().await;
     let stop = state.shutdown.clone();
     let changes = state.changes.clone();
     let listening = tokio::spawn(changes.listen(state.pool.clone(), stop.clone()));
-    let upkeep = tokio::spawn(telemetry::keep_up(recorder, stop.clone()));
-    let served = server::accept(listener, router::app(state.clone())?, stop.clone()).await;
+    // The first scrape finds every gauge.
+    measure::measure(&state).await;
+    let measuring = tokio::spawn(measure::run(state.clone()));
+    let served = server::accept(listener, router, stop.clone()).await;
     stop.cancel();
+    measuring.abort();
     state.predictor.stop().await;
-    let _ = tokio::join!(listening, upkeep);
+    let _ = listening.await;
     served
 }

@@ -11,7 +11,8 @@ use utoipa::ToSchema;
 
 use crate::{
     db,
-    http::api::{contract::Contract, error::ApiError, state::AppState, telemetry},
+    http::api::{contract::Contract, error::ApiError, state::AppState},
+    telemetry::recorder,
 };
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -52,25 +53,9 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> Result<axum::Json<H
 
 /// Get Prometheus metrics
 #[utoipa::path(get, path = "/metrics", tag = "service", operation_id = "get_service_metrics", responses((status = 200, body = String, content_type = "text/plain")))]
-pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
-    let handle = telemetry::install()?;
-    let open_streams = state.limits.max_streams - state.streams.available_permits();
-    metrics::gauge!("rehead_event_streams").set(open_streams as f64);
-    // A scrape must not fail when the database does: the other metrics are needed then.
-    match db::jobs::counts(&state.pool).await {
-        Ok(counts) => {
-            for status in crate::domain::job::JobStatus::ALL {
-                let count = counts
-                    .iter()
-                    .find(|(of, _)| *of == status)
-                    .map_or(0, |(_, count)| *count);
-                metrics::gauge!("rehead_jobs", "status" => status.as_str()).set(count as f64);
-            }
-        }
-        Err(error) => tracing::warn!("cannot count jobs: {error}"),
-    }
-    let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, content_type)], handle.render()).into_response())
+pub(crate) async fn metrics() -> Response {
+    let content_type = [(header::CONTENT_TYPE, recorder::CONTENT_TYPE)];
+    (content_type, recorder::render()).into_response()
 }
 
 /// Get this contract

@@ -138,6 +138,11 @@ impl Objects {
         })
     }
 
+    /// The folder of the store.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Stores a stream under a key and replaces an existing object. Nothing remains if the stream
     /// fails or this future is dropped.
     ///

@@ -1,6 +1,10 @@
 //! Predictions for handlers.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, anyhow};
 use tokio::{
@@ -28,7 +32,9 @@ pub struct Predictor {
     process: InferenceProcess,
     bundles: Bundles,
     spool: PathBuf,
+    scratch: PathBuf,
     waiting: Arc<Semaphore>,
+    max_waiting: usize,
     timeout: Duration,
 }
 
@@ -40,7 +46,9 @@ impl Predictor {
             process: InferenceProcess::new(trainer, &serving.predict_device),
             bundles: Bundles::new(args.scratch.join("models"), objects),
             spool: args.scratch.join("spool"),
+            scratch: args.scratch.clone(),
             waiting: Arc::new(Semaphore::new(serving.max_predict_waiting)),
+            max_waiting: serving.max_predict_waiting,
             timeout: Duration::from_secs(serving.predict_seconds),
         }
     }
@@ -53,6 +61,17 @@ impl Predictor {
     pub fn admit(&self) -> Result<OwnedSemaphorePermit, ServingError> {
         let permit = Arc::clone(&self.waiting).try_acquire_owned();
         permit.map_err(|_| ServingError::Busy)
+    }
+
+    /// Requests that hold a permit, and their limit.
+    pub fn waiting(&self) -> (usize, usize) {
+        let free = self.waiting.available_permits();
+        (self.max_waiting.saturating_sub(free), self.max_waiting)
+    }
+
+    /// The folder for temporary files.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
     }
 
     /// A folder for one request's images, removed when dropped.

@@ -20,6 +20,14 @@ pub(super) enum Kind {
     Weights,
 }
 
+/// An entry; the least recently used comes first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    used: SystemTime,
+    bytes: u64,
+    path: PathBuf,
+}
+
 /// A folder of entries of bounded size; the least recently used are evicted first.
 #[derive(Debug)]
 pub(super) struct Cache {
@@ -75,35 +83,53 @@ impl Cache {
         Ok(())
     }
 
+    /// Bytes of all entries. Blocks.
+    pub(super) fn bytes(&self) -> io::Result<u64> {
+        Ok(self.entries()?.iter().map(|entry| entry.bytes).sum())
+    }
+
     /// Evicts entries until the limit holds. Blocks; call it between attempts.
     pub(super) fn trim(&self) -> io::Result<()> {
         self.trim_at(SystemTime::now(), RECENT)
     }
 
     fn trim_at(&self, now: SystemTime, recent: Duration) -> io::Result<()> {
-        let mut entries = Vec::new();
-        if !self.root.exists() {
-            return Ok(());
-        }
-        for folder in fs::read_dir(&self.root)? {
-            for entry in fs::read_dir(folder?.path())? {
-                let entry = entry?;
-                let metadata = entry.metadata()?;
-                entries.push((metadata.modified()?, metadata.len(), entry.path()));
-            }
-        }
+        let mut entries = self.entries()?;
         entries.sort();
-        let mut bytes: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
-        for (used, size, path) in entries {
+        let mut total: u64 = entries.iter().map(|entry| entry.bytes).sum();
+        for Entry { used, bytes, path } in entries {
             let age = now.duration_since(used).unwrap_or_default();
-            if bytes <= self.limit || age < recent {
+            if total <= self.limit || age < recent {
                 break;
             }
             tracing::info!("evicting `{}` from the cache", path.display());
             fs::remove_file(&path)?;
-            bytes -= size;
+            total -= bytes;
         }
         Ok(())
+    }
+
+    fn entries(&self) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        if !self.root.exists() {
+            return Ok(entries);
+        }
+        for folder in fs::read_dir(&self.root)? {
+            for entry in fs::read_dir(folder?.path())? {
+                let entry = entry?;
+                let metadata = match entry.metadata() {
+                    // It was evicted in the meantime, or a trainer renamed it.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    metadata => metadata?,
+                };
+                entries.push(Entry {
+                    used: metadata.modified()?,
+                    bytes: metadata.len(),
+                    path: entry.path(),
+                });
+            }
+        }
+        Ok(entries)
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) struct Worker {
     pub(super) args: WorkArgs,
     /// Threads of one child.
     pub(super) threads: u32,
+    pub(super) work_dir: PathBuf,
     pub(super) folders: Folders,
     pub(super) cache: Cache,
     pub(super) status: Status,

@@ -23,6 +23,7 @@ use crate::{
     domain::id::WorkerId,
     objects::Objects,
     reaper,
+    telemetry::recorder,
 };
 
 mod bundle;
@@ -38,6 +39,7 @@ mod kinds;
 mod layout;
 mod lease;
 mod listen;
+mod measure;
 mod memory;
 mod parent;
 mod relay;
@@ -74,7 +76,8 @@ pub async fn run(parts: Parts, args: &WorkArgs, shutdown: CancellationToken) -> 
     let background_ends = CancellationToken::new();
     let mut background = tokio::spawn({
         let (worker, ends) = (Arc::clone(&worker), background_ends.clone());
-        async move { ends.run_until_cancelled(background(&worker)).await }
+        let slots = slots.clone();
+        async move { ends.run_until_cancelled(background(&worker, &slots)).await }
     });
     let mut running = JoinSet::new();
     for slot in &slots {
@@ -111,6 +114,7 @@ async fn start(parts: Parts, args: &WorkArgs) -> anyhow::Result<(Worker, Vec<Slo
         trainer_exe,
         work_dir,
     } = parts;
+    recorder::install()?;
     let work_dir = open_work_dir(&work_dir)?;
     let folders = folder::Folders::open(&work_dir.join("jobs"))
         .with_context(|| format!("cannot open `{}`", work_dir.join("jobs").display()))?;
@@ -134,6 +138,7 @@ async fn start(parts: Parts, args: &WorkArgs) -> anyhow::Result<(Worker, Vec<Slo
         args: args.clone(),
         threads: threads(args.threads, n_slots),
         folders,
+        work_dir,
         cache,
         status: Status::new(id, &devices, args.admission.slots),
         wakeups: listen::Wakeups::default(),
@@ -171,8 +176,8 @@ fn threads(set: u32, slots: u32) -> u32 {
     (cores / slots).max(1)
 }
 
-/// Serves the slots: notifications, the reaper, garbage collection. Never returns.
-async fn background(worker: &Worker) {
+/// Serves the slots: notifications, the reaper, garbage collection, metrics. Never returns.
+async fn background(worker: &Worker, slots: &[Slot]) {
     let Worker {
         pool,
         objects,
@@ -189,6 +194,7 @@ async fn background(worker: &Worker) {
             &wakeups.reconnected
         ),
         sweeper::run(pool, objects, args),
+        measure::run(worker, slots),
     );
 }
 

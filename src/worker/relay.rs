@@ -18,6 +18,7 @@ use crate::{
         progress::{BatchSizePart, Failure, Progress, Step},
         recipe::Recipe,
     },
+    telemetry::metrics::{Label, TRAINED_SAMPLES, TRAINED_STEPS},
 };
 
 /// The consequence of a message.
@@ -40,7 +41,8 @@ pub(super) struct Relay<'a> {
     /// The job folder.
     folder: &'a Path,
     progress: JobProgress,
-    is_on_cpu: bool,
+    /// As its trainer named it; empty before.
+    device: String,
 }
 
 impl<'a> Relay<'a> {
@@ -61,7 +63,7 @@ impl<'a> Relay<'a> {
             reserved: &taken.reserved,
             folder,
             progress,
-            is_on_cpu: false,
+            device: String::new(),
         }
     }
 
@@ -70,7 +72,8 @@ impl<'a> Relay<'a> {
     /// # Errors
     /// `Lost`; a checkpoint that cannot be stored.
     pub(super) async fn handle(&mut self, message: Progress) -> Result<Handled, Fault> {
-        if self.is_on_cpu {
+        // On a GPU, the machine's memory is not what the job reserved.
+        if self.device == "cpu" {
             self.reserved.measure_peak();
         }
         let mut records = Records::default();
@@ -78,8 +81,7 @@ impl<'a> Relay<'a> {
             Progress::Ready {
                 device, threads, ..
             } => {
-                // On a GPU, the machine's memory is not what the job reserved.
-                self.is_on_cpu = device == "cpu";
+                self.device.clone_from(&device);
                 records.device = Some((device, threads));
                 records.events.extend(set_back(
                     self.claimed.resume.as_ref().map(|from| from.step),
@@ -103,15 +105,9 @@ impl<'a> Relay<'a> {
                 n_epochs,
                 steps,
             } => {
+                self.count(&steps);
                 if let Some(last) = steps.last() {
-                    self.progress = JobProgress {
-                        step: last.step,
-                        n_steps: Some(n_steps),
-                        epoch: last.epoch,
-                        n_epochs: Some(n_epochs),
-                        fraction: share(last.step, n_steps),
-                        samples_per_second: Some(last.samples_per_second),
-                    };
+                    self.progress = progress_at(last, n_steps, n_epochs);
                 }
                 records.steps = thinned(steps, n_steps, self.worker.args.steps_kept);
             }
@@ -138,6 +134,14 @@ impl<'a> Relay<'a> {
         records.progress = Some(self.progress);
         self.record(&records).await?;
         Ok(Handled::Continues)
+    }
+
+    /// Counts trained steps for metrics.
+    fn count(&self, steps: &[Step]) {
+        let (device, steps) = (&self.device, steps.len() as u64);
+        TRAINED_STEPS.add([Label::bounded(device)], steps);
+        let samples = steps * u64::from(self.claimed.recipe.batch_size);
+        TRAINED_SAMPLES.add([Label::bounded(device)], samples);
     }
 
     async fn record(&self, records: &Records) -> Result<(), Fault> {
@@ -216,6 +220,18 @@ fn ended_early(step: u64) -> NewEvent {
         level: Level::Info,
         message: format!("training ended early, after step {step}"),
         data: serde_json::json!({ "stopped_early": true, "step": step }),
+    }
+}
+
+/// The progress of a training after this step.
+fn progress_at(last: &Step, n_steps: u64, n_epochs: u32) -> JobProgress {
+    JobProgress {
+        step: last.step,
+        n_steps: Some(n_steps),
+        epoch: last.epoch,
+        n_epochs: Some(n_epochs),
+        fraction: share(last.step, n_steps),
+        samples_per_second: Some(last.samples_per_second),
     }
 }
 

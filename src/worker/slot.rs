@@ -16,6 +16,7 @@ use super::{
 use crate::{
     config::WorkArgs,
     db::{self, workers::State},
+    telemetry::metrics::{DEVICE_CAPACITY, DEVICE_FREE, Label},
 };
 
 /// Slots of one device share its warm trainer, its health and its memory.
@@ -57,6 +58,22 @@ impl Slot {
             std::iter::repeat_n(slot, args.admission.slots as usize)
         });
         slots.collect()
+    }
+
+    /// The label of this device in metrics.
+    pub(super) fn label(&self) -> Label {
+        Label::bounded(&self.device)
+    }
+
+    /// Measures the memory of the device for metrics.
+    pub(super) async fn measure(&self, worker: &Worker) {
+        let margin_mb = worker.args.admission.memory_margin_mb;
+        // A device that does not answer is what the next claim reports.
+        if let Ok(room) = self.memory.room(&self.device, margin_mb).await {
+            let bytes = |mb: u32| f64::from(mb) * f64::from(1 << 20);
+            DEVICE_FREE.set([self.label()], bytes(room.free_mb));
+            DEVICE_CAPACITY.set([self.label()], bytes(room.capacity_mb));
+        }
     }
 
     /// Claims the next job for this slot. `None`: there is none that fits, or this device is unfit

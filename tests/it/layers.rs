@@ -14,18 +14,20 @@ use crate::support::{
 /// wire the service together, and may import from every layer.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &[]),
+    ("telemetry", &["config"]),
     ("db", &[]),
     ("objects", &[]),
-    ("child", &["config"]),
+    ("child", &["config", "telemetry"]),
     ("postgres", &["config"]),
     ("garbage_collection", &["db", "objects"]),
-    ("reaper", &["config", "db"]),
+    ("reaper", &["config", "telemetry", "db"]),
     ("jobs", &["db", "objects"]),
     ("serving", &["config", "objects", "child"]),
     (
         "http",
         &[
             "config",
+            "telemetry",
             "db",
             "objects",
             "child",
@@ -39,6 +41,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "worker",
         &[
             "config",
+            "telemetry",
             "db",
             "objects",
             "child",

@@ -25,6 +25,7 @@ mod job_body;
 mod layers;
 mod main_job;
 mod memory;
+mod metrics;
 mod plan;
 mod postgres;
 mod postgres_killed;

@@ -155,6 +155,19 @@ pub enum Outcome {
     Cancelled,
 }
 
+impl Outcome {
+    /// The word of `attempts.outcome`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Yielded => "yielded",
+            Self::Succeeded => "succeeded",
+            Self::Failed(_) => "failed",
+            Self::Crashed { .. } => "crashed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// The name of a job's model: `ft:<base>:<suffix>:<short id>`. The suffix may be empty, as
 /// OpenAI's.
 ///

@@ -50,6 +50,8 @@ pub struct Claimed {
     pub timeout_seconds: u64,
     /// Device memory that it needs, in MiB.
     pub device_mb: u32,
+    /// Time since it could be claimed.
+    pub waited: Duration,
     /// Seconds spent in attempts so far, without waiting and pauses.
     pub elapsed_seconds: f64,
     pub base_model: ClaimedModel,
@@ -142,6 +144,7 @@ macro_rules! claim {
                 job.timeout_seconds, job.device_mb,
                 (select coalesce(sum(extract(epoch from ended_at - started_at)), 0)::double precision from attempts
                     where job_id = job.id) as "elapsed_seconds!",
+                greatest(0, extract(epoch from now() - job.run_at))::double precision as "waited_seconds!",
                 job.result_model,
                 coalesce(model.base_model, model.id) as "model_id!", job.parent as "parent: Json<Parent>",
                 model.architecture, model.source_task as "source_task: Json<SourceTask>",
@@ -178,6 +181,7 @@ macro_rules! claim {
                 micro_batch: row.micro_batch.map(convert::to_small),
                 timeout_seconds: convert::to_count(row.timeout_seconds),
                 device_mb: convert::to_small(row.device_mb),
+                waited: Duration::try_from_secs_f64(row.waited_seconds).unwrap_or_default(),
                 elapsed_seconds: row.elapsed_seconds,
                 base_model: ClaimedModel {
                     id: row.model_id,

@@ -58,15 +58,14 @@ pub async fn finish(
     model: Option<&NewModel>,
     trace: &Trace,
 ) -> sqlx::Result<Option<JobStatus>> {
-    let (outcome, failure, message) = match outcome {
-        Outcome::Yielded => ("yielded", None, trace.release_reason.as_ref()),
-        Outcome::Succeeded => ("succeeded", None, None),
-        Outcome::Cancelled => ("cancelled", None, None),
-        Outcome::Failed(failure) => ("failed", Some(failure), Some(&failure.message)),
-        Outcome::Crashed { message } => ("crashed", None, Some(message)),
+    let (failure, message) = match outcome {
+        Outcome::Yielded => (None, trace.release_reason.as_ref()),
+        Outcome::Succeeded | Outcome::Cancelled => (None, None),
+        Outcome::Failed(failure) => (Some(failure), Some(&failure.message)),
+        Outcome::Crashed { message } => (None, Some(message)),
     };
     let ending = Ending {
-        outcome,
+        outcome: outcome.as_str(),
         failure,
         message: message.map(String::as_str),
         trace: Some(trace),

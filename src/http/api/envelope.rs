@@ -15,8 +15,16 @@ use axum::{
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 
-use crate::{domain::id::RequestId, http::api::error::ApiError};
+use crate::{
+    domain::id::RequestId,
+    http::api::{counted, error::ApiError},
+    telemetry::metrics::{HTTP_REQUESTS, HTTP_SECONDS, Label},
+};
 
+/// Routes that are called every few seconds by machines.
+const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+/// Characters of a path in the log.
+const PATH_SHOWN: usize = 256;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Wraps the router.
@@ -30,7 +38,10 @@ pub(crate) async fn wrap(request: Request, next: Next) -> Response {
         .get::<MatchedPath>()
         .map_or("unmatched", |path| path.as_str())
         .to_owned();
+    let path: String = request.uri().path().chars().take(PATH_SHOWN).collect();
     let started = Instant::now();
+    let in_flight = counted::in_flight();
+    let request = request.map(counted::received);
     let span = tracing::info_span!("request", request.id = %id, %method, %route);
 
     let outcome = AssertUnwindSafe(next.run(request).instrument(span.clone()))
@@ -44,6 +55,8 @@ pub(crate) async fn wrap(request: Request, next: Next) -> Response {
             .unwrap_or("no message");
         ApiError::from(anyhow::anyhow!("a handler panicked: {text}")).into_response()
     });
+    let code = response.extensions().get::<ApiError>();
+    let code = code.map(|error| error.body.code.clone());
     let mut response = span.in_scope(|| with_body(response, &id));
 
     let headers = response.headers_mut();
@@ -57,15 +70,20 @@ pub(crate) async fn wrap(request: Request, next: Next) -> Response {
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
-    measure(method.as_str(), route, response.status(), started.elapsed());
-    span.in_scope(|| {
-        tracing::debug!(
-            status = response.status().as_u16(),
-            duration_ms = started.elapsed().as_millis(),
-            "response"
-        );
-    });
-    response
+    let (status, took) = (response.status(), started.elapsed());
+    measure(method.as_str(), &route, status, took);
+    span.in_scope(|| log(&route, &path, status, code.as_deref(), took));
+    response.map(|body| counted::sent(body, in_flight))
+}
+
+/// The access log: one line for each request. Those of probes and scrapers are shown by `debug`.
+fn log(route: &str, path: &str, status: StatusCode, code: Option<&str>, took: Duration) {
+    let (status, duration_ms) = (status.as_u16(), took.as_millis());
+    if PROBES.contains(&route) {
+        tracing::debug!(path, status, code, duration_ms, "response");
+    } else {
+        tracing::info!(path, status, code, duration_ms, "response");
+    }
 }
 
 fn with_body(mut response: Response, id: &str) -> Response {
@@ -87,14 +105,14 @@ fn with_body(mut response: Response, id: &str) -> Response {
     rendered
 }
 
-fn measure(method: &str, route: String, status: StatusCode, took: Duration) {
+fn measure(method: &str, route: &str, status: StatusCode, took: Duration) {
     // A client may invent methods, too.
     let method = ["GET", "POST", "DELETE", "HEAD", "PUT", "PATCH", "OPTIONS"]
         .into_iter()
         .find(|known| *known == method)
         .unwrap_or("other");
-    metrics::counter!("rehead_http_requests_total", "method" => method, "route" => route.clone(), "status" => status.as_u16().to_string())
-        .increment(1);
-    metrics::histogram!("rehead_http_request_seconds", "method" => method, "route" => route)
-        .record(took.as_secs_f64());
+    let (method, route) = (Label::from(method), Label::bounded(route));
+    let status = Label::bounded(status.as_str());
+    HTTP_REQUESTS.add([method.clone(), route.clone(), status], 1);
+    HTTP_SECONDS.record([method, route], took);
 }

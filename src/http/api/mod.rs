@@ -2,6 +2,7 @@
 
 pub(crate) mod auth;
 pub(crate) mod contract;
+pub(crate) mod counted;
 pub(crate) mod download;
 pub(crate) mod envelope;
 pub(crate) mod error;
@@ -10,5 +11,4 @@ pub(crate) mod multipart;
 pub(crate) mod page;
 pub(crate) mod server;
 pub(crate) mod state;
-pub(crate) mod telemetry;
 pub(crate) mod wait;

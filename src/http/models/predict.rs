@@ -4,7 +4,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -36,6 +36,7 @@ use crate::{
         },
         models::catalog,
     },
+    telemetry::metrics::{PREDICTION_SECONDS, PREDICTIONS},
 };
 
 /// Images to predict, as JSON.
@@ -114,15 +115,18 @@ pub(crate) async fn predict(
         let message = "is required: send at least one image";
         return Err(ApiError::invalid("image", codes::MISSING_FIELD, message));
     }
-    let predictions = state.predictor.predict(&prefix, &images).await?;
-    let answered = answer(model.id, predictions);
-    let outcome = match &answered {
-        Ok(_) => "predicted",
-        Err(_) => "refused",
+    let asked = Instant::now();
+    let predicted = state.predictor.predict(&prefix, &images).await;
+    PREDICTION_SECONDS.record([], asked.elapsed());
+    let (outcome, answered) = match predicted {
+        Ok(predictions) => match answer(model.id, predictions) {
+            Ok(answer) => ("predicted", Ok(axum::Json(answer))),
+            Err(refused) => ("refused", Err(refused)),
+        },
+        Err(error) => ("failed", Err(error.into())),
     };
-    metrics::counter!("rehead_predictions_total", "outcome" => outcome)
-        .increment(images.len() as u64);
-    answered.map(axum::Json)
+    PREDICTIONS.add([outcome.into()], images.len() as u64);
+    answered
 }
 
 /// Reads any number of parts named `image`, each a file.

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     db::work::{self, Kind, Released},
     jobs::resolve_waiting::resolve_waiting,
+    telemetry::metrics::{LEASES_LOST, WORK_DONE},
 };
 
 mod export;
@@ -93,12 +94,17 @@ async fn run_leased(
     };
     let ended = tokio::select! {
         biased;
-        () = lease.lost.cancelled() => return tracing::warn!(work.kind = kind, work.subject = %subject, "lease lost"),
+        () = lease.lost.cancelled() => Ended::Lost,
         () = shutdown.cancelled() => Ended::Stopped,
         done = perform(task) => done.map_or_else(Ended::from, |()| Ended::Done),
     };
     lease.end();
+    WORK_DONE.add([kind.into(), ended.as_str().into()], 1);
     let (how, pause) = match ended {
+        Ended::Lost => {
+            LEASES_LOST.add([kind.into()], 1);
+            return tracing::warn!(work.kind = kind, work.subject = %subject, "lease lost");
+        }
         Ended::Done => {
             // Jobs may wait for it.
             return worker.wakeups.validations.notify_one();

@@ -25,10 +25,12 @@ pub(super) struct Task<'a> {
     pub(super) lease: &'a Lease,
 }
 
-/// How work ended whose lease was not lost.
+/// How work ended.
 pub(super) enum Ended {
     /// Its result is written, and the lease is gone.
     Done,
+    /// Another worker owns it now.
+    Lost,
     /// To be retried, here or elsewhere; counts as a crash.
     Crashed(String),
     /// There was no room here. It is retried, and counts as nothing.
@@ -37,10 +39,24 @@ pub(super) enum Ended {
     Stopped,
 }
 
+impl Ended {
+    /// The word in metrics.
+    pub(super) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Lost => "lost",
+            Self::Crashed(_) => "crashed",
+            Self::Full(_) => "full",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 impl From<Fault> for Ended {
     fn from(fault: Fault) -> Self {
         let message = fault.to_string();
         match fault {
+            Fault::Lost => Self::Lost,
             Fault::Object(ObjectError::StorageFull { .. }) => Self::Full(message),
             Fault::Failed(failure) if failure.code == "storage_full" => Self::Full(message),
             _ => Self::Crashed(message),

@@ -20,6 +20,9 @@ use crate::{
         work::{Assignment, TrainerControl},
     },
     garbage_collection,
+    telemetry::metrics::{
+        ATTEMPT_SECONDS, ATTEMPTS, JOB_START_SECONDS, JOBS_ENDED, LEASES_LOST, SLOTS_BUSY,
+    },
     worker::{
         bundle,
         context::Worker,
@@ -64,6 +67,9 @@ pub(crate) async fn run(worker: &Worker, slot: &Slot, taken: &Taken, shutdown: &
     let claimed = &taken.claimed;
     let (job, token) = (claimed.job, claimed.token);
     tracing::info!(job.id = %job, attempt.n = token, "attempt started");
+    let first = if token == 1 { "first" } else { "later" };
+    JOB_START_SECONDS.record([first.into()], claimed.waited);
+    let _busy = SLOTS_BUSY.hold([slot.label()]);
     let since = Instant::now();
     let lease = Lease::hold(worker, work::Lease::of_job(job, token), taken.asked);
     let attempt = Attempt {
@@ -89,6 +95,7 @@ pub(crate) async fn run(worker: &Worker, slot: &Slot, taken: &Taken, shutdown: &
             tracing::info!(job.id = %job, attempt.n = token, duration_ms, "attempt ended; the job is {}", status.as_str());
         }
         None => {
+            LEASES_LOST.add(["train".into()], 1);
             tracing::warn!(job.id = %job, attempt.n = token, duration_ms, "attempt lost its lease; nothing more was written")
         }
     }
@@ -143,14 +150,16 @@ impl Attempt<'_> {
         let (pool, job, token) = (&worker.pool, claimed.job, claimed.token);
         let model = held.model.as_ref();
         let write = || db::queue::finish(pool, job, token, &outcome, model, &trace);
-        tokio::select! {
+        let status = tokio::select! {
             finished = persist("end an attempt", write) => finished.unwrap_or_else(|error| {
                 tracing::error!(job.id = %job, "cannot end an attempt; its lease will expire: {error}");
                 None
             }),
             // Whoever stops this process has waited long enough; the lease expires.
             () = overdue(shutdown, grace + EXIT_TIME) => None,
-        }
+        }?;
+        count_end(&outcome, status, lasted);
+        Some(status)
     }
 
     /// Lays out the folder, runs a trainer in it, and stores its result.
@@ -274,6 +283,15 @@ async fn trace(trainer: &mut Child) -> Trace {
         exit_signal: trainer.exit_signal(),
         log_tail: Some(trainer.log_tail()).filter(|log| !log.is_empty()),
         release_reason: None,
+    }
+}
+
+/// Counts an attempt whose end is written.
+fn count_end(outcome: &Outcome, status: JobStatus, lasted: Duration) {
+    ATTEMPTS.add([outcome.as_str().into()], 1);
+    ATTEMPT_SECONDS.record([outcome.as_str().into()], lasted);
+    if status.is_terminal() {
+        JOBS_ENDED.add([status.as_str().into()], 1);
     }
 }
 

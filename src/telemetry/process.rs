@@ -1,0 +1,113 @@
+//! Gauges of this process, its machine, and the disks and connections that it uses.
+
+use std::path::Path;
+
+use sqlx::PgPool;
+
+use super::metrics::{
+    DATABASE_CONNECTIONS, DATABASE_CONNECTIONS_MAX, DISK_FREE, DISK_SIZE, HOST_MEMORY_AVAILABLE,
+    PROCESS_CPU, PROCESS_FDS, PROCESS_FDS_MAX, PROCESS_RESIDENT, PROCESS_START,
+};
+
+/// Measures this process and its machine. What the system does not report is left out.
+pub fn measure() {
+    let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let stat = text("/proc/self/stat");
+    // The name of the process, in parentheses, may contain spaces.
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map_or_else(Vec::new, |(_, rest)| rest.split_whitespace().collect());
+    // Numbers of proc(5), which counts from 1 and has two fields before these.
+    let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
+    let set = |gauge: &super::metrics::Gauge<0>, value: Option<f64>| {
+        if let Some(value) = value {
+            gauge.set([], value);
+        }
+    };
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK);
+    let ticks = ticks.ok().flatten().unwrap_or(100) as f64;
+    let booted = line(&text("/proc/stat"), "btime");
+    set(
+        &PROCESS_START,
+        booted
+            .zip(field(22))
+            .map(|(booted, start)| booted + start / ticks),
+    );
+    let cpu = field(14)
+        .zip(field(15))
+        .map(|(user, system)| (user + system) / ticks);
+    set(&PROCESS_CPU, cpu);
+    set(
+        &PROCESS_RESIDENT,
+        line(&text("/proc/self/status"), "VmRSS:").map(kib),
+    );
+    let open = std::fs::read_dir("/proc/self/fd").ok();
+    // One of them reads the folder.
+    set(
+        &PROCESS_FDS,
+        open.map(|entries| entries.count().saturating_sub(1) as f64),
+    );
+    set(
+        &PROCESS_FDS_MAX,
+        line(&text("/proc/self/limits"), "Max open files"),
+    );
+    let available = line(&text("/proc/meminfo"), "MemAvailable:").map(kib);
+    let cgroup = |name: &str| {
+        text(&format!("/sys/fs/cgroup/{name}"))
+            .trim()
+            .parse::<f64>()
+            .ok()
+    };
+    let left = cgroup("memory.max").zip(cgroup("memory.current"));
+    let left = left.map_or(f64::INFINITY, |(max, current)| (max - current).max(0.0));
+    set(
+        &HOST_MEMORY_AVAILABLE,
+        available.map(|bytes| bytes.min(left)),
+    );
+}
+
+/// Measures the disk that this folder is on, under the name that metrics have for it.
+pub fn measure_disk(name: &'static str, folder: &Path) {
+    // Before its first use a folder may not exist: its disk is that of its parent.
+    let existing = folder.ancestors().find(|folder| folder.exists());
+    let Some(Ok(disk)) = existing.map(nix::sys::statvfs::statvfs) else {
+        return;
+    };
+    let block = disk.fragment_size() as f64;
+    DISK_FREE.set([name.into()], disk.blocks_available() as f64 * block);
+    DISK_SIZE.set([name.into()], disk.blocks() as f64 * block);
+}
+
+/// Counts the connections of a pool.
+pub fn measure_pool(name: &'static str, pool: &PgPool) {
+    let idle = pool.num_idle() as f64;
+    let used = (f64::from(pool.size()) - idle).max(0.0);
+    DATABASE_CONNECTIONS.set([name.into(), "used".into()], used);
+    DATABASE_CONNECTIONS.set([name.into(), "idle".into()], idle);
+    let limit = pool.options().get_max_connections();
+    DATABASE_CONNECTIONS_MAX.set([name.into()], limit.into());
+}
+
+/// The first number behind a name in the lines of a file of `/proc`.
+fn line(text: &str, name: &str) -> Option<f64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+fn kib(value: f64) -> f64 {
+    value * 1024.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_proc_are_read() {
+        let limits =
+            "Limit   Soft Limit   Hard Limit\nMax open files            1024   524288   files\n";
+        assert_eq!(line(limits, "Max open files"), Some(1024.0));
+        assert_eq!(line("btime 17\n", "btime"), Some(17.0));
+        assert_eq!(line("MemFree: 1 kB", "MemAvailable:"), None);
+    }
+}
