@@ -26,7 +26,7 @@ def help_of(rehead, command):
     commands, arguments = [], []
     for title, body in zip(sections[1::2], sections[2::2]):
         if title == "Commands":
-            commands = [name for name in re.findall(r"^  (\w+)", body, re.M) if name != "help"]
+            commands = [name for name in re.findall(r"^  ([\w-]+)", body, re.M) if name != "help"]
             continue
         for line in body.splitlines():
             if entry := ENTRY.match(line):
@@ -36,6 +36,16 @@ def help_of(rehead, command):
                 arguments[-1][1] += " " + line.strip()
     arguments = [(name, " ".join(help.split())) for name, help in arguments if name not in ("--help", "--version")]
     return about.strip().split("\n")[0], commands, arguments
+
+
+def exit_codes(rehead):
+    """The table of exit codes, from the end of the help."""
+    environment = {name: value for name, value in os.environ.items() if name == "PATH"}
+    text = subprocess.run([rehead, "--help"], capture_output=True, text=True, check=True, env=environment).stdout
+    rows = re.findall(r"^  (\d)  (.*(?:\n {4,}.*)*)", text.partition("\nExit codes:\n")[2], re.M)
+    if len(rows) < 5:
+        raise SystemExit("no exit codes in `rehead --help`")
+    return [(code, " ".join(meaning.split())) for code, meaning in rows]
 
 
 def all_commands(rehead, command=()):
@@ -69,6 +79,8 @@ def shown(default, name):
 def pages(rehead):
     commands = list(all_commands(rehead))
     cli = f"# Command line\n\n{FROM} Settings with an environment variable are in\n[configuration.md](configuration.md).\n"
+    cli += "\n## Exit codes\n\nErrors go to standard error, as one line that begins with `error:`.\n\n| Code | Meaning |\n|---|---|\n"
+    cli += "".join(f"| {code} | {meaning} |\n" for code, meaning in exit_codes(rehead))
     takers = {}
     for command, about, arguments in commands:
         cli += f"\n## `{command}`\n\n{about}.\n"

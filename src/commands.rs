@@ -15,10 +15,11 @@ use clap::Subcommand;
 use futures_util::FutureExt as _;
 use rehead::{
     config::{
-        DatabaseArgs, GcArgs, MetricsArgs, ServeArgs, StoreArgs, TenantArgs, UpArgs, WorkArgs,
-        WorkDirArgs,
+        DatabaseArgs, GcArgs, GrantArgs, MetricsArgs, ServeArgs, StoreArgs, TenantArgs, UpArgs,
+        WorkArgs, WorkDirArgs,
     },
     db,
+    exit::Exit,
     garbage_collection::{self, Finding},
     http,
     objects::Objects,
@@ -27,6 +28,7 @@ use rehead::{
     telemetry::listener,
     worker,
 };
+use serde_json::json;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -44,6 +46,18 @@ pub(crate) enum Keys {
         /// Name of the key's tenant, which is created if it does not exist
         #[arg(long)]
         tenant: String,
+    },
+}
+
+/// `rehead database`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Database {
+    /// Give a role the rights that workers need, and take all others on Rehead's tables
+    GrantWorker {
+        #[command(flatten)]
+        database: DatabaseArgs,
+        #[command(flatten)]
+        grant: GrantArgs,
     },
 }
 
@@ -164,6 +178,21 @@ pub(crate) fn migrate(args: &DatabaseArgs) -> anyhow::Result<()> {
     })
 }
 
+pub(crate) fn database(command: Database) -> anyhow::Result<()> {
+    let Database::GrantWorker { database, grant } = command;
+    if grant.print {
+        for statement in db::grants::statements(&grant.role) {
+            announce(&format!("{statement};"));
+        }
+        return Ok(());
+    }
+    block_on(async |_| {
+        let pool = connect_once(&database).await?;
+        let granted = db::grants::grant_worker(&pool, &grant.role).await;
+        granted.with_context(|| format!("cannot grant rights to `{}`", grant.role))
+    })
+}
+
 /// Removes orphaned objects, or lists them: a line for each, and the total. Missing objects are
 /// counted separately.
 pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
@@ -180,22 +209,37 @@ pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
                 removals += 1;
                 bytes += finding.bytes();
             }
-            announce(&finding.to_string());
+            let text = finding.to_string();
+            match args.json {
+                true => announce(&json!({"finding": text, "bytes": finding.bytes()}).to_string()),
+                false => announce(&text),
+            }
         }
-        let verb = if args.dry_run {
-            "would be removed"
+        if args.json {
+            let total = json!({
+                "dry_run": args.dry_run, "removed": removals, "bytes": bytes, "missing": missing,
+            });
+            announce(&total.to_string());
         } else {
-            "removed"
-        };
-        let items = if removals == 1 { "item" } else { "items" };
-        announce(&format!("{removals} {items}, {bytes} bytes {verb}"));
-        if missing > 0 {
-            announce(&format!(
-                "{missing} row(s) without objects: restore them from a backup, or delete those files and models"
-            ));
+            announce_total(args.dry_run, removals, bytes, missing);
         }
         Ok(())
     })
+}
+
+fn announce_total(dry_run: bool, removals: u64, bytes: u64, missing: u64) {
+    let verb = if dry_run {
+        "would be removed"
+    } else {
+        "removed"
+    };
+    let items = if removals == 1 { "item" } else { "items" };
+    announce(&format!("{removals} {items}, {bytes} bytes {verb}"));
+    if missing > 0 {
+        announce(&format!(
+            "{missing} row(s) without objects: restore them from a backup, or delete those files and models"
+        ));
+    }
 }
 
 pub(crate) fn keys(command: Keys) -> anyhow::Result<()> {
@@ -247,11 +291,14 @@ pub(crate) fn tenants(command: Tenants) -> anyhow::Result<()> {
     })
 }
 
-pub(crate) fn openapi() -> anyhow::Result<()> {
+pub(crate) fn openapi(json: bool) -> anyhow::Result<()> {
+    let description = http::openapi();
+    let text = match json {
+        true => description.to_pretty_json().map_err(anyhow::Error::new),
+        false => description.to_yaml().map_err(anyhow::Error::new),
+    };
     announce(
-        http::openapi()
-            .to_yaml()
-            .context("cannot write the OpenAPI description as YAML")?
+        text.context("cannot write the OpenAPI description")?
             .trim_end(),
     );
     Ok(())
@@ -311,28 +358,39 @@ fn lock(folder: &Path) -> anyhow::Result<File> {
     }
 }
 
+/// The error of a database that cannot be used.
+fn unusable(why: &str) -> anyhow::Error {
+    Exit::Unavailable.error(why)
+}
+
 /// Connects to a database for a few statements.
 async fn connect_once(database: &DatabaseArgs) -> anyhow::Result<sqlx::PgPool> {
-    db::connect(&database.database_url, 1)
-        .await
-        .context("cannot connect to the database")
+    let url = &database.database_url;
+    let pool = db::connect(url, 1).await;
+    pool.map_err(|error| unusable(&db::connect::explain(url, &error)))
 }
 
 async fn open(store: &StoreArgs) -> anyhow::Result<(sqlx::PgPool, Objects)> {
-    let pool = db::connect_within(
-        store.database_wait,
-        &store.database_url,
-        store.database_connections,
-    )
-    .await
-    .context("cannot connect to the database")?;
+    let url = &store.database_url;
+    let pool =
+        db::connect::connect_within(store.database_wait, url, store.database_connections).await;
+    let pool = pool.map_err(|error| unusable(&db::connect::explain(url, &error)))?;
     Ok((pool, Objects::open(&store.objects)?))
 }
 
 async fn listen(args: &ServeArgs) -> anyhow::Result<TcpListener> {
     TcpListener::bind(args.listen)
         .await
-        .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+                "cannot listen on {}: another process uses this port; stop it, or choose another --listen",
+                args.listen
+            ),
+            _ => anyhow::Error::new(error).context(format!(
+                "cannot listen on {}; choose another --listen",
+                args.listen
+            )),
+        })
 }
 
 /// Runs server and worker until both have ended; when one ends, the other is shut down.
@@ -388,6 +446,6 @@ fn block_on_opened(
 }
 
 /// Prints a line of the command's result. A closed standard output is ignored.
-fn announce(line: &str) {
+pub(crate) fn announce(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }

@@ -32,12 +32,25 @@ pub struct DatabaseArgs {
     pub database_url: String,
 }
 
+/// `rehead database grant-worker`
+#[derive(Debug, Clone, Args)]
+pub struct GrantArgs {
+    /// Name of the role, as made by `create role NAME login password '…'`
+    pub role: String,
+    /// Print the statements, and execute nothing
+    #[arg(long)]
+    pub print: bool,
+}
+
 /// `rehead gc`
 #[derive(Debug, Clone, Args)]
 pub struct GcArgs {
     /// Print what would be removed, and remove nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Print each object, and the total, as one JSON object a line
+    #[arg(long)]
+    pub json: bool,
     /// Age without a change at which objects that no row names are removed (ms)
     #[arg(long = "orphan-ms", env = "REHEAD_ORPHAN_MS", value_name = "MS", default_value = "3600000", value_parser = millis())]
     pub orphan: Duration,
@@ -371,11 +384,27 @@ pub struct UpArgs {
 #[derive(Debug, Clone, Args)]
 pub struct ClientArgs {
     /// Base URL of the service
-    #[arg(long, env = "REHEAD_URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, env = "REHEAD_URL", default_value = "http://127.0.0.1:8080", value_parser = base_url)]
     pub url: String,
     /// API key, when the service requires one
     #[arg(long, env = "REHEAD_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Reads the address of a service, without a slash or `/v1` at its end.
+fn base_url(text: &str) -> Result<String, String> {
+    let base = text.trim_end_matches('/');
+    let base = base.strip_suffix("/v1").unwrap_or(base);
+    let host = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| base.strip_prefix(scheme));
+    match host {
+        Some(host) if !host.is_empty() && !host.starts_with(['/', ':']) => Ok(base.to_owned()),
+        _ => Err("must be a URL such as http://127.0.0.1:8080".to_owned()),
+    }
 }
 
 /// The GPUs that this process may use, as CUDA reads it: indices or UUIDs.
@@ -391,6 +420,20 @@ pub fn search_path() -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_is_given_by_its_url() {
+        for (text, base) in [
+            ("http://127.0.0.1:8080/", "http://127.0.0.1:8080"),
+            ("https://host/prefix/v1/", "https://host/prefix"),
+            ("http://host/v1", "http://host"),
+        ] {
+            assert_eq!(base_url(text).as_deref(), Ok(base));
+        }
+        for wrong in ["", "host:8080", "http://", "http://:80", "ftp://host"] {
+            assert!(base_url(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn devices_are_auto_or_a_list() {

@@ -7,6 +7,9 @@ pub use rehead_domain as domain;
 /// Every setting and limit. The only reader of the environment.
 pub mod config;
 
+/// Exit codes of the command line.
+pub mod exit;
+
 /// All SQL, one file per table; plain functions.
 pub mod db;
 

@@ -3,14 +3,17 @@
 
 mod commands;
 
-use std::process::ExitCode;
+use std::{
+    io::{Write as _, stderr},
+    process::ExitCode,
+};
 
-use clap::{Parser, Subcommand};
-use rehead::{client, config, domain::job::Control, telemetry};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use rehead::{client, config, domain::job::Control, exit, telemetry};
 
 /// Run a self-hosted transfer-learning service, or use one: submit a fine-tuning job, get a model
 #[derive(Debug, Parser)]
-#[command(name = "rehead", version)]
+#[command(name = "rehead", version, after_help = exit::help())]
 struct Cli {
     #[command(flatten)]
     log: config::LogArgs,
@@ -42,6 +45,9 @@ enum Command {
     },
     /// Apply pending database migrations
     Migrate(config::DatabaseArgs),
+    /// Manage the database
+    #[command(subcommand)]
+    Database(commands::Database),
     /// Remove orphaned objects, and report rows whose objects are missing
     Gc {
         #[command(flatten)]
@@ -56,11 +62,24 @@ enum Command {
     #[command(subcommand)]
     Tenants(commands::Tenants),
     /// Print the OpenAPI description of the HTTP API (openapi.yaml)
-    Openapi,
+    Openapi {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a script that completes commands in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Upload a folder or an archive, and print the id of the file
+    Upload(client::upload::UploadArgs),
     /// Submit a job, uploading its data where needed, and print its id
     Submit(Box<client::submit::SubmitArgs>),
     /// Follow a job until it ends and print its model; fails if the job does
     Watch(client::watch::WatchArgs),
+    /// Print what happened to a job, and the end of its trainers' logs
+    Logs(client::logs::LogsArgs),
     /// Print the evaluation of a finished job
     Report(client::report::ReportArgs),
     /// Rank base models by the results of their jobs on the same data
@@ -103,7 +122,23 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     telemetry::log::start(&cli.log);
-    let result = match cli.command {
+    match run(cli.command) {
+        Ok(()) => exit::Exit::Done,
+        Err(error) => {
+            // Whoever reads the log as JSON gets the end of the process as a record, too.
+            if cli.log.log_json {
+                tracing::error!("{error:#}");
+            } else {
+                let _ = writeln!(stderr(), "error: {error:#}");
+            }
+            exit::Exit::of(&error)
+        }
+    }
+    .into()
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Up(args) => commands::up(&args),
         Command::Serve { store, serve } => commands::serve(&store, &serve),
         Command::Work {
@@ -113,12 +148,21 @@ fn main() -> ExitCode {
             work,
         } => commands::work(&store, &folder, &metrics, &work),
         Command::Migrate(args) => commands::migrate(&args),
+        Command::Database(command) => commands::database(command),
         Command::Gc { store, gc } => commands::gc(&store, &gc),
         Command::Keys(keys) => commands::keys(keys),
         Command::Tenants(tenants) => commands::tenants(tenants),
-        Command::Openapi => commands::openapi(),
+        Command::Openapi { json } => commands::openapi(json),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "rehead", &mut script);
+            commands::announce(String::from_utf8_lossy(&script).trim_end());
+            Ok(())
+        }
+        Command::Upload(args) => commands::client(client::upload::run(&args)),
         Command::Submit(args) => commands::client(client::submit::run(&args)),
         Command::Watch(args) => commands::client(client::watch::run(&args)),
+        Command::Logs(args) => commands::client(client::logs::run(&args)),
         Command::Report(args) => commands::client(client::report::run(&args)),
         Command::Compare(args) => commands::client(client::compare::run(&args)),
         Command::Jobs(args) => commands::client(client::jobs::run(&args)),
@@ -133,12 +177,5 @@ fn main() -> ExitCode {
         Command::Validate { folder } => commands::child("validate", Some(&folder)),
         Command::Verify { folder } => commands::child("verify", Some(&folder)),
         Command::Infer => commands::child("serve", None),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
     }
 }

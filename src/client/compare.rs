@@ -25,9 +25,6 @@ pub struct CompareArgs {
     /// Ids of at most 100 jobs that succeeded on the same data
     #[arg(required = true, num_args = 1..=MAX_JOBS)]
     pub jobs: Vec<String>,
-    /// Print the ranking as a JSON list
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Prints the jobs, the one with the most promising base model first.
@@ -48,9 +45,9 @@ pub async fn run(args: &CompareArgs) -> anyhow::Result<()> {
         );
     }
     let ranked = rank(entries);
-    if args.json {
+    if args.client.json {
         let list: Vec<Value> = ranked.iter().map(object).collect();
-        return api::print(&serde_json::to_string_pretty(&list)?);
+        return api::print_json(&list);
     }
     api::print(&render(
         &[
@@ -71,7 +68,7 @@ struct Entry {
 }
 
 async fn entry(api: &Api, id: &str) -> anyhow::Result<Entry> {
-    let mut job = api.get(&format!("/v1/fine_tuning/jobs/{id}")).await?;
+    let mut job = api.get(&api::job_path(id)).await?;
     let Scores::SingleLabelClassification(scores) = api.report(id).await?.scores else {
         anyhow::bail!(
             "job {id} is not single-label classification; only such jobs can be compared"

@@ -20,8 +20,11 @@ pub struct ControlArgs {
 /// # Errors
 /// There is no such job, or its status forbids the request.
 pub async fn run(args: &ControlArgs, control: Control) -> anyhow::Result<()> {
-    let path = format!("/v1/fine_tuning/jobs/{}/{control}", args.job);
+    let path = format!("{}/{control}", api::job_path(&args.job));
     let job = Api::new(&args.client).post(&path, &json!({})).await?;
+    if args.client.json {
+        return api::print_json(&job);
+    }
     api::print(&line(&args.job, &job))
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use serde_json::json;
 
 use super::api::{self, Api};
 use crate::config::ClientArgs;
@@ -40,7 +41,13 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
         Format::Zip => "zip",
         Format::Torchscript => "torchscript",
     };
-    let path = format!("/v1/models/{}/export?format={format}", args.model);
+    let path = format!("{}/export?format={format}", api::model_path(&args.model));
     Api::new(&args.client).download(&path, &args.output).await?;
+    if args.client.json {
+        let bytes = std::fs::metadata(&args.output).map_or(0, |file| file.len());
+        return api::print_json(&json!({
+            "model": args.model, "format": format, "path": args.output, "bytes": bytes,
+        }));
+    }
     api::print(&args.output.display().to_string())
 }

@@ -37,9 +37,6 @@ const SHOWN: [JobStatus; 5] = [
 pub struct JobsArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// Print the jobs as a JSON list
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Prints the jobs that have not ended, oldest first within each status.
@@ -53,8 +50,8 @@ pub async fn run(args: &JobsArgs) -> anyhow::Result<()> {
         seen.extend(list(&api, status).await?);
     }
     let jobs = latest(seen);
-    if args.json {
-        return api::print(&serde_json::to_string_pretty(&jobs)?);
+    if args.client.json {
+        return api::print_json(&jobs);
     }
     if jobs.is_empty() {
         return api::print("no jobs are running or waiting");

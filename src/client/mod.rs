@@ -16,17 +16,29 @@ pub mod export;
 /// `rehead jobs`
 pub mod jobs;
 
+/// `rehead logs`
+pub mod logs;
+
+/// Packs a folder while it is sent.
+mod pack;
+
 /// `rehead predict`
 pub mod predict;
 
 /// `rehead report`
 pub mod report;
 
+/// Server-sent events.
+mod sse;
+
 /// `rehead submit`
 pub mod submit;
 
 /// Text tables and their cells.
 mod table;
+
+/// `rehead upload`
+pub mod upload;
 
 /// `rehead watch`
 pub mod watch;

@@ -33,8 +33,11 @@ pub async fn run(args: &PredictArgs) -> anyhow::Result<()> {
     for image in &args.images {
         form = form.part("image", api::file_part(image).await?);
     }
-    let path = format!("/v1/models/{}/predict", args.model);
+    let path = format!("{}/predict", api::model_path(&args.model));
     let answer = Api::new(&args.client).post_form(&path, form).await?;
+    if args.client.json {
+        return api::print_json(&answer);
+    }
     let predictions = answer["data"]
         .as_array()
         .context("the response has no `data`; use a client of the service's version")?;

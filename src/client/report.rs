@@ -35,7 +35,12 @@ pub struct ReportArgs {
 /// # Errors
 /// There is no such job, or no report yet.
 pub async fn run(args: &ReportArgs) -> anyhow::Result<()> {
-    let report = Api::new(&args.client).report(&args.job).await?;
+    let api = Api::new(&args.client);
+    if args.client.json {
+        let path = format!("{}/report", api::job_path(&args.job));
+        return api::print_json(&api.get(&path).await?);
+    }
+    let report = api.report(&args.job).await?;
     api::print(render(&report).trim_end())
 }
 

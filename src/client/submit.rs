@@ -1,14 +1,15 @@
-//! `rehead submit`: uploads a data set if one is given, creates a job, prints the job's id.
+//! `rehead submit`: has the service check the options, uploads a data set if one is given, creates
+//! a job, prints the job's id.
 
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, builder::PossibleValuesParser};
-use reqwest::multipart::Form;
 use serde_json::{Value, json};
 
 use super::{
     api::{self, Api},
+    upload::{self, Purpose},
     watch,
 };
 use crate::{
@@ -16,11 +17,18 @@ use crate::{
     domain::{recipe::Schedule, words::Words as _},
 };
 
+/// The id of a file that does not exist, for a request of which everything else is to be checked.
+const NO_FILE: &str = "file-00000000000000000000000000000000";
+
 /// `rehead submit`
 #[derive(Debug, Args)]
 pub struct SubmitArgs {
     #[command(flatten)]
     pub client: ClientArgs,
+    /// Data set to upload: a folder with a folder of images per class, which is packed while it is
+    /// sent, without hidden files; or an archive of one
+    #[arg(value_name = "DATA", required_unless_present_any = ["data", "file"], conflicts_with_all = ["data", "file"])]
+    pub path: Option<PathBuf>,
     /// Base model id; or the id of a fine-tuned model or checkpoint to continue from
     #[arg(long)]
     pub model: String,
@@ -28,8 +36,8 @@ pub struct SubmitArgs {
     /// `replace` them
     #[arg(long)]
     pub labels: Option<String>,
-    /// Data set to upload: an archive with a folder per class
-    #[arg(long, required_unless_present = "file")]
+    /// The same as DATA
+    #[arg(long)]
     pub data: Option<PathBuf>,
     /// Id of an uploaded file
     #[arg(long, conflicts_with = "data")]
@@ -76,36 +84,40 @@ pub struct SubmitArgs {
     pub watch: bool,
 }
 
-/// Submits a job, and watches it with `--watch`.
+/// Submits a job, and watches it with `--watch`. Nothing is uploaded for a job that would be
+/// refused whatever its data is.
 ///
 /// # Errors
 /// The service refuses the request; the watched job fails.
 pub async fn run(args: &SubmitArgs) -> anyhow::Result<()> {
     let api = Api::new(&args.client);
-    let file = match (&args.file, &args.data) {
+    let file = match (&args.file, args.path.as_ref().or(args.data.as_ref())) {
         (Some(id), _) => id.clone(),
         (None, Some(path)) => {
-            let part = api::file_part(path).await?;
-            let form = Form::new().text("purpose", "fine-tune").part("file", part);
-            let id = id_of(&api.post_form("/v1/files", form).await?)?;
+            let checked = body(args, NO_FILE)?;
+            let plan = "/v1/fine_tuning/jobs/plan";
+            api.problems_beside("training_file", plan, &checked).await?;
+            let file = upload::upload(&api, path, Purpose::FineTune).await?;
+            let id = api::id_of(&file)?;
             api::report(&format!("uploaded {} as {id}", path.display()));
             id
         }
-        (None, None) => anyhow::bail!("no data set: give --data or --file"),
+        (None, None) => anyhow::bail!("no data set: give a folder, an archive or --file"),
     };
-    let body = body(args, &file)?;
-    let id = id_of(&api.post("/v1/fine_tuning/jobs", &body).await?)?;
-    api::print(&id)?;
+    let job = api
+        .post("/v1/fine_tuning/jobs", &body(args, &file)?)
+        .await?;
+    let id = api::id_of(&job)?;
+    match (args.watch, args.client.json) {
+        // The job at its end is the result.
+        (true, true) => api::report(&id),
+        (false, true) => api::print_json(&job)?,
+        (_, false) => api::print(&id)?,
+    }
     if args.watch {
-        watch::until_terminal(&api, &id).await?;
+        watch::until_terminal(&api, &id, args.client.json).await?;
     }
     Ok(())
-}
-
-fn id_of(answer: &Value) -> anyhow::Result<String> {
-    let id = answer["id"].as_str();
-    let id = id.context("the response has no `id`; use a client of the service's version")?;
-    Ok(id.to_owned())
 }
 
 /// The request's body: only the options given, so that the service applies its own defaults.

@@ -26,16 +26,16 @@ pub struct WatchArgs {
     pub job: String,
 }
 
-/// Watches a job and prints the id of its model.
+/// Watches a job and prints the id of its model, or the job as JSON.
 ///
 /// # Errors
 /// The job failed or was cancelled; there is no such job.
 pub async fn run(args: &WatchArgs) -> anyhow::Result<()> {
-    until_terminal(&Api::new(&args.client), &args.job).await
+    until_terminal(&Api::new(&args.client), &args.job, args.client.json).await
 }
 
-pub(super) async fn until_terminal(api: &Api, id: &str) -> anyhow::Result<()> {
-    let path = format!("/v1/fine_tuning/jobs/{id}");
+pub(super) async fn until_terminal(api: &Api, id: &str, json: bool) -> anyhow::Result<()> {
+    let path = api::job_path(id);
     let mut job = api.get(&path).await?;
     let bar = bar();
     let mut failures = 0;
@@ -60,7 +60,11 @@ pub(super) async fn until_terminal(api: &Api, id: &str) -> anyhow::Result<()> {
         }
     }
     bar.finish_and_clear();
-    conclude(id, &job)
+    if json {
+        api::print_json(&job)?;
+    }
+    let model = conclude(id, &job)?;
+    if json { Ok(()) } else { api::print(&model) }
 }
 
 /// The bar; hidden where standard error is no terminal.
@@ -106,12 +110,13 @@ fn describe(job: &Value) -> String {
     parts.join(", ")
 }
 
-/// Prints the model of a job that succeeded; any other end is an error.
-fn conclude(id: &str, job: &Value) -> anyhow::Result<()> {
+/// The model of a job that succeeded; any other end is an error.
+fn conclude(id: &str, job: &Value) -> anyhow::Result<String> {
     match job["status"].as_str() {
         Some("succeeded") => {
             api::report(&format!("{id} succeeded"));
-            api::print(job["fine_tuned_model"].as_str().unwrap_or_default())
+            let model = job["fine_tuned_model"].as_str();
+            Ok(model.unwrap_or_default().to_owned())
         }
         Some("failed") => {
             let error = &job["error"];

@@ -15,9 +15,6 @@ use crate::config::ClientArgs;
 pub struct WorkersArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// Print the workers as a JSON list
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Prints the workers of the last day, the newest first.
@@ -27,8 +24,8 @@ pub struct WorkersArgs {
 pub async fn run(args: &WorkersArgs) -> anyhow::Result<()> {
     let answer = Api::new(&args.client).get("/v1/workers").await?;
     let workers = answer["data"].as_array().cloned().unwrap_or_default();
-    if args.json {
-        return api::print(&serde_json::to_string_pretty(&workers)?);
+    if args.client.json {
+        return api::print_json(&workers);
     }
     if workers.is_empty() {
         return api::print("no worker has sent a heartbeat for a day");

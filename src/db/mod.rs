@@ -4,22 +4,22 @@
 //! workers call take the fencing token of their lease: when the lease is lost, they write nothing
 //! and return `None` or `false`.
 
-use std::{str::FromStr, time::Duration};
-
 use sqlx::{
     PgPool, Postgres, Transaction,
     migrate::{MigrateError, Migrator},
-    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+    postgres::PgListener,
 };
 
 pub mod attempts;
 pub mod census;
 pub mod changes;
 pub mod checkpoints;
+pub mod connect;
 pub mod controls;
 pub mod events;
 pub mod exports;
 pub mod files;
+pub mod grants;
 pub mod jobs;
 pub mod keys;
 pub mod metrics;
@@ -37,6 +37,8 @@ pub mod work;
 pub mod workers;
 
 mod convert;
+
+pub use connect::connect;
 
 /// Channels of `listen`.
 pub mod channel {
@@ -87,54 +89,17 @@ pub async fn snapshot(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgr
         .await
 }
 
-/// Opens a pool of at most `max_connections`.
-///
-/// # Errors
-/// The URL is invalid, or the server cannot be reached.
-pub async fn connect(url: &str, max_connections: u32) -> sqlx::Result<PgPool> {
-    // A process that is suspended inside a transaction must not keep its locks.
-    let options = PgConnectOptions::from_str(url)?
-        .application_name("rehead")
-        .options([
-            ("idle_in_transaction_session_timeout", "10s"),
-            ("client_connection_check_interval", "10s"),
-        ]);
-    pool(max_connections).connect_with(options).await
-}
-
-/// Calls `connect` until it succeeds, for at most `wait`: a process may start before its database.
-///
-/// # Errors
-/// The error of the last call of `connect`.
-pub async fn connect_within(
-    wait: Duration,
-    url: &str,
-    max_connections: u32,
-) -> sqlx::Result<PgPool> {
-    let connecting = persist::persist("reaching the database", || connect(url, max_connections));
-    match tokio::time::timeout(wait, connecting).await {
-        Ok(answer) => answer,
-        Err(_) => connect(url, max_connections).await,
-    }
-}
-
 /// Opens a second pool to the same server, so that heartbeats never wait for a connection.
 pub async fn connect_beside(beside: &PgPool, max_connections: u32) -> sqlx::Result<PgPool> {
-    pool(max_connections)
+    connect::pool(max_connections)
         .connect_with(beside.connect_options().as_ref().clone())
         .await
-}
-
-fn pool(max_connections: u32) -> PgPoolOptions {
-    PgPoolOptions::new()
-        .max_connections(max_connections)
-        .acquire_timeout(Duration::from_secs(10))
 }
 
 /// Listens on a connection of its own and reconnects by itself. After a lost connection `try_recv`
 /// returns `None` once, since notices may have been missed.
 pub async fn listen(beside: &PgPool, channels: &[&str]) -> sqlx::Result<PgListener> {
-    let own = pool(1).max_lifetime(None).idle_timeout(None);
+    let own = connect::pool(1).max_lifetime(None).idle_timeout(None);
     let own = own
         .connect_with(beside.connect_options().as_ref().clone())
         .await?;

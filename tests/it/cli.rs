@@ -182,7 +182,7 @@ async fn a_job_is_paused_resumed_and_cancelled_at_the_terminal() {
     let refused = run(dir, &["stop", "--url", url, id]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
-        refused.status.code() == Some(1) && text.contains("job_ended"),
+        refused.status.code() == Some(4) && text.contains("job_ended"),
         "{text}"
     );
     assert!(refused.stdout.is_empty());

@@ -14,6 +14,7 @@ use crate::support::{
 /// wire the service together, and may import from every layer.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &[]),
+    ("exit", &[]),
     ("telemetry", &["config"]),
     ("db", &[]),
     ("objects", &[]),
@@ -50,7 +51,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "reaper",
         ],
     ),
-    ("client", &["config"]),
+    ("client", &["config", "exit"]),
     ("data", &[]),
     ("models", &["data"]),
     ("process", &["data", "models"]),
