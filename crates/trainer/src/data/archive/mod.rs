@@ -5,8 +5,10 @@
 //! refuses the whole upload, which is then not a data set but an attack. Limits count bytes that
 //! were written, never a header's claims.
 
+pub(crate) mod directory;
 pub(super) mod entry_path;
 mod error;
+mod metered;
 mod spool;
 mod tar;
 mod zip;

@@ -14,6 +14,8 @@ use crate::{data::codes, domain::work::DatasetLimits};
 
 /// Unpacked bytes that are exempt from the ratio, so that small archives of simple files pass.
 const RATIO_FREE_BYTES: u64 = 1 << 20;
+/// Bytes of a path, on the average over as many entries as an archive may have.
+const NAME_BYTES: u64 = 400;
 /// Bytes moved at a time.
 pub(super) const CHUNK_BYTES: usize = 1 << 16;
 
@@ -48,6 +50,7 @@ pub(super) struct Spooler<'a> {
     out: BufWriter<File>,
     written: u64,
     count: u64,
+    name_bytes: u64,
     entries: Vec<Entry>,
     folders: Vec<String>,
     chunk: Vec<u8>,
@@ -66,6 +69,7 @@ impl<'a> Spooler<'a> {
             out: BufWriter::with_capacity(1 << 20, tempfile::tempfile_in(folder)?),
             written: 0,
             count: 0,
+            name_bytes: 0,
             entries: Vec::new(),
             folders: Vec::new(),
             chunk: vec![0; CHUNK_BYTES],
@@ -75,19 +79,35 @@ impl<'a> Spooler<'a> {
     /// Counts an entry of any kind and checks its name. `None` when it is ignored.
     pub(super) fn admit(&mut self, name: &[u8]) -> Result<Option<String>, ArchiveError> {
         self.count += 1;
-        self.check_count(self.count)?;
+        if self.count > self.limits.entries {
+            return Err(self.too_many());
+        }
+        self.name_bytes += name.len() as u64;
+        if self.name_bytes > self.limits.entries.saturating_mul(NAME_BYTES) {
+            return Err(self.long_names());
+        }
         check(name)
     }
 
-    pub(super) fn check_count(&self, count: u64) -> Result<(), ArchiveError> {
+    pub(super) fn max_entries(&self) -> u64 {
+        self.limits.entries
+    }
+
+    /// The error of an archive with too many entries.
+    pub(super) fn too_many(&self) -> ArchiveError {
         let limit = self.limits.entries;
-        if count <= limit {
-            return Ok(());
-        }
         let message = format!(
             "the archive has more than {limit} entries; split the data set, or leave out what is not needed"
         );
-        Err(refused("", codes::ARCHIVE_TOO_LARGE, message))
+        refused("", codes::ARCHIVE_TOO_LARGE, message)
+    }
+
+    /// The error of an archive whose names, which are held in memory, come to too many bytes.
+    pub(super) fn long_names(&self) -> ArchiveError {
+        let message = format!(
+            "the paths in the archive have more than {NAME_BYTES} bytes on the average; shorten them"
+        );
+        refused("", codes::ARCHIVE_TOO_LARGE, message)
     }
 
     pub(super) fn folder(&mut self, path: String) {

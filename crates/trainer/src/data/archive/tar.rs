@@ -1,16 +1,13 @@
 //! Tar archives, read as a stream.
 
-use std::{
-    cell::Cell,
-    io::{self, Read},
-    rc::Rc,
-};
+use std::io::{self, Read};
 
 use ::tar::EntryType;
 
 use super::{
     entry_path::shown,
     error::{ArchiveError, broken, refused},
+    metered::Metered,
     spool::Spooler,
 };
 use crate::data::codes;
@@ -49,11 +46,7 @@ pub(super) fn read(mut stream: impl Read, spooler: &mut Spooler) -> Result<(), A
         let message = "this is a compressed file, but there is no tar inside; `tar czf data.tar.gz cats dogs` makes a data set of folders";
         return Err(refused("", codes::NOT_AN_ARCHIVE, message));
     }
-    let left = Rc::new(Cell::new(0));
-    let metered = Metered {
-        inner: io::Cursor::new(start).chain(stream),
-        left: Rc::clone(&left),
-    };
+    let (metered, left) = Metered::new(io::Cursor::new(start).chain(stream), 0);
     let mut unwritten_left = UNWRITTEN_BYTES.saturating_add(spooler.ratio_bytes);
     let mut archive = ::tar::Archive::new(metered);
     let mut entries = archive.entries().map_err(|error| broken("", error))?;
@@ -101,26 +94,4 @@ fn header_error(error: io::Error, spooler: &Spooler) -> ArchiveError {
         return spooler.ratio("");
     }
     broken("", error)
-}
-
-/// A reader that fails once its allowance is used up.
-struct Metered<R> {
-    inner: R,
-    left: Rc<Cell<u64>>,
-}
-
-impl<R: Read> Read for Metered<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.left.get()).unwrap_or(usize::MAX);
-        if left == 0 && !buffer.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                "an entry's headers are too long",
-            ));
-        }
-        let wanted = buffer.len().min(left);
-        let count = self.inner.read(&mut buffer[..wanted])?;
-        self.left.set(self.left.get() - count as u64);
-        Ok(count)
-    }
 }

@@ -2,32 +2,34 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Read, Seek, SeekFrom},
+    io::{BufReader, Read},
 };
 
-use ::zip::{CompressionMethod, ZipArchive, result::ZipError};
+use ::zip::{CompressionMethod, result::ZipError};
 
 use super::{
+    directory::{self, DirectoryError},
     entry_path::shown,
     error::{ArchiveError, broken, refused},
     spool::{CHUNK_BYTES, Spooler},
 };
 use crate::data::codes;
 
-/// Bytes at the end that hold the end of the central directory: its record, and a comment of at
-/// most 64 KiB.
-const TAIL_BYTES: u64 = 22 + (1 << 16) + 20 + 56;
 /// The kind of file in a Unix mode.
 const FILE_KIND: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
 const FOLDER: u32 = 0o040_000;
 
 /// Reads all entries into the spooler.
-pub(super) fn read(mut file: File, spooler: &mut Spooler) -> Result<(), ArchiveError> {
-    spooler.check_count(said_count(&mut file)?)?;
+pub(super) fn read(file: File, spooler: &mut Spooler) -> Result<(), ArchiveError> {
     let unreadable = |error| damaged("", error);
     let file = BufReader::with_capacity(CHUNK_BYTES, file);
-    let mut archive = ZipArchive::new(file).map_err(unreadable)?;
+    let opened = directory::open(file, spooler.max_entries());
+    let mut archive = opened.map_err(|error| match error {
+        DirectoryError::TooManyEntries => spooler.too_many(),
+        DirectoryError::TooLong => spooler.long_names(),
+        DirectoryError::Unreadable(error) => unreadable(error),
+    })?;
     // Overlapping entries make a small zip unpack to petabytes; duplicate names make two readers
     // see different files.
     if archive.has_overlapping_entries().map_err(unreadable)? {
@@ -101,32 +103,4 @@ fn damaged(path: &str, error: ZipError) -> ArchiveError {
         ZipError::CompressionMethodNotSupported(_) => unsupported(path),
         other => broken(path, std::io::Error::other(other.to_string())),
     }
-}
-
-/// The number of entries according to the end records, the largest where they differ. Read before
-/// the directory is loaded into memory; the entries themselves are counted again.
-fn said_count(file: &mut File) -> std::io::Result<u64> {
-    let start = file.metadata()?.len().saturating_sub(TAIL_BYTES);
-    file.seek(SeekFrom::Start(start))?;
-    let mut tail = Vec::new();
-    file.take(TAIL_BYTES).read_to_end(&mut tail)?;
-    file.rewind()?;
-    let number = |at: usize, bytes: usize| {
-        let digits = tail.get(at..at + bytes).unwrap_or_default();
-        digits
-            .iter()
-            .rev()
-            .fold(0_u64, |number, &digit| number << 8 | u64::from(digit))
-    };
-    let counts = tail.windows(4).enumerate().map(|(at, magic)| match magic {
-        // The end record, where 0xffff stands for "see the zip64 record".
-        b"PK\x05\x06" => [number(at + 8, 2), number(at + 10, 2)]
-            .into_iter()
-            .filter(|&count| count != 0xffff)
-            .max()
-            .unwrap_or(0),
-        b"PK\x06\x06" => number(at + 24, 8).max(number(at + 32, 8)),
-        _ => 0,
-    });
-    Ok(counts.max().unwrap_or(0))
 }
