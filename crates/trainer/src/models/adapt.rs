@@ -103,6 +103,7 @@ pub fn adapt(architecture: &Architecture, into: &[(String, Tensor)], from: &mut 
     if let (Some((_, target)), Some(positions)) = (wanted(POSITIONS), from.get_mut(POSITIONS))
         && let (Some(old), Some(new)) = (grid(positions), grid(target))
         && old != new
+        && positions.size()[2] == target.size()[2]
         && is_usable(positions)
     {
         *positions = resample(positions, old, new);

@@ -191,24 +191,50 @@ fn adopt(
     if let Some(problem) = names::of_another_project(architecture, &named, &tensors) {
         return Err(vec![problem]);
     }
-    let [weight, bias] = architecture.classifier_tensors();
-    let mut classes = None;
-    if tensors.contains_key(&weight) || tensors.contains_key(&bias) {
-        // Any number of classes will do, so long as both tensors and the features agree on it.
-        let count = [&weight, &bias]
-            .into_iter()
-            .find_map(|name| tensors.get(name)?.size().first().copied())
-            .unwrap_or(1);
-        let zeros = |dims: &[i64]| Tensor::zeros(dims, (Kind::Float, Device::Cpu));
-        let mut dims = vec![count, i64::from(architecture.feature_dim)];
-        if tensors.get(&weight).is_some_and(|given| given.dim() == 4) {
-            // A classifier that is a 1x1 convolution, as SqueezeNet's.
-            dims.extend([1, 1]);
-        }
-        named.push((weight, zeros(&dims)));
-        named.push((bias, zeros(&[count])));
-        classes = u32::try_from(count).ok();
+    let backbone = named.len();
+    let classes = claimed_head(architecture, &tensors).map(|(classes, head)| {
+        named.extend(head);
+        classes
+    });
+    let report = weights::check(&named, &tensors, &[]);
+    if !report.is_empty() {
+        return Err(report.problems());
+    }
+    // What the file claimed of its head is there: now it may have memory.
+    for (_, tensor) in &mut named[backbone..] {
+        *tensor = tensor.contiguous();
     }
     weights::load_strict(&named, &tensors, &[]).map_err(|report| report.problems())?;
     Ok((named, classes))
+}
+
+/// The shapes that a head in these tensors must have, and its classes. Any number of classes will
+/// do, so long as both tensors and the features agree on it.
+///
+/// The tensors are one number each, seen as many: a shape of a file is a claim, which costs no
+/// bytes where another side of it is zero.
+fn claimed_head(
+    architecture: &Architecture,
+    tensors: &Tensors,
+) -> Option<(u32, [(String, Tensor); 2])> {
+    let [weight, bias] = architecture.classifier_tensors();
+    let given = [&weight, &bias].map(|name| tensors.get(name));
+    given.iter().flatten().next()?;
+    let count = given
+        .iter()
+        .flatten()
+        .find_map(|tensor| u32::try_from(*tensor.size().first()?).ok())
+        .unwrap_or(1);
+    let classes = i64::from(count);
+    let mut dims = vec![classes, i64::from(architecture.feature_dim)];
+    if given[0].is_some_and(|weight| weight.dim() == 4) {
+        // A classifier that is a 1x1 convolution, as SqueezeNet's.
+        dims.extend([1, 1]);
+    }
+    let zero = Tensor::zeros([1], (Kind::Float, Device::Cpu));
+    let head = [
+        (weight, zero.expand(&dims, false)),
+        (bias, zero.expand([classes], false)),
+    ];
+    Some((count, head))
 }

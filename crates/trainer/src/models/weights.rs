@@ -202,7 +202,10 @@ fn check_header(bytes: &[u8]) -> Result<(), WeightsError> {
 }
 
 /// The tensors of a safetensors file's bytes.
-pub(super) fn parse_safetensors(bytes: &[u8]) -> Result<Tensors, WeightsError> {
+///
+/// # Errors
+/// Bytes that are not safetensors, or are past a limit.
+pub fn parse_safetensors(bytes: &[u8]) -> Result<Tensors, WeightsError> {
     check_header(bytes)?;
     let file =
         SafeTensors::deserialize(bytes).map_err(|error| WeightsError::format(describe(&error)))?;

@@ -300,6 +300,37 @@ fn weights_that_do_not_fit_are_named_tensor_by_tensor() {
     );
 }
 
+/// A side of zero makes any shape cost no bytes of a file: the other sides are claims.
+#[test]
+fn shapes_without_numbers_are_named_and_cost_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("claims.safetensors");
+    for (architecture, tensor, shape) in [
+        ("resnet18", "fc.weight", vec![1_000_000_000, 0]),
+        ("resnet18", "fc.bias", vec![1_000_000_000, 0]),
+        ("resnet18", "conv1.weight", vec![1_000_000_000, 3, 0, 0]),
+        (
+            "squeezenet1_1",
+            "classifier.1.weight",
+            vec![4_000_000_000, 512, 0, 0],
+        ),
+        ("vit_tiny_patch16_224", "pos_embed", vec![1, 1_000_001, 0]),
+        ("vit_tiny_patch16_224", "head.weight", vec![i64::MAX, 0]),
+    ] {
+        let backbone = registry::find(architecture).unwrap();
+        let vs = nn::VarStore::new(Device::Cpu);
+        let mut named = backbone.build(&vs.root(), &backbone.input).named();
+        named.retain(|(name, _)| name != tensor);
+        let empty = Tensor::zeros([0], (Kind::Float, Device::Cpu)).view(&shape[..]);
+        named.push((tensor.to_owned(), empty));
+        weights::write_safetensors(&path, &named, &BTreeMap::new()).unwrap();
+        let problems = refused(&path, architecture);
+        let found = problems.iter().find(|problem| problem.path == tensor);
+        let found = found.unwrap_or_else(|| panic!("{architecture} {tensor}: {problems:?}"));
+        assert_eq!(found.code, "misshapen_tensor", "{found:?}");
+    }
+}
+
 /// Weights without a head are a base model too; what an import writes, it accepts, and writes the
 /// same bytes again.
 #[test]

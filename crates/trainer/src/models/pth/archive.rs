@@ -2,7 +2,10 @@
 //! `<name>/data/<key>` per storage and `<name>/byteorder`. TorchScript archives look alike, but
 //! hold code: they are refused.
 
-use std::{collections::HashMap, io::Cursor};
+use std::{
+    collections::HashMap,
+    io::{Cursor, Read, Seek},
+};
 
 use zip::{CompressionMethod, ZipArchive};
 
@@ -10,19 +13,17 @@ use super::{
     pickle::{self, PICKLE_BYTES},
     saved::Saved,
 };
-use crate::models::weights::{TENSORS, WeightsError};
+use crate::{
+    data::archive::directory::{self, DirectoryError},
+    models::weights::{TENSORS, WeightsError},
+};
 
 pub(super) const MAGIC: &[u8] = b"PK\x03\x04";
+/// Entries of a file: its storages, and some besides.
+const ENTRIES: u64 = 2 * TENSORS as u64;
 
 pub(super) fn open(bytes: &[u8]) -> Result<Saved<'_>, WeightsError> {
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
-    if archive.len() > 2 * TENSORS {
-        return Err(WeightsError::too_large(format!(
-            "{} entries in this file; at most {}",
-            archive.len(),
-            2 * TENSORS
-        )));
-    }
+    let mut archive = directory::open(Cursor::new(bytes), ENTRIES).map_err(unopened)?;
     let names = archive
         .file_names()
         .map(|name| name.map(std::borrow::Cow::into_owned));
@@ -69,6 +70,16 @@ pub(super) fn open(bytes: &[u8]) -> Result<Saved<'_>, WeightsError> {
     })
 }
 
+fn unopened(error: DirectoryError) -> WeightsError {
+    match error {
+        DirectoryError::TooManyEntries => {
+            WeightsError::too_large(format!("this file has more than {ENTRIES} entries"))
+        }
+        DirectoryError::TooLong => WeightsError::too_large("the names in this file are too long"),
+        DirectoryError::Unreadable(error) => broken(error),
+    }
+}
+
 fn broken(error: zip::result::ZipError) -> WeightsError {
     WeightsError::format(format!("this zip file cannot be read: {error}"))
 }
@@ -76,7 +87,7 @@ fn broken(error: zip::result::ZipError) -> WeightsError {
 /// The bytes of each entry, by name. None may be compressed.
 fn entries<'a>(
     bytes: &'a [u8],
-    archive: &mut ZipArchive<Cursor<&[u8]>>,
+    archive: &mut ZipArchive<impl Read + Seek>,
 ) -> Result<HashMap<String, &'a [u8]>, WeightsError> {
     let mut entries = HashMap::with_capacity(archive.len());
     for index in 0..archive.len() {

@@ -102,6 +102,8 @@ pub(super) struct Machine {
     /// Values copied from one container to another, the only thing that could multiply.
     copied: usize,
     pub storages: Vec<Storage>,
+    /// Indices into `storages`, by key.
+    storage_places: HashMap<String, usize>,
     pub views: Vec<View>,
 }
 
@@ -398,10 +400,7 @@ impl Machine {
             kind,
             count,
         };
-        let known = self
-            .storages
-            .iter()
-            .position(|known| known.key == storage.key);
+        let known = self.storage_places.get(&storage.key).copied();
         let place = match known {
             Some(place) if self.storages[place] == storage => place,
             Some(_) => return Err(broken("one storage is described in two ways")),
@@ -411,8 +410,10 @@ impl Machine {
                 )));
             }
             None => {
+                let place = self.storages.len();
+                self.storage_places.insert(storage.key.clone(), place);
                 self.storages.push(storage);
-                self.storages.len() - 1
+                place
             }
         };
         self.push(Value::Storage(place));
