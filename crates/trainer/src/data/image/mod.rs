@@ -116,8 +116,10 @@ fn decode_format(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> 
             if bytes.get(12..16) == Some(b"CgBI") {
                 return Err(DecodeError::Unreadable(IOS_PNG.to_owned()));
             }
-            check_png_pixels(bytes, max_pixels)?;
-            let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits(max_pixels))?;
+            // Color profiles are unpacked before the decoder tells a size, so that the image's own
+            // pixels limit them, not the most that any image may have.
+            let pixels = png_pixels(bytes, max_pixels)?;
+            let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits(pixels))?;
             decode_with(decoder, max_pixels)
         }
         ImageFormat::WebP => decode_with(WebPDecoder::new(Cursor::new(bytes))?, max_pixels),
@@ -137,10 +139,11 @@ fn limits(pixels: u64) -> Limits {
     limits
 }
 
-fn check_pixels(width: u64, height: u64, max_pixels: u64) -> Result<(), DecodeError> {
+/// The number of pixels.
+fn check_pixels(width: u64, height: u64, max_pixels: u64) -> Result<u64, DecodeError> {
     match width.checked_mul(height) {
         Some(0) => Err(DecodeError::Unreadable("it has no pixels".to_owned())),
-        Some(pixels) if pixels <= max_pixels => Ok(()),
+        Some(pixels) if pixels <= max_pixels => Ok(pixels),
         _ => Err(DecodeError::TooManyPixels {
             width,
             height,
@@ -149,8 +152,9 @@ fn check_pixels(width: u64, height: u64, max_pixels: u64) -> Result<(), DecodeEr
     }
 }
 
-/// Size by the first chunk: the decoder's own error for the widest images is unclear.
-fn check_png_pixels(bytes: &[u8], max_pixels: u64) -> Result<(), DecodeError> {
+/// The number of pixels by the first chunk: the decoder's own error for the widest images is
+/// unclear.
+fn png_pixels(bytes: &[u8], max_pixels: u64) -> Result<u64, DecodeError> {
     let side = |at: usize| {
         let digits = bytes.get(at..).and_then(|rest| rest.first_chunk());
         digits
@@ -247,8 +251,8 @@ fn has_end(bytes: &[u8]) -> bool {
 
 fn decode_with(mut decoder: impl ImageDecoder, max_pixels: u64) -> Result<Decoded, DecodeError> {
     let (width, height) = decoder.dimensions();
-    check_pixels(width.into(), height.into(), max_pixels)?;
-    decoder.set_limits(limits(u64::from(width) * u64::from(height)))?;
+    let pixels = check_pixels(width.into(), height.into(), max_pixels)?;
+    decoder.set_limits(limits(pixels))?;
     let orientation = decoder.orientation()?;
     let (channels, pixels) = match DynamicImage::from_decoder(decoder)? {
         DynamicImage::ImageRgb8(image) => (3, image.into_raw()),
