@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use axum::{
-    extract::{Request, multipart::Field},
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::Request, http::HeaderMap, response::Response};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -28,7 +24,7 @@ use crate::{
         download::Download,
         error::ApiError,
         extract::{Id, Params},
-        multipart,
+        multipart::{self, Part},
         page::{Deleted, List, Order, page},
         state::AppState,
         wait::seconds,
@@ -144,7 +140,7 @@ fn parse_purpose(text: &str) -> Result<Purpose, ApiError> {
 async fn store(
     state: &AppState,
     id: FileId,
-    field: Field<'_>,
+    field: Part<'_>,
     idle: Duration,
 ) -> Result<(String, Stored, Unkept), ApiError> {
     let filename = multipart::file_name(&field).unwrap_or_default();
