@@ -1,15 +1,20 @@
 //! Base models: what a pre-trained network is, what it was trained for, and which layers it has.
 
-use std::{borrow::Cow, fmt::Display, ops::RangeInclusive};
+use std::{borrow::Cow, cell::RefCell, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
     codes,
-    limits::{CHANNELS, CROP_FRACTION, INPUT_SIZE, MEAN, STD},
+    fields::Fields,
+    limits::{CHANNELS, CROP_FRACTION, INPUT_SIZE, MEAN, PHRASE_CHARACTERS, STD},
+    options::{Optional, options, read_all, required},
     problem::Problem,
+    rules::{Components, Integer, Invalid, List, Parsed, Rule, Text, Word, number},
 };
+use crate::words;
 
 /// How the bytes of an image become the network's input. Part of a model: other numbers here are
 /// another model.
@@ -44,96 +49,132 @@ impl Preprocessing {
     }
 }
 
-/// The requested input of a base model. Values that are left out follow from the weights, or are
-/// the architecture's usual ones.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct AskedPreprocessing {
-    /// Side of the square input, in pixels. For a Vision Transformer a multiple of its patch; the
-    /// positions are resampled to it.
-    #[schema(minimum = 32, maximum = 1024)]
-    pub input_size: Option<u32>,
-    /// 1 (gray), 3 (red, green, blue) or 4 (and alpha). Weights for 3 are adapted to 1 and 4, as
-    /// timm does.
-    #[schema(minimum = 1, maximum = 4)]
-    pub channels: Option<u32>,
-    /// The image's short side is resized to `input_size / crop_fraction`, then its center is
-    /// cropped (timm: `crop_pct`).
-    #[schema(minimum = 0.1, maximum = 1)]
-    pub crop_fraction: Option<f64>,
-    pub interpolation: Option<Interpolation>,
-    /// Per channel, on pixel values scaled to 0..1: `(x / 255 - mean) / std`. When left out, gray
-    /// gets the mean of the usual three, and alpha mean 1 and deviation 1, so that an opaque
-    /// image's is 0.
-    pub mean: Option<Vec<f64>>,
-    pub std: Option<Vec<f64>>,
+options! {
+    /// The requested input of a base model. Values that are left out follow from the weights, or
+    /// are the architecture's usual ones.
+    #[derive(Default)]
+    #[serde(deny_unknown_fields, default)]
+    pub struct AskedPreprocessing {
+        /// Side of the square input, in pixels. For a Vision Transformer a multiple of its patch;
+        /// the positions are resampled to it.
+        input_size: Option<u32> = Optional(Integer(wide(&INPUT_SIZE))),
+        /// 1 (gray), 3 (red, green, blue) or 4 (and alpha). Weights for 3 are adapted to 1 and 4,
+        /// as timm does.
+        channels: Option<u32> = Optional(Channels),
+        /// The image's short side is resized to `input_size / crop_fraction`, then its center is
+        /// cropped (timm: `crop_pct`).
+        crop_fraction: Option<f64> = Optional(number(CROP_FRACTION)),
+        interpolation: Option<Interpolation> = Optional(Word),
+        /// Per channel, on pixel values scaled to 0..1: `(x / 255 - mean) / std`. When left out,
+        /// gray gets the mean of the usual three, and alpha mean 1 and deviation 1, so that an
+        /// opaque image's is 0.
+        mean: Option<Vec<f64>> = Optional(List(1..=MAX_CHANNELS, "numbers", number(MEAN))),
+        std: Option<Vec<f64>> = Optional(List(1..=MAX_CHANNELS, "numbers", number(STD))),
+    }
 }
 
+/// Channels that an input has at most.
+const MAX_CHANNELS: usize = CHANNELS[CHANNELS.len() - 1] as usize;
+
+fn wide(range: &RangeInclusive<u32>) -> RangeInclusive<u64> {
+    u64::from(*range.start())..=u64::from(*range.end())
+}
+
+/// Reads a number of channels that an input may have.
+struct Channels;
+
+impl Rule<u32> for Channels {
+    fn read(&self, value: &Value) -> Parsed<u32> {
+        let channels = Integer(0..=u64::from(u32::MAX)).read(value)?;
+        let unknown = || Invalid::new(codes::OUT_OF_RANGE, CHANNELS_RULE);
+        CHANNELS
+            .contains(&channels)
+            .then_some(channels)
+            .ok_or_else(unknown)
+    }
+
+    fn schema(&self, _: &mut Components) -> Value {
+        json!({"type": "integer", "format": "int32", "enum": CHANNELS})
+    }
+}
+
+const CHANNELS_RULE: &str = "must be 1 (gray), 3 (red, green, blue) or 4 (red, green, blue, alpha)";
+
 impl AskedPreprocessing {
-    /// All problems of the values themselves; paths begin with `preprocessing.`.
+    /// All problems of the values; paths begin with `preprocessing.`.
     pub fn problems(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut refuse = |field: &str, code, message: String| {
-            let path = format!("preprocessing.{field}");
-            problems.push(Problem::new(path, code, message));
-        };
-        if let Some(message) = outside(&INPUT_SIZE, self.input_size.as_slice()) {
-            refuse("input_size", codes::OUT_OF_RANGE, message);
-        }
-        if let Some(message) = outside(&CROP_FRACTION, self.crop_fraction.as_slice()) {
-            refuse("crop_fraction", codes::OUT_OF_RANGE, message);
-        }
+        let problems = RefCell::default();
+        let values = serde_json::to_value(self).expect("options are JSON: this is a bug");
+        let fields = Fields::new(&values, PREPROCESSING, &problems);
+        fields.and_then(read_all::<Self>);
+        let mut problems = problems.into_inner();
+        problems.extend(self.contradictions());
+        problems
+    }
+
+    /// Numbers per channel that are not as many as the channels, where those are known.
+    pub fn contradictions(&self) -> Vec<Problem> {
         let channels = self.channels.unwrap_or(Preprocessing::rgb());
-        let known = CHANNELS.contains(&channels);
-        if !known {
-            let message = "must be 1 (gray), 3 (red, green, blue) or 4 (red, green, blue, alpha)";
-            refuse("channels", codes::OUT_OF_RANGE, message.to_owned());
-        }
-        for (field, values, range) in [("mean", &self.mean, MEAN), ("std", &self.std, STD)] {
-            let Some(values) = values else { continue };
-            if let Some(message) = outside(&range, values) {
-                let message = format!("{message}, on pixels scaled to 0..1");
-                refuse(field, codes::OUT_OF_RANGE, message);
-            }
-            let given = values.len();
-            if known && given != channels as usize {
+        let mut problems = Vec::new();
+        for (field, values) in [("mean", &self.mean), ("std", &self.std)] {
+            let given = values.as_ref().map_or(channels as usize, Vec::len);
+            if CHANNELS.contains(&channels) && given != channels as usize {
                 let message = format!(
                     "has {given} numbers, and the input {channels} channels: give one number for each channel, or set `channels`"
                 );
-                refuse(field, codes::INVALID_VALUE, message);
+                let path = format!("{PREPROCESSING}.{field}");
+                problems.push(Problem::new(path, codes::INVALID_VALUE, message));
             }
         }
         problems
     }
 }
 
-/// The range, as a message, if a value is outside it.
-fn outside<T: PartialOrd + Display>(range: &RangeInclusive<T>, values: &[T]) -> Option<String> {
-    let message = || format!("must be from {} to {}", range.start(), range.end());
-    let inside = values.iter().all(|value| range.contains(value));
-    (!inside).then(message)
+/// The field of a request whose values these are.
+const PREPROCESSING: &str = "preprocessing";
+
+words! {
+    /// The filter that resizes, antialiased as Pillow's.
+    pub enum Interpolation {
+        Bilinear = "bilinear",
+        Bicubic = "bicubic",
+    }
 }
 
-/// The filter that resizes, antialiased as Pillow's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Interpolation {
-    Bilinear,
-    Bicubic,
+options! {
+    /// The task that the weights were trained for.
+    #[derive(Eq)]
+    #[serde(deny_unknown_fields)]
+    pub struct SourceTask {
+        /// Such as `image classification`.
+        name: String = required(Phrase),
+        /// Number of classes of the original head; `null` when the weights came without a head.
+        #[serde(default)]
+        classes: Option<u32> = Optional(Integer(1..=u64::from(u32::MAX))),
+        /// Such as `ImageNet-1k`.
+        #[serde(default)]
+        dataset: Option<String> = Optional(Phrase),
+    }
 }
 
-/// The task that the weights were trained for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SourceTask {
-    /// Such as `image classification`.
-    pub name: String,
-    /// Number of classes of the original head; `null` when the weights came without a head.
-    #[serde(default)]
-    pub classes: Option<u32>,
-    /// Such as `ImageNet-1k`.
-    #[serde(default)]
-    pub dataset: Option<String>,
+/// Reads some words: a text that is not empty.
+pub struct Phrase;
+
+impl Rule<String> for Phrase {
+    fn read(&self, value: &Value) -> Parsed<String> {
+        let text = Text(PHRASE_CHARACTERS).read(value)?;
+        if text.is_empty() {
+            let message = format!("must be 1 to {PHRASE_CHARACTERS} characters");
+            return Err(Invalid::new(codes::OUT_OF_RANGE, message));
+        }
+        Ok(text)
+    }
+
+    fn schema(&self, components: &mut Components) -> Value {
+        let mut schema = Text(PHRASE_CHARACTERS).schema(components);
+        schema["minLength"] = json!(1);
+        schema
+    }
 }
 
 /// The layers of an architecture in forward order, as `GET /v1/models/{id}/layers` shows them and

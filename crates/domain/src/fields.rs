@@ -60,7 +60,10 @@ impl<'a> Fields<'a> {
 
     /// The raw field; `null` counts as left out.
     pub fn get(&self, name: &'static str) -> Option<&'a Value> {
-        self.known.borrow_mut().push(name);
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&name) {
+            known.push(name);
+        }
         self.object.get(name).filter(|value| !value.is_null())
     }
 
@@ -75,12 +78,23 @@ impl<'a> Fields<'a> {
 
     /// A required field. If it is missing or invalid, adds a problem and returns `None`.
     pub fn required<T>(&self, name: &'static str, read: impl Fn(&Value) -> Parsed<T>) -> Option<T> {
-        if self.get(name).is_none() {
+        self.check_given(name)?;
+        self.optional(name, read)
+    }
+
+    /// Adds a problem and returns `None` if a required field is missing.
+    fn check_given(&self, name: &'static str) -> Option<&'a Value> {
+        let given = self.get(name);
+        if given.is_none() {
             let message = format!("{} is required", self.path(name));
             self.problem(name, MISSING_FIELD, message);
-            return None;
         }
-        self.optional(name, read)
+        given
+    }
+
+    /// A nested object that must be there. If it is missing, adds a problem.
+    pub fn required_object(&self, name: &'static str) -> Option<Fields<'a>> {
+        Fields::new(self.check_given(name)?, &self.path(name), self.problems)
     }
 
     /// A nested object, if it is there.

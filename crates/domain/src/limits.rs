@@ -84,6 +84,8 @@ pub const MEAN: RangeInclusive<f64> = -10.0..=10.0;
 pub const STD: RangeInclusive<f64> = 1e-3..=100.0;
 /// Characters of a base model's id.
 pub const MODEL_ID_CHARACTERS: usize = 64;
+/// Characters of an architecture, a license, and the texts of a source task.
+pub const PHRASE_CHARACTERS: usize = 128;
 
 /// Layers of a head, before its last linear one.
 pub const HEAD_LAYERS: usize = 16;

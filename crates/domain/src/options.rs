@@ -206,6 +206,20 @@ impl<T: Options> Field<Option<T>> for Group {
     }
 }
 
+/// A nested group that must be there.
+pub struct RequiredGroup;
+
+impl<T: Options> Field<T> for RequiredGroup {
+    fn read(&self, fields: &Fields<'_>, name: &'static str) -> Option<T> {
+        fields.required_object(name).and_then(read_all)
+    }
+
+    fn describe(&self, object: &mut ObjectSchema<'_>, name: &str, doc: &str) {
+        let schema = reference(&T::name(), object.components, schema_of::<T>);
+        object.required(name, doc, schema);
+    }
+}
+
 /// A group whose options are those of the group around it.
 pub struct Flat;
 
@@ -246,8 +260,8 @@ macro_rules! options {
             ),+ $(,)?
         }
     ) => {
-        $(#[$($meta)*])*
         #[derive(Debug, Clone, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
+        $(#[$($meta)*])*
         pub struct $name {
             $($(#[$($field_meta)*])* $(#[serde(rename = $json)])? pub $field: $type),+
         }

@@ -8,8 +8,6 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use serde::Deserialize;
-use utoipa::ToSchema;
 
 use crate::{
     db::{
@@ -17,50 +15,9 @@ use crate::{
         models::{Inserted, Model, ModelStatus, NewBaseModel},
         tenants::TenantId,
     },
-    domain::{
-        base_model::{AskedPreprocessing, SourceTask},
-        codes,
-        id::FileId,
-        input::Modality,
-        limits::MODEL_ID_CHARACTERS,
-        problem::Problem,
-    },
-    http::api::{
-        auth::Caller,
-        error::{ApiError, refuse_any},
-        extract::Json,
-    },
+    domain::{base_model::SourceTask, input::Modality, request::BaseModelRequest},
+    http::api::{auth::Caller, error::ApiError, extract::Json},
 };
-
-/// The most characters of an architecture, a license, and the texts of a source task.
-const WORD_CHARACTERS: usize = 128;
-
-/// A base model to register.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct BaseModelRequest {
-    /// Id for use in jobs: letters, digits, `-`, `_`, `.`.
-    #[schema(max_length = 64, pattern = "^[A-Za-z0-9._-]+$")]
-    id: String,
-    /// Network, by timm's name, such as `tf_efficientnet_lite0` or `resnet18`.
-    architecture: String,
-    weights: Weights,
-    /// Task that the weights were trained for; image classification by default.
-    source_task: Option<SourceTask>,
-    /// Preprocessing of images. Fields left out follow from the weights, then from the
-    /// architecture.
-    preprocessing: Option<AskedPreprocessing>,
-    /// License of the weights, such as `Apache-2.0`.
-    license: Option<String>,
-}
-
-/// Source of the weights.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Weights {
-    /// A file uploaded with purpose `weights`: safetensors, or a PyTorch `.pth` of tensors.
-    file: FileId,
-}
 
 /// Register a base model
 ///
@@ -72,12 +29,11 @@ pub(crate) struct Weights {
     responses((status = 200, body = Model), (status = 202, body = Model)))]
 pub(crate) async fn register(
     Caller { state, tenant }: Caller,
-    body: Json,
+    Json(body): Json,
 ) -> Result<Response, ApiError> {
-    let request: BaseModelRequest = body.read()?;
-    refuse_any(request.problems())?;
+    let request = BaseModelRequest::parse(&body)?;
     let mut changes = state.changes.subscribe();
-    let model = request.into_model(tenant);
+    let model = new_model(tenant, request);
     let id = model.id.as_str();
     match db::models::insert_importing(&state.pool, &model).await? {
         Inserted::Yes => {}
@@ -118,56 +74,20 @@ pub(crate) async fn register(
     }
 }
 
-impl BaseModelRequest {
-    fn into_model(self, tenant: TenantId) -> NewBaseModel {
-        NewBaseModel {
-            tenant,
-            id: self.id,
-            architecture: self.architecture,
-            // Only networks that read images can be imported; the trainer refuses others.
-            modality: Modality::Image,
-            weights_file: self.weights.file,
-            source_task: self.source_task.unwrap_or(SourceTask {
-                name: "image classification".to_owned(),
-                classes: None,
-                dataset: None,
-            }),
-            preprocessing: self.preprocessing,
-            license: self.license,
-        }
-    }
-
-    /// Problems of the values.
-    fn problems(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut refuse =
-            |path: &str, code, message: String| problems.push(Problem::new(path, code, message));
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        let characters = 1..=MODEL_ID_CHARACTERS;
-        if !characters.contains(&self.id.len()) || !self.id.chars().all(plain) {
-            let message =
-                format!("must be 1 to {MODEL_ID_CHARACTERS} letters, digits, `-`, `_` or `.`");
-            refuse("id", codes::INVALID_VALUE, message);
-        }
-        let source = self.source_task.as_ref();
-        for (path, word) in [
-            ("architecture", Some(self.architecture.as_str())),
-            ("license", self.license.as_deref()),
-            ("source_task.name", source.map(|task| task.name.as_str())),
-            (
-                "source_task.dataset",
-                source.and_then(|task| task.dataset.as_deref()),
-            ),
-        ] {
-            let characters = 1..=WORD_CHARACTERS;
-            if word.is_some_and(|word| !characters.contains(&word.chars().count())) {
-                let message = format!("must be 1 to {WORD_CHARACTERS} characters");
-                refuse(path, codes::OUT_OF_RANGE, message);
-            }
-        }
-        if let Some(asked) = &self.preprocessing {
-            problems.extend(asked.problems());
-        }
-        problems
+fn new_model(tenant: TenantId, request: BaseModelRequest) -> NewBaseModel {
+    NewBaseModel {
+        tenant,
+        id: request.id,
+        architecture: request.architecture,
+        // Only networks that read images can be imported; the trainer refuses others.
+        modality: Modality::Image,
+        weights_file: request.weights.file,
+        source_task: request.source_task.unwrap_or(SourceTask {
+            name: "image classification".to_owned(),
+            classes: None,
+            dataset: None,
+        }),
+        preprocessing: request.preprocessing,
+        license: request.license,
     }
 }

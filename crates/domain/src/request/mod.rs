@@ -1,10 +1,12 @@
-//! Requests: the body of `POST /v1/fine_tuning/jobs`, read with all its problems at once.
+//! Requests: the bodies of `POST /v1/fine_tuning/jobs` and `POST /v1/base_models`, read with all
+//! their problems at once.
 //!
 //! Each option is declared once, with its type, range, default and documentation; the reader and
 //! the schema in openapi.yaml follow from that (see `options`).
 
 mod adapter;
 mod augmentation;
+mod base_model;
 mod freeze;
 mod head;
 mod hyperparameters;
@@ -19,6 +21,7 @@ use self::method::MethodField;
 pub use self::{
     adapter::{AdapterKind, AdapterOptions, AdapterTargets},
     augmentation::AugmentationOptions,
+    base_model::{BaseModelRequest, Weights},
     freeze::{Freeze, ScheduledFreeze},
     head::HeadOptions,
     hyperparameters::{ClassWeightRule, ClassWeights, Hyperparameters, OpenAiHyperparameters},

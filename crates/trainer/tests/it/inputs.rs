@@ -347,5 +347,5 @@ fn what_an_input_may_be_is_said_with_everything_that_is_wrong() {
     let all = problems(
         json!({"input_size": 1, "crop_fraction": 2.0, "channels": 7, "mean": [20.0], "std": []}),
     );
-    assert_eq!(all.len(), 4, "{all:?}");
+    assert_eq!(all.len(), 5, "{all:?}");
 }
