@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     domain::{
         codes, limits,
-        problem::{Problem, one_of, suggestion},
+        problem::{Problem, one_of, quoted, suggestion},
     },
     http::api::{
         error::{ApiError, Noun, refuse_any},
@@ -157,7 +157,7 @@ fn find_nul(value: &Value, path: &mut String, problems: &mut Vec<Problem>) {
                 if length > 0 {
                     path.push('.');
                 }
-                path.push_str(name);
+                path.push_str(&quoted(name));
                 find_nul(field, path, problems);
                 path.truncate(length);
             }
@@ -226,9 +226,9 @@ pub(crate) fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError
 fn field_error(path: &str, message: &str) -> ApiError {
     // serde names the field or value first, then the known ones, each between backticks.
     let mut names = message.split('`').skip(1).step_by(2);
-    let name = names.next().unwrap_or_default();
+    let name: &str = &quoted(names.next().unwrap_or_default());
     let known: Vec<&str> = names.collect();
-    let path = path.trim_matches(['.', '?']);
+    let path: &str = &quoted(path.trim_matches(['.', '?']));
     let inside = match path {
         "" => name.to_owned(),
         _ if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),

@@ -7,6 +7,7 @@ use crate::{
     codes::INVALID_VALUE,
     limits,
     options::{Or, options, required},
+    problem::quoted,
     rules::{Components, Integer, Invalid, List, Parsed, Rule, Text, Word, number, one_word_or},
     words,
 };
@@ -61,7 +62,7 @@ impl Rule<AdapterTargets> for Targets {
         match value {
             Value::String(word) if word == "all_linear" => Ok(AdapterTargets::All),
             Value::String(word) => {
-                let message = format!("must be {expected}, not \"{word}\"");
+                let message = format!("must be {expected}, not \"{}\"", quoted(word));
                 Err(Invalid::new(INVALID_VALUE, message))
             }
             Value::Array(_) => NAMES.read(value).map(AdapterTargets::Names),
