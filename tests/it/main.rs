@@ -7,6 +7,7 @@
 )]
 
 mod adapters;
+mod attacks;
 mod bad_input;
 mod bulk;
 mod chaos;

@@ -12,7 +12,8 @@ use nix::{
     unistd::Pid,
 };
 pub(crate) use rehead_test_support::process::{
-    descendants, eventually, is_alive, limit_memory, peak_memory_kib, resident_memory,
+    descendants, eventually, is_alive, limit_memory, open_descriptors, peak_memory_kib,
+    resident_memory,
 };
 
 /// The path of `rehead-trainer`, which lies beside `rehead`.

@@ -29,6 +29,11 @@ pub fn resident_memory(pid: i32) -> u64 {
     kib(pid, "VmRSS:") << 10
 }
 
+/// Number of descriptors that a process has open.
+pub fn open_descriptors(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
 /// Lets a process have at most so many bytes of memory beyond what it has now.
 pub fn limit_memory(pid: i32, more: u64) {
     let size = kib(pid, "VmSize:") << 10;

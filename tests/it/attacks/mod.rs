@@ -1,0 +1,89 @@
+//! Attacks: what hostile users send, and what must become of it. Each table is a row of
+//! docs/security.md, "Attacks"; inputs are made here, and go through real processes.
+//!
+//! An attack must get its status and code, leave no file behind, and cost the server nothing: its
+//! memory and descriptors are read from /proc before and after each table.
+
+mod archives;
+mod ids;
+mod images;
+mod labels;
+mod memory;
+mod requests;
+mod weights;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::support::{
+    process::{eventually, open_descriptors, resident_memory},
+    service::Service,
+};
+
+/// Part of the name of every file that an attack tries to create.
+const MARKER: &str = "rehead-attack-escaped";
+/// Growth of the server's memory that a table may cause: the allocator keeps what it once had, and
+/// buffers of connections grow to their limit.
+const MEMORY_TOLERANCE: u64 = 48 << 20;
+/// Descriptors that may be open after a table and were not before: connections that the client and
+/// the database keep.
+const DESCRIPTOR_TOLERANCE: usize = 12;
+
+/// Memory and descriptors of a server, to be compared with later ones. Taken after a warm-up.
+struct Footprint {
+    pid: i32,
+    memory: u64,
+    descriptors: usize,
+}
+
+impl Footprint {
+    fn of(service: &Service) -> Self {
+        let pid = service.server.pid();
+        Self {
+            pid,
+            memory: resident_memory(pid),
+            descriptors: open_descriptors(pid),
+        }
+    }
+
+    /// Asserts that the server needs no more than before.
+    #[track_caller]
+    fn assert_kept(&self) {
+        let memory = resident_memory(self.pid);
+        let grown = memory.saturating_sub(self.memory);
+        assert!(
+            grown <= MEMORY_TOLERANCE,
+            "the server grew by {grown} bytes, from {}",
+            self.memory
+        );
+        // A connection that was broken off is closed a moment later.
+        eventually(Duration::from_secs(15), "closed descriptors", || {
+            let open = open_descriptors(self.pid);
+            (open <= self.descriptors + DESCRIPTOR_TOLERANCE).then_some(())
+        });
+    }
+}
+
+/// Files that an attack created where it must not: in the folders above a worker's, and in those
+/// that absolute paths of the attacks name.
+fn escaped(service: &Service) -> Vec<PathBuf> {
+    let above = service.dir.path().ancestors();
+    let named = ["/", "/etc", "/root", "/home", "/var/tmp"].map(Path::new);
+    let mut found = Vec::new();
+    for folder in above.chain(named) {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path());
+        found.extend(paths.filter(|path| path.to_string_lossy().contains(MARKER)));
+    }
+    found
+}
+
+/// Asserts that no attack created a file outside the folders of the service, or ran a command that
+/// did.
+#[track_caller]
+fn assert_nothing_escaped(service: &Service) {
+    assert_eq!(escaped(service), Vec::<PathBuf>::new());
+}
