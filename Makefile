@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools clean clean-demo clean-deps
+.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations fuzz check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools clean clean-demo clean-deps
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ chaos: nextest demo-data ## Run 200 short jobs under 1,000 faults in workers, tr
 
 mutations: nextest demo-data ## Remove safeguards of the queue one by one: tests must fail (needs cargo-nextest, slow)
 	@scripts/mutations.sh
+
+fuzz: setup ## Fuzz what parses users' bytes, each parser for FUZZ_SECONDS (300); fuzz/README.md
+	@scripts/fuzz.sh
 
 # --- parts
 
