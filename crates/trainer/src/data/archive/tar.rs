@@ -62,6 +62,11 @@ pub(super) fn read(mut stream: impl Read, spooler: &mut Spooler) -> Result<(), A
         let name = entry.path_bytes().into_owned();
         let path = spooler.admit(&name)?;
         let said_bytes = entry.size();
+        if pax_size(&mut entry)?.is_some_and(|size| size != said_bytes) {
+            let message =
+                "the sizes of this entry in its two headers do not agree; make the archive again";
+            return Err(refused(shown(&name), codes::CORRUPT_ARCHIVE, message));
+        }
         let kind = entry.header().entry_type();
         // The oldest tars mark a folder only by its slash.
         let is_folder =
@@ -81,6 +86,19 @@ pub(super) fn read(mut stream: impl Read, spooler: &mut Spooler) -> Result<(), A
         io::copy(&mut entry, &mut io::sink()).map_err(|error| header_error(error, spooler))?;
         unwritten_left = left.get();
     }
+}
+
+/// The size in a PAX header of an entry, which readers take in place of the other; past all sizes
+/// where it is no number, which some readers pass over.
+fn pax_size(entry: &mut ::tar::Entry<'_, impl Read>) -> Result<Option<u64>, ArchiveError> {
+    let records = entry.pax_extensions().map_err(|error| broken("", error))?;
+    let sizes = records.into_iter().flatten().flatten();
+    let sizes = sizes.filter(|record| record.key_bytes() == b"size");
+    let number = |record: ::tar::PaxExtension<'_>| {
+        let digits = record.value().ok().and_then(|value| value.parse().ok());
+        digits.unwrap_or(u64::MAX)
+    };
+    Ok(sizes.map(number).last())
 }
 
 fn special(name: &[u8]) -> ArchiveError {
