@@ -20,6 +20,7 @@ pub const UNKNOWN_CLASS: Code = "unknown_class";
 /// The training file has a class that the parent model does not know.
 pub const NEW_CLASS: Code = "new_class";
 /// A batch would hold more samples than there are.
+pub const TOO_LARGE: Code = "too_large";
 pub const BATCH_TOO_LARGE: Code = "batch_too_large";
 /// The data are for another task than the request, or the other file, says.
 pub const TASK_MISMATCH: Code = "task_mismatch";

@@ -91,6 +91,8 @@ pub const PHRASE_CHARACTERS: usize = 128;
 pub const HEAD_LAYERS: usize = 16;
 /// Width of a head's linear layer.
 pub const HEAD_WIDTH: RangeInclusive<u64> = 1..=16_384;
+/// Numbers in a head before its last layer: 4 GiB, three times that with an optimizer's moments.
+pub const HEAD_PARAMETERS: u64 = 1 << 30;
 /// Characters of a stage's name.
 pub const STAGE_CHARACTERS: usize = 255;
 /// Stages that a freeze policy counts; the model's own number is a limit too.

@@ -5,7 +5,8 @@ use super::{
 };
 use crate::{
     base_model::Layers,
-    codes::{BATCH_TOO_LARGE, CONTRADICTION},
+    codes::{BATCH_TOO_LARGE, CONTRADICTION, TOO_LARGE},
+    limits,
     problem::{Code, Problem},
     recipe::{BatchNorm, HeadInit, HeadLayer, Precision, Schedule, is_linear_head},
     request::{Auto, Transfer},
@@ -20,6 +21,7 @@ pub(super) fn all(
 ) -> Vec<Problem> {
     let is_frozen = trained.is_some_and(Trained::head_only);
     let mut problems = Vec::from_iter(probe(asked));
+    problems.extend(head_size(asked, layers));
     problems.extend(batches(asked, data.training_samples()));
     problems.extend(warmup(asked));
     if is_frozen {
@@ -44,6 +46,23 @@ fn probe(asked: &Transfer) -> Option<Problem> {
     let message = "a probe is one linear layer on the features; leave `init` out, or all head layers but dropout";
     (head.init == Auto::Value(HeadInit::Probe) && !is_linear_head(head.layers()))
         .then(|| contradiction("head.init", message))
+}
+
+/// Layers of a head that come to more numbers than a head may have.
+fn head_size(asked: &Transfer, layers: &Layers) -> Option<Problem> {
+    let (mut width, mut count) = (u64::from(layers.feature_dim), 0);
+    for layer in asked.head.layers() {
+        if let HeadLayer::Linear(outputs) = layer {
+            let outputs = u64::from(*outputs);
+            count += (width + 1) * outputs;
+            width = outputs;
+        }
+    }
+    let most = limits::HEAD_PARAMETERS;
+    let message =
+        format!("these layers have {count} weights, more than {most}; make them narrower or fewer");
+    let path = "method.transfer.head.layers";
+    (count > most).then(|| Problem::new(path, TOO_LARGE, message))
 }
 
 fn batches(asked: &Transfer, samples: u64) -> Vec<Problem> {

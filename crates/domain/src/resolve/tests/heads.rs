@@ -53,3 +53,24 @@ fn a_probe_starts_a_linear_head_only() {
         assert_eq!(problems.is_empty(), fits, "{problems:?}");
     }
 }
+
+/// Layers that are each allowed, and together more than a machine holds.
+#[test]
+fn a_head_has_a_limit_on_its_weights() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let most = crate::limits::HEAD_PARAMETERS;
+    // From eight features: 9 * w, then (w + 1) * w three times, then (w + 1) * last.
+    let width = 16_384;
+    let rest = most - 9 * width - 3 * (width + 1) * width;
+    let last = rest / (width + 1);
+    for (last, fits) in [(last, true), (last + 1, false)] {
+        let mut head = vec![json!({"linear": width}); 4];
+        head.push(json!({"linear": last}));
+        let asked = request(json!({"head": {"layers": head}}));
+        let problems = resolved(&asked, base(&layers()), &data)
+            .err()
+            .unwrap_or_default();
+        let found = problems.iter().find(|problem| problem.code == "too_large");
+        assert_eq!(found.is_none(), fits, "{problems:?}");
+    }
+}
