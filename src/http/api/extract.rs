@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 use axum::{
-    body::Body,
+    body::{Body, HttpBody as _},
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{HeaderMap, Uri, header, request::Parts},
     middleware::Next,
@@ -94,13 +94,18 @@ pub(crate) async fn read_body(
     limit: usize,
     seconds: u64,
 ) -> Result<axum::body::Bytes, ApiError> {
+    let too_large = || {
+        let message = format!("the body is larger than {limit} bytes, the limit of this route");
+        ApiError::too_large("body", message)
+    };
+    // A body whose length is announced is not waited for.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     let wait = std::time::Duration::from_secs(seconds);
     match tokio::time::timeout(wait, Limited::new(body, limit).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::too_large(
-            "body",
-            format!("the body is larger than {limit} bytes, the limit of this route"),
-        )),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(ApiError::unreadable(
             "broken_body",
             "the body ended early; send it again",
