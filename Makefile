@@ -91,6 +91,7 @@ bench: build demo-data ## Run the benchmarks of bench/README.md (downloads 3 GB)
 	@bench/steps.sh
 	@bench/head.sh
 	@bench/queue.sh
+	@bench/load.sh
 
 # --- cleaning up
 

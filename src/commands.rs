@@ -4,6 +4,7 @@
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
     io::Write,
+    net::SocketAddr,
     os::unix::{fs::DirBuilderExt, process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
@@ -15,13 +16,13 @@ use clap::Subcommand;
 use futures_util::FutureExt as _;
 use rehead::{
     config::{
-        DatabaseArgs, GcArgs, GrantArgs, MetricsArgs, ServeArgs, StoreArgs, TenantArgs, UpArgs,
-        WorkArgs, WorkDirArgs,
+        DatabaseArgs, GcArgs, GrantArgs, MetricsArgs, ServeArgs, StoreArgs, UpArgs, WorkArgs,
+        WorkDirArgs,
     },
     db,
     exit::Exit,
     garbage_collection::{self, Finding},
-    http,
+    http::{self, Access},
     objects::Objects,
     postgres::{self, StartOptions},
     reaper,
@@ -36,19 +37,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// `rehead keys`
-#[derive(Debug, Subcommand)]
-pub(crate) enum Keys {
-    /// Create a key and print it; it cannot be shown again
-    Create {
-        #[command(flatten)]
-        database: DatabaseArgs,
-        /// Name of the key's tenant, which is created if it does not exist
-        #[arg(long)]
-        tenant: String,
-    },
-}
-
 /// `rehead database`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Database {
@@ -58,20 +46,6 @@ pub(crate) enum Database {
         database: DatabaseArgs,
         #[command(flatten)]
         grant: GrantArgs,
-    },
-}
-
-/// `rehead tenants`
-#[derive(Debug, Subcommand)]
-pub(crate) enum Tenants {
-    /// List tenants with their shares, limits and jobs
-    List(DatabaseArgs),
-    /// Change a tenant's share or limits; takes effect at the next claim
-    Set {
-        #[command(flatten)]
-        database: DatabaseArgs,
-        #[command(flatten)]
-        tenant: TenantArgs,
     },
 }
 
@@ -103,22 +77,28 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         serving: args.serving.clone(),
         limits: args.limits.clone(),
         leases: args.work.timing.leases.clone(),
+        access: args.access.clone(),
     };
+    let create_key = create_key_command(args);
     let result = block_on(async |shutdown| {
         let (pool, objects) = open(&store).await?;
         db::migrate(&pool)
             .await
             .context("cannot migrate the database")?;
+        serve_metrics(&serve.access.metrics).await?;
         let listener = listen(&serve).await?;
-        let url = format!("http://{}", listener.local_addr()?);
+        let address = listener.local_addr()?;
+        let url = format!("http://{address}");
+        let state = http::AppState::new(pool.clone(), objects.clone(), trainer()?, &serve);
+        let access = check_access(&state, address, &create_key).await?;
         let written = folder.join("url");
         // A process that waits for the file must find the whole address in it.
         let staged = folder.join("url.part");
         let published =
             fs::write(&staged, format!("{url}\n")).and_then(|()| fs::rename(&staged, &written));
         published.with_context(|| format!("cannot write `{}`", written.display()))?;
-        let state = http::AppState::new(pool.clone(), objects.clone(), trainer()?, &serve);
         announce(&format!("rehead is up, listening on {url}"));
+        announce_access(access, &create_key);
         let served = http::serve(listener, state, shutdown.clone());
         let parts = worker::Parts {
             pool,
@@ -137,9 +117,16 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
 
 pub(crate) fn serve(store: &StoreArgs, args: &ServeArgs) -> anyhow::Result<()> {
     block_on_opened(store, async |pool, objects, shutdown| {
+        serve_metrics(&args.access.metrics).await?;
         let listener = listen(args).await?;
-        announce(&format!("listening on http://{}", listener.local_addr()?));
+        let address = listener.local_addr()?;
         let state = http::AppState::new(pool.clone(), objects, trainer()?, args);
+        let access = check_access(&state, address, CREATE_KEY);
+        let Some(access) = shutdown.run_until_cancelled(access).await else {
+            return Ok(());
+        };
+        announce(&format!("listening on http://{address}"));
+        announce_access(access?, CREATE_KEY);
         // A worker's listener notices lost connections; here the reaper notices slow answers.
         let never = Notify::new();
         tokio::select! {
@@ -156,9 +143,7 @@ pub(crate) fn work(
     args: &WorkArgs,
 ) -> anyhow::Result<()> {
     block_on_opened(store, async |pool, objects, shutdown| {
-        if let Some(address) = metrics.metrics_listen {
-            listener::start(address).await?;
-        }
+        serve_metrics(metrics).await?;
         let parts = worker::Parts {
             pool,
             objects,
@@ -242,55 +227,6 @@ fn announce_total(dry_run: bool, removals: u64, bytes: u64, missing: u64) {
     }
 }
 
-pub(crate) fn keys(command: Keys) -> anyhow::Result<()> {
-    let Keys::Create { database, tenant } = command;
-    block_on(async |_| {
-        let pool = connect_once(&database).await?;
-        let tenant_id = db::tenants::find_or_create(&pool, &tenant).await?;
-        let key = http::NewKey::new();
-        db::keys::create(&pool, tenant_id, &tenant, &key.prefix, &key.sha256).await?;
-        announce(&key.text);
-        Ok(())
-    })
-}
-
-pub(crate) fn tenants(command: Tenants) -> anyhow::Result<()> {
-    let (Tenants::List(database) | Tenants::Set { database, .. }) = &command;
-    block_on(async |_| {
-        let pool = connect_once(database).await?;
-        if let Tenants::Set { tenant, .. } = &command {
-            let change = db::tenants::Change {
-                weight: tenant.weight,
-                max_running: tenant.max_running,
-                max_queued: tenant.max_queued,
-                paused: tenant.paused,
-            };
-            if !db::tenants::change(&pool, &tenant.name, &change).await? {
-                bail!(
-                    "there is no tenant `{}`; see `rehead tenants list`",
-                    tenant.name
-                );
-            }
-        }
-        announce("tenant\tweight\trunning\tmax_running\tqueued\tmax_queued\tpaused");
-        for tenant in db::tenants::list(&pool).await? {
-            let db::tenants::Tenant {
-                name,
-                weight,
-                running,
-                max_running,
-                queued,
-                max_queued,
-                paused,
-            } = tenant;
-            announce(&format!(
-                "{name}\t{weight}\t{running}\t{max_running}\t{queued}\t{max_queued}\t{paused}"
-            ));
-        }
-        Ok(())
-    })
-}
-
 pub(crate) fn openapi(json: bool) -> anyhow::Result<()> {
     let description = http::openapi();
     let text = match json {
@@ -343,15 +279,22 @@ fn make_data_dir(dir: &Path) -> anyhow::Result<PathBuf> {
 
 /// Locks the folder for one `rehead up` at a time. The lock ends with the process, however it ends.
 fn lock(folder: &Path) -> anyhow::Result<File> {
+    try_lock(folder)?.with_context(|| {
+        format!(
+            "another `rehead up` runs in `{}`; stop it, or choose another --data-dir",
+            folder.display()
+        )
+    })
+}
+
+/// As `lock`; `None` while another process holds it.
+pub(crate) fn try_lock(folder: &Path) -> anyhow::Result<Option<File>> {
     let path = folder.join("lock");
     let file =
         File::create(&path).with_context(|| format!("cannot create `{}`", path.display()))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "another `rehead up` runs in `{}`; stop it, or choose another --data-dir",
-            folder.display()
-        ),
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("cannot lock `{}`", path.display()))
         }
@@ -393,6 +336,60 @@ async fn listen(args: &ServeArgs) -> anyhow::Result<TcpListener> {
         })
 }
 
+/// The command that creates the first key, where `DATABASE_URL` names the database.
+const CREATE_KEY: &str = "rehead keys create --tenant default --role admin";
+
+/// The command that creates the first key of `rehead up`.
+fn create_key_command(args: &UpArgs) -> String {
+    if args.database_url.is_some() {
+        return CREATE_KEY.to_owned();
+    }
+    let folder = args.data_dir.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    let folder = if folder.chars().all(is_plain) {
+        folder
+    } else {
+        format!("'{}'", folder.replace('\'', r"'\''"))
+    };
+    format!("{CREATE_KEY} --data-dir {folder}")
+}
+
+/// Refuses an address that other machines reach as long as there is no key.
+async fn check_access(
+    state: &http::AppState,
+    address: SocketAddr,
+    create_key: &str,
+) -> anyhow::Result<Access> {
+    let access = http::access(state, address).await?;
+    if access == Access::Nobody && !address.ip().is_loopback() {
+        bail!(
+            "cannot listen on {address} without API keys, because other machines can reach it: create one with \
+             `{create_key}`, or listen on 127.0.0.1"
+        );
+    }
+    Ok(access)
+}
+
+fn announce_access(access: Access, create_key: &str) {
+    match access {
+        Access::Open => announce(&format!(
+            "open to every process of this machine until there is an API key; `{create_key}` creates one"
+        )),
+        Access::Nobody => announce(&format!(
+            "every request needs an API key, and there is none; `{create_key}` creates one"
+        )),
+        Access::Keys => {}
+    }
+}
+
+/// Serves metrics without a key, if that was asked for.
+async fn serve_metrics(args: &MetricsArgs) -> anyhow::Result<()> {
+    if let Some(address) = args.metrics_listen {
+        listener::start(address).await?;
+    }
+    Ok(())
+}
+
 /// Runs server and worker until both have ended; when one ends, the other is shut down.
 async fn both(
     served: impl Future<Output = anyhow::Result<()>>,
@@ -405,7 +402,9 @@ async fn both(
 }
 
 /// Runs a role until it ends. The first signal cancels its token, the second ends the process.
-fn block_on(role: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(crate) fn block_on(
+    role: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -1,11 +1,22 @@
 //! Every setting and limit: read once, from flags, then the environment, then these defaults. The
 //! only module that reads the environment.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
-use clap::{Args, builder::TypedValueParser};
+use clap::{
+    Args,
+    builder::{RangedU64ValueParser, TypedValueParser},
+};
 
-use crate::domain::work::DatasetLimits;
+use time::{Date, Month, OffsetDateTime};
+
+use crate::domain::{role::Role, work::DatasetLimits};
 
 /// The database and the object store.
 #[derive(Debug, Clone, Args)]
@@ -42,6 +53,86 @@ pub struct GrantArgs {
     pub print: bool,
 }
 
+/// The database of commands that manage keys and tenants: that of `DATABASE_URL`, or the private
+/// one of `rehead up`.
+#[derive(Debug, Clone, Args)]
+pub struct AdminArgs {
+    /// Data folder of `rehead up`, whose private Postgres is used, and started if it does not run
+    #[arg(long, env = "REHEAD_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// URL of the Postgres database, such as postgres://user@host/rehead
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Folder of the Postgres programs (`initdb`, `postgres`), when they are not found by
+    /// themselves
+    #[arg(long, env = "REHEAD_PG_BIN")]
+    pub pg_bin: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rehead keys create`
+#[derive(Debug, Clone, Args)]
+pub struct KeyArgs {
+    /// Name of the key's tenant, which is created if it does not exist
+    #[arg(long)]
+    pub tenant: String,
+    /// Rights of the key: `user`, the rows of its tenant; `admin`, also keys, workers and metrics
+    #[arg(long, default_value_t = Role::User)]
+    pub role: Role,
+    /// A label for people; the tenant's name by default
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Time until the key expires, such as `90d` or `12h`, or a date, such as 2030-01-31; never by
+    /// default
+    #[arg(long, value_parser = expiry)]
+    pub expires: Option<OffsetDateTime>,
+    /// Maximum number of requests in a minute, within that of the tenant; none by default
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=1_000_000_000))]
+    pub requests_per_minute: Option<u32>,
+}
+
+/// Reads a time from now, or the beginning of a day (UTC).
+fn expiry(text: &str) -> Result<OffsetDateTime, String> {
+    let wrong = || {
+        format!(
+            "`{text}` is neither a number of days or hours (`90d`, `12h`) nor a date (2030-01-31)"
+        )
+    };
+    let seconds = match text.split_at_checked(text.len().saturating_sub(1)) {
+        Some((number, "d")) => number
+            .parse()
+            .ok()
+            .map(|days: u32| u64::from(days) * 86_400),
+        Some((number, "h")) => number
+            .parse()
+            .ok()
+            .map(|hours: u32| u64::from(hours) * 3_600),
+        _ => None,
+    };
+    let at = match seconds {
+        Some(seconds) => OffsetDateTime::now_utc().checked_add(
+            Duration::from_secs(seconds)
+                .try_into()
+                .map_err(|_| wrong())?,
+        ),
+        None => {
+            let mut parts = text.splitn(3, '-');
+            let mut part = || parts.next().unwrap_or_default();
+            let (year, month, day) = (part().parse(), part().parse(), part().parse());
+            let (Ok(year), Ok(month), Ok(day)) = (year, month, day) else {
+                return Err(wrong());
+            };
+            let month: u8 = month;
+            let month = Month::try_from(month).map_err(|_| wrong())?;
+            let date = Date::from_calendar_date(year, month, day).map_err(|_| wrong())?;
+            Some(date.midnight().assume_utc())
+        }
+    };
+    at.ok_or_else(wrong)
+}
+
 /// `rehead gc`
 #[derive(Debug, Clone, Args)]
 pub struct GcArgs {
@@ -73,6 +164,49 @@ pub struct TenantArgs {
     /// `true` starts no further job of this tenant; running jobs continue
     #[arg(long)]
     pub paused: Option<bool>,
+    /// Maximum number of requests in a minute; `default`, as below, means that of the service
+    #[arg(long)]
+    pub requests_per_minute: Option<Override>,
+    /// Maximum size of all its files (bytes)
+    #[arg(long)]
+    pub max_stored_bytes: Option<Override>,
+    /// Maximum number of open event streams
+    #[arg(long)]
+    pub max_streams: Option<Override>,
+    /// Maximum number of requests that wait (`wait=`)
+    #[arg(long)]
+    pub max_waits: Option<Override>,
+    /// Maximum number of predictions in progress
+    #[arg(long)]
+    pub max_predicts: Option<Override>,
+    /// Maximum number of uploads in progress
+    #[arg(long)]
+    pub max_uploads: Option<Override>,
+}
+
+/// A limit of a tenant: its own, or that of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Override {
+    Default,
+    Of(u64),
+}
+
+impl FromStr for Override {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "default" {
+            return Ok(Self::Default);
+        }
+        // Postgres' bigint ends there.
+        let number = text
+            .parse()
+            .ok()
+            .filter(|&number| number <= i64::MAX as u64);
+        number
+            .map(Self::Of)
+            .ok_or_else(|| format!("`{text}` is neither `default` nor a whole number"))
+    }
 }
 
 /// Reads a number of milliseconds.
@@ -113,6 +247,24 @@ pub struct ServeArgs {
     pub limits: HttpLimits,
     #[command(flatten)]
     pub leases: LeaseTiming,
+    #[command(flatten)]
+    pub access: AccessArgs,
+}
+
+/// Who may use the service.
+#[derive(Debug, Clone, Args)]
+pub struct AccessArgs {
+    /// Require an API key even on loopback, and even if none exists
+    #[arg(long, env = "REHEAD_REQUIRE_KEYS")]
+    pub require_keys: bool,
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+    /// Addresses of reverse proxies whose `x-forwarded-for` is believed, separated by commas
+    #[arg(long, env = "REHEAD_TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Maximum number of wrong API keys from one address in a minute; further ones are answered 429
+    #[arg(long, env = "REHEAD_FAILED_KEYS_PER_MINUTE", default_value_t = 20)]
+    pub failed_keys_per_minute: u32,
 }
 
 /// Settings of predictions.
@@ -123,7 +275,7 @@ pub struct ServingArgs {
     pub predict_device: String,
     /// Maximum number of predictions that wait for the inference process; further ones are answered
     /// 503
-    #[arg(long, env = "REHEAD_MAX_PREDICT_WAITING", default_value_t = 64)]
+    #[arg(long, env = "REHEAD_MAX_PREDICT_WAITING", default_value_t = 128)]
     pub max_predict_waiting: usize,
     /// Maximum time for one prediction, including loading the model (s)
     #[arg(long, env = "REHEAD_PREDICT_SECONDS", default_value_t = 60)]
@@ -139,11 +291,15 @@ pub struct HttpLimits {
     #[arg(long, env = "REHEAD_MAX_UPLOAD_BYTES", default_value_t = 20 << 30)]
     pub max_upload_bytes: u64,
     /// Maximum number of images in one prediction
-    #[arg(long, env = "REHEAD_MAX_PREDICT_IMAGES", default_value_t = 64)]
+    #[arg(long, env = "REHEAD_MAX_PREDICT_IMAGES", default_value_t = 64, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     pub max_predict_images: usize,
     /// Maximum size of one image in a prediction (bytes)
     #[arg(long, env = "REHEAD_MAX_PREDICT_IMAGE_BYTES", default_value_t = 32 << 20)]
     pub max_predict_image_bytes: usize,
+    /// Maximum size of the images of all predictions in progress (bytes); further ones are answered
+    /// 503
+    #[arg(long, env = "REHEAD_MAX_PREDICT_BYTES", default_value_t = 2 << 30)]
+    pub max_predict_bytes: u64,
     /// Maximum number of rows in one page of a list
     #[arg(long, env = "REHEAD_MAX_PAGE", default_value_t = 100)]
     pub max_page: u32,
@@ -151,14 +307,66 @@ pub struct HttpLimits {
     #[arg(long, env = "REHEAD_MAX_WAIT_SECONDS", default_value_t = 60)]
     pub max_wait_seconds: u64,
     /// Maximum number of open event streams; further ones are answered 503
-    #[arg(long, env = "REHEAD_MAX_STREAMS", default_value_t = 1_000)]
+    #[arg(long, env = "REHEAD_MAX_STREAMS", default_value_t = 2_000)]
     pub max_streams: usize,
     /// Maximum time in which a request's body must arrive, except uploads (s)
     #[arg(long, env = "REHEAD_BODY_SECONDS", default_value_t = 30)]
     pub body_seconds: u64,
     /// Time without data after which an upload is ended (s)
-    #[arg(long, env = "REHEAD_UPLOAD_IDLE_SECONDS", default_value_t = 60)]
+    #[arg(long, env = "REHEAD_UPLOAD_IDLE_SECONDS", default_value_t = 30)]
     pub upload_idle_seconds: u64,
+    /// Maximum time in which a request's headers must arrive, and for which an idle connection is
+    /// kept (s)
+    #[arg(long, env = "REHEAD_HEADER_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub header_seconds: u64,
+    /// Minimum speed of clients that send a body or read a response (bytes per second); slower ones
+    /// are disconnected
+    #[arg(long, env = "REHEAD_MIN_BYTES_PER_SECOND", default_value_t = 1_024)]
+    pub min_bytes_per_second: u64,
+    /// Time spent waiting for a client over which its speed is measured (s)
+    #[arg(long, env = "REHEAD_SLOW_CLIENT_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub slow_client_seconds: u64,
+    /// Maximum number of open connections; at the limit, the one that has waited longest for its
+    /// client makes room
+    #[arg(long, env = "REHEAD_MAX_CONNECTIONS", default_value_t = 8_192)]
+    pub max_connections: usize,
+    /// The same for the connections of one address (of IPv6, a network of 64 bits)
+    #[arg(
+        long,
+        env = "REHEAD_MAX_CONNECTIONS_PER_ADDRESS",
+        default_value_t = 2_048
+    )]
+    pub max_connections_per_address: usize,
+    #[command(flatten)]
+    pub tenant: TenantLimits,
+}
+
+/// Limits of each tenant, where `rehead tenants set` gives it no others. Each server process counts
+/// for itself.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct TenantLimits {
+    /// Maximum number of requests of a tenant in a minute; further ones are answered 429
+    #[arg(long, env = "REHEAD_REQUESTS_PER_MINUTE", default_value_t = 6_000)]
+    pub requests_per_minute: u32,
+    /// Maximum size of all files that a tenant stores (bytes)
+    #[arg(long, env = "REHEAD_MAX_STORED_BYTES", default_value_t = 1 << 40)]
+    pub max_stored_bytes: u64,
+    /// Maximum number of open event streams of a tenant
+    #[arg(long, env = "REHEAD_MAX_STREAMS_PER_TENANT", default_value_t = 500)]
+    pub max_streams_per_tenant: u32,
+    /// Maximum number of a tenant's requests that wait (`wait=`)
+    #[arg(long, env = "REHEAD_MAX_WAITS_PER_TENANT", default_value_t = 500)]
+    pub max_waits_per_tenant: u32,
+    /// Maximum number of a tenant's predictions in progress
+    #[arg(long, env = "REHEAD_MAX_PREDICTS_PER_TENANT", default_value_t = 32)]
+    pub max_predicts_per_tenant: u32,
+    /// Maximum number of a tenant's uploads in progress
+    #[arg(long, env = "REHEAD_MAX_UPLOADS_PER_TENANT", default_value_t = 32)]
+    pub max_uploads_per_tenant: u32,
+    /// Maximum size of the images of a tenant's predictions in progress, and of one prediction
+    /// (bytes)
+    #[arg(long, env = "REHEAD_MAX_PREDICT_BYTES_PER_TENANT", default_value_t = 512 << 20)]
+    pub max_predict_bytes_per_tenant: u64,
 }
 
 /// The devices of a worker: `auto`, or a list.
@@ -208,7 +416,7 @@ pub struct WorkDirArgs {
     pub work_dir: PathBuf,
 }
 
-/// Metrics of a worker.
+/// Metrics without a key.
 #[derive(Debug, Clone, Args)]
 pub struct MetricsArgs {
     /// Address on which `/metrics` and `/healthz` are served without a key; only operators should
@@ -377,6 +585,8 @@ pub struct UpArgs {
     #[command(flatten)]
     pub limits: HttpLimits,
     #[command(flatten)]
+    pub access: AccessArgs,
+    #[command(flatten)]
     pub work: WorkArgs,
 }
 
@@ -433,6 +643,32 @@ mod tests {
         for wrong in ["", "host:8080", "http://", "http://:80", "ftp://host"] {
             assert!(base_url(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn expiry_is_a_time_from_now_or_a_date() {
+        let days = expiry("90d").unwrap() - OffsetDateTime::now_utc();
+        assert_eq!(days.whole_days(), 89);
+        let hours = expiry("12h").unwrap() - OffsetDateTime::now_utc();
+        assert_eq!(hours.whole_hours(), 11);
+        assert_eq!(
+            expiry("2030-01-31").unwrap().unix_timestamp(),
+            1_896_048_000
+        );
+        for wrong in [
+            "",
+            "d",
+            "90",
+            "-1d",
+            "2030-13-01",
+            "2030-02-30",
+            "soon",
+            "9999999999d",
+            "é",
+        ] {
+            assert!(expiry(wrong).is_err(), "{wrong}");
+        }
+        assert!(expiry("4000000000d").is_err());
     }
 
     #[test]

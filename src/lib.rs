@@ -25,6 +25,9 @@ pub mod objects;
 /// Garbage collection: finds, reports and deletes orphaned objects and rows.
 pub mod garbage_collection;
 
+/// API keys: generated, and created for a tenant.
+pub mod keys;
+
 /// Use cases of jobs: admit, resolve once the data sets are validated, delete.
 pub mod jobs;
 

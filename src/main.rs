@@ -1,6 +1,7 @@
 //! `rehead`: the service and its client. The only place that wires the parts together. It does not
 //! link torch: what needs torch runs in `rehead-trainer`, the executable beside this one.
 
+mod admin;
 mod commands;
 
 use std::{
@@ -55,12 +56,12 @@ enum Command {
         #[command(flatten)]
         gc: config::GcArgs,
     },
-    /// Manage API keys
+    /// Manage API keys: create, list, revoke
     #[command(subcommand)]
-    Keys(commands::Keys),
+    Keys(admin::Keys),
     /// Manage tenants: their shares and limits
     #[command(subcommand)]
-    Tenants(commands::Tenants),
+    Tenants(admin::Tenants),
     /// Print the OpenAPI description of the HTTP API (openapi.yaml)
     Openapi {
         /// Print it as JSON
@@ -150,8 +151,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Migrate(args) => commands::migrate(&args),
         Command::Database(command) => commands::database(command),
         Command::Gc { store, gc } => commands::gc(&store, &gc),
-        Command::Keys(keys) => commands::keys(keys),
-        Command::Tenants(tenants) => commands::tenants(tenants),
+        Command::Keys(keys) => admin::keys(&keys),
+        Command::Tenants(tenants) => admin::tenants(&tenants),
         Command::Openapi { json } => commands::openapi(json),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -26,7 +26,7 @@ pub struct Attempt {
     /// Counted from 1.
     pub number: i64,
     pub worker: WorkerId,
-    /// Host of the worker.
+    /// Host of the worker; for admins.
     pub host: Option<String>,
     /// Known once the trainer is ready.
     pub device: Option<String>,
@@ -50,7 +50,7 @@ pub struct Attempt {
     pub exit_code: Option<i32>,
     /// Signal that ended the trainer, such as `SIGKILL`.
     pub exit_signal: Option<String>,
-    /// The last 20 lines of the trainer's standard error.
+    /// The last 20 lines of the trainer's standard error; for admins.
     pub log: Vec<String>,
 }
 

@@ -116,6 +116,15 @@ pub async fn insert(pool: &PgPool, file: &NewFile) -> sqlx::Result<File> {
     .await
 }
 
+/// Size of all files of a tenant.
+pub async fn stored_bytes(pool: &PgPool, tenant: TenantId) -> sqlx::Result<u64> {
+    let bytes = sqlx::query_scalar!(
+        r#"select coalesce(sum(bytes), 0)::bigint as "bytes!" from files where tenant_id = $1"#,
+        tenant.0
+    );
+    bytes.fetch_one(pool).await.map(convert::to_count)
+}
+
 pub async fn get(pool: &PgPool, tenant: TenantId, id: FileId) -> sqlx::Result<Option<File>> {
     query_files!(
         "select",

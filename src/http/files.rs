@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{extract::Request, http::HeaderMap, response::Response};
+use futures_util::{TryStreamExt as _, future::ready};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -24,8 +25,10 @@ use crate::{
         download::Download,
         error::ApiError,
         extract::{Id, Params},
+        identity::Identity,
         multipart::{self, Part},
         page::{Deleted, List, Order, page},
+        quotas::UploadBytes,
         state::AppState,
         wait::seconds,
     },
@@ -63,8 +66,14 @@ fn content_key(id: FileId) -> String {
     responses((status = 200, body = File)))]
 pub(crate) async fn upload(
     Caller { state, tenant }: Caller,
+    identity: Identity,
     request: Request,
 ) -> Result<axum::Json<File>, ApiError> {
+    let _place = state.quotas.upload(&identity)?;
+    let stored_bytes = db::files::stored_bytes(&state.pool, tenant).await?;
+    let bytes = state.quotas.upload_bytes(&identity, stored_bytes);
+    // Without an answer, clients would send all that cannot be stored.
+    bytes.count(0)?;
     let idle = Duration::from_secs(state.limits.upload_idle_seconds);
     let mut parts = multipart::open(request, &state, "multipart/form-data").await?;
     let id = FileId::new();
@@ -74,7 +83,7 @@ pub(crate) async fn upload(
         let name = field.name().unwrap_or_default().to_owned();
         match name.as_str() {
             "file" if stored.is_none() => {
-                stored = Some(store(&state, id, field, idle).await?);
+                stored = Some(store(&state, id, field, &bytes).await?);
             }
             "purpose" if purpose.is_none() => {
                 let text = multipart::text(field, 64, idle, "purpose").await?;
@@ -141,13 +150,18 @@ async fn store(
     state: &AppState,
     id: FileId,
     field: Part<'_>,
-    idle: Duration,
+    counter: &UploadBytes,
 ) -> Result<(String, Stored, Unkept), ApiError> {
     let filename = multipart::file_name(&field).unwrap_or_default();
     check_filename(&filename)?;
     let limit = state.limits.max_upload_bytes;
     let unkept = Unkept(Some((state.objects.clone(), prefix(id))));
-    let bytes = Box::pin(multipart::bytes(field, limit, idle));
+    let idle = Duration::from_secs(state.limits.upload_idle_seconds);
+    let bytes = multipart::bytes(field, limit, idle).and_then(|piece| {
+        let counted = counter.count(piece.len()).map(|()| piece);
+        ready(counted.map_err(multipart::refused))
+    });
+    let bytes = Box::pin(bytes);
     let stored = state.objects.put_stream(&content_key(id), bytes).await;
     let stored = stored.map_err(|error| multipart::explain_stored(error, "file"))?;
     if stored.bytes == 0 {
@@ -243,6 +257,7 @@ pub(crate) enum FileUntil {
     responses((status = 200, body = File)))]
 pub(crate) async fn get(
     Caller { state, tenant }: Caller,
+    identity: Identity,
     Id(id): Id<FileId>,
     Params(query): Params<FileQuery>,
 ) -> Result<axum::Json<File>, ApiError> {
@@ -251,6 +266,7 @@ pub(crate) async fn get(
         until: None | Some(FileUntil::Processed),
     } = query;
     let wait = seconds(wait, &state.limits)?;
+    let _place = state.quotas.wait(&identity, wait)?;
     let mut changes = state.changes.subscribe();
     let look = || db::files::get(&state.pool, tenant, id);
     let done = |file: &Option<File>| {

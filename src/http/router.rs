@@ -8,13 +8,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::http::{
     api::{
+        auth,
         contract::{self, Contract},
         envelope,
         error::ApiError,
         extract,
         state::AppState,
     },
-    files, jobs, models, service, workers,
+    files, jobs, keys, models, service, workers,
 };
 
 /// Every route; the contract is generated from the same list.
@@ -45,6 +46,8 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::metrics::curves))
         .routes(routes!(jobs::checkpoints::checkpoint_content))
         .routes(routes!(workers::list))
+        .routes(routes!(keys::create, keys::list))
+        .routes(routes!(keys::revoke))
         .routes(routes!(service::healthz))
         .routes(routes!(service::readyz))
         .routes(routes!(service::metrics))
@@ -69,6 +72,10 @@ pub(crate) fn app(state: AppState) -> anyhow::Result<Router> {
         // Each reader of a body has its own limit (`extract::read_body`, `multipart::bytes`).
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(extract::refuse_encoded))
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            auth::authenticate,
+        ))
         .layer(Extension(contract))
         .layer(middleware::from_fn(envelope::wrap))
         .with_state(state))

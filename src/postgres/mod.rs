@@ -11,6 +11,6 @@ mod server;
 mod supervised;
 
 pub use self::{
-    server::{Postgres, StartOptions},
+    server::{Postgres, StartOptions, url_in},
     supervised::Supervised,
 };

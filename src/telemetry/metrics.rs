@@ -171,6 +171,8 @@ metrics! {
         "Bytes of request bodies";
     HTTP_SENT: Counter(Server) = "rehead_http_sent_bytes_total" [] &[],
         "Bytes of response bodies";
+    HTTP_CONNECTIONS_REFUSED: Counter(Server) = "rehead_http_connections_refused_total" [] &[],
+        "Connections that found no place, because all are busy";
     EVENT_STREAMS: Gauge(Server) = "rehead_event_streams" [] &[],
         "Open event streams";
     EVENT_STREAMS_MAX: Gauge(Server) = "rehead_event_streams_max" [] &[],

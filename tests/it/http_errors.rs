@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use regex::Regex;
+use rehead::{domain::role::Role, keys::NewKey};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -494,19 +495,11 @@ async fn a_slow_body_is_given_up() {
 async fn keys_close_the_service_and_tenants_are_apart() {
     let service = Service::start().await;
     assert!(service.get("/v1/files").await.status.is_success());
-    let pool = service.pool().await;
     let mut keys = Vec::new();
     for name in ["one", "two"] {
-        let tenant = rehead::db::tenants::find_or_create(&pool, name)
-            .await
-            .unwrap();
-        let key = rehead::http::NewKey::new();
-        rehead::db::keys::create(&pool, tenant, name, &key.prefix, &key.sha256)
-            .await
-            .unwrap();
-        keys.push(key.text);
+        keys.push(service.new_key(name, Role::User).await);
     }
-    let wrong = rehead::http::NewKey::new().text;
+    let wrong = NewKey::new().text;
     let forged = format!("{}{}", &keys[0][..16], "0".repeat(keys[0].len() - 16));
     for key in ["", "rh_", "x", &wrong, &forged, &"k".repeat(5_000)] {
         let answer = service

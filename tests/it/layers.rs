@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("garbage_collection", &["db", "objects"]),
     ("reaper", &["config", "telemetry", "db"]),
     ("jobs", &["db", "objects"]),
+    ("keys", &["db"]),
     ("serving", &["config", "objects", "child"]),
     (
         "http",
@@ -33,6 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "objects",
             "child",
             "jobs",
+            "keys",
             "garbage_collection",
             "reaper",
             "serving",
@@ -58,7 +60,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("train", &["data", "models", "process"]),
     ("serve", &["data", "models", "process", "train"]),
 ];
-const WIRING: &[&str] = &["main", "commands"];
+const WIRING: &[&str] = &["main", "commands", "admin"];
 
 /// Asserts that no file outside `allowed` holds one of the `words`.
 fn only_in(allowed: &[&str], words: &[&str]) {

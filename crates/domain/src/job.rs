@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{id::JobId, words};
+use crate::{id::JobId, problem::without_paths, words};
 
 words! {
     /// The state of a job.
@@ -164,6 +164,20 @@ impl Outcome {
             Self::Failed(_) => "failed",
             Self::Crashed { .. } => "crashed",
             Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The outcome for the job's user, who must not know the folders of the worker.
+    pub fn without_paths(self) -> Self {
+        match self {
+            Self::Failed(failure) => Self::Failed(Failure {
+                message: without_paths(&failure.message),
+                ..failure
+            }),
+            Self::Crashed { message } => Self::Crashed {
+                message: without_paths(&message),
+            },
+            other => other,
         }
     }
 }

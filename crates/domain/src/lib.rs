@@ -21,6 +21,9 @@ pub mod id;
 // `"auto"` and `"none"`.
 pub mod auto;
 
+// Roles of API keys.
+pub mod role;
+
 // How one value of a request is read, and its schema.
 pub mod rules;
 

@@ -69,6 +69,8 @@ pub const METADATA_ENTRIES: usize = 16;
 pub const METADATA_KEY_CHARACTERS: usize = 64;
 /// Characters of a metadata value, as OpenAI's.
 pub const METADATA_VALUE_CHARACTERS: usize = 512;
+/// Characters of the name of a tenant or of an API key.
+pub const KEY_NAME_CHARACTERS: usize = 64;
 /// Characters of an `Idempotency-Key`, as Stripe's.
 pub const IDEMPOTENCY_KEY_CHARACTERS: usize = 255;
 

@@ -33,6 +33,7 @@ use crate::http::api::{error::ErrorBody, state::AppState};
         (name = "models", description = "Base models and fine-tuned models."),
         (name = "jobs", description = "Fine-tuning jobs and their results."),
         (name = "workers", description = "Worker processes."),
+        (name = "keys", description = "API keys, for admins."),
         (name = "service", description = "For operators and tools.")
     )
 )]

@@ -1,5 +1,5 @@
-//! The outermost middleware: request id, log line, metrics, and the shape of every error, including
-//! panics and axum's own plain-text rejections.
+//! The outermost middleware: request id, access log, metrics, and the shape of every error,
+//! including panics and axum's own plain-text rejections.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -17,20 +17,23 @@ use tracing::Instrument as _;
 
 use crate::{
     domain::id::RequestId,
-    http::api::{counted, error::ApiError},
+    http::api::{
+        access_log::{self, Line},
+        counted,
+        error::ApiError,
+        identity::Identity,
+        peer::Peer,
+        rate_limit::Level,
+    },
     telemetry::metrics::{HTTP_REQUESTS, HTTP_SECONDS, Label},
 };
 
-/// Routes that are called every few seconds by machines.
-const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
-/// Characters of a path in the log.
-const PATH_SHOWN: usize = 256;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Wraps the router.
 pub(crate) async fn wrap(request: Request, next: Next) -> Response {
     let id = RequestId::new().to_string();
-    let method = request.method().clone();
+    let method = known_method(request.method());
     // The route's pattern, not the path: paths contain users' text, and the number of metrics must
     // stay bounded.
     let route = request
@@ -38,16 +41,16 @@ pub(crate) async fn wrap(request: Request, next: Next) -> Response {
         .get::<MatchedPath>()
         .map_or("unmatched", |path| path.as_str())
         .to_owned();
-    let path: String = request.uri().path().chars().take(PATH_SHOWN).collect();
     let started = Instant::now();
     let in_flight = counted::in_flight();
     let request = request.map(counted::received);
-    let span = tracing::info_span!("request", request.id = %id, %method, %route);
+    let address = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let span = tracing::info_span!("request", request.id = %id, method, %route);
 
     let outcome = AssertUnwindSafe(next.run(request).instrument(span.clone()))
         .catch_unwind()
         .await;
-    let response = outcome.unwrap_or_else(|panic| {
+    let mut response = outcome.unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<String>()
             .map(String::as_str)
@@ -57,6 +60,8 @@ pub(crate) async fn wrap(request: Request, next: Next) -> Response {
     });
     let code = response.extensions().get::<ApiError>();
     let code = code.map(|error| error.body.code.clone());
+    let identity = response.extensions_mut().remove::<Identity>();
+    let level = response.extensions_mut().remove::<Level>();
     let mut response = span.in_scope(|| with_body(response, &id));
 
     let headers = response.headers_mut();
@@ -70,20 +75,20 @@ pub(crate) async fn wrap(request: Request, next: Next) -> Response {
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
-    let (status, took) = (response.status(), started.elapsed());
-    measure(method.as_str(), &route, status, took);
-    span.in_scope(|| log(&route, &path, status, code.as_deref(), took));
-    response.map(|body| counted::sent(body, in_flight))
-}
-
-/// The access log: one line for each request. Those of probes and scrapers are shown by `debug`.
-fn log(route: &str, path: &str, status: StatusCode, code: Option<&str>, took: Duration) {
-    let (status, duration_ms) = (status.as_u16(), took.as_millis());
-    if PROBES.contains(&route) {
-        tracing::debug!(path, status, code, duration_ms, "response");
-    } else {
-        tracing::info!(path, status, code, duration_ms, "response");
+    for (name, value) in level.iter().flat_map(Level::headers) {
+        headers.insert(name, value);
     }
+    measure(method, &route, response.status(), started.elapsed());
+    let line = Line {
+        request_id: id,
+        method,
+        route,
+        address,
+        identity,
+        code,
+        started,
+    };
+    access_log::follow(response.map(|body| counted::sent(body, in_flight)), line)
 }
 
 fn with_body(mut response: Response, id: &str) -> Response {
@@ -105,12 +110,15 @@ fn with_body(mut response: Response, id: &str) -> Response {
     rendered
 }
 
-fn measure(method: &str, route: &str, status: StatusCode, took: Duration) {
-    // A client may invent methods, too.
-    let method = ["GET", "POST", "DELETE", "HEAD", "PUT", "PATCH", "OPTIONS"]
+/// The method's name. A client may invent methods, too, which must not become labels of metrics.
+fn known_method(method: &Method) -> &'static str {
+    ["GET", "POST", "DELETE", "HEAD", "PUT", "PATCH", "OPTIONS"]
         .into_iter()
-        .find(|known| *known == method)
-        .unwrap_or("other");
+        .find(|known| *known == method.as_str())
+        .unwrap_or("other")
+}
+
+fn measure(method: &'static str, route: &str, status: StatusCode, took: Duration) {
     let (method, route) = (Label::from(method), Label::bounded(route));
     let status = Label::bounded(status.as_str());
     HTTP_REQUESTS.add([method.clone(), route.clone(), status], 1);

@@ -1,7 +1,7 @@
 //! The error of the API. A handler returns an `ApiError`; the outermost middleware (`envelope`)
 //! renders it, so that all errors have the same shape, including axum's own and panics.
 
-use std::{collections::HashSet, fmt::Display, sync::Arc};
+use std::{collections::HashSet, fmt::Display, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -12,6 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
+    db::keys::KeyId,
     domain::{
         id::{CheckpointId, FileId, JobId},
         limits,
@@ -26,6 +27,8 @@ use crate::{
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// The tenant's queue is full; which does not change within the seconds that clients wait.
 pub(crate) const QUEUE_FULL: Code = "queue_full";
+/// The tenant stores as much as it may; the same holds.
+pub(crate) const STORAGE_QUOTA: Code = "storage_quota_exceeded";
 
 /// An error response; docs/errors.md lists the codes.
 #[derive(Debug, Clone)]
@@ -50,6 +53,10 @@ impl Noun for FileId {
 
 impl Noun for JobId {
     const NOUN: &'static str = "fine-tuning job";
+}
+
+impl Noun for KeyId {
+    const NOUN: &'static str = "API key";
 }
 
 impl Noun for CheckpointId {
@@ -92,6 +99,13 @@ impl ApiError {
         let message = "missing or wrong API key: send `Authorization: Bearer rh_…`; `rehead keys create` creates keys";
         Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
             .with_header(header::WWW_AUTHENTICATE, "Bearer")
+    }
+
+    /// 403: the key's role is not enough.
+    pub(crate) fn admin_only() -> Self {
+        let message =
+            "this needs a key with the role `admin`; `rehead keys create --role admin` creates one";
+        Self::new(StatusCode::FORBIDDEN, "admin_only", message)
     }
 
     /// 404: it does not exist, or belongs to another tenant. `id` is truncated: it comes from the
@@ -181,6 +195,17 @@ impl ApiError {
         vec![Problem::new(path, code, message)].into()
     }
 
+    /// 429: too often, or too many at once; `wait` says until when.
+    pub(crate) fn rate_limited(message: impl Into<String>, wait: Duration) -> Self {
+        let seconds = wait.as_secs_f64().ceil().max(1.0) as u32;
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limit_exceeded",
+            message,
+        )
+        .retry_after(seconds)
+    }
+
     /// 503: temporary.
     pub(crate) fn unavailable(code: Code, message: impl Into<String>, retry_after: u32) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).retry_after(retry_after)
@@ -200,7 +225,9 @@ impl ApiError {
         }
         self.body.request_id = request_id.to_owned();
         let mut headers = HeaderMap::from_iter(self.header);
-        if matches!(self.status, StatusCode::CONFLICT) || self.body.code == QUEUE_FULL {
+        if matches!(self.status, StatusCode::CONFLICT)
+            || [QUEUE_FULL, STORAGE_QUOTA].contains(&self.body.code.as_str())
+        {
             // OpenAI's clients repeat a 409 and a 429 at once, unless told not to.
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }

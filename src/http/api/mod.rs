@@ -1,5 +1,6 @@
-//! Parts that all routes share: errors, extractors, pages, authentication, state, the accept loop.
+//! Parts that all routes share: errors, extractors, pages, authentication, limits, state.
 
+pub(crate) mod access_log;
 pub(crate) mod auth;
 pub(crate) mod contract;
 pub(crate) mod counted;
@@ -7,8 +8,14 @@ pub(crate) mod download;
 pub(crate) mod envelope;
 pub(crate) mod error;
 pub(crate) mod extract;
+pub(crate) mod identity;
+pub(crate) mod key_attempts;
 pub(crate) mod multipart;
+pub(crate) mod origin;
 pub(crate) mod page;
-pub(crate) mod server;
+pub(crate) mod peer;
+pub(crate) mod quota;
+pub(crate) mod quotas;
+pub(crate) mod rate_limit;
 pub(crate) mod state;
 pub(crate) mod wait;

@@ -1,7 +1,7 @@
 //! State that all handlers share.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc, OnceLock,
@@ -10,12 +10,12 @@ use std::{
 };
 
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{HttpLimits, ServeArgs},
-    db::changes::Changes,
+    db::{changes::Changes, keys::KeyId, tenants::TenantId},
+    http::api::{key_attempts::KeyAttempts, quotas::Quotas, rate_limit::Buckets},
     objects::Objects,
     serving::predictor::Predictor,
 };
@@ -27,14 +27,30 @@ pub struct AppState {
     pub(crate) objects: Objects,
     pub(crate) limits: HttpLimits,
     pub(crate) changes: Changes,
-    /// A permit for each open event stream.
-    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) predictor: Arc<Predictor>,
     /// The address that the service listens on; empty before `serve`.
     pub(crate) address: Arc<OnceLock<SocketAddr>>,
+    pub(crate) access: Arc<Access>,
     keys_exist: Arc<AtomicBool>,
     /// Cancelled when the service stops; held-back responses and streams end then.
     pub(crate) shutdown: CancellationToken,
+}
+
+/// Who may use the service.
+pub(crate) struct Access {
+    require_keys: bool,
+    pub trusted_proxies: Vec<IpAddr>,
+    pub key_attempts: KeyAttempts,
+    /// Requests, by tenant and by key.
+    pub requests: Buckets<Bucket>,
+}
+
+/// Whose requests are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Bucket {
+    Tenant(TenantId),
+    Key(KeyId),
 }
 
 impl AppState {
@@ -42,15 +58,34 @@ impl AppState {
     pub fn new(pool: PgPool, objects: Objects, trainer: PathBuf, args: &ServeArgs) -> Self {
         Self {
             predictor: Arc::new(Predictor::new(trainer, objects.clone(), args)),
-            streams: Arc::new(Semaphore::new(args.limits.max_streams)),
+            quotas: Arc::new(Quotas::new(&args.limits)),
             changes: Changes::default(),
             address: Arc::default(),
+            access: Arc::new(Access {
+                require_keys: args.access.require_keys,
+                trusted_proxies: args.access.trusted_proxies.clone(),
+                key_attempts: KeyAttempts::new(args.access.failed_keys_per_minute),
+                requests: Buckets::default(),
+            }),
             keys_exist: Arc::default(),
             shutdown: CancellationToken::new(),
             pool,
             objects,
             limits: args.limits.clone(),
         }
+    }
+
+    /// True when requests need no key: on loopback, as long as there is none, unless keys are
+    /// required all the same.
+    pub(crate) async fn is_open(&self) -> sqlx::Result<bool> {
+        let address = self.address.get();
+        let is_loopback = address.is_some_and(|address| address.ip().is_loopback());
+        Ok(is_loopback && !self.access.require_keys && !self.keys_exist().await?)
+    }
+
+    /// True when requests need a key even on loopback.
+    pub(crate) fn keys_required(&self) -> bool {
+        self.access.require_keys
     }
 
     /// True once an API key has been created. Stays true: deleting the last key must not open the

@@ -14,6 +14,7 @@ use crate::{
             auth::Caller,
             error::{ApiError, QUEUE_FULL},
             extract::Json,
+            identity::Identity,
         },
         jobs::object::JobObject,
     },
@@ -32,6 +33,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
     responses((status = 200, body = JobObject, headers(("idempotent-replayed" = String, description = "`true` when the key was used before.")))))]
 pub(crate) async fn create(
     Caller { state, tenant }: Caller,
+    identity: Identity,
     headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, ApiError> {
@@ -56,7 +58,7 @@ pub(crate) async fn create(
             return Err(ApiError::conflict("input_gone", message));
         }
     };
-    let mut response = axum::Json(JobObject::get(&state, tenant, job).await?).into_response();
+    let mut response = axum::Json(JobObject::get(&state, &identity, job).await?).into_response();
     if replayed {
         let replayed = HeaderValue::from_static("true");
         response.headers_mut().insert(IDEMPOTENT_REPLAYED, replayed);

@@ -14,7 +14,6 @@ use crate::{
         jobs::{Budgets, Job, JobError},
         phases::PhaseSpan,
         queue_position::QueuePosition,
-        tenants::TenantId,
     },
     domain::{
         checkpoint::Metrics,
@@ -24,7 +23,7 @@ use crate::{
         request::{Auto, OpenAiHyperparameters, Transfer},
     },
     http::{
-        api::{error::ApiError, state::AppState},
+        api::{error::ApiError, identity::Identity, state::AppState},
         jobs::{determinism::Determinism, snapshot::JobSnapshot},
     },
 };
@@ -273,12 +272,12 @@ impl JobObject {
     /// There is no such job.
     pub(crate) async fn get(
         state: &AppState,
-        tenant: TenantId,
+        identity: &Identity,
         id: JobId,
     ) -> Result<Self, ApiError> {
-        let snapshot = JobSnapshot::get(&state.pool, tenant, id).await?;
+        let snapshot = JobSnapshot::get(&state.pool, identity.tenant, id).await?;
         snapshot
-            .map(Self::from)
+            .map(|snapshot| snapshot.seen_by(identity.role).into())
             .ok_or_else(|| ApiError::unknown(id))
     }
 

@@ -19,6 +19,7 @@ use crate::{
             auth::Caller,
             error::ApiError,
             extract::{Id, Params, read_query},
+            identity::Identity,
             page::{List, Order, page},
             state::AppState,
             wait::seconds,
@@ -95,6 +96,7 @@ impl FromRequestParts<AppState> for JobQuery {
     responses((status = 200, body = List<JobObject>)))]
 pub(crate) async fn list(
     Caller { state, tenant }: Caller,
+    Identity { role, .. }: Identity,
     JobQuery { query, metadata }: JobQuery,
 ) -> Result<axum::Json<List<JobObject>>, ApiError> {
     let page = page(
@@ -121,7 +123,8 @@ pub(crate) async fn list(
         metadata,
     };
     let slice = JobSnapshot::list(&state.pool, tenant, page, &filter).await?;
-    Ok(List::of(slice, JobObject::listed, |job| job.id.to_string()))
+    let object = |snapshot: JobSnapshot| JobObject::listed(snapshot.seen_by(role));
+    Ok(List::of(slice, object, |job| job.id.to_string()))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -151,12 +154,14 @@ pub(crate) enum JobUntil {
     responses((status = 200, body = JobObject, headers(("etag" = String, description = "Version of the job."))), (status = 304)))]
 pub(crate) async fn get(
     Caller { state, tenant }: Caller,
+    identity: Identity,
     Id(id): Id<JobId>,
     Params(query): Params<JobGetQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let pool = &state.pool;
     let wait = seconds(query.wait, &state.limits)?;
+    let _place = state.quotas.wait(&identity, wait)?;
     let until = query.until.unwrap_or(JobUntil::Terminal);
     let known = headers
         .get(header::IF_NONE_MATCH)
@@ -191,7 +196,7 @@ pub(crate) async fn get(
     let mut response = if known == Some(etag.as_str()) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        axum::Json(JobObject::from(snapshot)).into_response()
+        axum::Json(JobObject::from(snapshot.seen_by(identity.role))).into_response()
     };
     if let Ok(etag) = HeaderValue::try_from(etag) {
         response.headers_mut().insert(header::ETAG, etag);

@@ -19,7 +19,7 @@ use crate::{
         exports::{self, Export},
         models::Model,
     },
-    domain::{id::JobId, progress::Failure},
+    domain::{id::JobId, problem::without_paths, progress::Failure},
     http::api::{
         download::{attachment, whole},
         error::ApiError,
@@ -65,7 +65,7 @@ async fn write_script(state: &AppState, job: JobId, model: &str) -> Result<(), A
     match export {
         Export::Ended(None) => Ok(()),
         Export::Ended(Some(Failure { code, message, .. })) => Err(match code.as_str() {
-            exports::UNFINISHED => unfinished(message),
+            exports::UNFINISHED => unfinished(without_paths(&message)),
             "storage_full" => ApiError::storage_full(),
             _ => anyhow::anyhow!("TorchScript export failed with `{code}`: {message}").into(),
         }),

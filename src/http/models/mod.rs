@@ -4,3 +4,5 @@ pub(crate) mod catalog;
 pub(crate) mod export;
 pub(crate) mod predict;
 pub(crate) mod register;
+
+mod predict_images;

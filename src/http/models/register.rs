@@ -16,7 +16,7 @@ use crate::{
         tenants::TenantId,
     },
     domain::{base_model::SourceTask, input::Modality, request::BaseModelRequest},
-    http::api::{auth::Caller, error::ApiError, extract::Json},
+    http::api::{auth::Caller, error::ApiError, extract::Json, identity::Identity},
 };
 
 /// Register a base model
@@ -29,9 +29,12 @@ use crate::{
     responses((status = 200, body = Model), (status = 202, body = Model)))]
 pub(crate) async fn register(
     Caller { state, tenant }: Caller,
+    identity: Identity,
     Json(body): Json,
 ) -> Result<Response, ApiError> {
     let request = BaseModelRequest::parse(&body)?;
+    let wait = Duration::from_secs(state.limits.max_wait_seconds);
+    let _place = state.quotas.wait(&identity, wait)?;
     let mut changes = state.changes.subscribe();
     let model = new_model(tenant, request);
     let id = model.id.as_str();
@@ -49,7 +52,6 @@ pub(crate) async fn register(
             return Err(ApiError::invalid("weights.file", "unknown_file", message));
         }
     }
-    let wait = Duration::from_secs(state.limits.max_wait_seconds);
     let look = || db::models::get(&state.pool, tenant, id);
     let done = |model: &Option<Model>| {
         model

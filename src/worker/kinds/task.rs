@@ -6,7 +6,12 @@ use std::{ffi::OsStr, path::PathBuf, time::Duration};
 use crate::{
     child,
     db::{persist::persist, work},
-    domain::{job::Failure, problem::Problem, progress::Validated, work::ValidatePlan},
+    domain::{
+        job::Failure,
+        problem::{Problem, without_paths},
+        progress::Validated,
+        work::ValidatePlan,
+    },
     objects::ObjectError,
     worker::{context::Worker, fault::Fault, folder::Folder, layout::write_plan, lease::Lease},
 };
@@ -117,7 +122,7 @@ impl Task<'_> {
                 path: param.to_owned(),
                 line: None,
                 code,
-                message,
+                message: without_paths(&message),
             }]),
         };
         Ok(Checked { folder, verdict })

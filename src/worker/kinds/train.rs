@@ -143,7 +143,8 @@ impl Attempt<'_> {
                 .judge(&worker.args.admission, claimed.job, &outcome, lasted);
         let outcome = match &trace.release_reason {
             Some(_) => Outcome::Yielded,
-            None => outcome,
+            // The log above has the paths; users see what is stored.
+            None => outcome.without_paths(),
         };
         self.record_peak_memory().await;
         lease.end();

@@ -52,7 +52,7 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) async fn start() -> Self {
         let database = Database::start().await;
-        let tenant = tenants::default_id(&database.pool).await.unwrap();
+        let (tenant, _) = tenants::default_tenant(&database.pool).await.unwrap();
         let mut queue = Self {
             database,
             tenant,

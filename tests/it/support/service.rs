@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use rehead::{domain::role::Role, keys::Grant};
 use rehead_test_support::weights;
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
@@ -194,6 +195,18 @@ impl Service {
 
     pub(crate) async fn pool(&self) -> sqlx::PgPool {
         rehead::db::connect(&self.database_url, 4).await.unwrap()
+    }
+
+    /// Creates a key, and its tenant; the service is closed from then on.
+    pub(crate) async fn new_key(&self, tenant: &str, role: Role) -> String {
+        let grant = Grant {
+            tenant: tenant.to_owned(),
+            name: None,
+            role,
+            expires_at: None,
+            requests_per_minute: None,
+        };
+        grant.create(&self.pool().await).await.unwrap().1
     }
 
     pub(crate) async fn send(
