@@ -70,7 +70,7 @@ async fn follow(
 ) -> Result<Response, ApiError> {
     let (tenant, place) = (identity.tenant, state.quotas.stream(identity)?);
     // Subscribed before the history is read, so that no event is missed in between.
-    let changes = state.changes.subscribe_to(job);
+    let changes = state.changes.follow(job);
     let last: Option<EventId> = headers
         .get(LAST_EVENT_ID)
         .and_then(|value| value.to_str().ok())
