@@ -59,6 +59,7 @@ fmt-check:
 
 lint: setup ## Run clippy
 	cargo clippy --release --workspace --all-targets -- -D warnings
+	cargo clippy --release -p rehead --features otel -- -D warnings
 
 doc: setup ## Build the API docs of the code
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --workspace

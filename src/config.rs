@@ -230,6 +230,11 @@ pub struct LogArgs {
     /// Write the log as one JSON object a line
     #[arg(long, env = "REHEAD_LOG_JSON", global = true)]
     pub log_json: bool,
+    /// URL of the OpenTelemetry collector that receives traces (OTLP over HTTP), such as
+    /// http://127.0.0.1:4318
+    #[cfg(feature = "otel")]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", global = true)]
+    pub otlp_endpoint: Option<String>,
 }
 
 /// `rehead serve`

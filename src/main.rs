@@ -122,8 +122,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    telemetry::log::start(&cli.log);
-    match run(cli.command) {
+    let ended = telemetry::log::start(&cli.log).and_then(|_log| run(cli.command));
+    match ended {
         Ok(()) => exit::Exit::Done,
         Err(error) => {
             // Whoever reads the log as JSON gets the end of the process as a record, too.

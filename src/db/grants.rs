@@ -6,7 +6,7 @@
 use sqlx::{AssertSqlSafe, PgPool};
 
 /// Rights by table and view.
-pub const WORKER: [(&str, &str); 15] = [
+pub const WORKER: [(&str, &str); 16] = [
     // Claims and ends of attempts count running jobs; shares and limits are the operator's.
     ("tenants", "select, update (running, vtime)"),
     ("workers", "select, insert, update, delete"),
@@ -23,6 +23,7 @@ pub const WORKER: [(&str, &str); 15] = [
     ("job_evaluations", "select, insert, update"),
     ("job_samples", "select, insert, update"),
     ("job_steps", "select, insert, update"),
+    ("job_traces", "select"),
     ("_sqlx_migrations", "select"),
 ];
 

@@ -33,6 +33,7 @@ pub mod reap;
 pub mod retention;
 pub mod samples;
 pub mod tenants;
+pub mod traces;
 pub mod work;
 pub mod workers;
 

@@ -39,5 +39,7 @@ mod states;
 mod storage_full;
 mod support;
 mod tasks;
+#[cfg(feature = "otel")]
+mod traces;
 mod waiting;
 mod worker_role;

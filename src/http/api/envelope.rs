@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::FutureExt as _;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use crate::{
     domain::id::RequestId,
@@ -25,9 +25,13 @@ use crate::{
         peer::Peer,
         rate_limit::Level,
     },
-    telemetry::metrics::{HTTP_REQUESTS, HTTP_SECONDS, Label},
+    telemetry::{
+        metrics::{HTTP_REQUESTS, HTTP_SECONDS, Label},
+        traces,
+    },
 };
 
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Wraps the router.
@@ -45,7 +49,10 @@ pub(crate) async fn wrap(request: Request, next: Next) -> Response {
     let in_flight = counted::in_flight();
     let request = request.map(counted::received);
     let address = request.extensions().get::<Peer>().map(|peer| peer.0);
-    let span = tracing::info_span!("request", request.id = %id, method, %route);
+    let span = span(&id, method, &route);
+    if let Some(parent) = request.headers().get(TRACEPARENT) {
+        traces::continue_from(&span, parent.to_str().unwrap_or_default());
+    }
 
     let outcome = AssertUnwindSafe(next.run(request).instrument(span.clone()))
         .catch_unwind()
@@ -78,6 +85,7 @@ pub(crate) async fn wrap(request: Request, next: Next) -> Response {
     for (name, value) in level.iter().flat_map(Level::headers) {
         headers.insert(name, value);
     }
+    span.record("http.response.status_code", response.status().as_u16());
     measure(method, &route, response.status(), started.elapsed());
     let line = Line {
         request_id: id,
@@ -89,6 +97,18 @@ pub(crate) async fn wrap(request: Request, next: Next) -> Response {
         started,
     };
     access_log::follow(response.map(|body| counted::sent(body, in_flight)), line)
+}
+
+/// The span of a request. Its log lines have its id, method and route; a trace has the names that
+/// OpenTelemetry gives them.
+fn span(id: &str, method: &str, route: &str) -> Span {
+    #[cfg(feature = "otel")]
+    return tracing::info_span!(
+        "request", request.id = %id, method, %route, otel.name = %format!("{method} {route}"),
+        otel.kind = "server", http.response.status_code = tracing::field::Empty
+    );
+    #[cfg(not(feature = "otel"))]
+    tracing::info_span!("request", request.id = %id, method, %route)
 }
 
 fn with_body(mut response: Response, id: &str) -> Response {

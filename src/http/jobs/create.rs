@@ -7,18 +7,23 @@ use axum::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    db::jobs::{Created, Idempotency},
-    domain::{codes, limits::IDEMPOTENCY_KEY_CHARACTERS, request::JobRequest},
+    db::{
+        self,
+        jobs::{Created, Idempotency},
+    },
+    domain::{codes, id::JobId, limits::IDEMPOTENCY_KEY_CHARACTERS, request::JobRequest},
     http::{
         api::{
             auth::Caller,
             error::{ApiError, QUEUE_FULL},
             extract::Json,
             identity::Identity,
+            state::AppState,
         },
         jobs::object::JobObject,
     },
     jobs::admit::admit,
+    telemetry::traces,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -39,7 +44,10 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let idempotency = idempotency(&headers, &body)?;
     let (job, replayed) = match admit(&state.pool, tenant, &body, idempotency).await? {
-        Created::New(job) => (job, false),
+        Created::New(job) => {
+            remember_trace(&state, job).await;
+            (job, false)
+        }
         Created::Replayed(job) => (job, true),
         Created::KeyConflict => {
             let message =
@@ -64,6 +72,16 @@ pub(crate) async fn create(
         response.headers_mut().insert(IDEMPOTENT_REPLAYED, replayed);
     }
     Ok(response)
+}
+
+/// Remembers the trace of this request, to which the job's attempts are linked. A job is created
+/// without it, too.
+async fn remember_trace(state: &AppState, job: JobId) {
+    if let Some(context) = traces::current()
+        && let Err(error) = db::traces::remember(&state.pool, job, &context).await
+    {
+        tracing::debug!("cannot remember the trace of a job: {error}");
+    }
 }
 
 /// The key, and the hash of the body's values (its white space does not count).

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::{
     child::{Child, Exit, Output},
@@ -20,8 +21,11 @@ use crate::{
         work::{Assignment, TrainerControl},
     },
     garbage_collection,
-    telemetry::metrics::{
-        ATTEMPT_SECONDS, ATTEMPTS, JOB_START_SECONDS, JOBS_ENDED, LEASES_LOST, SLOTS_BUSY,
+    telemetry::{
+        metrics::{
+            ATTEMPT_SECONDS, ATTEMPTS, JOB_START_SECONDS, JOBS_ENDED, LEASES_LOST, SLOTS_BUSY,
+        },
+        traces,
     },
     worker::{
         bundle,
@@ -62,8 +66,22 @@ struct Held {
     model: Option<NewModel>,
 }
 
-/// Runs an attempt to its end.
+/// Runs an attempt to its end, as a trace of its own that is linked to the request of its job.
 pub(crate) async fn run(worker: &Worker, slot: &Slot, taken: &Taken, shutdown: &CancellationToken) {
+    if !cfg!(feature = "otel") {
+        return run_attempt(worker, slot, taken, shutdown).await;
+    }
+    let (job, token) = (taken.claimed.job, taken.claimed.token);
+    let span = tracing::info_span!(parent: None, "attempt", job.id = %job, attempt.n = token);
+    let attempt = run_attempt(worker, slot, taken, shutdown);
+    attempt.instrument(span.clone()).await;
+    match db::traces::of_job(&worker.pool, job).await {
+        Ok(request) => traces::link(&span, &request.unwrap_or_default()),
+        Err(error) => tracing::debug!("cannot link an attempt to the request of its job: {error}"),
+    }
+}
+
+async fn run_attempt(worker: &Worker, slot: &Slot, taken: &Taken, shutdown: &CancellationToken) {
     let claimed = &taken.claimed;
     let (job, token) = (claimed.job, claimed.token);
     tracing::info!(job.id = %job, attempt.n = token, "attempt started");
