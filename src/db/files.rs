@@ -11,10 +11,22 @@ use super::{
     work::{Lease, MAX_CRASHES, end_work},
 };
 use crate::domain::{
+    checkpoint::ManifestEntry,
     file::{Dataset, FileReport, FileStatus, Purpose},
     id::{FileId, JobId},
+    object::Descriptor,
     problem::Problem,
 };
+
+/// Prefix of a file's objects in the object store.
+pub fn prefix(id: FileId) -> String {
+    format!("files/{}/", id.0.simple())
+}
+
+/// Name of the uploaded bytes below `prefix`.
+pub const CONTENT: &str = "content";
+/// Name of the packed data set below `prefix`.
+pub const PACK: &str = "pack.safetensors";
 
 /// A file whose bytes are in the object store.
 #[derive(Debug, Clone)]
@@ -48,6 +60,18 @@ pub struct File {
     pub sha256: String,
     /// Summary of a validated data set.
     pub dataset: Option<Dataset>,
+}
+
+impl File {
+    /// The uploaded bytes.
+    pub fn content(&self) -> Descriptor {
+        content(self.id, self.bytes, self.sha256.clone())
+    }
+}
+
+fn content(id: FileId, bytes: u64, sha256: String) -> Descriptor {
+    let entry = ManifestEntry { bytes, sha256 };
+    Descriptor::new(format!("file `{id}`"), &prefix(id), CONTENT, &entry)
 }
 
 /// The result of `delete`.
@@ -134,6 +158,14 @@ pub async fn get(pool: &PgPool, tenant: TenantId, id: FileId) -> sqlx::Result<Op
     )
     .fetch_optional(pool)
     .await
+}
+
+/// The uploaded bytes of a file, of any tenant: for the worker that reads them. `None` when it was
+/// deleted meanwhile.
+pub async fn upload(pool: &PgPool, id: FileId) -> sqlx::Result<Option<Descriptor>> {
+    let row = sqlx::query!("select bytes, sha256 from files where id = $1", id.0);
+    let row = row.fetch_optional(pool).await?;
+    Ok(row.map(|row| content(id, convert::to_count(row.bytes), row.sha256)))
 }
 
 pub async fn list(

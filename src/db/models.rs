@@ -1,6 +1,8 @@
 //! Models: base models with their import by a worker, and fine-tuned ones, which `queue::finish`
 //! makes.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool, types::Json};
 use time::{OffsetDateTime, serde::timestamp};
@@ -14,9 +16,10 @@ use super::{
 };
 use crate::domain::{
     base_model::{AskedPreprocessing, Layers, SourceTask},
-    checkpoint::Metrics,
+    checkpoint::{ManifestEntry, Metrics},
     id::{FileId, JobId},
     input::{Input, Modality},
+    object::{Bundle, Descriptor, MODEL},
     problem::Problem,
     report::Report,
     words,
@@ -92,6 +95,31 @@ pub struct Model {
     /// Prefix in the object store, with its last `/`, once it is ready.
     #[serde(skip)]
     pub objects: Option<String>,
+    /// Those objects, where all are known.
+    #[serde(skip)]
+    pub files: Option<BTreeMap<String, ManifestEntry>>,
+}
+
+impl Model {
+    /// Its objects, once it is ready.
+    pub fn bundle(&self) -> Option<Bundle> {
+        let (prefix, sha256) = (self.objects.as_ref()?, self.weights_sha256.as_ref()?);
+        Some(bundle(&self.id, prefix, sha256, self.files.clone()))
+            .filter(|_| self.status == ModelStatus::Ready)
+    }
+}
+
+/// The objects below `prefix`, which ends in `/`.
+pub(super) fn bundle(
+    id: &str,
+    prefix: &str,
+    weights_sha256: &str,
+    files: Option<BTreeMap<String, ManifestEntry>>,
+) -> Bundle {
+    Bundle {
+        weights: Descriptor::of_hash(format!("model `{id}`"), prefix, MODEL, weights_sha256),
+        files,
+    }
 }
 
 /// Conditions of a list of models; all must hold.
@@ -203,7 +231,8 @@ macro_rules! query_models {
                 m.source_task as "source_task: Json<SourceTask>", m.license,
                 m.input as "input: Json<Input>", m.parameters, m.weights_sha256, m.objects, m.parent,
                 m.base_model, m.job_id, m.labels as "labels: Json<Vec<String>>", m.metrics as "metrics: Json<Metrics>",
-                m.problems as "problems: Json<Vec<Problem>>", m.created_at
+                m.problems as "problems: Json<Vec<Problem>>", m.files as "files: Json<BTreeMap<String, ManifestEntry>>",
+                m.created_at
             from models m "# + $tail,
             $($bindings)+
         )
@@ -228,6 +257,7 @@ macro_rules! query_models {
                 weights_sha256: row.weights_sha256,
                 problems: row.problems.map_or_else(Vec::new, |problems| problems.0),
                 objects: row.objects,
+                files: row.files.map(|files| files.0),
             })
         })
     };

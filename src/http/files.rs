@@ -23,7 +23,7 @@ use crate::{
     http::api::{
         auth::Caller,
         download::Download,
-        error::ApiError,
+        error::{ApiError, unless_deleted},
         extract::{Id, Params},
         identity::Identity,
         multipart::{self, Part},
@@ -46,15 +46,6 @@ pub(crate) struct Upload {
     /// `fine-tune`: a data set, such as a zip or tar(.gz, .zst) with a folder per class. `weights`:
     /// weights of a base model.
     purpose: Purpose,
-}
-
-/// The upload's prefix in the object store.
-fn prefix(id: FileId) -> String {
-    format!("files/{}", id.0.simple())
-}
-
-fn content_key(id: FileId) -> String {
-    format!("{}/content", prefix(id))
 }
 
 /// Upload a file
@@ -155,14 +146,16 @@ async fn store(
     let filename = multipart::file_name(&field).unwrap_or_default();
     check_filename(&filename)?;
     let limit = state.limits.max_upload_bytes;
-    let unkept = Unkept(Some((state.objects.clone(), prefix(id))));
+    let prefix = db::files::prefix(id);
+    let key = format!("{prefix}{}", db::files::CONTENT);
+    let unkept = Unkept(Some((state.objects.clone(), prefix)));
     let idle = Duration::from_secs(state.limits.upload_idle_seconds);
     let bytes = multipart::bytes(field, limit, idle).and_then(|piece| {
         let counted = counter.count(piece.len()).map(|()| piece);
         ready(counted.map_err(multipart::refused))
     });
     let bytes = Box::pin(bytes);
-    let stored = state.objects.put_stream(&content_key(id), bytes).await;
+    let stored = state.objects.put_stream(&key, bytes).await;
     let stored = stored.map_err(|error| multipart::explain_stored(error, "file"))?;
     if stored.bytes == 0 {
         let message = "the file is empty; upload one with content";
@@ -295,13 +288,12 @@ pub(crate) async fn content(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let file = find(&state, tenant, id).await?;
-    Download {
-        id,
-        key: &content_key(id),
+    let download = Download {
+        object: &file.content(),
         filename: &file.filename,
-    }
-    .send(&state.objects, &headers)
-    .await
+    };
+    let sent = download.send(&state.objects, &headers).await;
+    unless_deleted(sent, find(&state, tenant, id)).await
 }
 
 /// Get a data set's validation report
@@ -351,7 +343,8 @@ pub(crate) async fn delete(
     // In a task of its own: the row is deleted, so a disconnect must not stop the deletion of the
     // bytes.
     let objects = state.objects.clone();
-    let removed = tokio::spawn(async move { objects.delete_prefix(&prefix(id)).await });
+    let prefix = db::files::prefix(id);
+    let removed = tokio::spawn(async move { objects.delete_prefix(&prefix).await });
     removed.await.map_err(anyhow::Error::from)??;
     Ok(Deleted::of("file", id))
 }

@@ -1,12 +1,20 @@
-//! Bundles on this machine's disk: fetched once from the object store, complete or absent. The
-//! inference process maps what it has loaded, so a bundle can be removed at any time.
+//! Bundles on this machine's disk: fetched from the object store once a process, complete or
+//! absent. They are copies, so that nothing that happens to an object later reaches a loaded model.
+//! The inference process maps what it has loaded, so a bundle can be removed at any time.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use tokio::{fs, sync::Mutex};
 
-use crate::{objects::Objects, serving::error::ServingError};
+use crate::{
+    domain::object::Bundle,
+    objects::{At as _, Objects},
+    serving::error::ServingError,
+};
 
 /// Bundles kept on disk; the inference process keeps fewer loaded.
 const BUNDLES_KEPT: usize = 64;
@@ -14,8 +22,9 @@ const BUNDLES_KEPT: usize = 64;
 pub struct Bundles {
     folder: PathBuf,
     objects: Objects,
-    /// Held while a bundle is fetched: one at a time.
-    fetching: Mutex<()>,
+    /// Folders that this process has fetched; others were left by one before it. Locked while a
+    /// bundle is fetched: one at a time.
+    fetched: Mutex<HashSet<PathBuf>>,
 }
 
 impl Bundles {
@@ -23,19 +32,20 @@ impl Bundles {
         Self {
             folder,
             objects,
-            fetching: Mutex::new(()),
+            fetched: Mutex::default(),
         }
     }
 
-    /// The folder of the bundle that lies at `prefix` in the store.
+    /// The folder with the files of a bundle.
     ///
     /// # Errors
-    /// The store cannot be read, or the folder cannot be written.
-    pub async fn fetch(&self, prefix: &str) -> Result<PathBuf, ServingError> {
-        let prefix = prefix.trim_end_matches('/');
+    /// An object is damaged; the store cannot be read, or the folder cannot be written.
+    pub async fn fetch(&self, bundle: &Bundle) -> Result<PathBuf, ServingError> {
+        let prefix = bundle.weights.prefix().trim_end_matches('/');
         let folder = self.folder.join(prefix.replace('/', "-"));
-        let _one_at_a_time = self.fetching.lock().await;
-        if fs::try_exists(&folder).await.unwrap_or(false) {
+        let mut fetched = self.fetched.lock().await;
+        let exists = fs::try_exists(&folder).await.unwrap_or(false);
+        if exists && fetched.contains(&folder) {
             return Ok(folder);
         }
         let failed = || format!("cannot create directory `{}`", self.folder.display());
@@ -47,10 +57,17 @@ impl Bundles {
             .prefix(".fetch-")
             .tempdir_in(&self.folder)
             .with_context(failed)?;
-        self.objects.fetch_prefix(prefix, staged.path()).await?;
+        for object in self.objects.bundle(bundle).await? {
+            let target = staged.path().join(object.name());
+            self.objects.copy(&object, &target).await?;
+        }
+        if exists {
+            fs::remove_dir_all(&folder).await.at(&folder)?;
+        }
         fs::rename(staged.keep(), &folder)
             .await
             .with_context(|| format!("cannot create directory `{}`", folder.display()))?;
+        fetched.insert(folder.clone());
         Ok(folder)
     }
 

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     config::ServeArgs,
-    domain::{progress::Failure, work::Predictions},
+    domain::{object::Bundle, progress::Failure, work::Predictions},
     objects::Objects,
     serving::{
         bundles::{Bundles, modified_times},
@@ -100,21 +100,20 @@ impl Predictor {
         }
     }
 
-    /// Predictions for these image files, in order, by the model whose bundle lies at `prefix` in
-    /// the store.
+    /// Predictions for these image files, in order, by the model with this bundle.
     ///
     /// # Errors
     /// The inference process ends twice, takes too long, or refuses the bundle.
     pub async fn predict(
         &self,
-        prefix: &str,
+        bundle: &Bundle,
         images: &[PathBuf],
     ) -> Result<Predictions, ServingError> {
         let deadline = Instant::now() + self.timeout;
         let timed_out = || ServingError::TimedOut {
             seconds: self.timeout.as_secs(),
         };
-        let bundle = timeout_at(deadline, self.bundles.fetch(prefix))
+        let bundle = timeout_at(deadline, self.bundles.fetch(bundle))
             .await
             .map_err(|_| timed_out())??;
         for _ in 0..TRIES {

@@ -14,7 +14,12 @@ use super::{
 use crate::{
     child,
     db::queue::{Claimed, NewModel},
-    domain::{checkpoint::Metrics, progress::Verified, report::Report},
+    domain::{
+        checkpoint::{ManifestEntry, Metrics},
+        object::MODEL,
+        progress::Verified,
+        report::Report,
+    },
     objects::{At, ObjectError},
 };
 
@@ -22,7 +27,6 @@ const FOLDER: &str = "bundle";
 const REPORT: &str = "report.json";
 const LABELS: &str = "labels.json";
 const METRICS: &str = "metrics.json";
-const MODEL: &str = "model.safetensors";
 /// Largest JSON file in bytes: a confusion matrix of 10,000 classes takes a few hundred MiB.
 const JSON_BYTES: u64 = 512 << 20;
 /// Largest header of `model.safetensors` in bytes.
@@ -59,24 +63,22 @@ pub(super) async fn store(
     let parameters = count_parameters(&plain_file(&folder, MODEL)?).await?;
     let objects = format!("bundles/{}/{}/", claimed.job.0.simple(), claimed.token);
     let mut entries = tokio::fs::read_dir(&folder).await.at(&folder)?;
-    let mut files = 0;
-    let mut weights_sha256 = String::new();
+    let mut files = BTreeMap::new();
     while let Some(entry) = entries.next_entry().await.at(&folder)? {
         let name = entry.file_name().to_string_lossy().into_owned();
         let stored = worker
             .objects
             .put_file(&format!("{objects}{name}"), &plain_file(&folder, &name)?)
             .await?;
-        if name == MODEL {
-            weights_sha256 = stored.sha256;
-        }
-        files += 1;
-        if files > FILES {
-            return Err(Fault::damaged(format!(
+        files.insert(name, ManifestEntry::from(stored));
+        if files.len() > FILES {
+            return Err(Fault::result(format!(
                 "the bundle has more than {FILES} files"
             )));
         }
     }
+    let weights = files.get(MODEL);
+    let weights_sha256 = weights.map_or_else(String::new, |entry| entry.sha256.clone());
     Ok(NewModel {
         labels,
         metrics: metrics.best,
@@ -84,6 +86,7 @@ pub(super) async fn store(
         objects,
         parameters,
         weights_sha256,
+        files,
     })
 }
 
@@ -108,7 +111,7 @@ async fn read_start(path: &Path, bytes: u64) -> Result<Vec<u8>, ObjectError> {
 /// Counts the trainable parameters in a safetensors file (8 bytes of header length, JSON header,
 /// data): all but BatchNorm's statistics.
 async fn count_parameters(path: &Path) -> Result<u64, Fault> {
-    let damaged = |what: &str| Fault::damaged(format!("invalid `{MODEL}` in the result: {what}"));
+    let damaged = |what: &str| Fault::result(format!("invalid `{MODEL}` in the result: {what}"));
     let length = read_start(path, 8).await?;
     let length = u64::from_le_bytes(length.try_into().map_err(|_| damaged("it is too short"))?);
     if length > HEADER_BYTES {

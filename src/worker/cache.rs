@@ -1,5 +1,6 @@
 //! Caches packed data sets, weights and features on this worker's disk, each under the hash of its
-//! content. Job folders get hard links, so that an entry may be evicted while it is in use.
+//! content. Job folders get hard links, so that an entry may be evicted while it is in use. What is
+//! linked is hashed each time: an entry that the disk altered is fetched anew.
 
 use std::{
     fs, io,
@@ -7,8 +8,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{fault::Fault, files::hash_file};
-use crate::objects::{At, Objects};
+use crate::{
+    domain::object::Descriptor,
+    objects::{At, ObjectError, Objects, hash_file},
+};
 
 /// Entries used within this time are not evicted: a trainer may be about to open one.
 const RECENT: Duration = Duration::from_secs(600);
@@ -55,31 +58,38 @@ impl Cache {
         self.root.join("features")
     }
 
-    /// Links the object with this hash to `target`; fetches it from `key` when it is not cached.
+    /// Links the object to `target`; fetches it when it is not cached.
     pub(super) async fn link(
         &self,
         kind: Kind,
-        sha256: &str,
-        key: &str,
+        object: &Descriptor,
         target: &Path,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ObjectError> {
+        let sha256 = &object.sha256;
         let folder = self.root.join(match kind {
             Kind::Packs => "packs",
             Kind::Weights => "weights",
         });
         let entry = folder.join(format!("{sha256}.safetensors"));
-        if !take(&entry, target).at(&entry)? {
-            // Somebody may have removed the cache to free space.
-            fs::create_dir_all(&folder).at(&folder)?;
-            let staged = folder.join(format!("{sha256}.{:08x}.part", rand::random::<u32>()));
-            let fetched = fetch_checked(&self.objects, key, sha256, &staged).await;
-            let moved = fetched.and_then(|()| Ok(fs::rename(&staged, &entry).at(&entry)?));
-            if moved.is_err() {
-                let _ = fs::remove_file(&staged);
+        if take(&entry, target).at(&entry)? {
+            if hash_file(target).await.at(target)?.sha256 == *sha256 {
+                return Ok(());
             }
-            moved?;
-            take(&entry, target).at(&entry)?;
+            tracing::warn!("`{}` is damaged; it is fetched again", entry.display());
+            for damaged in [target, &entry] {
+                fs::remove_file(damaged).at(damaged)?;
+            }
         }
+        // Somebody may have removed the cache to free space.
+        fs::create_dir_all(&folder).at(&folder)?;
+        let staged = folder.join(format!("{sha256}.{:08x}.part", rand::random::<u32>()));
+        self.objects.fetch(object, &staged).await?;
+        let moved = fs::rename(&staged, &entry).at(&entry);
+        if moved.is_err() {
+            let _ = fs::remove_file(&staged);
+        }
+        moved?;
+        take(&entry, target).at(&entry)?;
         Ok(())
     }
 
@@ -147,70 +157,52 @@ fn take(entry: &Path, target: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-async fn fetch_checked(
-    objects: &Objects,
-    key: &str,
-    sha256: &str,
-    staged: &Path,
-) -> Result<(), Fault> {
-    objects.fetch(key, staged).await?;
-    let (_, found) = hash_file(staged).await.at(staged)?;
-    if found != sha256 {
-        return Err(Fault::damaged(format!(
-            "object `{key}` is damaged: its SHA-256 is {found}, not {sha256}"
-        )));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::checkpoint::ManifestEntry;
+
+    /// Stores a text as `packs/<name>`.
+    async fn store(folder: &Path, objects: &Objects, name: &str, text: &str) -> Descriptor {
+        let source = folder.join("source");
+        fs::write(&source, text).unwrap();
+        let stored = objects.put_file(&format!("packs/{name}"), &source).await;
+        let entry = ManifestEntry::from(stored.unwrap());
+        Descriptor::new("file `f`", "packs/", name, &entry)
+    }
 
     #[tokio::test]
     async fn entries_are_fetched_once_checked_and_evicted_oldest_first() {
         let folder = tempfile::tempdir().unwrap();
         let objects = Objects::open(folder.path().join("objects").to_str().unwrap()).unwrap();
         let cache = Cache::open(&folder.path().join("cache"), 25, objects.clone()).unwrap();
-        let mut hashes = Vec::new();
+        let mut stored = Vec::new();
         for (index, text) in ["aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"]
             .iter()
             .enumerate()
         {
-            let source = folder.path().join("source");
-            fs::write(&source, text).unwrap();
-            let key = format!("packs/{index}");
-            let sha256 = objects.put_file(&key, &source).await.unwrap().sha256;
+            let object = store(folder.path(), &objects, &index.to_string(), text).await;
             let target = folder.path().join(format!("linked-{index}"));
-            cache
-                .link(Kind::Packs, &sha256, &key, &target)
-                .await
-                .unwrap();
+            cache.link(Kind::Packs, &object, &target).await.unwrap();
             assert_eq!(fs::read_to_string(&target).unwrap(), *text);
-            let entry = folder
-                .path()
-                .join(format!("cache/packs/{sha256}.safetensors"));
+            let entry = format!("cache/packs/{}.safetensors", object.sha256);
+            let entry = folder.path().join(entry);
             let used = SystemTime::now() - Duration::from_secs(1000 - index as u64);
             fs::File::open(entry).unwrap().set_modified(used).unwrap();
-            hashes.push(sha256);
+            stored.push(object);
         }
         // The object is deleted, the entry is not; its use makes it the newest.
         objects.delete_prefix("packs").await.unwrap();
         let again = folder.path().join("again");
-        cache
-            .link(Kind::Packs, &hashes[0], "packs/0", &again)
-            .await
-            .unwrap();
+        cache.link(Kind::Packs, &stored[0], &again).await.unwrap();
 
         cache.trim_at(SystemTime::now(), RECENT).unwrap();
-        let left = |hash: &str| {
-            folder
-                .path()
-                .join(format!("cache/packs/{hash}.safetensors"))
-                .exists()
+        let left = |object: &Descriptor| {
+            let entry = format!("cache/packs/{}.safetensors", object.sha256);
+            folder.path().join(entry).exists()
         };
         assert_eq!(
-            hashes.iter().map(|hash| left(hash)).collect::<Vec<_>>(),
+            stored.iter().map(left).collect::<Vec<_>>(),
             [true, false, true]
         );
         assert_eq!(
@@ -225,16 +217,11 @@ mod tests {
         let objects = Objects::open(folder.path().join("objects").to_str().unwrap()).unwrap();
         let root = folder.path().join("cache");
         let cache = Cache::open(&root, 25, objects.clone()).unwrap();
-        let source = folder.path().join("source");
-        fs::write(&source, "text").unwrap();
-        let stored = objects.put_file("packs/1", &source).await.unwrap();
+        let object = store(folder.path(), &objects, "1", "text").await;
         fs::remove_dir_all(&root).unwrap();
         cache.trim().unwrap();
         let target = folder.path().join("target");
-        cache
-            .link(Kind::Packs, &stored.sha256, "packs/1", &target)
-            .await
-            .unwrap();
+        cache.link(Kind::Packs, &object, &target).await.unwrap();
         assert_eq!(fs::read_to_string(target).unwrap(), "text");
     }
 
@@ -243,19 +230,32 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let objects = Objects::open(folder.path().join("objects").to_str().unwrap()).unwrap();
         let cache = Cache::open(&folder.path().join("cache"), 25, objects.clone()).unwrap();
-        let source = folder.path().join("source");
-        fs::write(&source, "text").unwrap();
-        objects.put_file("models/1", &source).await.unwrap();
-        let wrong = "0".repeat(64);
-        let linked = cache
-            .link(Kind::Weights, &wrong, "models/1", &folder.path().join("t"))
-            .await;
-        assert!(matches!(linked, Err(Fault::Damaged(_))), "{linked:?}");
-        assert_eq!(
-            fs::read_dir(folder.path().join("cache/weights"))
-                .unwrap()
-                .count(),
-            0
+        let object = store(folder.path(), &objects, "1", "text").await;
+        let wrong = Descriptor {
+            sha256: "0".repeat(64),
+            ..object
+        };
+        let target = folder.path().join("t");
+        let linked = cache.link(Kind::Weights, &wrong, &target).await;
+        assert!(
+            matches!(linked, Err(ObjectError::Damaged { .. })),
+            "{linked:?}"
         );
+        let left = fs::read_dir(folder.path().join("cache/weights")).unwrap();
+        assert_eq!((left.count(), target.exists()), (0, false));
+    }
+
+    /// The cache may lie on another disk than the object store.
+    #[tokio::test]
+    async fn a_damaged_entry_is_fetched_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = Objects::open(folder.path().join("objects").to_str().unwrap()).unwrap();
+        let cache = Cache::open(&folder.path().join("cache"), 25, objects.clone()).unwrap();
+        let object = store(folder.path(), &objects, "1", "text").await;
+        let entry = format!("cache/packs/{}.safetensors", object.sha256);
+        fs::write(folder.path().join(entry), "tent").unwrap();
+        let target = folder.path().join("t");
+        cache.link(Kind::Packs, &object, &target).await.unwrap();
+        assert_eq!(fs::read_to_string(target).unwrap(), "text");
     }
 }

@@ -45,10 +45,8 @@ pub(super) async fn lay_out(
     };
     let weights = folder.join("weights.safetensors");
     let base = &claimed.base_model;
-    let key = format!("models/{}/model.safetensors", base.weights_sha256);
-    cache
-        .link(Kind::Weights, &base.weights_sha256, &key, &weights)
-        .await?;
+    let object = base.weights();
+    cache.link(Kind::Weights, &object, &weights).await?;
     let over = parent::fetch(objects, cache, claimed, folder).await?;
     let resume = folder.join("resume");
     let resumed = checkpoints::fetch_latest(pool, objects, claimed, &resume).await?;
@@ -80,9 +78,8 @@ pub(super) async fn lay_out(
     Ok(resumed)
 }
 
-async fn link_pack(cache: &Cache, pack: &Pack, target: &Path) -> Result<(), Fault> {
-    let key = format!("files/{}/pack.safetensors", pack.file.0.simple());
-    cache.link(Kind::Packs, &pack.sha256, &key, target).await
+async fn link_pack(cache: &Cache, pack: &Pack, target: &Path) -> Result<(), ObjectError> {
+    cache.link(Kind::Packs, &pack.object(), target).await
 }
 
 /// Writes a child's plan into its folder.

@@ -5,17 +5,17 @@ use std::path::Path;
 
 use super::{
     cache::{Cache, Kind},
-    checkpoints,
     fault::Fault,
 };
 use crate::{
     db::queue::Claimed,
-    domain::{parent::ParentWeights, work::PlanWeights},
+    domain::{
+        object::{Descriptor, MANIFEST, MODEL},
+        parent::ParentWeights,
+        work::PlanWeights,
+    },
     objects::Objects,
 };
-
-/// The weights in a bundle and in a checkpoint.
-const MODEL: &str = "model.safetensors";
 
 /// Links the parent's weights, which replace those of the base model, into the job folder in the
 /// order in which they are applied.
@@ -29,27 +29,31 @@ pub(super) async fn fetch(
     folder: &Path,
 ) -> Result<Vec<PlanWeights>, Fault> {
     let mut over = Vec::new();
-    let weights = claimed.parent.iter().flat_map(|parent| &parent.weights);
-    for (index, weights) in weights.enumerate() {
-        let (prefix, sha256, whole) = match weights {
-            ParentWeights::Model { objects, sha256 } => (objects, sha256.clone(), true),
+    let Some(parent) = &claimed.parent else {
+        return Ok(over);
+    };
+    for (index, weights) in parent.weights.iter().enumerate() {
+        let owner = format!("the parent `{}`", parent.id);
+        let (object, whole) = match weights {
+            ParentWeights::Model {
+                objects: prefix,
+                sha256,
+            } => (Descriptor::of_hash(owner, prefix, MODEL, sha256), true),
             ParentWeights::Checkpoint {
                 objects: prefix,
                 manifest_sha256,
             } => {
-                let manifest = folder.join(format!("parent-{index}.json"));
-                let manifest =
-                    checkpoints::fetch_manifest(objects, prefix, manifest_sha256, &manifest)
-                        .await?;
-                let entry = manifest.files.get(MODEL).ok_or_else(|| {
-                    Fault::damaged(format!("the manifest below `{prefix}` has no `{MODEL}`"))
+                let manifest = Descriptor::of_hash(owner, prefix, MANIFEST, manifest_sha256);
+                let mut files = objects.checkpoint(&manifest).await?;
+                let object = files.remove(MODEL).ok_or_else(|| {
+                    Fault::result(format!("the manifest below `{prefix}` has no `{MODEL}`"))
                 })?;
-                (prefix, entry.sha256.clone(), false)
+                (object, false)
             }
         };
         let target = folder.join(format!("parent-{index}.safetensors"));
-        let key = format!("{prefix}{MODEL}");
-        cache.link(Kind::Weights, &sha256, &key, &target).await?;
+        cache.link(Kind::Weights, &object, &target).await?;
+        let sha256 = object.sha256;
         over.push(PlanWeights {
             weights: target,
             sha256,

@@ -63,6 +63,9 @@ pub mod job;
 // Saved states of a training.
 pub mod checkpoint;
 
+// Objects of the store, as rows describe them.
+pub mod object;
+
 // What child processes report.
 pub mod progress;
 

@@ -1,6 +1,6 @@
 //! The end of an attempt: by its worker, or because its lease expired.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::{PgPool, types::Json};
 
@@ -10,7 +10,7 @@ use crate::{
         work::{Lease, ending_lease},
     },
     domain::{
-        checkpoint::Metrics,
+        checkpoint::{ManifestEntry, Metrics},
         id::JobId,
         job::{Failure, JobStatus, Outcome},
         report::Report,
@@ -31,6 +31,8 @@ pub struct NewModel {
     pub parameters: u64,
     /// SHA-256 of its `model.safetensors`, lower-case hex.
     pub weights_sha256: String,
+    /// All files of its bundle.
+    pub files: BTreeMap<String, ManifestEntry>,
 }
 
 /// How the trainer of an attempt ended, as far as its worker knows.
@@ -152,11 +154,11 @@ macro_rules! end_attempt {
         ), model as (
             insert into models (tenant_id, id, kind, status, architecture, modality, source_task, license, input,
                 layers, parent, job_id, objects, labels, metrics, report, parameters, weights_sha256, base_model,
-                base_weights_sha256, recipe)
+                base_weights_sha256, recipe, files)
             select job.tenant_id, job.result_model, 'fine_tuned', 'ready', base.architecture, base.modality,
                 base.source_task, base.license, base.input, base.layers, coalesce(job.parent ->> 'id', base.id), job.id, $9, $10, $11,
                 $12, $13, $16, coalesce(base.base_model, base.id), coalesce(base.base_weights_sha256, base.weights_sha256),
-                job.recipe
+                job.recipe, $17
             from job join models base on base.tenant_id = job.tenant_id and base.id = job.model
             where job.status = 'succeeded'
         ), event as (
@@ -206,7 +208,8 @@ async fn end_attempt(
         model.map(|model| convert::from_count(model.parameters)),
         trace.exit_code,
         trace.exit_signal.as_deref(),
-        model.map(|model| model.weights_sha256.as_str())
+        model.map(|model| model.weights_sha256.as_str()),
+        model.map(|model| Json(&model.files)) as Option<Json<&BTreeMap<String, ManifestEntry>>>
     );
     let status = status.fetch_optional(pool).await?;
     status.map(|word| convert::status(&word)).transpose()

@@ -29,6 +29,8 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 pub(crate) const QUEUE_FULL: Code = "queue_full";
 /// The tenant stores as much as it may; the same holds.
 pub(crate) const STORAGE_QUOTA: Code = "storage_quota_exceeded";
+/// A stored object has other bytes than when it was stored. Nothing but a backup changes that.
+pub(crate) const OBJECT_DAMAGED: Code = "object_damaged";
 
 /// An error response; docs/errors.md lists the codes.
 #[derive(Debug, Clone)]
@@ -206,6 +208,12 @@ impl ApiError {
         .retry_after(seconds)
     }
 
+    /// 500: a stored object has other bytes than when it was stored.
+    pub(crate) fn damaged(message: String) -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(status, OBJECT_DAMAGED, message)
+    }
+
     /// 503: temporary.
     pub(crate) fn unavailable(code: Code, message: impl Into<String>, retry_after: u32) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).retry_after(retry_after)
@@ -225,15 +233,29 @@ impl ApiError {
         }
         self.body.request_id = request_id.to_owned();
         let mut headers = HeaderMap::from_iter(self.header);
-        if matches!(self.status, StatusCode::CONFLICT)
-            || [QUEUE_FULL, STORAGE_QUOTA].contains(&self.body.code.as_str())
-        {
-            // OpenAI's clients repeat a 409 and a 429 at once, unless told not to.
+        let code = self.body.code.as_str();
+        let lasts = [QUEUE_FULL, STORAGE_QUOTA, OBJECT_DAMAGED].contains(&code);
+        if self.status == StatusCode::CONFLICT || lasts {
+            // OpenAI's clients repeat a 409, a 429 and a 500 at once, unless told not to.
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         let body = axum::Json(ErrorBody { error: *self.body });
         (self.status, headers, body).into_response()
     }
+}
+
+/// The result, or 404 where an object is missing because its row, which `find` looks for, was
+/// deleted meanwhile.
+pub(crate) async fn unless_deleted<T, Row>(
+    result: Result<T, ApiError>,
+    find: impl Future<Output = Result<Row, ApiError>>,
+) -> Result<T, ApiError> {
+    if let Err(error) = &result
+        && error.body.code == OBJECT_DAMAGED
+    {
+        find.await?;
+    }
+    result
 }
 
 /// # Errors
@@ -380,6 +402,7 @@ impl From<ObjectError> for ApiError {
     fn from(error: ObjectError) -> Self {
         match error {
             ObjectError::StorageFull { .. } => Self::storage_full(),
+            ObjectError::Damaged { .. } => Self::damaged(error.to_string()),
             other => anyhow::Error::new(other).into(),
         }
     }

@@ -7,14 +7,14 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     db::{
         self,
-        models::{Deleted as Outcome, Filter, Model, ModelStatus, Owner},
+        models::{Deleted as Outcome, Filter, Model, Owner},
         tenants::TenantId,
     },
-    domain::base_model::Layers,
+    domain::{base_model::Layers, object::Bundle},
     http::{
         api::{
             auth::Caller,
-            error::ApiError,
+            error::{ApiError, unless_deleted},
             extract::{ModelName, Params},
             page::{Deleted, List, Order, page},
             state::AppState,
@@ -75,7 +75,7 @@ pub(crate) async fn find(state: &AppState, tenant: TenantId, id: &str) -> Result
         .ok_or_else(|| ApiError::not_found("model", id))
 }
 
-/// The model with this id, and the prefix of its objects in the store.
+/// The model with this id, and its objects.
 ///
 /// # Errors
 /// There is no such model, or it is not ready.
@@ -83,14 +83,10 @@ pub(crate) async fn find_ready(
     state: &AppState,
     tenant: TenantId,
     id: &str,
-) -> Result<(Model, String), ApiError> {
-    let mut model = find(state, tenant, id).await?;
-    match model
-        .objects
-        .take()
-        .filter(|_| model.status == ModelStatus::Ready)
-    {
-        Some(objects) => Ok((model, objects.trim_end_matches('/').to_owned())),
+) -> Result<(Model, Bundle), ApiError> {
+    let model = find(state, tenant, id).await?;
+    match model.bundle() {
+        Some(bundle) => Ok((model, bundle)),
         None => Err(ApiError::conflict(
             "not_ready",
             format!(
@@ -191,9 +187,9 @@ pub(crate) async fn export(
     ModelName(id): ModelName,
     Params(query): Params<ExportQuery>,
 ) -> Result<Response, ApiError> {
-    let (model, prefix) = find_ready(&state, tenant, &id).await?;
-    match query.format.unwrap_or(ExportFormat::Zip) {
-        ExportFormat::Zip => export::zip(&state.objects, &prefix, &model.id).await,
+    let (model, bundle) = find_ready(&state, tenant, &id).await?;
+    let sent = match query.format.unwrap_or(ExportFormat::Zip) {
+        ExportFormat::Zip => export::zip(&state.objects, &bundle, &model.id).await,
         ExportFormat::Torchscript if model.owned_by == Owner::Base => {
             let message = format!(
                 "`{id}` is a base model, which has no head; fine-tune it first, or export it as `zip`"
@@ -201,5 +197,6 @@ pub(crate) async fn export(
             Err(ApiError::invalid("format", "not_fine_tuned", message))
         }
         ExportFormat::Torchscript => export::torchscript(&state, &model).await,
-    }
+    };
+    unless_deleted(sent, find(&state, tenant, &id)).await
 }

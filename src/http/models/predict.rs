@@ -18,9 +18,10 @@ use crate::{
     http::{
         api::{
             auth::Caller,
-            error::{ApiError, refuse_any},
+            error::{ApiError, refuse_any, unless_deleted},
             extract::ModelName,
             identity::Identity,
+            state::AppState,
         },
         models::{catalog, predict_images::Images},
     },
@@ -91,7 +92,7 @@ pub(crate) async fn predict(
     ModelName(id): ModelName,
     request: Request,
 ) -> Result<axum::Json<Predictions>, ApiError> {
-    let (model, prefix) = catalog::find_ready(&state, tenant, &id).await?;
+    let (model, bundle) = catalog::find_ready(&state, tenant, &id).await?;
     if model.owned_by == Owner::Base {
         let message = format!("`{id}` is a base model, which has no head; fine-tune it first");
         return Err(ApiError::invalid("model", "not_fine_tuned", message));
@@ -101,14 +102,15 @@ pub(crate) async fn predict(
     let _place = state.quotas.predict(&identity)?;
     let _permit = state.predictor.admit()?;
     let asked = Instant::now();
-    let predicted = state.predictor.predict(&prefix, &images.paths).await;
+    let predicted = state.predictor.predict(&bundle, &images.paths).await;
     PREDICTION_SECONDS.record([], asked.elapsed());
-    let (outcome, answered) = match predicted {
+    let found = catalog::find(&state, tenant, &id);
+    let (outcome, answered) = match unless_deleted(predicted.map_err(ApiError::from), found).await {
         Ok(predictions) => match answer(model.id, predictions) {
             Ok(answer) => ("predicted", Ok(axum::Json(answer))),
             Err(refused) => ("refused", Err(refused)),
         },
-        Err(error) => ("failed", Err(error.into())),
+        Err(error) => ("failed", Err(error)),
     };
     PREDICTIONS.add([outcome.into()], images.paths.len() as u64);
     answered

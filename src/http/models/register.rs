@@ -15,8 +15,15 @@ use crate::{
         models::{Inserted, Model, ModelStatus, NewBaseModel},
         tenants::TenantId,
     },
-    domain::{base_model::SourceTask, input::Modality, request::BaseModelRequest},
-    http::api::{auth::Caller, error::ApiError, extract::Json, identity::Identity},
+    domain::{
+        base_model::SourceTask, input::Modality, problem::Problem, request::BaseModelRequest,
+    },
+    http::api::{
+        auth::Caller,
+        error::{ApiError, OBJECT_DAMAGED},
+        extract::Json,
+        identity::Identity,
+    },
 };
 
 /// Register a base model
@@ -65,7 +72,7 @@ pub(crate) async fn register(
             Ok((StatusCode::ACCEPTED, axum::Json(model)).into_response())
         }
         _ => match db::models::take_refused(&state.pool, tenant, id).await? {
-            Some(problems) if !problems.is_empty() => Err(problems.into()),
+            Some(problems) if !problems.is_empty() => Err(refused(problems)),
             _ => Err(ApiError::conflict(
                 "import_gone",
                 format!(
@@ -73,6 +80,17 @@ pub(crate) async fn register(
                 ),
             )),
         },
+    }
+}
+
+/// The error of a refused import. Where the stored upload is damaged, the fault is not its user's.
+fn refused(problems: Vec<Problem>) -> ApiError {
+    let damaged = problems
+        .iter()
+        .find(|problem| problem.code == OBJECT_DAMAGED);
+    match damaged {
+        Some(problem) => ApiError::damaged(problem.message.clone()),
+        None => problems.into(),
     }
 }
 

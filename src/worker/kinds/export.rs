@@ -8,11 +8,16 @@ use crate::{
     child,
     db::exports,
     domain::{
+        checkpoint::ManifestEntry,
         id::JobId,
+        object::Bundle,
         progress::{Failure, Verified},
     },
-    objects::ObjectError,
-    worker::{fault::Fault, files::plain_file},
+    objects::{At as _, ObjectError},
+    worker::{
+        fault::{Fault, OBJECT_DAMAGED},
+        files::plain_file,
+    },
 };
 
 /// Name of the file that the child writes.
@@ -23,26 +28,34 @@ pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
     let pool = &task.worker.pool;
     let bundle = exports::bundle(pool, task.claimed.subject).await?;
     let folder = task.create_folder()?;
-    let failure = match write(task, &bundle.ok_or(Fault::Lost)?, folder.path()).await {
-        Ok(()) => None,
+    let outcome = match write(task, &bundle.ok_or(Fault::Lost)?, folder.path()).await {
+        Ok(script) => Ok(script),
         Err(Fault::Failed(failure)) if !failure.retryable || failure.code == "storage_full" => {
-            Some(failure)
+            Err(failure)
         }
         // The request that waits tells its user, who can free space and try again.
         Err(Fault::Object(error @ ObjectError::StorageFull { .. })) => {
-            Some(Failure::retryable("storage_full", error.to_string()))
+            Err(Failure::retryable("storage_full", error.to_string()))
+        }
+        Err(Fault::Object(error @ ObjectError::Damaged { .. })) => {
+            Err(Failure::permanent(OBJECT_DAMAGED, error.to_string()))
         }
         Err(fault) => return Err(fault),
     };
-    let write = || exports::end(pool, task.claimed, failure.as_ref());
+    let write = || exports::end(pool, task.claimed, outcome.as_ref());
     task.end("end an export", write).await
 }
 
 /// Stores the TorchScript of a bundle.
-async fn write(task: Task<'_>, bundle: &str, folder: &Path) -> Result<(), Fault> {
+async fn write(task: Task<'_>, bundle: &Bundle, folder: &Path) -> Result<ManifestEntry, Fault> {
     let objects = &task.worker.objects;
     let unpacked = folder.join("bundle");
-    objects.fetch_prefix(bundle, &unpacked).await?;
+    tokio::fs::create_dir(&unpacked).await.at(&unpacked)?;
+    for object in objects.bundle(bundle).await? {
+        objects
+            .fetch(&object, &unpacked.join(object.name()))
+            .await?;
+    }
     let target = folder.join(FILE);
     let arguments = [
         OsStr::new("script"),
@@ -55,6 +68,6 @@ async fn write(task: Task<'_>, bundle: &str, folder: &Path) -> Result<(), Fault>
         Verified::Failed(failure) => return Err(Fault::Failed(failure)),
     }
     let key = exports::script_key(JobId(task.claimed.subject));
-    objects.put_file(&key, &plain_file(folder, FILE)?).await?;
-    Ok(())
+    let stored = objects.put_file(&key, &plain_file(folder, FILE)?).await?;
+    Ok(stored.into())
 }

@@ -439,5 +439,6 @@ pub(crate) fn new_model(claimed: &Claimed) -> NewModel {
         objects: format!("bundles/{}/{}/", claimed.job.0.simple(), claimed.token),
         parameters: 11_001_000,
         weights_sha256: "ab".repeat(32),
+        files: BTreeMap::new(),
     }
 }
