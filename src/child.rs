@@ -25,11 +25,13 @@ use tokio::{
     runtime::Handle,
     sync::oneshot,
     task::JoinHandle,
+    time::Instant,
 };
 
 use crate::{
     config,
-    domain::progress::exit,
+    domain::progress::{Line, WorkReport, exit},
+    liveness::Liveness,
     telemetry::metrics::{CHILD_STARTS, Label},
 };
 
@@ -73,7 +75,7 @@ pub enum LineError {
 pub enum Unanswered {
     #[error("{0}")]
     NotStarted(#[from] io::Error),
-    #[error("no answer within {} s", .0.as_secs_f64())]
+    #[error("no answer, and nothing computed, for {} s", .0.as_secs_f64())]
     Late(Duration),
     #[error("{0}")]
     Invalid(#[from] LineError),
@@ -251,22 +253,29 @@ fn role(arguments: &[&OsStr]) -> Label {
     known.unwrap_or("other").into()
 }
 
-/// Starts a child, waits at most `patience` for its one message, and ends it.
+/// Starts a child, waits for its one message for as long as it is alive (`liveness`), and ends it.
 ///
 /// # Errors
-/// It cannot be started, takes too long, or exits without a message.
+/// It cannot be started, hangs for `patience`, or exits without a message.
 pub async fn answer_of<T: DeserializeOwned>(
     executable: &Path,
     arguments: &[&OsStr],
     patience: Duration,
 ) -> Result<T, Unanswered> {
     let (mut child, mut output) = Child::spawn(executable, arguments).await?;
-    let line = tokio::time::timeout(patience, output.receive())
-        .await
-        .map_err(|_| Unanswered::Late(patience))??;
-    if let Some(answer) = line {
-        child.end().await;
-        return Ok(answer);
+    let mut liveness = Liveness::new(Instant::now());
+    loop {
+        let line = tokio::time::timeout_at(liveness.deadline(patience), output.receive());
+        match line.await.map_err(|_| Unanswered::Late(patience))?? {
+            Some(Line::Report(WorkReport::Working(working))) => {
+                liveness.observe(working, patience, Instant::now());
+            }
+            Some(Line::Answer(answer)) => {
+                child.end().await;
+                return Ok(answer);
+            }
+            None => break,
+        }
     }
     let how = match child.wait().await? {
         Exit::Crashed(how) => how,

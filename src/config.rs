@@ -508,8 +508,8 @@ pub struct Timing {
     /// Time for a trainer to load and pass its self-test (ms)
     #[arg(long = "start-ms", env = "REHEAD_START_MS", value_name = "MS", default_value = "120000", value_parser = millis())]
     pub start: Duration,
-    /// Time without progress after which a trainer is stalled and ended (ms); 20 times its median
-    /// step if that is longer
+    /// Time without progress or computation after which a trainer is stalled and ended (ms); 20
+    /// times its median step if that is longer
     #[arg(long = "stall-ms", env = "REHEAD_STALL_MS", value_name = "MS", default_value = "300000", value_parser = millis())]
     pub stall: Duration,
     /// How long training continues while the database is unreachable (ms)

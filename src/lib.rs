@@ -31,6 +31,9 @@ pub mod keys;
 /// Use cases of jobs: admit, resolve once the data sets are validated, delete.
 pub mod jobs;
 
+/// Tells a child that computes from one that hangs.
+pub mod liveness;
+
 /// Child processes (`rehead-trainer`) and their protocol of JSON lines. Shared by server and
 /// worker.
 pub mod child;

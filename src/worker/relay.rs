@@ -116,19 +116,15 @@ impl<'a> Relay<'a> {
                 records.shrunk = Some(reduced);
                 records.events.push(event);
             }
+            // For the watchdog only.
+            Progress::Working(_) => return Ok(Handled::Continues),
             Progress::Used(usage) => records.usage = Some(usage),
             Progress::Evaluated { metrics, best } => {
                 records.evaluations.push(Evaluation { metrics, best })
             }
             Progress::Saved { .. } => return self.save(message).await,
             Progress::Interrupted { .. } => return Ok(Handled::Interrupted),
-            Progress::Finished { stopped_early, .. } => {
-                if stopped_early {
-                    records.events.push(ended_early(self.progress.step));
-                    self.record(&records).await?;
-                }
-                return Ok(Handled::Finished);
-            }
+            Progress::Finished { stopped_early, .. } => return self.finish(stopped_early).await,
             Progress::Failed(failure) => return Ok(Handled::Failed(failure)),
         }
         records.progress = Some(self.progress);
@@ -142,6 +138,18 @@ impl<'a> Relay<'a> {
         TRAINED_STEPS.add([Label::bounded(device)], steps);
         let samples = steps * u64::from(self.claimed.recipe.batch_size);
         TRAINED_SAMPLES.add([Label::bounded(device)], samples);
+    }
+
+    async fn finish(&self, stopped_early: bool) -> Result<Handled, Fault> {
+        if stopped_early {
+            let events = vec![ended_early(self.progress.step)];
+            let records = Records {
+                events,
+                ..Records::default()
+            };
+            self.record(&records).await?;
+        }
+        Ok(Handled::Finished)
     }
 
     async fn record(&self, records: &Records) -> Result<(), Fault> {

@@ -66,6 +66,8 @@ words! {
         Waiting = "waiting",
         Preparing = "preparing",
         CachingFeatures = "caching_features",
+        /// Fitting the linear probe that the head starts from.
+        Probing = "probing",
         Training = "training",
         Evaluating = "evaluating",
         Exporting = "exporting",

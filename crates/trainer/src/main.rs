@@ -22,7 +22,7 @@ use rehead_trainer::{
         error::TrainError,
         json,
         memory::guarded,
-        protocol::{Interrupt, Reporter},
+        protocol::{Interrupt, Reporter, report_work},
         warm_trainer,
     },
     serve::{golden, requests, torchscript},
@@ -140,6 +140,7 @@ fn train_attached(folder: &Path, input: impl Read + Send + 'static) -> i32 {
 }
 
 fn train(folder: &Path, interrupt: &Interrupt) -> i32 {
+    report_work();
     let mut reporter = Reporter::new(io::stdout(), interrupt.clone());
     match guarded(|| run::run(folder, interrupt, &mut reporter)) {
         Ok(()) => exit::DONE,
@@ -168,6 +169,7 @@ fn become_verifier(folder: &Path, script: &Path) -> io::Error {
 }
 
 fn verify(check: impl FnOnce() -> Result<f64, TrainError>) -> i32 {
+    report_work();
     match guarded(check).map_err(|error| error.failure()) {
         Ok(error) => respond(&Verified::Same { error }, exit::DONE),
         Err(failure) => {
@@ -178,6 +180,7 @@ fn verify(check: impl FnOnce() -> Result<f64, TrainError>) -> i32 {
 }
 
 fn validate(folder: &Path) -> i32 {
+    report_work();
     let validated = guarded(|| run_validation(folder));
     let validated = validated.unwrap_or_else(|error| Validated::Failed(error.failure()));
     let code = match &validated {
