@@ -88,6 +88,7 @@ recipes: build demo-data ## Measure the accuracy of recipes, for docs/recipes.md
 
 bench: build demo-data ## Run the benchmarks of bench/README.md (downloads 3 GB)
 	@bench/epochs.sh
+	@bench/sandbox.sh
 	@bench/features.sh
 	@bench/steps.sh
 	@bench/head.sh

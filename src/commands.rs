@@ -2,10 +2,10 @@
 //! second one at once.
 
 use std::{
-    fs::{self, DirBuilder, File, TryLockError},
+    fs::{self, File, TryLockError},
     io::Write,
     net::SocketAddr,
-    os::unix::{fs::DirBuilderExt, process::CommandExt},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -14,10 +14,14 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use futures_util::FutureExt as _;
+use nix::sys::{
+    prctl,
+    stat::{Mode, umask},
+};
 use rehead::{
     config::{
-        DatabaseArgs, GcArgs, GrantArgs, MetricsArgs, ServeArgs, StoreArgs, UpArgs, WorkArgs,
-        WorkDirArgs,
+        self, DatabaseArgs, GcArgs, GrantArgs, MetricsArgs, SandboxArgs, ServeArgs, StoreArgs,
+        UpArgs, WorkArgs, WorkDirArgs,
     },
     db,
     exit::Exit,
@@ -25,7 +29,9 @@ use rehead::{
     http::{self, Access},
     objects::Objects,
     postgres::{self, StartOptions},
-    reaper,
+    private_folder, reaper,
+    sandbox::Sandbox,
+    serving::predictor::Predictor,
     telemetry::listener,
     worker,
 };
@@ -51,7 +57,9 @@ pub(crate) enum Database {
 
 /// Runs everything on one machine, in one folder.
 pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
-    let folder = make_data_dir(&args.data_dir)?;
+    let folder = make_data_dir(args)?;
+    close_new_files();
+    let sandbox = open_sandbox(&args.work.sandbox)?;
     let _lock = lock(&folder)?;
     let (postgres, database_url) = match &args.database_url {
         Some(url) => (None, url.clone()),
@@ -73,11 +81,12 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     };
     let serve = ServeArgs {
         listen: args.listen,
-        scratch: folder.join("scratch"),
+        scratch: None,
         serving: args.serving.clone(),
         limits: args.limits.clone(),
         leases: args.work.timing.leases.clone(),
         access: args.access.clone(),
+        sandbox: args.work.sandbox.clone(),
     };
     let create_key = create_key_command(args);
     let result = block_on(async |shutdown| {
@@ -89,7 +98,8 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         let listener = listen(&serve).await?;
         let address = listener.local_addr()?;
         let url = format!("http://{address}");
-        let state = http::AppState::new(pool.clone(), objects.clone(), trainer()?, &serve);
+        let scratch = open_folder(&folder.join("scratch"))?;
+        let state = state((&pool, &objects, &sandbox), &scratch, &serve)?;
         let access = check_access(&state, address, &create_key).await?;
         let written = folder.join("url");
         // A process that waits for the file must find the whole address in it.
@@ -103,8 +113,8 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         let parts = worker::Parts {
             pool,
             objects,
-            trainer_exe: trainer()?,
-            work_dir: folder.join("work"),
+            sandbox,
+            work_dir: open_folder(&folder.join("work"))?,
         };
         let worked = worker::run(parts, &args.work, shutdown.clone());
         let both = both(served, worked, &shutdown).await;
@@ -116,11 +126,14 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
 }
 
 pub(crate) fn serve(store: &StoreArgs, args: &ServeArgs) -> anyhow::Result<()> {
+    close_new_files();
+    let sandbox = open_sandbox(&args.sandbox)?;
+    let scratch = state_folder(args.scratch.as_deref(), "serve")?;
     block_on_opened(store, async |pool, objects, shutdown| {
         serve_metrics(&args.access.metrics).await?;
         let listener = listen(args).await?;
         let address = listener.local_addr()?;
-        let state = http::AppState::new(pool.clone(), objects, trainer()?, args);
+        let state = state((&pool, &objects, &sandbox), &scratch, args)?;
         let access = check_access(&state, address, CREATE_KEY);
         let Some(access) = shutdown.run_until_cancelled(access).await else {
             return Ok(());
@@ -142,13 +155,16 @@ pub(crate) fn work(
     metrics: &MetricsArgs,
     args: &WorkArgs,
 ) -> anyhow::Result<()> {
+    close_new_files();
+    let sandbox = open_sandbox(&args.sandbox)?;
+    let work_dir = state_folder(folder.work_dir.as_deref(), "work")?;
     block_on_opened(store, async |pool, objects, shutdown| {
         serve_metrics(metrics).await?;
         let parts = worker::Parts {
             pool,
             objects,
-            trainer_exe: trainer()?,
-            work_dir: folder.work_dir.clone(),
+            sandbox,
+            work_dir,
         };
         worker::run(parts, args, shutdown).await
     })
@@ -181,6 +197,7 @@ pub(crate) fn database(command: Database) -> anyhow::Result<()> {
 /// Removes orphaned objects, or lists them: a line for each, and the total. Missing objects are
 /// counted separately.
 pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
+    close_new_files();
     block_on(async |_| {
         let (pool, objects) = open(store).await?;
         let grace = args.orphan;
@@ -267,14 +284,59 @@ fn trainer() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Creates the folder and returns its absolute path. Only its owner can list it; if that is root,
-/// other users can pass through, because Postgres refuses to run as root and gets another user.
-fn make_data_dir(dir: &Path) -> anyhow::Result<PathBuf> {
-    let is_root = nix::unistd::geteuid().is_root();
-    let mode = if is_root { 0o711 } else { 0o700 };
-    let made = DirBuilder::new().recursive(true).mode(mode).create(dir);
-    made.and_then(|()| dir.canonicalize())
-        .with_context(|| format!("cannot create the data folder `{}`", dir.display()))
+/// The sandbox of the trainer's processes; logs what it enforces. From here on no other process may
+/// look into this one: it knows the database's password.
+fn open_sandbox(args: &SandboxArgs) -> anyhow::Result<Sandbox> {
+    let sandbox = Sandbox::open(args, &trainer()?)?;
+    sandbox.report();
+    prctl::set_dumpable(false).context("cannot hide this process' memory from others")?;
+    Ok(sandbox)
+}
+
+/// Makes every file and folder that this process creates one that only its user may open.
+fn close_new_files() {
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+}
+
+/// The state of the API, with its temporary files in `scratch`.
+fn state(
+    (pool, objects, sandbox): (&sqlx::PgPool, &Objects, &Sandbox),
+    scratch: &Path,
+    args: &ServeArgs,
+) -> anyhow::Result<http::AppState> {
+    let predictor = Predictor::new(sandbox.clone(), objects.clone(), scratch, &args.serving)?;
+    let (pool, objects) = (pool.clone(), objects.clone());
+    Ok(http::AppState::new(pool, objects, predictor, args))
+}
+
+/// Opens the folder that was given, or else `name` in the user's state folder.
+fn state_folder(given: Option<&Path>, name: &str) -> anyhow::Result<PathBuf> {
+    let folder = match (given, config::state_folder()) {
+        (Some(given), _) => given.to_owned(),
+        (None, Some(state)) => state.join(name),
+        (None, None) => bail!(
+            "there is no folder for state, because neither XDG_STATE_HOME nor HOME is an absolute path; \
+             set one, or give --work-dir (of a worker) or --scratch (of a server)"
+        ),
+    };
+    open_folder(&folder)
+}
+
+fn open_folder(folder: &Path) -> anyhow::Result<PathBuf> {
+    private_folder::open(folder).with_context(|| format!("cannot use `{}`", folder.display()))
+}
+
+/// Opens the data folder. If root starts a private Postgres, the group of its user may pass
+/// through: Postgres refuses to run as root.
+fn make_data_dir(args: &UpArgs) -> anyhow::Result<PathBuf> {
+    let folder = open_folder(&args.data_dir)?;
+    if args.database_url.is_none()
+        && let Some(group) = postgres::group()?
+    {
+        private_folder::let_pass(&folder, group)
+            .with_context(|| format!("cannot use `{}`", folder.display()))?;
+    }
+    Ok(folder)
 }
 
 /// Locks the folder for one `rehead up` at a time. The lock ends with the process, however it ends.

@@ -243,9 +243,10 @@ pub struct ServeArgs {
     /// Address to listen on; port 0 picks a free one
     #[arg(long, env = "REHEAD_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Folder for temporary files: images to predict, models that are served
-    #[arg(long, env = "REHEAD_SCRATCH", default_value = "/var/tmp/rehead-serve")]
-    pub scratch: PathBuf,
+    /// Folder for temporary files: images to predict, models that are served (default: serve in
+    /// the state folder, $XDG_STATE_HOME/rehead or ~/.local/state/rehead)
+    #[arg(long, env = "REHEAD_SCRATCH")]
+    pub scratch: Option<PathBuf>,
     #[command(flatten)]
     pub serving: ServingArgs,
     #[command(flatten)]
@@ -254,6 +255,8 @@ pub struct ServeArgs {
     pub leases: LeaseTiming,
     #[command(flatten)]
     pub access: AccessArgs,
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 }
 
 /// Who may use the service.
@@ -374,6 +377,102 @@ pub struct TenantLimits {
     pub max_predict_bytes_per_tenant: u64,
 }
 
+/// A layer of the sandbox of child processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxLayer {
+    /// Which files a process reaches.
+    Landlock,
+    /// Which system calls it makes.
+    Seccomp,
+    /// A user of its own, if root starts it.
+    User,
+}
+
+impl SandboxLayer {
+    pub const ALL: [Self; 3] = [Self::Landlock, Self::Seccomp, Self::User];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Landlock => "landlock",
+            Self::Seccomp => "seccomp",
+            Self::User => "user",
+        }
+    }
+}
+
+/// The layers of the sandbox that are asked for: `on`, `off`, or a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxLayers(Vec<SandboxLayer>);
+
+impl SandboxLayers {
+    pub fn has(&self, layer: SandboxLayer) -> bool {
+        self.0.contains(&layer)
+    }
+}
+
+impl Default for SandboxLayers {
+    fn default() -> Self {
+        Self(SandboxLayer::ALL.to_vec())
+    }
+}
+
+impl FromStr for SandboxLayers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let layer = |name: &str| {
+            let found = SandboxLayer::ALL
+                .into_iter()
+                .find(|layer| layer.as_str() == name.trim());
+            found.ok_or_else(|| {
+                format!("`{name}` is not a layer; give `on`, `off`, or a list of `landlock`, `seccomp` and `user`")
+            })
+        };
+        match text {
+            "on" => Ok(Self::default()),
+            "off" => Ok(Self(Vec::new())),
+            list => list
+                .split(',')
+                .map(layer)
+                .collect::<Result<_, _>>()
+                .map(Self),
+        }
+    }
+}
+
+impl fmt::Display for SandboxLayers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let on = *self == Self::default();
+        let names: Vec<_> = self.0.iter().map(|layer| layer.as_str()).collect();
+        f.write_str(&match &names[..] {
+            _ if on => "on".to_owned(),
+            [] => "off".to_owned(),
+            names => names.join(","),
+        })
+    }
+}
+
+/// The sandbox of child processes, which read what users upload.
+#[derive(Debug, Clone, Args)]
+pub struct SandboxArgs {
+    /// Layers of the sandbox of child processes: `on` (all that this machine has), `off`, or a list
+    /// of `landlock`, `seccomp` and `user`
+    #[arg(long, env = "REHEAD_SANDBOX", default_value_t = SandboxLayers::default())]
+    pub sandbox: SandboxLayers,
+    /// Refuse to start when a layer of the sandbox is missing
+    #[arg(long, env = "REHEAD_REQUIRE_SANDBOX")]
+    pub require_sandbox: bool,
+    /// First of 257 user and group ids that no account has, for child processes that root starts
+    #[arg(long, env = "REHEAD_SANDBOX_UID", default_value_t = 60_800, value_parser = clap::value_parser!(u32).range(1..=4_000_000_000))]
+    pub sandbox_uid: u32,
+    /// Maximum number of threads of a child process that has a user of its own
+    #[arg(long, env = "REHEAD_SANDBOX_THREADS", default_value_t = 4_096, value_parser = clap::value_parser!(u64).range(16..))]
+    pub sandbox_threads: u64,
+    /// Maximum size of a file that a child process writes (bytes)
+    #[arg(long, env = "REHEAD_SANDBOX_FILE_BYTES", default_value_t = 256 << 30, value_parser = clap::value_parser!(u64).range((1 << 20)..))]
+    pub sandbox_file_bytes: u64,
+}
+
 /// The devices of a worker: `auto`, or a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Devices {
@@ -416,9 +515,10 @@ impl fmt::Display for Devices {
 /// `rehead work`
 #[derive(Debug, Clone, Args)]
 pub struct WorkDirArgs {
-    /// Folder for job folders and the cache of data sets, weights and features
-    #[arg(long, env = "REHEAD_WORK_DIR", default_value = "/var/tmp/rehead-work")]
-    pub work_dir: PathBuf,
+    /// Folder for job folders and the cache of data sets, weights and features (default: work in
+    /// the state folder, $XDG_STATE_HOME/rehead or ~/.local/state/rehead)
+    #[arg(long, env = "REHEAD_WORK_DIR")]
+    pub work_dir: Option<PathBuf>,
 }
 
 /// Metrics without a key.
@@ -455,6 +555,8 @@ pub struct WorkArgs {
     pub timing: Timing,
     #[command(flatten)]
     pub data: DataLimits,
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 }
 
 /// Which jobs a worker claims.
@@ -627,6 +729,17 @@ pub fn visible_gpus() -> Option<String> {
     std::env::var("CUDA_VISIBLE_DEVICES").ok()
 }
 
+/// The folder for state of this user, which is no part of a backup.
+pub fn state_folder() -> Option<PathBuf> {
+    let absolute = |name: &str| {
+        let folder = PathBuf::from(std::env::var_os(name)?);
+        folder.is_absolute().then_some(folder)
+    };
+    let state = absolute("XDG_STATE_HOME");
+    let state = state.or_else(|| Some(absolute("HOME")?.join(".local/state")));
+    Some(state?.join("rehead"))
+}
+
 /// The folders of `PATH`.
 pub fn search_path() -> Vec<PathBuf> {
     std::env::var_os("PATH").map_or_else(Vec::new, |path| std::env::split_paths(&path).collect())
@@ -674,6 +787,20 @@ mod tests {
             assert!(expiry(wrong).is_err(), "{wrong}");
         }
         assert!(expiry("4000000000d").is_err());
+    }
+
+    #[test]
+    fn sandbox_is_on_or_off_or_a_list() {
+        let layers = |text: &str| text.parse::<SandboxLayers>();
+        for text in ["on", "off", "seccomp,user"] {
+            assert_eq!(layers(text).unwrap().to_string(), text);
+        }
+        assert!(layers("landlock, user").unwrap().has(SandboxLayer::User));
+        let refused = layers("yes").unwrap_err();
+        assert!(
+            refused.contains("`yes` is not a layer; give `on`"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -10,6 +10,9 @@ pub mod config;
 /// Exit codes of the command line.
 pub mod exit;
 
+/// Folders that only this process's user may enter.
+pub mod private_folder;
+
 /// All SQL, one file per table; plain functions.
 pub mod db;
 
@@ -33,6 +36,9 @@ pub mod jobs;
 
 /// Tells a child that computes from one that hangs.
 pub mod liveness;
+
+/// Isolation of child processes.
+pub mod sandbox;
 
 /// Child processes (`rehead-trainer`) and their protocol of JSON lines. Shared by server and
 /// worker.

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use super::verified::Verified;
-use crate::domain::checkpoint::ManifestEntry;
+use crate::{domain::checkpoint::ManifestEntry, private_folder};
 
 /// Size of one part of an upload in bytes; about two are in memory at once.
 const PART_BYTES: usize = 8 << 20;
@@ -128,7 +128,8 @@ impl Objects {
     /// Opens a folder, given as a path or a `file://` URL; creates it if it does not exist.
     ///
     /// # Errors
-    /// `Unsupported` for every other URL; `File` if the folder cannot be created.
+    /// `Unsupported` for every other URL; `File` if the folder cannot be created, or is a link or
+    /// another user's.
     pub fn open(url_or_folder: &str) -> Result<Self, ObjectError> {
         let folder = url_or_folder
             .strip_prefix("file://")
@@ -139,8 +140,7 @@ impl Objects {
             });
         }
         let folder = Path::new(folder);
-        std::fs::create_dir_all(folder).at(folder)?;
-        let root = folder.canonicalize().at(folder)?;
+        let root = private_folder::open(folder).at(folder)?;
         let store = LocalFileSystem::new_with_prefix(&root)
             .at(url_or_folder)?
             .with_fsync(true)

@@ -13,6 +13,7 @@ use tokio::{fs, sync::Mutex};
 use crate::{
     domain::object::Bundle,
     objects::{At as _, Objects},
+    sandbox::Sandbox,
     serving::error::ServingError,
 };
 
@@ -22,16 +23,19 @@ const BUNDLES_KEPT: usize = 64;
 pub struct Bundles {
     folder: PathBuf,
     objects: Objects,
+    sandbox: Sandbox,
     /// Folders that this process has fetched; others were left by one before it. Locked while a
     /// bundle is fetched: one at a time.
     fetched: Mutex<HashSet<PathBuf>>,
 }
 
 impl Bundles {
-    pub fn new(folder: PathBuf, objects: Objects) -> Self {
+    /// `folder` is in the home of the inference process.
+    pub fn new(folder: PathBuf, objects: Objects, sandbox: Sandbox) -> Self {
         Self {
             folder,
             objects,
+            sandbox,
             fetched: Mutex::default(),
         }
     }
@@ -49,8 +53,8 @@ impl Bundles {
             return Ok(folder);
         }
         let failed = || format!("cannot create directory `{}`", self.folder.display());
-        fs::create_dir_all(&self.folder)
-            .await
+        self.sandbox
+            .create_folder(&self.folder)
             .with_context(failed)?;
         self.prune().await;
         let staged = tempfile::Builder::new()
@@ -61,6 +65,12 @@ impl Bundles {
             let target = staged.path().join(object.name());
             self.objects.copy(&object, &target).await?;
         }
+        let (sandbox, given) = (self.sandbox.clone(), staged.path().to_owned());
+        tokio::task::spawn_blocking(move || sandbox.give(&given))
+            .await
+            .map_err(std::io::Error::other)
+            .flatten()
+            .with_context(|| format!("cannot share `{}`", staged.path().display()))?;
         if exists {
             fs::remove_dir_all(&folder).await.at(&folder)?;
         }

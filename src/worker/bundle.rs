@@ -21,6 +21,7 @@ use crate::{
         report::Report,
     },
     objects::{At, ObjectError},
+    sandbox::{Grants, Home, WORK},
 };
 
 const FOLDER: &str = "bundle";
@@ -53,11 +54,11 @@ struct HeaderTensor {
 pub(super) async fn store(
     worker: &Worker,
     claimed: &Claimed,
-    job_folder: &Path,
+    home: &Home,
 ) -> Result<NewModel, Fault> {
-    let folder = job_folder.join(FOLDER);
-    verify(worker, &folder).await?;
-    let report: Report = read_json(job_folder, REPORT, JSON_BYTES).await?;
+    verify(worker, home).await?;
+    let folder = home.work().join(FOLDER);
+    let report: Report = read_json(&home.work(), REPORT, JSON_BYTES).await?;
     let labels: Vec<String> = read_json(&folder, LABELS, JSON_BYTES).await?;
     let metrics: BestMetrics = read_json(&folder, METRICS, JSON_BYTES).await?;
     let parameters = count_parameters(&plain_file(&folder, MODEL)?).await?;
@@ -92,9 +93,11 @@ pub(super) async fn store(
 
 /// Has a fresh process load the bundle from its files and compare its outputs with those of the
 /// trained network.
-async fn verify(worker: &Worker, folder: &Path) -> Result<(), Fault> {
-    let arguments = [OsStr::new("verify"), folder.as_os_str()];
-    match child::answer_of(&worker.trainer_exe, &arguments, worker.args.timing.stall).await {
+async fn verify(worker: &Worker, home: &Home) -> Result<(), Fault> {
+    let bundle = Path::new(WORK).join(FOLDER);
+    let arguments = [OsStr::new("verify"), bundle.as_os_str()];
+    let launch = worker.sandbox.launch(home, Grants::READ);
+    match child::answer_of(launch, &arguments, worker.args.timing.stall).await {
         Ok(Verified::Same { .. }) => Ok(()),
         Ok(Verified::Failed(failure)) => Err(Fault::Failed(failure)),
         Err(error) => Err(Fault::Unanswered("verification of the result", error)),

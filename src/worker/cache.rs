@@ -1,6 +1,9 @@
 //! Caches packed data sets, weights and features on this worker's disk, each under the hash of its
-//! content. Job folders get hard links, so that an entry may be evicted while it is in use. What is
-//! linked is hashed each time: an entry that the disk altered is fetched anew.
+//! content. Homes of children get hard links, so that an entry may be evicted while it is in use.
+//! What is linked is hashed each time: an entry that the disk altered is fetched anew.
+//!
+//! No child can change an entry or name one: features are kept for the tenant and the data sets of
+//! the job that made them, and nobody else finds them.
 
 use std::{
     fs, io,
@@ -8,10 +11,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::files::give;
 use crate::{
+    db::queue::{Claimed, Pack},
     domain::object::Descriptor,
     objects::{At, ObjectError, Objects, hash_file},
+    sandbox::{Home, Sandbox},
 };
+
+/// Name of the folder of features in a trainer's work folder.
+pub(super) const FEATURES: &str = "cache";
+/// Digits of a hash that tell data sets apart in the name of an entry.
+const DIGITS: usize = 16;
 
 /// Entries used within this time are not evicted: a trainer may be about to open one.
 const RECENT: Duration = Duration::from_secs(600);
@@ -37,15 +48,22 @@ pub(super) struct Cache {
     root: PathBuf,
     limit: u64,
     objects: Objects,
+    sandbox: Sandbox,
 }
 
 impl Cache {
-    /// Opens the cache in `root` of at most `limit` bytes, which is filled from `objects`.
-    pub(super) fn open(root: &Path, limit: u64, objects: Objects) -> io::Result<Self> {
+    /// Opens the cache in `root` of at most `limit` bytes, which is filled from `objects` and
+    /// shared with children.
+    pub(super) fn open(
+        root: &Path,
+        limit: u64,
+        (objects, sandbox): (Objects, Sandbox),
+    ) -> io::Result<Self> {
         let cache = Self {
             root: root.to_owned(),
             limit,
             objects,
+            sandbox,
         };
         for folder in ["packs", "weights", "features"] {
             fs::create_dir_all(root.join(folder))?;
@@ -53,9 +71,59 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The folder of features. Trainers name, write and touch its entries themselves.
-    pub(super) fn features(&self) -> PathBuf {
-        self.root.join("features")
+    /// Makes the folder of features in a trainer's home, with those that earlier jobs of this
+    /// tenant have made of these data sets.
+    pub(super) fn open_features(&self, claimed: &Claimed, home: &Home) -> Result<(), ObjectError> {
+        let folder = home.create_in_work(FEATURES).at(home.path())?;
+        let begin = features_of(claimed);
+        for entry in self.features().at(&self.root)? {
+            let name = entry.file_name().and_then(|name| name.to_str());
+            if let Some(name) = name.and_then(|name| name.strip_prefix(&begin)) {
+                take(&entry, &folder.join(name)).at(&entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the features that a trainer has made so far. Without them a later job computes them
+    /// again.
+    pub(super) fn keep_features(&self, claimed: &Claimed, work: &Path) {
+        if let Err(error) = self.try_to_keep(claimed, &work.join(FEATURES)) {
+            tracing::warn!(job.id = %claimed.job, "cannot keep features: {error}");
+        }
+    }
+
+    fn try_to_keep(&self, claimed: &Claimed, made: &Path) -> io::Result<()> {
+        let entries = match fs::read_dir(made) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        let folder = self.root.join("features");
+        fs::create_dir_all(&folder)?;
+        let begin = features_of(claimed);
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| is_name_of_features(name)) else {
+                continue;
+            };
+            let kept = folder.join(format!("{begin}{name}"));
+            if entry.file_type()?.is_file() && !kept.exists() {
+                fs::hard_link(entry.path(), &kept)?;
+                self.sandbox.seal(&kept)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn features(&self) -> io::Result<Vec<PathBuf>> {
+        match fs::read_dir(self.root.join("features")) {
+            // Somebody may have removed the cache to free space.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries?
+                .map(|entry| entry.map(|entry| entry.path()))
+                .collect(),
+        }
     }
 
     /// Links the object to `target`; fetches it when it is not cached.
@@ -83,14 +151,24 @@ impl Cache {
         // Somebody may have removed the cache to free space.
         fs::create_dir_all(&folder).at(&folder)?;
         let staged = folder.join(format!("{sha256}.{:08x}.part", rand::random::<u32>()));
-        self.objects.fetch(object, &staged).await?;
-        let moved = fs::rename(&staged, &entry).at(&entry);
-        if moved.is_err() {
+        let fetched = self.fetch(object, &staged, &entry).await;
+        if fetched.is_err() {
             let _ = fs::remove_file(&staged);
         }
-        moved?;
+        fetched?;
         take(&entry, target).at(&entry)?;
         Ok(())
+    }
+
+    async fn fetch(
+        &self,
+        object: &Descriptor,
+        staged: &Path,
+        entry: &Path,
+    ) -> Result<(), ObjectError> {
+        self.objects.fetch(object, staged).await?;
+        give(&self.sandbox, staged).await?;
+        fs::rename(staged, entry).at(entry)
     }
 
     /// Bytes of all entries. Blocks.
@@ -143,6 +221,34 @@ impl Cache {
     }
 }
 
+/// Beginning of the names of a job's features: its tenant and its data sets.
+fn features_of(claimed: &Claimed) -> String {
+    let digits = |pack: &Pack| pack.sha256.chars().take(DIGITS).collect::<String>();
+    let validation = claimed.validation.as_ref().map(digits);
+    format!(
+        "{}-{}-{}.",
+        claimed.tenant.0,
+        digits(&claimed.training),
+        validation.unwrap_or_default()
+    )
+}
+
+/// True for the names that a trainer gives: `features-<SHA-256>-<number>.safetensors`, and
+/// `pixels-<SHA-256>.safetensors`. The rest may be unfinished, or not its own idea.
+fn is_name_of_features(name: &str) -> bool {
+    let Some(stem) = name.strip_suffix(".safetensors") else {
+        return false;
+    };
+    let digits = |text: &str, count, radix| {
+        text.len() == count && text.chars().all(|digit| digit.is_digit(radix))
+    };
+    match stem.split('-').collect::<Vec<_>>()[..] {
+        ["features", key, number] => digits(key, 64, 16) && digits(number, 5, 10),
+        ["pixels", key] => digits(key, 64, 16),
+        _ => false,
+    }
+}
+
 /// Links an entry and marks it as used; `false` when there is none.
 fn take(entry: &Path, target: &Path) -> io::Result<bool> {
     match fs::hard_link(entry, target) {
@@ -160,7 +266,34 @@ fn take(entry: &Path, target: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::checkpoint::ManifestEntry;
+    use crate::{domain::checkpoint::ManifestEntry, sandbox};
+
+    fn open(folder: &Path, objects: &Objects) -> Cache {
+        let sources = (objects.clone(), sandbox::tests::own());
+        Cache::open(&folder.join("cache"), 25, sources).unwrap()
+    }
+
+    #[test]
+    fn only_names_of_trainers_are_features() {
+        let key = "0a".repeat(32);
+        for name in [
+            format!("features-{key}-00012.safetensors"),
+            format!("pixels-{key}.safetensors"),
+        ] {
+            assert!(is_name_of_features(&name), "{name}");
+        }
+        for name in [
+            format!("features-{key}-00012.safetensors.part"),
+            format!("features-{key}-123456.safetensors"),
+            format!("features-{key}x-00012.safetensors"),
+            format!("pixels-{key}-00012.safetensors"),
+            format!("2-{key}-.pixels-{key}.safetensors"),
+            format!("pixels-{}.safetensors", "0g".repeat(32)),
+            "../weights.safetensors".to_owned(),
+        ] {
+            assert!(!is_name_of_features(&name), "{name}");
+        }
+    }
 
     /// Stores a text as `packs/<name>`.
     async fn store(folder: &Path, objects: &Objects, name: &str, text: &str) -> Descriptor {
@@ -175,7 +308,7 @@ mod tests {
     async fn entries_are_fetched_once_checked_and_evicted_oldest_first() {
         let folder = tempfile::tempdir().unwrap();
         let objects = Objects::open(folder.path().join("objects").to_str().unwrap()).unwrap();
-        let cache = Cache::open(&folder.path().join("cache"), 25, objects.clone()).unwrap();
+        let cache = open(folder.path(), &objects);
         let mut stored = Vec::new();
         for (index, text) in ["aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"]
             .iter()
@@ -216,7 +349,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let objects = Objects::open(folder.path().join("objects").to_str().unwrap()).unwrap();
         let root = folder.path().join("cache");
-        let cache = Cache::open(&root, 25, objects.clone()).unwrap();
+        let cache = open(folder.path(), &objects);
         let object = store(folder.path(), &objects, "1", "text").await;
         fs::remove_dir_all(&root).unwrap();
         cache.trim().unwrap();
@@ -229,7 +362,7 @@ mod tests {
     async fn a_damaged_object_is_refused_and_not_kept() {
         let folder = tempfile::tempdir().unwrap();
         let objects = Objects::open(folder.path().join("objects").to_str().unwrap()).unwrap();
-        let cache = Cache::open(&folder.path().join("cache"), 25, objects.clone()).unwrap();
+        let cache = open(folder.path(), &objects);
         let object = store(folder.path(), &objects, "1", "text").await;
         let wrong = Descriptor {
             sha256: "0".repeat(64),
@@ -250,7 +383,7 @@ mod tests {
     async fn a_damaged_entry_is_fetched_again() {
         let folder = tempfile::tempdir().unwrap();
         let objects = Objects::open(folder.path().join("objects").to_str().unwrap()).unwrap();
-        let cache = Cache::open(&folder.path().join("cache"), 25, objects.clone()).unwrap();
+        let cache = open(folder.path(), &objects);
         let object = store(folder.path(), &objects, "1", "text").await;
         let entry = format!("cache/packs/{}.safetensors", object.sha256);
         fs::write(folder.path().join(entry), "tent").unwrap();

@@ -2,14 +2,17 @@
 //! within limits, and no link is followed out of the folder.
 
 use std::{
-    fs,
+    fs, io,
     path::{Component, Path, PathBuf},
 };
 
 use serde::de::DeserializeOwned;
 
 use super::fault::Fault;
-use crate::objects::At;
+use crate::{
+    objects::{At, ObjectError},
+    sandbox::Sandbox,
+};
 
 /// A file directly in a child's folder, and no link out of it.
 pub(super) fn plain_file(folder: &Path, name: &str) -> Result<PathBuf, Fault> {
@@ -42,6 +45,13 @@ pub(super) fn plain_folder(job_folder: &Path, named: &Path) -> Result<PathBuf, F
             named.display()
         )))
     }
+}
+
+/// Lets a child read what lies in its home, off the async threads: see `Sandbox::give`.
+pub(super) async fn give(sandbox: &Sandbox, path: &Path) -> Result<(), ObjectError> {
+    let (sandbox, given) = (sandbox.clone(), path.to_owned());
+    let give = tokio::task::spawn_blocking(move || sandbox.give(&given));
+    give.await.map_err(io::Error::other).flatten().at(path)
 }
 
 /// Reads a file of at most `limit` bytes.

@@ -38,7 +38,7 @@ pub(super) struct Relay<'a> {
     worker: &'a Worker,
     claimed: &'a Claimed,
     reserved: &'a Reserved,
-    /// The job folder.
+    /// The folder that the trainer writes.
     folder: &'a Path,
     progress: JobProgress,
     /// As its trainer named it; empty before.
@@ -65,6 +65,11 @@ impl<'a> Relay<'a> {
             progress,
             device: String::new(),
         }
+    }
+
+    /// Keeps the features that the trainer has made so far.
+    pub(super) fn keep_features(&self) {
+        self.worker.cache.keep_features(self.claimed, self.folder);
     }
 
     /// Records one message. Returns when it is committed, however long Postgres takes.

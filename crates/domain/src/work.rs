@@ -63,7 +63,7 @@ pub struct TrainPlan {
     /// not fit into memory.
     #[serde(default)]
     pub micro_batch: Option<u32>,
-    /// Folder of the feature cache, shared with other jobs; entries are named by content.
+    /// Folder of the feature cache; entries are named by content. Later jobs find them.
     pub cache: PathBuf,
     /// `auto` (a GPU where there is one), `cpu` or `cuda:0`.
     pub device: String,

@@ -157,15 +157,14 @@ fn train(folder: &Path, interrupt: &Interrupt) -> i32 {
 /// Replaces this process by a fresh one, which knows nothing of a script but its file. Returns only
 /// when that fails.
 fn become_verifier(folder: &Path, script: &Path) -> io::Error {
-    match std::env::current_exe() {
-        Ok(executable) => std::process::Command::new(executable)
-            .arg("verify")
-            .arg(folder)
-            .arg("--script")
-            .arg(script)
-            .exec(),
-        Err(error) => error,
-    }
+    // By this name it is found wherever it lies.
+    std::process::Command::new("/proc/self/exe")
+        .arg0("rehead-trainer")
+        .arg("verify")
+        .arg(folder)
+        .arg("--script")
+        .arg(script)
+        .exec()
 }
 
 fn verify(check: impl FnOnce() -> Result<f64, TrainError>) -> i32 {

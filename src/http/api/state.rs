@@ -2,7 +2,6 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -54,10 +53,9 @@ pub(crate) enum Bucket {
 }
 
 impl AppState {
-    /// `trainer` is the path of `rehead-trainer`.
-    pub fn new(pool: PgPool, objects: Objects, trainer: PathBuf, args: &ServeArgs) -> Self {
+    pub fn new(pool: PgPool, objects: Objects, predictor: Predictor, args: &ServeArgs) -> Self {
         Self {
-            predictor: Arc::new(Predictor::new(trainer, objects.clone(), args)),
+            predictor: Arc::new(predictor),
             quotas: Arc::new(Quotas::new(&args.limits)),
             changes: Changes::default(),
             address: Arc::default(),

@@ -13,13 +13,18 @@ use crate::{
         object::Bundle,
         progress::{Failure, Verified},
     },
-    objects::{At as _, ObjectError},
+    objects::ObjectError,
+    sandbox::{Grants, INPUTS, WORK},
     worker::{
+        context::Worker,
         fault::{Fault, OBJECT_DAMAGED},
-        files::plain_file,
+        files::{give, plain_file},
+        folder::Folder,
     },
 };
 
+/// Name of the bundle's folder.
+const BUNDLE: &str = "bundle";
 /// Name of the file that the child writes.
 const FILE: &str = "model.pt";
 
@@ -28,7 +33,7 @@ pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
     let pool = &task.worker.pool;
     let bundle = exports::bundle(pool, task.claimed.subject).await?;
     let folder = task.create_folder()?;
-    let outcome = match write(task, &bundle.ok_or(Fault::Lost)?, folder.path()).await {
+    let outcome = match write(task, &bundle.ok_or(Fault::Lost)?, &folder).await {
         Ok(script) => Ok(script),
         Err(Fault::Failed(failure)) if !failure.retryable || failure.code == "storage_full" => {
             Err(failure)
@@ -47,27 +52,28 @@ pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
 }
 
 /// Stores the TorchScript of a bundle.
-async fn write(task: Task<'_>, bundle: &Bundle, folder: &Path) -> Result<ManifestEntry, Fault> {
-    let objects = &task.worker.objects;
-    let unpacked = folder.join("bundle");
-    tokio::fs::create_dir(&unpacked).await.at(&unpacked)?;
+async fn write(task: Task<'_>, bundle: &Bundle, folder: &Folder) -> Result<ManifestEntry, Fault> {
+    let Worker {
+        objects, sandbox, ..
+    } = task.worker;
+    let unpacked = folder.inputs().join(BUNDLE);
+    std::fs::create_dir(&unpacked)?;
     for object in objects.bundle(bundle).await? {
         objects
             .fetch(&object, &unpacked.join(object.name()))
             .await?;
     }
-    let target = folder.join(FILE);
-    let arguments = [
-        OsStr::new("script"),
-        unpacked.as_os_str(),
-        target.as_os_str(),
-    ];
-    let answer = child::answer_of(&task.worker.trainer_exe, &arguments, exports::TIMEOUT).await;
+    give(sandbox, &folder.inputs()).await?;
+    let bundle = Path::new(INPUTS).join(BUNDLE);
+    let target = Path::new(WORK).join(FILE);
+    let arguments = [OsStr::new("script"), bundle.as_os_str(), target.as_os_str()];
+    let launch = sandbox.launch(folder, Grants::WRITE);
+    let answer = child::answer_of(launch, &arguments, exports::TIMEOUT).await;
     match answer.map_err(|error| Fault::Unanswered("the export", error))? {
         Verified::Same { .. } => {}
         Verified::Failed(failure) => return Err(Fault::Failed(failure)),
     }
     let key = exports::script_key(JobId(task.claimed.subject));
-    let stored = objects.put_file(&key, &plain_file(folder, FILE)?).await?;
-    Ok(stored.into())
+    let file = plain_file(&folder.work(), FILE)?;
+    Ok(objects.put_file(&key, &file).await?.into())
 }

@@ -37,7 +37,7 @@ pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
     let upload = upload.ok_or(Fault::Lost)?;
     let Checked { folder, verdict } = task.check(&upload, PARAM, plan).await?;
     let problems = match verdict {
-        Ok(()) => match keep_weights(worker, folder.path()).await {
+        Ok(()) => match keep_weights(worker, &folder.work()).await {
             Ok((imported, sha256)) => {
                 let write = || db::models::accept_import(&worker.pool, claimed, &imported, &sha256);
                 return task.end("accept a base model", write).await;

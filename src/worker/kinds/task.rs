@@ -7,17 +7,18 @@ use crate::{
     child,
     db::{persist::persist, work},
     domain::{
-    domain::{
         job::Failure,
         object::Descriptor,
         problem::{Problem, without_paths},
         progress::Validated,
-        work::ValidatePlan,
+        work::{PLAN, ValidatePlan},
     },
     objects::{At as _, ObjectError},
+    sandbox::{Grants, WORK},
     worker::{
         context::Worker,
         fault::{Fault, OBJECT_DAMAGED},
+        files::give,
         folder::Folder,
         layout::write_plan,
         lease::Lease,
@@ -110,12 +111,12 @@ impl Task<'_> {
     ) -> Result<Checked, Fault> {
         let Worker {
             objects,
-            trainer_exe,
+            sandbox,
             args,
             ..
         } = self.worker;
         let folder = self.create_folder()?;
-        let input = folder.path().join("input");
+        let input = folder.inputs().join("input");
         let refused = |code, message: &str| {
             vec![Problem {
                 path: param.to_owned(),
@@ -132,10 +133,14 @@ impl Task<'_> {
             fetched => fetched?,
         }
         let bytes = tokio::fs::metadata(&input).await.at(&input)?.len();
-        write_plan(folder.path(), &plan(input)).await?;
-        let arguments = [OsStr::new("validate"), folder.path().as_os_str()];
+        let plan = plan(folder.seen(&input));
+        write_plan(&folder.work(), &plan).await?;
+        give(sandbox, &folder.inputs()).await?;
+        give(sandbox, &folder.work().join(PLAN)).await?;
+        let arguments = ["validate", WORK].map(OsStr::new);
         let patience = args.timing.stall + Duration::from_secs(bytes / BYTES_PER_SECOND);
-        let answer = child::answer_of(trainer_exe, &arguments, patience).await;
+        let answer =
+            child::answer_of(sandbox.launch(&folder, Grants::WRITE), &arguments, patience).await;
         let verdict = match answer.map_err(|error| Fault::Unanswered("validation", error))? {
             Validated::Accepted => Ok(()),
             Validated::Refused { problems } => Err(problems),

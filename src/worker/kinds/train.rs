@@ -21,6 +21,7 @@ use crate::{
         work::{Assignment, TrainerControl},
     },
     garbage_collection,
+    sandbox::WORK,
     telemetry::{
         metrics::{
             ATTEMPT_SECONDS, ATTEMPTS, JOB_START_SECONDS, JOBS_ENDED, LEASES_LOST, SLOTS_BUSY,
@@ -106,6 +107,9 @@ async fn run_attempt(worker: &Worker, slot: &Slot, taken: &Taken, shutdown: &Can
     if let Some(trainer) = &mut held.trainer {
         trainer.end().await;
     }
+    if let Some(folder) = &held.folder {
+        worker.cache.keep_features(claimed, &folder.work());
+    }
     drop((lease, held));
     let duration_ms = since.elapsed().as_millis() as u64;
     match status {
@@ -185,12 +189,12 @@ impl Attempt<'_> {
     async fn run_trainer(self, held: &mut Held) -> Result<Outcome, Fault> {
         let (worker, claimed) = (self.worker, &self.taken.claimed);
         let name = format!("{}-{}", claimed.job.0.simple(), claimed.token);
-        let folder = held.folder.insert(worker.folders.create(&name)?).path();
+        let inputs = worker.folders.create(&name)?;
         sweep(worker, claimed).await;
         let packs = claimed.validation.iter().chain([&claimed.training]);
         let bytes: u64 = packs.map(|pack| pack.bytes).sum();
         let patience = worker.args.timing.stall + Duration::from_secs(bytes / BYTES_PER_SECOND);
-        let laid_out = layout::lay_out(worker, self.slot, claimed, folder);
+        let laid_out = layout::lay_out(worker, self.slot, claimed, &inputs);
         let Ok(resumed) = tokio::time::timeout(patience, laid_out).await else {
             return Ok(storage_timed_out(patience));
         };
@@ -198,20 +202,24 @@ impl Attempt<'_> {
         if self.should_yield() {
             return Ok(Outcome::Yielded);
         }
-        let (child, mut output) = self.slot.warm_trainer.take().await?;
-        let child = held.trainer.insert(child);
+        let idle = self.slot.warm_trainer.take().await?;
+        let (child, mut output) = (held.trainer.insert(idle.child), idle.output);
+        let folder = held.folder.insert(idle.folder);
         self.taken.reserved.bind(child.pid());
+        layout::move_in(worker, claimed, &inputs, folder)?;
         let assignment = Assignment::Train {
-            folder: folder.to_owned(),
+            folder: WORK.into(),
         };
         child.send(&assignment).await?;
-        let mut relay = Relay::new(worker, self.taken, folder, resumed);
+        let work = folder.work();
+        let mut relay = Relay::new(worker, self.taken, &work, resumed);
         let outcome = self.handle_messages(&mut relay, child, &mut output).await?;
+        // Nobody may change what is stored now.
+        child.end_within(EXIT_TIME).await;
         if outcome == Outcome::Succeeded {
             held.model = Some(bundle::store(worker, claimed, folder).await?);
-            sample_report::store(&worker.pool, claimed, folder).await?;
+            sample_report::store(&worker.pool, claimed, &work).await?;
         }
-        child.end_within(EXIT_TIME).await;
         Ok(outcome)
     }
 
@@ -249,6 +257,10 @@ impl Attempt<'_> {
             };
             let (was_ready, received) = (watchdog.is_ready, Instant::now());
             watchdog.observe(&message, received);
+            if let Progress::Phase { .. } = message {
+                // The next attempt finds them even if this worker dies.
+                relay.keep_features();
+            }
             let handled = relay.handle(message).await?;
             // The time it took to write is not the trainer's.
             watchdog.exclude(received.elapsed());

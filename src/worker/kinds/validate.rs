@@ -25,11 +25,11 @@ pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
         threads: worker.threads,
     };
     let Checked { folder, verdict } = task.check(&upload, "file", plan).await?;
-    let written = read_json::<FileReport>(folder.path(), REPORT, JSON_BYTES).await;
+    let written = read_json::<FileReport>(&folder.work(), REPORT, JSON_BYTES).await;
     let report = match verdict {
         Ok(()) => {
             let report = written?;
-            let pack = plain_file(folder.path(), PACK)?;
+            let pack = plain_file(&folder.work(), PACK)?;
             let key = files::prefix(id) + PACK;
             let pack = worker.objects.put_file(&key, &pack).await?;
             let write = || files::accept(&worker.pool, claimed, &report, &pack.sha256, pack.bytes);
