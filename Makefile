@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations fuzz check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools clean clean-demo clean-deps
+.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations fuzz check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools webhooks-check clean clean-demo clean-deps
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -79,6 +79,9 @@ structure: ## Measure circles, long functions, comments and words (docs/structur
 
 contract-tools: build ## Check openapi.yaml with openapi-typescript and schemathesis (installs them: npm, 0.15 GB)
 	@scripts/contract-tools.sh
+
+webhooks-check: build demo-data ## Verify webhooks with OpenAI's clients for Python and Node (installs them)
+	@scripts/webhooks-check.sh
 
 python-check: build demo-data ## Load an exported model into timm and torch.jit and compare (downloads 3 GB)
 	@scripts/python-check.sh

@@ -20,14 +20,15 @@ use nix::sys::{
 };
 use rehead::{
     config::{
-        self, DatabaseArgs, GcArgs, GrantArgs, MetricsArgs, SandboxArgs, ServeArgs, StoreArgs,
-        UpArgs, WorkArgs, WorkDirArgs,
+        self, DatabaseArgs, GcArgs, GrantArgs, MetricsArgs, OutgoingArgs, SandboxArgs, ServeArgs,
+        StoreArgs, UpArgs, WorkArgs, WorkDirArgs,
     },
     db,
     exit::Exit,
     garbage_collection::{self, Finding},
     http::{self, Access},
     objects::Objects,
+    outgoing::Outgoing,
     postgres::{self, StartOptions},
     private_folder, reaper,
     sandbox::Sandbox,
@@ -87,6 +88,8 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         leases: args.work.timing.leases.clone(),
         access: args.access.clone(),
         sandbox: args.work.sandbox.clone(),
+        outgoing: args.outgoing.clone(),
+        webhooks: args.webhooks.clone(),
     };
     let create_key = create_key_command(args);
     let result = block_on(async |shutdown| {
@@ -113,6 +116,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         let parts = worker::Parts {
             pool,
             objects,
+            outgoing: Outgoing::new(&args.outgoing),
             sandbox,
             work_dir: open_folder(&folder.join("work"))?,
         };
@@ -151,6 +155,7 @@ pub(crate) fn serve(store: &StoreArgs, args: &ServeArgs) -> anyhow::Result<()> {
 
 pub(crate) fn work(
     store: &StoreArgs,
+    outgoing: &OutgoingArgs,
     folder: &WorkDirArgs,
     metrics: &MetricsArgs,
     args: &WorkArgs,
@@ -163,6 +168,7 @@ pub(crate) fn work(
         let parts = worker::Parts {
             pool,
             objects,
+            outgoing: Outgoing::new(outgoing),
             sandbox,
             work_dir,
         };

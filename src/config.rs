@@ -16,7 +16,7 @@ use clap::{
 
 use time::{Date, Month, OffsetDateTime};
 
-use crate::domain::{role::Role, work::DatasetLimits};
+use crate::domain::{hosts::HostList, role::Role, work::DatasetLimits};
 
 /// The database and the object store.
 #[derive(Debug, Clone, Args)]
@@ -257,6 +257,74 @@ pub struct ServeArgs {
     pub access: AccessArgs,
     #[command(flatten)]
     pub sandbox: SandboxArgs,
+    #[command(flatten)]
+    pub outgoing: OutgoingArgs,
+    #[command(flatten)]
+    pub webhooks: WebhookArgs,
+}
+
+/// Hosts that URLs of users may lead to. Must be the same for all processes of an installation.
+#[derive(Debug, Clone, Default, Args)]
+pub struct OutgoingArgs {
+    /// Hosts that files may be downloaded from by URL, such as `huggingface.co,*.hf.co`; `*` is
+    /// every host, `none` turns downloads off
+    #[arg(
+        long,
+        env = "REHEAD_DOWNLOAD_HOSTS",
+        value_name = "HOSTS",
+        default_value = "none"
+    )]
+    pub download_hosts: HostList,
+    /// Hosts that webhooks are sent to, such as `hooks.example.org,*.example.org:8443`; `*:*` is
+    /// every host and port, `none` turns webhooks off
+    #[arg(
+        long,
+        env = "REHEAD_WEBHOOK_HOSTS",
+        value_name = "HOSTS",
+        default_value = "*:*"
+    )]
+    pub webhook_hosts: HostList,
+    /// Hosts that may be reached by URL although their address is private, such as
+    /// `localhost:3000,store.lan:*`
+    #[arg(
+        long,
+        env = "REHEAD_PRIVATE_HOSTS",
+        value_name = "HOSTS",
+        default_value = "none"
+    )]
+    pub private_hosts: HostList,
+}
+
+/// Limits and intervals of webhooks.
+#[derive(Debug, Clone, Args)]
+pub struct WebhookArgs {
+    /// Maximum number of webhooks of a tenant
+    #[arg(long, env = "REHEAD_MAX_WEBHOOKS", default_value_t = 16)]
+    pub max_webhooks: u32,
+    /// Maximum number of webhook deliveries that this process tries at the same time
+    #[arg(long, env = "REHEAD_WEBHOOKS_AT_ONCE", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub webhooks_at_once: u32,
+    /// Maximum number of deliveries to one webhook that are tried at the same time
+    #[arg(long, env = "REHEAD_WEBHOOK_PARALLEL", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub webhook_parallel: u32,
+    /// Time for a receiver to answer a webhook (ms)
+    #[arg(long = "webhook-timeout-ms", env = "REHEAD_WEBHOOK_TIMEOUT_MS", value_name = "MS", default_value = "5000", value_parser = millis())]
+    pub webhook_timeout: Duration,
+    /// Wait before a webhook is tried again; it doubles with each try (ms)
+    #[arg(long = "webhook-backoff-ms", env = "REHEAD_WEBHOOK_BACKOFF_MS", value_name = "MS", default_value = "5000", value_parser = millis())]
+    pub webhook_backoff: Duration,
+    /// Longest wait before a webhook is tried again (ms)
+    #[arg(long = "webhook-longest-backoff-ms", env = "REHEAD_WEBHOOK_LONGEST_BACKOFF_MS", value_name = "MS", default_value = "10800000", value_parser = millis())]
+    pub webhook_longest_backoff: Duration,
+    /// Time after which a webhook delivery that always failed is given up (ms)
+    #[arg(long = "webhook-give-up-ms", env = "REHEAD_WEBHOOK_GIVE_UP_MS", value_name = "MS", default_value = "86400000", value_parser = millis())]
+    pub webhook_give_up: Duration,
+    /// Interval between polls for webhook deliveries that are due (ms)
+    #[arg(long = "webhook-poll-ms", env = "REHEAD_WEBHOOK_POLL_MS", value_name = "MS", default_value = "1000", value_parser = millis())]
+    pub webhook_poll: Duration,
+    /// Days after which webhook deliveries that have ended are deleted
+    #[arg(long, env = "REHEAD_WEBHOOK_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub webhook_days: u32,
 }
 
 /// Who may use the service.
@@ -298,6 +366,9 @@ pub struct HttpLimits {
     /// Maximum size of an uploaded file (bytes)
     #[arg(long, env = "REHEAD_MAX_UPLOAD_BYTES", default_value_t = 20 << 30)]
     pub max_upload_bytes: u64,
+    /// Maximum number of a tenant's downloads that have not ended
+    #[arg(long, env = "REHEAD_MAX_DOWNLOADS", default_value_t = 16)]
+    pub max_downloads: u32,
     /// Maximum number of images in one prediction
     #[arg(long, env = "REHEAD_MAX_PREDICT_IMAGES", default_value_t = 64, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     pub max_predict_images: usize,
@@ -557,6 +628,28 @@ pub struct WorkArgs {
     pub data: DataLimits,
     #[command(flatten)]
     pub sandbox: SandboxArgs,
+    #[command(flatten)]
+    pub downloads: DownloadLimits,
+}
+
+/// Limits of downloads by URL.
+#[derive(Debug, Clone, Args)]
+pub struct DownloadLimits {
+    /// Maximum number of downloads at the same time; 0 leaves them to other workers
+    #[arg(long, env = "REHEAD_DOWNLOADS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(..=64))]
+    pub downloads: u32,
+    /// Maximum size of a downloaded file (bytes)
+    #[arg(long, env = "REHEAD_MAX_DOWNLOAD_BYTES", default_value_t = 20 << 30)]
+    pub max_download_bytes: u64,
+    /// Maximum time for a download (ms)
+    #[arg(long = "download-ms", env = "REHEAD_DOWNLOAD_MS", value_name = "MS", default_value = "14400000", value_parser = millis())]
+    pub download_time: Duration,
+    /// Time without data after which a download is ended (ms)
+    #[arg(long = "download-idle-ms", env = "REHEAD_DOWNLOAD_IDLE_MS", value_name = "MS", default_value = "60000", value_parser = millis())]
+    pub download_idle: Duration,
+    /// Least average rate of a download, after its first minute (bytes per second)
+    #[arg(long, env = "REHEAD_LEAST_DOWNLOAD_RATE", default_value_t = 10_240)]
+    pub least_download_rate: u64,
 }
 
 /// Which jobs a worker claims.
@@ -693,6 +786,10 @@ pub struct UpArgs {
     pub limits: HttpLimits,
     #[command(flatten)]
     pub access: AccessArgs,
+    #[command(flatten)]
+    pub outgoing: OutgoingArgs,
+    #[command(flatten)]
+    pub webhooks: WebhookArgs,
     #[command(flatten)]
     pub work: WorkArgs,
 }

@@ -44,6 +44,12 @@ pub mod sandbox;
 /// worker.
 pub mod child;
 
+/// Requests to URLs that users choose.
+pub mod outgoing;
+
+/// Sends webhooks what their tenants' jobs came to.
+pub mod webhooks;
+
 /// Predictions of finished models, by a child.
 pub mod serving;
 

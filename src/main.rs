@@ -31,12 +31,14 @@ enum Command {
         #[command(flatten)]
         store: config::StoreArgs,
         #[command(flatten)]
-        serve: config::ServeArgs,
+        serve: Box<config::ServeArgs>,
     },
     /// Run a worker, which claims jobs and trains
     Work {
         #[command(flatten)]
         store: config::StoreArgs,
+        #[command(flatten)]
+        outgoing: config::OutgoingArgs,
         #[command(flatten)]
         folder: config::WorkDirArgs,
         #[command(flatten)]
@@ -144,10 +146,11 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve { store, serve } => commands::serve(&store, &serve),
         Command::Work {
             store,
+            outgoing,
             folder,
             metrics,
             work,
-        } => commands::work(&store, &folder, &metrics, &work),
+        } => commands::work(&store, &outgoing, &folder, &metrics, &work),
         Command::Migrate(args) => commands::migrate(&args),
         Command::Database(command) => commands::database(command),
         Command::Gc { store, gc } => commands::gc(&store, &gc),

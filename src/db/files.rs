@@ -56,16 +56,17 @@ pub struct File {
     pub status: FileStatus,
     /// Why it cannot be used, in one sentence; the report lists everything.
     pub status_details: Option<String>,
-    /// SHA-256 of the content, lower-case hex.
-    pub sha256: String,
+    /// SHA-256 of the content, lower-case hex; `null` while there is none.
+    pub sha256: Option<String>,
     /// Summary of a validated data set.
     pub dataset: Option<Dataset>,
 }
 
 impl File {
-    /// The uploaded bytes.
-    pub fn content(&self) -> Descriptor {
-        content(self.id, self.bytes, self.sha256.clone())
+    /// The uploaded bytes; `None` until they are downloaded.
+    pub fn content(&self) -> Option<Descriptor> {
+        let sha256 = self.sha256.clone()?;
+        Some(content(self.id, self.bytes, sha256))
     }
 }
 
@@ -165,7 +166,7 @@ pub async fn get(pool: &PgPool, tenant: TenantId, id: FileId) -> sqlx::Result<Op
 pub async fn upload(pool: &PgPool, id: FileId) -> sqlx::Result<Option<Descriptor>> {
     let row = sqlx::query!("select bytes, sha256 from files where id = $1", id.0);
     let row = row.fetch_optional(pool).await?;
-    Ok(row.map(|row| content(id, convert::to_count(row.bytes), row.sha256)))
+    Ok(row.and_then(|row| Some(content(id, convert::to_count(row.bytes), row.sha256?))))
 }
 
 pub async fn list(
@@ -221,9 +222,9 @@ async fn delete_locked(
     tenant: TenantId,
     id: FileId,
 ) -> sqlx::Result<Deleted> {
-    // Its validation before the file itself, in the order in which `accept` locks them.
+    // Its work before the file itself, in the order in which `accept` locks them.
     sqlx::query!(
-        "select from work where kind = 'validate' and subject = $1 for update",
+        "select from work where kind in ('validate', 'download') and subject = $1 for update",
         id.0
     )
     .execute(&mut *transaction)
@@ -254,7 +255,7 @@ async fn delete_locked(
         return Ok(Deleted::InUseByImport);
     }
     sqlx::query!(
-        "with work as (delete from work where kind = 'validate' and subject = $1)
+        "with work as (delete from work where kind in ('validate', 'download') and subject = $1)
         delete from files where id = $1",
         id.0
     )

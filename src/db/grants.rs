@@ -28,7 +28,15 @@ pub const WORKER: [(&str, &str); 16] = [
 ];
 
 /// Tables and views of which a worker needs nothing.
-pub const NOT_OF_WORKERS: [&str; 2] = ["api_keys", "job_step_weeks"];
+pub const NOT_OF_WORKERS: [&str; 5] = [
+    "api_keys",
+    "job_step_weeks",
+    // Servers send webhooks. A trigger with its owner's rights queues them when a worker ends a
+    // job.
+    "webhooks",
+    "webhook_events",
+    "webhook_deliveries",
+];
 
 /// The statements that give a role these rights and take all others. Partitions of a table are
 /// reached through it, and need none.

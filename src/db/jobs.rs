@@ -304,8 +304,8 @@ pub async fn waiting_for_files(pool: &PgPool, limit: u32) -> sqlx::Result<Vec<Wa
         from jobs j
         left join files training on training.id = j.training_file and training.tenant_id = j.tenant_id
         left join files validation on validation.id = j.validation_file and validation.tenant_id = j.tenant_id
-        where j.status = 'validating_files' and training.status is distinct from 'uploaded'
-            and validation.status is distinct from 'uploaded'
+        where j.status = 'validating_files' and coalesce(training.status, '') not in ('downloading', 'uploaded')
+            and coalesce(validation.status, '') not in ('downloading', 'uploaded')
         order by j.seq limit $1"#,
         i64::from(limit)
     )

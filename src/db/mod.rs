@@ -16,6 +16,8 @@ pub mod changes;
 pub mod checkpoints;
 pub mod connect;
 pub mod controls;
+pub mod deliveries;
+pub mod downloads;
 pub mod events;
 pub mod exports;
 pub mod files;
@@ -34,6 +36,7 @@ pub mod retention;
 pub mod samples;
 pub mod tenants;
 pub mod traces;
+pub mod webhooks;
 pub mod work;
 pub mod workers;
 

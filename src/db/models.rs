@@ -154,6 +154,8 @@ pub enum Inserted {
     NameTaken,
     /// There is no such file with purpose `weights`.
     NoSuchFile,
+    /// The file has not been downloaded, or its download failed.
+    NoContent,
 }
 
 /// The result of `delete`.
@@ -180,10 +182,22 @@ pub struct ToImport {
 
 /// Adds a base model in status `importing`, and its import to the queue of work.
 pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Result<Inserted> {
+    let mut connection = pool.acquire().await?;
+    insert_importing_within(&mut connection, model, false).await
+}
+
+/// As `insert_importing`. The import of one whose weights are `downloading` is added to the queue
+/// by the end of the download.
+pub(super) async fn insert_importing_within(
+    connection: &mut PgConnection,
+    model: &NewBaseModel,
+    downloading: bool,
+) -> sqlx::Result<Inserted> {
     let requested = model.preprocessing.as_ref().map(Json);
     let done = sqlx::query!(
         "with file as (
-            select id from files where id = $5 and tenant_id = $1 and purpose = 'weights' for key share
+            select id from files where id = $5 and tenant_id = $1 and purpose = 'weights'
+                and status = case when $9 then 'downloading' else 'processed' end for share
         ), model as (
             insert into models (tenant_id, id, kind, status, architecture, modality, weights_file, source_task,
                 requested_preprocessing, license, import_id)
@@ -193,8 +207,10 @@ pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Resu
                 import_id = gen_random_uuid(), created_at = now()
             where models.status = 'error'
             returning import_id
+        ), work as (
+            insert into work (kind, subject, tenant_id) select 'import', import_id, $1 from model where not $9
         )
-        insert into work (kind, subject, tenant_id) select 'import', import_id, $1 from model",
+        select import_id from model",
         model.tenant.0,
         model.id,
         model.architecture,
@@ -202,23 +218,23 @@ pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Resu
         model.weights_file.0,
         Json(&model.source_task) as Json<&SourceTask>,
         requested as Option<Json<&AskedPreprocessing>>,
-        model.license
+        model.license,
+        downloading
     )
-    .execute(pool)
+    .fetch_optional(&mut *connection)
     .await?;
-    if done.rows_affected() == 1 {
+    if done.is_some() {
         return Ok(Inserted::Yes);
     }
     let file = sqlx::query_scalar!(
-        "select id from files where id = $1 and tenant_id = $2 and purpose = 'weights'",
+        "select sha256 from files where id = $1 and tenant_id = $2 and purpose = 'weights'",
         model.weights_file.0,
         model.tenant.0
     );
-    let found = file.fetch_optional(pool).await?.is_some();
-    Ok(if found {
-        Inserted::NameTaken
-    } else {
-        Inserted::NoSuchFile
+    Ok(match file.fetch_optional(connection).await? {
+        None => Inserted::NoSuchFile,
+        Some(None) if !downloading => Inserted::NoContent,
+        Some(_) => Inserted::NameTaken,
     })
 }
 

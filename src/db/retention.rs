@@ -125,7 +125,7 @@ pub async fn referenced(pool: &PgPool, age: Duration) -> sqlx::Result<Vec<(Strin
     sqlx::query!(
         r#"select 'file-' || replace(id::text, '-', '') as "row!",
             'files/' || replace(id::text, '-', '') || '/' as "prefix!"
-        from files where created_at < now() - make_interval(secs => $1)
+        from files where sha256 is not null and created_at < now() - make_interval(secs => $1)
         union all
         select id, objects from models where objects is not null and created_at < now() - make_interval(secs => $1)"#,
         age.as_secs_f64()

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use axum::{extract::Request, http::HeaderMap, response::Response};
+use axum::{
+    extract::{FromRequest as _, Request},
+    http::HeaderMap,
+    response::Response,
+};
 use futures_util::{TryStreamExt as _, future::ready};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -24,9 +28,10 @@ use crate::{
         auth::Caller,
         download::Download,
         error::{ApiError, unless_deleted},
-        extract::{Id, Params},
+        extract::{Id, Json, Params, is_json},
         identity::Identity,
         multipart::{self, Part},
+        outgoing::{Source, too_many_downloads},
         page::{Deleted, List, Order, page},
         quotas::UploadBytes,
         state::AppState,
@@ -48,12 +53,28 @@ pub(crate) struct Upload {
     purpose: Purpose,
 }
 
+/// A file to download.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FileFromUrl {
+    /// URL of the file, of a host that the operator allows (`--download-hosts`).
+    #[schema(max_length = 2048)]
+    url: String,
+    purpose: Purpose,
+    /// SHA-256 that the file must have, in hex.
+    #[schema(pattern = "^[0-9A-Fa-f]{64}$")]
+    sha256: Option<String>,
+    /// Name of the file; by default the last part of the URL's path.
+    #[schema(max_length = 255)]
+    filename: Option<String>,
+}
+
 /// Upload a file
 ///
-/// The bytes are streamed to storage. A worker then validates a data set;
-/// `GET /v1/files/{id}?wait=60&until=processed` waits for that.
+/// The bytes are streamed to storage, or, for a JSON body with a `url`, downloaded by a worker. A
+/// worker then validates a data set; `GET /v1/files/{id}?wait=60&until=processed` waits for that.
 #[utoipa::path(post, path = "/v1/files", tag = "files", operation_id = "upload_file",
-    request_body(content = Upload, content_type = "multipart/form-data"),
+    request_body(content((Upload = "multipart/form-data"), (FileFromUrl = "application/json"))),
     responses((status = 200, body = File)))]
 pub(crate) async fn upload(
     Caller { state, tenant }: Caller,
@@ -65,6 +86,10 @@ pub(crate) async fn upload(
     let bytes = state.quotas.upload_bytes(&identity, stored_bytes);
     // Without an answer, clients would send all that cannot be stored.
     bytes.count(0)?;
+    if is_json(request.headers()) {
+        let body = Json::from_request(request, &state).await?;
+        return download(&state, tenant, body.read()?).await;
+    }
     let idle = Duration::from_secs(state.limits.upload_idle_seconds);
     let mut parts = multipart::open(request, &state, "multipart/form-data").await?;
     let id = FileId::new();
@@ -125,6 +150,27 @@ pub(crate) async fn upload(
     });
     let file = inserted.await.map_err(anyhow::Error::from)??;
     Ok(axum::Json(file))
+}
+
+async fn download(
+    state: &AppState,
+    tenant: TenantId,
+    file: FileFromUrl,
+) -> Result<axum::Json<File>, ApiError> {
+    if let Some(filename) = &file.filename {
+        check_filename(filename)?;
+    }
+    let source = Source {
+        url: file.url,
+        sha256: file.sha256,
+        filename: file.filename,
+        purpose: file.purpose,
+    };
+    let download = source.check(state, tenant, "url").await?;
+    let limit = state.limits.max_downloads;
+    let file = db::downloads::insert(&state.pool, &download, limit).await?;
+    file.map(axum::Json)
+        .ok_or_else(|| too_many_downloads(limit))
 }
 
 fn parse_purpose(text: &str) -> Result<Purpose, ApiError> {
@@ -263,8 +309,9 @@ pub(crate) async fn get(
     let mut changes = state.changes.subscribe();
     let look = || db::files::get(&state.pool, tenant, id);
     let done = |file: &Option<File>| {
-        file.as_ref()
-            .is_none_or(|file| file.status != FileStatus::Uploaded)
+        file.as_ref().is_none_or(|file| {
+            !matches!(file.status, FileStatus::Downloading | FileStatus::Uploaded)
+        })
     };
     let file = changes
         .until(&id.to_string(), wait, &state.shutdown, look, done)
@@ -288,8 +335,13 @@ pub(crate) async fn content(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let file = find(&state, tenant, id).await?;
+    let Some(object) = file.content() else {
+        let details = file.status_details.unwrap_or_default();
+        let message = format!("the file has no content: {details}");
+        return Err(ApiError::conflict("not_ready", message));
+    };
     let download = Download {
-        object: &file.content(),
+        object: &object,
         filename: &file.filename,
     };
     let sent = download.send(&state.objects, &headers).await;

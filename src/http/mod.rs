@@ -8,7 +8,12 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{db::persist::persist, http::server::Acceptor, telemetry::recorder};
+use crate::{
+    db::persist::persist,
+    http::{jobs::object::JobObject, server::Acceptor},
+    telemetry::recorder,
+    webhooks::Sender,
+};
 
 mod api;
 mod files;
@@ -19,6 +24,7 @@ mod models;
 mod router;
 mod server;
 mod service;
+mod webhooks;
 mod workers;
 
 pub use api::state::AppState;
@@ -70,6 +76,14 @@ pub async fn serve(
     let stop = state.shutdown.clone();
     let changes = state.changes.clone();
     let listening = tokio::spawn(changes.listen(state.pool.clone(), stop.clone()));
+    let sender = Sender {
+        pool: state.pool.clone(),
+        outgoing: state.outgoing.clone(),
+        args: state.webhooks.clone(),
+    };
+    let pool = state.pool.clone();
+    let job = move |tenant, id| JobObject::event_data(pool.clone(), tenant, id);
+    let sending = tokio::spawn(sender.run(job, stop.clone()));
     // The first scrape finds every gauge.
     measure::measure(&state).await;
     let measuring = tokio::spawn(measure::run(state.clone()));
@@ -83,6 +97,6 @@ pub async fn serve(
     stop.cancel();
     measuring.abort();
     state.predictor.stop().await;
-    let _ = listening.await;
+    let _ = tokio::join!(listening, sending);
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::http::{
         extract,
         state::AppState,
     },
-    files, jobs, keys, models, service, workers,
+    files, jobs, keys, models, service, webhooks, workers,
 };
 
 /// Every route; the contract is generated from the same list.
@@ -45,6 +45,13 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::samples::list))
         .routes(routes!(jobs::metrics::curves))
         .routes(routes!(jobs::checkpoints::checkpoint_content))
+        .routes(routes!(webhooks::create, webhooks::list))
+        .routes(routes!(webhooks::get, webhooks::update, webhooks::delete))
+        .routes(routes!(webhooks::rotate_secret))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::deliveries))
+        .routes(routes!(webhooks::delivery))
+        .routes(routes!(webhooks::redeliver))
         .routes(routes!(workers::list))
         .routes(routes!(keys::create, keys::list))
         .routes(routes!(keys::revoke))

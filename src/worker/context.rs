@@ -7,7 +7,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{cache::Cache, folder::Folders, listen::Wakeups, status::Status};
-use crate::{config::WorkArgs, domain::id::WorkerId, objects::Objects, sandbox::Sandbox};
+use crate::{
+    config::WorkArgs, domain::id::WorkerId, objects::Objects, outgoing::Outgoing, sandbox::Sandbox,
+};
 
 /// A worker process. What belongs to one device is in its slots.
 pub(super) struct Worker {
@@ -16,6 +18,7 @@ pub(super) struct Worker {
     /// Connections that carry nothing but heartbeats.
     pub(super) heartbeats: PgPool,
     pub(super) objects: Objects,
+    pub(super) outgoing: Outgoing,
     pub(super) sandbox: Sandbox,
     pub(super) args: WorkArgs,
     /// Threads of one child.

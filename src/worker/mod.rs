@@ -18,6 +18,7 @@ use crate::{
     db::{self, persist::persist},
     domain::id::WorkerId,
     objects::Objects,
+    outgoing::Outgoing,
     reaper,
     sandbox::Sandbox,
     telemetry::recorder,
@@ -51,6 +52,7 @@ mod watchdog;
 pub struct Parts {
     pub pool: PgPool,
     pub objects: Objects,
+    pub outgoing: Outgoing,
     pub sandbox: Sandbox,
     /// An absolute path.
     pub work_dir: PathBuf,
@@ -110,6 +112,7 @@ async fn start(parts: Parts, args: &WorkArgs) -> anyhow::Result<(Worker, Vec<Slo
     let Parts {
         pool,
         objects,
+        outgoing,
         sandbox,
         work_dir,
     } = parts;
@@ -123,8 +126,9 @@ async fn start(parts: Parts, args: &WorkArgs) -> anyhow::Result<(Worker, Vec<Slo
     let devices = devices::resolve(&args.device, &sandbox, args.timing.start).await;
     let slots = Slot::of_devices(&devices, args, (&sandbox, &folders));
     let n_slots = u32::try_from(slots.len()).context("too many slots")?;
-    // One connection for each slot, one for validations, and one for exports.
-    let connect = || db::connect_beside(&pool, n_slots + 2);
+    // One connection for each slot, one for validations, one for exports, and those of downloads.
+    let connections = n_slots + 2 + args.downloads.downloads;
+    let connect = || db::connect_beside(&pool, connections);
     let heartbeats = persist("reaching the database", connect)
         .await
         .context("cannot reach the database")?;
@@ -134,6 +138,7 @@ async fn start(parts: Parts, args: &WorkArgs) -> anyhow::Result<(Worker, Vec<Slo
         pool,
         heartbeats,
         objects,
+        outgoing,
         sandbox,
         args: args.clone(),
         threads: threads(args.threads, n_slots),

@@ -13,7 +13,12 @@ use crate::support::service::Service;
 const JOBS: &str = "/v1/fine_tuning/jobs";
 
 /// Files of enums whose variants each have a code.
-const ENUMS: [&str; 3] = ["http/api/error.rs", "process/error.rs", "worker/fault.rs"];
+const ENUMS: [&str; 4] = [
+    "http/api/error.rs",
+    "outgoing/download.rs",
+    "process/error.rs",
+    "worker/fault.rs",
+];
 
 /// Codes in the source: constants, fields named `code`, the second argument of what makes a
 /// problem, and those of enums.
@@ -147,10 +152,11 @@ async fn every_kind_of_error_has_the_envelope() {
             415,
             "unsupported_media_type",
         ),
+        (Method::POST, "/v1/files", json, "{}", 422, "missing_field"),
         (
             Method::POST,
             "/v1/files",
-            json,
+            "text/plain",
             "{}",
             415,
             "unsupported_media_type",

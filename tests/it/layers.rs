@@ -27,6 +27,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("reaper", &["config", "telemetry", "db"]),
     ("jobs", &["db", "objects"]),
     ("keys", &["db"]),
+    ("outgoing", &["config"]),
+    ("webhooks", &["config", "telemetry", "db", "outgoing"]),
     ("serving", &["config", "objects", "child", "sandbox"]),
     (
         "http",
@@ -41,6 +43,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "garbage_collection",
             "reaper",
             "serving",
+            "outgoing",
+            "webhooks",
         ],
     ),
     (
@@ -56,6 +60,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "jobs",
             "garbage_collection",
             "reaper",
+            "outgoing",
         ],
     ),
     ("client", &["config", "exit"]),

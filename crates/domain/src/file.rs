@@ -18,6 +18,8 @@ words! {
 words! {
     /// The state of an uploaded file.
     pub enum FileStatus {
+        /// A worker downloads it from a URL.
+        Downloading = "downloading",
         /// Stored; a data set's validation has not ended yet.
         Uploaded = "uploaded",
         /// The file is usable.

@@ -18,6 +18,12 @@ pub mod words;
 // Typed ids.
 pub mod id;
 
+// Lists of hosts that an operator allows.
+pub mod hosts;
+
+// What webhooks are sent for.
+pub mod webhook;
+
 // `"auto"` and `"none"`.
 pub mod auto;
 

@@ -137,3 +137,5 @@ pub const TRANSFERABILITY_SAMPLES: usize = 2_000;
 pub const PROBE_SAMPLES: usize = 20_000;
 /// Samples that run through the network together outside training.
 pub const EVALUATION_BATCH: usize = 32;
+/// Characters of a URL.
+pub const URL_CHARACTERS: usize = 2_048;

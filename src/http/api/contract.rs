@@ -32,6 +32,7 @@ use crate::http::api::{error::ErrorBody, state::AppState};
         (name = "files", description = "Data sets and weights."),
         (name = "models", description = "Base models and fine-tuned models."),
         (name = "jobs", description = "Fine-tuning jobs and their results."),
+        (name = "webhooks", description = "URLs that are told when jobs end."),
         (name = "workers", description = "Worker processes."),
         (name = "keys", description = "API keys, for admins."),
         (name = "service", description = "For operators and tools.")

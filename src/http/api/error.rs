@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::{
     db::keys::KeyId,
     domain::{
-        id::{CheckpointId, FileId, JobId},
+        id::{CheckpointId, DeliveryId, FileId, JobId, WebhookId},
         limits,
         problem::{Code, Problem, quoted},
     },
@@ -63,6 +63,14 @@ impl Noun for KeyId {
 
 impl Noun for CheckpointId {
     const NOUN: &'static str = "checkpoint";
+}
+
+impl Noun for WebhookId {
+    const NOUN: &'static str = "webhook";
+}
+
+impl Noun for DeliveryId {
+    const NOUN: &'static str = "delivery";
 }
 
 impl ApiError {
@@ -206,6 +214,11 @@ impl ApiError {
             message,
         )
         .retry_after(seconds)
+    }
+
+    /// 429: as many of something as the tenant may have at once.
+    pub(crate) fn too_many(code: Code, message: impl Into<String>, retry_after: u32) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, code, message).retry_after(retry_after)
     }
 
     /// 500: a stored object has other bytes than when it was stored.

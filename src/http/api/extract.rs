@@ -340,10 +340,25 @@ impl<T: Noun + FromStr> FromRequestParts<AppState> for Id<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let text = path_text(parts, state, T::NOUN).await?;
-        text.parse()
-            .map(Self)
-            .map_err(|_| ApiError::not_found(T::NOUN, &text))
+        parse_id(&text).map(Self)
     }
+}
+
+/// Two ids in the path, of an object and of one that belongs to it.
+pub(crate) struct Ids<T, Of>(pub T, pub Of);
+
+impl<T: Noun + FromStr, Of: Noun + FromStr> FromRequestParts<AppState> for Ids<T, Of> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let texts = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((first, second)) = texts.map_err(|_| ApiError::not_found(T::NOUN, ""))?;
+        Ok(Self(parse_id(&first)?, parse_id(&second)?))
+    }
+}
+
+fn parse_id<T: Noun + FromStr>(text: &str) -> Result<T, ApiError> {
+    text.parse().map_err(|_| ApiError::not_found(T::NOUN, text))
 }
 
 /// A model's name in the path.

@@ -12,6 +12,7 @@ pub(crate) mod identity;
 pub(crate) mod key_attempts;
 pub(crate) mod multipart;
 pub(crate) mod origin;
+pub(crate) mod outgoing;
 pub(crate) mod page;
 pub(crate) mod peer;
 pub(crate) mod quota;

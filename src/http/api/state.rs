@@ -12,10 +12,11 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{HttpLimits, ServeArgs},
+    config::{HttpLimits, ServeArgs, WebhookArgs},
     db::{changes::Changes, keys::KeyId, tenants::TenantId},
     http::api::{key_attempts::KeyAttempts, quotas::Quotas, rate_limit::Buckets},
     objects::Objects,
+    outgoing::Outgoing,
     serving::predictor::Predictor,
 };
 
@@ -28,6 +29,8 @@ pub struct AppState {
     pub(crate) changes: Changes,
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) predictor: Arc<Predictor>,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) webhooks: WebhookArgs,
     /// The address that the service listens on; empty before `serve`.
     pub(crate) address: Arc<OnceLock<SocketAddr>>,
     pub(crate) access: Arc<Access>,
@@ -56,6 +59,8 @@ impl AppState {
     pub fn new(pool: PgPool, objects: Objects, predictor: Predictor, args: &ServeArgs) -> Self {
         Self {
             predictor: Arc::new(predictor),
+            outgoing: Outgoing::new(&args.outgoing),
+            webhooks: args.webhooks.clone(),
             quotas: Arc::new(Quotas::new(&args.limits)),
             changes: Changes::default(),
             address: Arc::default(),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
@@ -279,6 +280,21 @@ impl JobObject {
         snapshot
             .map(|snapshot| snapshot.seen_by(identity.role).into())
             .ok_or_else(|| ApiError::unknown(id))
+    }
+
+    /// The object as the data of a webhook's event; `None` if there is no such job.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(crate) async fn event_data(
+        pool: PgPool,
+        tenant: TenantId,
+        id: JobId,
+    ) -> sqlx::Result<Option<Value>> {
+        let snapshot = JobSnapshot::get(&pool, tenant, id).await?;
+        let data = snapshot.map(|snapshot| serde_json::to_value(Self::from(snapshot)));
+        data.transpose()
+            .map_err(|error| sqlx::Error::Encode(error.into()))
     }
 
     /// The object in a list, without its recipe, which is long.

@@ -16,21 +16,29 @@ use crate::{
         tenants::TenantId,
     },
     domain::{
-        base_model::SourceTask, input::Modality, problem::Problem, request::BaseModelRequest,
+        base_model::SourceTask,
+        file::Purpose,
+        id::FileId,
+        input::Modality,
+        problem::Problem,
+        request::{BaseModelRequest, Weights},
     },
     http::api::{
         auth::Caller,
         error::{ApiError, OBJECT_DAMAGED},
         extract::Json,
         identity::Identity,
+        outgoing::{Source, too_many_downloads},
+        state::AppState,
     },
 };
 
 /// Register a base model
 ///
-/// A refusal names every missing, unexpected or misshapen tensor. Responds once the weights are
-/// validated and converted, or with 202 and status `importing` if that takes longer than the
-/// service holds a response back.
+/// From an uploaded file, or from a URL, whose file is then in the list of files. A refusal names
+/// every missing, unexpected or misshapen tensor. Responds once the weights are validated and
+/// converted, or with 202 and status `importing` if that takes longer than the service holds a
+/// response back.
 #[utoipa::path(post, path = "/v1/base_models", tag = "models", operation_id = "register_base_model",
     request_body = BaseModelRequest,
     responses((status = 200, body = Model), (status = 202, body = Model)))]
@@ -43,10 +51,17 @@ pub(crate) async fn register(
     let wait = Duration::from_secs(state.limits.max_wait_seconds);
     let _place = state.quotas.wait(&identity, wait)?;
     let mut changes = state.changes.subscribe();
-    let model = new_model(tenant, request);
+    let (model, inserted) = insert(&state, tenant, request).await?;
     let id = model.id.as_str();
-    match db::models::insert_importing(&state.pool, &model).await? {
+    match inserted {
         Inserted::Yes => {}
+        Inserted::NoContent => {
+            let file = model.weights_file;
+            let message = format!(
+                "file `{file}` has no content: its download has not ended, or failed; see `GET /v1/files/{file}`"
+            );
+            return Err(ApiError::invalid("weights.file", "not_ready", message));
+        }
         Inserted::NameTaken => {
             let message = format!("model `{id}` exists already; delete it, or choose another id");
             return Err(ApiError::conflict("model_exists", message));
@@ -94,14 +109,46 @@ fn refused(problems: Vec<Problem>) -> ApiError {
     }
 }
 
-fn new_model(tenant: TenantId, request: BaseModelRequest) -> NewBaseModel {
+/// Adds the model, and the download of its weights, if they are to be downloaded.
+async fn insert(
+    state: &AppState,
+    tenant: TenantId,
+    request: BaseModelRequest,
+) -> Result<(NewBaseModel, Inserted), ApiError> {
+    let Weights { file, url, sha256 } = request.weights.clone();
+    match (file, url) {
+        (Some(file), None) => {
+            let model = new_model(tenant, file, request);
+            let inserted = db::models::insert_importing(&state.pool, &model).await?;
+            Ok((model, inserted))
+        }
+        (_, Some(url)) => {
+            let source = Source {
+                url,
+                sha256,
+                filename: None,
+                purpose: Purpose::Weights,
+            };
+            let download = source.check(state, tenant, "weights.url").await?;
+            let model = new_model(tenant, download.id, request);
+            let limit = state.limits.max_downloads;
+            let inserted =
+                db::downloads::insert_with_model(&state.pool, &download, &model, limit).await?;
+            let inserted = inserted.ok_or_else(|| too_many_downloads(limit))?;
+            Ok((model, inserted))
+        }
+        (None, None) => Err(anyhow::anyhow!("weights without a source: this is a bug").into()),
+    }
+}
+
+fn new_model(tenant: TenantId, weights_file: FileId, request: BaseModelRequest) -> NewBaseModel {
     NewBaseModel {
         tenant,
         id: request.id,
         architecture: request.architecture,
         // Only networks that read images can be imported; the trainer refuses others.
         modality: Modality::Image,
-        weights_file: request.weights.file,
+        weights_file,
         source_task: request.source_task.unwrap_or(SourceTask {
             name: "image classification".to_owned(),
             classes: None,
