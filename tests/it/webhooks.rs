@@ -17,16 +17,15 @@ use rehead::{
     db::{
         Page, controls,
         deliveries::{self, Backoff, Delivery, Tried},
-        keys, tenants,
         tenants::TenantId,
         webhooks::{self, Change, NewWebhook, Webhook},
     },
     domain::{
         id::WebhookId,
         job::{Control, Failure, Outcome},
+        role::Role,
         webhook::{DeliveryStatus, EventType},
     },
-    http::NewKey,
     outgoing::Outgoing,
     webhooks::Sender,
 };
@@ -580,15 +579,9 @@ async fn webhooks_that_are_off_are_refused_in_one_sentence() {
 #[tokio::test]
 async fn webhooks_of_another_tenant_are_not_found() {
     let mut service = Service::start_with(&["--private-hosts", "127.0.0.1:*"]).await;
-    let pool = service.pool().await;
     let mut keys_of = Vec::new();
     for name in ["one", "two"] {
-        let tenant = tenants::find_or_create(&pool, name).await.unwrap();
-        let key = NewKey::new();
-        keys::create(&pool, tenant, name, &key.prefix, &key.sha256)
-            .await
-            .unwrap();
-        keys_of.push(key.text);
+        keys_of.push(service.new_key(name, Role::User).await);
     }
     let silent = Silent::bind("127.0.0.1").unwrap();
     service.key = Some(keys_of[0].clone());

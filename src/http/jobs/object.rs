@@ -15,6 +15,7 @@ use crate::{
         jobs::{Budgets, Job, JobError},
         phases::PhaseSpan,
         queue_position::QueuePosition,
+        tenants::TenantId,
     },
     domain::{
         checkpoint::Metrics,
@@ -22,6 +23,7 @@ use crate::{
         job::{JobStatus, Phase, WaitReason},
         recipe::{Recipe, Resolved},
         request::{Auto, OpenAiHyperparameters, Transfer},
+        role::Role,
     },
     http::{
         api::{error::ApiError, identity::Identity, state::AppState},
@@ -282,7 +284,8 @@ impl JobObject {
             .ok_or_else(|| ApiError::unknown(id))
     }
 
-    /// The object as the data of a webhook's event; `None` if there is no such job.
+    /// The object as the data of a webhook's event, as a user sees it; `None` if there is no such
+    /// job.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -292,7 +295,8 @@ impl JobObject {
         id: JobId,
     ) -> sqlx::Result<Option<Value>> {
         let snapshot = JobSnapshot::get(&pool, tenant, id).await?;
-        let data = snapshot.map(|snapshot| serde_json::to_value(Self::from(snapshot)));
+        let data =
+            snapshot.map(|snapshot| serde_json::to_value(Self::from(snapshot.seen_by(Role::User))));
         data.transpose()
             .map_err(|error| sqlx::Error::Encode(error.into()))
     }

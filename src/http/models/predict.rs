@@ -21,7 +21,6 @@ use crate::{
             error::{ApiError, refuse_any, unless_deleted},
             extract::ModelName,
             identity::Identity,
-            state::AppState,
         },
         models::{catalog, predict_images::Images},
     },
