@@ -104,12 +104,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         let scratch = open_folder(&folder.join("scratch"))?;
         let state = state((&pool, &objects, &sandbox), &scratch, &serve)?;
         let access = check_access(&state, address, &create_key).await?;
-        let written = folder.join("url");
-        // A process that waits for the file must find the whole address in it.
-        let staged = folder.join("url.part");
-        let published =
-            fs::write(&staged, format!("{url}\n")).and_then(|()| fs::rename(&staged, &written));
-        published.with_context(|| format!("cannot write `{}`", written.display()))?;
+        let written = write_url(&folder, &url)?;
         announce(&format!("rehead is up, listening on {url}"));
         announce_access(access, &create_key);
         let served = http::serve(listener, state, shutdown.clone());
@@ -127,6 +122,17 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     });
     drop(postgres);
     result
+}
+
+/// Writes the address into the data folder, where other processes look for it.
+fn write_url(folder: &Path, url: &str) -> anyhow::Result<PathBuf> {
+    let written = folder.join("url");
+    // A process that waits for the file must find the whole address in it.
+    let staged = folder.join("url.part");
+    let published =
+        fs::write(&staged, format!("{url}\n")).and_then(|()| fs::rename(&staged, &written));
+    published.with_context(|| format!("cannot write `{}`", written.display()))?;
+    Ok(written)
 }
 
 pub(crate) fn serve(store: &StoreArgs, args: &ServeArgs) -> anyhow::Result<()> {

@@ -176,11 +176,14 @@ impl Objects {
         let path = format!("{JOBS}/{id}");
         let done = service.get(&path).await.ok();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let hook = json!({"url": "https://hooks.example.org"});
+        let hook = service.post("/v1/webhooks", &hook).await.ok();
         let ids = vec![
             ("/v1/files/", text(&done["training_file"])),
             ("/v1/models/", text(&done["fine_tuned_model"])),
             ("/v1/fine_tuning/jobs/", id.to_string()),
             ("/v1/fine_tuning/checkpoints/", saved.to_string()),
+            ("/v1/webhooks/", text(&hook["id"])),
         ];
         Self { ids, job }
     }
@@ -189,7 +192,8 @@ impl Objects {
     fn path(&self, template: &str) -> Option<String> {
         let (start, rest) = template.split_once("{id}")?;
         let (_, id) = self.ids.iter().find(|(of, _)| *of == start)?;
-        Some(format!("{start}{id}{rest}"))
+        let delivery = format!("whd_{}", "0".repeat(32));
+        Some(format!("{start}{id}{rest}").replace("{delivery}", &delivery))
     }
 
     /// All that their owner sees of them.
