@@ -6,10 +6,41 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use tokio::{fs, sync::Mutex};
 
-use crate::{objects::Objects, serving::error::ServingError};
+use crate::{
+    objects::Objects,
+    serving::{checkpoint::StoredCheckpoint, error::ServingError},
+};
 
 /// Bundles kept on disk; the inference process keeps fewer loaded.
 const BUNDLES_KEPT: usize = 64;
+
+/// A model or checkpoint to predict with.
+#[derive(Debug)]
+pub enum Source {
+    /// A finished model, whose bundle has this prefix in the store.
+    Bundle(String),
+    Checkpoint(Box<StoredCheckpoint>),
+}
+
+impl Source {
+    /// The name of its folder.
+    fn name(&self) -> String {
+        match self {
+            Self::Bundle(prefix) => prefix.trim_end_matches('/').replace('/', "-"),
+            Self::Checkpoint(checkpoint) => checkpoint.id.to_string(),
+        }
+    }
+
+    async fn fetch(&self, objects: &Objects, folder: &Path) -> Result<(), ServingError> {
+        match self {
+            Self::Bundle(prefix) => {
+                let prefix = prefix.trim_end_matches('/');
+                Ok(objects.fetch_prefix(prefix, folder).await?)
+            }
+            Self::Checkpoint(checkpoint) => checkpoint.fetch(objects, folder).await,
+        }
+    }
+}
 
 pub struct Bundles {
     folder: PathBuf,
@@ -27,13 +58,12 @@ impl Bundles {
         }
     }
 
-    /// The folder of the bundle that lies at `prefix` in the store.
+    /// The folder of a model or checkpoint.
     ///
     /// # Errors
     /// The store cannot be read, or the folder cannot be written.
-    pub async fn fetch(&self, prefix: &str) -> Result<PathBuf, ServingError> {
-        let prefix = prefix.trim_end_matches('/');
-        let folder = self.folder.join(prefix.replace('/', "-"));
+    pub async fn fetch(&self, source: &Source) -> Result<PathBuf, ServingError> {
+        let folder = self.folder.join(source.name());
         let _one_at_a_time = self.fetching.lock().await;
         if fs::try_exists(&folder).await.unwrap_or(false) {
             return Ok(folder);
@@ -47,7 +77,7 @@ impl Bundles {
             .prefix(".fetch-")
             .tempdir_in(&self.folder)
             .with_context(failed)?;
-        self.objects.fetch_prefix(prefix, staged.path()).await?;
+        source.fetch(&self.objects, staged.path()).await?;
         fs::rename(staged.keep(), &folder)
             .await
             .with_context(|| format!("cannot create directory `{}`", folder.display()))?;

@@ -17,7 +17,7 @@ use crate::{
     domain::{progress::Failure, work::Predictions},
     objects::Objects,
     serving::{
-        bundles::{Bundles, modified_times},
+        bundles::{Bundles, Source, modified_times},
         error::ServingError,
         process::{InferenceProcess, NoAnswer},
     },
@@ -100,21 +100,20 @@ impl Predictor {
         }
     }
 
-    /// Predictions for these image files, in order, by the model whose bundle lies at `prefix` in
-    /// the store.
+    /// Predictions for these image files, in order, by a model or checkpoint.
     ///
     /// # Errors
     /// The inference process ends twice, takes too long, or refuses the bundle.
     pub async fn predict(
         &self,
-        prefix: &str,
+        source: &Source,
         images: &[PathBuf],
     ) -> Result<Predictions, ServingError> {
         let deadline = Instant::now() + self.timeout;
         let timed_out = || ServingError::TimedOut {
             seconds: self.timeout.as_secs(),
         };
-        let bundle = timeout_at(deadline, self.bundles.fetch(prefix))
+        let bundle = timeout_at(deadline, self.bundles.fetch(source))
             .await
             .map_err(|_| timed_out())??;
         for _ in 0..TRIES {

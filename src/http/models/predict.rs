@@ -1,5 +1,5 @@
-//! `POST /v1/models/{id}/predict`: predictions for images. The images are written to files, which
-//! the inference process decodes; this process never does.
+//! `POST /v1/models/{id}/predict`: predictions of a model or checkpoint for images. The images are
+//! written to files, which the inference process decodes; this process never does.
 
 use std::{
     io,
@@ -20,9 +20,10 @@ use tokio_util::io::StreamReader;
 use utoipa::ToSchema;
 
 use crate::{
-    db::models::Owner,
+    db::{models::Owner, tenants::TenantId},
     domain::{
         codes,
+        id::CheckpointId,
         problem::{Problem, quoted},
         work::{self, ImageOutcome},
     },
@@ -34,9 +35,10 @@ use crate::{
             multipart,
             state::AppState,
         },
-        models::catalog,
+        models::{catalog, checkpoint},
     },
     telemetry::metrics::{PREDICTION_SECONDS, PREDICTIONS},
+    serving::bundles::Source,
 };
 
 /// Images to predict, as JSON.
@@ -90,7 +92,10 @@ pub(crate) struct Prediction {
     value: Option<f64>,
 }
 
-/// Predict with a fine-tuned model
+/// Predict with a fine-tuned model or a checkpoint
+///
+/// A checkpoint (`ftckpt_…`) predicts as it was at its step. Its probabilities are not calibrated,
+/// and the threshold of each label is one half.
 #[utoipa::path(post, path = "/v1/models/{id}/predict", tag = "models", operation_id = "predict", params(("id" = String, Path)),
     request_body(content((PredictForm = "multipart/form-data"), (PredictRequest = "application/json"))),
     responses((status = 200, body = Predictions)))]
@@ -99,11 +104,7 @@ pub(crate) async fn predict(
     ModelName(id): ModelName,
     request: Request,
 ) -> Result<axum::Json<Predictions>, ApiError> {
-    let (model, prefix) = catalog::find_ready(&state, tenant, &id).await?;
-    if model.owned_by == Owner::Base {
-        let message = format!("`{id}` is a base model, which has no head; fine-tune it first");
-        return Err(ApiError::invalid("model", "not_fine_tuned", message));
-    }
+    let source = find(&state, tenant, &id).await?;
     let _permit = state.predictor.admit()?;
     let spool = state.predictor.spool().await?;
     let images = if is_json(request.headers()) {
@@ -116,10 +117,10 @@ pub(crate) async fn predict(
         return Err(ApiError::invalid("image", codes::MISSING_FIELD, message));
     }
     let asked = Instant::now();
-    let predicted = state.predictor.predict(&prefix, &images).await;
+    let predicted = state.predictor.predict(&source, &images).await;
     PREDICTION_SECONDS.record([], asked.elapsed());
     let (outcome, answered) = match predicted {
-        Ok(predictions) => match answer(model.id, predictions) {
+        Ok(predictions) => match answer(id, predictions) {
             Ok(answer) => ("predicted", Ok(axum::Json(answer))),
             Err(refused) => ("refused", Err(refused)),
         },
@@ -127,6 +128,20 @@ pub(crate) async fn predict(
     };
     PREDICTIONS.add([outcome.into()], images.len() as u64);
     answered
+}
+
+/// The model or checkpoint with this id.
+async fn find(state: &AppState, tenant: TenantId, id: &str) -> Result<Source, ApiError> {
+    if let Ok(id) = id.parse::<CheckpointId>() {
+        let checkpoint = checkpoint::find(state, tenant, id).await?;
+        return Ok(Source::Checkpoint(Box::new(checkpoint)));
+    }
+    let (model, prefix) = catalog::find_ready(state, tenant, id).await?;
+    if model.owned_by == Owner::Base {
+        let message = format!("`{id}` is a base model, which has no head; fine-tune it first");
+        return Err(ApiError::invalid("model", "not_fine_tuned", message));
+    }
+    Ok(Source::Bundle(prefix))
 }
 
 /// Reads any number of parts named `image`, each a file.
