@@ -12,14 +12,15 @@ use std::{collections::HashSet, fmt, time::Duration};
 use sqlx::PgPool;
 
 use crate::{
-    db,
-    domain::id::{CheckpointId, JobId},
+    db::{self, files},
+    domain::id::{CheckpointId, JobId, UploadId},
     objects::{Objects, Unit},
 };
 
 /// Folders of the object store that are collected, and the depth of a unit below them.
-const ROOTS: [(&str, usize); 5] = [
+const ROOTS: [(&str, usize); 6] = [
     ("files", 1),
+    ("uploads", 1),
     ("models", 1),
     ("checkpoints", 2),
     ("bundles", 2),
@@ -41,6 +42,18 @@ pub enum Finding {
         prefix: String,
         bytes: u64,
     },
+    /// A file whose time is over, and that nothing needs.
+    ExpiredFile {
+        file: files::Expired,
+        prefix: String,
+        bytes: u64,
+    },
+    /// An upload in parts that was not completed in time.
+    ExpiredUpload {
+        id: UploadId,
+        prefix: String,
+        bytes: u64,
+    },
     /// A checkpoint without its objects: no attempt can resume from it.
     LostCheckpoint {
         id: CheckpointId,
@@ -55,7 +68,10 @@ impl Finding {
     /// Bytes that its removal frees.
     pub fn bytes(&self) -> u64 {
         match self {
-            Self::Orphan { bytes, .. } | Self::Discarded { bytes, .. } => *bytes,
+            Self::Orphan { bytes, .. }
+            | Self::Discarded { bytes, .. }
+            | Self::ExpiredFile { bytes, .. }
+            | Self::ExpiredUpload { bytes, .. } => *bytes,
             Self::LostCheckpoint { .. } | Self::Lost { .. } => 0,
         }
     }
@@ -73,6 +89,14 @@ impl fmt::Display for Finding {
             }
             Self::Discarded { id, prefix, bytes } => {
                 write!(f, "{bytes} bytes at {prefix}: {id} was discarded")
+            }
+            Self::ExpiredFile {
+                file,
+                prefix,
+                bytes,
+            } => write!(f, "{bytes} bytes at {prefix}: {} expired", file.id),
+            Self::ExpiredUpload { id, prefix, bytes } => {
+                write!(f, "{bytes} bytes at {prefix}: {id} expired")
             }
             Self::LostCheckpoint { id, job, prefix } => {
                 write!(
@@ -114,6 +138,7 @@ pub async fn find(
             bytes: unit.map_or(0, |unit| unit.bytes),
         });
     }
+    findings.extend(expired(pool, objects).await?);
     for kept in db::checkpoints::committed(pool, grace).await? {
         if !present.contains(&kept.objects) {
             findings.push(Finding::LostCheckpoint {
@@ -127,6 +152,30 @@ pub async fn find(
         if !present.contains(&prefix) {
             findings.push(Finding::Lost { row, prefix });
         }
+    }
+    Ok(findings)
+}
+
+/// Files and uploads whose time is over.
+async fn expired(pool: &PgPool, objects: &Objects) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for file in files::expired(pool).await? {
+        let prefix = format!("files/{}/", file.id.0.simple());
+        let unit = objects.unit(&prefix).await?;
+        findings.push(Finding::ExpiredFile {
+            file,
+            prefix,
+            bytes: unit.map_or(0, |unit| unit.bytes),
+        });
+    }
+    for id in db::uploads::expired(pool).await? {
+        let prefix = format!("uploads/{}/", id.0.simple());
+        let unit = objects.unit(&prefix).await?;
+        findings.push(Finding::ExpiredUpload {
+            id,
+            prefix,
+            bytes: unit.map_or(0, |unit| unit.bytes),
+        });
     }
     Ok(findings)
 }
@@ -191,6 +240,20 @@ pub async fn remove(
         Finding::Discarded { id, prefix, .. } => {
             objects.delete_prefix(prefix).await?;
             db::checkpoints::forget(pool, *id).await?;
+        }
+        Finding::ExpiredFile { file, prefix, .. } => {
+            // A job may have been created from it since.
+            let deleted = files::delete(pool, file.tenant, file.id).await?;
+            if deleted != files::Deleted::Yes {
+                return Ok(false);
+            }
+            objects.delete_prefix(prefix).await?;
+        }
+        Finding::ExpiredUpload { id, prefix, .. } => {
+            if !db::uploads::expire(pool, *id).await? {
+                return Ok(false);
+            }
+            objects.delete_prefix(prefix).await?;
         }
         Finding::LostCheckpoint { id, .. } => db::checkpoints::mark_bad(pool, *id).await?,
         Finding::Lost { .. } => return Ok(false),

@@ -84,6 +84,7 @@ pub(super) async fn store(
         objects,
         parameters,
         weights_sha256,
+        results: None,
     })
 }
 

@@ -31,7 +31,7 @@ use crate::{
         layout,
         lease::Lease,
         relay::{Handled, Relay},
-        sample_report,
+        results, sample_report,
         slot::{Slot, Taken},
         watchdog::Watchdog,
     },
@@ -189,7 +189,11 @@ impl Attempt<'_> {
         let mut relay = Relay::new(worker, self.taken, folder, resumed);
         let outcome = self.handle_messages(&mut relay, child, &mut output).await?;
         if outcome == Outcome::Succeeded {
-            held.model = Some(bundle::store(worker, claimed, folder).await?);
+            let model = bundle::store(worker, claimed, folder).await?;
+            held.model = Some(NewModel {
+                results: Some(results::store(worker, claimed).await?),
+                ..model
+            });
             sample_report::store(&worker.pool, claimed, folder).await?;
         }
         child.end_within(EXIT_TIME).await;
