@@ -11,9 +11,11 @@ mod api;
 mod files;
 mod jobs;
 mod measure;
+mod meta;
 mod models;
 mod router;
 mod service;
+mod uploads;
 mod workers;
 
 pub use api::{auth::NewKey, state::AppState};

@@ -174,5 +174,5 @@ async fn the_page_works_below_a_path_prefix() {
     assert_eq!(redirect.headers()[LOCATION], "docs/");
     let script = service.get("/docs/swagger-initializer.js").await.text();
     assert!(script.contains(r#""../openapi.yaml""#), "{script}");
-    assert_eq!(CONTRACT["servers"][0]["url"], "./");
+    assert_eq!(CONTRACT["servers"][0]["url"], ".");
 }

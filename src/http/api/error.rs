@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::{
     domain::{
-        id::{CheckpointId, FileId, JobId},
+        id::{CheckpointId, FileId, JobId, UploadId},
         limits,
         problem::{Code, Problem, quoted},
     },
@@ -26,6 +26,8 @@ use crate::{
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// The tenant's queue is full; which does not change within the seconds that clients wait.
 pub(crate) const QUEUE_FULL: Code = "queue_full";
+/// The tenant has as many pending uploads as it may have.
+pub(crate) const TOO_MANY_UPLOADS: Code = "too_many_uploads";
 
 /// An error response; docs/errors.md lists the codes.
 #[derive(Debug, Clone)]
@@ -46,6 +48,10 @@ pub(crate) trait Noun: Display {
 
 impl Noun for FileId {
     const NOUN: &'static str = "file";
+}
+
+impl Noun for UploadId {
+    const NOUN: &'static str = "upload";
 }
 
 impl Noun for JobId {
@@ -200,7 +206,8 @@ impl ApiError {
         }
         self.body.request_id = request_id.to_owned();
         let mut headers = HeaderMap::from_iter(self.header);
-        if matches!(self.status, StatusCode::CONFLICT) || self.body.code == QUEUE_FULL {
+        let lasts = [QUEUE_FULL, TOO_MANY_UPLOADS].contains(&self.body.code.as_str());
+        if matches!(self.status, StatusCode::CONFLICT) || lasts {
             // OpenAI's clients repeat a 409 and a 429 at once, unless told not to.
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }

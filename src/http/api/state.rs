@@ -20,6 +20,9 @@ use crate::{
     serving::predictor::Predictor,
 };
 
+/// Uploads that are completed at the same time: each copies its whole file.
+const ASSEMBLIES: usize = 2;
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct AppState {
@@ -29,6 +32,8 @@ pub struct AppState {
     pub(crate) changes: Changes,
     /// A permit for each open event stream.
     pub(crate) streams: Arc<Semaphore>,
+    /// A permit for each upload that is being completed; others wait.
+    pub(crate) assemblies: Arc<Semaphore>,
     pub(crate) predictor: Arc<Predictor>,
     /// The address that the service listens on; empty before `serve`.
     pub(crate) address: Arc<OnceLock<SocketAddr>>,
@@ -43,6 +48,7 @@ impl AppState {
         Self {
             predictor: Arc::new(Predictor::new(trainer, objects.clone(), args)),
             streams: Arc::new(Semaphore::new(args.limits.max_streams)),
+            assemblies: Arc::new(Semaphore::new(ASSEMBLIES)),
             changes: Changes::default(),
             address: Arc::default(),
             keys_exist: Arc::default(),

@@ -37,8 +37,8 @@ use crate::{
         },
         models::{catalog, checkpoint},
     },
-    telemetry::metrics::{PREDICTION_SECONDS, PREDICTIONS},
     serving::bundles::Source,
+    telemetry::metrics::{PREDICTION_SECONDS, PREDICTIONS},
 };
 
 /// Images to predict, as JSON.

@@ -29,6 +29,7 @@ use crate::{
         auth::Caller,
         error::{ApiError, refuse_any},
         extract::Json,
+        idempotency::{self, IdempotencyKey},
     },
 };
 
@@ -39,8 +40,9 @@ const WORD_CHARACTERS: usize = 128;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BaseModelRequest {
-    /// Id for use in jobs: letters, digits, `-`, `_`, `.`.
-    #[schema(max_length = 64, pattern = "^[A-Za-z0-9._-]+$")]
+    /// Id for use in jobs: letters, digits, `-`, `_`, `.`, a letter or digit first. Not one that
+    /// begins as those of checkpoints, `ftckpt_`.
+    #[schema(max_length = 64, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     id: String,
     /// Network, by timm's name, such as `tf_efficientnet_lite0` or `resnet18`.
     architecture: String,
@@ -68,19 +70,28 @@ pub(crate) struct Weights {
 /// validated and converted, or with 202 and status `importing` if that takes longer than the
 /// service holds a response back.
 #[utoipa::path(post, path = "/v1/base_models", tag = "models", operation_id = "register_base_model",
-    request_body = BaseModelRequest,
-    responses((status = 200, body = Model), (status = 202, body = Model)))]
+    params(IdempotencyKey), request_body = BaseModelRequest,
+    responses(
+        (status = 200, body = Model, headers(("idempotent-replayed" = String, description = "`true` when the key was used before."))),
+        (status = 202, body = Model, headers(("idempotent-replayed" = String, description = "`true` when the key was used before.")))))]
 pub(crate) async fn register(
     Caller { state, tenant }: Caller,
+    key: IdempotencyKey,
     body: Json,
 ) -> Result<Response, ApiError> {
+    let idempotency = key.with_body(&body.0);
     let request: BaseModelRequest = body.read()?;
     refuse_any(request.problems())?;
     let mut changes = state.changes.subscribe();
-    let model = request.into_model(tenant);
+    let model = NewBaseModel {
+        idempotency,
+        ..request.into_model(tenant)
+    };
     let id = model.id.as_str();
-    match db::models::insert_importing(&state.pool, &model).await? {
-        Inserted::Yes => {}
+    let inserted = db::models::insert_importing(&state.pool, &model).await?;
+    match inserted {
+        Inserted::Yes | Inserted::Replayed => {}
+        Inserted::KeyConflict => return Err(idempotency::key_reused()),
         Inserted::NameTaken => {
             let message = format!("model `{id}` exists already; delete it, or choose another id");
             return Err(ApiError::conflict("model_exists", message));
@@ -100,11 +111,18 @@ pub(crate) async fn register(
             .as_ref()
             .is_none_or(|model| model.status != ModelStatus::Importing)
     };
-    let model = changes.until(id, wait, &state.shutdown, look, done).await?;
-    match model {
-        Some(model) if model.status == ModelStatus::Ready => Ok(axum::Json(model).into_response()),
+    let found = changes.until(id, wait, &state.shutdown, look, done).await?;
+    let respond = |status: StatusCode, model: Model| {
+        let response = (status, axum::Json(model)).into_response();
+        match inserted {
+            Inserted::Replayed => idempotency::replayed(response),
+            _ => response,
+        }
+    };
+    match found {
+        Some(model) if model.status == ModelStatus::Ready => Ok(respond(StatusCode::OK, model)),
         Some(model) if model.status == ModelStatus::Importing => {
-            Ok((StatusCode::ACCEPTED, axum::Json(model)).into_response())
+            Ok(respond(StatusCode::ACCEPTED, model))
         }
         _ => match db::models::take_refused(&state.pool, tenant, id).await? {
             Some(problems) if !problems.is_empty() => Err(problems.into()),
@@ -134,6 +152,7 @@ impl BaseModelRequest {
             }),
             preprocessing: self.preprocessing,
             license: self.license,
+            idempotency: None,
         }
     }
 
@@ -147,6 +166,12 @@ impl BaseModelRequest {
         if !characters.contains(&self.id.len()) || !self.id.chars().all(plain) {
             let message =
                 format!("must be 1 to {MODEL_ID_CHARACTERS} letters, digits, `-`, `_` or `.`");
+            refuse("id", codes::INVALID_VALUE, message);
+        } else if !self.id.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            let message = "must begin with a letter or digit".to_owned();
+            refuse("id", codes::INVALID_VALUE, message);
+        } else if self.id.starts_with("ftckpt_") {
+            let message = "must not begin with `ftckpt_`, as ids of checkpoints do".to_owned();
             refuse("id", codes::INVALID_VALUE, message);
         }
         let source = self.source_task.as_ref();
