@@ -3,25 +3,29 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
-use utoipa::openapi::{RefOr, schema::Schema};
+use utoipa::openapi::{
+    RefOr,
+    schema::{Object, ObjectBuilder, OneOfBuilder, Schema},
+};
+
+type Schemas = BTreeMap<String, RefOr<Schema>>;
 
 const PREFIX: &str = "#/components/schemas/";
 
 /// Merges the parts of every `allOf`. Parts that are one of several are merged with each of them.
-///
-/// # Panics
-/// A schema is not JSON, or refers to one that does not exist.
-pub(crate) fn flatten(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
-    let all = serde_json::to_value(&*schemas).expect("schemas are JSON: this is a bug");
-    for (name, schema) in schemas {
-        let flat = flat(all[name].clone(), &all);
-        *schema = serde_json::from_value(flat).expect("a JSON Schema: this is a bug");
+pub(crate) fn flatten(schemas: &mut Schemas) {
+    let all = schemas.clone();
+    for schema in schemas.values_mut() {
+        if let RefOr::T(parts @ (Schema::AllOf(_) | Schema::OneOf(_))) = schema
+            && has_parts(parts)
+        {
+            *schema = one_of(objects(schema, &all), description(schema));
+        }
     }
 }
 
 /// Names that nothing refers to in `document`, the whole contract as JSON.
-pub(crate) fn unused(schemas: &BTreeMap<String, RefOr<Schema>>, document: &str) -> Vec<String> {
+pub(crate) fn unused(schemas: &Schemas, document: &str) -> Vec<String> {
     let is_used = |name: &&String| document.contains(&format!("\"{PREFIX}{name}\""));
     schemas
         .keys()
@@ -30,111 +34,105 @@ pub(crate) fn unused(schemas: &BTreeMap<String, RefOr<Schema>>, document: &str) 
         .collect()
 }
 
-fn flat(schema: Value, all: &Value) -> Value {
+/// True for an `allOf`, and for a choice of such.
+fn has_parts(schema: &Schema) -> bool {
+    let is_all_of = |item: &RefOr<Schema>| matches!(item, RefOr::T(Schema::AllOf(_)));
     match schema {
-        Value::Array(items) => items.into_iter().map(|item| flat(item, all)).collect(),
-        Value::Object(mut fields) => {
-            let Some(Value::Array(parts)) = fields.remove("allOf") else {
-                let fields = fields.into_iter();
-                return fields
-                    .map(|(name, field)| (name, flat(field, all)))
-                    .collect();
-            };
-            let mut merged = merge(&parts, all);
-            let mut schema = match merged.len() {
-                1 => Value::Object(merged.remove(0)),
-                _ => json!({"oneOf": merged}),
-            };
-            if let Some(description) = fields.remove("description") {
-                schema["description"] = description;
-            }
-            flat(schema, all)
+        Schema::AllOf(_) => true,
+        Schema::OneOf(choices) => choices.items.iter().any(is_all_of),
+        _ => false,
+    }
+}
+
+fn description(schema: &RefOr<Schema>) -> Option<String> {
+    match schema {
+        RefOr::T(Schema::AllOf(parts)) => parts.description.clone(),
+        RefOr::T(Schema::OneOf(choices)) => choices.description.clone(),
+        _ => None,
+    }
+}
+
+/// The objects that a schema allows.
+fn objects(schema: &RefOr<Schema>, all: &Schemas) -> Vec<Object> {
+    let of_each = |items: &[RefOr<Schema>]| -> Vec<Vec<Object>> {
+        items.iter().map(|item| objects(item, all)).collect()
+    };
+    match schema {
+        RefOr::Ref(reference) => {
+            let name = reference.ref_location.strip_prefix(PREFIX);
+            let target = name.and_then(|name| all.get(name));
+            objects(target.expect("a schema of that name: this is a bug"), all)
         }
-        other => other,
-    }
-}
-
-/// The objects that these parts make: several if a part is one of several.
-fn merge(parts: &[Value], all: &Value) -> Vec<Map<String, Value>> {
-    let mut merged = vec![Map::new()];
-    for part in parts {
-        let choices = choices(resolve(part, all), all);
-        let both = |one: &Map<String, Value>| {
-            let one = one.clone();
-            choices.iter().map(move |choice| join(one.clone(), choice))
-        };
-        merged = merged.iter().flat_map(both).collect();
-    }
-    merged
-}
-
-fn choices(part: &Value, all: &Value) -> Vec<Map<String, Value>> {
-    if let Some(choices) = part["oneOf"].as_array() {
-        let each = choices.iter();
-        return each
-            .flat_map(|choice| merge(std::slice::from_ref(choice), all))
-            .collect();
-    }
-    match part["allOf"].as_array() {
-        Some(parts) => merge(parts, all),
-        None => vec![part.as_object().cloned().unwrap_or_default()],
-    }
-}
-
-fn resolve<'a>(part: &'a Value, all: &'a Value) -> &'a Value {
-    match part["$ref"].as_str() {
-        Some(reference) => {
-            let name = reference.strip_prefix(PREFIX).unwrap_or(reference);
-            let target = all.get(name);
-            resolve(target.expect("a schema of that name: this is a bug"), all)
+        RefOr::T(Schema::Object(object)) => vec![object.clone()],
+        RefOr::T(Schema::OneOf(choices)) => of_each(&choices.items).concat(),
+        RefOr::T(Schema::AllOf(parts)) => {
+            let start = vec![ObjectBuilder::new().build()];
+            of_each(&parts.items).iter().fold(start, |merged, part| {
+                let with = |one: &Object| -> Vec<Object> {
+                    part.iter().map(|other| join(one.clone(), other)).collect()
+                };
+                merged.iter().flat_map(with).collect()
+            })
         }
-        None => part,
+        RefOr::T(_) => Vec::new(),
     }
 }
 
 /// An object with the properties of both. The first description counts.
-fn join(mut one: Map<String, Value>, other: &Map<String, Value>) -> Map<String, Value> {
-    one.insert("type".to_owned(), "object".into());
-    for (name, value) in other {
-        match (one.get_mut(name), value) {
-            (Some(Value::Array(required)), Value::Array(more)) => required.extend(more.clone()),
-            (Some(Value::Object(properties)), Value::Object(more)) => {
-                properties.extend(more.clone());
-            }
-            (Some(_), _) => {}
-            (None, value) => {
-                one.insert(name.clone(), value.clone());
-            }
-        }
-    }
+fn join(mut one: Object, other: &Object) -> Object {
+    one.required.extend(other.required.iter().cloned());
+    let properties = other.properties.iter();
+    one.properties
+        .extend(properties.map(|(name, schema)| (name.clone(), schema.clone())));
+    one.description = one.description.or_else(|| other.description.clone());
+    one.additional_properties = one
+        .additional_properties
+        .or_else(|| other.additional_properties.clone());
     one
+}
+
+fn one_of(mut objects: Vec<Object>, description: Option<String>) -> RefOr<Schema> {
+    if objects.len() == 1 {
+        let mut only = objects.remove(0);
+        only.description = description.or(only.description);
+        return RefOr::T(Schema::Object(only));
+    }
+    let mut choices = OneOfBuilder::new().description(description);
+    for object in objects {
+        choices = choices.item(RefOr::T(Schema::Object(object)));
+    }
+    RefOr::T(Schema::OneOf(choices.build()))
 }
 
 #[cfg(test)]
 mod tests {
+    use utoipa::openapi::{Ref, schema::AllOfBuilder};
+
     use super::*;
 
     #[test]
     fn parts_become_one_object_or_one_of_several() {
-        let object =
-            |name: &str| json!({"type": "object", "required": [name], "properties": {name: {}}});
-        let all = json!({
-            "A": object("a"),
-            "B": {"oneOf": [
-                {"allOf": [{"$ref": "#/components/schemas/A"}, object("kind")]},
-                object("b"),
-            ]},
-        });
-        let reference = json!({"$ref": "#/components/schemas/B"});
-        let schema = json!({"description": "x", "allOf": [reference, object("c")]});
-        let found = flat(schema, &all);
+        let object = |name: &str| {
+            let text = ObjectBuilder::new();
+            ObjectBuilder::new().property(name, text).required(name)
+        };
+        let reference = |name: &str| Ref::new(format!("{PREFIX}{name}"));
+        let tagged = AllOfBuilder::new()
+            .item(reference("A"))
+            .item(object("kind"));
+        let choice = OneOfBuilder::new().item(tagged).item(object("b"));
+        let whole = AllOfBuilder::new().item(reference("B")).item(object("c"));
+        let mut schemas: Schemas = [
+            ("A".to_owned(), object("a").into()),
+            ("B".to_owned(), choice.into()),
+            ("C".to_owned(), whole.description(Some("x")).into()),
+        ]
+        .into();
+        flatten(&mut schemas);
+        let found = serde_json::to_value(&schemas["C"]).unwrap();
         let required = |at: usize| found["oneOf"][at]["required"].clone();
-        assert_eq!(required(0), json!(["a", "kind", "c"]));
-        assert_eq!(required(1), json!(["b", "c"]));
+        assert_eq!(required(0), serde_json::json!(["a", "kind", "c"]));
+        assert_eq!(required(1), serde_json::json!(["b", "c"]));
         assert_eq!(found["description"], "x");
-        assert_eq!(
-            flat(json!({"items": {"allOf": [object("a")]}}), &all)["items"],
-            object("a")
-        );
     }
 }

@@ -94,7 +94,7 @@ fn serve(dir: &Path, database_url: &str, arguments: &[&str]) -> (Process, String
     all.extend(["--objects", objects.to_str().unwrap()]);
     all.extend(["--scratch", scratch.to_str().unwrap()]);
     all.extend(arguments);
-    let server = Process::rehead("serve", dir, &all);
+    let mut server = Process::rehead("serve", dir, &all);
     let url = format!("http://{}", server.wait_for("listening on http://"));
     (server, url)
 }
