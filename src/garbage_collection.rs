@@ -12,8 +12,8 @@ use std::{collections::HashSet, fmt, time::Duration};
 use sqlx::PgPool;
 
 use crate::{
-    db::{self, files},
-    domain::id::{CheckpointId, JobId, UploadId},
+    db,
+    domain::id::{CheckpointId, FileId, JobId, UploadId},
     objects::{Objects, Unit},
 };
 
@@ -44,7 +44,7 @@ pub enum Finding {
     },
     /// A file whose time is over, and that nothing needs.
     ExpiredFile {
-        file: files::Expired,
+        id: FileId,
         prefix: String,
         bytes: u64,
     },
@@ -90,11 +90,9 @@ impl fmt::Display for Finding {
             Self::Discarded { id, prefix, bytes } => {
                 write!(f, "{bytes} bytes at {prefix}: {id} was discarded")
             }
-            Self::ExpiredFile {
-                file,
-                prefix,
-                bytes,
-            } => write!(f, "{bytes} bytes at {prefix}: {} expired", file.id),
+            Self::ExpiredFile { id, prefix, bytes } => {
+                write!(f, "{bytes} bytes at {prefix}: {id} expired")
+            }
             Self::ExpiredUpload { id, prefix, bytes } => {
                 write!(f, "{bytes} bytes at {prefix}: {id} expired")
             }
@@ -159,11 +157,11 @@ pub async fn find(
 /// Files and uploads whose time is over.
 async fn expired(pool: &PgPool, objects: &Objects) -> anyhow::Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for file in files::expired(pool).await? {
-        let prefix = format!("files/{}/", file.id.0.simple());
+    for id in db::files::expired(pool).await? {
+        let prefix = format!("files/{}/", id.0.simple());
         let unit = objects.unit(&prefix).await?;
         findings.push(Finding::ExpiredFile {
-            file,
+            id,
             prefix,
             bytes: unit.map_or(0, |unit| unit.bytes),
         });
@@ -241,10 +239,9 @@ pub async fn remove(
             objects.delete_prefix(prefix).await?;
             db::checkpoints::forget(pool, *id).await?;
         }
-        Finding::ExpiredFile { file, prefix, .. } => {
+        Finding::ExpiredFile { id, prefix, .. } => {
             // A job may have been created from it since.
-            let deleted = files::delete(pool, file.tenant, file.id).await?;
-            if deleted != files::Deleted::Yes {
+            if !db::files::delete_expired(pool, *id).await? {
                 return Ok(false);
             }
             objects.delete_prefix(prefix).await?;

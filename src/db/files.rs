@@ -34,13 +34,6 @@ pub struct NewFile {
     pub idempotency: Option<Idempotency>,
 }
 
-/// A file that has outlived its time and that nothing needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expired {
-    pub id: FileId,
-    pub tenant: TenantId,
-}
-
 /// An uploaded file.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct File {
@@ -271,22 +264,25 @@ async fn delete_locked(
 }
 
 /// Files whose time is over, except those that a job or import that has not ended needs.
-pub async fn expired(pool: &PgPool) -> sqlx::Result<Vec<Expired>> {
-    sqlx::query!(
-        "select f.id, f.tenant_id from files f
+pub async fn expired(pool: &PgPool) -> sqlx::Result<Vec<FileId>> {
+    let ids = sqlx::query_scalar!(
+        "select f.id from files f
         where f.expires_at <= now()
             and not exists (select from jobs j where j.tenant_id = f.tenant_id and j.finished_at is null
                 and f.id in (j.training_file, j.validation_file))
             and not exists (select from models m where m.tenant_id = f.tenant_id and m.status = 'importing'
                 and m.weights_file = f.id)
         order by f.expires_at"
-    )
-    .map(|row| Expired {
-        id: FileId(row.id),
-        tenant: TenantId(row.tenant_id),
-    })
-    .fetch_all(pool)
-    .await
+    );
+    Ok(ids.fetch_all(pool).await?.into_iter().map(FileId).collect())
+}
+
+/// Deletes the row of a file whose time is over. Returns `false` if a job or import needs it, or it
+/// is gone.
+pub async fn delete_expired(pool: &PgPool, id: FileId) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(r#"select delete_expired_file($1) as "deleted!""#, id.0)
+        .fetch_one(pool)
+        .await
 }
 
 /// Marks a data set as usable (`report.dataset` is set); its pack is in the object store.

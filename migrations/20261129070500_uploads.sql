@@ -71,3 +71,26 @@ create table upload_parts (
 );
 comment on table upload_parts is 'Parts of uploads. The bytes are at uploads/<upload in hex>/<id in hex>/content in the object store.';
 comment on column upload_parts.sha256 is 'SHA-256 of the part, lower-case hex; compared again when the file is made.';
+
+create function delete_expired_file(file uuid) returns boolean language plpgsql security definer as $$
+begin
+    -- The validation before the file, in the order in which its end locks them.
+    perform from work where kind = 'validate' and subject = file for update;
+    perform from files where id = file and expires_at <= now() for update;
+    if not found
+        or exists (select from jobs where finished_at is null and file in (training_file, validation_file))
+        or exists (select from models where status = 'importing' and weights_file = file)
+    then
+        return false;
+    end if;
+    delete from work where kind = 'validate' and subject = file;
+    delete from files where id = file;
+    return true;
+end $$;
+comment on function delete_expired_file is
+    'Deletes a file whose time is over, unless a job or import that has not ended needs it. It runs with its owner''s rights: workers may delete no other file.';
+do $$
+begin
+    execute format('alter function delete_expired_file(uuid) set search_path = %I, pg_temp', current_schema());
+end $$;
+revoke execute on function delete_expired_file(uuid) from public;
