@@ -73,6 +73,6 @@ export SCHEMATHESIS_HOOKS=$PWD/tests/contract/hooks.py
 contract=$PWD
 cd "$out"
 quietly st --config-file "$contract/tests/contract/schemathesis.toml" run "$contract/openapi.yaml" \
-    --url "$url" --phases examples,coverage,fuzzing --max-examples "${REHEAD_CONTRACT_CASES:-5}" --seed 1
+    --url "$url" --request-timeout 120 --phases examples,coverage,fuzzing --max-examples "${REHEAD_CONTRACT_CASES:-5}" --seed 1
 grep -E 'generated|cases' "$out/log" | tail -3 || true
 say "schemathesis finds no response that differs from the contract"

@@ -112,7 +112,7 @@ async function errors(file) {
     await assert.rejects(client.files.retrieve("file-none"), (error) => error.status === 404 && error.code === "not_found");
     await assert.rejects(
         client.fineTuning.jobs.create({ model: "none", training_file: file }),
-        (error) => error.status === 422 && error.code === "unknown_model" && error.requestID,
+        (error) => error.status === 422 && error.code === "unknown_model" && error.requestID !== undefined,
     );
 }
 
