@@ -134,7 +134,7 @@ async fn the_service_has_exactly_the_routes_of_the_contract() {
                     "{method} {template}"
                 );
                 assert!(
-                    !answer.text().contains("unknown_route"),
+                    answer.status.is_success() || !answer.text().contains("unknown_route"),
                     "{method} {template}"
                 );
             } else {
