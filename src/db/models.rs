@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Page, Slice, convert,
+    idempotency::{self, Idempotency},
     tenants::TenantId,
     work::{Lease, MAX_CRASHES, end_work},
 };
@@ -144,12 +145,17 @@ pub struct NewBaseModel {
     /// Values left out follow the weights, then the default of the architecture.
     pub preprocessing: Option<AskedPreprocessing>,
     pub license: Option<String>,
+    pub idempotency: Option<Idempotency>,
 }
 
 /// The result of `insert_importing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inserted {
     Yes,
+    /// The same idempotency key came with the same body before and made this model.
+    Replayed,
+    /// The same key came with another body.
+    KeyConflict,
     /// A model of this id exists and is not in error.
     NameTaken,
     /// There is no such file with purpose `weights`.
@@ -178,36 +184,29 @@ pub struct ToImport {
     pub preprocessing: Option<AskedPreprocessing>,
 }
 
-/// Adds a base model in status `importing`, and its import to the queue of work.
+/// Adds a base model in status `importing`, and its import to the queue of work; or finds the one
+/// that its idempotency key made.
 pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Result<Inserted> {
-    let requested = model.preprocessing.as_ref().map(Json);
-    let done = sqlx::query!(
-        "with file as (
-            select id from files where id = $5 and tenant_id = $1 and purpose = 'weights' for key share
-        ), model as (
-            insert into models (tenant_id, id, kind, status, architecture, modality, weights_file, source_task,
-                requested_preprocessing, license, import_id)
-            select $1, $2, 'base', 'importing', $3, $4, file.id, $6, $7, $8, gen_random_uuid() from file
-            on conflict (tenant_id, id) do update set status = 'importing', architecture = $3, modality = $4,
-                weights_file = $5, source_task = $6, requested_preprocessing = $7, license = $8, problems = null,
-                import_id = gen_random_uuid(), created_at = now()
-            where models.status = 'error'
-            returning import_id
-        )
-        insert into work (kind, subject, tenant_id) select 'import', import_id, $1 from model",
-        model.tenant.0,
-        model.id,
-        model.architecture,
-        model.modality.as_str(),
-        model.weights_file.0,
-        Json(&model.source_task) as Json<&SourceTask>,
-        requested as Option<Json<&AskedPreprocessing>>,
-        model.license
-    )
-    .execute(pool)
-    .await?;
-    if done.rows_affected() == 1 {
-        return Ok(Inserted::Yes);
+    match insert_row(pool, model).await {
+        Ok(true) => return Ok(Inserted::Yes),
+        Ok(false) => {}
+        // The key made a model of another id.
+        Err(sqlx::Error::Database(error))
+            if error.constraint() == Some("models_idempotency_key_unique") => {}
+        Err(error) => return Err(error),
+    }
+    if let Some(idempotency) = &model.idempotency {
+        let earlier = sqlx::query_scalar!(
+            "select body_sha256 from models where tenant_id = $1 and idempotency_key = $2",
+            model.tenant.0,
+            idempotency.key
+        );
+        if let Some(body_sha256) = earlier.fetch_optional(pool).await? {
+            return Ok(match idempotency.is_same(body_sha256.as_deref()) {
+                true => Inserted::Replayed,
+                false => Inserted::KeyConflict,
+            });
+        }
     }
     let file = sqlx::query_scalar!(
         "select id from files where id = $1 and tenant_id = $2 and purpose = 'weights'",
@@ -220,6 +219,40 @@ pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Resu
     } else {
         Inserted::NoSuchFile
     })
+}
+
+/// Returns `false` if the id is taken or there is no such file.
+async fn insert_row(pool: &PgPool, model: &NewBaseModel) -> sqlx::Result<bool> {
+    let requested = model.preprocessing.as_ref().map(Json);
+    let (key, body_sha256) = idempotency::columns(model.idempotency.as_ref());
+    let done = sqlx::query!(
+        "with file as (
+            select id from files where id = $5 and tenant_id = $1 and purpose = 'weights' for key share
+        ), model as (
+            insert into models (tenant_id, id, kind, status, architecture, modality, weights_file, source_task,
+                requested_preprocessing, license, import_id, idempotency_key, body_sha256)
+            select $1, $2, 'base', 'importing', $3, $4, file.id, $6, $7, $8, gen_random_uuid(), $9, $10 from file
+            on conflict (tenant_id, id) do update set status = 'importing', architecture = $3, modality = $4,
+                weights_file = $5, source_task = $6, requested_preprocessing = $7, license = $8, problems = null,
+                import_id = gen_random_uuid(), created_at = now(), idempotency_key = $9, body_sha256 = $10
+            where models.status = 'error'
+            returning import_id
+        )
+        insert into work (kind, subject, tenant_id) select 'import', import_id, $1 from model",
+        model.tenant.0,
+        model.id,
+        model.architecture,
+        model.modality.as_str(),
+        model.weights_file.0,
+        Json(&model.source_task) as Json<&SourceTask>,
+        requested as Option<Json<&AskedPreprocessing>>,
+        model.license,
+        key,
+        body_sha256
+    )
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// A query for models: their columns, read here only, and the rest of the statement with its
@@ -292,7 +325,11 @@ pub async fn list(
         filter.architecture,
         filter.source_task
     );
-    Ok(Slice::of(models.fetch_all(pool).await?, page.limit))
+    let names = |model: &Model| {
+        let labels = model.labels.as_ref().map_or(0, Vec::len);
+        labels + model.problems.len()
+    };
+    Slice::read(models.fetch(pool), page.limit, names).await
 }
 
 /// Layers of a model that is ready; of a fine-tuned model, those of its base model.

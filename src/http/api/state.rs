@@ -9,6 +9,7 @@ use std::{
 };
 
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,6 +20,9 @@ use crate::{
     serving::predictor::Predictor,
 };
 
+/// Uploads that are completed at the same time: each copies its whole file.
+const ASSEMBLIES: usize = 2;
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct AppState {
@@ -27,6 +31,8 @@ pub struct AppState {
     pub(crate) limits: HttpLimits,
     pub(crate) changes: Changes,
     pub(crate) quotas: Arc<Quotas>,
+    /// A permit for each upload that is being completed; others wait.
+    pub(crate) assemblies: Arc<Semaphore>,
     pub(crate) predictor: Arc<Predictor>,
     /// The address that the service listens on; empty before `serve`.
     pub(crate) address: Arc<OnceLock<SocketAddr>>,
@@ -57,6 +63,7 @@ impl AppState {
         Self {
             predictor: Arc::new(predictor),
             quotas: Arc::new(Quotas::new(&args.limits)),
+            assemblies: Arc::new(Semaphore::new(ASSEMBLIES)),
             changes: Changes::default(),
             address: Arc::default(),
             access: Arc::new(Access {

@@ -22,6 +22,7 @@ use crate::{
         auth::Caller,
         error::{ApiError, OBJECT_DAMAGED},
         extract::Json,
+        idempotency::{self, IdempotencyKey},
         identity::Identity,
     },
 };
@@ -32,21 +33,29 @@ use crate::{
 /// validated and converted, or with 202 and status `importing` if that takes longer than the
 /// service holds a response back.
 #[utoipa::path(post, path = "/v1/base_models", tag = "models", operation_id = "register_base_model",
-    request_body = BaseModelRequest,
-    responses((status = 200, body = Model), (status = 202, body = Model)))]
+    params(IdempotencyKey), request_body = BaseModelRequest,
+    responses(
+        (status = 200, body = Model, headers(("idempotent-replayed" = String, description = "`true` when the key was used before."))),
+        (status = 202, body = Model, headers(("idempotent-replayed" = String, description = "`true` when the key was used before.")))))]
 pub(crate) async fn register(
     Caller { state, tenant }: Caller,
     identity: Identity,
+    key: IdempotencyKey,
     Json(body): Json,
 ) -> Result<Response, ApiError> {
     let request = BaseModelRequest::parse(&body)?;
     let wait = Duration::from_secs(state.limits.max_wait_seconds);
     let _place = state.quotas.wait(&identity, wait)?;
     let mut changes = state.changes.subscribe();
-    let model = new_model(tenant, request);
+    let model = NewBaseModel {
+        idempotency: key.with_body(&body),
+        ..new_model(tenant, request)
+    };
     let id = model.id.as_str();
-    match db::models::insert_importing(&state.pool, &model).await? {
-        Inserted::Yes => {}
+    let inserted = db::models::insert_importing(&state.pool, &model).await?;
+    match inserted {
+        Inserted::Yes | Inserted::Replayed => {}
+        Inserted::KeyConflict => return Err(idempotency::key_reused()),
         Inserted::NameTaken => {
             let message = format!("model `{id}` exists already; delete it, or choose another id");
             return Err(ApiError::conflict("model_exists", message));
@@ -65,11 +74,18 @@ pub(crate) async fn register(
             .as_ref()
             .is_none_or(|model| model.status != ModelStatus::Importing)
     };
-    let model = changes.until(id, wait, &state.shutdown, look, done).await?;
-    match model {
-        Some(model) if model.status == ModelStatus::Ready => Ok(axum::Json(model).into_response()),
+    let found = changes.until(id, wait, &state.shutdown, look, done).await?;
+    let respond = |status: StatusCode, model: Model| {
+        let response = (status, axum::Json(model)).into_response();
+        match inserted {
+            Inserted::Replayed => idempotency::replayed(response),
+            _ => response,
+        }
+    };
+    match found {
+        Some(model) if model.status == ModelStatus::Ready => Ok(respond(StatusCode::OK, model)),
         Some(model) if model.status == ModelStatus::Importing => {
-            Ok((StatusCode::ACCEPTED, axum::Json(model)).into_response())
+            Ok(respond(StatusCode::ACCEPTED, model))
         }
         _ => match db::models::take_refused(&state.pool, tenant, id).await? {
             Some(problems) if !problems.is_empty() => Err(refused(problems)),
@@ -109,5 +125,6 @@ fn new_model(tenant: TenantId, request: BaseModelRequest) -> NewBaseModel {
         }),
         preprocessing: request.preprocessing,
         license: request.license,
+        idempotency: None,
     }
 }
