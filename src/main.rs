@@ -31,7 +31,7 @@ enum Command {
         #[command(flatten)]
         store: config::StoreArgs,
         #[command(flatten)]
-        serve: config::ServeArgs,
+        serve: Box<config::ServeArgs>,
     },
     /// Run a worker, which claims jobs and trains
     Work {
