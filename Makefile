@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations fuzz check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools webhooks-check clean clean-demo clean-deps
+.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations fuzz check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools contract-cases webhooks-check clean clean-demo clean-deps
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -77,11 +77,14 @@ reference: build ## Update docs/cli.md and docs/configuration.md from the execut
 structure: ## Measure circles, long functions, comments and words (docs/structure.md); `ROOM=src/http` for one folder
 	@scripts/structure.py $(ROOM)
 
-contract-tools: build ## Check openapi.yaml with openapi-typescript and schemathesis (installs them: npm, 0.15 GB)
+contract-tools: build demo-data ## Check openapi.yaml and the service with clients' tools and OpenAI's clients (installs them: npm, 0.3 GB)
 	@scripts/contract-tools.sh
 
 webhooks-check: build demo-data ## Verify webhooks with OpenAI's clients for Python and Node (installs them)
 	@scripts/webhooks-check.sh
+
+contract-cases: build demo-data ## The same with more than 5,000 generated requests
+	@REHEAD_CONTRACT_CASES=150 scripts/contract-tools.sh
 
 python-check: build demo-data ## Load an exported model into timm and torch.jit and compare (downloads 3 GB)
 	@scripts/python-check.sh

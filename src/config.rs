@@ -369,6 +369,18 @@ pub struct HttpLimits {
     /// Maximum number of a tenant's downloads that have not ended
     #[arg(long, env = "REHEAD_MAX_DOWNLOADS", default_value_t = 16)]
     pub max_downloads: u32,
+    /// Maximum size of one part of an upload (bytes)
+    #[arg(long, env = "REHEAD_MAX_PART_BYTES", default_value_t = 64 << 20)]
+    pub max_part_bytes: u64,
+    /// Maximum number of parts of one upload
+    #[arg(long, env = "REHEAD_MAX_UPLOAD_PARTS", default_value_t = 10_000)]
+    pub max_upload_parts: u32,
+    /// Maximum number of open uploads in parts of one tenant; further ones are answered 429
+    #[arg(long, env = "REHEAD_MAX_UPLOADS", default_value_t = 100)]
+    pub max_uploads: u32,
+    /// Time in which an upload in parts must be completed (s)
+    #[arg(long, env = "REHEAD_UPLOAD_SECONDS", default_value_t = 3_600)]
+    pub upload_seconds: u64,
     /// Maximum number of images in one prediction
     #[arg(long, env = "REHEAD_MAX_PREDICT_IMAGES", default_value_t = 64, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     pub max_predict_images: usize,
@@ -382,6 +394,9 @@ pub struct HttpLimits {
     /// Maximum number of rows in one page of a list
     #[arg(long, env = "REHEAD_MAX_PAGE", default_value_t = 100)]
     pub max_page: u32,
+    /// Maximum number of rows in one page of files or models
+    #[arg(long, env = "REHEAD_MAX_LONG_PAGE", default_value_t = 10_000)]
+    pub max_long_page: u32,
     /// Maximum time that `wait` may delay an answer (s)
     #[arg(long, env = "REHEAD_MAX_WAIT_SECONDS", default_value_t = 60)]
     pub max_wait_seconds: u64,

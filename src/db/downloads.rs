@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{
     convert,
     files::{self, File},
+    idempotency::{self, Idempotency, Keyed},
     models::{self, Inserted, NewBaseModel},
     tenants::TenantId,
     work::{Lease, MAX_CRASHES, end_work},
@@ -27,6 +28,7 @@ pub struct NewDownload {
     pub purpose: Purpose,
     /// SHA-256 that the content must have, lower-case hex.
     pub sha256: Option<String>,
+    pub idempotency: Option<Idempotency>,
     /// One sentence for `status_details` meanwhile.
     pub details: String,
 }
@@ -38,20 +40,41 @@ pub struct ToDownload {
     pub sha256: Option<String>,
 }
 
-/// Adds a file in status `downloading`, and its download to the queue of work. `None`: `limit`
-/// downloads of the tenant have not ended.
+/// Adds a file in status `downloading`, and its download to the queue of work; or finds the one
+/// that its idempotency key made. `None`: `limit` downloads of the tenant have not ended.
 pub async fn insert(
     pool: &PgPool,
     download: &NewDownload,
     limit: u32,
-) -> sqlx::Result<Option<File>> {
+) -> sqlx::Result<Option<Keyed<File>>> {
     let mut transaction = pool.begin().await?;
     let inserted = insert_within(&mut transaction, download, limit).await?;
     transaction.commit().await?;
     if !inserted {
-        return Ok(None);
+        return made_by_key(pool, download).await;
     }
-    files::get(pool, download.tenant, download.id).await
+    let file = files::get(pool, download.tenant, download.id).await?;
+    Ok(file.map(Keyed::New))
+}
+
+/// What an earlier request with this download's idempotency key means for it; `None` without one.
+async fn made_by_key(pool: &PgPool, download: &NewDownload) -> sqlx::Result<Option<Keyed<File>>> {
+    let Some(idempotency) = &download.idempotency else {
+        return Ok(None);
+    };
+    let earlier = sqlx::query!(
+        "select id, body_sha256 from files where tenant_id = $1 and idempotency_key = $2",
+        download.tenant.0,
+        idempotency.key
+    );
+    let Some(earlier) = earlier.fetch_optional(pool).await? else {
+        return Ok(None);
+    };
+    if !idempotency.is_same(earlier.body_sha256.as_deref()) {
+        return Ok(Some(Keyed::KeyConflict));
+    }
+    let file = files::get(pool, download.tenant, FileId(earlier.id)).await?;
+    Ok(file.map(Keyed::Replayed))
 }
 
 /// Adds a base model whose weights are downloaded first. `None`: as `insert`.
@@ -65,7 +88,15 @@ pub async fn insert_with_model(
     if !insert_within(&mut transaction, download, limit).await? {
         return Ok(None);
     }
-    let inserted = models::insert_importing_within(&mut transaction, model, true).await?;
+    let inserted = match models::insert_importing_within(&mut transaction, model, true).await {
+        Err(error) if models::is_key_taken(&error) => {
+            transaction.rollback().await?;
+            let mut connection = pool.acquire().await?;
+            let made = models::made_by_key(&mut connection, model).await?;
+            return made.map(Some).ok_or(error);
+        }
+        inserted => inserted?,
+    };
     if inserted == Inserted::Yes {
         transaction.commit().await?;
     }
@@ -84,11 +115,14 @@ async fn insert_within(
     )
     .execute(&mut *transaction)
     .await?;
+    let (key, body_sha256) = idempotency::columns(download.idempotency.as_ref());
     let inserted = sqlx::query!(
         "with file as (
-            insert into files (id, tenant_id, filename, purpose, bytes, status, status_details, url, requested_sha256)
-            select $1, $2, $3, $4, 0, 'downloading', $5, $6, $7
+            insert into files (id, tenant_id, filename, purpose, bytes, status, status_details, url, requested_sha256,
+                idempotency_key, body_sha256)
+            select $1, $2, $3, $4, 0, 'downloading', $5, $6, $7, $9, $10
             where (select count(*) from work where kind = 'download' and tenant_id = $2) < $8
+            on conflict (tenant_id, idempotency_key) do nothing
             returning id, tenant_id
         )
         insert into work (kind, subject, tenant_id) select 'download', id, tenant_id from file",
@@ -99,7 +133,9 @@ async fn insert_within(
         download.details,
         download.url,
         download.sha256,
-        i64::from(limit)
+        i64::from(limit),
+        key,
+        body_sha256
     );
     Ok(inserted.execute(transaction).await?.rows_affected() == 1)
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Page, Slice, convert,
+    idempotency::{self, Idempotency},
     tenants::TenantId,
     work::{Lease, MAX_CRASHES, end_work},
 };
@@ -144,12 +145,17 @@ pub struct NewBaseModel {
     /// Values left out follow the weights, then the default of the architecture.
     pub preprocessing: Option<AskedPreprocessing>,
     pub license: Option<String>,
+    pub idempotency: Option<Idempotency>,
 }
 
 /// The result of `insert_importing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inserted {
     Yes,
+    /// The same idempotency key came with the same body before and made this model.
+    Replayed,
+    /// The same key came with another body.
+    KeyConflict,
     /// A model of this id exists and is not in error.
     NameTaken,
     /// There is no such file with purpose `weights`.
@@ -180,31 +186,75 @@ pub struct ToImport {
     pub preprocessing: Option<AskedPreprocessing>,
 }
 
-/// Adds a base model in status `importing`, and its import to the queue of work.
+/// Adds a base model in status `importing`, and its import to the queue of work; or finds the one
+/// that its idempotency key made.
 pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Result<Inserted> {
     let mut connection = pool.acquire().await?;
-    insert_importing_within(&mut connection, model, false).await
+    match insert_importing_within(&mut connection, model, false).await {
+        Err(error) if is_key_taken(&error) => {
+            made_by_key(&mut connection, model).await?.ok_or(error)
+        }
+        inserted => inserted,
+    }
+}
+
+/// True where a request with the same idempotency key came first, a moment ago. A transaction has
+/// failed then.
+pub(super) fn is_key_taken(error: &sqlx::Error) -> bool {
+    let constraint = error
+        .as_database_error()
+        .and_then(|error| error.constraint());
+    constraint == Some("models_idempotency_key_unique")
+}
+
+/// What an earlier request with this model's idempotency key means for it; `None` without one.
+pub(super) async fn made_by_key(
+    connection: &mut PgConnection,
+    model: &NewBaseModel,
+) -> sqlx::Result<Option<Inserted>> {
+    let Some(idempotency) = &model.idempotency else {
+        return Ok(None);
+    };
+    let earlier = sqlx::query_scalar!(
+        "select body_sha256 from models where tenant_id = $1 and idempotency_key = $2",
+        model.tenant.0,
+        idempotency.key
+    );
+    let earlier = earlier.fetch_optional(connection).await?;
+    Ok(earlier.map(
+        |body_sha256| match idempotency.is_same(body_sha256.as_deref()) {
+            true => Inserted::Replayed,
+            false => Inserted::KeyConflict,
+        },
+    ))
 }
 
 /// As `insert_importing`. The import of one whose weights are `downloading` is added to the queue
 /// by the end of the download.
+///
+/// # Errors
+/// `is_key_taken` among others.
 pub(super) async fn insert_importing_within(
     connection: &mut PgConnection,
     model: &NewBaseModel,
     downloading: bool,
 ) -> sqlx::Result<Inserted> {
+    if let Some(inserted) = made_by_key(&mut *connection, model).await? {
+        return Ok(inserted);
+    }
     let requested = model.preprocessing.as_ref().map(Json);
+    let (key, body_sha256) = idempotency::columns(model.idempotency.as_ref());
     let done = sqlx::query!(
         "with file as (
             select id from files where id = $5 and tenant_id = $1 and purpose = 'weights'
                 and status = case when $9 then 'downloading' else 'processed' end for share
         ), model as (
             insert into models (tenant_id, id, kind, status, architecture, modality, weights_file, source_task,
-                requested_preprocessing, license, import_id)
-            select $1, $2, 'base', 'importing', $3, $4, file.id, $6, $7, $8, gen_random_uuid() from file
+                requested_preprocessing, license, import_id, idempotency_key, body_sha256)
+            select $1, $2, 'base', 'importing', $3, $4, file.id, $6, $7, $8, gen_random_uuid(), $10, $11 from file
             on conflict (tenant_id, id) do update set status = 'importing', architecture = $3, modality = $4,
                 weights_file = $5, source_task = $6, requested_preprocessing = $7, license = $8, problems = null,
-                import_id = gen_random_uuid(), created_at = now()
+                import_id = gen_random_uuid(), created_at = now(), idempotency_key = $10, body_sha256 = $11
             where models.status = 'error'
             returning import_id
         ), work as (
@@ -219,7 +269,9 @@ pub(super) async fn insert_importing_within(
         Json(&model.source_task) as Json<&SourceTask>,
         requested as Option<Json<&AskedPreprocessing>>,
         model.license,
-        downloading
+        downloading,
+        key,
+        body_sha256
     )
     .fetch_optional(&mut *connection)
     .await?;
@@ -308,7 +360,11 @@ pub async fn list(
         filter.architecture,
         filter.source_task
     );
-    Ok(Slice::of(models.fetch_all(pool).await?, page.limit))
+    let names = |model: &Model| {
+        let labels = model.labels.as_ref().map_or(0, Vec::len);
+        labels + model.problems.len()
+    };
+    Slice::read(models.fetch(pool), page.limit, names).await
 }
 
 /// Layers of a model that is ready; of a fine-tuned model, those of its base model.

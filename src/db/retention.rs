@@ -88,7 +88,9 @@ pub async fn unreferenced(pool: &PgPool, prefixes: Vec<String>) -> sqlx::Result<
             and not exists (select from models m where 'models/' || m.weights_sha256 || '/' = unit.prefix)
             and not exists (select from models m where 'models/' || m.base_weights_sha256 || '/' = unit.prefix)
             and not exists (select from models m where 'scripts/' || replace(m.job_id::text, '-', '') || '/' = unit.prefix)
-            and not exists (select from files f where 'files/' || replace(f.id::text, '-', '') || '/' = unit.prefix)"#,
+            and not exists (select from files f where 'files/' || replace(f.id::text, '-', '') || '/' = unit.prefix)
+            and not exists (select from uploads u where u.status = 'pending'
+                and 'uploads/' || replace(u.id::text, '-', '') || '/' = unit.prefix)"#,
         &prefixes,
         &jobs as &[Option<Uuid>],
         &tokens as &[Option<i64>]

@@ -75,11 +75,11 @@ pub(crate) async fn create(
 /// List API keys
 ///
 /// Of all tenants, revoked and expired ones as well, without their secrets.
-#[utoipa::path(get, path = "/v1/keys", tag = "keys", operation_id = "list_keys", params(PageQuery),
+#[utoipa::path(get, path = "/v1/keys", tag = "keys", operation_id = "list_keys", params(PageQuery<KeyId>),
     responses((status = 200, body = List<Key>)))]
 pub(crate) async fn list(
     Admin { state, .. }: Admin,
-    Params(query): Params<PageQuery>,
+    Params(query): Params<PageQuery<KeyId>>,
 ) -> Result<axum::Json<List<Key>>, ApiError> {
     let slice = db::keys::list(&state.pool, query.page(&state.limits)?).await?;
     Ok(List::of(slice, |key| key, |key: &Key| key.id.to_string()))

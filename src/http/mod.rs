@@ -20,10 +20,12 @@ mod files;
 mod jobs;
 mod keys;
 mod measure;
+mod meta;
 mod models;
 mod router;
 mod server;
 mod service;
+mod uploads;
 mod webhooks;
 mod workers;
 

@@ -12,19 +12,23 @@ use crate::http::{
         contract::{self, Contract},
         envelope,
         error::ApiError,
-        extract,
+        extract, linger,
         state::AppState,
     },
-    files, jobs, keys, models, service, webhooks, workers,
+    files, jobs, keys, meta, models, service, uploads, webhooks, workers,
 };
 
 /// Every route; the contract is generated from the same list.
 fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(contract::Head::openapi())
-        .routes(routes!(files::upload, files::list))
-        .routes(routes!(files::get, files::delete))
-        .routes(routes!(files::content))
-        .routes(routes!(files::report))
+        .routes(routes!(files::create::create, files::read::list))
+        .routes(routes!(files::read::get, files::read::delete))
+        .routes(routes!(files::read::content))
+        .routes(routes!(files::read::report))
+        .routes(routes!(uploads::create::create))
+        .routes(routes!(uploads::parts::add))
+        .routes(routes!(uploads::complete::complete))
+        .routes(routes!(uploads::cancel::cancel))
         .routes(routes!(models::register::register))
         .routes(routes!(models::catalog::list))
         .routes(routes!(models::catalog::get, models::catalog::delete))
@@ -55,6 +59,9 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(workers::list))
         .routes(routes!(keys::create, keys::list))
         .routes(routes!(keys::revoke))
+        .routes(routes!(meta::statuses::list))
+        .routes(routes!(meta::error_codes::list))
+        .routes(routes!(meta::limits::get))
         .routes(routes!(service::healthz))
         .routes(routes!(service::readyz))
         .routes(routes!(service::metrics))
@@ -85,6 +92,7 @@ pub(crate) fn app(state: AppState) -> anyhow::Result<Router> {
         ))
         .layer(Extension(contract))
         .layer(middleware::from_fn(envelope::wrap))
+        .layer(middleware::from_fn(linger::linger))
         .with_state(state))
 }
 

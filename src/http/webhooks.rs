@@ -124,11 +124,11 @@ async fn check_url(state: &AppState, url: &str) -> Result<(), ApiError> {
 }
 
 /// List webhooks
-#[utoipa::path(get, path = "/v1/webhooks", tag = "webhooks", operation_id = "list_webhooks", params(PageQuery),
+#[utoipa::path(get, path = "/v1/webhooks", tag = "webhooks", operation_id = "list_webhooks", params(PageQuery<WebhookId>),
     responses((status = 200, body = List<Webhook>)))]
 pub(crate) async fn list(
     Caller { state, tenant }: Caller,
-    Params(query): Params<PageQuery>,
+    Params(query): Params<PageQuery<WebhookId>>,
 ) -> Result<axum::Json<List<Webhook>>, ApiError> {
     let page = query.page(&state.limits)?;
     let slice = db::webhooks::list(&state.pool, tenant, page).await?;
@@ -260,12 +260,12 @@ async fn refuse_disabled(
 ///
 /// Those of the last 30 days.
 #[utoipa::path(get, path = "/v1/webhooks/{id}/deliveries", tag = "webhooks", operation_id = "list_webhook_deliveries",
-    params(("id" = WebhookId, Path), PageQuery),
+    params(("id" = WebhookId, Path), PageQuery<DeliveryId>),
     responses((status = 200, body = List<Delivery>)))]
 pub(crate) async fn deliveries(
     Caller { state, tenant }: Caller,
     Id(id): Id<WebhookId>,
-    Params(query): Params<PageQuery>,
+    Params(query): Params<PageQuery<DeliveryId>>,
 ) -> Result<axum::Json<List<Delivery>>, ApiError> {
     let page = query.page(&state.limits)?;
     let webhook = db::webhooks::get(&state.pool, tenant, id).await?;

@@ -9,6 +9,8 @@ use std::{
     path::Path,
 };
 
+use axum::body::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -17,7 +19,8 @@ use super::{
 };
 use crate::domain::{
     checkpoint::{Manifest, ManifestEntry},
-    object::{Bundle, Descriptor, MANIFEST},
+    object::{Bundle, Descriptor, MANIFEST, MODEL},
+    parent::ParentWeights,
 };
 
 /// Largest manifest in bytes; a real one has a few hundred.
@@ -132,6 +135,58 @@ impl Objects {
         }
     }
 
+    /// Reads an object's bytes. After the last there is an error if they are not those that its row
+    /// describes.
+    ///
+    /// # Errors
+    /// `Damaged`, `Store`; items of the stream may fail too.
+    pub async fn read_checked(
+        &self,
+        object: &Descriptor,
+    ) -> Result<BoxStream<'static, Result<Bytes, ObjectError>>, ObjectError> {
+        let bytes = self.read(&object.key, None).await;
+        let bytes = bytes.map_err(|error| missing(object, error))?;
+        let start = (bytes, Sha256::new(), 0, object.clone());
+        let checked =
+            stream::try_unfold(start, |(mut rest, mut hasher, seen, object)| async move {
+                if let Some(chunk) = rest.try_next().await? {
+                    hasher.update(&chunk);
+                    let seen = seen + chunk.len() as u64;
+                    return Ok(Some((chunk, (rest, hasher, seen, object))));
+                }
+                let found = Stored {
+                    bytes: seen,
+                    sha256: hex::encode(hasher.finalize()),
+                };
+                check(&object, &found).map(|()| None)
+            });
+        Ok(checked.boxed())
+    }
+
+    /// The weights of a model or checkpoint that something starts from; `owner` is that, in words.
+    ///
+    /// # Errors
+    /// `Damaged`: a checkpoint's manifest is missing, not as described, or names no weights.
+    pub async fn parent_weights(
+        &self,
+        owner: &str,
+        weights: &ParentWeights,
+    ) -> Result<Descriptor, ObjectError> {
+        match weights {
+            ParentWeights::Model { objects, sha256 } => {
+                Ok(Descriptor::of_hash(owner, objects, MODEL, sha256))
+            }
+            ParentWeights::Checkpoint {
+                objects,
+                manifest_sha256,
+            } => {
+                let manifest = Descriptor::of_hash(owner, objects, MANIFEST, manifest_sha256);
+                let weights = self.checkpoint(&manifest).await?.remove(MODEL);
+                weights.ok_or_else(|| damaged(&manifest, "names no weights"))
+            }
+        }
+    }
+
     /// The files of a checkpoint by name, `manifest.json` among them, with their hashes from the
     /// manifest.
     ///
@@ -232,8 +287,8 @@ mod tests {
     use super::*;
 
     async fn stored(objects: &Objects, text: &str) -> Descriptor {
-        let bytes = axum::body::Bytes::copy_from_slice(text.as_bytes());
-        let stream = futures_util::stream::iter([Ok(bytes)]);
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        let stream = stream::iter([Ok(bytes)]);
         let stored = objects
             .put_stream("models/1/labels.json", stream)
             .await

@@ -14,11 +14,44 @@ use crate::{
     domain::object::Bundle,
     objects::{At as _, Objects},
     sandbox::Sandbox,
-    serving::error::ServingError,
+    serving::{checkpoint::StoredCheckpoint, error::ServingError},
 };
 
 /// Bundles kept on disk; the inference process keeps fewer loaded.
 const BUNDLES_KEPT: usize = 64;
+
+/// A model or checkpoint to predict with.
+#[derive(Debug)]
+pub enum Source {
+    /// A finished model.
+    Bundle(Bundle),
+    Checkpoint(Box<StoredCheckpoint>),
+}
+
+impl Source {
+    /// The name of its folder.
+    fn name(&self) -> String {
+        match self {
+            Self::Bundle(bundle) => {
+                let prefix = bundle.weights.prefix().trim_end_matches('/');
+                prefix.replace('/', "-")
+            }
+            Self::Checkpoint(checkpoint) => checkpoint.id.to_string(),
+        }
+    }
+
+    async fn fetch(&self, objects: &Objects, folder: &Path) -> Result<(), ServingError> {
+        match self {
+            Self::Bundle(bundle) => {
+                for object in objects.bundle(bundle).await? {
+                    objects.copy(&object, &folder.join(object.name())).await?;
+                }
+                Ok(())
+            }
+            Self::Checkpoint(checkpoint) => checkpoint.fetch(objects, folder).await,
+        }
+    }
+}
 
 pub struct Bundles {
     folder: PathBuf,
@@ -40,13 +73,12 @@ impl Bundles {
         }
     }
 
-    /// The folder with the files of a bundle.
+    /// The folder of a model or checkpoint.
     ///
     /// # Errors
     /// An object is damaged; the store cannot be read, or the folder cannot be written.
-    pub async fn fetch(&self, bundle: &Bundle) -> Result<PathBuf, ServingError> {
-        let prefix = bundle.weights.prefix().trim_end_matches('/');
-        let folder = self.folder.join(prefix.replace('/', "-"));
+    pub async fn fetch(&self, source: &Source) -> Result<PathBuf, ServingError> {
+        let folder = self.folder.join(source.name());
         let mut fetched = self.fetched.lock().await;
         let exists = fs::try_exists(&folder).await.unwrap_or(false);
         if exists && fetched.contains(&folder) {
@@ -61,10 +93,7 @@ impl Bundles {
             .prefix(".fetch-")
             .tempdir_in(&self.folder)
             .with_context(failed)?;
-        for object in self.objects.bundle(bundle).await? {
-            let target = staged.path().join(object.name());
-            self.objects.copy(&object, &target).await?;
-        }
+        source.fetch(&self.objects, staged.path()).await?;
         let (sandbox, given) = (self.sandbox.clone(), staged.path().to_owned());
         tokio::task::spawn_blocking(move || sandbox.give(&given))
             .await

@@ -14,11 +14,11 @@ use tokio::{
 
 use crate::{
     config::ServingArgs,
-    domain::{object::Bundle, progress::Failure, work::Predictions},
+    domain::{progress::Failure, work::Predictions},
     objects::Objects,
     sandbox::Sandbox,
     serving::{
-        bundles::{Bundles, modified_times},
+        bundles::{Bundles, Source, modified_times},
         error::ServingError,
         process::{InferenceProcess, NoAnswer},
     },
@@ -113,20 +113,20 @@ impl Predictor {
         }
     }
 
-    /// Predictions for these image files of one spool, in order, by the model with this bundle.
+    /// Predictions for these image files of one spool, in order, by a model or checkpoint.
     ///
     /// # Errors
     /// The inference process ends twice, takes too long, or refuses the bundle.
     pub async fn predict(
         &self,
-        bundle: &Bundle,
+        source: &Source,
         images: &[PathBuf],
     ) -> Result<Predictions, ServingError> {
         let deadline = Instant::now() + self.timeout;
         let timed_out = || ServingError::TimedOut {
             seconds: self.timeout.as_secs(),
         };
-        let bundle = timeout_at(deadline, self.bundles.fetch(bundle))
+        let bundle = timeout_at(deadline, self.bundles.fetch(source))
             .await
             .map_err(|_| timed_out())??;
         if let Some(spool) = images.first().and_then(|image| image.parent()) {

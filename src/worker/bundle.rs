@@ -88,6 +88,7 @@ pub(super) async fn store(
         parameters,
         weights_sha256,
         files,
+        results: None,
     })
 }
 

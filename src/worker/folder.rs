@@ -136,7 +136,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = folders(root.path()).create("closed-1").unwrap();
         fs::create_dir_all(folder.work().join("a/b")).unwrap();
-        fs::set_permissions(folder.work().join("a"), Permissions::from_mode(0o0)).unwrap();
+        fs::set_permissions(folder.work().join("a"), Permissions::from_mode(0o000)).unwrap();
         drop(folder);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }

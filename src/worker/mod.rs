@@ -41,6 +41,7 @@ mod measure;
 mod memory;
 mod parent;
 mod relay;
+mod results;
 mod sample_report;
 mod slot;
 mod status;

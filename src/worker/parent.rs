@@ -7,15 +7,7 @@ use super::{
     cache::{Cache, Kind},
     fault::Fault,
 };
-use crate::{
-    db::queue::Claimed,
-    domain::{
-        object::{Descriptor, MANIFEST, MODEL},
-        parent::ParentWeights,
-        work::PlanWeights,
-    },
-    objects::Objects,
-};
+use crate::{db::queue::Claimed, domain::work::PlanWeights, objects::Objects};
 
 /// Links the parent's weights, which replace those of the base model, into the job folder in the
 /// order in which they are applied.
@@ -34,30 +26,14 @@ pub(super) async fn fetch(
     };
     for (index, weights) in parent.weights.iter().enumerate() {
         let owner = format!("the parent `{}`", parent.id);
-        let (object, whole) = match weights {
-            ParentWeights::Model {
-                objects: prefix,
-                sha256,
-            } => (Descriptor::of_hash(owner, prefix, MODEL, sha256), true),
-            ParentWeights::Checkpoint {
-                objects: prefix,
-                manifest_sha256,
-            } => {
-                let manifest = Descriptor::of_hash(owner, prefix, MANIFEST, manifest_sha256);
-                let mut files = objects.checkpoint(&manifest).await?;
-                let object = files.remove(MODEL).ok_or_else(|| {
-                    Fault::result(format!("the manifest below `{prefix}` has no `{MODEL}`"))
-                })?;
-                (object, false)
-            }
-        };
+        let object = objects.parent_weights(&owner, weights).await?;
         let target = folder.join(format!("parent-{index}.safetensors"));
         cache.link(Kind::Weights, &object, &target).await?;
         let sha256 = object.sha256;
         over.push(PlanWeights {
             weights: target,
             sha256,
-            whole,
+            whole: weights.is_whole(),
         });
     }
     Ok(over)

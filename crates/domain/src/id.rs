@@ -87,6 +87,8 @@ macro_rules! id {
 }
 
 id!(/** An uploaded file. */ FileId, "file-");
+id!(/** An upload in parts. */ UploadId, "upload_");
+id!(/** A part of an upload. */ PartId, "part_");
 id!(/** A fine-tuning job. */ JobId, "ftjob-");
 id!(/** One line of a job's history. */ EventId, "ftevent-");
 id!(/** A stored checkpoint. */ CheckpointId, "ftckpt_");

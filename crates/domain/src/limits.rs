@@ -120,6 +120,10 @@ pub const CLASSES: usize = 10_000;
 pub const LABELS: usize = 1_000;
 /// A target value of a regression.
 pub const VALUE: RangeInclusive<f64> = -1e12..=1e12;
+/// Seconds after its creation at which a file may expire, as OpenAI's.
+pub const FILE_LIFETIME_SECONDS: RangeInclusive<u64> = 3_600..=2_592_000;
+/// Characters of a media type.
+pub const MEDIA_TYPE_CHARACTERS: usize = 255;
 /// Characters of a file's name.
 pub const FILENAME_CHARACTERS: usize = 255;
 

@@ -11,7 +11,8 @@ use crate::{
     },
     domain::{
         checkpoint::{ManifestEntry, Metrics},
-        id::JobId,
+        file::Purpose,
+        id::{FileId, JobId},
         job::{Failure, JobStatus, Outcome},
         report::Report,
     },
@@ -33,7 +34,20 @@ pub struct NewModel {
     pub weights_sha256: String,
     /// All files of its bundle.
     pub files: BTreeMap<String, ManifestEntry>,
+    pub results: Option<ResultFile>,
 }
+
+/// The file with a job's metrics, whose bytes are in the object store.
+#[derive(Debug, Clone)]
+pub struct ResultFile {
+    pub id: FileId,
+    pub bytes: u64,
+    /// Lower-case hex.
+    pub sha256: String,
+}
+
+/// Name of every result file, as OpenAI's.
+const RESULT_FILE: &str = "step_metrics.csv";
 
 /// How the trainer of an attempt ended, as far as its worker knows.
 #[derive(Debug, Clone, Default)]
@@ -141,6 +155,7 @@ macro_rules! end_attempt {
                     else format('%s attempts ended without a result; the last: %s', j.crashes + 1, $7::text) end end,
                 fine_tuned_model = case when verdict.status = 'succeeded' and $9::text is not null then j.result_model end,
                 metrics = case when verdict.status = 'succeeded' then $11 else j.metrics end,
+                result_file = case when verdict.status = 'succeeded' then $18::uuid end,
                 finished_at = case when verdict.status not in ('queued', 'paused') then now() end,
                 events = j.events + 1
             from verdict where j.id = verdict.id
@@ -161,6 +176,9 @@ macro_rules! end_attempt {
                 job.recipe, $17
             from job join models base on base.tenant_id = job.tenant_id and base.id = job.model
             where job.status = 'succeeded'
+        ), results as (
+            insert into files (id, tenant_id, filename, purpose, bytes, sha256, status)
+            select job.result_file, job.tenant_id, $19, $20, $21, $22, 'processed' from job where job.result_file is not null
         ), event as (
             insert into job_events (job_id, seq, token, kind, level, message, data)
             select id, events, $2,
@@ -192,6 +210,7 @@ async fn end_attempt(
 ) -> sqlx::Result<Option<JobStatus>> {
     let unknown = Trace::default();
     let trace = ending.trace.unwrap_or(&unknown);
+    let results = model.and_then(|model| model.results.as_ref());
     let status = end_attempt!(
         lease.subject,
         lease.token,
@@ -209,7 +228,12 @@ async fn end_attempt(
         trace.exit_code,
         trace.exit_signal.as_deref(),
         model.map(|model| model.weights_sha256.as_str()),
-        model.map(|model| Json(&model.files)) as Option<Json<&BTreeMap<String, ManifestEntry>>>
+        model.map(|model| Json(&model.files)) as Option<Json<&BTreeMap<String, ManifestEntry>>>,
+        results.map(|results| results.id.0),
+        RESULT_FILE,
+        Purpose::FineTuneResults.as_str(),
+        results.map(|results| convert::from_count(results.bytes)),
+        results.map(|results| results.sha256.as_str())
     );
     let status = status.fetch_optional(pool).await?;
     status.map(|word| convert::status(&word)).transpose()

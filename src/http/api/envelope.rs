@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -33,10 +33,12 @@ use crate::{
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Most bytes of a client's own request id.
+const REQUEST_ID_BYTES: usize = 128;
 
 /// Wraps the router.
 pub(crate) async fn wrap(request: Request, next: Next) -> Response {
-    let id = RequestId::new().to_string();
+    let id = request_id(request.headers());
     let method = known_method(request.method());
     // The route's pattern, not the path: paths contain users' text, and the number of metrics must
     // stay bounded.
@@ -109,6 +111,16 @@ fn span(id: &str, method: &str, route: &str) -> Span {
     );
     #[cfg(not(feature = "otel"))]
     tracing::info_span!("request", request.id = %id, method, %route)
+}
+
+/// The client's own id where it can be logged as it is, otherwise a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes);
+    let given = given
+        .filter(|id| (1..=REQUEST_ID_BYTES).contains(&id.len()))
+        .filter(|id| id.iter().all(u8::is_ascii_graphic))
+        .and_then(|id| str::from_utf8(id).ok());
+    given.map_or_else(|| RequestId::new().to_string(), str::to_owned)
 }
 
 fn with_body(mut response: Response, id: &str) -> Response {

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::{
     db::keys::KeyId,
     domain::{
-        id::{CheckpointId, DeliveryId, FileId, JobId, WebhookId},
+        id::{CheckpointId, DeliveryId, FileId, JobId, UploadId, WebhookId},
         limits,
         problem::{Code, Problem, quoted},
     },
@@ -31,6 +31,8 @@ pub(crate) const QUEUE_FULL: Code = "queue_full";
 pub(crate) const STORAGE_QUOTA: Code = "storage_quota_exceeded";
 /// A stored object has other bytes than when it was stored. Nothing but a backup changes that.
 pub(crate) const OBJECT_DAMAGED: Code = "object_damaged";
+/// The tenant has as many pending uploads as it may have.
+pub(crate) const TOO_MANY_UPLOADS: Code = "too_many_uploads";
 
 /// An error response; docs/errors.md lists the codes.
 #[derive(Debug, Clone)]
@@ -51,6 +53,10 @@ pub(crate) trait Noun: Display {
 
 impl Noun for FileId {
     const NOUN: &'static str = "file";
+}
+
+impl Noun for UploadId {
+    const NOUN: &'static str = "upload";
 }
 
 impl Noun for JobId {
@@ -247,8 +253,8 @@ impl ApiError {
         self.body.request_id = request_id.to_owned();
         let mut headers = HeaderMap::from_iter(self.header);
         let code = self.body.code.as_str();
-        let lasts = [QUEUE_FULL, STORAGE_QUOTA, OBJECT_DAMAGED].contains(&code);
-        if self.status == StatusCode::CONFLICT || lasts {
+        let lasts = [QUEUE_FULL, STORAGE_QUOTA, OBJECT_DAMAGED, TOO_MANY_UPLOADS];
+        if self.status == StatusCode::CONFLICT || lasts.contains(&code) {
             // OpenAI's clients repeat a 409, a 429 and a 500 at once, unless told not to.
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }

@@ -2,14 +2,18 @@
 
 pub(crate) mod access_log;
 pub(crate) mod auth;
+pub(crate) mod conditional;
 pub(crate) mod contract;
 pub(crate) mod counted;
 pub(crate) mod download;
 pub(crate) mod envelope;
 pub(crate) mod error;
 pub(crate) mod extract;
+pub(crate) mod flat_schemas;
+pub(crate) mod idempotency;
 pub(crate) mod identity;
 pub(crate) mod key_attempts;
+pub(crate) mod linger;
 pub(crate) mod multipart;
 pub(crate) mod origin;
 pub(crate) mod outgoing;

@@ -23,13 +23,13 @@ use axum::{
     },
     http::header,
 };
-use futures_util::{Stream, stream};
+use futures_util::{Stream, TryStreamExt as _, future::ready, stream};
 use percent_encoding::percent_decode_str;
 
 use crate::{
     domain::codes,
     http::{
-        api::{error::ApiError, extract::content_type, state::AppState},
+        api::{error::ApiError, extract::content_type, quotas::UploadBytes, state::AppState},
         server::pace::TooSlow,
     },
     objects::ObjectError,
@@ -260,6 +260,19 @@ pub(crate) fn bytes(
             return Err(io::Error::other(Broken::TooLarge { limit }));
         }
         Ok(Some((chunk, (part, seen))))
+    })
+}
+
+/// A part's bytes, as they arrive, as long as the tenant may store them.
+pub(crate) fn counted(
+    part: Part<'_>,
+    limit: u64,
+    idle: Duration,
+    counter: &UploadBytes,
+) -> impl Stream<Item = io::Result<Bytes>> {
+    bytes(part, limit, idle).and_then(|piece| {
+        let counted = counter.count(piece.len()).map(|()| piece);
+        ready(counted.map_err(refused))
     })
 }
 

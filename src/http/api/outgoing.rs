@@ -52,6 +52,7 @@ impl Source {
             filename: name.unwrap_or_else(|| filename(&target)),
             purpose,
             sha256,
+            idempotency: None,
             details: format!("downloading from {}", quoted(target.host())),
             url,
         })

@@ -9,6 +9,7 @@ use std::{
 };
 
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,6 +21,9 @@ use crate::{
     serving::predictor::Predictor,
 };
 
+/// Uploads that are completed at the same time: each copies its whole file.
+const ASSEMBLIES: usize = 2;
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct AppState {
@@ -28,6 +32,8 @@ pub struct AppState {
     pub(crate) limits: HttpLimits,
     pub(crate) changes: Changes,
     pub(crate) quotas: Arc<Quotas>,
+    /// A permit for each upload that is being completed; others wait.
+    pub(crate) assemblies: Arc<Semaphore>,
     pub(crate) predictor: Arc<Predictor>,
     pub(crate) outgoing: Outgoing,
     pub(crate) webhooks: WebhookArgs,
@@ -62,6 +68,7 @@ impl AppState {
             outgoing: Outgoing::new(&args.outgoing),
             webhooks: args.webhooks.clone(),
             quotas: Arc::new(Quotas::new(&args.limits)),
+            assemblies: Arc::new(Semaphore::new(ASSEMBLIES)),
             changes: Changes::default(),
             address: Arc::default(),
             access: Arc::new(Access {

@@ -92,12 +92,12 @@ impl From<Checkpoint> for CheckpointObject {
 }
 
 /// List a job's checkpoints
-#[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/checkpoints", tag = "jobs", operation_id = "list_job_checkpoints", params(("id" = JobId, Path), PageQuery),
+#[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/checkpoints", tag = "jobs", operation_id = "list_job_checkpoints", params(("id" = JobId, Path), PageQuery<CheckpointId>),
     responses((status = 200, body = List<CheckpointObject>)))]
 pub(crate) async fn checkpoints(
     Caller { state, tenant }: Caller,
     Id(job): Id<JobId>,
-    Params(query): Params<PageQuery>,
+    Params(query): Params<PageQuery<CheckpointId>>,
 ) -> Result<axum::Json<List<CheckpointObject>>, ApiError> {
     find(&state, tenant, job).await?;
     let slice = db::checkpoints::list(&state.pool, tenant, job, query.page(&state.limits)?).await?;

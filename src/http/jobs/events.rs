@@ -40,14 +40,14 @@ const BATCH: u32 = 200;
 /// With `accept: text/event-stream` a stream: the events after `last-event-id`, then new ones as
 /// they happen, until the job's last event. The query parameters do not apply to it.
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/events", tag = "jobs", operation_id = "list_job_events",
-    params(("id" = JobId, Path), PageQuery,
+    params(("id" = JobId, Path), PageQuery<EventId>,
         ("last-event-id" = Option<String>, Header, description = "Id of the last event received; for streams.")),
     responses((status = 200, content((List<Event> = "application/json"), (String = "text/event-stream")))))]
 pub(crate) async fn events(
     Caller { state, tenant }: Caller,
     identity: Identity,
     Id(job): Id<JobId>,
-    Params(query): Params<PageQuery>,
+    Params(query): Params<PageQuery<EventId>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     find(&state, tenant, job).await?;

@@ -65,9 +65,10 @@ pub(crate) struct JobObject {
     pub queue: Option<Queue>,
     pub training_file: FileId,
     pub validation_file: Option<FileId>,
-    /// Always empty: results are a model, checkpoints and a report.
-    pub result_files: Vec<String>,
-    /// Always `null`: images are not counted in tokens.
+    /// The file with its metrics as CSV, once it has succeeded.
+    pub result_files: Vec<FileId>,
+    /// Samples that optimizer steps read in all attempts, once the job has ended: images are not
+    /// counted in tokens.
     pub trained_tokens: Option<u64>,
     pub suffix: Option<String>,
     pub seed: u64,
@@ -222,6 +223,10 @@ impl From<JobSnapshot> for JobObject {
         } = snapshot;
         let now = OffsetDateTime::now_utc();
         let eta = eta_seconds(&job, &phases, now);
+        let trained = attempts
+            .iter()
+            .filter_map(|attempt| attempt.trained_samples);
+        let trained_samples = trained.sum();
         let timestamp = |at: Option<OffsetDateTime>| at.map(OffsetDateTime::unix_timestamp);
         Self {
             id: job.id,
@@ -243,8 +248,8 @@ impl From<JobSnapshot> for JobObject {
             queue: position.map(|position| queue(position, now)),
             training_file: job.request.training_file,
             validation_file: job.request.validation_file,
-            result_files: Vec::new(),
-            trained_tokens: None,
+            result_files: job.result_file.into_iter().collect(),
+            trained_tokens: job.status.is_terminal().then_some(trained_samples),
             suffix: job.request.suffix,
             seed: job.seed,
             priority: job.request.priority,

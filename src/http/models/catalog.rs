@@ -1,23 +1,26 @@
 //! `/v1/models`: base models and fine-tuned models, their layers and exports.
 
-use axum::response::Response;
+use axum::{http::HeaderMap, response::Response};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     db::{
         self,
-        models::{Deleted as Outcome, Filter, Model, Owner},
+        models::{Deleted as Outcome, Filter, Model, ModelStatus, Owner},
         tenants::TenantId,
     },
     domain::{base_model::Layers, object::Bundle},
     http::{
         api::{
             auth::Caller,
+            conditional::{etag_of, has_changed, is_conditional, respond},
             error::{ApiError, unless_deleted},
             extract::{ModelName, Params},
-            page::{Deleted, List, Order, page},
+            identity::Identity,
+            page::{Deleted, List, Order, Rows, page},
             state::AppState,
+            wait::seconds,
         },
         models::export,
     },
@@ -29,8 +32,9 @@ use crate::{
 pub(crate) struct ModelListQuery {
     /// `last_id` of the previous page.
     after: Option<String>,
-    /// Rows per page; 20 by default.
-    #[param(minimum = 1)]
+    /// Rows per page; by default all, because OpenAI's clients ask for one page only. A page of
+    /// models with many labels may have fewer.
+    #[param(minimum = 1, maximum = 10_000)]
     limit: Option<u32>,
     /// `desc` (newest first, the default) or `asc`.
     #[param(inline)]
@@ -51,7 +55,12 @@ pub(crate) async fn list(
     Params(query): Params<ModelListQuery>,
 ) -> Result<axum::Json<List<Model>>, ApiError> {
     let after = query.after.as_deref();
-    let page = page(after, query.limit, query.order, &state.limits)?;
+    let page = page(
+        after,
+        query.limit,
+        query.order,
+        Rows::of_models(&state.limits),
+    )?;
     let filter = Filter {
         owned_by: query.owned_by,
         architecture: query.architecture,
@@ -96,14 +105,61 @@ pub(crate) async fn find_ready(
     }
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ModelQuery {
+    /// Seconds to hold the response back, at most, until the condition in `until` holds.
+    #[param(maximum = 60)]
+    wait: Option<u64>,
+    /// The import of a base model has ended, successfully or not (`imported`, the default), or the
+    /// model has changed (`change`: since the `ETag` in `if-none-match`, otherwise since the
+    /// request).
+    #[param(inline)]
+    until: Option<ModelUntil>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ModelUntil {
+    Imported,
+    Change,
+}
+
 /// Get a model
-#[utoipa::path(get, path = "/v1/models/{id}", tag = "models", operation_id = "get_model", params(("id" = String, Path)),
-    responses((status = 200, body = Model)))]
+#[utoipa::path(get, path = "/v1/models/{id}", tag = "models", operation_id = "get_model",
+    params(("id" = String, Path), ModelQuery,
+        ("if-none-match" = Option<String>, Header, description = "`ETag` of an earlier response; 304 when nothing has changed.")),
+    responses((status = 200, body = Model, headers(("etag" = String, description = "Version of the model."))), (status = 304)))]
 pub(crate) async fn get(
     Caller { state, tenant }: Caller,
+    identity: Identity,
     ModelName(id): ModelName,
-) -> Result<axum::Json<Model>, ApiError> {
-    Ok(axum::Json(find(&state, tenant, &id).await?))
+    Params(query): Params<ModelQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let wait = seconds(query.wait, &state.limits)?;
+    let _place = state.quotas.wait(&identity, wait)?;
+    let until = query.until.unwrap_or(ModelUntil::Imported);
+    let mut changes = state.changes.subscribe();
+    let look = || db::models::get(&state.pool, tenant, &id);
+    // Without a tag to compare with, a change is one since the request.
+    let before = match until {
+        ModelUntil::Change if !is_conditional(&headers) => look().await?.as_ref().map(etag_of),
+        _ => None,
+    };
+    let done = |model: &Option<Model>| match (model, until) {
+        (None, _) => true,
+        (Some(model), ModelUntil::Imported) => model.status != ModelStatus::Importing,
+        (Some(model), ModelUntil::Change) => {
+            has_changed(&headers, before.as_deref(), &etag_of(model))
+        }
+    };
+    let model = changes
+        .until(&id, wait, &state.shutdown, look, done)
+        .await?
+        .ok_or_else(|| ApiError::not_found("model", &id))?;
+    Ok(respond(&headers, etag_of(&model), model))
 }
 
 /// Get a model's layers

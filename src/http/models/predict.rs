@@ -1,5 +1,5 @@
-//! `POST /v1/models/{id}/predict`: predictions for images. The images are written to files, which
-//! the inference process decodes; this process never does.
+//! `POST /v1/models/{id}/predict`: predictions of a model or checkpoint for images. The images are
+//! written to files, which the inference process decodes; this process never does.
 
 use std::time::Instant;
 
@@ -10,8 +10,9 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
-    db::models::Owner,
+    db::{models::Owner, tenants::TenantId},
     domain::{
+        id::CheckpointId,
         problem::Problem,
         work::{self, ImageOutcome},
     },
@@ -21,9 +22,11 @@ use crate::{
             error::{ApiError, refuse_any, unless_deleted},
             extract::ModelName,
             identity::Identity,
+            state::AppState,
         },
-        models::{catalog, predict_images::Images},
+        models::{catalog, checkpoint, predict_images::Images},
     },
+    serving::bundles::Source,
     telemetry::metrics::{PREDICTION_SECONDS, PREDICTIONS},
 };
 
@@ -81,7 +84,10 @@ pub(crate) struct Prediction {
     value: Option<f64>,
 }
 
-/// Predict with a fine-tuned model
+/// Predict with a fine-tuned model or a checkpoint
+///
+/// A checkpoint (`ftckpt_…`) predicts as it was at its step. Its probabilities are not calibrated,
+/// and the threshold of each label is one half.
 #[utoipa::path(post, path = "/v1/models/{id}/predict", tag = "models", operation_id = "predict", params(("id" = String, Path)),
     request_body(content((PredictForm = "multipart/form-data"), (PredictRequest = "application/json"))),
     responses((status = 200, body = Predictions)))]
@@ -91,21 +97,17 @@ pub(crate) async fn predict(
     ModelName(id): ModelName,
     request: Request,
 ) -> Result<axum::Json<Predictions>, ApiError> {
-    let (model, bundle) = catalog::find_ready(&state, tenant, &id).await?;
-    if model.owned_by == Owner::Base {
-        let message = format!("`{id}` is a base model, which has no head; fine-tune it first");
-        return Err(ApiError::invalid("model", "not_fine_tuned", message));
-    }
+    let source = find(&state, tenant, &id).await?;
     // Places are taken once the images are here: a slow client must not hold one.
     let images = Images::receive(&state, &identity, request).await?;
     let _place = state.quotas.predict(&identity)?;
     let _permit = state.predictor.admit()?;
     let asked = Instant::now();
-    let predicted = state.predictor.predict(&bundle, &images.paths).await;
+    let predicted = state.predictor.predict(&source, &images.paths).await;
     PREDICTION_SECONDS.record([], asked.elapsed());
-    let found = catalog::find(&state, tenant, &id);
+    let found = find(&state, tenant, &id);
     let (outcome, answered) = match unless_deleted(predicted.map_err(ApiError::from), found).await {
-        Ok(predictions) => match answer(model.id, predictions) {
+        Ok(predictions) => match answer(id.clone(), predictions) {
             Ok(answer) => ("predicted", Ok(axum::Json(answer))),
             Err(refused) => ("refused", Err(refused)),
         },
@@ -113,6 +115,20 @@ pub(crate) async fn predict(
     };
     PREDICTIONS.add([outcome.into()], images.paths.len() as u64);
     answered
+}
+
+/// The model or checkpoint with this id.
+async fn find(state: &AppState, tenant: TenantId, id: &str) -> Result<Source, ApiError> {
+    if let Ok(id) = id.parse::<CheckpointId>() {
+        let checkpoint = checkpoint::find(state, tenant, id).await?;
+        return Ok(Source::Checkpoint(Box::new(checkpoint)));
+    }
+    let (model, bundle) = catalog::find_ready(state, tenant, id).await?;
+    if model.owned_by == Owner::Base {
+        let message = format!("`{id}` is a base model, which has no head; fine-tune it first");
+        return Err(ApiError::invalid("model", "not_fine_tuned", message));
+    }
+    Ok(Source::Bundle(bundle))
 }
 
 fn answer(model: String, predictions: work::Predictions) -> Result<Predictions, ApiError> {

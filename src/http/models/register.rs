@@ -12,6 +12,7 @@ use axum::{
 use crate::{
     db::{
         self,
+        idempotency::Idempotency,
         models::{Inserted, Model, ModelStatus, NewBaseModel},
         tenants::TenantId,
     },
@@ -27,6 +28,7 @@ use crate::{
         auth::Caller,
         error::{ApiError, OBJECT_DAMAGED},
         extract::Json,
+        idempotency::{self, IdempotencyKey},
         identity::Identity,
         outgoing::{Source, too_many_downloads},
         state::AppState,
@@ -40,21 +42,25 @@ use crate::{
 /// converted, or with 202 and status `importing` if that takes longer than the service holds a
 /// response back.
 #[utoipa::path(post, path = "/v1/base_models", tag = "models", operation_id = "register_base_model",
-    request_body = BaseModelRequest,
-    responses((status = 200, body = Model), (status = 202, body = Model)))]
+    params(IdempotencyKey), request_body = BaseModelRequest,
+    responses(
+        (status = 200, body = Model, headers(("idempotent-replayed" = String, description = "`true` when the key was used before."))),
+        (status = 202, body = Model, headers(("idempotent-replayed" = String, description = "`true` when the key was used before.")))))]
 pub(crate) async fn register(
     Caller { state, tenant }: Caller,
     identity: Identity,
+    key: IdempotencyKey,
     Json(body): Json,
 ) -> Result<Response, ApiError> {
     let request = BaseModelRequest::parse(&body)?;
     let wait = Duration::from_secs(state.limits.max_wait_seconds);
     let _place = state.quotas.wait(&identity, wait)?;
     let mut changes = state.changes.subscribe();
-    let (model, inserted) = insert(&state, tenant, request).await?;
+    let (model, inserted) = insert(&state, tenant, request, key.with_body(&body)).await?;
     let id = model.id.as_str();
     match inserted {
-        Inserted::Yes => {}
+        Inserted::Yes | Inserted::Replayed => {}
+        Inserted::KeyConflict => return Err(idempotency::key_reused()),
         Inserted::NoContent => {
             let file = model.weights_file;
             let message = format!(
@@ -80,11 +86,18 @@ pub(crate) async fn register(
             .as_ref()
             .is_none_or(|model| model.status != ModelStatus::Importing)
     };
-    let model = changes.until(id, wait, &state.shutdown, look, done).await?;
-    match model {
-        Some(model) if model.status == ModelStatus::Ready => Ok(axum::Json(model).into_response()),
+    let found = changes.until(id, wait, &state.shutdown, look, done).await?;
+    let respond = |status: StatusCode, model: Model| {
+        let response = (status, axum::Json(model)).into_response();
+        match inserted {
+            Inserted::Replayed => idempotency::replayed(response),
+            _ => response,
+        }
+    };
+    match found {
+        Some(model) if model.status == ModelStatus::Ready => Ok(respond(StatusCode::OK, model)),
         Some(model) if model.status == ModelStatus::Importing => {
-            Ok((StatusCode::ACCEPTED, axum::Json(model)).into_response())
+            Ok(respond(StatusCode::ACCEPTED, model))
         }
         _ => match db::models::take_refused(&state.pool, tenant, id).await? {
             Some(problems) if !problems.is_empty() => Err(refused(problems)),
@@ -114,11 +127,15 @@ async fn insert(
     state: &AppState,
     tenant: TenantId,
     request: BaseModelRequest,
+    idempotency: Option<Idempotency>,
 ) -> Result<(NewBaseModel, Inserted), ApiError> {
     let Weights { file, url, sha256 } = request.weights.clone();
     match (file, url) {
         (Some(file), None) => {
-            let model = new_model(tenant, file, request);
+            let model = NewBaseModel {
+                idempotency,
+                ..new_model(tenant, file, request)
+            };
             let inserted = db::models::insert_importing(&state.pool, &model).await?;
             Ok((model, inserted))
         }
@@ -130,7 +147,10 @@ async fn insert(
                 purpose: Purpose::Weights,
             };
             let download = source.check(state, tenant, "weights.url").await?;
-            let model = new_model(tenant, download.id, request);
+            let model = NewBaseModel {
+                idempotency,
+                ..new_model(tenant, download.id, request)
+            };
             let limit = state.limits.max_downloads;
             let inserted =
                 db::downloads::insert_with_model(&state.pool, &download, &model, limit).await?;
@@ -156,5 +176,6 @@ fn new_model(tenant: TenantId, weights_file: FileId, request: BaseModelRequest) 
         }),
         preprocessing: request.preprocessing,
         license: request.license,
+        idempotency: None,
     }
 }

@@ -36,7 +36,7 @@ use crate::{
         layout,
         lease::Lease,
         relay::{Handled, Relay},
-        sample_report,
+        results, sample_report,
         slot::{Slot, Taken},
         watchdog::Watchdog,
     },
@@ -217,7 +217,11 @@ impl Attempt<'_> {
         // Nobody may change what is stored now.
         child.end_within(EXIT_TIME).await;
         if outcome == Outcome::Succeeded {
-            held.model = Some(bundle::store(worker, claimed, folder).await?);
+            let model = bundle::store(worker, claimed, folder).await?;
+            held.model = Some(NewModel {
+                results: Some(results::store(worker, claimed).await?),
+                ..model
+            });
             sample_report::store(&worker.pool, claimed, &work).await?;
         }
         Ok(outcome)

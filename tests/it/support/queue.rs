@@ -8,7 +8,8 @@ use rehead::{
         checkpoints::CheckpointObjects,
         events,
         files::{self, NewFile},
-        jobs::{self, Created, Idempotency, NewJob},
+        idempotency::Idempotency,
+        jobs::{self, Created, NewJob},
         models::{self, NewBaseModel},
         parents::Origin,
         queue::{self, Claimed, DEFAULT_CLASS, NewCheckpoint, NewModel, Offer, Trace},
@@ -80,6 +81,8 @@ impl Queue {
                 purpose,
                 bytes: 1_000,
                 sha256,
+                lifetime: None,
+                idempotency: None,
             },
         )
         .await
@@ -125,6 +128,7 @@ impl Queue {
             },
             preprocessing: None,
             license: None,
+            idempotency: None,
         };
         assert_eq!(
             models::insert_importing(self.pool(), &model).await.unwrap(),
@@ -440,5 +444,6 @@ pub(crate) fn new_model(claimed: &Claimed) -> NewModel {
         parameters: 11_001_000,
         weights_sha256: "ab".repeat(32),
         files: BTreeMap::new(),
+        results: None,
     }
 }

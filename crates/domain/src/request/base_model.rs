@@ -18,7 +18,8 @@ use crate::{
 options! {
     /// A base model to register.
     pub struct BaseModelRequest {
-        /// Id for use in jobs: letters, digits, `-`, `_`, `.`.
+        /// Id for use in jobs: letters, digits, `-`, `_`, `.`, a letter or digit first. Not one
+        /// that begins as those of checkpoints, `ftckpt_`.
         id: String = required(ModelId),
         /// Network, by timm's name, such as `tf_efficientnet_lite0` or `resnet18`.
         architecture: String = required(Phrase),
@@ -101,12 +102,20 @@ impl Rule<String> for ModelId {
                 format!("must be 1 to {MODEL_ID_CHARACTERS} letters, digits, `-`, `_` or `.`");
             return Err(Invalid::new(INVALID_VALUE, message));
         }
+        if !id.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            let message = "must begin with a letter or digit";
+            return Err(Invalid::new(INVALID_VALUE, message));
+        }
+        if id.starts_with("ftckpt_") {
+            let message = "must not begin with `ftckpt_`, as ids of checkpoints do";
+            return Err(Invalid::new(INVALID_VALUE, message));
+        }
         Ok(id)
     }
 
     fn schema(&self, components: &mut Components) -> Value {
         let mut schema = Text(MODEL_ID_CHARACTERS).schema(components);
-        schema["pattern"] = json!("^[A-Za-z0-9._-]+$");
+        schema["pattern"] = json!("^[A-Za-z0-9][A-Za-z0-9._-]*$");
         schema
     }
 }

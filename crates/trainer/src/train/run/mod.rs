@@ -35,7 +35,7 @@ use crate::{
     domain::{
         job::Phase,
         progress::Progress,
-        recipe::{HeadInit, Recipe},
+        recipe::{HeadInit, Recipe, Task},
         work::{PLAN, TrainPlan},
     },
     process::{
@@ -124,6 +124,7 @@ impl<'a> Run<'a> {
         let checkpoint = checkpoint.transpose()?;
         let saved = checkpoint.as_ref().map(|saved| &saved.state.counters);
         let counters = saved.cloned().unwrap_or_default();
+        let scale = (recipe.task == Task::Regression).then(|| samples.scale());
         let step_size = recipe.batch_size as usize * recipe.accumulate as usize;
         let batches = Batches::new(samples.train.len(), step_size);
         let run = Self {
@@ -137,7 +138,7 @@ impl<'a> Run<'a> {
             batches,
             n_steps: batches.per_epoch() * u64::from(recipe.n_epochs),
             counters,
-            saver: Saver::new(folder, identity),
+            saver: Saver::new(folder, identity, scale),
             resumes: checkpoint.is_some(),
             since: Instant::now(),
             reported_size: None,
