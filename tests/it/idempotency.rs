@@ -126,7 +126,7 @@ async fn a_base_model_is_registered_once_per_key() {
 
 #[tokio::test]
 async fn fifty_requests_with_one_key_make_one_file() {
-    let service = Service::start().await;
+    let service = Service::start_with(&["--max-uploads-per-tenant", "50"]).await;
     let send = |_| {
         let form = form(b"abc", None);
         keyed(&service, "/v1/files", "k", |request| {

@@ -284,6 +284,50 @@ async fn of_many_completions_and_cancellations_one_wins() {
 }
 
 #[tokio::test]
+async fn parts_of_open_uploads_count_as_stored() {
+    let service = Service::start_with(&["--max-stored-bytes", "8"]).await;
+    let upload = create(&service, 8).await;
+    let first = part(&service, &upload, &[1; 4]).await;
+    let full = "storage_quota_exceeded";
+    add(&service, &upload, vec![2; 5]).await.error(429, full);
+    let second = part(&service, &upload, &[2; 4]).await;
+    add(&service, &upload, vec![3]).await.error(429, full);
+    // Once cancelled they count no more; once completed the file counts.
+    cancel(&service, &upload).await.ok();
+    let body = json!({"part_ids": [first, second]});
+    complete(&service, &upload, &body)
+        .await
+        .error(409, "upload_ended");
+    let upload = create(&service, 8).await;
+    let whole = part(&service, &upload, &[4; 8]).await;
+    let body = json!({"part_ids": [whole]});
+    complete(&service, &upload, &body).await.ok();
+    let next = create(&service, 1).await;
+    add(&service, &next, vec![5]).await.error(429, full);
+}
+
+#[tokio::test]
+async fn a_damaged_or_missing_part_makes_no_file() {
+    let service = Service::start().await;
+    let upload = create(&service, 4).await;
+    let id = part(&service, &upload, &[1; 4]).await;
+    let body = json!({"part_ids": [id]});
+    let object = files_below(&service.objects().join("uploads")).remove(0);
+    let damages: [Option<&[u8]>; 3] = [Some(&[1, 1, 1, 2]), Some(&[1, 1, 1]), None];
+    for damage in damages {
+        match damage {
+            Some(bytes) => std::fs::write(&object, bytes).unwrap(),
+            None => std::fs::remove_file(&object).unwrap(),
+        }
+        let error = complete(&service, &upload, &body)
+            .await
+            .error(500, "object_damaged");
+        assert!(error.contains(&id), "{error}");
+    }
+    assert_eq!(service.get("/v1/files").await.ok()["data"], json!([]));
+}
+
+#[tokio::test]
 async fn uploads_of_other_tenants_do_not_exist() {
     let mut service = Service::start().await;
     let upload = create(&service, 4).await;
