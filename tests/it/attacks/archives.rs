@@ -6,24 +6,12 @@ use std::io::Write as _;
 use flate2::{Compression, write::GzEncoder};
 use serde_json::json;
 
-use super::{Footprint, MARKER, assert_nothing_escaped};
+use super::{Attack, Footprint, MARKER, assert_nothing_escaped, attack};
 use crate::support::{
     data::{clipart_subset, files_below, unzip, zip},
     process::eventually,
     service::Service,
 };
-
-/// An archive, and the code it must get.
-pub(super) struct Attack {
-    pub(super) name: &'static str,
-    pub(super) bytes: Vec<u8>,
-    pub(super) code: &'static str,
-}
-
-fn attack(name: &'static str, bytes: impl Into<Vec<u8>>, code: &'static str) -> Attack {
-    let bytes = bytes.into();
-    Attack { name, bytes, code }
-}
 
 /// Real images of two classes, by path.
 fn good() -> Vec<(String, Vec<u8>)> {

@@ -32,6 +32,18 @@ const MEMORY_TOLERANCE: u64 = 48 << 20;
 /// the database keep.
 const DESCRIPTOR_TOLERANCE: usize = 12;
 
+/// A hostile file, and the code it must get.
+struct Attack {
+    name: &'static str,
+    bytes: Vec<u8>,
+    code: &'static str,
+}
+
+fn attack(name: &'static str, bytes: impl Into<Vec<u8>>, code: &'static str) -> Attack {
+    let bytes = bytes.into();
+    Attack { name, bytes, code }
+}
+
 /// Memory and descriptors of a server, to be compared with later ones. Taken after a warm-up.
 struct Footprint {
     pid: i32,

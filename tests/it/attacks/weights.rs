@@ -6,25 +6,13 @@ use std::{fmt::Write as _, io::Write as _};
 use serde_json::json;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
-use super::{Footprint, MARKER, assert_nothing_escaped};
+use super::{Attack, Footprint, MARKER, assert_nothing_escaped, attack};
 use crate::support::service::Service;
 
 /// Pickles before the object in torch's old format: magic number, version, machine.
 const LEGACY: &[u8] =
     b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\
     \x80\x02}X\x0d\x00\x00\x00little_endian\x88s.";
-
-/// A file of hostile weights, and the code it must get.
-pub(super) struct Attack {
-    pub(super) name: &'static str,
-    pub(super) bytes: Vec<u8>,
-    pub(super) code: &'static str,
-}
-
-fn attack(name: &'static str, bytes: impl Into<Vec<u8>>, code: &'static str) -> Attack {
-    let bytes = bytes.into();
-    Attack { name, bytes, code }
-}
 
 /// A pickle that calls `posix.system` to create a marker file.
 fn command() -> Vec<u8> {
