@@ -10,7 +10,7 @@ use super::{
     api::{self, Api},
     sse::Stream,
 };
-use crate::config::ClientArgs;
+use crate::{config::ClientArgs, domain::job::JobStatus};
 
 /// Events per request.
 const PAGE: u32 = 100;
@@ -122,7 +122,7 @@ impl Log<'_> {
             api::print(&line(event))?;
         }
         let kind = event["kind"].as_str().unwrap_or_default();
-        self.ended |= matches!(kind, "succeeded" | "failed" | "cancelled");
+        self.ended |= kind.parse().is_ok_and(JobStatus::is_terminal);
         if self.ended || matches!(kind, "requeued" | "paused") {
             self.trainers().await?;
         }

@@ -9,12 +9,11 @@ use serde_json::{Value, json};
 
 use super::{
     api::{self, Api},
-    upload::{self, Purpose},
-    watch,
+    upload, watch,
 };
 use crate::{
     config::ClientArgs,
-    domain::{recipe::Schedule, words::Words as _},
+    domain::{file::Purpose, recipe::Schedule, words::Words as _},
 };
 
 /// The id of a file that does not exist, for a request of which everything else is to be checked.

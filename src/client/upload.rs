@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use futures_util::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{
@@ -17,7 +20,11 @@ use super::{
     api::{self, Api},
     pack::Folder,
 };
-use crate::{config::ClientArgs, exit::Exit};
+use crate::{
+    config::ClientArgs,
+    domain::{file::Purpose, words::Words as _},
+    exit::Exit,
+};
 
 /// `rehead upload`
 #[derive(Debug, Args)]
@@ -28,21 +35,17 @@ pub struct UploadArgs {
     /// files; or an archive, a table, a file of weights
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
-    /// Use of the file
-    #[arg(long, value_enum, default_value_t = Purpose::FineTune)]
+    /// Use of the file: a data set, or weights of a base model, which are checked when it is
+    /// registered
+    #[arg(long, default_value_t = Purpose::FineTune, value_parser = purpose())]
     pub purpose: Purpose,
     /// Wait until the data set is validated; fails if it is refused
     #[arg(long)]
     pub wait: bool,
 }
 
-/// Use of an upload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Purpose {
-    /// A data set
-    FineTune,
-    /// Weights of a base model, which are checked when it is registered
-    Weights,
+fn purpose() -> impl TypedValueParser<Value = Purpose> {
+    PossibleValuesParser::new(Purpose::WORDS).try_map(|word| word.parse::<Purpose>())
 }
 
 /// Prints the id of the file, or the file as JSON.
@@ -73,11 +76,11 @@ pub async fn run(args: &UploadArgs) -> anyhow::Result<()> {
 
 /// Sends a file, or a folder as a tar. Shows progress on a terminal.
 pub(super) async fn upload(api: &Api, path: &Path, purpose: Purpose) -> anyhow::Result<Value> {
-    let purpose = match purpose {
-        Purpose::FineTune => "fine-tune",
-        Purpose::Weights => "weights",
+    let form = |part| {
+        Form::new()
+            .text("purpose", purpose.as_str())
+            .part("file", part)
     };
-    let form = |part| Form::new().text("purpose", purpose).part("file", part);
     let metadata = std::fs::metadata(path);
     let metadata = metadata.with_context(|| format!("cannot read `{}`", path.display()))?;
     if !metadata.is_dir() {
