@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations fuzz check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools clean clean-demo clean-deps
+.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations fuzz check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools contract-cases webhooks-check clean clean-demo clean-deps
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,7 @@ fmt-check:
 
 lint: setup ## Run clippy
 	cargo clippy --release --workspace --all-targets -- -D warnings
+	cargo clippy --release -p rehead --features otel -- -D warnings
 
 doc: setup ## Build the API docs of the code
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --workspace
@@ -76,8 +77,14 @@ reference: build ## Update docs/cli.md and docs/configuration.md from the execut
 structure: ## Measure circles, long functions, comments and words (docs/structure.md); `ROOM=src/http` for one folder
 	@scripts/structure.py $(ROOM)
 
-contract-tools: build ## Check openapi.yaml with openapi-typescript and schemathesis (installs them: npm, 0.15 GB)
+contract-tools: build demo-data ## Check openapi.yaml and the service with clients' tools and OpenAI's clients (installs them: npm, 0.3 GB)
 	@scripts/contract-tools.sh
+
+webhooks-check: build demo-data ## Verify webhooks with OpenAI's clients for Python and Node (installs them)
+	@scripts/webhooks-check.sh
+
+contract-cases: build demo-data ## The same with more than 5,000 generated requests
+	@REHEAD_CONTRACT_CASES=150 scripts/contract-tools.sh
 
 python-check: build demo-data ## Load an exported model into timm and torch.jit and compare (downloads 3 GB)
 	@scripts/python-check.sh
@@ -87,10 +94,12 @@ recipes: build demo-data ## Measure the accuracy of recipes, for docs/recipes.md
 
 bench: build demo-data ## Run the benchmarks of bench/README.md (downloads 3 GB)
 	@bench/epochs.sh
+	@bench/sandbox.sh
 	@bench/features.sh
 	@bench/steps.sh
 	@bench/head.sh
 	@bench/queue.sh
+	@bench/load.sh
 
 # --- cleaning up
 

@@ -1,6 +1,7 @@
 # For the benchmarks of whole jobs: `seconds EPOCHS [ARCHIVE]` runs the demo's job, or one on that
 # data, on a service of its own that has no feature yet, and leaves in `took` the seconds from POST
-# to model. Source it from the repository's root, after scripts/lib.sh.
+# to model; `while_up`, if set, names a function that is then called with the service's address
+# and the model. Source it from the repository's root, after scripts/lib.sh.
 rehead=$PWD/target/release/rehead
 dir=$(mktemp -d "${TMPDIR:-/tmp}/rehead-bench-XXXXXX")
 chmod 711 "$dir"
@@ -36,6 +37,7 @@ seconds() {
     "$rehead" submit --url "$url" --model lite0 --file "$file" --seed 7 --freeze all --epochs "$1" --watch >"$dir/answer" 2>&1 ||
         fail "$(cat "$dir/answer")"
     took=$(python3 -c "print(f'{$(date +%s.%N) - $start:.2f}')")
+    [ -z "${while_up:-}" ] || "$while_up" "$url" "$(grep -o 'ft:[^ ]*' "$dir/answer" | tail -1)"
     stop
     rm -rf "$data"
 }

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# What only Python can tell: that timm loads an exported model strictly and computes the same, that
-# torch.jit.load needs no code of ours, and that OpenAI's client works on the API. On the model and
-# the service that `make demo` left.
+# What only Python can tell: that timm loads an exported model strictly and computes the same, and
+# that torch.jit.load needs no code of ours. On the model and the service that `make demo` left.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -23,4 +22,3 @@ for format in zip torchscript; do
     target/release/rehead export --url "$url" "$model" --format "$format" -o "$out/exported.$format" >/dev/null
 done
 scripts/python.sh tests/python/check_torchscript.py "$out/exported.torchscript" "$out/exported.zip"
-scripts/python.sh tests/python/check_openai_client.py "$url" .deps/demo/clipart.zip

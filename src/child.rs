@@ -1,6 +1,7 @@
 //! Child processes (`rehead-trainer …`) and their protocol: one JSON message a line. A child has
-//! its own process group and no terminal, and of the environment only the choice of GPUs; it is
-//! killed when this process ends, however it ends. Shared by the server (one inference process) and
+//! its own process group and no terminal, and of the environment only the choice of GPUs; it enters
+//! its sandbox (`sandbox`) before its executable runs, and is killed when this process ends,
+//! however it ends. Shared by the server (one inference process) and
 //! the worker (one trainer for each attempt, one validation process for each file).
 
 use std::{
@@ -8,7 +9,6 @@ use std::{
     ffi::OsStr,
     io,
     os::unix::process::ExitStatusExt,
-    path::Path,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
     time::Duration,
@@ -25,11 +25,14 @@ use tokio::{
     runtime::Handle,
     sync::oneshot,
     task::JoinHandle,
+    time::Instant,
 };
 
 use crate::{
     config,
-    domain::progress::exit,
+    domain::progress::{Line, WorkReport, exit},
+    liveness::Liveness,
+    sandbox::{Entry, Launch},
     telemetry::metrics::{CHILD_STARTS, Label},
 };
 
@@ -73,7 +76,7 @@ pub enum LineError {
 pub enum Unanswered {
     #[error("{0}")]
     NotStarted(#[from] io::Error),
-    #[error("no answer within {} s", .0.as_secs_f64())]
+    #[error("no answer, and nothing computed, for {} s", .0.as_secs_f64())]
     Late(Duration),
     #[error("{0}")]
     Invalid(#[from] LineError),
@@ -101,26 +104,36 @@ pub struct Output {
 }
 
 impl Child {
-    /// Starts `executable`. Must be called inside a tokio runtime.
+    /// Starts a process. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// The executable is missing, or the system is out of processes.
-    pub async fn spawn(executable: &Path, arguments: &[&OsStr]) -> io::Result<(Self, Output)> {
-        let mut command = Command::new(executable);
+    /// The executable is missing, a layer of the sandbox cannot be entered, or the system is out of
+    /// processes.
+    pub async fn spawn(launch: Launch, arguments: &[&OsStr]) -> io::Result<(Self, Output)> {
+        let Launch {
+            executable,
+            reached,
+            library_path,
+            current_dir,
+            entry,
+        } = launch;
+        let mut command = Command::new(reached.as_ref().unwrap_or(&executable));
         command
+            .arg0(&executable)
             .args(arguments)
             .env_clear()
+            .envs(library_path.map(|path| ("LD_LIBRARY_PATH", path)))
             .env("PATH", PATH)
             // `cuda:N` is then the N-th GPU of nvidia-smi, too.
             .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
             .envs(config::visible_gpus().map(|gpus| ("CUDA_VISIBLE_DEVICES", gpus)))
-            .current_dir("/")
+            .current_dir(current_dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
-        die_with_parent(&mut command);
+        before_exec(&mut command, entry);
         CHILD_STARTS.add([role(arguments)], 1);
         let mut process = spawn_on_lasting_thread(command).await.map_err(|error| {
             io::Error::new(
@@ -251,22 +264,29 @@ fn role(arguments: &[&OsStr]) -> Label {
     known.unwrap_or("other").into()
 }
 
-/// Starts a child, waits at most `patience` for its one message, and ends it.
+/// Starts a child, waits for its one message for as long as it is alive (`liveness`), and ends it.
 ///
 /// # Errors
-/// It cannot be started, takes too long, or exits without a message.
+/// It cannot be started, hangs for `patience`, or exits without a message.
 pub async fn answer_of<T: DeserializeOwned>(
-    executable: &Path,
+    launch: io::Result<Launch>,
     arguments: &[&OsStr],
     patience: Duration,
 ) -> Result<T, Unanswered> {
-    let (mut child, mut output) = Child::spawn(executable, arguments).await?;
-    let line = tokio::time::timeout(patience, output.receive())
-        .await
-        .map_err(|_| Unanswered::Late(patience))??;
-    if let Some(answer) = line {
-        child.end().await;
-        return Ok(answer);
+    let (mut child, mut output) = Child::spawn(launch?, arguments).await?;
+    let mut liveness = Liveness::new(Instant::now());
+    loop {
+        let line = tokio::time::timeout_at(liveness.deadline(patience), output.receive());
+        match line.await.map_err(|_| Unanswered::Late(patience))?? {
+            Some(Line::Report(WorkReport::Working(working))) => {
+                liveness.observe(working, patience, Instant::now());
+            }
+            Some(Line::Answer(answer)) => {
+                child.end().await;
+                return Ok(answer);
+            }
+            None => break,
+        }
     }
     let how = match child.wait().await? {
         Exit::Crashed(how) => how,
@@ -368,33 +388,39 @@ fn classify(status: ExitStatus) -> Exit {
     unsafe_code,
     reason = "between fork and exec: only async-signal-safe system calls"
 )]
-fn die_with_parent(command: &mut Command) {
+fn before_exec(command: &mut Command, mut entry: Entry) {
     let parent = std::process::id();
     let before_exec = move || {
-        let no_core = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
-        // SAFETY: system calls only; nothing here takes a lock that the fork may have left held.
-        unsafe {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            // The parent may have died before the line above.
-            if u32::try_from(libc::getppid()) != Ok(parent) {
-                return Err(io::ErrorKind::NotConnected.into());
-            }
-            // A service manager often signals all processes; only this one decides when a child
-            // stops.
-            libc::signal(libc::SIGTERM, libc::SIG_IGN);
-            libc::signal(libc::SIGINT, libc::SIG_IGN);
-            // A core dump would write the user's data to disk.
-            libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core);
-        }
-        Ok(())
+        entry.become_user()?;
+        die_with(parent)?;
+        entry.restrict()
     };
-    // SAFETY: see above; the closure allocates nothing.
+    // SAFETY: the closure makes system calls only, and allocates nothing.
     unsafe { command.pre_exec(before_exec) };
+}
+
+#[expect(unsafe_code, reason = "see `before_exec`")]
+fn die_with(parent: u32) -> io::Result<()> {
+    let no_core = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: system calls only; nothing here takes a lock that the fork may have left held.
+    unsafe {
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // The parent may have died before the line above.
+        if u32::try_from(libc::getppid()) != Ok(parent) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        // A service manager often signals all processes; only this one decides when a child stops.
+        libc::signal(libc::SIGTERM, libc::SIG_IGN);
+        libc::signal(libc::SIGINT, libc::SIG_IGN);
+        // A core dump would write the user's data to disk.
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core);
+    }
+    Ok(())
 }
 
 struct SpawnRequest {
@@ -441,11 +467,13 @@ async fn spawn_on_lasting_thread(command: Command) -> io::Result<tokio::process:
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     async fn shell(script: &str) -> (Child, Output) {
         Child::spawn(
-            Path::new("/bin/sh"),
+            Launch::trusted(Path::new("/bin/sh")),
             &[OsStr::new("-c"), OsStr::new(script)],
         )
         .await
@@ -550,7 +578,7 @@ mod tests {
 
     #[tokio::test]
     async fn missing_executable_is_named() {
-        let error = Child::spawn(Path::new("/nowhere/x"), &[])
+        let error = Child::spawn(Launch::trusted(Path::new("/nowhere/x")), &[])
             .await
             .unwrap_err();
         assert!(error.to_string().contains("/nowhere/x"), "{error}");

@@ -2,9 +2,10 @@
 //! second one at once.
 
 use std::{
-    fs::{self, DirBuilder, File, TryLockError},
+    fs::{self, File, TryLockError},
     io::Write,
-    os::unix::{fs::DirBuilderExt, process::CommandExt},
+    net::SocketAddr,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -13,18 +14,25 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use futures_util::FutureExt as _;
+use nix::sys::{
+    prctl,
+    stat::{Mode, umask},
+};
 use rehead::{
     config::{
-        DatabaseArgs, GcArgs, GrantArgs, MetricsArgs, ServeArgs, StoreArgs, TenantArgs, UpArgs,
-        WorkArgs, WorkDirArgs,
+        self, DatabaseArgs, GcArgs, GrantArgs, MetricsArgs, OutgoingArgs, SandboxArgs, ServeArgs,
+        StoreArgs, UpArgs, WorkArgs, WorkDirArgs,
     },
     db,
     exit::Exit,
     garbage_collection::{self, Finding},
-    http,
+    http::{self, Access},
     objects::Objects,
+    outgoing::Outgoing,
     postgres::{self, StartOptions},
-    reaper,
+    private_folder, reaper,
+    sandbox::Sandbox,
+    serving::predictor::Predictor,
     telemetry::listener,
     worker,
 };
@@ -35,19 +43,6 @@ use tokio::{
     sync::Notify,
 };
 use tokio_util::sync::CancellationToken;
-
-/// `rehead keys`
-#[derive(Debug, Subcommand)]
-pub(crate) enum Keys {
-    /// Create a key and print it; it cannot be shown again
-    Create {
-        #[command(flatten)]
-        database: DatabaseArgs,
-        /// Name of the key's tenant, which is created if it does not exist
-        #[arg(long)]
-        tenant: String,
-    },
-}
 
 /// `rehead database`
 #[derive(Debug, Subcommand)]
@@ -61,23 +56,11 @@ pub(crate) enum Database {
     },
 }
 
-/// `rehead tenants`
-#[derive(Debug, Subcommand)]
-pub(crate) enum Tenants {
-    /// List tenants with their shares, limits and jobs
-    List(DatabaseArgs),
-    /// Change a tenant's share or limits; takes effect at the next claim
-    Set {
-        #[command(flatten)]
-        database: DatabaseArgs,
-        #[command(flatten)]
-        tenant: TenantArgs,
-    },
-}
-
 /// Runs everything on one machine, in one folder.
 pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
-    let folder = make_data_dir(&args.data_dir)?;
+    let folder = make_data_dir(args)?;
+    close_new_files();
+    let sandbox = open_sandbox(&args.work.sandbox)?;
     let _lock = lock(&folder)?;
     let (postgres, database_url) = match &args.database_url {
         Some(url) => (None, url.clone()),
@@ -99,32 +82,38 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     };
     let serve = ServeArgs {
         listen: args.listen,
-        scratch: folder.join("scratch"),
+        scratch: None,
         serving: args.serving.clone(),
         limits: args.limits.clone(),
         leases: args.work.timing.leases.clone(),
+        access: args.access.clone(),
+        sandbox: args.work.sandbox.clone(),
+        outgoing: args.outgoing.clone(),
+        webhooks: args.webhooks.clone(),
     };
+    let create_key = create_key_command(args);
     let result = block_on(async |shutdown| {
         let (pool, objects) = open(&store).await?;
         db::migrate(&pool)
             .await
             .context("cannot migrate the database")?;
+        serve_metrics(&serve.access.metrics).await?;
         let listener = listen(&serve).await?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let written = folder.join("url");
-        // A process that waits for the file must find the whole address in it.
-        let staged = folder.join("url.part");
-        let published =
-            fs::write(&staged, format!("{url}\n")).and_then(|()| fs::rename(&staged, &written));
-        published.with_context(|| format!("cannot write `{}`", written.display()))?;
-        let state = http::AppState::new(pool.clone(), objects.clone(), trainer()?, &serve);
+        let address = listener.local_addr()?;
+        let url = format!("http://{address}");
+        let scratch = open_folder(&folder.join("scratch"))?;
+        let state = state((&pool, &objects, &sandbox), &scratch, &serve)?;
+        let access = check_access(&state, address, &create_key).await?;
+        let written = write_url(&folder, &url)?;
         announce(&format!("rehead is up, listening on {url}"));
+        announce_access(access, &create_key);
         let served = http::serve(listener, state, shutdown.clone());
         let parts = worker::Parts {
             pool,
             objects,
-            trainer_exe: trainer()?,
-            work_dir: folder.join("work"),
+            outgoing: Outgoing::new(&args.outgoing),
+            sandbox,
+            work_dir: open_folder(&folder.join("work"))?,
         };
         let worked = worker::run(parts, &args.work, shutdown.clone());
         let both = both(served, worked, &shutdown).await;
@@ -135,11 +124,32 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     result
 }
 
+/// Writes the address into the data folder, where other processes look for it.
+fn write_url(folder: &Path, url: &str) -> anyhow::Result<PathBuf> {
+    let written = folder.join("url");
+    // A process that waits for the file must find the whole address in it.
+    let staged = folder.join("url.part");
+    let published =
+        fs::write(&staged, format!("{url}\n")).and_then(|()| fs::rename(&staged, &written));
+    published.with_context(|| format!("cannot write `{}`", written.display()))?;
+    Ok(written)
+}
+
 pub(crate) fn serve(store: &StoreArgs, args: &ServeArgs) -> anyhow::Result<()> {
+    close_new_files();
+    let sandbox = open_sandbox(&args.sandbox)?;
+    let scratch = state_folder(args.scratch.as_deref(), "serve")?;
     block_on_opened(store, async |pool, objects, shutdown| {
+        serve_metrics(&args.access.metrics).await?;
         let listener = listen(args).await?;
-        announce(&format!("listening on http://{}", listener.local_addr()?));
-        let state = http::AppState::new(pool.clone(), objects, trainer()?, args);
+        let address = listener.local_addr()?;
+        let state = state((&pool, &objects, &sandbox), &scratch, args)?;
+        let access = check_access(&state, address, CREATE_KEY);
+        let Some(access) = shutdown.run_until_cancelled(access).await else {
+            return Ok(());
+        };
+        announce(&format!("listening on http://{address}"));
+        announce_access(access?, CREATE_KEY);
         // A worker's listener notices lost connections; here the reaper notices slow answers.
         let never = Notify::new();
         tokio::select! {
@@ -151,19 +161,22 @@ pub(crate) fn serve(store: &StoreArgs, args: &ServeArgs) -> anyhow::Result<()> {
 
 pub(crate) fn work(
     store: &StoreArgs,
+    outgoing: &OutgoingArgs,
     folder: &WorkDirArgs,
     metrics: &MetricsArgs,
     args: &WorkArgs,
 ) -> anyhow::Result<()> {
+    close_new_files();
+    let sandbox = open_sandbox(&args.sandbox)?;
+    let work_dir = state_folder(folder.work_dir.as_deref(), "work")?;
     block_on_opened(store, async |pool, objects, shutdown| {
-        if let Some(address) = metrics.metrics_listen {
-            listener::start(address).await?;
-        }
+        serve_metrics(metrics).await?;
         let parts = worker::Parts {
             pool,
             objects,
-            trainer_exe: trainer()?,
-            work_dir: folder.work_dir.clone(),
+            outgoing: Outgoing::new(outgoing),
+            sandbox,
+            work_dir,
         };
         worker::run(parts, args, shutdown).await
     })
@@ -196,6 +209,7 @@ pub(crate) fn database(command: Database) -> anyhow::Result<()> {
 /// Removes orphaned objects, or lists them: a line for each, and the total. Missing objects are
 /// counted separately.
 pub(crate) fn gc(store: &StoreArgs, args: &GcArgs) -> anyhow::Result<()> {
+    close_new_files();
     block_on(async |_| {
         let (pool, objects) = open(store).await?;
         let grace = args.orphan;
@@ -242,55 +256,6 @@ fn announce_total(dry_run: bool, removals: u64, bytes: u64, missing: u64) {
     }
 }
 
-pub(crate) fn keys(command: Keys) -> anyhow::Result<()> {
-    let Keys::Create { database, tenant } = command;
-    block_on(async |_| {
-        let pool = connect_once(&database).await?;
-        let tenant_id = db::tenants::find_or_create(&pool, &tenant).await?;
-        let key = http::NewKey::new();
-        db::keys::create(&pool, tenant_id, &tenant, &key.prefix, &key.sha256).await?;
-        announce(&key.text);
-        Ok(())
-    })
-}
-
-pub(crate) fn tenants(command: Tenants) -> anyhow::Result<()> {
-    let (Tenants::List(database) | Tenants::Set { database, .. }) = &command;
-    block_on(async |_| {
-        let pool = connect_once(database).await?;
-        if let Tenants::Set { tenant, .. } = &command {
-            let change = db::tenants::Change {
-                weight: tenant.weight,
-                max_running: tenant.max_running,
-                max_queued: tenant.max_queued,
-                paused: tenant.paused,
-            };
-            if !db::tenants::change(&pool, &tenant.name, &change).await? {
-                bail!(
-                    "there is no tenant `{}`; see `rehead tenants list`",
-                    tenant.name
-                );
-            }
-        }
-        announce("tenant\tweight\trunning\tmax_running\tqueued\tmax_queued\tpaused");
-        for tenant in db::tenants::list(&pool).await? {
-            let db::tenants::Tenant {
-                name,
-                weight,
-                running,
-                max_running,
-                queued,
-                max_queued,
-                paused,
-            } = tenant;
-            announce(&format!(
-                "{name}\t{weight}\t{running}\t{max_running}\t{queued}\t{max_queued}\t{paused}"
-            ));
-        }
-        Ok(())
-    })
-}
-
 pub(crate) fn openapi(json: bool) -> anyhow::Result<()> {
     let description = http::openapi();
     let text = match json {
@@ -331,27 +296,79 @@ fn trainer() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Creates the folder and returns its absolute path. Only its owner can list it; if that is root,
-/// other users can pass through, because Postgres refuses to run as root and gets another user.
-fn make_data_dir(dir: &Path) -> anyhow::Result<PathBuf> {
-    let is_root = nix::unistd::geteuid().is_root();
-    let mode = if is_root { 0o711 } else { 0o700 };
-    let made = DirBuilder::new().recursive(true).mode(mode).create(dir);
-    made.and_then(|()| dir.canonicalize())
-        .with_context(|| format!("cannot create the data folder `{}`", dir.display()))
+/// The sandbox of the trainer's processes; logs what it enforces. From here on no other process may
+/// look into this one: it knows the database's password.
+fn open_sandbox(args: &SandboxArgs) -> anyhow::Result<Sandbox> {
+    let sandbox = Sandbox::open(args, &trainer()?)?;
+    sandbox.report();
+    prctl::set_dumpable(false).context("cannot hide this process' memory from others")?;
+    Ok(sandbox)
+}
+
+/// Makes every file and folder that this process creates one that only its user may open.
+fn close_new_files() {
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+}
+
+/// The state of the API, with its temporary files in `scratch`.
+fn state(
+    (pool, objects, sandbox): (&sqlx::PgPool, &Objects, &Sandbox),
+    scratch: &Path,
+    args: &ServeArgs,
+) -> anyhow::Result<http::AppState> {
+    let predictor = Predictor::new(sandbox.clone(), objects.clone(), scratch, &args.serving)?;
+    let (pool, objects) = (pool.clone(), objects.clone());
+    Ok(http::AppState::new(pool, objects, predictor, args))
+}
+
+/// Opens the folder that was given, or else `name` in the user's state folder.
+fn state_folder(given: Option<&Path>, name: &str) -> anyhow::Result<PathBuf> {
+    let folder = match (given, config::state_folder()) {
+        (Some(given), _) => given.to_owned(),
+        (None, Some(state)) => state.join(name),
+        (None, None) => bail!(
+            "there is no folder for state, because neither XDG_STATE_HOME nor HOME is an absolute path; \
+             set one, or give --work-dir (of a worker) or --scratch (of a server)"
+        ),
+    };
+    open_folder(&folder)
+}
+
+fn open_folder(folder: &Path) -> anyhow::Result<PathBuf> {
+    private_folder::open(folder).with_context(|| format!("cannot use `{}`", folder.display()))
+}
+
+/// Opens the data folder. If root starts a private Postgres, the group of its user may pass
+/// through: Postgres refuses to run as root.
+fn make_data_dir(args: &UpArgs) -> anyhow::Result<PathBuf> {
+    let folder = open_folder(&args.data_dir)?;
+    if args.database_url.is_none()
+        && let Some(group) = postgres::group()?
+    {
+        private_folder::let_pass(&folder, group)
+            .with_context(|| format!("cannot use `{}`", folder.display()))?;
+    }
+    Ok(folder)
 }
 
 /// Locks the folder for one `rehead up` at a time. The lock ends with the process, however it ends.
 fn lock(folder: &Path) -> anyhow::Result<File> {
+    try_lock(folder)?.with_context(|| {
+        format!(
+            "another `rehead up` runs in `{}`; stop it, or choose another --data-dir",
+            folder.display()
+        )
+    })
+}
+
+/// As `lock`; `None` while another process holds it.
+pub(crate) fn try_lock(folder: &Path) -> anyhow::Result<Option<File>> {
     let path = folder.join("lock");
     let file =
         File::create(&path).with_context(|| format!("cannot create `{}`", path.display()))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "another `rehead up` runs in `{}`; stop it, or choose another --data-dir",
-            folder.display()
-        ),
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("cannot lock `{}`", path.display()))
         }
@@ -393,6 +410,60 @@ async fn listen(args: &ServeArgs) -> anyhow::Result<TcpListener> {
         })
 }
 
+/// The command that creates the first key, where `DATABASE_URL` names the database.
+const CREATE_KEY: &str = "rehead keys create --tenant default --role admin";
+
+/// The command that creates the first key of `rehead up`.
+fn create_key_command(args: &UpArgs) -> String {
+    if args.database_url.is_some() {
+        return CREATE_KEY.to_owned();
+    }
+    let folder = args.data_dir.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    let folder = if folder.chars().all(is_plain) {
+        folder
+    } else {
+        format!("'{}'", folder.replace('\'', r"'\''"))
+    };
+    format!("{CREATE_KEY} --data-dir {folder}")
+}
+
+/// Refuses an address that other machines reach as long as there is no key.
+async fn check_access(
+    state: &http::AppState,
+    address: SocketAddr,
+    create_key: &str,
+) -> anyhow::Result<Access> {
+    let access = http::access(state, address).await?;
+    if access == Access::Nobody && !address.ip().is_loopback() {
+        bail!(
+            "cannot listen on {address} without API keys, because other machines can reach it: create one with \
+             `{create_key}`, or listen on 127.0.0.1"
+        );
+    }
+    Ok(access)
+}
+
+fn announce_access(access: Access, create_key: &str) {
+    match access {
+        Access::Open => announce(&format!(
+            "open to every process of this machine until there is an API key; `{create_key}` creates one"
+        )),
+        Access::Nobody => announce(&format!(
+            "every request needs an API key, and there is none; `{create_key}` creates one"
+        )),
+        Access::Keys => {}
+    }
+}
+
+/// Serves metrics without a key, if that was asked for.
+async fn serve_metrics(args: &MetricsArgs) -> anyhow::Result<()> {
+    if let Some(address) = args.metrics_listen {
+        listener::start(address).await?;
+    }
+    Ok(())
+}
+
 /// Runs server and worker until both have ended; when one ends, the other is shut down.
 async fn both(
     served: impl Future<Output = anyhow::Result<()>>,
@@ -405,7 +476,9 @@ async fn both(
 }
 
 /// Runs a role until it ends. The first signal cancels its token, the second ends the process.
-fn block_on(role: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(crate) fn block_on(
+    role: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

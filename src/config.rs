@@ -1,11 +1,22 @@
 //! Every setting and limit: read once, from flags, then the environment, then these defaults. The
 //! only module that reads the environment.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
-use clap::{Args, builder::TypedValueParser};
+use clap::{
+    Args,
+    builder::{RangedU64ValueParser, TypedValueParser},
+};
 
-use crate::domain::work::DatasetLimits;
+use time::{Date, Month, OffsetDateTime};
+
+use crate::domain::{hosts::HostList, role::Role, work::DatasetLimits};
 
 /// The database and the object store.
 #[derive(Debug, Clone, Args)]
@@ -42,6 +53,86 @@ pub struct GrantArgs {
     pub print: bool,
 }
 
+/// The database of commands that manage keys and tenants: that of `DATABASE_URL`, or the private
+/// one of `rehead up`.
+#[derive(Debug, Clone, Args)]
+pub struct AdminArgs {
+    /// Data folder of `rehead up`, whose private Postgres is used, and started if it does not run
+    #[arg(long, env = "REHEAD_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// URL of the Postgres database, such as postgres://user@host/rehead
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Folder of the Postgres programs (`initdb`, `postgres`), when they are not found by
+    /// themselves
+    #[arg(long, env = "REHEAD_PG_BIN")]
+    pub pg_bin: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rehead keys create`
+#[derive(Debug, Clone, Args)]
+pub struct KeyArgs {
+    /// Name of the key's tenant, which is created if it does not exist
+    #[arg(long)]
+    pub tenant: String,
+    /// Rights of the key: `user`, the rows of its tenant; `admin`, also keys, workers and metrics
+    #[arg(long, default_value_t = Role::User)]
+    pub role: Role,
+    /// A label for people; the tenant's name by default
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Time until the key expires, such as `90d` or `12h`, or a date, such as 2030-01-31; never by
+    /// default
+    #[arg(long, value_parser = expiry)]
+    pub expires: Option<OffsetDateTime>,
+    /// Maximum number of requests in a minute, within that of the tenant; none by default
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=1_000_000_000))]
+    pub requests_per_minute: Option<u32>,
+}
+
+/// Reads a time from now, or the beginning of a day (UTC).
+fn expiry(text: &str) -> Result<OffsetDateTime, String> {
+    let wrong = || {
+        format!(
+            "`{text}` is neither a number of days or hours (`90d`, `12h`) nor a date (2030-01-31)"
+        )
+    };
+    let seconds = match text.split_at_checked(text.len().saturating_sub(1)) {
+        Some((number, "d")) => number
+            .parse()
+            .ok()
+            .map(|days: u32| u64::from(days) * 86_400),
+        Some((number, "h")) => number
+            .parse()
+            .ok()
+            .map(|hours: u32| u64::from(hours) * 3_600),
+        _ => None,
+    };
+    let at = match seconds {
+        Some(seconds) => OffsetDateTime::now_utc().checked_add(
+            Duration::from_secs(seconds)
+                .try_into()
+                .map_err(|_| wrong())?,
+        ),
+        None => {
+            let mut parts = text.splitn(3, '-');
+            let mut part = || parts.next().unwrap_or_default();
+            let (year, month, day) = (part().parse(), part().parse(), part().parse());
+            let (Ok(year), Ok(month), Ok(day)) = (year, month, day) else {
+                return Err(wrong());
+            };
+            let month: u8 = month;
+            let month = Month::try_from(month).map_err(|_| wrong())?;
+            let date = Date::from_calendar_date(year, month, day).map_err(|_| wrong())?;
+            Some(date.midnight().assume_utc())
+        }
+    };
+    at.ok_or_else(wrong)
+}
+
 /// `rehead gc`
 #[derive(Debug, Clone, Args)]
 pub struct GcArgs {
@@ -73,6 +164,49 @@ pub struct TenantArgs {
     /// `true` starts no further job of this tenant; running jobs continue
     #[arg(long)]
     pub paused: Option<bool>,
+    /// Maximum number of requests in a minute; `default`, as below, means that of the service
+    #[arg(long)]
+    pub requests_per_minute: Option<Override>,
+    /// Maximum size of all its files (bytes)
+    #[arg(long)]
+    pub max_stored_bytes: Option<Override>,
+    /// Maximum number of open event streams
+    #[arg(long)]
+    pub max_streams: Option<Override>,
+    /// Maximum number of requests that wait (`wait=`)
+    #[arg(long)]
+    pub max_waits: Option<Override>,
+    /// Maximum number of predictions in progress
+    #[arg(long)]
+    pub max_predicts: Option<Override>,
+    /// Maximum number of uploads in progress
+    #[arg(long)]
+    pub max_uploads: Option<Override>,
+}
+
+/// A limit of a tenant: its own, or that of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Override {
+    Default,
+    Of(u64),
+}
+
+impl FromStr for Override {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "default" {
+            return Ok(Self::Default);
+        }
+        // Postgres' bigint ends there.
+        let number = text
+            .parse()
+            .ok()
+            .filter(|&number| number <= i64::MAX as u64);
+        number
+            .map(Self::Of)
+            .ok_or_else(|| format!("`{text}` is neither `default` nor a whole number"))
+    }
 }
 
 /// Reads a number of milliseconds.
@@ -96,6 +230,11 @@ pub struct LogArgs {
     /// Write the log as one JSON object a line
     #[arg(long, env = "REHEAD_LOG_JSON", global = true)]
     pub log_json: bool,
+    /// URL of the OpenTelemetry collector that receives traces (OTLP over HTTP), such as
+    /// http://127.0.0.1:4318
+    #[cfg(feature = "otel")]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", global = true)]
+    pub otlp_endpoint: Option<String>,
 }
 
 /// `rehead serve`
@@ -104,15 +243,104 @@ pub struct ServeArgs {
     /// Address to listen on; port 0 picks a free one
     #[arg(long, env = "REHEAD_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Folder for temporary files: images to predict, models that are served
-    #[arg(long, env = "REHEAD_SCRATCH", default_value = "/var/tmp/rehead-serve")]
-    pub scratch: PathBuf,
+    /// Folder for temporary files: images to predict, models that are served (default: serve in
+    /// the state folder, $XDG_STATE_HOME/rehead or ~/.local/state/rehead)
+    #[arg(long, env = "REHEAD_SCRATCH")]
+    pub scratch: Option<PathBuf>,
     #[command(flatten)]
     pub serving: ServingArgs,
     #[command(flatten)]
     pub limits: HttpLimits,
     #[command(flatten)]
     pub leases: LeaseTiming,
+    #[command(flatten)]
+    pub access: AccessArgs,
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
+    #[command(flatten)]
+    pub outgoing: OutgoingArgs,
+    #[command(flatten)]
+    pub webhooks: WebhookArgs,
+}
+
+/// Hosts that URLs of users may lead to. Must be the same for all processes of an installation.
+#[derive(Debug, Clone, Default, Args)]
+pub struct OutgoingArgs {
+    /// Hosts that files may be downloaded from by URL, such as `huggingface.co,*.hf.co`; `*` is
+    /// every host, `none` turns downloads off
+    #[arg(
+        long,
+        env = "REHEAD_DOWNLOAD_HOSTS",
+        value_name = "HOSTS",
+        default_value = "none"
+    )]
+    pub download_hosts: HostList,
+    /// Hosts that webhooks are sent to, such as `hooks.example.org,*.example.org:8443`; `*:*` is
+    /// every host and port, `none` turns webhooks off
+    #[arg(
+        long,
+        env = "REHEAD_WEBHOOK_HOSTS",
+        value_name = "HOSTS",
+        default_value = "*:*"
+    )]
+    pub webhook_hosts: HostList,
+    /// Hosts that may be reached by URL although their address is private, such as
+    /// `localhost:3000,store.lan:*`
+    #[arg(
+        long,
+        env = "REHEAD_PRIVATE_HOSTS",
+        value_name = "HOSTS",
+        default_value = "none"
+    )]
+    pub private_hosts: HostList,
+}
+
+/// Limits and intervals of webhooks.
+#[derive(Debug, Clone, Args)]
+pub struct WebhookArgs {
+    /// Maximum number of webhooks of a tenant
+    #[arg(long, env = "REHEAD_MAX_WEBHOOKS", default_value_t = 16)]
+    pub max_webhooks: u32,
+    /// Maximum number of webhook deliveries that this process tries at the same time
+    #[arg(long, env = "REHEAD_WEBHOOKS_AT_ONCE", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub webhooks_at_once: u32,
+    /// Maximum number of deliveries to one webhook that are tried at the same time
+    #[arg(long, env = "REHEAD_WEBHOOK_PARALLEL", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub webhook_parallel: u32,
+    /// Time for a receiver to answer a webhook (ms)
+    #[arg(long = "webhook-timeout-ms", env = "REHEAD_WEBHOOK_TIMEOUT_MS", value_name = "MS", default_value = "5000", value_parser = millis())]
+    pub webhook_timeout: Duration,
+    /// Wait before a webhook is tried again; it doubles with each try (ms)
+    #[arg(long = "webhook-backoff-ms", env = "REHEAD_WEBHOOK_BACKOFF_MS", value_name = "MS", default_value = "5000", value_parser = millis())]
+    pub webhook_backoff: Duration,
+    /// Longest wait before a webhook is tried again (ms)
+    #[arg(long = "webhook-longest-backoff-ms", env = "REHEAD_WEBHOOK_LONGEST_BACKOFF_MS", value_name = "MS", default_value = "10800000", value_parser = millis())]
+    pub webhook_longest_backoff: Duration,
+    /// Time after which a webhook delivery that always failed is given up (ms)
+    #[arg(long = "webhook-give-up-ms", env = "REHEAD_WEBHOOK_GIVE_UP_MS", value_name = "MS", default_value = "86400000", value_parser = millis())]
+    pub webhook_give_up: Duration,
+    /// Interval between polls for webhook deliveries that are due (ms)
+    #[arg(long = "webhook-poll-ms", env = "REHEAD_WEBHOOK_POLL_MS", value_name = "MS", default_value = "1000", value_parser = millis())]
+    pub webhook_poll: Duration,
+    /// Days after which webhook deliveries that have ended are deleted
+    #[arg(long, env = "REHEAD_WEBHOOK_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub webhook_days: u32,
+}
+
+/// Who may use the service.
+#[derive(Debug, Clone, Args)]
+pub struct AccessArgs {
+    /// Require an API key even on loopback, and even if none exists
+    #[arg(long, env = "REHEAD_REQUIRE_KEYS")]
+    pub require_keys: bool,
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+    /// Addresses of reverse proxies whose `x-forwarded-for` is believed, separated by commas
+    #[arg(long, env = "REHEAD_TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Maximum number of wrong API keys from one address in a minute; further ones are answered 429
+    #[arg(long, env = "REHEAD_FAILED_KEYS_PER_MINUTE", default_value_t = 20)]
+    pub failed_keys_per_minute: u32,
 }
 
 /// Settings of predictions.
@@ -123,7 +351,7 @@ pub struct ServingArgs {
     pub predict_device: String,
     /// Maximum number of predictions that wait for the inference process; further ones are answered
     /// 503
-    #[arg(long, env = "REHEAD_MAX_PREDICT_WAITING", default_value_t = 64)]
+    #[arg(long, env = "REHEAD_MAX_PREDICT_WAITING", default_value_t = 128)]
     pub max_predict_waiting: usize,
     /// Maximum time for one prediction, including loading the model (s)
     #[arg(long, env = "REHEAD_PREDICT_SECONDS", default_value_t = 60)]
@@ -138,27 +366,197 @@ pub struct HttpLimits {
     /// Maximum size of an uploaded file (bytes)
     #[arg(long, env = "REHEAD_MAX_UPLOAD_BYTES", default_value_t = 20 << 30)]
     pub max_upload_bytes: u64,
+    /// Maximum number of a tenant's downloads that have not ended
+    #[arg(long, env = "REHEAD_MAX_DOWNLOADS", default_value_t = 16)]
+    pub max_downloads: u32,
+    /// Maximum size of one part of an upload (bytes)
+    #[arg(long, env = "REHEAD_MAX_PART_BYTES", default_value_t = 64 << 20)]
+    pub max_part_bytes: u64,
+    /// Maximum number of parts of one upload
+    #[arg(long, env = "REHEAD_MAX_UPLOAD_PARTS", default_value_t = 10_000)]
+    pub max_upload_parts: u32,
+    /// Maximum number of open uploads in parts of one tenant; further ones are answered 429
+    #[arg(long, env = "REHEAD_MAX_UPLOADS", default_value_t = 100)]
+    pub max_uploads: u32,
+    /// Time in which an upload in parts must be completed (s)
+    #[arg(long, env = "REHEAD_UPLOAD_SECONDS", default_value_t = 3_600)]
+    pub upload_seconds: u64,
     /// Maximum number of images in one prediction
-    #[arg(long, env = "REHEAD_MAX_PREDICT_IMAGES", default_value_t = 64)]
+    #[arg(long, env = "REHEAD_MAX_PREDICT_IMAGES", default_value_t = 64, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     pub max_predict_images: usize,
     /// Maximum size of one image in a prediction (bytes)
     #[arg(long, env = "REHEAD_MAX_PREDICT_IMAGE_BYTES", default_value_t = 32 << 20)]
     pub max_predict_image_bytes: usize,
+    /// Maximum size of the images of all predictions in progress (bytes); further ones are answered
+    /// 503
+    #[arg(long, env = "REHEAD_MAX_PREDICT_BYTES", default_value_t = 2 << 30)]
+    pub max_predict_bytes: u64,
     /// Maximum number of rows in one page of a list
     #[arg(long, env = "REHEAD_MAX_PAGE", default_value_t = 100)]
     pub max_page: u32,
+    /// Maximum number of rows in one page of files or models
+    #[arg(long, env = "REHEAD_MAX_LONG_PAGE", default_value_t = 10_000)]
+    pub max_long_page: u32,
     /// Maximum time that `wait` may delay an answer (s)
     #[arg(long, env = "REHEAD_MAX_WAIT_SECONDS", default_value_t = 60)]
     pub max_wait_seconds: u64,
     /// Maximum number of open event streams; further ones are answered 503
-    #[arg(long, env = "REHEAD_MAX_STREAMS", default_value_t = 1_000)]
+    #[arg(long, env = "REHEAD_MAX_STREAMS", default_value_t = 2_000)]
     pub max_streams: usize,
     /// Maximum time in which a request's body must arrive, except uploads (s)
     #[arg(long, env = "REHEAD_BODY_SECONDS", default_value_t = 30)]
     pub body_seconds: u64,
     /// Time without data after which an upload is ended (s)
-    #[arg(long, env = "REHEAD_UPLOAD_IDLE_SECONDS", default_value_t = 60)]
+    #[arg(long, env = "REHEAD_UPLOAD_IDLE_SECONDS", default_value_t = 30)]
     pub upload_idle_seconds: u64,
+    /// Maximum time in which a request's headers must arrive, and for which an idle connection is
+    /// kept (s)
+    #[arg(long, env = "REHEAD_HEADER_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub header_seconds: u64,
+    /// Minimum speed of clients that send a body or read a response (bytes per second); slower ones
+    /// are disconnected
+    #[arg(long, env = "REHEAD_MIN_BYTES_PER_SECOND", default_value_t = 1_024)]
+    pub min_bytes_per_second: u64,
+    /// Time spent waiting for a client over which its speed is measured (s)
+    #[arg(long, env = "REHEAD_SLOW_CLIENT_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub slow_client_seconds: u64,
+    /// Maximum number of open connections; at the limit, the one that has waited longest for its
+    /// client makes room
+    #[arg(long, env = "REHEAD_MAX_CONNECTIONS", default_value_t = 8_192)]
+    pub max_connections: usize,
+    /// The same for the connections of one address (of IPv6, a network of 64 bits)
+    #[arg(
+        long,
+        env = "REHEAD_MAX_CONNECTIONS_PER_ADDRESS",
+        default_value_t = 2_048
+    )]
+    pub max_connections_per_address: usize,
+    #[command(flatten)]
+    pub tenant: TenantLimits,
+}
+
+/// Limits of each tenant, where `rehead tenants set` gives it no others. Each server process counts
+/// for itself.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct TenantLimits {
+    /// Maximum number of requests of a tenant in a minute; further ones are answered 429
+    #[arg(long, env = "REHEAD_REQUESTS_PER_MINUTE", default_value_t = 6_000)]
+    pub requests_per_minute: u32,
+    /// Maximum size of all files that a tenant stores (bytes)
+    #[arg(long, env = "REHEAD_MAX_STORED_BYTES", default_value_t = 1 << 40)]
+    pub max_stored_bytes: u64,
+    /// Maximum number of open event streams of a tenant
+    #[arg(long, env = "REHEAD_MAX_STREAMS_PER_TENANT", default_value_t = 500)]
+    pub max_streams_per_tenant: u32,
+    /// Maximum number of a tenant's requests that wait (`wait=`)
+    #[arg(long, env = "REHEAD_MAX_WAITS_PER_TENANT", default_value_t = 500)]
+    pub max_waits_per_tenant: u32,
+    /// Maximum number of a tenant's predictions in progress
+    #[arg(long, env = "REHEAD_MAX_PREDICTS_PER_TENANT", default_value_t = 32)]
+    pub max_predicts_per_tenant: u32,
+    /// Maximum number of a tenant's uploads in progress
+    #[arg(long, env = "REHEAD_MAX_UPLOADS_PER_TENANT", default_value_t = 32)]
+    pub max_uploads_per_tenant: u32,
+    /// Maximum size of the images of a tenant's predictions in progress, and of one prediction
+    /// (bytes)
+    #[arg(long, env = "REHEAD_MAX_PREDICT_BYTES_PER_TENANT", default_value_t = 512 << 20)]
+    pub max_predict_bytes_per_tenant: u64,
+}
+
+/// A layer of the sandbox of child processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxLayer {
+    /// Which files a process reaches.
+    Landlock,
+    /// Which system calls it makes.
+    Seccomp,
+    /// A user of its own, if root starts it.
+    User,
+}
+
+impl SandboxLayer {
+    pub const ALL: [Self; 3] = [Self::Landlock, Self::Seccomp, Self::User];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Landlock => "landlock",
+            Self::Seccomp => "seccomp",
+            Self::User => "user",
+        }
+    }
+}
+
+/// The layers of the sandbox that are asked for: `on`, `off`, or a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxLayers(Vec<SandboxLayer>);
+
+impl SandboxLayers {
+    pub fn has(&self, layer: SandboxLayer) -> bool {
+        self.0.contains(&layer)
+    }
+}
+
+impl Default for SandboxLayers {
+    fn default() -> Self {
+        Self(SandboxLayer::ALL.to_vec())
+    }
+}
+
+impl FromStr for SandboxLayers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let layer = |name: &str| {
+            let found = SandboxLayer::ALL
+                .into_iter()
+                .find(|layer| layer.as_str() == name.trim());
+            found.ok_or_else(|| {
+                format!("`{name}` is not a layer; give `on`, `off`, or a list of `landlock`, `seccomp` and `user`")
+            })
+        };
+        match text {
+            "on" => Ok(Self::default()),
+            "off" => Ok(Self(Vec::new())),
+            list => list
+                .split(',')
+                .map(layer)
+                .collect::<Result<_, _>>()
+                .map(Self),
+        }
+    }
+}
+
+impl fmt::Display for SandboxLayers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let on = *self == Self::default();
+        let names: Vec<_> = self.0.iter().map(|layer| layer.as_str()).collect();
+        f.write_str(&match &names[..] {
+            _ if on => "on".to_owned(),
+            [] => "off".to_owned(),
+            names => names.join(","),
+        })
+    }
+}
+
+/// The sandbox of child processes, which read what users upload.
+#[derive(Debug, Clone, Args)]
+pub struct SandboxArgs {
+    /// Layers of the sandbox of child processes: `on` (all that this machine has), `off`, or a list
+    /// of `landlock`, `seccomp` and `user`
+    #[arg(long, env = "REHEAD_SANDBOX", default_value_t = SandboxLayers::default())]
+    pub sandbox: SandboxLayers,
+    /// Refuse to start when a layer of the sandbox is missing
+    #[arg(long, env = "REHEAD_REQUIRE_SANDBOX")]
+    pub require_sandbox: bool,
+    /// First of 257 user and group ids that no account has, for child processes that root starts
+    #[arg(long, env = "REHEAD_SANDBOX_UID", default_value_t = 60_800, value_parser = clap::value_parser!(u32).range(1..=4_000_000_000))]
+    pub sandbox_uid: u32,
+    /// Maximum number of threads of a child process that has a user of its own
+    #[arg(long, env = "REHEAD_SANDBOX_THREADS", default_value_t = 4_096, value_parser = clap::value_parser!(u64).range(16..))]
+    pub sandbox_threads: u64,
+    /// Maximum size of a file that a child process writes (bytes)
+    #[arg(long, env = "REHEAD_SANDBOX_FILE_BYTES", default_value_t = 256 << 30, value_parser = clap::value_parser!(u64).range((1 << 20)..))]
+    pub sandbox_file_bytes: u64,
 }
 
 /// The devices of a worker: `auto`, or a list.
@@ -203,12 +601,13 @@ impl fmt::Display for Devices {
 /// `rehead work`
 #[derive(Debug, Clone, Args)]
 pub struct WorkDirArgs {
-    /// Folder for job folders and the cache of data sets, weights and features
-    #[arg(long, env = "REHEAD_WORK_DIR", default_value = "/var/tmp/rehead-work")]
-    pub work_dir: PathBuf,
+    /// Folder for job folders and the cache of data sets, weights and features (default: work in
+    /// the state folder, $XDG_STATE_HOME/rehead or ~/.local/state/rehead)
+    #[arg(long, env = "REHEAD_WORK_DIR")]
+    pub work_dir: Option<PathBuf>,
 }
 
-/// Metrics of a worker.
+/// Metrics without a key.
 #[derive(Debug, Clone, Args)]
 pub struct MetricsArgs {
     /// Address on which `/metrics` and `/healthz` are served without a key; only operators should
@@ -242,6 +641,30 @@ pub struct WorkArgs {
     pub timing: Timing,
     #[command(flatten)]
     pub data: DataLimits,
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
+    #[command(flatten)]
+    pub downloads: DownloadLimits,
+}
+
+/// Limits of downloads by URL.
+#[derive(Debug, Clone, Args)]
+pub struct DownloadLimits {
+    /// Maximum number of downloads at the same time; 0 leaves them to other workers
+    #[arg(long, env = "REHEAD_DOWNLOADS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(..=64))]
+    pub downloads: u32,
+    /// Maximum size of a downloaded file (bytes)
+    #[arg(long, env = "REHEAD_MAX_DOWNLOAD_BYTES", default_value_t = 20 << 30)]
+    pub max_download_bytes: u64,
+    /// Maximum time for a download (ms)
+    #[arg(long = "download-ms", env = "REHEAD_DOWNLOAD_MS", value_name = "MS", default_value = "14400000", value_parser = millis())]
+    pub download_time: Duration,
+    /// Time without data after which a download is ended (ms)
+    #[arg(long = "download-idle-ms", env = "REHEAD_DOWNLOAD_IDLE_MS", value_name = "MS", default_value = "60000", value_parser = millis())]
+    pub download_idle: Duration,
+    /// Least average rate of a download, after its first minute (bytes per second)
+    #[arg(long, env = "REHEAD_LEAST_DOWNLOAD_RATE", default_value_t = 10_240)]
+    pub least_download_rate: u64,
 }
 
 /// Which jobs a worker claims.
@@ -295,8 +718,8 @@ pub struct Timing {
     /// Time for a trainer to load and pass its self-test (ms)
     #[arg(long = "start-ms", env = "REHEAD_START_MS", value_name = "MS", default_value = "120000", value_parser = millis())]
     pub start: Duration,
-    /// Time without progress after which a trainer is stalled and ended (ms); 20 times its median
-    /// step if that is longer
+    /// Time without progress or computation after which a trainer is stalled and ended (ms); 20
+    /// times its median step if that is longer
     #[arg(long = "stall-ms", env = "REHEAD_STALL_MS", value_name = "MS", default_value = "300000", value_parser = millis())]
     pub stall: Duration,
     /// How long training continues while the database is unreachable (ms)
@@ -377,6 +800,12 @@ pub struct UpArgs {
     #[command(flatten)]
     pub limits: HttpLimits,
     #[command(flatten)]
+    pub access: AccessArgs,
+    #[command(flatten)]
+    pub outgoing: OutgoingArgs,
+    #[command(flatten)]
+    pub webhooks: WebhookArgs,
+    #[command(flatten)]
     pub work: WorkArgs,
 }
 
@@ -412,6 +841,17 @@ pub fn visible_gpus() -> Option<String> {
     std::env::var("CUDA_VISIBLE_DEVICES").ok()
 }
 
+/// The folder for state of this user, which is no part of a backup.
+pub fn state_folder() -> Option<PathBuf> {
+    let absolute = |name: &str| {
+        let folder = PathBuf::from(std::env::var_os(name)?);
+        folder.is_absolute().then_some(folder)
+    };
+    let state = absolute("XDG_STATE_HOME");
+    let state = state.or_else(|| Some(absolute("HOME")?.join(".local/state")));
+    Some(state?.join("rehead"))
+}
+
 /// The folders of `PATH`.
 pub fn search_path() -> Vec<PathBuf> {
     std::env::var_os("PATH").map_or_else(Vec::new, |path| std::env::split_paths(&path).collect())
@@ -433,6 +873,46 @@ mod tests {
         for wrong in ["", "host:8080", "http://", "http://:80", "ftp://host"] {
             assert!(base_url(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn expiry_is_a_time_from_now_or_a_date() {
+        let days = expiry("90d").unwrap() - OffsetDateTime::now_utc();
+        assert_eq!(days.whole_days(), 89);
+        let hours = expiry("12h").unwrap() - OffsetDateTime::now_utc();
+        assert_eq!(hours.whole_hours(), 11);
+        assert_eq!(
+            expiry("2030-01-31").unwrap().unix_timestamp(),
+            1_896_048_000
+        );
+        for wrong in [
+            "",
+            "d",
+            "90",
+            "-1d",
+            "2030-13-01",
+            "2030-02-30",
+            "soon",
+            "9999999999d",
+            "é",
+        ] {
+            assert!(expiry(wrong).is_err(), "{wrong}");
+        }
+        assert!(expiry("4000000000d").is_err());
+    }
+
+    #[test]
+    fn sandbox_is_on_or_off_or_a_list() {
+        let layers = |text: &str| text.parse::<SandboxLayers>();
+        for text in ["on", "off", "seccomp,user"] {
+            assert_eq!(layers(text).unwrap().to_string(), text);
+        }
+        assert!(layers("landlock, user").unwrap().has(SandboxLayer::User));
+        let refused = layers("yes").unwrap_err();
+        assert!(
+            refused.contains("`yes` is not a layer; give `on`"),
+            "{refused}"
+        );
     }
 
     #[test]

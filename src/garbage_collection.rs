@@ -13,13 +13,14 @@ use sqlx::PgPool;
 
 use crate::{
     db,
-    domain::id::{CheckpointId, JobId},
+    domain::id::{CheckpointId, FileId, JobId, UploadId},
     objects::{Objects, Unit},
 };
 
 /// Folders of the object store that are collected, and the depth of a unit below them.
-const ROOTS: [(&str, usize); 5] = [
+const ROOTS: [(&str, usize); 6] = [
     ("files", 1),
+    ("uploads", 1),
     ("models", 1),
     ("checkpoints", 2),
     ("bundles", 2),
@@ -41,6 +42,18 @@ pub enum Finding {
         prefix: String,
         bytes: u64,
     },
+    /// A file whose time is over, and that nothing needs.
+    ExpiredFile {
+        id: FileId,
+        prefix: String,
+        bytes: u64,
+    },
+    /// An upload in parts that was not completed in time.
+    ExpiredUpload {
+        id: UploadId,
+        prefix: String,
+        bytes: u64,
+    },
     /// A checkpoint without its objects: no attempt can resume from it.
     LostCheckpoint {
         id: CheckpointId,
@@ -55,7 +68,10 @@ impl Finding {
     /// Bytes that its removal frees.
     pub fn bytes(&self) -> u64 {
         match self {
-            Self::Orphan { bytes, .. } | Self::Discarded { bytes, .. } => *bytes,
+            Self::Orphan { bytes, .. }
+            | Self::Discarded { bytes, .. }
+            | Self::ExpiredFile { bytes, .. }
+            | Self::ExpiredUpload { bytes, .. } => *bytes,
             Self::LostCheckpoint { .. } | Self::Lost { .. } => 0,
         }
     }
@@ -73,6 +89,12 @@ impl fmt::Display for Finding {
             }
             Self::Discarded { id, prefix, bytes } => {
                 write!(f, "{bytes} bytes at {prefix}: {id} was discarded")
+            }
+            Self::ExpiredFile { id, prefix, bytes } => {
+                write!(f, "{bytes} bytes at {prefix}: {id} expired")
+            }
+            Self::ExpiredUpload { id, prefix, bytes } => {
+                write!(f, "{bytes} bytes at {prefix}: {id} expired")
             }
             Self::LostCheckpoint { id, job, prefix } => {
                 write!(
@@ -114,6 +136,7 @@ pub async fn find(
             bytes: unit.map_or(0, |unit| unit.bytes),
         });
     }
+    findings.extend(expired(pool, objects).await?);
     for kept in db::checkpoints::committed(pool, grace).await? {
         if !present.contains(&kept.objects) {
             findings.push(Finding::LostCheckpoint {
@@ -127,6 +150,30 @@ pub async fn find(
         if !present.contains(&prefix) {
             findings.push(Finding::Lost { row, prefix });
         }
+    }
+    Ok(findings)
+}
+
+/// Files and uploads whose time is over.
+async fn expired(pool: &PgPool, objects: &Objects) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for id in db::files::expired(pool).await? {
+        let prefix = db::files::prefix(id);
+        let unit = objects.unit(&prefix).await?;
+        findings.push(Finding::ExpiredFile {
+            id,
+            prefix,
+            bytes: unit.map_or(0, |unit| unit.bytes),
+        });
+    }
+    for id in db::uploads::expired(pool).await? {
+        let prefix = format!("uploads/{}/", id.0.simple());
+        let unit = objects.unit(&prefix).await?;
+        findings.push(Finding::ExpiredUpload {
+            id,
+            prefix,
+            bytes: unit.map_or(0, |unit| unit.bytes),
+        });
     }
     Ok(findings)
 }
@@ -191,6 +238,19 @@ pub async fn remove(
         Finding::Discarded { id, prefix, .. } => {
             objects.delete_prefix(prefix).await?;
             db::checkpoints::forget(pool, *id).await?;
+        }
+        Finding::ExpiredFile { id, prefix, .. } => {
+            // A job may have been created from it since.
+            if !db::files::delete_expired(pool, *id).await? {
+                return Ok(false);
+            }
+            objects.delete_prefix(prefix).await?;
+        }
+        Finding::ExpiredUpload { id, prefix, .. } => {
+            if !db::uploads::expire(pool, *id).await? {
+                return Ok(false);
+            }
+            objects.delete_prefix(prefix).await?;
         }
         Finding::LostCheckpoint { id, .. } => db::checkpoints::mark_bad(pool, *id).await?,
         Finding::Lost { .. } => return Ok(false),

@@ -10,6 +10,9 @@ pub mod config;
 /// Exit codes of the command line.
 pub mod exit;
 
+/// Folders that only this process's user may enter.
+pub mod private_folder;
+
 /// All SQL, one file per table; plain functions.
 pub mod db;
 
@@ -25,12 +28,27 @@ pub mod objects;
 /// Garbage collection: finds, reports and deletes orphaned objects and rows.
 pub mod garbage_collection;
 
+/// API keys: generated, and created for a tenant.
+pub mod keys;
+
 /// Use cases of jobs: admit, resolve once the data sets are validated, delete.
 pub mod jobs;
+
+/// Tells a child that computes from one that hangs.
+pub mod liveness;
+
+/// Isolation of child processes.
+pub mod sandbox;
 
 /// Child processes (`rehead-trainer`) and their protocol of JSON lines. Shared by server and
 /// worker.
 pub mod child;
+
+/// Requests to URLs that users choose.
+pub mod outgoing;
+
+/// Sends webhooks what their tenants' jobs came to.
+pub mod webhooks;
 
 /// Predictions of finished models, by a child.
 pub mod serving;

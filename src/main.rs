@@ -1,6 +1,7 @@
 //! `rehead`: the service and its client. The only place that wires the parts together. It does not
 //! link torch: what needs torch runs in `rehead-trainer`, the executable beside this one.
 
+mod admin;
 mod commands;
 
 use std::{
@@ -30,12 +31,14 @@ enum Command {
         #[command(flatten)]
         store: config::StoreArgs,
         #[command(flatten)]
-        serve: config::ServeArgs,
+        serve: Box<config::ServeArgs>,
     },
     /// Run a worker, which claims jobs and trains
     Work {
         #[command(flatten)]
         store: config::StoreArgs,
+        #[command(flatten)]
+        outgoing: config::OutgoingArgs,
         #[command(flatten)]
         folder: config::WorkDirArgs,
         #[command(flatten)]
@@ -55,12 +58,12 @@ enum Command {
         #[command(flatten)]
         gc: config::GcArgs,
     },
-    /// Manage API keys
+    /// Manage API keys: create, list, revoke
     #[command(subcommand)]
-    Keys(commands::Keys),
+    Keys(admin::Keys),
     /// Manage tenants: their shares and limits
     #[command(subcommand)]
-    Tenants(commands::Tenants),
+    Tenants(admin::Tenants),
     /// Print the OpenAPI description of the HTTP API (openapi.yaml)
     Openapi {
         /// Print it as JSON
@@ -121,8 +124,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    telemetry::log::start(&cli.log);
-    match run(cli.command) {
+    let ended = telemetry::log::start(&cli.log).and_then(|_log| run(cli.command));
+    match ended {
         Ok(()) => exit::Exit::Done,
         Err(error) => {
             // Whoever reads the log as JSON gets the end of the process as a record, too.
@@ -143,15 +146,16 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve { store, serve } => commands::serve(&store, &serve),
         Command::Work {
             store,
+            outgoing,
             folder,
             metrics,
             work,
-        } => commands::work(&store, &folder, &metrics, &work),
+        } => commands::work(&store, &outgoing, &folder, &metrics, &work),
         Command::Migrate(args) => commands::migrate(&args),
         Command::Database(command) => commands::database(command),
         Command::Gc { store, gc } => commands::gc(&store, &gc),
-        Command::Keys(keys) => commands::keys(keys),
-        Command::Tenants(tenants) => commands::tenants(tenants),
+        Command::Keys(keys) => admin::keys(&keys),
+        Command::Tenants(tenants) => admin::tenants(&tenants),
         Command::Openapi { json } => commands::openapi(json),
         Command::Completions { shell } => {
             let mut script = Vec::new();

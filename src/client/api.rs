@@ -51,6 +51,15 @@ impl Api {
         self.send(self.request(Method::GET, path)).await
     }
 
+    /// As `get`; `None` when the key's role does not allow it.
+    pub(super) async fn get_if_allowed(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let response = self.reach(self.request(Method::GET, path)).await?;
+        if response.status() == StatusCode::FORBIDDEN {
+            return Ok(None);
+        }
+        self.json(self.succeed(response).await?).await.map(Some)
+    }
+
     pub(super) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.send(self.request(Method::POST, path).json(body)).await
     }

@@ -56,14 +56,15 @@ pub async fn run(args: &JobsArgs) -> anyhow::Result<()> {
     if jobs.is_empty() {
         return api::print("no jobs are running or waiting");
     }
-    let answer = api.get("/v1/workers").await?;
-    let workers = answer["data"].as_array().cloned().unwrap_or_default();
+    // Only admins see workers; without them, the reasons have fewer details.
+    let answer = api.get_if_allowed("/v1/workers").await?;
+    let workers = answer.map(|answer| answer["data"].as_array().cloned().unwrap_or_default());
     let now = OffsetDateTime::now_utc().unix_timestamp();
     api::print(&render(
         &[
             "ID", "STATUS", "MODEL", "AGE", "PROGRESS", "ATTEMPT", "WORKER", "RUNNING", "REASON",
         ],
-        jobs.iter().map(|job| row(job, &workers, now)),
+        jobs.iter().map(|job| row(job, workers.as_deref(), now)),
     ))
 }
 
@@ -101,7 +102,7 @@ fn latest(seen: Vec<Value>) -> Vec<Value> {
     jobs
 }
 
-fn row(job: &Value, workers: &[Value], now: i64) -> Vec<String> {
+fn row(job: &Value, workers: Option<&[Value]>, now: i64) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let attempts = job["attempts"].as_array().map_or(&[][..], Vec::as_slice);
     let last = attempts.last();
@@ -194,11 +195,11 @@ mod tests {
             "",
             "all workers are busy, 2 ahead, starts in about 5 min",
         ];
-        assert_eq!(row(&job, &[], 100), expected);
+        assert_eq!(row(&job, Some(&[]), 100), expected);
         job["queue"] =
             json!({"ahead": 0, "reason": "backoff", "until": 107, "estimated_start": null});
         assert_eq!(
-            wait_reason(&job, &[], 100),
+            wait_reason(&job, Some(&[]), 100),
             "crashed: SIGKILL; retry in 7 s"
         );
         job["status"] = json!("running");
@@ -207,12 +208,12 @@ mod tests {
         job["attempts"][0]["ended_at"] = Value::Null;
         job["queue"] = Value::Null;
         let shown = ["caching features 43 %", "1", "a/56789abc", "98 s", ""];
-        assert_eq!(row(&job, &[], 100)[4..], shown);
+        assert_eq!(row(&job, Some(&[]), 100)[4..], shown);
         job["phase"] = json!("training");
-        assert_eq!(row(&job, &[], 100)[4], "training 4/8");
+        assert_eq!(row(&job, Some(&[]), 100)[4], "training 4/8");
         job["status"] = json!("paused");
         assert_eq!(
-            row(&job, &[], 100)[4..],
+            row(&job, Some(&[]), 100)[4..],
             [
                 "step 4/8",
                 "1",

@@ -124,13 +124,15 @@ impl Log<'_> {
         let kind = event["kind"].as_str().unwrap_or_default();
         self.ended |= kind.parse().is_ok_and(JobStatus::is_terminal);
         if self.ended || matches!(kind, "requeued" | "paused") {
-            self.trainers().await?;
+            // In a job's history, later attempts have ended as well.
+            let last = event["attempt"].as_i64().unwrap_or(i64::MAX);
+            self.trainers(last).await?;
         }
         Ok(())
     }
 
-    /// Prints the logs of attempts that have ended since the last call.
-    async fn trainers(&mut self) -> anyhow::Result<()> {
+    /// Prints the logs of ended attempts up to `last` that were not printed yet.
+    async fn trainers(&mut self, last: i64) -> anyhow::Result<()> {
         let job = self.api.get(self.path).await?;
         for attempt in job["attempts"].as_array().into_iter().flatten() {
             let number = attempt["number"].as_i64().unwrap_or(0);
@@ -140,7 +142,8 @@ impl Log<'_> {
                 .flatten()
                 .filter_map(Value::as_str)
                 .collect();
-            if attempt["ended_at"].is_null() || lines.is_empty() || !self.attempts.insert(number) {
+            let has_ended = !attempt["ended_at"].is_null() && number <= last;
+            if !has_ended || lines.is_empty() || !self.attempts.insert(number) {
                 continue;
             }
             if self.json {

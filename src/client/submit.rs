@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::ClientArgs,
-    domain::{file::Purpose, recipe::Schedule, words::Words as _},
+    domain::{file::UploadPurpose, recipe::Schedule, words::Words as _},
 };
 
 /// The id of a file that does not exist, for a request of which everything else is to be checked.
@@ -96,7 +96,7 @@ pub async fn run(args: &SubmitArgs) -> anyhow::Result<()> {
             let checked = body(args, NO_FILE)?;
             let plan = "/v1/fine_tuning/jobs/plan";
             api.problems_beside("training_file", plan, &checked).await?;
-            let file = upload::upload(&api, path, Purpose::FineTune).await?;
+            let file = upload::upload(&api, path, UploadPurpose::FineTune).await?;
             let id = api::id_of(&file)?;
             api::report(&format!("uploaded {} as {id}", path.display()));
             id

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::ClientArgs,
-    domain::{file::Purpose, words::Words as _},
+    domain::{file::UploadPurpose, words::Words as _},
     exit::Exit,
 };
 
@@ -37,15 +37,15 @@ pub struct UploadArgs {
     pub path: PathBuf,
     /// Use of the file: a data set, or weights of a base model, which are checked when it is
     /// registered
-    #[arg(long, default_value_t = Purpose::FineTune, value_parser = purpose())]
-    pub purpose: Purpose,
+    #[arg(long, default_value_t = UploadPurpose::FineTune, value_parser = purpose())]
+    pub purpose: UploadPurpose,
     /// Wait until the data set is validated; fails if it is refused
     #[arg(long)]
     pub wait: bool,
 }
 
-fn purpose() -> impl TypedValueParser<Value = Purpose> {
-    PossibleValuesParser::new(Purpose::WORDS).try_map(|word| word.parse::<Purpose>())
+fn purpose() -> impl TypedValueParser<Value = UploadPurpose> {
+    PossibleValuesParser::new(UploadPurpose::WORDS).try_map(|word| word.parse::<UploadPurpose>())
 }
 
 /// Prints the id of the file, or the file as JSON.
@@ -53,7 +53,7 @@ fn purpose() -> impl TypedValueParser<Value = Purpose> {
 /// # Errors
 /// The path cannot be read, the service refuses it, or, with `--wait`, its content.
 pub async fn run(args: &UploadArgs) -> anyhow::Result<()> {
-    let waits = args.wait && args.purpose == Purpose::FineTune;
+    let waits = args.wait && args.purpose == UploadPurpose::FineTune;
     let api = Api::new(&args.client);
     let mut file = upload(&api, &args.path, args.purpose).await?;
     if waits {
@@ -75,7 +75,7 @@ pub async fn run(args: &UploadArgs) -> anyhow::Result<()> {
 }
 
 /// Sends a file, or a folder as a tar. Shows progress on a terminal.
-pub(super) async fn upload(api: &Api, path: &Path, purpose: Purpose) -> anyhow::Result<Value> {
+pub(super) async fn upload(api: &Api, path: &Path, purpose: UploadPurpose) -> anyhow::Result<Value> {
     let form = |part| {
         Form::new()
             .text("purpose", purpose.as_str())

@@ -7,8 +7,9 @@ use super::table::duration;
 /// Characters shown of an attempt's message.
 const MESSAGE: usize = 60;
 
-/// Why a job does not run, or will stop soon. `workers` are those that the service lists.
-pub(super) fn wait_reason(job: &Value, workers: &[Value], now: i64) -> String {
+/// Why a job does not run, or will stop soon. `workers` are those that the service lists,
+/// to admins only.
+pub(super) fn wait_reason(job: &Value, workers: Option<&[Value]>, now: i64) -> String {
     if !job["cancel_requested_at"].is_null() {
         return "being cancelled".to_owned();
     }
@@ -16,7 +17,7 @@ pub(super) fn wait_reason(job: &Value, workers: &[Value], now: i64) -> String {
     let Some(reason) = queue["reason"].as_str() else {
         let is_stopping = !job["stop_requested_at"].is_null();
         let reason = match job["status"].as_str() {
-            Some("validating_files") if can_validate(workers) => "validating files",
+            Some("validating_files") if workers.is_none_or(can_validate) => "validating files",
             Some("validating_files") => "files wait for a worker",
             Some("pausing") => "saving state",
             Some("paused") => "paused until resumed",
@@ -32,7 +33,7 @@ pub(super) fn wait_reason(job: &Value, workers: &[Value], now: i64) -> String {
             let ended = last_end(job);
             format!("{ended}retry in {}", duration(left))
         }
-        "no_worker" => no_worker(workers),
+        "no_worker" => workers.map_or("no worker accepts jobs".to_owned(), no_worker),
         "tenant_at_cap" => "the tenant runs as many jobs as it may".to_owned(),
         "slots_busy" => "all workers are busy".to_owned(),
         "memory" => "no free worker has enough memory".to_owned(),
@@ -132,8 +133,11 @@ mod tests {
         for (states, of_files, of_workers) in cases {
             let workers = states.split_whitespace();
             let workers: Vec<Value> = workers.map(|state| json!({"state": state})).collect();
-            assert_eq!(wait_reason(&validating, &workers, 0), of_files, "{states}");
-            assert_eq!(wait_reason(&queued, &workers, 0), of_workers, "{states}");
+            let workers = Some(workers.as_slice());
+            assert_eq!(wait_reason(&validating, workers, 0), of_files, "{states}");
+            assert_eq!(wait_reason(&queued, workers, 0), of_workers, "{states}");
         }
+        assert_eq!(wait_reason(&validating, None, 0), validating_now);
+        assert_eq!(wait_reason(&queued, None, 0), "no worker accepts jobs");
     }
 }

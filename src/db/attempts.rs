@@ -26,7 +26,7 @@ pub struct Attempt {
     /// Counted from 1.
     pub number: i64,
     pub worker: WorkerId,
-    /// Host of the worker.
+    /// Host of the worker; for admins.
     pub host: Option<String>,
     /// Known once the trainer is ready.
     pub device: Option<String>,
@@ -37,6 +37,8 @@ pub struct Attempt {
     pub reached_step: Option<u64>,
     /// Peak memory of the trainer process. Measured on a CPU, when training ends in order.
     pub peak_bytes: Option<u64>,
+    /// Samples that its optimizer steps read. Measured when training ends in order.
+    pub trained_samples: Option<u64>,
     #[serde(with = "timestamp")]
     #[schema(value_type = i64)]
     pub started_at: OffsetDateTime,
@@ -50,7 +52,7 @@ pub struct Attempt {
     pub exit_code: Option<i32>,
     /// Signal that ended the trainer, such as `SIGKILL`.
     pub exit_signal: Option<String>,
-    /// The last 20 lines of the trainer's standard error.
+    /// The last 20 lines of the trainer's standard error; for admins.
     pub log: Vec<String>,
 }
 
@@ -61,8 +63,8 @@ pub async fn list(
     job: JobId,
 ) -> sqlx::Result<Vec<Attempt>> {
     let attempts = sqlx::query!(
-        "select a.token, a.worker_id, a.host, a.device, a.threads, a.resumed_step, a.reached_step, a.peak_bytes, a.started_at,
-            a.ended_at, a.outcome, a.message, a.exit_code, a.exit_signal, a.log_tail
+        "select a.token, a.worker_id, a.host, a.device, a.threads, a.resumed_step, a.reached_step, a.peak_bytes, a.trained_samples,
+            a.started_at, a.ended_at, a.outcome, a.message, a.exit_code, a.exit_signal, a.log_tail
         from attempts a join jobs j on j.id = a.job_id
         where a.job_id = $1 and j.tenant_id = $2 order by a.token",
         job.0,
@@ -77,6 +79,7 @@ pub async fn list(
         resumed_step: row.resumed_step.map(convert::to_count),
         reached_step: row.reached_step.map(convert::to_count),
         peak_bytes: row.peak_bytes.map(convert::to_count),
+        trained_samples: row.trained_samples.map(convert::to_count),
         started_at: row.started_at,
         ended_at: row.ended_at,
         outcome: row.outcome,

@@ -23,6 +23,9 @@ use crate::{
 
 /// Interval at which a waiter polls without a notification.
 const POLL: Duration = Duration::from_secs(2);
+/// The same for followers of a job's events, of which there may be thousands. Jobs are polled for
+/// all of them together.
+const FOLLOWER_POLL: Duration = Duration::from_secs(20);
 /// Interval at which awaited jobs are polled.
 const JOB_POLL: Duration = Duration::from_millis(100);
 /// Notifications buffered for a slow receiver; one that misses some polls at once.
@@ -47,21 +50,28 @@ impl Default for Changes {
 impl Changes {
     /// Subscribes to changes of files and models.
     pub fn subscribe(&self) -> Subscription {
-        let mut poll = interval(POLL);
+        self.subscription(Target::Notified, POLL)
+    }
+
+    /// Subscribes to changes of this job.
+    pub fn subscribe_to(&self, job: JobId) -> Subscription {
+        self.subscription(Target::Job(Arc::clone(&self.jobs), job), POLL)
+    }
+
+    /// Subscribes to the events of this job, and to nothing else about it.
+    pub fn follow(&self, job: JobId) -> Subscription {
+        let target = Target::Job(Arc::clone(&self.jobs), job);
+        self.subscription(target, FOLLOWER_POLL)
+    }
+
+    fn subscription(&self, target: Target, fallback: Duration) -> Subscription {
+        let mut poll = interval(fallback);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         poll.reset();
         Subscription {
             receiver: self.sender.subscribe(),
             poll,
-            target: Target::Notified,
-        }
-    }
-
-    /// Subscribes to changes of this job.
-    pub fn subscribe_to(&self, job: JobId) -> Subscription {
-        Subscription {
-            target: Target::Job(Arc::clone(&self.jobs), job),
-            ..self.subscribe()
+            target,
         }
     }
 
@@ -172,10 +182,7 @@ struct Waiter {
 impl Waiter {
     fn new(jobs: Arc<Awaited>, job: JobId) -> Self {
         let mut all = jobs.lock();
-        let awaited = all.entry(job).or_default();
-        awaited.waiters += 1;
-        // A later waiter may have missed what the others were notified of.
-        awaited.events = None;
+        all.entry(job).or_default().waiters += 1;
         drop(all);
         jobs.added.notify_one();
         Self { jobs, job }
@@ -212,12 +219,14 @@ enum Target {
 
 impl Subscription {
     /// Returns when `subject` may have changed: it was notified, notifications were missed, or it
-    /// is time to poll.
+    /// is time to poll. The first wait for a job returns at once: what changed before the job was
+    /// polled for this waiter is in no notification.
     pub async fn changed(&mut self, subject: &str) {
         if let Target::Job(jobs, job) = &self.target {
             self.target = Target::AwaitedJob {
                 _waiter: Waiter::new(Arc::clone(jobs), *job),
             };
+            return;
         }
         loop {
             tokio::select! {

@@ -10,6 +10,7 @@ use super::{Page, Slice, convert, tenants::TenantId, work::under_lease};
 use crate::domain::{
     checkpoint::Metrics,
     id::{CheckpointId, JobId},
+    object::{Descriptor, MANIFEST},
 };
 
 /// A committed checkpoint.
@@ -31,6 +32,14 @@ pub struct Checkpoint {
     /// True when it was the best at the time it was saved.
     pub best: bool,
     pub created_at: OffsetDateTime,
+}
+
+impl Checkpoint {
+    /// Its manifest, which has the hashes of its other files.
+    pub fn manifest(&self) -> Descriptor {
+        let owner = format!("checkpoint `{}`", self.id);
+        Descriptor::of_hash(owner, &self.objects, MANIFEST, &self.manifest_sha256)
+    }
 }
 
 /// Objects of a checkpoint in the object store.

@@ -1,20 +1,35 @@
 //! Uploaded files: what the API does with them, and the results of their validation.
 
+use std::time::Duration;
+
 use serde::Serialize;
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 use time::{OffsetDateTime, serde::timestamp};
 use utoipa::ToSchema;
 
 use super::{
     Page, Slice, convert,
+    idempotency::{self, Idempotency, Keyed},
     tenants::TenantId,
     work::{Lease, MAX_CRASHES, end_work},
 };
 use crate::domain::{
+    checkpoint::ManifestEntry,
     file::{Dataset, FileReport, FileStatus, Purpose},
     id::{FileId, JobId},
+    object::Descriptor,
     problem::Problem,
 };
+
+/// Prefix of a file's objects in the object store.
+pub fn prefix(id: FileId) -> String {
+    format!("files/{}/", id.0.simple())
+}
+
+/// Name of the uploaded bytes below `prefix`.
+const CONTENT: &str = "content";
+/// Name of the packed data set below `prefix`.
+pub const PACK: &str = "pack.safetensors";
 
 /// A file whose bytes are in the object store.
 #[derive(Debug, Clone)]
@@ -26,6 +41,9 @@ pub struct NewFile {
     pub bytes: u64,
     /// Lower-case hex.
     pub sha256: String,
+    /// Time after which garbage collection deletes it; `None` keeps it.
+    pub lifetime: Option<Duration>,
+    pub idempotency: Option<Idempotency>,
 }
 
 /// An uploaded file.
@@ -39,15 +57,37 @@ pub struct File {
     #[serde(with = "timestamp")]
     #[schema(value_type = i64)]
     pub created_at: OffsetDateTime,
+    /// Time after which it is deleted, unless a job that has not ended needs it; `null` for never.
+    #[serde(with = "timestamp::option")]
+    #[schema(value_type = Option<i64>)]
+    pub expires_at: Option<OffsetDateTime>,
     pub filename: String,
     pub purpose: Purpose,
     pub status: FileStatus,
     /// Why it cannot be used, in one sentence; the report lists everything.
     pub status_details: Option<String>,
-    /// SHA-256 of the content, lower-case hex.
-    pub sha256: String,
+    /// SHA-256 of the content, lower-case hex; `null` while there is none.
+    pub sha256: Option<String>,
     /// Summary of a validated data set.
     pub dataset: Option<Dataset>,
+}
+
+/// Key of a file's bytes in the object store.
+pub fn content_key(id: FileId) -> String {
+    prefix(id) + CONTENT
+}
+
+impl File {
+    /// The uploaded bytes; `None` until they are downloaded.
+    pub fn content(&self) -> Option<Descriptor> {
+        let sha256 = self.sha256.clone()?;
+        Some(content(self.id, self.bytes, sha256))
+    }
+}
+
+fn content(id: FileId, bytes: u64, sha256: String) -> Descriptor {
+    let entry = ManifestEntry { bytes, sha256 };
+    Descriptor::new(format!("file `{id}`"), &prefix(id), CONTENT, &entry)
 }
 
 /// The result of `delete`.
@@ -69,7 +109,7 @@ macro_rules! query_files {
         sqlx::query!(
             $head
                 + r#" id, filename, purpose, bytes, sha256, status, status_details, dataset as "dataset: Json<Dataset>",
-                created_at "# + $tail,
+                created_at, expires_at "# + $tail,
             $($bindings)+
         )
         .try_map(|row| {
@@ -78,6 +118,7 @@ macro_rules! query_files {
                 object: "file",
                 bytes: convert::to_count(row.bytes),
                 created_at: row.created_at,
+                expires_at: row.expires_at,
                 filename: row.filename,
                 purpose: convert::parse("files.purpose", &row.purpose)?,
                 status: convert::parse("files.status", &row.status)?,
@@ -89,31 +130,68 @@ macro_rules! query_files {
     };
 }
 
+/// Adds a file, or finds the one that its idempotency key made.
+pub async fn insert(pool: &PgPool, file: &NewFile) -> sqlx::Result<Keyed<File>> {
+    if let Some(inserted) = insert_row(pool, file).await? {
+        return Ok(Keyed::New(inserted));
+    }
+    let (key, body_sha256) = idempotency::columns(file.idempotency.as_ref());
+    let same = query_files!(
+        "select",
+        "from files where tenant_id = $1 and idempotency_key = $2 and body_sha256 = $3",
+        file.tenant.0,
+        key,
+        body_sha256
+    );
+    let same = same.fetch_optional(pool).await?;
+    Ok(same.map_or(Keyed::KeyConflict, Keyed::Replayed))
+}
+
 /// Adds a file: `uploaded` when it is a data set, which a worker then validates; `processed` when
-/// it is weights.
-pub async fn insert(pool: &PgPool, file: &NewFile) -> sqlx::Result<File> {
+/// it is weights. `None`: its idempotency key is taken.
+pub(super) async fn insert_row(
+    executor: impl PgExecutor<'_>,
+    file: &NewFile,
+) -> sqlx::Result<Option<File>> {
     let status = match file.purpose {
         Purpose::FineTune => FileStatus::Uploaded,
-        Purpose::Weights => FileStatus::Processed,
+        Purpose::Weights | Purpose::FineTuneResults => FileStatus::Processed,
     };
+    let (key, body_sha256) = idempotency::columns(file.idempotency.as_ref());
     query_files!(
-        "with work as (
-            insert into work (kind, subject, tenant_id) select 'validate', $1, $2 where $7 = 'uploaded'
+        "with file as (
+            insert into files (id, tenant_id, filename, purpose, bytes, sha256, status, expires_at, idempotency_key, body_sha256)
+            values ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8), $9, $10)
+            on conflict (tenant_id, idempotency_key) do nothing returning *
+        ), work as (
+            insert into work (kind, subject, tenant_id) select 'validate', id, tenant_id from file where status = 'uploaded'
         )
-        insert into files (id, tenant_id, filename, purpose, bytes, sha256, status)
-        values ($1, $2, $3, $4, $5, $6, $7)
-        returning",
-        "",
+        select",
+        "from file",
         file.id.0,
         file.tenant.0,
         file.filename,
         file.purpose.as_str(),
         convert::from_count(file.bytes),
         file.sha256,
-        status.as_str()
+        status.as_str(),
+        file.lifetime.map(|lifetime| lifetime.as_secs_f64()),
+        key,
+        body_sha256
     )
-    .fetch_one(pool)
+    .fetch_optional(executor)
     .await
+}
+
+/// Size of all files of a tenant, and of the parts of its uploads that have not ended.
+pub async fn stored_bytes(pool: &PgPool, tenant: TenantId) -> sqlx::Result<u64> {
+    let bytes = sqlx::query_scalar!(
+        r#"select (select coalesce(sum(bytes), 0) from files where tenant_id = $1)::bigint
+            + (select coalesce(sum(p.bytes), 0) from uploads u join upload_parts p on p.upload_id = u.id
+                where u.tenant_id = $1 and u.status = 'pending')::bigint as "bytes!""#,
+        tenant.0
+    );
+    bytes.fetch_one(pool).await.map(convert::to_count)
 }
 
 pub async fn get(pool: &PgPool, tenant: TenantId, id: FileId) -> sqlx::Result<Option<File>> {
@@ -125,6 +203,14 @@ pub async fn get(pool: &PgPool, tenant: TenantId, id: FileId) -> sqlx::Result<Op
     )
     .fetch_optional(pool)
     .await
+}
+
+/// The uploaded bytes of a file, of any tenant: for the worker that reads them. `None` when it was
+/// deleted meanwhile.
+pub async fn upload(pool: &PgPool, id: FileId) -> sqlx::Result<Option<Descriptor>> {
+    let row = sqlx::query!("select bytes, sha256 from files where id = $1", id.0);
+    let row = row.fetch_optional(pool).await?;
+    Ok(row.and_then(|row| Some(content(id, convert::to_count(row.bytes), row.sha256?))))
 }
 
 pub async fn list(
@@ -145,7 +231,11 @@ pub async fn list(
         page.descending,
         i64::from(page.limit) + 1
     );
-    Ok(Slice::of(files.fetch_all(pool).await?, page.limit))
+    let classes = |file: &File| {
+        let dataset = file.dataset.as_ref();
+        dataset.map_or(0, |dataset| dataset.classes.len())
+    };
+    Slice::read(files.fetch(pool), page.limit, classes).await
 }
 
 /// The report of a file's validation. Returns `None` if there is no such file, `Some(None)` while
@@ -180,9 +270,9 @@ async fn delete_locked(
     tenant: TenantId,
     id: FileId,
 ) -> sqlx::Result<Deleted> {
-    // Its validation before the file itself, in the order in which `accept` locks them.
+    // Its work before the file itself, in the order in which `accept` locks them.
     sqlx::query!(
-        "select from work where kind = 'validate' and subject = $1 for update",
+        "select from work where kind in ('validate', 'download') and subject = $1 for update",
         id.0
     )
     .execute(&mut *transaction)
@@ -213,13 +303,35 @@ async fn delete_locked(
         return Ok(Deleted::InUseByImport);
     }
     sqlx::query!(
-        "with work as (delete from work where kind = 'validate' and subject = $1)
+        "with work as (delete from work where kind in ('validate', 'download') and subject = $1)
         delete from files where id = $1",
         id.0
     )
     .execute(&mut *transaction)
     .await?;
     Ok(Deleted::Yes)
+}
+
+/// Files whose time is over, except those that a job or import that has not ended needs.
+pub async fn expired(pool: &PgPool) -> sqlx::Result<Vec<FileId>> {
+    let ids = sqlx::query_scalar!(
+        "select f.id from files f
+        where f.expires_at <= now()
+            and not exists (select from jobs j where j.tenant_id = f.tenant_id and j.finished_at is null
+                and f.id in (j.training_file, j.validation_file))
+            and not exists (select from models m where m.tenant_id = f.tenant_id and m.status = 'importing'
+                and m.weights_file = f.id)
+        order by f.expires_at"
+    );
+    Ok(ids.fetch_all(pool).await?.into_iter().map(FileId).collect())
+}
+
+/// Deletes the row of a file whose time is over. Returns `false` if a job or import needs it, or it
+/// is gone.
+pub async fn delete_expired(pool: &PgPool, id: FileId) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(r#"select delete_expired_file($1) as "deleted!""#, id.0)
+        .fetch_one(pool)
+        .await
 }
 
 /// Marks a data set as usable (`report.dataset` is set); its pack is in the object store.

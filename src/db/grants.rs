@@ -6,11 +6,17 @@
 use sqlx::{AssertSqlSafe, PgPool};
 
 /// Rights by table and view.
-pub const WORKER: [(&str, &str); 15] = [
+pub const WORKER: [(&str, &str); 17] = [
     // Claims and ends of attempts count running jobs; shares and limits are the operator's.
     ("tenants", "select, update (running, vtime)"),
     ("workers", "select, insert, update, delete"),
-    ("files", "select, update"),
+    // The file with the metrics of a job that succeeded is its worker's to add.
+    (
+        "files",
+        "select, update, insert (id, tenant_id, filename, purpose, bytes, sha256, status)",
+    ),
+    // Garbage collection ends uploads whose time is over, and forgets them.
+    ("uploads", "select, update (status), delete"),
     ("models", "select, insert, update"),
     ("jobs", "select, update"),
     ("tenant_turns", "select"),
@@ -23,11 +29,21 @@ pub const WORKER: [(&str, &str); 15] = [
     ("job_evaluations", "select, insert, update"),
     ("job_samples", "select, insert, update"),
     ("job_steps", "select, insert, update"),
+    ("job_traces", "select"),
     ("_sqlx_migrations", "select"),
 ];
 
 /// Tables and views of which a worker needs nothing.
-pub const NOT_OF_WORKERS: [&str; 2] = ["api_keys", "job_step_weeks"];
+pub const NOT_OF_WORKERS: [&str; 6] = [
+    "api_keys",
+    "job_step_weeks",
+    "upload_parts",
+    // Servers send webhooks. A trigger with its owner's rights queues them when a worker ends a
+    // job.
+    "webhooks",
+    "webhook_events",
+    "webhook_deliveries",
+];
 
 /// The statements that give a role these rights and take all others. Partitions of a table are
 /// reached through it, and need none.
@@ -43,7 +59,8 @@ pub fn statements(role: &str) -> Vec<String> {
     statements.extend(WORKER.iter().map(of_table));
     statements.push(format!("grant usage on sequence work_tokens to {role}"));
     statements.push(format!(
-        "grant execute on function add_job_step_weeks(timestamptz), drop_job_step_weeks(interval) to {role}"
+        "grant execute on function add_job_step_weeks(timestamptz), drop_job_step_weeks(interval), \
+            delete_expired_file(uuid) to {role}"
     ));
     statements
 }

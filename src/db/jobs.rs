@@ -9,10 +9,15 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Page, Slice, convert, parents::Origin, tenants::TenantId};
+use super::{
+    Page, Slice, convert,
+    idempotency::{self, Idempotency},
+    parents::Origin,
+    tenants::TenantId,
+};
 use crate::domain::{
     checkpoint::Metrics,
-    id::{CheckpointId, JobId},
+    id::{CheckpointId, FileId, JobId},
     job::{JobStatus, Phase, result_model},
     parent::Parent,
     problem::Problem,
@@ -33,13 +38,6 @@ pub struct NewJob {
     /// `None` when a file's validation has not ended: the job then waits in `validating_files`.
     pub resolution: Option<Resolution>,
     pub idempotency: Option<Idempotency>,
-}
-
-/// An `Idempotency-Key`, and the SHA-256 of the body that came with it.
-#[derive(Debug, Clone)]
-pub struct Idempotency {
-    pub key: String,
-    pub body_sha256: [u8; 32],
 }
 
 /// The result of `create`.
@@ -106,6 +104,8 @@ pub struct Job {
     pub model: String,
     /// The model that it produced, once there is one.
     pub fine_tuned_model: Option<String>,
+    /// The file with its metrics, once it has succeeded.
+    pub result_file: Option<FileId>,
     pub seed: u64,
     pub request: JobRequest,
     /// `None` until its files are validated.
@@ -190,9 +190,8 @@ pub async fn by_idempotency_key(
         tenant.0,
         idempotency.key
     );
-    let is_same = |body: Option<Vec<u8>>| body.as_deref() == Some(&idempotency.body_sha256);
     Ok(row.fetch_optional(pool).await?.map(|row| {
-        if is_same(row.body_sha256) {
+        if idempotency.is_same(row.body_sha256.as_deref()) {
             Created::Replayed(JobId(row.id))
         } else {
             Created::KeyConflict
@@ -204,7 +203,7 @@ pub async fn by_idempotency_key(
 macro_rules! query_jobs {
     ($tail:literal, $($bindings:tt)+) => {
         sqlx::query!(
-            r#"select id, status, phase, fine_tuned_model, seed, request as "request: Json<JobRequest>",
+            r#"select id, status, phase, fine_tuned_model, result_file, seed, request as "request: Json<JobRequest>",
                 recipe as "recipe: Json<Recipe>", resolved as "resolved: Json<Vec<Resolved>>", step, n_steps, epoch,
                 n_epochs, fraction, samples_per_second, metrics as "metrics: Json<Metrics>", best_checkpoint, error_code,
                 error_message, error_param, error_permanent, token, failures, max_failures, crashes, max_crashes,
@@ -220,6 +219,7 @@ macro_rules! query_jobs {
                 phase: convert::parse("jobs.phase", &row.phase)?,
                 model: row.request.model.clone(),
                 fine_tuned_model: row.fine_tuned_model,
+                result_file: row.result_file.map(FileId),
                 seed: row.seed.cast_unsigned(),
                 request: row.request.0,
                 recipe: row.recipe.map(|recipe| recipe.0),
@@ -304,8 +304,8 @@ pub async fn waiting_for_files(pool: &PgPool, limit: u32) -> sqlx::Result<Vec<Wa
         from jobs j
         left join files training on training.id = j.training_file and training.tenant_id = j.tenant_id
         left join files validation on validation.id = j.validation_file and validation.tenant_id = j.tenant_id
-        where j.status = 'validating_files' and training.status is distinct from 'uploaded'
-            and validation.status is distinct from 'uploaded'
+        where j.status = 'validating_files' and coalesce(training.status, '') not in ('downloading', 'uploaded')
+            and coalesce(validation.status, '') not in ('downloading', 'uploaded')
         order by j.seq limit $1"#,
         i64::from(limit)
     )
@@ -389,6 +389,7 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
     } else {
         JobStatus::ValidatingFiles
     };
+    let (key, body_sha256) = idempotency::columns(job.idempotency.as_ref());
     let checkpoints: Vec<Uuid> = origin.checkpoints.iter().map(|one| one.0).collect();
     // Inputs are locked because `delete` locks them too. Concurrent requests may exceed the cap by
     // a few jobs.
@@ -426,8 +427,8 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
         request.validation_file.map(|file| file.0),
         status.as_str(),
         i16::from(request.priority),
-        job.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()),
-        job.idempotency.as_ref().map(|idempotency| idempotency.body_sha256.as_slice()),
+        key,
+        body_sha256,
         result_model(&origin.base_model, request.suffix.as_deref(), job.id),
         job.seed.cast_signed(),
         convert::from_count(request.timeout_seconds),

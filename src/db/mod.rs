@@ -4,6 +4,7 @@
 //! workers call take the fencing token of their lease: when the lease is lost, they write nothing
 //! and return `None` or `false`.
 
+use futures_util::{Stream, TryStreamExt as _};
 use sqlx::{
     PgPool, Postgres, Transaction,
     migrate::{MigrateError, Migrator},
@@ -16,10 +17,13 @@ pub mod changes;
 pub mod checkpoints;
 pub mod connect;
 pub mod controls;
+pub mod deliveries;
+pub mod downloads;
 pub mod events;
 pub mod exports;
 pub mod files;
 pub mod grants;
+pub mod idempotency;
 pub mod jobs;
 pub mod keys;
 pub mod metrics;
@@ -33,6 +37,9 @@ pub mod reap;
 pub mod retention;
 pub mod samples;
 pub mod tenants;
+pub mod traces;
+pub mod uploads;
+pub mod webhooks;
 pub mod work;
 pub mod workers;
 
@@ -75,6 +82,33 @@ impl<T> Slice<T> {
         let has_more = rows.len() > limit as usize;
         rows.truncate(limit as usize);
         Self { rows, has_more }
+    }
+}
+
+/// Names (of classes, labels) after which a page of files or models ends early.
+const PAGE_NAMES: usize = 100_000;
+
+impl<T> Slice<T> {
+    /// Reads up to `limit` rows, fewer when they have `PAGE_NAMES` names together.
+    async fn read(
+        mut rows: impl Stream<Item = sqlx::Result<T>> + Unpin,
+        limit: u32,
+        names: impl Fn(&T) -> usize,
+    ) -> sqlx::Result<Self> {
+        let mut slice = Self {
+            rows: Vec::new(),
+            has_more: false,
+        };
+        let mut total = 0;
+        while let Some(row) = rows.try_next().await? {
+            if slice.rows.len() == limit as usize || total >= PAGE_NAMES {
+                slice.has_more = true;
+                break;
+            }
+            total += names(&row);
+            slice.rows.push(row);
+        }
+        Ok(slice)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Models: base models with their import by a worker, and fine-tuned ones, which `queue::finish`
 //! makes.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool, types::Json};
 use time::{OffsetDateTime, serde::timestamp};
@@ -9,14 +11,16 @@ use uuid::Uuid;
 
 use super::{
     Page, Slice, convert,
+    idempotency::{self, Idempotency},
     tenants::TenantId,
     work::{Lease, MAX_CRASHES, end_work},
 };
 use crate::domain::{
     base_model::{AskedPreprocessing, Layers, SourceTask},
-    checkpoint::Metrics,
+    checkpoint::{ManifestEntry, Metrics},
     id::{FileId, JobId},
     input::{Input, Modality},
+    object::{Bundle, Descriptor, MODEL},
     problem::Problem,
     report::Report,
     words,
@@ -92,6 +96,31 @@ pub struct Model {
     /// Prefix in the object store, with its last `/`, once it is ready.
     #[serde(skip)]
     pub objects: Option<String>,
+    /// Those objects, where all are known.
+    #[serde(skip)]
+    pub files: Option<BTreeMap<String, ManifestEntry>>,
+}
+
+impl Model {
+    /// Its objects, once it is ready.
+    pub fn bundle(&self) -> Option<Bundle> {
+        let (prefix, sha256) = (self.objects.as_ref()?, self.weights_sha256.as_ref()?);
+        Some(bundle(&self.id, prefix, sha256, self.files.clone()))
+            .filter(|_| self.status == ModelStatus::Ready)
+    }
+}
+
+/// The objects below `prefix`, which ends in `/`.
+pub(super) fn bundle(
+    id: &str,
+    prefix: &str,
+    weights_sha256: &str,
+    files: Option<BTreeMap<String, ManifestEntry>>,
+) -> Bundle {
+    Bundle {
+        weights: Descriptor::of_hash(format!("model `{id}`"), prefix, MODEL, weights_sha256),
+        files,
+    }
 }
 
 /// Conditions of a list of models; all must hold.
@@ -116,16 +145,23 @@ pub struct NewBaseModel {
     /// Values left out follow the weights, then the default of the architecture.
     pub preprocessing: Option<AskedPreprocessing>,
     pub license: Option<String>,
+    pub idempotency: Option<Idempotency>,
 }
 
 /// The result of `insert_importing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inserted {
     Yes,
+    /// The same idempotency key came with the same body before and made this model.
+    Replayed,
+    /// The same key came with another body.
+    KeyConflict,
     /// A model of this id exists and is not in error.
     NameTaken,
     /// There is no such file with purpose `weights`.
     NoSuchFile,
+    /// The file has not been downloaded, or its download failed.
+    NoContent,
 }
 
 /// The result of `delete`.
@@ -150,23 +186,81 @@ pub struct ToImport {
     pub preprocessing: Option<AskedPreprocessing>,
 }
 
-/// Adds a base model in status `importing`, and its import to the queue of work.
+/// Adds a base model in status `importing`, and its import to the queue of work; or finds the one
+/// that its idempotency key made.
 pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Result<Inserted> {
+    let mut connection = pool.acquire().await?;
+    match insert_importing_within(&mut connection, model, false).await {
+        Err(error) if is_key_taken(&error) => {
+            made_by_key(&mut connection, model).await?.ok_or(error)
+        }
+        inserted => inserted,
+    }
+}
+
+/// True where a request with the same idempotency key came first, a moment ago. A transaction has
+/// failed then.
+pub(super) fn is_key_taken(error: &sqlx::Error) -> bool {
+    let constraint = error
+        .as_database_error()
+        .and_then(|error| error.constraint());
+    constraint == Some("models_idempotency_key_unique")
+}
+
+/// What an earlier request with this model's idempotency key means for it; `None` without one.
+pub(super) async fn made_by_key(
+    connection: &mut PgConnection,
+    model: &NewBaseModel,
+) -> sqlx::Result<Option<Inserted>> {
+    let Some(idempotency) = &model.idempotency else {
+        return Ok(None);
+    };
+    let earlier = sqlx::query_scalar!(
+        "select body_sha256 from models where tenant_id = $1 and idempotency_key = $2",
+        model.tenant.0,
+        idempotency.key
+    );
+    let earlier = earlier.fetch_optional(connection).await?;
+    Ok(earlier.map(
+        |body_sha256| match idempotency.is_same(body_sha256.as_deref()) {
+            true => Inserted::Replayed,
+            false => Inserted::KeyConflict,
+        },
+    ))
+}
+
+/// As `insert_importing`. The import of one whose weights are `downloading` is added to the queue
+/// by the end of the download.
+///
+/// # Errors
+/// `is_key_taken` among others.
+pub(super) async fn insert_importing_within(
+    connection: &mut PgConnection,
+    model: &NewBaseModel,
+    downloading: bool,
+) -> sqlx::Result<Inserted> {
+    if let Some(inserted) = made_by_key(&mut *connection, model).await? {
+        return Ok(inserted);
+    }
     let requested = model.preprocessing.as_ref().map(Json);
+    let (key, body_sha256) = idempotency::columns(model.idempotency.as_ref());
     let done = sqlx::query!(
         "with file as (
-            select id from files where id = $5 and tenant_id = $1 and purpose = 'weights' for key share
+            select id from files where id = $5 and tenant_id = $1 and purpose = 'weights'
+                and status = case when $9 then 'downloading' else 'processed' end for share
         ), model as (
             insert into models (tenant_id, id, kind, status, architecture, modality, weights_file, source_task,
-                requested_preprocessing, license, import_id)
-            select $1, $2, 'base', 'importing', $3, $4, file.id, $6, $7, $8, gen_random_uuid() from file
+                requested_preprocessing, license, import_id, idempotency_key, body_sha256)
+            select $1, $2, 'base', 'importing', $3, $4, file.id, $6, $7, $8, gen_random_uuid(), $10, $11 from file
             on conflict (tenant_id, id) do update set status = 'importing', architecture = $3, modality = $4,
                 weights_file = $5, source_task = $6, requested_preprocessing = $7, license = $8, problems = null,
-                import_id = gen_random_uuid(), created_at = now()
+                import_id = gen_random_uuid(), created_at = now(), idempotency_key = $10, body_sha256 = $11
             where models.status = 'error'
             returning import_id
+        ), work as (
+            insert into work (kind, subject, tenant_id) select 'import', import_id, $1 from model where not $9
         )
-        insert into work (kind, subject, tenant_id) select 'import', import_id, $1 from model",
+        select import_id from model",
         model.tenant.0,
         model.id,
         model.architecture,
@@ -174,23 +268,25 @@ pub async fn insert_importing(pool: &PgPool, model: &NewBaseModel) -> sqlx::Resu
         model.weights_file.0,
         Json(&model.source_task) as Json<&SourceTask>,
         requested as Option<Json<&AskedPreprocessing>>,
-        model.license
+        model.license,
+        downloading,
+        key,
+        body_sha256
     )
-    .execute(pool)
+    .fetch_optional(&mut *connection)
     .await?;
-    if done.rows_affected() == 1 {
+    if done.is_some() {
         return Ok(Inserted::Yes);
     }
     let file = sqlx::query_scalar!(
-        "select id from files where id = $1 and tenant_id = $2 and purpose = 'weights'",
+        "select sha256 from files where id = $1 and tenant_id = $2 and purpose = 'weights'",
         model.weights_file.0,
         model.tenant.0
     );
-    let found = file.fetch_optional(pool).await?.is_some();
-    Ok(if found {
-        Inserted::NameTaken
-    } else {
-        Inserted::NoSuchFile
+    Ok(match file.fetch_optional(connection).await? {
+        None => Inserted::NoSuchFile,
+        Some(None) if !downloading => Inserted::NoContent,
+        Some(_) => Inserted::NameTaken,
     })
 }
 
@@ -203,7 +299,8 @@ macro_rules! query_models {
                 m.source_task as "source_task: Json<SourceTask>", m.license,
                 m.input as "input: Json<Input>", m.parameters, m.weights_sha256, m.objects, m.parent,
                 m.base_model, m.job_id, m.labels as "labels: Json<Vec<String>>", m.metrics as "metrics: Json<Metrics>",
-                m.problems as "problems: Json<Vec<Problem>>", m.created_at
+                m.problems as "problems: Json<Vec<Problem>>", m.files as "files: Json<BTreeMap<String, ManifestEntry>>",
+                m.created_at
             from models m "# + $tail,
             $($bindings)+
         )
@@ -228,6 +325,7 @@ macro_rules! query_models {
                 weights_sha256: row.weights_sha256,
                 problems: row.problems.map_or_else(Vec::new, |problems| problems.0),
                 objects: row.objects,
+                files: row.files.map(|files| files.0),
             })
         })
     };
@@ -262,7 +360,11 @@ pub async fn list(
         filter.architecture,
         filter.source_task
     );
-    Ok(Slice::of(models.fetch_all(pool).await?, page.limit))
+    let names = |model: &Model| {
+        let labels = model.labels.as_ref().map_or(0, Vec::len);
+        labels + model.problems.len()
+    };
+    Slice::read(models.fetch(pool), page.limit, names).await
 }
 
 /// Layers of a model that is ready; of a fine-tuned model, those of its base model.

@@ -110,6 +110,21 @@ pub async fn of_checkpoint(
     }))
 }
 
+/// SHA-256 of the weights at the root of a model: its own, or those of its base model. They are at
+/// `models/<sha256>/model.safetensors`.
+pub async fn base_weights(
+    pool: &PgPool,
+    tenant: TenantId,
+    model: &str,
+) -> sqlx::Result<Option<String>> {
+    let sha256 = sqlx::query_scalar!(
+        "select coalesce(base_weights_sha256, weights_sha256) from models where tenant_id = $1 and id = $2",
+        tenant.0,
+        model
+    );
+    Ok(sha256.fetch_optional(pool).await?.flatten())
+}
+
 fn parent(id: &str, recipe: Recipe, labels: Vec<String>, weights: Vec<ParentWeights>) -> Parent {
     Parent {
         id: id.to_owned(),

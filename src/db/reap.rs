@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 use super::{
-    exports, files, models,
+    downloads, exports, files, models,
     persist::is_outage,
     queue,
     work::{self, Kind, Lease, Released},
@@ -45,7 +45,7 @@ async fn end(pool: &PgPool, lease: Lease, grace: Duration) -> sqlx::Result<Optio
             Some(status) => Some(status),
             None => return Ok(None),
         },
-        Kind::Validate | Kind::Import | Kind::Export => {
+        Kind::Validate | Kind::Import | Kind::Export | Kind::Download => {
             if !work::release(pool, &lease, Released::Expired(grace)).await? {
                 return Ok(None);
             }
@@ -68,6 +68,7 @@ pub async fn exhausted(pool: &PgPool) -> sqlx::Result<Vec<Lease>> {
             Kind::Validate => files::give_up(pool, &lease).await?,
             Kind::Import => models::give_up_import(pool, &lease).await?,
             Kind::Export => exports::give_up(pool, &lease).await?,
+            Kind::Download => downloads::give_up(pool, &lease).await?,
         };
         if ended {
             given_up.push(lease);

@@ -88,7 +88,9 @@ pub async fn unreferenced(pool: &PgPool, prefixes: Vec<String>) -> sqlx::Result<
             and not exists (select from models m where 'models/' || m.weights_sha256 || '/' = unit.prefix)
             and not exists (select from models m where 'models/' || m.base_weights_sha256 || '/' = unit.prefix)
             and not exists (select from models m where 'scripts/' || replace(m.job_id::text, '-', '') || '/' = unit.prefix)
-            and not exists (select from files f where 'files/' || replace(f.id::text, '-', '') || '/' = unit.prefix)"#,
+            and not exists (select from files f where 'files/' || replace(f.id::text, '-', '') || '/' = unit.prefix)
+            and not exists (select from uploads u where u.status = 'pending'
+                and 'uploads/' || replace(u.id::text, '-', '') || '/' = unit.prefix)"#,
         &prefixes,
         &jobs as &[Option<Uuid>],
         &tokens as &[Option<i64>]
@@ -125,7 +127,7 @@ pub async fn referenced(pool: &PgPool, age: Duration) -> sqlx::Result<Vec<(Strin
     sqlx::query!(
         r#"select 'file-' || replace(id::text, '-', '') as "row!",
             'files/' || replace(id::text, '-', '') || '/' as "prefix!"
-        from files where created_at < now() - make_interval(secs => $1)
+        from files where sha256 is not null and created_at < now() - make_interval(secs => $1)
         union all
         select id, objects from models where objects is not null and created_at < now() - make_interval(secs => $1)"#,
         age.as_secs_f64()

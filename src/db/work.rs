@@ -37,6 +37,8 @@ words! {
         Import = "import",
         /// Write a fine-tuned model as TorchScript.
         Export = "export",
+        /// Download a file by URL.
+        Download = "download",
     }
 }
 

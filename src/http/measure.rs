@@ -35,7 +35,7 @@ pub(super) async fn measure(state: &AppState) {
     }
     DATABASE_UP.set([], f64::from(u8::from(counted.is_ok())));
     let limit = state.limits.max_streams;
-    EVENT_STREAMS.set([], (limit - state.streams.available_permits()) as f64);
+    EVENT_STREAMS.set([], state.quotas.streams.used() as f64);
     EVENT_STREAMS_MAX.set([], limit as f64);
     let (waiting, limit) = state.predictor.waiting();
     PREDICTIONS_WAITING.set([], waiting as f64);

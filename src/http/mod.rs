@@ -2,48 +2,75 @@
 //! `db`, and answers. Nothing here parses a user's bytes beyond JSON and multipart framing, and
 //! nothing here links torch.
 
+use std::net::SocketAddr;
+
 use anyhow::Context as _;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{db::persist::persist, http::api::server, telemetry::recorder};
+use crate::{
+    db::persist::persist,
+    http::{jobs::object::JobObject, server::Acceptor},
+    telemetry::recorder,
+    webhooks::Sender,
+};
 
 mod api;
 mod files;
 mod jobs;
+mod keys;
 mod measure;
+mod meta;
 mod models;
 mod router;
+mod server;
 mod service;
+mod uploads;
+mod webhooks;
 mod workers;
 
-pub use api::{auth::NewKey, state::AppState};
+pub use api::state::AppState;
 pub use router::openapi;
 
-/// Serves the API on `listener` until `shutdown`, then waits for running requests.
+/// Who can use the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Every process of this machine, without a key.
+    Open,
+    /// Whoever has a key.
+    Keys,
+    /// Nobody: keys are needed, and there is none.
+    Nobody,
+}
+
+/// Finds out who could use the service if it listened on `address`.
 ///
 /// # Errors
-/// The address is not loopback and no key exists; the database cannot be read.
+/// The database cannot be read.
+pub async fn access(state: &AppState, address: SocketAddr) -> anyhow::Result<Access> {
+    // The database may be restarting.
+    let keys_exist = persist("looking for API keys", || state.keys_exist()).await;
+    let keys_exist = keys_exist.context("cannot read API keys from the database")?;
+    Ok(match keys_exist {
+        true => Access::Keys,
+        false if address.ip().is_loopback() && !state.keys_required() => Access::Open,
+        false => Access::Nobody,
+    })
+}
+
+/// Serves the API until `shutdown`, then waits for running requests.
+///
+/// # Errors
+/// The listener has no address, or the contract cannot be written.
 pub async fn serve(
-    listener: tokio::net::TcpListener,
+    listener: TcpListener,
     mut state: AppState,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let address = listener
-        .local_addr()
-        .context("the listener has no address")?;
-    // The database may be restarting.
-    let checked = persist("looking for API keys", || state.keys_exist());
-    let Some(keys) = shutdown.run_until_cancelled(checked).await else {
-        return Ok(());
-    };
-    let keys = keys.context("cannot read API keys from the database")?;
-    if !keys && !address.ip().is_loopback() {
-        anyhow::bail!(
-            "cannot listen on {address} without API keys, because other machines can reach it: create a key with \
-             `rehead keys create --tenant NAME`, or listen on 127.0.0.1"
-        );
-    }
-    let _ = state.address.set(address);
+    let address = listener.local_addr();
+    let _ = state
+        .address
+        .set(address.context("the listener has no address")?);
     state.shutdown = shutdown.child_token();
     recorder::install()?;
     let router = router::app(state.clone())?;
@@ -51,13 +78,27 @@ pub async fn serve(
     let stop = state.shutdown.clone();
     let changes = state.changes.clone();
     let listening = tokio::spawn(changes.listen(state.pool.clone(), stop.clone()));
+    let sender = Sender {
+        pool: state.pool.clone(),
+        outgoing: state.outgoing.clone(),
+        args: state.webhooks.clone(),
+    };
+    let pool = state.pool.clone();
+    let job = move |tenant, id| JobObject::event_data(pool.clone(), tenant, id);
+    let sending = tokio::spawn(sender.run(job, stop.clone()));
     // The first scrape finds every gauge.
     measure::measure(&state).await;
     let measuring = tokio::spawn(measure::run(state.clone()));
-    let served = server::accept(listener, router, stop.clone()).await;
+    let acceptor = Acceptor {
+        router,
+        limits: state.limits.clone(),
+        trusted_proxies: state.access.trusted_proxies.clone(),
+        shutdown: stop.clone(),
+    };
+    acceptor.run(listener).await;
     stop.cancel();
     measuring.abort();
     state.predictor.stop().await;
-    let _ = listening.await;
-    served
+    let _ = tokio::join!(listening, sending);
+    Ok(())
 }

@@ -8,22 +8,27 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::http::{
     api::{
+        auth,
         contract::{self, Contract},
         envelope,
         error::ApiError,
-        extract,
+        extract, linger,
         state::AppState,
     },
-    files, jobs, models, service, workers,
+    files, jobs, keys, meta, models, service, uploads, webhooks, workers,
 };
 
 /// Every route; the contract is generated from the same list.
 fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(contract::Head::openapi())
-        .routes(routes!(files::upload, files::list))
-        .routes(routes!(files::get, files::delete))
-        .routes(routes!(files::content))
-        .routes(routes!(files::report))
+        .routes(routes!(files::create::create, files::read::list))
+        .routes(routes!(files::read::get, files::read::delete))
+        .routes(routes!(files::read::content))
+        .routes(routes!(files::read::report))
+        .routes(routes!(uploads::create::create))
+        .routes(routes!(uploads::parts::add))
+        .routes(routes!(uploads::complete::complete))
+        .routes(routes!(uploads::cancel::cancel))
         .routes(routes!(models::register::register))
         .routes(routes!(models::catalog::list))
         .routes(routes!(models::catalog::get, models::catalog::delete))
@@ -44,7 +49,19 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::samples::list))
         .routes(routes!(jobs::metrics::curves))
         .routes(routes!(jobs::checkpoints::checkpoint_content))
+        .routes(routes!(webhooks::create, webhooks::list))
+        .routes(routes!(webhooks::get, webhooks::update, webhooks::delete))
+        .routes(routes!(webhooks::rotate_secret))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::deliveries))
+        .routes(routes!(webhooks::delivery))
+        .routes(routes!(webhooks::redeliver))
         .routes(routes!(workers::list))
+        .routes(routes!(keys::create, keys::list))
+        .routes(routes!(keys::revoke))
+        .routes(routes!(meta::statuses::list))
+        .routes(routes!(meta::error_codes::list))
+        .routes(routes!(meta::limits::get))
         .routes(routes!(service::healthz))
         .routes(routes!(service::readyz))
         .routes(routes!(service::metrics))
@@ -69,8 +86,13 @@ pub(crate) fn app(state: AppState) -> anyhow::Result<Router> {
         // Each reader of a body has its own limit (`extract::read_body`, `multipart::bytes`).
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(extract::refuse_encoded))
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            auth::authenticate,
+        ))
         .layer(Extension(contract))
         .layer(middleware::from_fn(envelope::wrap))
+        .layer(middleware::from_fn(linger::linger))
         .with_state(state))
 }
 

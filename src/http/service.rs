@@ -11,7 +11,12 @@ use utoipa::ToSchema;
 
 use crate::{
     db,
-    http::api::{contract::Contract, error::ApiError, state::AppState},
+    http::api::{
+        auth::{Admin, IsAdmin},
+        contract::Contract,
+        error::ApiError,
+        state::AppState,
+    },
     telemetry::recorder,
 };
 
@@ -35,25 +40,49 @@ pub(crate) async fn healthz() -> axum::Json<Health> {
 
 /// Check that the service is ready
 ///
-/// Its database is reachable and migrated, its object store can be read.
+/// Its database is reachable and migrated, its object store can be read. Only admins are told what
+/// is missing.
 #[utoipa::path(get, path = "/readyz", tag = "service", operation_id = "get_readiness", responses((status = 200, body = Health)))]
-pub(crate) async fn readyz(State(state): State<AppState>) -> Result<axum::Json<Health>, ApiError> {
-    let not_ready = |message| ApiError::unavailable("not_ready", message, 2);
-    if !db::is_migrated(&state.pool).await? {
-        return Err(not_ready(
-            "the database lacks migrations of this version; run `rehead migrate`",
-        ));
+pub(crate) async fn readyz(
+    State(state): State<AppState>,
+    IsAdmin(is_admin): IsAdmin,
+) -> Result<axum::Json<Health>, ApiError> {
+    let Err(reason) = check_ready(&state).await else {
+        return Ok(axum::Json(HEALTH));
+    };
+    tracing::warn!("not ready: {reason}");
+    let message = if is_admin {
+        reason
+    } else {
+        "the service is not ready; its log, or this route with an admin's key, says why"
+    };
+    Err(ApiError::unavailable("not_ready", message, 2))
+}
+
+/// # Errors
+/// What is not ready, and what to do.
+async fn check_ready(state: &AppState) -> Result<(), &'static str> {
+    match db::is_migrated(&state.pool).await {
+        Ok(true) => {}
+        Ok(false) => {
+            return Err("the database lacks migrations of this version; run `rehead migrate`");
+        }
+        Err(error) => {
+            tracing::warn!("cannot reach the database: {error}");
+            return Err("cannot reach the database; see the log");
+        }
     }
     state.objects.check().await.map_err(|error| {
         tracing::warn!("cannot read the object store: {error}");
-        not_ready("cannot read the object store; see the log")
-    })?;
-    Ok(axum::Json(HEALTH))
+        "cannot read the object store; see the log"
+    })
 }
 
 /// Get Prometheus metrics
+///
+/// For admins; `--metrics-listen` is an address that answers without a key.
 #[utoipa::path(get, path = "/metrics", tag = "service", operation_id = "get_service_metrics", responses((status = 200, body = String, content_type = "text/plain")))]
-pub(crate) async fn metrics() -> Response {
+pub(crate) async fn metrics(_: Admin) -> Response {
     let content_type = [(header::CONTENT_TYPE, recorder::CONTENT_TYPE)];
     (content_type, recorder::render()).into_response()
 }

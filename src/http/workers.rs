@@ -2,16 +2,17 @@
 
 use crate::{
     db::{self, Slice, workers::Worker},
-    http::api::{auth::Caller, error::ApiError, page::List},
+    http::api::{auth::Admin, error::ApiError, page::List},
 };
 
 /// List workers
 ///
-/// At most 500 workers of the last day, newest first.
+/// At most 500 workers of the last day, newest first. For admins; a job's `queue` says why it
+/// waits.
 #[utoipa::path(get, path = "/v1/workers", tag = "workers", operation_id = "list_workers",
     responses((status = 200, body = List<Worker>)))]
 pub(crate) async fn list(
-    Caller { state, tenant }: Caller,
+    Admin { state, tenant }: Admin,
 ) -> Result<axum::Json<List<Worker>>, ApiError> {
     let rows = db::workers::list(&state.pool, tenant).await?;
     let slice = Slice {

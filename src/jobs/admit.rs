@@ -8,7 +8,8 @@ use super::data_sets::DataSets;
 use crate::{
     db::{
         self, Page,
-        jobs::{Created, Idempotency, NewJob},
+        idempotency::Idempotency,
+        jobs::{Created, NewJob},
         models::{Filter, ModelStatus, Owner},
         parents::Origin,
         tenants::TenantId,

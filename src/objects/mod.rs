@@ -6,8 +6,11 @@
 
 mod store;
 mod units;
+mod verified;
+mod verify;
 
 pub use self::{
     store::{At, ObjectError, Objects, Stored, is_storage_full},
     units::Unit,
+    verify::hash_file,
 };

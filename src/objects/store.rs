@@ -16,6 +16,9 @@ use object_store::{
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
+use super::verified::Verified;
+use crate::{domain::checkpoint::ManifestEntry, private_folder};
+
 /// Size of one part of an upload in bytes; about two are in memory at once.
 const PART_BYTES: usize = 8 << 20;
 /// Bytes that are read from a file at once.
@@ -31,6 +34,9 @@ pub enum ObjectError {
     StorageFull { what: String },
     #[error("object `{key}` does not exist")]
     NotFound { key: String },
+    /// An object that is not what its row describes.
+    #[error("{object} {why}; restore it from a backup of the object store, or make it again")]
+    Damaged { object: String, why: String },
     /// Keys are never made of a user's input: this is a bug or a damaged row.
     #[error("object key `{key}` is not made of names of letters, digits, `.`, `_` and `-`")]
     InvalidKey { key: String },
@@ -96,11 +102,18 @@ pub struct Stored {
     pub sha256: String,
 }
 
+impl From<Stored> for ManifestEntry {
+    fn from(Stored { bytes, sha256 }: Stored) -> Self {
+        Self { bytes, sha256 }
+    }
+}
+
 /// An object store. Cheap to clone.
 #[derive(Clone)]
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
     pub(super) root: PathBuf,
+    pub(super) verified: Arc<Verified>,
 }
 
 impl fmt::Debug for Objects {
@@ -115,7 +128,8 @@ impl Objects {
     /// Opens a folder, given as a path or a `file://` URL; creates it if it does not exist.
     ///
     /// # Errors
-    /// `Unsupported` for every other URL; `File` if the folder cannot be created.
+    /// `Unsupported` for every other URL; `File` if the folder cannot be created, or is a link or
+    /// another user's.
     pub fn open(url_or_folder: &str) -> Result<Self, ObjectError> {
         let folder = url_or_folder
             .strip_prefix("file://")
@@ -126,8 +140,7 @@ impl Objects {
             });
         }
         let folder = Path::new(folder);
-        std::fs::create_dir_all(folder).at(folder)?;
-        let root = folder.canonicalize().at(folder)?;
+        let root = private_folder::open(folder).at(folder)?;
         let store = LocalFileSystem::new_with_prefix(&root)
             .at(url_or_folder)?
             .with_fsync(true)
@@ -135,6 +148,7 @@ impl Objects {
         Ok(Self {
             store: Arc::new(store),
             root,
+            verified: Arc::default(),
         })
     }
 
@@ -199,7 +213,7 @@ impl Objects {
     ///
     /// # Errors
     /// `NotFound`, `StorageFull`, `File`, `Store`.
-    pub async fn fetch(&self, key: &str, target: &Path) -> Result<(), ObjectError> {
+    pub(super) async fn link(&self, key: &str, target: &Path) -> Result<(), ObjectError> {
         let source = self.root.join(parse_key(key)?.as_ref());
         let staged = staged_name(target);
         let _ = tokio::fs::remove_file(&staged).await;
@@ -214,22 +228,6 @@ impl Objects {
             Err(_) => self.copy_to(key, &staged).await?,
         }
         tokio::fs::rename(&staged, target).await.at(target)
-    }
-
-    /// Puts every object below a prefix (with or without a slash at its end) into `folder`, under
-    /// the rest of its key; the folders are made.
-    ///
-    /// # Errors
-    /// As those of `list_prefix` and `fetch`.
-    pub async fn fetch_prefix(&self, prefix: &str, folder: &Path) -> Result<(), ObjectError> {
-        for key in self.list_prefix(prefix).await? {
-            let name = key.strip_prefix(prefix).unwrap_or(&key);
-            let target = folder.join(name.trim_start_matches('/'));
-            let parent = target.parent().unwrap_or(folder);
-            tokio::fs::create_dir_all(parent).await.at(parent)?;
-            self.fetch(&key, &target).await?;
-        }
-        Ok(())
     }
 
     async fn copy_to(&self, key: &str, staged: &Path) -> Result<(), ObjectError> {
@@ -447,7 +445,7 @@ mod tests {
 
         let target = folder.path().join("fetched");
         std::fs::write(&target, "old").unwrap();
-        objects.fetch("files/1/content", &target).await.unwrap();
+        objects.link("files/1/content", &target).await.unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), whole);
 
         assert_eq!(
@@ -466,7 +464,7 @@ mod tests {
             objects.read("files/1/content", None).await,
             Err(ObjectError::NotFound { .. })
         ));
-        let fetched = objects.fetch("files/1/content", &target).await;
+        let fetched = objects.link("files/1/content", &target).await;
         assert!(
             matches!(fetched, Err(ObjectError::NotFound { .. })),
             "{fetched:?}"

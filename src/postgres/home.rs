@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use nix::unistd::{User, geteuid};
+use nix::unistd::{Gid, User, geteuid};
 use sha2::{Digest, Sha256};
 
 /// Folder for servers started by root whose user cannot reach the folder that was asked for, and
@@ -53,6 +53,15 @@ impl Home {
             log: dir.join("postgres.log"),
         })
     }
+}
+
+/// The group of the user that runs a server of this process; `None` when that is this process' own
+/// user.
+///
+/// # Errors
+/// This process is root, and there is no user to run a server as.
+pub fn group() -> anyhow::Result<Option<Gid>> {
+    Ok(unprivileged()?.map(|user| user.gid))
 }
 
 fn unprivileged() -> anyhow::Result<Option<User>> {

@@ -11,6 +11,7 @@ mod server;
 mod supervised;
 
 pub use self::{
-    server::{Postgres, StartOptions},
+    home::group,
+    server::{Postgres, StartOptions, url_in},
     supervised::Supervised,
 };

@@ -92,16 +92,7 @@ impl Postgres {
 
     /// The URL of the server, such as `postgres://rehead@localhost/postgres?host=/run/folder`.
     pub fn url(&self) -> String {
-        let mut host = String::new();
-        for byte in self.socket.as_os_str().as_encoded_bytes() {
-            match byte {
-                b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'/' | b'-' | b'_' | b'.' => {
-                    host.push(char::from(*byte))
-                }
-                other => host.push_str(&format!("%{other:02X}")),
-            }
-        }
-        format!("postgres://rehead@localhost/postgres?host={host}")
+        url_of(&self.socket)
     }
 
     /// The process id of the postmaster.
@@ -133,6 +124,27 @@ impl Drop for Postgres {
             tracing::warn!(%signal, "postgres did not stop within {} s", STOP.as_secs());
         }
     }
+}
+
+/// The URL of the server that another process runs in `dir`.
+///
+/// # Errors
+/// The folder cannot be opened.
+pub fn url_in(dir: &Path) -> anyhow::Result<String> {
+    Ok(url_of(&Home::open(dir)?.socket))
+}
+
+fn url_of(socket: &Path) -> String {
+    let mut host = String::new();
+    for byte in socket.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'/' | b'-' | b'_' | b'.' => {
+                host.push(char::from(*byte))
+            }
+            other => host.push_str(&format!("%{other:02X}")),
+        }
+    }
+    format!("postgres://rehead@localhost/postgres?host={host}")
 }
 
 /// Creates the data folder, under another name until it is complete.

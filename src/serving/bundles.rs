@@ -1,56 +1,112 @@
-//! Bundles on this machine's disk: fetched once from the object store, complete or absent. The
-//! inference process maps what it has loaded, so a bundle can be removed at any time.
+//! Bundles on this machine's disk: fetched from the object store once a process, complete or
+//! absent. They are copies, so that nothing that happens to an object later reaches a loaded model.
+//! The inference process maps what it has loaded, so a bundle can be removed at any time.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use tokio::{fs, sync::Mutex};
 
-use crate::{objects::Objects, serving::error::ServingError};
+use crate::{
+    domain::object::Bundle,
+    objects::{At as _, Objects},
+    sandbox::Sandbox,
+    serving::{checkpoint::StoredCheckpoint, error::ServingError},
+};
 
 /// Bundles kept on disk; the inference process keeps fewer loaded.
 const BUNDLES_KEPT: usize = 64;
 
-pub struct Bundles {
-    folder: PathBuf,
-    objects: Objects,
-    /// Held while a bundle is fetched: one at a time.
-    fetching: Mutex<()>,
+/// A model or checkpoint to predict with.
+#[derive(Debug)]
+pub enum Source {
+    /// A finished model.
+    Bundle(Bundle),
+    Checkpoint(Box<StoredCheckpoint>),
 }
 
-impl Bundles {
-    pub fn new(folder: PathBuf, objects: Objects) -> Self {
-        Self {
-            folder,
-            objects,
-            fetching: Mutex::new(()),
+impl Source {
+    /// The name of its folder.
+    fn name(&self) -> String {
+        match self {
+            Self::Bundle(bundle) => {
+                let prefix = bundle.weights.prefix().trim_end_matches('/');
+                prefix.replace('/', "-")
+            }
+            Self::Checkpoint(checkpoint) => checkpoint.id.to_string(),
         }
     }
 
-    /// The folder of the bundle that lies at `prefix` in the store.
+    async fn fetch(&self, objects: &Objects, folder: &Path) -> Result<(), ServingError> {
+        match self {
+            Self::Bundle(bundle) => {
+                for object in objects.bundle(bundle).await? {
+                    objects.copy(&object, &folder.join(object.name())).await?;
+                }
+                Ok(())
+            }
+            Self::Checkpoint(checkpoint) => checkpoint.fetch(objects, folder).await,
+        }
+    }
+}
+
+pub struct Bundles {
+    folder: PathBuf,
+    objects: Objects,
+    sandbox: Sandbox,
+    /// Folders that this process has fetched; others were left by one before it. Locked while a
+    /// bundle is fetched: one at a time.
+    fetched: Mutex<HashSet<PathBuf>>,
+}
+
+impl Bundles {
+    /// `folder` is in the home of the inference process.
+    pub fn new(folder: PathBuf, objects: Objects, sandbox: Sandbox) -> Self {
+        Self {
+            folder,
+            objects,
+            sandbox,
+            fetched: Mutex::default(),
+        }
+    }
+
+    /// The folder of a model or checkpoint.
     ///
     /// # Errors
-    /// The store cannot be read, or the folder cannot be written.
-    pub async fn fetch(&self, prefix: &str) -> Result<PathBuf, ServingError> {
-        let prefix = prefix.trim_end_matches('/');
-        let folder = self.folder.join(prefix.replace('/', "-"));
-        let _one_at_a_time = self.fetching.lock().await;
-        if fs::try_exists(&folder).await.unwrap_or(false) {
+    /// An object is damaged; the store cannot be read, or the folder cannot be written.
+    pub async fn fetch(&self, source: &Source) -> Result<PathBuf, ServingError> {
+        let folder = self.folder.join(source.name());
+        let mut fetched = self.fetched.lock().await;
+        let exists = fs::try_exists(&folder).await.unwrap_or(false);
+        if exists && fetched.contains(&folder) {
             return Ok(folder);
         }
         let failed = || format!("cannot create directory `{}`", self.folder.display());
-        fs::create_dir_all(&self.folder)
-            .await
+        self.sandbox
+            .create_folder(&self.folder)
             .with_context(failed)?;
         self.prune().await;
         let staged = tempfile::Builder::new()
             .prefix(".fetch-")
             .tempdir_in(&self.folder)
             .with_context(failed)?;
-        self.objects.fetch_prefix(prefix, staged.path()).await?;
+        source.fetch(&self.objects, staged.path()).await?;
+        let (sandbox, given) = (self.sandbox.clone(), staged.path().to_owned());
+        tokio::task::spawn_blocking(move || sandbox.give(&given))
+            .await
+            .map_err(std::io::Error::other)
+            .flatten()
+            .with_context(|| format!("cannot share `{}`", staged.path().display()))?;
+        if exists {
+            fs::remove_dir_all(&folder).await.at(&folder)?;
+        }
         fs::rename(staged.keep(), &folder)
             .await
             .with_context(|| format!("cannot create directory `{}`", folder.display()))?;
+        fetched.insert(folder.clone());
         Ok(folder)
     }
 

@@ -13,11 +13,12 @@ use tokio::{
 };
 
 use crate::{
-    config::ServeArgs,
+    config::ServingArgs,
     domain::{progress::Failure, work::Predictions},
     objects::Objects,
+    sandbox::Sandbox,
     serving::{
-        bundles::{Bundles, modified_times},
+        bundles::{Bundles, Source, modified_times},
         error::ServingError,
         process::{InferenceProcess, NoAnswer},
     },
@@ -29,6 +30,7 @@ const SPOOL_AGE: Duration = Duration::from_secs(3600);
 const TRIES: usize = 2;
 
 pub struct Predictor {
+    sandbox: Sandbox,
     process: InferenceProcess,
     bundles: Bundles,
     spool: PathBuf,
@@ -39,18 +41,29 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// `trainer` is the path of `rehead-trainer`.
-    pub fn new(trainer: PathBuf, objects: Objects, args: &ServeArgs) -> Self {
-        let serving = &args.serving;
-        Self {
-            process: InferenceProcess::new(trainer, &serving.predict_device),
-            bundles: Bundles::new(args.scratch.join("models"), objects),
-            spool: args.scratch.join("spool"),
-            scratch: args.scratch.clone(),
+    /// `scratch` is a folder for temporary files.
+    ///
+    /// # Errors
+    /// A folder in it cannot be created.
+    pub fn new(
+        sandbox: Sandbox,
+        objects: Objects,
+        scratch: &Path,
+        serving: &ServingArgs,
+    ) -> anyhow::Result<Self> {
+        let folder = scratch.join("inference");
+        let opened = std::fs::create_dir_all(&folder).and_then(|()| sandbox.home(&folder));
+        let home = opened.with_context(|| format!("cannot open `{}`", folder.display()))?;
+        Ok(Self {
+            bundles: Bundles::new(home.inputs().join("models"), objects, sandbox.clone()),
+            spool: home.inputs().join("spool"),
+            process: InferenceProcess::new(sandbox.clone(), home, &serving.predict_device),
+            sandbox,
+            scratch: scratch.to_owned(),
             waiting: Arc::new(Semaphore::new(serving.max_predict_waiting)),
             max_waiting: serving.max_predict_waiting,
             timeout: Duration::from_secs(serving.predict_seconds),
-        }
+        })
     }
 
     /// A permit to wait for an answer. Taken before images are received, so that a busy service
@@ -80,8 +93,8 @@ impl Predictor {
     /// It cannot be created.
     pub async fn spool(&self) -> anyhow::Result<tempfile::TempDir> {
         let failed = || format!("cannot create a directory in `{}`", self.spool.display());
-        tokio::fs::create_dir_all(&self.spool)
-            .await
+        self.sandbox
+            .create_folder(&self.spool)
             .with_context(failed)?;
         tempfile::Builder::new()
             .prefix("predict-")
@@ -100,23 +113,27 @@ impl Predictor {
         }
     }
 
-    /// Predictions for these image files, in order, by the model whose bundle lies at `prefix` in
-    /// the store.
+    /// Predictions for these image files of one spool, in order, by a model or checkpoint.
     ///
     /// # Errors
     /// The inference process ends twice, takes too long, or refuses the bundle.
     pub async fn predict(
         &self,
-        prefix: &str,
+        source: &Source,
         images: &[PathBuf],
     ) -> Result<Predictions, ServingError> {
         let deadline = Instant::now() + self.timeout;
         let timed_out = || ServingError::TimedOut {
             seconds: self.timeout.as_secs(),
         };
-        let bundle = timeout_at(deadline, self.bundles.fetch(prefix))
+        let bundle = timeout_at(deadline, self.bundles.fetch(source))
             .await
             .map_err(|_| timed_out())??;
+        if let Some(spool) = images.first().and_then(|image| image.parent()) {
+            self.sandbox
+                .give(spool)
+                .with_context(|| format!("cannot share `{}`", spool.display()))?;
+        }
         for _ in 0..TRIES {
             match self.process.ask(&bundle, images, deadline).await? {
                 Ok(Ok(predictions)) if predictions.images.len() == images.len() => {

@@ -26,13 +26,15 @@ use crate::{
         progress::Failure,
         work::{Predict, Predicted, Predictions},
     },
+    sandbox::{Grants, Home, Sandbox},
 };
 
 pub(super) type Answer = Result<Predictions, Failure>;
 type Pending = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
 
 pub(super) struct InferenceProcess {
-    trainer: PathBuf,
+    sandbox: Sandbox,
+    home: Home,
     device: String,
     running: AsyncMutex<Option<Running>>,
     next_id: AtomicU64,
@@ -56,10 +58,11 @@ pub(super) enum NoAnswer {
 }
 
 impl InferenceProcess {
-    /// `trainer` is the path of `rehead-trainer`.
-    pub(super) fn new(trainer: PathBuf, device: &str) -> Self {
+    /// Bundles and images have to be in `home`.
+    pub(super) fn new(sandbox: Sandbox, home: Home, device: &str) -> Self {
         Self {
-            trainer,
+            sandbox,
+            home,
             device: device.to_owned(),
             running: AsyncMutex::new(None),
             next_id: AtomicU64::new(1),
@@ -83,8 +86,8 @@ impl InferenceProcess {
         let asked = Instant::now();
         let request = Predict {
             id,
-            bundle: bundle.to_owned(),
-            images: images.to_vec(),
+            bundle: self.home.seen(bundle),
+            images: images.iter().map(|image| self.home.seen(image)).collect(),
         };
         let asking = async {
             // A closed channel shows as a dropped reply.
@@ -117,9 +120,11 @@ impl InferenceProcess {
             return Ok(process.clone());
         }
         let arguments = ["serve", "--device", &self.device].map(OsStr::new);
-        let (child, output) = Child::spawn(&self.trainer, &arguments)
+        let grants = Grants::READ.on(&self.device);
+        let launch = self.sandbox.launch(&self.home, grants)?;
+        let (child, output) = Child::spawn(launch, &arguments)
             .await
-            .with_context(|| format!("cannot start `{} serve`", self.trainer.display()))?;
+            .context("cannot start the inference process")?;
         let (requests, queue) = mpsc::channel(1);
         let process = Running {
             requests,

@@ -7,26 +7,56 @@ use std::{
 };
 
 use tracing_subscriber::{
-    EnvFilter, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer as _, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
 use crate::config::LogArgs;
 
+/// The log of this process, and its traces. Those that wait are sent when it is dropped.
+#[must_use]
+#[derive(Debug, Default)]
+pub struct Log {
+    #[cfg(feature = "otel")]
+    traces: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
+}
+
+#[cfg(feature = "otel")]
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(traces) = &self.traces {
+            // Fails where the collector is away.
+            let _ = traces.shutdown();
+        }
+    }
+}
+
 /// Starts the log, once per process.
-pub fn start(args: &LogArgs) {
+///
+/// # Errors
+/// The address of the collector is no URL.
+pub fn start(args: &LogArgs) -> anyhow::Result<Log> {
     let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));
     let ansi = io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer();
-    let registry = tracing_subscriber::registry().with(filter);
-    if args.log_json {
+    let lines = if args.log_json {
         let lines = lines.json().with_writer(OneLine::new(io::stderr, false));
-        registry.with(lines).init();
+        lines.with_filter(filter).boxed()
     } else {
         let lines = lines.with_target(false).with_ansi(ansi);
-        registry
-            .with(lines.with_writer(OneLine::new(io::stderr, ansi)))
-            .init();
+        let lines = lines.with_writer(OneLine::new(io::stderr, ansi));
+        lines.with_filter(filter).boxed()
+    };
+    let registry = tracing_subscriber::registry().with(lines);
+    #[cfg(feature = "otel")]
+    if let Some(endpoint) = &args.otlp_endpoint {
+        let (layer, provider) = super::traces::layer(endpoint)?;
+        registry.with(layer).init();
+        return Ok(Log {
+            traces: Some(provider),
+        });
     }
+    registry.init();
+    Ok(Log::default())
 }
 
 /// Writes each record as one line: control characters inside are escaped, as JSON does it.

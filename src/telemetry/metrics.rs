@@ -171,6 +171,8 @@ metrics! {
         "Bytes of request bodies";
     HTTP_SENT: Counter(Server) = "rehead_http_sent_bytes_total" [] &[],
         "Bytes of response bodies";
+    HTTP_CONNECTIONS_REFUSED: Counter(Server) = "rehead_http_connections_refused_total" [] &[],
+        "Connections that found no place, because all are busy";
     EVENT_STREAMS: Gauge(Server) = "rehead_event_streams" [] &[],
         "Open event streams";
     EVENT_STREAMS_MAX: Gauge(Server) = "rehead_event_streams_max" [] &[],
@@ -185,6 +187,8 @@ metrics! {
         "Prediction requests that are being received, wait or are answered";
     PREDICTIONS_WAITING_MAX: Gauge(Server) = "rehead_predictions_waiting_max" [] &[],
         "Limit of such requests (`--max-predict-waiting`)";
+    WEBHOOK_DELIVERIES: Counter(Server) = "rehead_webhook_deliveries_total" ["outcome"] &[],
+        "Tries to deliver an event to a webhook: `succeeded`, `retried` (failed, and will be tried again), `failed` (given up)";
 
     // The queue, as read from the database. Every server reports the same numbers.
     DATABASE_UP: Gauge(Server) = "rehead_database_up" [] &[],
@@ -221,6 +225,8 @@ metrics! {
         "Optimizer steps";
     TRAINED_SAMPLES: Counter(Worker) = "rehead_training_samples_total" ["device"] &[],
         "Samples of these steps";
+    DOWNLOADS: Counter(Worker) = "rehead_downloads_total" ["outcome"] &[],
+        "Files downloaded by URL: `succeeded`, `failed`";
     SLOTS: Gauge(Worker) = "rehead_slots" ["device"] &[],
         "Slots for training";
     SLOTS_BUSY: Gauge(Worker) = "rehead_slots_busy" ["device"] &[],

@@ -13,6 +13,7 @@ pub mod log;
 pub mod metrics;
 pub mod process;
 pub mod recorder;
+pub mod traces;
 
 /// Interval between two measurements of gauges.
 const REFRESH: Duration = Duration::from_secs(5);

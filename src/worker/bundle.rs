@@ -14,15 +14,20 @@ use super::{
 use crate::{
     child,
     db::queue::{Claimed, NewModel},
-    domain::{checkpoint::Metrics, progress::Verified, report::Report},
+    domain::{
+        checkpoint::{ManifestEntry, Metrics},
+        object::MODEL,
+        progress::Verified,
+        report::Report,
+    },
     objects::{At, ObjectError},
+    sandbox::{Grants, Home, WORK},
 };
 
 const FOLDER: &str = "bundle";
 const REPORT: &str = "report.json";
 const LABELS: &str = "labels.json";
 const METRICS: &str = "metrics.json";
-const MODEL: &str = "model.safetensors";
 /// Largest JSON file in bytes: a confusion matrix of 10,000 classes takes a few hundred MiB.
 const JSON_BYTES: u64 = 512 << 20;
 /// Largest header of `model.safetensors` in bytes.
@@ -49,34 +54,32 @@ struct HeaderTensor {
 pub(super) async fn store(
     worker: &Worker,
     claimed: &Claimed,
-    job_folder: &Path,
+    home: &Home,
 ) -> Result<NewModel, Fault> {
-    let folder = job_folder.join(FOLDER);
-    verify(worker, &folder).await?;
-    let report: Report = read_json(job_folder, REPORT, JSON_BYTES).await?;
+    verify(worker, home).await?;
+    let folder = home.work().join(FOLDER);
+    let report: Report = read_json(&home.work(), REPORT, JSON_BYTES).await?;
     let labels: Vec<String> = read_json(&folder, LABELS, JSON_BYTES).await?;
     let metrics: BestMetrics = read_json(&folder, METRICS, JSON_BYTES).await?;
     let parameters = count_parameters(&plain_file(&folder, MODEL)?).await?;
     let objects = format!("bundles/{}/{}/", claimed.job.0.simple(), claimed.token);
     let mut entries = tokio::fs::read_dir(&folder).await.at(&folder)?;
-    let mut files = 0;
-    let mut weights_sha256 = String::new();
+    let mut files = BTreeMap::new();
     while let Some(entry) = entries.next_entry().await.at(&folder)? {
         let name = entry.file_name().to_string_lossy().into_owned();
         let stored = worker
             .objects
             .put_file(&format!("{objects}{name}"), &plain_file(&folder, &name)?)
             .await?;
-        if name == MODEL {
-            weights_sha256 = stored.sha256;
-        }
-        files += 1;
-        if files > FILES {
-            return Err(Fault::damaged(format!(
+        files.insert(name, ManifestEntry::from(stored));
+        if files.len() > FILES {
+            return Err(Fault::result(format!(
                 "the bundle has more than {FILES} files"
             )));
         }
     }
+    let weights = files.get(MODEL);
+    let weights_sha256 = weights.map_or_else(String::new, |entry| entry.sha256.clone());
     Ok(NewModel {
         labels,
         metrics: metrics.best,
@@ -84,14 +87,18 @@ pub(super) async fn store(
         objects,
         parameters,
         weights_sha256,
+        files,
+        results: None,
     })
 }
 
 /// Has a fresh process load the bundle from its files and compare its outputs with those of the
 /// trained network.
-async fn verify(worker: &Worker, folder: &Path) -> Result<(), Fault> {
-    let arguments = [OsStr::new("verify"), folder.as_os_str()];
-    match child::answer_of(&worker.trainer_exe, &arguments, worker.args.timing.stall).await {
+async fn verify(worker: &Worker, home: &Home) -> Result<(), Fault> {
+    let bundle = Path::new(WORK).join(FOLDER);
+    let arguments = [OsStr::new("verify"), bundle.as_os_str()];
+    let launch = worker.sandbox.launch(home, Grants::READ);
+    match child::answer_of(launch, &arguments, worker.args.timing.stall).await {
         Ok(Verified::Same { .. }) => Ok(()),
         Ok(Verified::Failed(failure)) => Err(Fault::Failed(failure)),
         Err(error) => Err(Fault::Unanswered("verification of the result", error)),
@@ -108,7 +115,7 @@ async fn read_start(path: &Path, bytes: u64) -> Result<Vec<u8>, ObjectError> {
 /// Counts the trainable parameters in a safetensors file (8 bytes of header length, JSON header,
 /// data): all but BatchNorm's statistics.
 async fn count_parameters(path: &Path) -> Result<u64, Fault> {
-    let damaged = |what: &str| Fault::damaged(format!("invalid `{MODEL}` in the result: {what}"));
+    let damaged = |what: &str| Fault::result(format!("invalid `{MODEL}` in the result: {what}"));
     let length = read_start(path, 8).await?;
     let length = u64::from_le_bytes(length.try_into().map_err(|_| damaged("it is too short"))?);
     if length > HEADER_BYTES {

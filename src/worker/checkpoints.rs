@@ -1,7 +1,6 @@
 //! Stores and fetches checkpoints. Objects are stored first, then the row under the token: a row
-//! never names objects that are incomplete. When a checkpoint is fetched, every byte is checked
-//! against the manifest, and the manifest against the row, so that a damaged checkpoint is rejected
-//! in favor of the one before it, and never silently loaded.
+//! never names objects that are incomplete. A checkpoint that is damaged is rejected in favor of
+//! the one before it.
 
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use sqlx::PgPool;
 
 use super::{
     fault::Fault,
-    files::{hash_file, plain_file, read_limited},
+    files::{plain_file, read_limited},
 };
 use crate::{
     db::{
@@ -19,11 +18,10 @@ use crate::{
         persist::persist,
         queue::{Claimed, NewCheckpoint},
     },
-    domain::checkpoint::Manifest,
+    domain::{checkpoint::Manifest, object::MANIFEST},
     objects::{At, ObjectError, Objects},
 };
 
-const MANIFEST: &str = "manifest.json";
 /// Largest manifest in bytes; a real one has a few hundred.
 const MANIFEST_BYTES: u64 = 1 << 20;
 
@@ -45,7 +43,7 @@ pub(super) async fn upload(
             .put_file(&format!("{prefix}{name}"), &plain_file(folder, name)?)
             .await?;
         if stored.sha256 != entry.sha256 {
-            return Err(Fault::damaged(format!(
+            return Err(Fault::result(format!(
                 "`{name}` of the checkpoint does not match its manifest"
             )));
         }
@@ -60,13 +58,13 @@ pub(super) async fn upload(
 async fn read_manifest(path: &Path, sha256: &str) -> Result<Manifest, Fault> {
     let text = read_limited(path, MANIFEST_BYTES).await?;
     if hex::encode(Sha256::digest(&text)) != sha256 {
-        return Err(Fault::damaged(format!(
+        return Err(Fault::result(format!(
             "`{}` is not the manifest that the trainer saved: its SHA-256 is not {sha256}",
             path.display()
         )));
     }
     serde_json::from_slice(&text)
-        .map_err(|error| Fault::damaged(format!("invalid `{}`: {error}", path.display())))
+        .map_err(|error| Fault::result(format!("invalid `{}`: {error}", path.display())))
 }
 
 /// Commits a checkpoint whose objects are complete, and deletes those that it supersedes.
@@ -122,72 +120,31 @@ pub(super) async fn fetch_latest(
     while let Some(checkpoint) = candidate {
         match fetch(objects, &checkpoint, target).await {
             Ok(()) => return Ok(Some(checkpoint.step)),
-            Err(Fault::Damaged(damage)) => {
-                tracing::error!(job.id = %claimed.job, checkpoint.id = %checkpoint.id, "checkpoint is damaged: {damage}");
+            Err(ObjectError::Damaged { .. }) => {
                 let reject =
                     || db::checkpoints::reject(pool, claimed.job, claimed.token, checkpoint.id);
                 candidate = persist("reject a damaged checkpoint", reject).await?;
             }
-            Err(fault) => return Err(fault),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(None)
 }
 
 /// Fetches one checkpoint into an empty folder.
-///
-/// # Errors
-/// `Damaged` where it is not what was committed.
-async fn fetch(objects: &Objects, checkpoint: &Checkpoint, target: &Path) -> Result<(), Fault> {
+async fn fetch(
+    objects: &Objects,
+    checkpoint: &Checkpoint,
+    target: &Path,
+) -> Result<(), ObjectError> {
     match tokio::fs::remove_dir_all(target).await {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         removed => removed.at(target)?,
     }
     tokio::fs::create_dir_all(target).await.at(target)?;
-    let Checkpoint {
-        objects: prefix,
-        manifest_sha256,
-        ..
-    } = checkpoint;
-    let manifest = fetch_manifest(objects, prefix, manifest_sha256, &target.join(MANIFEST)).await?;
-    for (name, entry) in &manifest.files {
-        let file = target.join(name);
-        fetch_object(objects, prefix, name, &file).await?;
-        let (bytes, sha256) = hash_file(&file).await.at(&file)?;
-        if (bytes, &sha256) != (entry.bytes, &entry.sha256) {
-            return Err(Fault::damaged(format!(
-                "`{prefix}{name}` does not match its manifest"
-            )));
-        }
+    let files = objects.checkpoint(&checkpoint.manifest()).await?;
+    for (name, object) in &files {
+        objects.fetch(object, &target.join(name)).await?;
     }
     Ok(())
-}
-
-/// Fetches the manifest below `prefix` (with its last `/`), which must be the committed one.
-///
-/// # Errors
-/// It is missing, or another.
-pub(super) async fn fetch_manifest(
-    objects: &Objects,
-    prefix: &str,
-    manifest_sha256: &str,
-    target: &Path,
-) -> Result<Manifest, Fault> {
-    fetch_object(objects, prefix, MANIFEST, target).await?;
-    read_manifest(target, manifest_sha256).await
-}
-
-async fn fetch_object(
-    objects: &Objects,
-    prefix: &str,
-    name: &str,
-    target: &Path,
-) -> Result<(), Fault> {
-    match objects.fetch(&format!("{prefix}{name}"), target).await {
-        Err(ObjectError::NotFound { key }) => Err(Fault::damaged(format!("`{key}` is missing"))),
-        Err(ObjectError::InvalidKey { key }) => {
-            Err(Fault::damaged(format!("`{key}` is not the name of a file")))
-        }
-        other => Ok(other?),
-    }
 }

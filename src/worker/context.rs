@@ -1,13 +1,15 @@
 //! The worker: state that its parts share.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{cache::Cache, folder::Folders, listen::Wakeups, status::Status};
-use crate::{config::WorkArgs, domain::id::WorkerId, objects::Objects};
+use crate::{
+    config::WorkArgs, domain::id::WorkerId, objects::Objects, outgoing::Outgoing, sandbox::Sandbox,
+};
 
 /// A worker process. What belongs to one device is in its slots.
 pub(super) struct Worker {
@@ -16,12 +18,13 @@ pub(super) struct Worker {
     /// Connections that carry nothing but heartbeats.
     pub(super) heartbeats: PgPool,
     pub(super) objects: Objects,
-    pub(super) trainer_exe: PathBuf,
+    pub(super) outgoing: Outgoing,
+    pub(super) sandbox: Sandbox,
     pub(super) args: WorkArgs,
     /// Threads of one child.
     pub(super) threads: u32,
     pub(super) work_dir: PathBuf,
-    pub(super) folders: Folders,
+    pub(super) folders: Arc<Folders>,
     pub(super) cache: Cache,
     pub(super) status: Status,
     pub(super) wakeups: Wakeups,

@@ -2,7 +2,11 @@
 
 use std::{ffi::OsStr, path::Path, time::Duration};
 
-use crate::{child, config::Devices};
+use crate::{
+    child,
+    config::Devices,
+    sandbox::{Launch, Sandbox},
+};
 
 /// Device files of NVIDIA's driver on Linux, and on Linux in Windows. Without one, CUDA sees no
 /// GPU.
@@ -13,7 +17,7 @@ const CPU: &str = "cpu";
 /// not asked where there is no driver.
 pub(super) async fn resolve(
     devices: &Devices,
-    trainer_exe: &Path,
+    sandbox: &Sandbox,
     patience: Duration,
 ) -> Vec<String> {
     match devices {
@@ -22,7 +26,10 @@ pub(super) async fn resolve(
             vec![CPU.to_owned()]
         }
         Devices::Auto => {
-            let found = child::answer_of(trainer_exe, &[OsStr::new("devices")], patience).await;
+            // It reads nothing that a user made.
+            let launch = Launch::trusted(sandbox.executable());
+            let arguments = [OsStr::new("devices")];
+            let found = child::answer_of(Ok(launch), &arguments, patience).await;
             found.unwrap_or_else(|error| {
                 // Its self-test fails too, and is what the worker reports.
                 tracing::error!("cannot list the devices of this machine: {error}");

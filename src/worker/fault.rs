@@ -6,15 +6,18 @@ use crate::{
     objects::ObjectError,
 };
 
+/// A stored object has other bytes than when it was stored.
+pub(super) const OBJECT_DAMAGED: &str = "object_damaged";
+
 /// An error that ends the work under a lease.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     /// Another attempt owns the work: write nothing more.
     #[error("the lease was lost")]
     Lost,
-    /// A file or an object whose content is not what its row, manifest or hash says.
+    /// A file that the child left and that is not what it should be.
     #[error("{0}")]
-    Damaged(String),
+    Result(String),
     #[error(transparent)]
     Object(#[from] ObjectError),
     /// A statement that Postgres would refuse again.
@@ -33,16 +36,21 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) fn damaged(message: impl Into<String>) -> Self {
-        Self::Damaged(message.into())
+    pub(super) fn result(message: impl Into<String>) -> Self {
+        Self::Result(message.into())
     }
 
     /// The outcome of the attempt; `None` when the lease is lost, and the outcome no longer this
-    /// worker's to decide. All but a child's own failures may pass in another attempt.
+    /// worker's to decide. All but a child's own failures and a damaged object may pass in another
+    /// attempt.
     pub(super) fn outcome(&self) -> Option<Outcome> {
         let code = match self {
             Self::Lost => return None,
             Self::Failed(failure) => return Some(Outcome::Failed(failure.clone())),
+            Self::Object(error @ ObjectError::Damaged { .. }) => {
+                let failure = Failure::permanent(OBJECT_DAMAGED, error.to_string());
+                return Some(Outcome::Failed(failure));
+            }
             Self::Trainer(_) | Self::Line(_) | Self::Unanswered(..) => {
                 return Some(Outcome::Crashed {
                     message: self.to_string(),
@@ -50,7 +58,7 @@ impl Fault {
             }
             Self::Object(ObjectError::StorageFull { .. }) => "storage_full",
             Self::Object(_) => "storage_error",
-            Self::Damaged(_) => "object_damaged",
+            Self::Result(_) => "result_damaged",
             Self::Database(_) => "internal_error",
         };
         let failure = Failure::retryable(code, self.to_string());

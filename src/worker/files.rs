@@ -7,10 +7,12 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 
 use super::fault::Fault;
-use crate::objects::At;
+use crate::{
+    objects::{At, ObjectError},
+    sandbox::Sandbox,
+};
 
 /// A file directly in a child's folder, and no link out of it.
 pub(super) fn plain_file(folder: &Path, name: &str) -> Result<PathBuf, Fault> {
@@ -23,7 +25,7 @@ pub(super) fn plain_file(folder: &Path, name: &str) -> Result<PathBuf, Fault> {
     if plain_name && is_file {
         Ok(path)
     } else {
-        Err(Fault::damaged(format!(
+        Err(Fault::result(format!(
             "`{}` is missing, or not a regular file",
             path.display()
         )))
@@ -38,11 +40,18 @@ pub(super) fn plain_folder(job_folder: &Path, named: &Path) -> Result<PathBuf, F
     if inside {
         Ok(job_folder.join(named))
     } else {
-        Err(Fault::damaged(format!(
+        Err(Fault::result(format!(
             "`{}` is outside the job folder",
             named.display()
         )))
     }
+}
+
+/// Lets a child read what lies in its home, off the async threads: see `Sandbox::give`.
+pub(super) async fn give(sandbox: &Sandbox, path: &Path) -> Result<(), ObjectError> {
+    let (sandbox, given) = (sandbox.clone(), path.to_owned());
+    let give = tokio::task::spawn_blocking(move || sandbox.give(&given));
+    give.await.map_err(io::Error::other).flatten().at(path)
 }
 
 /// Reads a file of at most `limit` bytes.
@@ -52,7 +61,7 @@ pub(super) fn plain_folder(job_folder: &Path, named: &Path) -> Result<PathBuf, F
 pub(super) async fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, Fault> {
     let bytes = tokio::fs::metadata(path).await.at(path)?.len();
     if bytes > limit {
-        return Err(Fault::damaged(format!(
+        return Err(Fault::result(format!(
             "`{}` has {bytes} bytes, more than {limit}",
             path.display()
         )));
@@ -71,27 +80,5 @@ pub(super) async fn read_json<T: DeserializeOwned>(
 ) -> Result<T, Fault> {
     let text = read_limited(&plain_file(folder, name)?, limit).await?;
     serde_json::from_slice(&text)
-        .map_err(|error| Fault::damaged(format!("invalid `{name}` in the result: {error}")))
-}
-
-/// Size and SHA-256 (lower-case hex) of a file, read off the async threads.
-pub(super) async fn hash_file(path: &Path) -> io::Result<(u64, String)> {
-    let path = path.to_owned();
-    let hash = move || {
-        let mut hasher = Sha256::new();
-        let mut file = fs::File::open(&path)?;
-        let mut buffer = vec![0; 1 << 20];
-        let mut bytes = 0;
-        loop {
-            let read = io::Read::read(&mut file, &mut buffer)?;
-            if read == 0 {
-                return Ok((bytes, hex::encode(hasher.finalize())));
-            }
-            hasher.update(&buffer[..read]);
-            bytes += read as u64;
-        }
-    };
-    tokio::task::spawn_blocking(hash)
-        .await
-        .map_err(io::Error::other)?
+        .map_err(|error| Fault::result(format!("invalid `{name}` in the result: {error}")))
 }

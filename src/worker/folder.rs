@@ -1,28 +1,33 @@
-//! Folders of running children, one for each attempt. A lock file beside each folder, held by this
-//! process, shows that it is in use: locks end with their process, however it ends.
+//! Homes of running children. A lock file beside each folder, held by this process, shows that it
+//! is in use: locks end with their process, however it ends.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File, Permissions, TryLockError},
     io,
+    ops::Deref,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
+
+use crate::sandbox::{Home, Sandbox};
 
 /// The folder that holds them.
 #[derive(Debug)]
 pub(super) struct Folders {
     root: PathBuf,
+    sandbox: Sandbox,
 }
 
-/// One folder. Removed when dropped: end the child that works in it first.
+/// One home. Removed when dropped: end the child that works in it first.
 #[derive(Debug)]
 pub(super) struct Folder {
-    path: PathBuf,
+    home: Home,
     _lock: File,
 }
 
 impl Folders {
     /// Opens `root`, and removes folders that dead processes left there.
-    pub(super) fn open(root: &Path) -> io::Result<Self> {
+    pub(super) fn open(root: &Path, sandbox: Sandbox) -> io::Result<Self> {
         fs::create_dir_all(root)?;
         for entry in fs::read_dir(root)? {
             let path = entry?.path();
@@ -35,6 +40,7 @@ impl Folders {
         }
         Ok(Self {
             root: root.to_owned(),
+            sandbox,
         })
     }
 
@@ -45,27 +51,53 @@ impl Folders {
         let lock = File::create(lock_path(&path))?;
         lock.try_lock().map_err(io::Error::from)?;
         if path.exists() {
-            fs::remove_dir_all(&path)?;
+            remove(&path)?;
         }
         fs::create_dir(&path)?;
-        Ok(Folder { path, _lock: lock })
+        let home = self.sandbox.home(&path)?;
+        Ok(Folder { home, _lock: lock })
     }
 }
 
-impl Folder {
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+impl Deref for Folder {
+    type Target = Home;
+
+    fn deref(&self) -> &Home {
+        &self.home
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        match fs::remove_dir_all(&self.path) {
-            Ok(()) => drop(fs::remove_file(lock_path(&self.path))),
+        let path = self.path();
+        match remove(path) {
+            Ok(()) => drop(fs::remove_file(lock_path(path))),
             // The lock file stays, so that the next start removes the folder.
-            Err(error) => tracing::warn!("cannot remove `{}`: {error}", self.path.display()),
+            Err(error) => tracing::warn!("cannot remove `{}`: {error}", path.display()),
         }
     }
+}
+
+/// Removes a folder with all that is in it, also folders that a child has closed to its own user.
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_all(folder)?;
+            fs::remove_dir_all(folder)
+        }
+        removed => removed,
+    }
+}
+
+fn open_all(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_all(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn lock_path(folder: &Path) -> PathBuf {
@@ -83,7 +115,7 @@ fn remove_if_dead(lock_path: &Path) -> io::Result<()> {
         "removing the folder of a dead worker: `{}`",
         folder.display()
     );
-    match fs::remove_dir_all(folder) {
+    match remove(&folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
@@ -93,11 +125,26 @@ fn remove_if_dead(lock_path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox;
+
+    fn folders(root: &Path) -> Folders {
+        Folders::open(root, sandbox::tests::own()).unwrap()
+    }
+
+    #[test]
+    fn closed_folders_are_removed_too() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = folders(root.path()).create("closed-1").unwrap();
+        fs::create_dir_all(folder.work().join("a/b")).unwrap();
+        fs::set_permissions(folder.work().join("a"), Permissions::from_mode(0o000)).unwrap();
+        drop(folder);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn open_removes_dead_folders_and_keeps_live_ones() {
         let root = tempfile::tempdir().unwrap();
-        let folders = Folders::open(root.path()).unwrap();
+        let folders = folders(root.path());
         let live = folders.create("live-1").unwrap();
         fs::write(live.path().join("x"), "x").unwrap();
         assert!(folders.create("live-1").is_err());
@@ -105,7 +152,7 @@ mod tests {
         fs::create_dir(root.path().join("dead-1")).unwrap();
         fs::write(root.path().join("dead-1/x"), "x").unwrap();
         fs::write(root.path().join("dead-1.lock"), "").unwrap();
-        Folders::open(root.path()).unwrap();
+        Folders::open(root.path(), sandbox::tests::own()).unwrap();
         assert!(!root.path().join("dead-1").exists() && live.path().join("x").exists());
 
         fs::remove_dir_all(root.path()).unwrap();

@@ -1,12 +1,13 @@
-//! Lays out a job folder: the plan, and links to the files that it names.
+//! Lays out the inputs of a job: the plan, and links to the files that it names.
 
 use std::path::Path;
 
 use super::{
-    cache::{Cache, Kind},
+    cache::{Cache, FEATURES, Kind},
     checkpoints,
     context::Worker,
     fault::Fault,
+    files::give,
     parent,
     slot::Slot,
 };
@@ -14,6 +15,7 @@ use crate::{
     db::queue::{Claimed, Pack},
     domain::work::{PLAN, PlanModel, TrainPlan},
     objects::{At, ObjectError},
+    sandbox::{Home, WORK},
 };
 
 /// Fetches packs, weights and the checkpoint to resume from, and writes the plan. Returns the step
@@ -25,7 +27,7 @@ pub(super) async fn lay_out(
     worker: &Worker,
     slot: &Slot,
     claimed: &Claimed,
-    folder: &Path,
+    home: &Home,
 ) -> Result<Option<u64>, Fault> {
     let Worker {
         pool,
@@ -33,6 +35,8 @@ pub(super) async fn lay_out(
         cache,
         ..
     } = worker;
+    let folder = &home.inputs();
+    let named = |path: &Path| home.seen(path);
     let pack = folder.join("pack.safetensors");
     link_pack(cache, &claimed.training, &pack).await?;
     let validation_pack = match &claimed.validation {
@@ -45,11 +49,12 @@ pub(super) async fn lay_out(
     };
     let weights = folder.join("weights.safetensors");
     let base = &claimed.base_model;
-    let key = format!("models/{}/model.safetensors", base.weights_sha256);
-    cache
-        .link(Kind::Weights, &base.weights_sha256, &key, &weights)
-        .await?;
-    let over = parent::fetch(objects, cache, claimed, folder).await?;
+    let object = base.weights();
+    cache.link(Kind::Weights, &object, &weights).await?;
+    let mut over = parent::fetch(objects, cache, claimed, folder).await?;
+    for parent in &mut over {
+        parent.weights = named(&parent.weights);
+    }
     let resume = folder.join("resume");
     let resumed = checkpoints::fetch_latest(pool, objects, claimed, &resume).await?;
 
@@ -61,28 +66,45 @@ pub(super) async fn lay_out(
             architecture: base.architecture.clone(),
             source_task: base.source_task.clone(),
             input: base.input.clone(),
-            weights,
+            weights: named(&weights),
             weights_sha256: base.weights_sha256.clone(),
             over,
         },
         fine_tuned_model: claimed.result_model.clone(),
-        pack,
+        pack: named(&pack),
         pack_sha256: claimed.training.sha256.clone(),
-        validation_pack,
+        validation_pack: validation_pack.as_deref().map(named),
         validation_pack_sha256: claimed.validation.as_ref().map(|pack| pack.sha256.clone()),
-        resume: resumed.map(|_| resume),
+        resume: resumed.map(|_| named(&resume)),
         micro_batch: claimed.micro_batch,
-        cache: cache.features(),
+        cache: Path::new(WORK).join(FEATURES),
         device: slot.device.clone(),
         threads: worker.threads,
     };
     write_plan(folder, &plan).await?;
+    give(&worker.sandbox, folder).await?;
     Ok(resumed)
 }
 
-async fn link_pack(cache: &Cache, pack: &Pack, target: &Path) -> Result<(), Fault> {
-    let key = format!("files/{}/pack.safetensors", pack.file.0.simple());
-    cache.link(Kind::Packs, &pack.sha256, &key, target).await
+/// Moves what was laid out into the home of the trainer that was started for it, and opens its
+/// features there.
+///
+/// # Errors
+/// A full disk.
+pub(super) fn move_in(
+    worker: &Worker,
+    claimed: &Claimed,
+    inputs: &Home,
+    home: &Home,
+) -> Result<(), ObjectError> {
+    std::fs::rename(inputs.inputs(), home.inputs()).at(home.path())?;
+    let plan = home.inputs().join(PLAN);
+    std::fs::rename(&plan, home.work().join(PLAN)).at(&plan)?;
+    worker.cache.open_features(claimed, home)
+}
+
+async fn link_pack(cache: &Cache, pack: &Pack, target: &Path) -> Result<(), ObjectError> {
+    cache.link(Kind::Packs, &pack.object(), target).await
 }
 
 /// Writes a child's plan into its folder.

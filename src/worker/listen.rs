@@ -17,6 +17,7 @@ pub(super) struct Wakeups {
     pub(super) jobs: Notify,
     pub(super) validations: Notify,
     pub(super) exports: Notify,
+    pub(super) downloads: Notify,
     /// A control request came in for a running job: heartbeats are sent at once.
     pub(super) control: Arc<Notify>,
     /// The connection to Postgres was lost for a while: leases may look expired that are not.
@@ -40,6 +41,7 @@ pub(super) async fn run(pool: &PgPool, wakeups: &Wakeups) {
                     (channel::CONTROL, _) => wakeups.control.notify_waiters(),
                     (channel::WORK, "train") => wakeups.jobs.notify_one(),
                     (channel::WORK, "export") => wakeups.exports.notify_one(),
+                    (channel::WORK, "download") => wakeups.downloads.notify_one(),
                     _ => wakeups.validations.notify_one(),
                 },
                 // The connection was lost, and notifications with it.
@@ -49,6 +51,7 @@ pub(super) async fn run(pool: &PgPool, wakeups: &Wakeups) {
                     wakeups.jobs.notify_one();
                     wakeups.validations.notify_one();
                     wakeups.exports.notify_one();
+                    wakeups.downloads.notify_one();
                 }
                 Err(error) => {
                     tracing::warn!("notifications stopped: {error}");

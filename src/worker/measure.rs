@@ -9,6 +9,9 @@ use crate::telemetry::{
     process,
 };
 
+/// Refreshes between two measurements of devices: those of a GPU start a program.
+const DEVICE_EVERY: u64 = 6;
+
 /// Measures at intervals. Never returns.
 pub(super) async fn run(worker: &Worker, slots: &[Slot]) {
     let mut of_device: BTreeMap<&str, (u32, &Slot)> = BTreeMap::new();
@@ -19,11 +22,13 @@ pub(super) async fn run(worker: &Worker, slots: &[Slot]) {
     }
     CACHE_MAX.set([], worker.args.cache_bytes as f64);
     let mut refresh = Refresh::new();
-    loop {
+    for round in 0_u64.. {
         refresh.due().await;
         for (count, slot) in of_device.values() {
             SLOTS.set([slot.label()], f64::from(*count));
-            slot.measure(worker).await;
+            if round % DEVICE_EVERY == 0 {
+                slot.measure(worker).await;
+            }
         }
         process::measure_pool("main", &worker.pool);
         process::measure_pool("heartbeats", &worker.heartbeats);

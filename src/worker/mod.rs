@@ -5,11 +5,7 @@
 //! worker that lost a lease kills its child and writes nothing. In reading order: `slot` (claims a
 //! job), `kinds` (does the work), `lease`, `sweeper`.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use sqlx::PgPool;
@@ -22,7 +18,9 @@ use crate::{
     db::{self, persist::persist},
     domain::id::WorkerId,
     objects::Objects,
+    outgoing::Outgoing,
     reaper,
+    sandbox::Sandbox,
     telemetry::recorder,
 };
 
@@ -43,6 +41,7 @@ mod measure;
 mod memory;
 mod parent;
 mod relay;
+mod results;
 mod sample_report;
 mod slot;
 mod status;
@@ -54,7 +53,9 @@ mod watchdog;
 pub struct Parts {
     pub pool: PgPool,
     pub objects: Objects,
-    pub trainer_exe: PathBuf,
+    pub outgoing: Outgoing,
+    pub sandbox: Sandbox,
+    /// An absolute path.
     pub work_dir: PathBuf,
 }
 
@@ -63,7 +64,8 @@ pub struct Parts {
 /// cannot wait may exit: children die with it, and its leases expire.
 ///
 /// # Errors
-/// The work folder cannot be created, the database refuses the worker, or a part of it panicked.
+/// A folder in the work folder cannot be created, the database refuses the worker, or a part of it
+/// panicked.
 pub async fn run(parts: Parts, args: &WorkArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     let starting = start(parts, args);
     let Some(started) = shutdown.run_until_cancelled(starting).await else {
@@ -111,20 +113,23 @@ async fn start(parts: Parts, args: &WorkArgs) -> anyhow::Result<(Worker, Vec<Slo
     let Parts {
         pool,
         objects,
-        trainer_exe,
+        outgoing,
+        sandbox,
         work_dir,
     } = parts;
     recorder::install()?;
-    let work_dir = open_work_dir(&work_dir)?;
-    let folders = folder::Folders::open(&work_dir.join("jobs"))
+    let folders = folder::Folders::open(&work_dir.join("jobs"), sandbox.clone())
         .with_context(|| format!("cannot open `{}`", work_dir.join("jobs").display()))?;
-    let cache = cache::Cache::open(&work_dir.join("cache"), args.cache_bytes, objects.clone())
+    let folders = Arc::new(folders);
+    let sources = (objects.clone(), sandbox.clone());
+    let cache = cache::Cache::open(&work_dir.join("cache"), args.cache_bytes, sources)
         .with_context(|| format!("cannot open `{}`", work_dir.join("cache").display()))?;
-    let devices = devices::resolve(&args.device, &trainer_exe, args.timing.start).await;
-    let slots = Slot::of_devices(&devices, args, &trainer_exe);
+    let devices = devices::resolve(&args.device, &sandbox, args.timing.start).await;
+    let slots = Slot::of_devices(&devices, args, (&sandbox, &folders));
     let n_slots = u32::try_from(slots.len()).context("too many slots")?;
-    // One connection for each slot, one for validations, and one for exports.
-    let connect = || db::connect_beside(&pool, n_slots + 2);
+    // One connection for each slot, one for validations, one for exports, and those of downloads.
+    let connections = n_slots + 2 + args.downloads.downloads;
+    let connect = || db::connect_beside(&pool, connections);
     let heartbeats = persist("reaching the database", connect)
         .await
         .context("cannot reach the database")?;
@@ -134,7 +139,8 @@ async fn start(parts: Parts, args: &WorkArgs) -> anyhow::Result<(Worker, Vec<Slo
         pool,
         heartbeats,
         objects,
-        trainer_exe,
+        outgoing,
+        sandbox,
         args: args.clone(),
         threads: threads(args.threads, n_slots),
         folders,
@@ -157,13 +163,6 @@ async fn start(parts: Parts, args: &WorkArgs) -> anyhow::Result<(Worker, Vec<Slo
         .await
         .context("cannot register the worker")?;
     Ok((worker, slots))
-}
-
-/// Creates the work folder and returns its absolute path: plans name absolute paths.
-fn open_work_dir(path: &Path) -> anyhow::Result<PathBuf> {
-    std::fs::create_dir_all(path)
-        .and_then(|()| path.canonicalize())
-        .with_context(|| format!("cannot create the work folder `{}`", path.display()))
 }
 
 /// Threads of one child: as set, or a slot's share of the cores.

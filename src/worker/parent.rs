@@ -5,17 +5,9 @@ use std::path::Path;
 
 use super::{
     cache::{Cache, Kind},
-    checkpoints,
     fault::Fault,
 };
-use crate::{
-    db::queue::Claimed,
-    domain::{parent::ParentWeights, work::PlanWeights},
-    objects::Objects,
-};
-
-/// The weights in a bundle and in a checkpoint.
-const MODEL: &str = "model.safetensors";
+use crate::{db::queue::Claimed, domain::work::PlanWeights, objects::Objects};
 
 /// Links the parent's weights, which replace those of the base model, into the job folder in the
 /// order in which they are applied.
@@ -29,31 +21,19 @@ pub(super) async fn fetch(
     folder: &Path,
 ) -> Result<Vec<PlanWeights>, Fault> {
     let mut over = Vec::new();
-    let weights = claimed.parent.iter().flat_map(|parent| &parent.weights);
-    for (index, weights) in weights.enumerate() {
-        let (prefix, sha256, whole) = match weights {
-            ParentWeights::Model { objects, sha256 } => (objects, sha256.clone(), true),
-            ParentWeights::Checkpoint {
-                objects: prefix,
-                manifest_sha256,
-            } => {
-                let manifest = folder.join(format!("parent-{index}.json"));
-                let manifest =
-                    checkpoints::fetch_manifest(objects, prefix, manifest_sha256, &manifest)
-                        .await?;
-                let entry = manifest.files.get(MODEL).ok_or_else(|| {
-                    Fault::damaged(format!("the manifest below `{prefix}` has no `{MODEL}`"))
-                })?;
-                (prefix, entry.sha256.clone(), false)
-            }
-        };
+    let Some(parent) = &claimed.parent else {
+        return Ok(over);
+    };
+    for (index, weights) in parent.weights.iter().enumerate() {
+        let owner = format!("the parent `{}`", parent.id);
+        let object = objects.parent_weights(&owner, weights).await?;
         let target = folder.join(format!("parent-{index}.safetensors"));
-        let key = format!("{prefix}{MODEL}");
-        cache.link(Kind::Weights, &sha256, &key, &target).await?;
+        cache.link(Kind::Weights, &object, &target).await?;
+        let sha256 = object.sha256;
         over.push(PlanWeights {
             weights: target,
             sha256,
-            whole,
+            whole: weights.is_whole(),
         });
     }
     Ok(over)

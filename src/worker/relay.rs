@@ -38,7 +38,7 @@ pub(super) struct Relay<'a> {
     worker: &'a Worker,
     claimed: &'a Claimed,
     reserved: &'a Reserved,
-    /// The job folder.
+    /// The folder that the trainer writes.
     folder: &'a Path,
     progress: JobProgress,
     /// As its trainer named it; empty before.
@@ -65,6 +65,11 @@ impl<'a> Relay<'a> {
             progress,
             device: String::new(),
         }
+    }
+
+    /// Keeps the features that the trainer has made so far.
+    pub(super) fn keep_features(&self) {
+        self.worker.cache.keep_features(self.claimed, self.folder);
     }
 
     /// Records one message. Returns when it is committed, however long Postgres takes.
@@ -116,19 +121,15 @@ impl<'a> Relay<'a> {
                 records.shrunk = Some(reduced);
                 records.events.push(event);
             }
+            // For the watchdog only.
+            Progress::Working(_) => return Ok(Handled::Continues),
             Progress::Used(usage) => records.usage = Some(usage),
             Progress::Evaluated { metrics, best } => {
                 records.evaluations.push(Evaluation { metrics, best })
             }
             Progress::Saved { .. } => return self.save(message).await,
             Progress::Interrupted { .. } => return Ok(Handled::Interrupted),
-            Progress::Finished { stopped_early, .. } => {
-                if stopped_early {
-                    records.events.push(ended_early(self.progress.step));
-                    self.record(&records).await?;
-                }
-                return Ok(Handled::Finished);
-            }
+            Progress::Finished { stopped_early, .. } => return self.finish(stopped_early).await,
             Progress::Failed(failure) => return Ok(Handled::Failed(failure)),
         }
         records.progress = Some(self.progress);
@@ -142,6 +143,18 @@ impl<'a> Relay<'a> {
         TRAINED_STEPS.add([Label::bounded(device)], steps);
         let samples = steps * u64::from(self.claimed.recipe.batch_size);
         TRAINED_SAMPLES.add([Label::bounded(device)], samples);
+    }
+
+    async fn finish(&self, stopped_early: bool) -> Result<Handled, Fault> {
+        if stopped_early {
+            let events = vec![ended_early(self.progress.step)];
+            let records = Records {
+                events,
+                ..Records::default()
+            };
+            self.record(&records).await?;
+        }
+        Ok(Handled::Finished)
     }
 
     async fn record(&self, records: &Records) -> Result<(), Fault> {

@@ -42,7 +42,7 @@ pub(super) async fn store(
                 break;
             }
             let record = serde_json::from_slice(&line).map_err(|error| {
-                Fault::damaged(format!("invalid `{SAMPLES}` in the result: {error}"))
+                Fault::result(format!("invalid `{SAMPLES}` in the result: {error}"))
             })?;
             records.push(record);
         }
@@ -51,7 +51,7 @@ pub(super) async fn store(
         }
         written += records.len();
         if written > limits::SAMPLE_REPORT_ROWS {
-            return Err(Fault::damaged(format!(
+            return Err(Fault::result(format!(
                 "`{SAMPLES}` has more than {} samples",
                 limits::SAMPLE_REPORT_ROWS
             )));

@@ -1,13 +1,14 @@
 //! A slot: a place for one training at a time, on one device. A claim offers the slot: what its
 //! device has free, while its trainer and its last attempts show that it works.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     context::Worker,
+    folder::Folders,
     health::Health,
     lease,
     memory::{Memory, Reserved},
@@ -16,6 +17,7 @@ use super::{
 use crate::{
     config::WorkArgs,
     db::{self, workers::State},
+    sandbox::Sandbox,
     telemetry::metrics::{DEVICE_CAPACITY, DEVICE_FREE, Label},
 };
 
@@ -43,11 +45,15 @@ pub(super) struct Taken {
 impl Slot {
     /// The slots of these devices: `--slots` for each. A device that is listed twice has two warm
     /// trainers and healths, but only one memory.
-    pub(super) fn of_devices(devices: &[String], args: &WorkArgs, trainer_exe: &Path) -> Vec<Self> {
+    pub(super) fn of_devices(
+        devices: &[String],
+        args: &WorkArgs,
+        (sandbox, folders): (&Sandbox, &Arc<Folders>),
+    ) -> Vec<Self> {
         let mut memories: HashMap<&str, Memory> = HashMap::new();
         let slots = devices.iter().enumerate().flat_map(|(index, device)| {
             let start = args.timing.start;
-            let warm_trainer = WarmTrainer::new(trainer_exe.to_owned(), device, start);
+            let warm_trainer = WarmTrainer::new(sandbox, folders, device, start);
             let slot = Self {
                 index,
                 device: device.clone(),

@@ -18,6 +18,9 @@ pub(super) async fn run(pool: &PgPool, objects: &Objects, args: &WorkArgs) {
         if let Err(error) = db::workers::forget(pool).await {
             tracing::warn!("cannot delete the rows of old workers: {error}");
         }
+        if let Err(error) = db::uploads::forget(pool).await {
+            tracing::warn!("cannot delete the rows of old uploads: {error}");
+        }
         let swept = garbage_collection::sweep(pool, objects, timing.orphan);
         if let Err(error) = swept.await {
             tracing::warn!("garbage collection failed: {error:#}");

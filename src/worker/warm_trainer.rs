@@ -2,17 +2,20 @@
 //! torch's seed, thread count and CUDA context belong to a whole process. Before it is handed out
 //! it has passed a self-test on its device.
 
-use std::{ffi::OsStr, io, path::PathBuf, time::Duration};
+use std::{ffi::OsStr, io, sync::Arc, time::Duration};
 
 use tokio::sync::Mutex;
 
+use super::folder::{Folder, Folders};
 use crate::{
     child::{Child, Output},
     domain::work::SelfTested,
+    sandbox::{Grants, Sandbox},
 };
 
 pub(super) struct WarmTrainer {
-    trainer_exe: PathBuf,
+    sandbox: Sandbox,
+    folders: Arc<Folders>,
     /// `cpu`, `cuda:1` or `auto`.
     device: String,
     /// Time for loading torch and the self-test.
@@ -20,17 +23,26 @@ pub(super) struct WarmTrainer {
     idle: Mutex<Option<Idle>>,
 }
 
-struct Idle {
-    child: Child,
-    output: Output,
+/// A trainer that waits for its assignment.
+pub(super) struct Idle {
+    pub(super) child: Child,
+    pub(super) output: Output,
+    /// Its home, which was empty when it started.
+    pub(super) folder: Folder,
     /// The device on which it passed its self-test.
     tested: Option<String>,
 }
 
 impl WarmTrainer {
-    pub(super) fn new(trainer_exe: PathBuf, device: &str, patience: Duration) -> Self {
+    pub(super) fn new(
+        sandbox: &Sandbox,
+        folders: &Arc<Folders>,
+        device: &str,
+        patience: Duration,
+    ) -> Self {
         Self {
-            trainer_exe,
+            sandbox: sandbox.clone(),
+            folders: Arc::clone(folders),
             device: device.to_owned(),
             patience,
             idle: Mutex::new(None),
@@ -62,11 +74,10 @@ impl WarmTrainer {
     ///
     /// # Errors
     /// As `ready`.
-    pub(super) async fn take(&self) -> io::Result<(Child, Output)> {
+    pub(super) async fn take(&self) -> io::Result<Idle> {
         let mut idle = self.idle.lock().await;
         self.self_test(&mut idle).await?;
-        let idle = idle.take().expect("it was just tested: this is a bug");
-        Ok((idle.child, idle.output))
+        Ok(idle.take().expect("it was just tested: this is a bug"))
     }
 
     /// Ends the idle trainer.
@@ -79,10 +90,16 @@ impl WarmTrainer {
     async fn start(&self, idle: &mut Option<Idle>) -> io::Result<()> {
         if idle.is_none() {
             let arguments = ["warm-trainer", "--device", &self.device].map(OsStr::new);
-            let (child, output) = Child::spawn(&self.trainer_exe, &arguments).await?;
+            let name = format!("warm-{:016x}", rand::random::<u64>());
+            let folder = self.folders.create(&name)?;
+            let launch = self
+                .sandbox
+                .launch(&folder, Grants::WRITE.on(&self.device))?;
+            let (child, output) = Child::spawn(launch, &arguments).await?;
             *idle = Some(Idle {
                 child,
                 output,
+                folder,
                 tested: None,
             });
         }

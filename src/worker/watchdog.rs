@@ -1,6 +1,7 @@
 //! Detects stalled trainers: alive, but making no progress. Heartbeats come from the worker, and a
 //! stalled trainer may still send messages. Progress is a new step, a larger fraction of a phase,
-//! an evaluation, a checkpoint, or a new phase.
+//! an evaluation, a checkpoint, a new phase, or any other unit of work that the trainer counts. One
+//! that computes is not stalled, however slow its machine is (`liveness`).
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,6 +13,7 @@ use crate::{
         job::{Failure, Outcome, Phase},
         progress::Progress,
     },
+    liveness::Liveness,
 };
 
 /// A step may take this many times the median of the last ones: it may have a larger batch, follow
@@ -27,8 +29,7 @@ pub(super) struct Watchdog {
     /// The shortest time without progress after which a trainer that was ready counts as stalled.
     floor: Duration,
     pub(super) is_ready: bool,
-    /// Time of the last progress.
-    progressed: Instant,
+    liveness: Liveness,
     phase: Option<Phase>,
     /// The highest so far: step, amount done of the phase, evaluated step, saved step.
     furthest: [u64; 4],
@@ -44,7 +45,7 @@ impl Watchdog {
             start: timing.start,
             floor: timing.stall,
             is_ready: false,
-            progressed: now,
+            liveness: Liveness::new(now),
             phase: None,
             furthest: [0; 4],
             stepped: now,
@@ -57,13 +58,13 @@ impl Watchdog {
         let (kind, value) = match message {
             Progress::Ready { .. } => {
                 self.is_ready = true;
-                self.progressed = now;
+                self.liveness.progress(now);
                 return;
             }
             Progress::Phase { phase } => {
                 if self.phase.replace(*phase) != Some(*phase) {
                     self.furthest[1] = 0;
-                    self.progressed = now;
+                    self.liveness.progress(now);
                 }
                 return;
             }
@@ -80,7 +81,12 @@ impl Watchdog {
             Progress::Saved { step, .. } => (3, step + 1),
             // The same work starts again in smaller batches.
             Progress::BatchSizeReduced { .. } => {
-                self.progressed = now;
+                self.liveness.progress(now);
+                return;
+            }
+            Progress::Working(working) => {
+                let patience = self.patience();
+                self.liveness.observe(*working, patience, now);
                 return;
             }
             Progress::Used(_)
@@ -90,7 +96,7 @@ impl Watchdog {
         };
         if value > self.furthest[kind] {
             self.furthest[kind] = value;
-            self.progressed = now;
+            self.liveness.progress(now);
         }
     }
 
@@ -103,7 +109,7 @@ impl Watchdog {
 
     /// Leaves out time in which no message was read: the database was unreachable.
     pub(super) fn exclude(&mut self, unread: Duration) {
-        self.progressed += unread;
+        self.liveness.exclude(unread);
         self.stepped += unread;
     }
 
@@ -119,7 +125,7 @@ impl Watchdog {
 
     /// The time at which the trainer counts as stalled, unless it makes progress.
     pub(super) fn deadline(&self) -> Instant {
-        self.progressed + self.patience()
+        self.liveness.deadline(self.patience())
     }
 
     /// The outcome of an attempt whose deadline has passed.
@@ -137,7 +143,7 @@ impl Watchdog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::progress::Step;
+    use crate::domain::progress::{Step, Working};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -146,7 +152,7 @@ mod tests {
             start: SECOND * 120,
             floor: SECOND * 300,
             is_ready: false,
-            progressed: now,
+            liveness: Liveness::new(now),
             phase: None,
             furthest: [0; 4],
             stepped: now,
@@ -215,6 +221,18 @@ mod tests {
         assert_eq!(dog.deadline(), start + SECOND * 500);
         dog.observe(&fraction(1), start + SECOND * 220);
         assert_eq!(dog.deadline(), start + SECOND * 520);
+    }
+
+    #[test]
+    fn work_between_messages_counts() {
+        let start = Instant::now();
+        let mut dog = watchdog(start);
+        dog.observe(&ready(), start);
+        let working = |units| Progress::Working(Working { units, cpu_ms: 0 });
+        dog.observe(&working(1), start + SECOND * 200);
+        assert_eq!(dog.deadline(), start + SECOND * 500);
+        dog.observe(&working(1), start + SECOND * 400);
+        assert_eq!(dog.deadline(), start + SECOND * 500);
     }
 
     #[test]

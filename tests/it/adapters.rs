@@ -87,6 +87,8 @@ async fn a_job_with_adapters_makes_an_ordinary_model() {
     is_ordinary(&base, &weights(&service, &job).await);
     let model = job["fine_tuned_model"].as_str().unwrap();
     predicts_and_exports(&service, model).await;
+    let image = std::fs::read(demo().join("unseen/food.png")).unwrap();
+    service.checkpoint_predicts_as_the_model(&job, image).await;
 
     goes_on(&service, &job, &file).await;
     says_what_it_cannot(&service, &file).await;

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    data::{clipart_subset, files_below, lite0_weights, zip},
+    data::{clipart_subset, files_below, files_of_work, lite0_weights, zip},
     process::eventually,
     service::Service,
 };
@@ -115,7 +115,7 @@ async fn bad_archives_are_refused_with_a_reason() {
     assert_eq!(left, Vec::<String>::new());
     // There it goes after the answer.
     eventually(Duration::from_secs(10), "empty work folder", || {
-        files_below(&service.dir.path().join("worker"))
+        files_of_work(&service.dir.path().join("worker"))
             .is_empty()
             .then_some(())
     });

@@ -314,7 +314,7 @@ async fn every_command_prints_json() {
     assert_eq!(read(&["openapi"])[0]["info"]["title"], "Rehead");
 }
 
-/// Events of a job that runs, and behind its failed attempt what its trainer said last.
+/// Events of a job as they happen, until its last one.
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_follow_a_job_to_its_end() {
     let service = Service::start().await;
@@ -353,6 +353,37 @@ async fn logs_follow_a_job_to_its_end() {
         "the job is cancelled",
     ];
     assert!(said.ends_with(&end), "{text}");
+}
+
+/// Behind the end of each attempt comes what its trainer said last.
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_show_trainers_behind_their_attempts() {
+    let service = Service::start().await;
+    let _worker = service.worker("worker", &[]);
+    let file = service
+        .dataset(clipart_subset(&["animals", "food"], 8))
+        .await;
+    service.lite0().await;
+    service
+        .get("/v1/models/efficientnet_lite0?wait=60&until=ready")
+        .await
+        .ok();
+    let job = service.job(&file, &json!({"freeze": "all"})).await;
+    service.runs_attempt(&job, 1).await;
+    service.ask(&job, "cancel").await.ok();
+    service.ended(&job).await;
+    // A trainer has nothing to say in order; what it said is written for it.
+    let pool = service.pool().await;
+    sqlx::query("update attempts set log_tail = E'first\\nlast \\x1b[2J'")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let id = job["id"].as_str().unwrap();
+    let text = said(service.dir.path(), &["logs", "--url", &service.url, id]);
+    let end: Vec<&str> = text.lines().rev().take(3).collect();
+    assert_eq!(end[0], "  trainer 1: last \u{fffd}[2J", "{text}");
+    assert_eq!(end[1], "  trainer 1: first", "{text}");
+    assert!(end[2].ends_with("the job is cancelled"), "{text}");
 }
 
 /// A server that is asked for one thing, and answers another: its words reach the user.

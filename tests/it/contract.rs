@@ -134,7 +134,7 @@ async fn the_service_has_exactly_the_routes_of_the_contract() {
                     "{method} {template}"
                 );
                 assert!(
-                    !answer.text().contains("unknown_route"),
+                    answer.status.is_success() || !answer.text().contains("unknown_route"),
                     "{method} {template}"
                 );
             } else {
@@ -174,5 +174,5 @@ async fn the_page_works_below_a_path_prefix() {
     assert_eq!(redirect.headers()[LOCATION], "docs/");
     let script = service.get("/docs/swagger-initializer.js").await.text();
     assert!(script.contains(r#""../openapi.yaml""#), "{script}");
-    assert_eq!(CONTRACT["servers"][0]["url"], "./");
+    assert_eq!(CONTRACT["servers"][0]["url"], ".");
 }

@@ -71,6 +71,30 @@ async fn with_inputs(store: &Store, queue: &Queue) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn expired_files_go_once_no_job_needs_them() {
+    let queue = Queue::start().await;
+    let store = Store::new();
+    with_inputs(&store, &queue).await;
+    let prefix = format!("files/{}/", queue.file.0.simple());
+    let job = queue.job().await;
+    queue.run("update files set expires_at = now()").await;
+    store.sweep(&queue, HOUR).await;
+    assert!(store.has(&prefix), "a job needs it");
+
+    let claimed = queue.claim().await.unwrap();
+    assert_eq!(claimed.job, job);
+    queue.end(&claimed, &Outcome::Cancelled).await;
+    let found = store.look(&queue, HOUR).await;
+    assert!(
+        matches!(found[..], [Finding::ExpiredFile { .. }]),
+        "{found:?}"
+    );
+    store.sweep(&queue, HOUR).await;
+    assert!(!store.has(&prefix));
+    assert_eq!(store.look(&queue, HOUR).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn orphans_are_removed_after_their_grace() {
     let queue = Queue::start().await;
     let store = Store::new();

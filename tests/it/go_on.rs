@@ -108,6 +108,10 @@ async fn jobs_continue_from_models_and_checkpoints() {
         .ok();
     let third = service.ended(&third).await;
     assert_eq!(third["status"], "succeeded", "{third}\n{}", worker.log());
+    let image = std::fs::read(demo().join("unseen/food.png")).unwrap();
+    service
+        .checkpoint_predicts_as_the_model(&third, image)
+        .await;
     let made = model_of(&service, &third).await;
     assert_eq!(made["labels"], json!(["animals", "food", "plants"]));
     assert_eq!(made["parent"], checkpoint.as_str());

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use regex::Regex;
+use rehead::{domain::role::Role, keys::NewKey};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +13,12 @@ use crate::support::service::Service;
 const JOBS: &str = "/v1/fine_tuning/jobs";
 
 /// Files of enums whose variants each have a code.
-const ENUMS: [&str; 3] = ["http/api/error.rs", "process/error.rs", "worker/fault.rs"];
+const ENUMS: [&str; 4] = [
+    "http/api/error.rs",
+    "outgoing/download.rs",
+    "process/error.rs",
+    "worker/fault.rs",
+];
 
 /// Codes in the source: constants, fields named `code`, the second argument of what makes a
 /// problem, and those of enums.
@@ -146,10 +152,11 @@ async fn every_kind_of_error_has_the_envelope() {
             415,
             "unsupported_media_type",
         ),
+        (Method::POST, "/v1/files", json, "{}", 422, "missing_field"),
         (
             Method::POST,
             "/v1/files",
-            json,
+            "text/plain",
             "{}",
             415,
             "unsupported_media_type",
@@ -494,19 +501,11 @@ async fn a_slow_body_is_given_up() {
 async fn keys_close_the_service_and_tenants_are_apart() {
     let service = Service::start().await;
     assert!(service.get("/v1/files").await.status.is_success());
-    let pool = service.pool().await;
     let mut keys = Vec::new();
     for name in ["one", "two"] {
-        let tenant = rehead::db::tenants::find_or_create(&pool, name)
-            .await
-            .unwrap();
-        let key = rehead::http::NewKey::new();
-        rehead::db::keys::create(&pool, tenant, name, &key.prefix, &key.sha256)
-            .await
-            .unwrap();
-        keys.push(key.text);
+        keys.push(service.new_key(name, Role::User).await);
     }
-    let wrong = rehead::http::NewKey::new().text;
+    let wrong = NewKey::new().text;
     let forged = format!("{}{}", &keys[0][..16], "0".repeat(keys[0].len() - 16));
     for key in ["", "rh_", "x", &wrong, &forged, &"k".repeat(5_000)] {
         let answer = service

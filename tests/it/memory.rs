@@ -11,6 +11,8 @@ use crate::support::{
 };
 
 const MIB: u64 = 1 << 20;
+/// Trainers run as the test's own user, whose limits it may change.
+const SAME_USER: [&str; 2] = ["--sandbox", "landlock,seccomp"];
 
 /// The worker's trainer that waits for a job, once it has loaded torch.
 fn idle_trainer(worker: &Process) -> i32 {
@@ -29,7 +31,7 @@ fn idle_trainer(worker: &Process) -> i32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_reports_reduced_batch_sizes() {
     let service = Service::start().await;
-    let worker = service.worker("worker", &[]);
+    let worker = service.worker("worker", &SAME_USER);
     service.lite0().await;
     let file = service
         .dataset(clipart_subset(&["animals", "food"], 12))

@@ -229,6 +229,9 @@ async fn labels_are_measured_and_predicted(service: &Service, job: &Value) {
     let one = &images("food", 60)[55];
     let model = job["fine_tuned_model"].as_str().unwrap();
     let answer = service.predict(model, png(one)).await;
+    service
+        .checkpoint_predicts_as_the_model(job, png(one))
+        .await;
     let labels = answer["labels"].as_array().unwrap();
     for class in report["classes"].as_array().unwrap() {
         let name = class["name"].as_str().unwrap();
@@ -322,6 +325,10 @@ async fn numbers_are_measured_and_predicted(service: &Service, job: &Value) {
             assert!(answer.get("label").is_none() && answer.get("probabilities").is_none());
         }
     }
+    let image = &images("food", 40)[4];
+    service
+        .checkpoint_predicts_as_the_model(job, png(image))
+        .await;
     let mae = errors.iter().sum::<f64>() / errors.len() as f64;
     assert!(
         (mae - number(&report["mae"])).abs() < 1e-2,

@@ -1,9 +1,11 @@
 //! Uploaded files, and the results of their validation.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{input::Modality, problem::Problem, recipe::Task, words};
+use crate::{codes, input::Modality, limits, problem::Problem, recipe::Task, words};
 
 words! {
     /// The purpose of a file.
@@ -12,18 +14,87 @@ words! {
         FineTune = "fine-tune",
         /// Weights of a base model: validated when `POST /v1/base_models` names them.
         Weights = "weights",
+        /// Metrics of a job that succeeded, as CSV; the job makes it.
+        FineTuneResults = "fine-tune-results",
+    }
+}
+
+words! {
+    /// The purpose of a file that a user uploads.
+    pub enum UploadPurpose {
+        /// A data set: validated by a worker as soon as it is uploaded.
+        FineTune = "fine-tune",
+        /// Weights of a base model: validated when `POST /v1/base_models` names them.
+        Weights = "weights",
+    }
+}
+
+impl From<UploadPurpose> for Purpose {
+    fn from(purpose: UploadPurpose) -> Self {
+        match purpose {
+            UploadPurpose::FineTune => Self::FineTune,
+            UploadPurpose::Weights => Self::Weights,
+        }
     }
 }
 
 words! {
     /// The state of an uploaded file.
     pub enum FileStatus {
+        /// A worker downloads it from a URL.
+        Downloading = "downloading",
         /// Stored; a data set's validation has not ended yet.
         Uploaded = "uploaded",
         /// The file is usable.
         Processed = "processed",
         /// The file is not usable; its report has the reasons.
         Error = "error",
+    }
+}
+
+words! {
+    /// The state of an upload in parts.
+    pub enum UploadStatus {
+        /// It takes parts.
+        Pending = "pending",
+        /// Its parts became a file.
+        Completed = "completed",
+        Cancelled = "cancelled",
+        /// It was not completed in time.
+        Expired = "expired",
+    }
+}
+
+words! {
+    /// The event from which a file's lifetime counts.
+    pub enum ExpiryAnchor {
+        CreatedAt = "created_at",
+    }
+}
+
+/// The time after which a file may be deleted, as OpenAI's clients send it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExpiresAfter {
+    pub anchor: ExpiryAnchor,
+    /// From an hour to 30 days.
+    #[schema(minimum = 3600, maximum = 2_592_000)]
+    pub seconds: u64,
+}
+
+impl ExpiresAfter {
+    /// The lifetime; `path` is that of this object in the request.
+    ///
+    /// # Errors
+    /// It is out of range.
+    pub fn lifetime(self, path: &str) -> Result<Duration, Problem> {
+        let range = limits::FILE_LIFETIME_SECONDS;
+        if range.contains(&self.seconds) {
+            return Ok(Duration::from_secs(self.seconds));
+        }
+        let message = format!("must be from {} to {}", range.start(), range.end());
+        let path = format!("{path}.seconds");
+        Err(Problem::new(path, codes::OUT_OF_RANGE, message))
     }
 }
 

@@ -87,10 +87,15 @@ macro_rules! id {
 }
 
 id!(/** An uploaded file. */ FileId, "file-");
+id!(/** An upload in parts. */ UploadId, "upload_");
+id!(/** A part of an upload. */ PartId, "part_");
 id!(/** A fine-tuning job. */ JobId, "ftjob-");
 id!(/** One line of a job's history. */ EventId, "ftevent-");
 id!(/** A stored checkpoint. */ CheckpointId, "ftckpt_");
 id!(/** One HTTP request. */ RequestId, "req_");
+id!(/** A registered webhook. */ WebhookId, "wh_");
+id!(/** An event that webhooks are sent. */ WebhookEventId, "evt_");
+id!(/** One event on its way to one webhook. */ DeliveryId, "whd_");
 id!(/** One worker process, from its start to its end. */ WorkerId, "worker_");
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{id::JobId, words};
+use crate::{id::JobId, problem::without_paths, words};
 
 words! {
     /// The state of a job.
@@ -66,6 +66,8 @@ words! {
         Waiting = "waiting",
         Preparing = "preparing",
         CachingFeatures = "caching_features",
+        /// Fitting the linear probe that the head starts from.
+        Probing = "probing",
         Training = "training",
         Evaluating = "evaluating",
         Exporting = "exporting",
@@ -164,6 +166,20 @@ impl Outcome {
             Self::Failed(_) => "failed",
             Self::Crashed { .. } => "crashed",
             Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The outcome for the job's user, who must not know the folders of the worker.
+    pub fn without_paths(self) -> Self {
+        match self {
+            Self::Failed(failure) => Self::Failed(Failure {
+                message: without_paths(&failure.message),
+                ..failure
+            }),
+            Self::Crashed { message } => Self::Crashed {
+                message: without_paths(&message),
+            },
+            other => other,
         }
     }
 }

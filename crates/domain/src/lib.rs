@@ -18,8 +18,17 @@ pub mod words;
 // Typed ids.
 pub mod id;
 
+// Lists of hosts that an operator allows.
+pub mod hosts;
+
+// What webhooks are sent for.
+pub mod webhook;
+
 // `"auto"` and `"none"`.
 pub mod auto;
+
+// Roles of API keys.
+pub mod role;
 
 // How one value of a request is read, and its schema.
 pub mod rules;
@@ -59,6 +68,9 @@ pub mod job;
 
 // Saved states of a training.
 pub mod checkpoint;
+
+// Objects of the store, as rows describe them.
+pub mod object;
 
 // What child processes report.
 pub mod progress;

@@ -69,6 +69,8 @@ pub const METADATA_ENTRIES: usize = 16;
 pub const METADATA_KEY_CHARACTERS: usize = 64;
 /// Characters of a metadata value, as OpenAI's.
 pub const METADATA_VALUE_CHARACTERS: usize = 512;
+/// Characters of the name of a tenant or of an API key.
+pub const KEY_NAME_CHARACTERS: usize = 64;
 /// Characters of an `Idempotency-Key`, as Stripe's.
 pub const IDEMPOTENCY_KEY_CHARACTERS: usize = 255;
 
@@ -118,6 +120,10 @@ pub const CLASSES: usize = 10_000;
 pub const LABELS: usize = 1_000;
 /// A target value of a regression.
 pub const VALUE: RangeInclusive<f64> = -1e12..=1e12;
+/// Seconds after its creation at which a file may expire, as OpenAI's.
+pub const FILE_LIFETIME_SECONDS: RangeInclusive<u64> = 3_600..=2_592_000;
+/// Characters of a media type.
+pub const MEDIA_TYPE_CHARACTERS: usize = 255;
 /// Characters of a file's name.
 pub const FILENAME_CHARACTERS: usize = 255;
 
@@ -135,3 +141,5 @@ pub const TRANSFERABILITY_SAMPLES: usize = 2_000;
 pub const PROBE_SAMPLES: usize = 20_000;
 /// Samples that run through the network together outside training.
 pub const EVALUATION_BATCH: usize = 32;
+/// Characters of a URL.
+pub const URL_CHARACTERS: usize = 2_048;

@@ -59,7 +59,8 @@ impl ObjectSchema<'_> {
     /// Adds a property that may be left out or `null`.
     pub fn optional(&mut self, name: &str, doc: &str, default: Option<Value>, schema: Value) {
         let mut schema = nullable(schema);
-        if let Some(default) = default {
+        // Client generators take no object as a default.
+        if let Some(default) = default.filter(|default| !default.is_object()) {
             schema["default"] = default;
         }
         self.insert(name, doc, schema);

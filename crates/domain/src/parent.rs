@@ -45,3 +45,10 @@ pub enum ParentWeights {
         manifest_sha256: String,
     },
 }
+
+impl ParentWeights {
+    /// True if they replace the whole network, not only what was trained.
+    pub fn is_whole(&self) -> bool {
+        matches!(self, Self::Model { .. })
+    }
+}

@@ -47,6 +47,29 @@ pub fn quoted(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// A message about this machine, for somebody who must not know its folders: the last part of each
+/// absolute path. Routes of the API stay.
+pub fn without_paths(message: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || "`'\"()[]{}<>,;:=".contains(c);
+    let mut out = String::with_capacity(message.len());
+    for piece in message.split_inclusive(ends) {
+        let (path, end) = match piece.char_indices().next_back() {
+            Some((at, c)) if ends(c) => piece.split_at(at),
+            _ => (piece, ""),
+        };
+        let is_path = path.starts_with('/') && !path.starts_with("//") && !path.starts_with("/v1/");
+        match path[..].trim_end_matches('/').rsplit_once('/') {
+            Some((folder, name)) if is_path && !folder.is_empty() => {
+                out.push_str("…/");
+                out.push_str(name);
+            }
+            _ => out.push_str(path),
+        }
+        out.push_str(end);
+    }
+    out
+}
+
 /// The names nearest to `wrong`, best first, at most three: for "did you mean". A name that
 /// contains `wrong`, or is contained in it, comes before names that are only spelled alike.
 pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
@@ -94,6 +117,27 @@ pub fn one_of(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_of_the_machine_are_left_out() {
+        for (message, shown) in [
+            (
+                "cannot read `/var/tmp/rehead-work/x/plan.json`: permission denied",
+                "cannot read `…/plan.json`: permission denied",
+            ),
+            ("no /usr/lib/x.so, nor /opt/a/b/", "no …/x.so, nor …/b"),
+            ("path=/home/me/a.txt:7", "path=…/a.txt:7"),
+            (
+                "see `GET /v1/files/{id}/report`",
+                "see `GET /v1/files/{id}/report`",
+            ),
+            ("and/or 3/4 of http://a/b, /", "and/or 3/4 of http://a/b, /"),
+            ("é/ü `/ä/ö`", "é/ü `…/ö`"),
+            ("", ""),
+        ] {
+            assert_eq!(without_paths(message), shown);
+        }
+    }
 
     #[test]
     fn suggestions_are_near_first_and_never_empty() {

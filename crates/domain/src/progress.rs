@@ -7,6 +7,31 @@ use serde::{Deserialize, Serialize};
 pub use super::job::Failure;
 use super::{checkpoint::Metrics, job::Phase, problem::Problem};
 
+/// The work of a child so far. It comes every second or so where there is some, between its other
+/// lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Working {
+    /// Finished units of work.
+    pub units: u64,
+    /// CPU time of the process.
+    pub cpu_ms: u64,
+}
+
+/// The line of a child about its work so far, which every long-running child may write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum WorkReport {
+    Working(Working),
+}
+
+/// A line of a child that answers once.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Line<T> {
+    Report(WorkReport),
+    Answer(T),
+}
+
 /// A line of a trainer (`rehead-trainer train`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -68,6 +93,7 @@ pub enum Progress {
         stopped_early: bool,
     },
     Failed(Failure),
+    Working(Working),
 }
 
 /// Time and memory of a run, from reading its plan.

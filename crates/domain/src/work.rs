@@ -9,11 +9,13 @@ use super::{
     base_model::{AskedPreprocessing, SourceTask},
     id::JobId,
     input::Input,
-    recipe::Recipe,
+    recipe::{HeadLayer, Recipe, Task},
 };
 
 /// File name of the plan in a child's folder.
 pub const PLAN: &str = "plan.json";
+/// File name of a `CheckpointModel` in a folder to predict with.
+pub const CHECKPOINT_MODEL: &str = "checkpoint.json";
 
 /// A line on the standard input of a warm trainer: the work that it starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,7 +65,7 @@ pub struct TrainPlan {
     /// not fit into memory.
     #[serde(default)]
     pub micro_batch: Option<u32>,
-    /// Folder of the feature cache, shared with other jobs; entries are named by content.
+    /// Folder of the feature cache; entries are named by content. Later jobs find them.
     pub cache: PathBuf,
     /// `auto` (a GPU where there is one), `cpu` or `cuda:0`.
     pub device: String,
@@ -98,6 +100,20 @@ pub struct PlanWeights {
     /// True when every tensor of the network is there; false when only those that training changed
     /// are.
     pub whole: bool,
+}
+
+/// A checkpoint to predict with. Its folder has this in place of a bundle's files, and the weights
+/// of the network that its job started from, which the checkpoint's replace in part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointModel {
+    /// Paths of weights are relative to the folder; the checkpoint's own come last.
+    pub base_model: PlanModel,
+    pub task: Task,
+    pub cut: String,
+    /// Layers of the head before its last linear one.
+    pub head: Vec<HeadLayer>,
+    /// In label order; empty in regression.
+    pub labels: Vec<String>,
 }
 
 /// The plan of `rehead-trainer validate FOLDER`.
@@ -158,8 +174,8 @@ pub struct DatasetLimits {
 pub struct Predict {
     /// Chosen by the caller, repeated in the answer.
     pub id: u64,
-    /// The bundle folder of the model. Loaded on first use, kept while it is among the most
-    /// recently used.
+    /// The folder of a bundle, or of a `CheckpointModel`. Loaded on first use, kept while it is
+    /// among the most recently used.
     pub bundle: PathBuf,
     /// Image files.
     pub images: Vec<PathBuf>,

@@ -4,6 +4,9 @@
 
 pub use rehead_domain as domain;
 
+/// Counts of finished work.
+pub mod ticks;
+
 /// Bytes to tensors: archives, images, packs, splits.
 pub mod data;
 

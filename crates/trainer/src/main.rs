@@ -22,7 +22,7 @@ use rehead_trainer::{
         error::TrainError,
         json,
         memory::guarded,
-        protocol::{Interrupt, Reporter},
+        protocol::{Interrupt, Reporter, report_work},
         warm_trainer,
     },
     serve::{golden, requests, torchscript},
@@ -140,6 +140,7 @@ fn train_attached(folder: &Path, input: impl Read + Send + 'static) -> i32 {
 }
 
 fn train(folder: &Path, interrupt: &Interrupt) -> i32 {
+    report_work();
     let mut reporter = Reporter::new(io::stdout(), interrupt.clone());
     match guarded(|| run::run(folder, interrupt, &mut reporter)) {
         Ok(()) => exit::DONE,
@@ -156,18 +157,18 @@ fn train(folder: &Path, interrupt: &Interrupt) -> i32 {
 /// Replaces this process by a fresh one, which knows nothing of a script but its file. Returns only
 /// when that fails.
 fn become_verifier(folder: &Path, script: &Path) -> io::Error {
-    match std::env::current_exe() {
-        Ok(executable) => std::process::Command::new(executable)
-            .arg("verify")
-            .arg(folder)
-            .arg("--script")
-            .arg(script)
-            .exec(),
-        Err(error) => error,
-    }
+    // By this name it is found wherever it lies.
+    std::process::Command::new("/proc/self/exe")
+        .arg0("rehead-trainer")
+        .arg("verify")
+        .arg(folder)
+        .arg("--script")
+        .arg(script)
+        .exec()
 }
 
 fn verify(check: impl FnOnce() -> Result<f64, TrainError>) -> i32 {
+    report_work();
     match guarded(check).map_err(|error| error.failure()) {
         Ok(error) => respond(&Verified::Same { error }, exit::DONE),
         Err(failure) => {
@@ -178,6 +179,7 @@ fn verify(check: impl FnOnce() -> Result<f64, TrainError>) -> i32 {
 }
 
 fn validate(folder: &Path) -> i32 {
+    report_work();
     let validated = guarded(|| run_validation(folder));
     let validated = validated.unwrap_or_else(|error| Validated::Failed(error.failure()));
     let code = match &validated {

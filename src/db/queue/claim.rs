@@ -7,13 +7,15 @@ use sqlx::{PgPool, types::Json};
 use crate::{
     db::{
         checkpoints::{self, Checkpoint},
-        convert, retry,
+        convert, files, retry,
         tenants::TenantId,
     },
     domain::{
         base_model::SourceTask,
+        checkpoint::ManifestEntry,
         id::{FileId, JobId, WorkerId},
         input::Input,
+        object::{Descriptor, MODEL},
         parent::Parent,
         recipe::{Recipe, SPEC_VERSION},
     },
@@ -83,6 +85,27 @@ pub struct Pack {
     /// Lower-case hex.
     pub sha256: String,
     pub bytes: u64,
+}
+
+impl ClaimedModel {
+    /// Its weights in the object store.
+    pub fn weights(&self) -> Descriptor {
+        let prefix = format!("models/{}/", self.weights_sha256);
+        let owner = format!("model `{}`", self.id);
+        Descriptor::of_hash(owner, &prefix, MODEL, &self.weights_sha256)
+    }
+}
+
+impl Pack {
+    /// Its object.
+    pub fn object(&self) -> Descriptor {
+        let entry = ManifestEntry {
+            bytes: self.bytes,
+            sha256: self.sha256.clone(),
+        };
+        let owner = format!("file `{}`", self.file);
+        Descriptor::new(owner, &files::prefix(self.file), files::PACK, &entry)
+    }
 }
 
 /// How long a claim waits for a tenant's row, which every claim and finish of its jobs locks

@@ -1,6 +1,6 @@
 //! The end of an attempt: by its worker, or because its lease expired.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::{PgPool, types::Json};
 
@@ -10,8 +10,9 @@ use crate::{
         work::{Lease, ending_lease},
     },
     domain::{
-        checkpoint::Metrics,
-        id::JobId,
+        checkpoint::{ManifestEntry, Metrics},
+        file::Purpose,
+        id::{FileId, JobId},
         job::{Failure, JobStatus, Outcome},
         report::Report,
     },
@@ -31,7 +32,22 @@ pub struct NewModel {
     pub parameters: u64,
     /// SHA-256 of its `model.safetensors`, lower-case hex.
     pub weights_sha256: String,
+    /// All files of its bundle.
+    pub files: BTreeMap<String, ManifestEntry>,
+    pub results: Option<ResultFile>,
 }
+
+/// The file with a job's metrics, whose bytes are in the object store.
+#[derive(Debug, Clone)]
+pub struct ResultFile {
+    pub id: FileId,
+    pub bytes: u64,
+    /// Lower-case hex.
+    pub sha256: String,
+}
+
+/// Name of every result file, as OpenAI's.
+const RESULT_FILE: &str = "step_metrics.csv";
 
 /// How the trainer of an attempt ended, as far as its worker knows.
 #[derive(Debug, Clone, Default)]
@@ -139,6 +155,7 @@ macro_rules! end_attempt {
                     else format('%s attempts ended without a result; the last: %s', j.crashes + 1, $7::text) end end,
                 fine_tuned_model = case when verdict.status = 'succeeded' and $9::text is not null then j.result_model end,
                 metrics = case when verdict.status = 'succeeded' then $11 else j.metrics end,
+                result_file = case when verdict.status = 'succeeded' then $18::uuid end,
                 finished_at = case when verdict.status not in ('queued', 'paused') then now() end,
                 events = j.events + 1
             from verdict where j.id = verdict.id
@@ -152,13 +169,16 @@ macro_rules! end_attempt {
         ), model as (
             insert into models (tenant_id, id, kind, status, architecture, modality, source_task, license, input,
                 layers, parent, job_id, objects, labels, metrics, report, parameters, weights_sha256, base_model,
-                base_weights_sha256, recipe)
+                base_weights_sha256, recipe, files)
             select job.tenant_id, job.result_model, 'fine_tuned', 'ready', base.architecture, base.modality,
                 base.source_task, base.license, base.input, base.layers, coalesce(job.parent ->> 'id', base.id), job.id, $9, $10, $11,
                 $12, $13, $16, coalesce(base.base_model, base.id), coalesce(base.base_weights_sha256, base.weights_sha256),
-                job.recipe
+                job.recipe, $17
             from job join models base on base.tenant_id = job.tenant_id and base.id = job.model
             where job.status = 'succeeded'
+        ), results as (
+            insert into files (id, tenant_id, filename, purpose, bytes, sha256, status)
+            select job.result_file, job.tenant_id, $19, $20, $21, $22, 'processed' from job where job.result_file is not null
         ), event as (
             insert into job_events (job_id, seq, token, kind, level, message, data)
             select id, events, $2,
@@ -190,6 +210,7 @@ async fn end_attempt(
 ) -> sqlx::Result<Option<JobStatus>> {
     let unknown = Trace::default();
     let trace = ending.trace.unwrap_or(&unknown);
+    let results = model.and_then(|model| model.results.as_ref());
     let status = end_attempt!(
         lease.subject,
         lease.token,
@@ -206,7 +227,13 @@ async fn end_attempt(
         model.map(|model| convert::from_count(model.parameters)),
         trace.exit_code,
         trace.exit_signal.as_deref(),
-        model.map(|model| model.weights_sha256.as_str())
+        model.map(|model| model.weights_sha256.as_str()),
+        model.map(|model| Json(&model.files)) as Option<Json<&BTreeMap<String, ManifestEntry>>>,
+        results.map(|results| results.id.0),
+        RESULT_FILE,
+        Purpose::FineTuneResults.as_str(),
+        results.map(|results| convert::from_count(results.bytes)),
+        results.map(|results| results.sha256.as_str())
     );
     let status = status.fetch_optional(pool).await?;
     status.map(|word| convert::status(&word)).transpose()

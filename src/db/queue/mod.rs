@@ -8,5 +8,5 @@ mod finish;
 mod records;
 
 pub use claim::{Claimed, ClaimedModel, DEFAULT_CLASS, Offer, Pack, claim};
-pub use finish::{NewModel, Trace, finish, lose};
+pub use finish::{NewModel, ResultFile, Trace, finish, lose};
 pub use records::{MicroBatch, NewCheckpoint, Records, commit_checkpoint, measured, record};

@@ -1,63 +1,32 @@
-//! Authentication. A service without keys that listens on loopback is open: every request belongs
-//! to the default tenant. Any other requires `Authorization: Bearer rh_<public prefix>_<secret>`;
-//! all wrong keys get the same response.
+//! Authentication: a middleware before every route but a few public ones, so that no route can
+//! forget it. A service without keys that listens on loopback is open: every request belongs to the
+//! default tenant, as an admin. Any other requires `Authorization: Bearer rh_<public
+//! prefix>_<secret>`; all wrong keys get the same response.
 
 use axum::{
-    extract::FromRequestParts,
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    extract::{FromRequestParts, MatchedPath, Request, State},
+    http::{HeaderMap, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
 };
-use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::{
-    db::{self, tenants::TenantId},
-    http::api::{error::ApiError, state::AppState},
+    db::{self, keys::KeyId, tenants::TenantId},
+    domain::role::Role,
+    http::api::{
+        error::ApiError,
+        identity::{Identity, limits_of},
+        origin,
+        peer::sender,
+        rate_limit::Level,
+        state::{AppState, Bucket},
+    },
+    keys,
 };
 
-/// The beginning of every key.
-const MARK: &str = "rh_";
-const PREFIX_BYTES: usize = 6;
-const SECRET_BYTES: usize = 32;
-
-/// A new key. Its text is shown once and not stored.
-pub struct NewKey {
-    pub text: String,
-    /// The public part, by which the key is looked up.
-    pub prefix: String,
-    /// SHA-256 of the text, which the database stores. The secret has 256 random bits, so a fast
-    /// hash is enough.
-    pub sha256: [u8; 32],
-}
-
-impl NewKey {
-    /// Generates a key.
-    #[expect(
-        clippy::new_without_default,
-        reason = "a default must not differ from call to call"
-    )]
-    pub fn new() -> Self {
-        let prefix = hex::encode(rand::random::<[u8; PREFIX_BYTES]>());
-        let secret = hex::encode(rand::random::<[u8; SECRET_BYTES]>());
-        let text = format!("{MARK}{prefix}_{secret}");
-        let sha256 = Sha256::digest(&text).into();
-        Self {
-            text,
-            prefix,
-            sha256,
-        }
-    }
-}
-
-/// The public prefix of a well-formed key.
-fn prefix_of(key: &str) -> Option<&str> {
-    let (prefix, secret) = key.strip_prefix(MARK)?.split_once('_')?;
-    let hex = |text: &str| {
-        text.bytes()
-            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-    };
-    let sized = prefix.len() == 2 * PREFIX_BYTES && secret.len() == 2 * SECRET_BYTES;
-    (sized && hex(prefix) && hex(secret)).then_some(prefix)
-}
+/// Routes that need no key. The pages of `/docs` are public as well.
+const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/openapi.yaml"];
 
 /// The tenant of a request, and the state that serves it; every route that reads or writes rows
 /// extracts both.
@@ -66,32 +35,188 @@ pub(crate) struct Caller {
     pub tenant: TenantId,
 }
 
+/// The same, of an admin; anybody else is refused.
+pub(crate) struct Admin {
+    pub state: AppState,
+    pub tenant: TenantId,
+}
+
 impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let identity = Identity::from_request_parts(parts, state).await?;
         Ok(Self {
-            tenant: authenticate(&parts.headers, state).await?,
+            tenant: identity.tenant,
             state: state.clone(),
         })
     }
 }
 
-async fn authenticate(headers: &HeaderMap, state: &AppState) -> Result<TenantId, ApiError> {
-    let address = state.address.get();
-    let loopback = address.is_some_and(|address| address.ip().is_loopback());
-    if loopback && !state.keys_exist().await? {
-        refuse_other_sites(headers)?;
-        return Ok(db::tenants::default_id(&state.pool).await?);
+impl FromRequestParts<AppState> for Admin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let identity = Identity::from_request_parts(parts, state).await?;
+        if identity.role != Role::Admin {
+            return Err(ApiError::admin_only());
+        }
+        Ok(Self {
+            tenant: identity.tenant,
+            state: state.clone(),
+        })
     }
-    let key = bearer(headers).ok_or_else(ApiError::unauthorized)?;
-    let prefix = prefix_of(key).ok_or_else(ApiError::unauthorized)?;
-    let stored = db::keys::find(&state.pool, prefix).await?;
-    let digest = Sha256::digest(key);
-    stored
-        .filter(|stored| digest.as_slice().ct_eq(&stored.sha256).into())
-        .map(|stored| stored.tenant)
-        .ok_or_else(ApiError::unauthorized)
+}
+
+/// True for the sender of a request to a public route that is an admin all the same.
+pub(crate) struct IsAdmin(pub bool);
+
+impl FromRequestParts<AppState> for IsAdmin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let identity = identify(parts, state).await;
+        Ok(Self(
+            identity.is_ok_and(|sender| sender.identity.role == Role::Admin),
+        ))
+    }
+}
+
+/// Middleware: finds out who sends the request, for `Caller` and its like.
+///
+/// # Errors
+/// 401 without a valid key, or 403 where an open service is not asked by its own machine.
+pub(crate) async fn authenticate(
+    State(state): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let route = request.extensions().get::<MatchedPath>();
+    let is_public = route.is_none_or(|route| {
+        let route = route.as_str();
+        PUBLIC.contains(&route) || route == "/docs" || route.starts_with("/docs/")
+    });
+    if is_public {
+        return Ok(next.run(request).await);
+    }
+    let (mut parts, body) = request.into_parts();
+    let Sender {
+        identity,
+        of_key: key_limit,
+    } = identify(&parts, &state).await?;
+    let level = take_request(&state, &identity, key_limit);
+    let mut response = match level.wait {
+        Some(wait) => {
+            let message = format!(
+                "more than {} requests in a minute, which is the limit; try again",
+                level.limit
+            );
+            ApiError::rate_limited(message, wait).into_response()
+        }
+        None => {
+            parts.extensions.insert(identity.clone());
+            next.run(Request::from_parts(parts, body)).await
+        }
+    };
+    // For the access log and the headers of the response.
+    response.extensions_mut().insert(identity);
+    response.extensions_mut().insert(level);
+    Ok(response)
+}
+
+/// Counts a request in the buckets of its tenant and of its key; returns the one that holds less.
+fn take_request(state: &AppState, who: &Identity, key_limit: Option<u32>) -> Level {
+    let buckets = &state.access.requests;
+    let of_tenant = || {
+        let limit = who.limits.requests_per_minute;
+        buckets.take(Bucket::Tenant(who.tenant), limit)
+    };
+    let (Some(limit), Some(key)) = (key_limit, &who.key) else {
+        return of_tenant();
+    };
+    let of_key = buckets.take(Bucket::Key(key.clone()), limit);
+    // What the key may not send is not counted against its tenant.
+    if of_key.wait.is_some() {
+        return of_key;
+    }
+    let of_tenant = of_tenant();
+    if of_tenant.wait.is_some() || of_tenant.remaining < of_key.remaining {
+        of_tenant
+    } else {
+        of_key
+    }
+}
+
+/// An identity, and the limit of the key itself.
+struct Sender {
+    identity: Identity,
+    of_key: Option<u32>,
+}
+
+async fn identify(parts: &Parts, state: &AppState) -> Result<Sender, ApiError> {
+    let defaults = &state.limits.tenant;
+    if state.is_open().await? {
+        origin::check(&parts.uri, &parts.headers)?;
+        let (tenant, overrides) = db::tenants::default_tenant(&state.pool).await?;
+        let identity = Identity {
+            tenant,
+            tenant_name: db::tenants::DEFAULT.to_owned(),
+            role: Role::Admin,
+            key: None,
+            limits: limits_of(defaults, &overrides),
+        };
+        return Ok(Sender {
+            identity,
+            of_key: None,
+        });
+    }
+    let key = bearer(&parts.headers).ok_or_else(ApiError::unauthorized)?;
+    let address = sender(parts, &state.access.trusted_proxies);
+    let digest = keys::digest(key);
+    let attempts = &state.access.key_attempts;
+    if !attempts.is_known(&digest) {
+        attempts.check(address)?;
+    }
+    let id = keys::id_of(key);
+    let found = match &id {
+        Some(id) => db::keys::find(&state.pool, id).await?,
+        None => None,
+    };
+    // An unknown id is compared as well, so that it takes as long as a wrong secret.
+    let sha256 = found.as_ref().map_or(&[0; 32][..], |found| &found.sha256);
+    let is_equal: bool = digest.as_slice().ct_eq(sha256).into();
+    match found.filter(|found| is_equal && found.is_valid) {
+        Some(found) => {
+            if let Some(id) = id.clone().filter(|_| attempts.accept(digest)) {
+                record_use(state, id);
+            }
+            let identity = Identity {
+                tenant: found.tenant,
+                tenant_name: found.tenant_name,
+                role: found.role,
+                key: id,
+                limits: limits_of(defaults, &found.overrides),
+            };
+            Ok(Sender {
+                identity,
+                of_key: found.requests_per_minute,
+            })
+        }
+        None => {
+            attempts.refuse(address, id.as_ref());
+            Err(ApiError::unauthorized())
+        }
+    }
+}
+
+/// Records the use of a key, beside the request.
+fn record_use(state: &AppState, id: KeyId) {
+    let pool = state.pool.clone();
+    tokio::spawn(async move {
+        if let Err(error) = db::keys::record_use(&pool, &id).await {
+            tracing::warn!(key = %id, "cannot record the use of a key: {error}");
+        }
+    });
 }
 
 /// The key in the `authorization` header, if there is exactly one.
@@ -103,70 +228,4 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     }
     let (scheme, key) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
-}
-
-/// Refuses requests that a browser makes for other sites: an open service trusts this machine, but
-/// pages of other sites run on it too, and their names may resolve to 127.0.0.1 (DNS rebinding).
-fn refuse_other_sites(headers: &HeaderMap) -> Result<(), ApiError> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let cross = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"));
-    let host = text("host").unwrap_or_default();
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    let local = name.is_empty() || name == "localhost" || name.parse::<std::net::IpAddr>().is_ok();
-    if cross || !local {
-        let message = "this service has no API keys and accepts only requests from this machine, to `localhost` or an address; \
-                       create a key with `rehead keys create` to use it from elsewhere";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "other_site", message));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_have_one_shape() {
-        let key = NewKey::new();
-        assert_eq!(prefix_of(&key.text), Some(key.prefix.as_str()));
-        for wrong in [
-            "",
-            "rh_",
-            "rh__",
-            &key.text[1..],
-            &key.text.to_uppercase(),
-            &format!("{}0", key.text),
-            "rh_é_",
-        ] {
-            assert_eq!(prefix_of(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn other_sites_are_refused() {
-        let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
-            pairs
-                .iter()
-                .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
-                .collect()
-        };
-        for good in [
-            &[("host", "127.0.0.1:8080")][..],
-            &[("host", "localhost:1")],
-            &[("host", "[::1]:80")],
-            &[],
-        ] {
-            assert!(refuse_other_sites(&headers(good)).is_ok(), "{good:?}");
-        }
-        for bad in [
-            &[("host", "evil.example:8080")][..],
-            &[("host", "127.0.0.1"), ("sec-fetch-site", "cross-site")],
-        ] {
-            assert!(refuse_other_sites(&headers(bad)).is_err(), "{bad:?}");
-        }
-    }
 }

@@ -20,7 +20,7 @@ use utoipa::{
     },
 };
 
-use crate::http::api::{error::ErrorBody, state::AppState};
+use crate::http::api::{error::ErrorBody, flat_schemas, state::AppState};
 
 /// The contract without its routes.
 #[derive(OpenApi)]
@@ -30,9 +30,12 @@ use crate::http::api::{error::ErrorBody, state::AppState};
     components(schemas(ErrorBody)),
     tags(
         (name = "files", description = "Data sets and weights."),
+        (name = "uploads", description = "Large files, in parts."),
         (name = "models", description = "Base models and fine-tuned models."),
         (name = "jobs", description = "Fine-tuning jobs and their results."),
+        (name = "webhooks", description = "URLs that are told when jobs end."),
         (name = "workers", description = "Worker processes."),
+        (name = "keys", description = "API keys, for admins."),
         (name = "service", description = "For operators and tools.")
     )
 )]
@@ -72,13 +75,35 @@ pub(crate) fn complete(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi
         SecurityRequirement::default(),
     ]);
     // Relative to this document, so that it holds below any path prefix.
-    openapi.servers = Some(vec![Server::new("./")]);
+    openapi.servers = Some(vec![Server::new(".")]);
     for item in openapi.paths.paths.values_mut() {
         for operation in operations(item) {
             complete_responses(operation);
         }
     }
+    flatten(&mut openapi);
     openapi
+}
+
+/// Flattens the schemas, and removes those that are then parts of others only.
+fn flatten(openapi: &mut utoipa::openapi::OpenApi) {
+    if let Some(components) = &mut openapi.components {
+        flat_schemas::flatten(&mut components.schemas);
+    }
+    loop {
+        let document =
+            serde_json::to_string(&openapi).expect("the contract is JSON: this is a bug");
+        let Some(components) = &mut openapi.components else {
+            return;
+        };
+        let unused = flat_schemas::unused(&components.schemas, &document);
+        if unused.is_empty() {
+            return;
+        }
+        for name in unused {
+            components.schemas.remove(&name);
+        }
+    }
 }
 
 /// Names the schema of `T` in `List<T>`, which utoipa copies into it.
@@ -121,8 +146,9 @@ fn complete_responses(operation: &mut Operation) {
             }
         }
     }
-    let error = Ref::new("#/components/responses/Error");
-    responses.insert("default".to_owned(), RefOr::Ref(error));
+    let error = || RefOr::Ref(Ref::new("#/components/responses/Error"));
+    responses.insert("4XX".to_owned(), error());
+    responses.insert("default".to_owned(), error());
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

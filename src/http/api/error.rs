@@ -1,7 +1,7 @@
 //! The error of the API. A handler returns an `ApiError`; the outermost middleware (`envelope`)
 //! renders it, so that all errors have the same shape, including axum's own and panics.
 
-use std::{collections::HashSet, fmt::Display, sync::Arc};
+use std::{collections::HashSet, fmt::Display, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -12,8 +12,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
+    db::keys::KeyId,
     domain::{
-        id::{CheckpointId, FileId, JobId},
+        id::{CheckpointId, DeliveryId, FileId, JobId, UploadId, WebhookId},
         limits,
         problem::{Code, Problem, quoted},
     },
@@ -26,6 +27,12 @@ use crate::{
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// The tenant's queue is full; which does not change within the seconds that clients wait.
 pub(crate) const QUEUE_FULL: Code = "queue_full";
+/// The tenant stores as much as it may; the same holds.
+pub(crate) const STORAGE_QUOTA: Code = "storage_quota_exceeded";
+/// A stored object has other bytes than when it was stored. Nothing but a backup changes that.
+pub(crate) const OBJECT_DAMAGED: Code = "object_damaged";
+/// The tenant has as many pending uploads as it may have.
+pub(crate) const TOO_MANY_UPLOADS: Code = "too_many_uploads";
 
 /// An error response; docs/errors.md lists the codes.
 #[derive(Debug, Clone)]
@@ -48,12 +55,28 @@ impl Noun for FileId {
     const NOUN: &'static str = "file";
 }
 
+impl Noun for UploadId {
+    const NOUN: &'static str = "upload";
+}
+
 impl Noun for JobId {
     const NOUN: &'static str = "fine-tuning job";
 }
 
+impl Noun for KeyId {
+    const NOUN: &'static str = "API key";
+}
+
 impl Noun for CheckpointId {
     const NOUN: &'static str = "checkpoint";
+}
+
+impl Noun for WebhookId {
+    const NOUN: &'static str = "webhook";
+}
+
+impl Noun for DeliveryId {
+    const NOUN: &'static str = "delivery";
 }
 
 impl ApiError {
@@ -92,6 +115,13 @@ impl ApiError {
         let message = "missing or wrong API key: send `Authorization: Bearer rh_…`; `rehead keys create` creates keys";
         Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
             .with_header(header::WWW_AUTHENTICATE, "Bearer")
+    }
+
+    /// 403: the key's role is not enough.
+    pub(crate) fn admin_only() -> Self {
+        let message =
+            "this needs a key with the role `admin`; `rehead keys create --role admin` creates one";
+        Self::new(StatusCode::FORBIDDEN, "admin_only", message)
     }
 
     /// 404: it does not exist, or belongs to another tenant. `id` is truncated: it comes from the
@@ -181,6 +211,28 @@ impl ApiError {
         vec![Problem::new(path, code, message)].into()
     }
 
+    /// 429: too often, or too many at once; `wait` says until when.
+    pub(crate) fn rate_limited(message: impl Into<String>, wait: Duration) -> Self {
+        let seconds = wait.as_secs_f64().ceil().max(1.0) as u32;
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limit_exceeded",
+            message,
+        )
+        .retry_after(seconds)
+    }
+
+    /// 429: as many of something as the tenant may have at once.
+    pub(crate) fn too_many(code: Code, message: impl Into<String>, retry_after: u32) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, code, message).retry_after(retry_after)
+    }
+
+    /// 500: a stored object has other bytes than when it was stored.
+    pub(crate) fn damaged(message: String) -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(status, OBJECT_DAMAGED, message)
+    }
+
     /// 503: temporary.
     pub(crate) fn unavailable(code: Code, message: impl Into<String>, retry_after: u32) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).retry_after(retry_after)
@@ -200,13 +252,29 @@ impl ApiError {
         }
         self.body.request_id = request_id.to_owned();
         let mut headers = HeaderMap::from_iter(self.header);
-        if matches!(self.status, StatusCode::CONFLICT) || self.body.code == QUEUE_FULL {
-            // OpenAI's clients repeat a 409 and a 429 at once, unless told not to.
+        let code = self.body.code.as_str();
+        let lasts = [QUEUE_FULL, STORAGE_QUOTA, OBJECT_DAMAGED, TOO_MANY_UPLOADS];
+        if self.status == StatusCode::CONFLICT || lasts.contains(&code) {
+            // OpenAI's clients repeat a 409, a 429 and a 500 at once, unless told not to.
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         let body = axum::Json(ErrorBody { error: *self.body });
         (self.status, headers, body).into_response()
     }
+}
+
+/// The result, or 404 where an object is missing because its row, which `find` looks for, was
+/// deleted meanwhile.
+pub(crate) async fn unless_deleted<T, Row>(
+    result: Result<T, ApiError>,
+    find: impl Future<Output = Result<Row, ApiError>>,
+) -> Result<T, ApiError> {
+    if let Err(error) = &result
+        && error.body.code == OBJECT_DAMAGED
+    {
+        find.await?;
+    }
+    result
 }
 
 /// # Errors
@@ -353,6 +421,7 @@ impl From<ObjectError> for ApiError {
     fn from(error: ObjectError) -> Self {
         match error {
             ObjectError::StorageFull { .. } => Self::storage_full(),
+            ObjectError::Damaged { .. } => Self::damaged(error.to_string()),
             other => anyhow::Error::new(other).into(),
         }
     }

@@ -1,29 +1,36 @@
 //! Extractors: JSON bodies, query strings and path ids. Every rejection is an `ApiError`; axum's
 //! own extractors reject in plain text.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use axum::{
-    body::{Body, HttpBody as _},
+    body::{Body, Bytes, HttpBody as _},
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{HeaderMap, Uri, header, request::Parts},
     middleware::Next,
     response::Response,
 };
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use futures_util::{Stream, StreamExt as _, stream};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     domain::{
         codes, limits,
         problem::{Problem, one_of, quoted, suggestion},
     },
-    http::api::{
-        error::{ApiError, Noun, refuse_any},
-        state::AppState,
+    http::{
+        api::{
+            error::{ApiError, Noun, refuse_any},
+            state::AppState,
+        },
+        server::pace::TooSlow,
     },
 };
+
+/// Length up to which a message of serde is passed on whole.
+const MESSAGE_BYTES: usize = 400;
 
 /// A JSON body, checked for what Postgres cannot store. Typed reading is `read`.
 pub(crate) struct Json(pub Value);
@@ -88,50 +95,114 @@ pub(crate) fn is_json(headers: &HeaderMap) -> bool {
 /// Reads a small body into memory.
 ///
 /// # Errors
+/// Those of `pieces`.
+pub(crate) async fn read_body(body: Body, limit: usize, seconds: u64) -> Result<Vec<u8>, ApiError> {
+    let mut all = Vec::new();
+    let mut pieces = std::pin::pin!(pieces(body, limit, seconds));
+    while let Some(piece) = pieces.next().await {
+        all.extend_from_slice(&piece?);
+    }
+    Ok(all)
+}
+
+/// A small body, as it arrives.
+///
+/// # Errors
 /// It is larger than `limit`, takes longer than `seconds`, or ends early.
-pub(crate) async fn read_body(
+pub(crate) fn pieces(
     body: Body,
     limit: usize,
     seconds: u64,
-) -> Result<axum::body::Bytes, ApiError> {
-    let too_large = || {
+) -> impl Stream<Item = Result<Bytes, ApiError>> {
+    let too_large = move || {
         let message = format!("the body is larger than {limit} bytes, the limit of this route");
         ApiError::too_large("body", message)
     };
-    // A body whose length is announced is not waited for.
-    if body.size_hint().lower() > limit as u64 {
-        return Err(too_large());
-    }
-    let wait = std::time::Duration::from_secs(seconds);
-    match tokio::time::timeout(wait, Limited::new(body, limit).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(ApiError::unreadable(
-            "broken_body",
-            "the body ended early; send it again",
-        )),
-        Err(_) => Err(ApiError::too_slow(format!(
-            "the body did not arrive within {seconds} seconds; send it again"
-        ))),
+    let too_slow = move || {
+        let message = format!("the body did not arrive within {seconds} seconds; send it again");
+        ApiError::too_slow(message)
+    };
+    let announced = body.size_hint().lower();
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    stream::try_unfold(
+        (body.into_data_stream(), 0),
+        move |(mut body, seen)| async move {
+            if announced > limit as u64 {
+                return Err(too_large());
+            }
+            let piece = timeout_at(deadline, body.next()).await;
+            let piece = match piece.map_err(|_| too_slow())? {
+                None => return Ok(None),
+                Some(Ok(piece)) => piece,
+                Some(Err(error)) => return Err(broken(&error)),
+            };
+            let seen = seen + piece.len();
+            if seen > limit {
+                return Err(too_large());
+            }
+            Ok(Some((piece, (body, seen))))
+        },
+    )
+}
+
+/// The response to an error of a body.
+fn broken(error: &axum::Error) -> ApiError {
+    match TooSlow::find(error) {
+        Some(slow) => ApiError::too_slow(format!("{slow}; send it again")),
+        None => ApiError::unreadable("broken_body", "the body ended early; send it again"),
     }
 }
 
+/// Reads JSON into a type, without a `Value` between: for large bodies. Texts can stay where they
+/// are in `bytes`.
+///
 /// # Errors
-/// The body is not JSON in UTF-8, or contains U+0000.
-pub(crate) fn parse_json(bytes: &[u8]) -> Result<Value, ApiError> {
-    let invalid = |message: String| ApiError::unreadable("invalid_json", message);
+/// The body is not JSON in UTF-8; or the first field that does not fit.
+pub(crate) fn read_json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, ApiError> {
+    let bytes = as_utf8(bytes)?;
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let read = serde_path_to_error::deserialize(&mut reader);
+    let value = read.map_err(|error| {
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        let message = error.to_string();
+        match (error.is_data(), message.rsplit_once(" at line ")) {
+            (true, Some((message, _))) => field_error(&path, message),
+            (true, None) => field_error(&path, &message),
+            (false, _) => not_json(&message),
+        }
+    })?;
+    reader.end().map_err(|error| not_json(&error.to_string()))?;
+    Ok(value)
+}
+
+fn not_json(message: &str) -> ApiError {
+    let message = format!("the body is not valid JSON: {message}");
+    ApiError::unreadable("invalid_json", message)
+}
+
+/// The text of a body, without a byte order mark.
+///
+/// # Errors
+/// It is in UTF-16 or UTF-32.
+fn as_utf8(bytes: &[u8]) -> Result<&[u8], ApiError> {
     // PowerShell 5 writes a byte order mark, which a parser may ignore (RFC 8259, section 8.1).
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if matches!(
         bytes,
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [_, 0, ..] | [0, _, ..]
     ) {
-        return Err(invalid(
-            "the body is UTF-16 or UTF-32; send JSON as UTF-8".to_owned(),
-        ));
+        let message = "the body is UTF-16 or UTF-32; send JSON as UTF-8";
+        return Err(ApiError::unreadable("invalid_json", message));
     }
-    let value: Value = serde_json::from_slice(bytes)
-        .map_err(|error| invalid(format!("the body is not valid JSON: {error}")))?;
+    Ok(bytes)
+}
+
+/// # Errors
+/// The body is not JSON in UTF-8, or contains U+0000.
+pub(crate) fn parse_json(bytes: &[u8]) -> Result<Value, ApiError> {
+    let value: Value =
+        serde_json::from_slice(as_utf8(bytes)?).map_err(|error| not_json(&error.to_string()))?;
     let mut problems = Vec::new();
     find_nul(&value, &mut String::new(), &mut problems);
     refuse_any(problems)?;
@@ -250,6 +321,13 @@ fn field_error(path: &str, message: &str) -> ApiError {
         let message = format!("{path} must be {}, not `{name}`", one_of(&known));
         ApiError::invalid(path, codes::INVALID_VALUE, message)
     } else {
+        // serde repeats the value, which may be long.
+        let is_short = message.len() <= MESSAGE_BYTES;
+        let message = if is_short {
+            message.into()
+        } else {
+            quoted(message)
+        };
         ApiError::invalid(path, codes::INVALID_VALUE, message)
     }
 }
@@ -262,10 +340,25 @@ impl<T: Noun + FromStr> FromRequestParts<AppState> for Id<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let text = path_text(parts, state, T::NOUN).await?;
-        text.parse()
-            .map(Self)
-            .map_err(|_| ApiError::not_found(T::NOUN, &text))
+        parse_id(&text).map(Self)
     }
+}
+
+/// Two ids in the path, of an object and of one that belongs to it.
+pub(crate) struct Ids<T, Of>(pub T, pub Of);
+
+impl<T: Noun + FromStr, Of: Noun + FromStr> FromRequestParts<AppState> for Ids<T, Of> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let texts = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((first, second)) = texts.map_err(|_| ApiError::not_found(T::NOUN, ""))?;
+        Ok(Self(parse_id(&first)?, parse_id(&second)?))
+    }
+}
+
+fn parse_id<T: Noun + FromStr>(text: &str) -> Result<T, ApiError> {
+    text.parse().map_err(|_| ApiError::not_found(T::NOUN, text))
 }
 
 /// A model's name in the path.
@@ -292,7 +385,6 @@ async fn path_text(parts: &mut Parts, state: &AppState, noun: &str) -> Result<St
 #[cfg(test)]
 mod tests {
     use axum::http::StatusCode;
-    use serde::Deserialize;
 
     use super::*;
 

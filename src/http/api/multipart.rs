@@ -23,12 +23,15 @@ use axum::{
     },
     http::header,
 };
-use futures_util::{Stream, stream};
+use futures_util::{Stream, TryStreamExt as _, future::ready, stream};
 use percent_encoding::percent_decode_str;
 
 use crate::{
     domain::codes,
-    http::api::{error::ApiError, extract::content_type, state::AppState},
+    http::{
+        api::{error::ApiError, extract::content_type, quotas::UploadBytes, state::AppState},
+        server::pace::TooSlow,
+    },
     objects::ObjectError,
 };
 
@@ -116,6 +119,11 @@ enum Broken {
     Idle { seconds: u64 },
     #[error("the multipart framing is broken")]
     Framing,
+    #[error(transparent)]
+    TooSlow(TooSlow),
+    /// For a reason of the route.
+    #[error("refused by the route")]
+    Refused(ApiError),
 }
 
 impl Broken {
@@ -134,6 +142,8 @@ impl Broken {
                     "the body is not complete multipart/form-data; send it as curl's `-F` does";
                 ApiError::unreadable("broken_multipart", message)
             }
+            Self::TooSlow(slow) => ApiError::too_slow(format!("{slow}; send it again")),
+            Self::Refused(error) => error.clone(),
         }
     }
 }
@@ -146,7 +156,15 @@ async fn arrive<T>(
     let seconds = idle.as_secs();
     let arrived = tokio::time::timeout(idle, piece).await;
     let arrived = arrived.map_err(|_| Broken::Idle { seconds })?;
-    arrived.map_err(|_| Broken::Framing)
+    arrived.map_err(|error| match TooSlow::find(&error) {
+        Some(slow) => Broken::TooSlow(slow),
+        None => Broken::Framing,
+    })
+}
+
+/// An error that ends a stream of bytes, for `explain` to find.
+pub(crate) fn refused(error: ApiError) -> io::Error {
+    io::Error::other(Broken::Refused(error))
 }
 
 /// Starts to read a form. `expected` names the content types that the route takes.
@@ -242,6 +260,19 @@ pub(crate) fn bytes(
             return Err(io::Error::other(Broken::TooLarge { limit }));
         }
         Ok(Some((chunk, (part, seen))))
+    })
+}
+
+/// A part's bytes, as they arrive, as long as the tenant may store them.
+pub(crate) fn counted(
+    part: Part<'_>,
+    limit: u64,
+    idle: Duration,
+    counter: &UploadBytes,
+) -> impl Stream<Item = io::Result<Bytes>> {
+    bytes(part, limit, idle).and_then(|piece| {
+        let counted = counter.count(piece.len()).map(|()| piece);
+        ready(counted.map_err(refused))
     })
 }
 

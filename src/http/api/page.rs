@@ -15,15 +15,46 @@ use crate::{
 /// Default rows per page.
 const DEFAULT_LIMIT: u32 = 20;
 
+/// Rows per page of a list.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows {
+    default: u32,
+    most: u32,
+}
+
+impl Rows {
+    /// Most lists.
+    pub(crate) fn usual(limits: &HttpLimits) -> Self {
+        Self::of(DEFAULT_LIMIT, limits.max_page)
+    }
+
+    /// Files, of which OpenAI's clients may ask for 10,000.
+    pub(crate) fn of_files(limits: &HttpLimits) -> Self {
+        Self::of(DEFAULT_LIMIT, limits.max_long_page)
+    }
+
+    /// Models, of which OpenAI's clients read one page without a limit.
+    pub(crate) fn of_models(limits: &HttpLimits) -> Self {
+        Self::of(limits.max_long_page, limits.max_long_page)
+    }
+
+    fn of(default: u32, most: u32) -> Self {
+        Self {
+            default: default.min(most),
+            most,
+        }
+    }
+}
+
 /// Query parameters of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct PageQuery {
+pub(crate) struct PageQuery<Id: ToSchema> {
     /// `last_id` of the previous page.
-    after: Option<String>,
+    after: Option<Id>,
     /// Rows per page; 20 by default.
-    #[param(minimum = 1)]
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<u32>,
     /// `desc` (newest first, the default) or `asc`.
     #[param(inline)]
@@ -45,7 +76,7 @@ pub(crate) fn page<Cursor: FromStr>(
     after: Option<&str>,
     limit: Option<u32>,
     order: Option<Order>,
-    limits: &HttpLimits,
+    rows: Rows,
 ) -> Result<Page<Cursor>, ApiError> {
     let mut problems = Vec::new();
     let cursor = after.map(Cursor::from_str);
@@ -56,9 +87,9 @@ pub(crate) fn page<Cursor: FromStr>(
             "must be `last_id` of the previous page of this list",
         ));
     }
-    let limit = limit.unwrap_or(DEFAULT_LIMIT.min(limits.max_page));
-    if !(1..=limits.max_page).contains(&limit) {
-        let message = format!("must be from 1 to {}", limits.max_page);
+    let limit = limit.unwrap_or(rows.default);
+    if !(1..=rows.most).contains(&limit) {
+        let message = format!("must be from 1 to {}", rows.most);
         problems.push(Problem::new("limit", codes::OUT_OF_RANGE, message));
     }
     refuse_any(problems)?;
@@ -69,14 +100,21 @@ pub(crate) fn page<Cursor: FromStr>(
     })
 }
 
-impl PageQuery {
+impl<Id: ToSchema> PageQuery<Id> {
     /// # Errors
     /// See `page`.
-    pub(crate) fn page<Cursor: FromStr>(
-        &self,
-        limits: &HttpLimits,
-    ) -> Result<Page<Cursor>, ApiError> {
-        page(self.after.as_deref(), self.limit, self.order, limits)
+    pub(crate) fn page(self, limits: &HttpLimits) -> Result<Page<Id>, ApiError> {
+        let Self {
+            after,
+            limit,
+            order,
+        } = self;
+        let page = page::<String>(None, limit, order, Rows::usual(limits))?;
+        Ok(Page {
+            after,
+            limit: page.limit,
+            descending: page.descending,
+        })
     }
 }
 

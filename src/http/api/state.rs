@@ -1,8 +1,7 @@
 //! State that all handlers share.
 
 use std::{
-    net::SocketAddr,
-    path::PathBuf,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -14,11 +13,16 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{HttpLimits, ServeArgs},
-    db::changes::Changes,
+    config::{HttpLimits, ServeArgs, WebhookArgs},
+    db::{changes::Changes, keys::KeyId, tenants::TenantId},
+    http::api::{key_attempts::KeyAttempts, quotas::Quotas, rate_limit::Buckets},
     objects::Objects,
+    outgoing::Outgoing,
     serving::predictor::Predictor,
 };
+
+/// Uploads that are completed at the same time: each copies its whole file.
+const ASSEMBLIES: usize = 2;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -27,30 +31,71 @@ pub struct AppState {
     pub(crate) objects: Objects,
     pub(crate) limits: HttpLimits,
     pub(crate) changes: Changes,
-    /// A permit for each open event stream.
-    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) quotas: Arc<Quotas>,
+    /// A permit for each upload that is being completed; others wait.
+    pub(crate) assemblies: Arc<Semaphore>,
     pub(crate) predictor: Arc<Predictor>,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) webhooks: WebhookArgs,
     /// The address that the service listens on; empty before `serve`.
     pub(crate) address: Arc<OnceLock<SocketAddr>>,
+    pub(crate) access: Arc<Access>,
     keys_exist: Arc<AtomicBool>,
     /// Cancelled when the service stops; held-back responses and streams end then.
     pub(crate) shutdown: CancellationToken,
 }
 
+/// Who may use the service.
+pub(crate) struct Access {
+    require_keys: bool,
+    pub trusted_proxies: Vec<IpAddr>,
+    pub key_attempts: KeyAttempts,
+    /// Requests, by tenant and by key.
+    pub requests: Buckets<Bucket>,
+}
+
+/// Whose requests are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Bucket {
+    Tenant(TenantId),
+    Key(KeyId),
+}
+
 impl AppState {
-    /// `trainer` is the path of `rehead-trainer`.
-    pub fn new(pool: PgPool, objects: Objects, trainer: PathBuf, args: &ServeArgs) -> Self {
+    pub fn new(pool: PgPool, objects: Objects, predictor: Predictor, args: &ServeArgs) -> Self {
         Self {
-            predictor: Arc::new(Predictor::new(trainer, objects.clone(), args)),
-            streams: Arc::new(Semaphore::new(args.limits.max_streams)),
+            predictor: Arc::new(predictor),
+            outgoing: Outgoing::new(&args.outgoing),
+            webhooks: args.webhooks.clone(),
+            quotas: Arc::new(Quotas::new(&args.limits)),
+            assemblies: Arc::new(Semaphore::new(ASSEMBLIES)),
             changes: Changes::default(),
             address: Arc::default(),
+            access: Arc::new(Access {
+                require_keys: args.access.require_keys,
+                trusted_proxies: args.access.trusted_proxies.clone(),
+                key_attempts: KeyAttempts::new(args.access.failed_keys_per_minute),
+                requests: Buckets::default(),
+            }),
             keys_exist: Arc::default(),
             shutdown: CancellationToken::new(),
             pool,
             objects,
             limits: args.limits.clone(),
         }
+    }
+
+    /// True when requests need no key: on loopback, as long as there is none, unless keys are
+    /// required all the same.
+    pub(crate) async fn is_open(&self) -> sqlx::Result<bool> {
+        let address = self.address.get();
+        let is_loopback = address.is_some_and(|address| address.ip().is_loopback());
+        Ok(is_loopback && !self.access.require_keys && !self.keys_exist().await?)
+    }
+
+    /// True when requests need a key even on loopback.
+    pub(crate) fn keys_required(&self) -> bool {
+        self.access.require_keys
     }
 
     /// True once an API key has been created. Stays true: deleting the last key must not open the

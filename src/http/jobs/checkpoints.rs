@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Context as _;
 use axum::{http::HeaderMap, response::Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,15 +12,17 @@ use crate::{
     domain::{
         checkpoint::Metrics,
         id::{CheckpointId, JobId},
+        object::MODEL,
         recipe::Metric,
     },
     http::{
         api::{
             auth::Caller,
             download::Download,
-            error::ApiError,
+            error::{ApiError, unless_deleted},
             extract::{Id, Params},
             page::{List, PageQuery},
+            state::AppState,
         },
         jobs::snapshot::find,
     },
@@ -89,12 +92,12 @@ impl From<Checkpoint> for CheckpointObject {
 }
 
 /// List a job's checkpoints
-#[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/checkpoints", tag = "jobs", operation_id = "list_job_checkpoints", params(("id" = JobId, Path), PageQuery),
+#[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/checkpoints", tag = "jobs", operation_id = "list_job_checkpoints", params(("id" = JobId, Path), PageQuery<CheckpointId>),
     responses((status = 200, body = List<CheckpointObject>)))]
 pub(crate) async fn checkpoints(
     Caller { state, tenant }: Caller,
     Id(job): Id<JobId>,
-    Params(query): Params<PageQuery>,
+    Params(query): Params<PageQuery<CheckpointId>>,
 ) -> Result<axum::Json<List<CheckpointObject>>, ApiError> {
     find(&state, tenant, job).await?;
     let slice = db::checkpoints::list(&state.pool, tenant, job, query.page(&state.limits)?).await?;
@@ -115,15 +118,24 @@ pub(crate) async fn checkpoint_content(
     Id(id): Id<CheckpointId>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let checkpoint = db::checkpoints::get(&state.pool, tenant, id)
-        .await?
-        .ok_or_else(|| ApiError::unknown(id))?;
-    let prefix = checkpoint.objects.trim_end_matches('/');
-    Download {
-        id,
-        key: &format!("{prefix}/model.safetensors"),
-        filename: &format!("{id}.safetensors"),
-    }
-    .send(&state.objects, &headers)
-    .await
+    let find = || async {
+        let checkpoint = db::checkpoints::get(&state.pool, tenant, id).await?;
+        checkpoint.ok_or_else(|| ApiError::unknown(id))
+    };
+    let sent = send_weights(&state, &find().await?, &headers).await;
+    unless_deleted(sent, find()).await
+}
+
+async fn send_weights(
+    state: &AppState,
+    checkpoint: &Checkpoint,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let files = state.objects.checkpoint(&checkpoint.manifest()).await?;
+    let object = files.get(MODEL);
+    let object = object.context("the manifest of a checkpoint names no weights")?;
+    let filename = &format!("{}.safetensors", checkpoint.id);
+    Download { object, filename }
+        .send(&state.objects, headers)
+        .await
 }

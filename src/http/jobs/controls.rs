@@ -5,11 +5,10 @@ use crate::{
     db::{
         controls::{self, Answer},
         jobs::Job,
-        tenants::TenantId,
     },
     domain::{id::JobId, job::Control},
     http::{
-        api::{auth::Caller, error::ApiError, extract::Id, state::AppState},
+        api::{auth::Caller, error::ApiError, extract::Id, identity::Identity, state::AppState},
         jobs::object::JobObject,
     },
 };
@@ -22,10 +21,11 @@ use crate::{
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
 pub(crate) async fn cancel(
-    Caller { state, tenant }: Caller,
+    Caller { state, .. }: Caller,
+    identity: Identity,
     Id(id): Id<JobId>,
 ) -> Result<axum::Json<JobObject>, ApiError> {
-    ask(&state, tenant, id, Control::Cancel).await
+    ask(&state, &identity, id, Control::Cancel).await
 }
 
 /// Pause a fine-tuning job
@@ -36,10 +36,11 @@ pub(crate) async fn cancel(
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/pause", tag = "jobs", operation_id = "pause_job", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
 pub(crate) async fn pause(
-    Caller { state, tenant }: Caller,
+    Caller { state, .. }: Caller,
+    identity: Identity,
     Id(id): Id<JobId>,
 ) -> Result<axum::Json<JobObject>, ApiError> {
-    ask(&state, tenant, id, Control::Pause).await
+    ask(&state, &identity, id, Control::Pause).await
 }
 
 /// Resume a paused fine-tuning job
@@ -49,10 +50,11 @@ pub(crate) async fn pause(
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/resume", tag = "jobs", operation_id = "resume_job", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
 pub(crate) async fn resume(
-    Caller { state, tenant }: Caller,
+    Caller { state, .. }: Caller,
+    identity: Identity,
     Id(id): Id<JobId>,
 ) -> Result<axum::Json<JobObject>, ApiError> {
-    ask(&state, tenant, id, Control::Resume).await
+    ask(&state, &identity, id, Control::Resume).await
 }
 
 /// Stop training early and keep the best model
@@ -63,20 +65,21 @@ pub(crate) async fn resume(
 #[utoipa::path(post, path = "/v1/fine_tuning/jobs/{id}/stop", tag = "jobs", operation_id = "stop_job", params(("id" = JobId, Path)),
     responses((status = 200, body = JobObject)))]
 pub(crate) async fn stop(
-    Caller { state, tenant }: Caller,
+    Caller { state, .. }: Caller,
+    identity: Identity,
     Id(id): Id<JobId>,
 ) -> Result<axum::Json<JobObject>, ApiError> {
-    ask(&state, tenant, id, Control::Stop).await
+    ask(&state, &identity, id, Control::Stop).await
 }
 
 async fn ask(
     state: &AppState,
-    tenant: TenantId,
+    identity: &Identity,
     id: JobId,
     control: Control,
 ) -> Result<axum::Json<JobObject>, ApiError> {
-    match controls::ask(&state.pool, tenant, id, control).await? {
-        Answer::Accepted => Ok(axum::Json(JobObject::get(state, tenant, id).await?)),
+    match controls::ask(&state.pool, identity.tenant, id, control).await? {
+        Answer::Accepted => Ok(axum::Json(JobObject::get(state, identity, id).await?)),
         Answer::NotFound => Err(ApiError::unknown(id)),
         Answer::Refused(job) => Err(refusal(control, &job)),
     }

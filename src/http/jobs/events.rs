@@ -1,7 +1,7 @@
 //! A job's events, as a list and as a stream of server-sent events. The stream reads the same rows
 //! as the list, so a client that reconnects with `Last-Event-ID` misses none.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use axum::{
     http::{HeaderMap, HeaderName, header},
@@ -11,7 +11,6 @@ use axum::{
     },
 };
 use futures_util::{Stream, stream};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     db::{self, changes::Subscription, events::Event, tenants::TenantId},
@@ -21,7 +20,9 @@ use crate::{
             auth::Caller,
             error::ApiError,
             extract::{Id, Params},
+            identity::Identity,
             page::{List, PageQuery},
+            quota::Share,
             state::AppState,
         },
         jobs::snapshot::find,
@@ -39,13 +40,14 @@ const BATCH: u32 = 200;
 /// With `accept: text/event-stream` a stream: the events after `last-event-id`, then new ones as
 /// they happen, until the job's last event. The query parameters do not apply to it.
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}/events", tag = "jobs", operation_id = "list_job_events",
-    params(("id" = JobId, Path), PageQuery,
+    params(("id" = JobId, Path), PageQuery<EventId>,
         ("last-event-id" = Option<String>, Header, description = "Id of the last event received; for streams.")),
     responses((status = 200, content((List<Event> = "application/json"), (String = "text/event-stream")))))]
 pub(crate) async fn events(
     Caller { state, tenant }: Caller,
+    identity: Identity,
     Id(job): Id<JobId>,
-    Params(query): Params<PageQuery>,
+    Params(query): Params<PageQuery<EventId>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     find(&state, tenant, job).await?;
@@ -54,7 +56,7 @@ pub(crate) async fn events(
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
     if accept.contains("text/event-stream") {
-        return follow(state, tenant, job, &headers).await;
+        return follow(state, &identity, job, &headers).await;
     }
     let slice = db::events::list(&state.pool, tenant, job, query.page(&state.limits)?).await?;
     Ok(List::of(slice, |event| event, |event: &Event| event.id.to_string()).into_response())
@@ -62,18 +64,13 @@ pub(crate) async fn events(
 
 async fn follow(
     state: AppState,
-    tenant: TenantId,
+    identity: &Identity,
     job: JobId,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let permit = Arc::clone(&state.streams)
-        .try_acquire_owned()
-        .map_err(|_| {
-            let message = "too many event streams are open; list the events instead, or try again";
-            ApiError::unavailable("too_many_streams", message, 5)
-        })?;
+    let (tenant, place) = (identity.tenant, state.quotas.stream(identity)?);
     // Subscribed before the history is read, so that no event is missed in between.
-    let changes = state.changes.subscribe_to(job);
+    let changes = state.changes.follow(job);
     let last: Option<EventId> = headers
         .get(LAST_EVENT_ID)
         .and_then(|value| value.to_str().ok())
@@ -93,7 +90,7 @@ async fn follow(
         read: VecDeque::new(),
         changes,
         ended: false,
-        _permit: permit,
+        _place: place,
     };
     let mut response = Sse::new(follower.frames())
         .keep_alive(KeepAlive::new().interval(HEARTBEAT))
@@ -115,7 +112,7 @@ struct Follower {
     read: VecDeque<Event>,
     changes: Subscription,
     ended: bool,
-    _permit: OwnedSemaphorePermit,
+    _place: Share,
 }
 
 impl Follower {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
@@ -22,9 +23,10 @@ use crate::{
         job::{JobStatus, Phase, WaitReason},
         recipe::{Recipe, Resolved},
         request::{Auto, OpenAiHyperparameters, Transfer},
+        role::Role,
     },
     http::{
-        api::{error::ApiError, state::AppState},
+        api::{error::ApiError, identity::Identity, state::AppState},
         jobs::{determinism::Determinism, snapshot::JobSnapshot},
     },
 };
@@ -63,9 +65,10 @@ pub(crate) struct JobObject {
     pub queue: Option<Queue>,
     pub training_file: FileId,
     pub validation_file: Option<FileId>,
-    /// Always empty: results are a model, checkpoints and a report.
-    pub result_files: Vec<String>,
-    /// Always `null`: images are not counted in tokens.
+    /// The file with its metrics as CSV, once it has succeeded.
+    pub result_files: Vec<FileId>,
+    /// Samples that optimizer steps read in all attempts, once the job has ended: images are not
+    /// counted in tokens.
     pub trained_tokens: Option<u64>,
     pub suffix: Option<String>,
     pub seed: u64,
@@ -220,6 +223,10 @@ impl From<JobSnapshot> for JobObject {
         } = snapshot;
         let now = OffsetDateTime::now_utc();
         let eta = eta_seconds(&job, &phases, now);
+        let trained = attempts
+            .iter()
+            .filter_map(|attempt| attempt.trained_samples);
+        let trained_samples = trained.sum();
         let timestamp = |at: Option<OffsetDateTime>| at.map(OffsetDateTime::unix_timestamp);
         Self {
             id: job.id,
@@ -241,8 +248,8 @@ impl From<JobSnapshot> for JobObject {
             queue: position.map(|position| queue(position, now)),
             training_file: job.request.training_file,
             validation_file: job.request.validation_file,
-            result_files: Vec::new(),
-            trained_tokens: None,
+            result_files: job.result_file.into_iter().collect(),
+            trained_tokens: job.status.is_terminal().then_some(trained_samples),
             suffix: job.request.suffix,
             seed: job.seed,
             priority: job.request.priority,
@@ -273,13 +280,30 @@ impl JobObject {
     /// There is no such job.
     pub(crate) async fn get(
         state: &AppState,
-        tenant: TenantId,
+        identity: &Identity,
         id: JobId,
     ) -> Result<Self, ApiError> {
-        let snapshot = JobSnapshot::get(&state.pool, tenant, id).await?;
+        let snapshot = JobSnapshot::get(&state.pool, identity.tenant, id).await?;
         snapshot
-            .map(Self::from)
+            .map(|snapshot| snapshot.seen_by(identity.role).into())
             .ok_or_else(|| ApiError::unknown(id))
+    }
+
+    /// The object as the data of a webhook's event, as a user sees it; `None` if there is no such
+    /// job.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(crate) async fn event_data(
+        pool: PgPool,
+        tenant: TenantId,
+        id: JobId,
+    ) -> sqlx::Result<Option<Value>> {
+        let snapshot = JobSnapshot::get(&pool, tenant, id).await?;
+        let data =
+            snapshot.map(|snapshot| serde_json::to_value(Self::from(snapshot.seen_by(Role::User))));
+        data.transpose()
+            .map_err(|error| sqlx::Error::Encode(error.into()))
     }
 
     /// The object in a list, without its recipe, which is long.

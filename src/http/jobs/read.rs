@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
-    response::{IntoResponse as _, Response},
+    http::{HeaderMap, request::Parts},
+    response::Response,
 };
 use serde::Deserialize;
 use time::OffsetDateTime;
@@ -17,9 +17,11 @@ use crate::{
     http::{
         api::{
             auth::Caller,
+            conditional::{has_changed, is_conditional, respond},
             error::ApiError,
             extract::{Id, Params, read_query},
-            page::{List, Order, page},
+            identity::Identity,
+            page::{List, Order, Rows, page},
             state::AppState,
             wait::seconds,
         },
@@ -32,9 +34,9 @@ use crate::{
 #[into_params(parameter_in = Query)]
 pub(crate) struct JobListQuery {
     /// `last_id` of the previous page.
-    after: Option<String>,
+    after: Option<JobId>,
     /// Rows per page; 20 by default.
-    #[param(minimum = 1)]
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<u32>,
     /// `desc` (newest first, the default) or `asc`.
     #[param(inline)]
@@ -44,6 +46,7 @@ pub(crate) struct JobListQuery {
     /// Only jobs that start from this model or checkpoint.
     model: Option<String>,
     /// Only jobs created after this time, in Unix seconds.
+    #[param(minimum = 0, maximum = 253_402_300_799_i64)]
     created_after: Option<i64>,
 }
 
@@ -95,13 +98,15 @@ impl FromRequestParts<AppState> for JobQuery {
     responses((status = 200, body = List<JobObject>)))]
 pub(crate) async fn list(
     Caller { state, tenant }: Caller,
+    Identity { role, .. }: Identity,
     JobQuery { query, metadata }: JobQuery,
 ) -> Result<axum::Json<List<JobObject>>, ApiError> {
+    let after = query.after.map(|id| id.to_string());
     let page = page(
-        query.after.as_deref(),
+        after.as_deref(),
         query.limit,
         query.order,
-        &state.limits,
+        Rows::usual(&state.limits),
     )?;
     let created_after = query
         .created_after
@@ -121,7 +126,8 @@ pub(crate) async fn list(
         metadata,
     };
     let slice = JobSnapshot::list(&state.pool, tenant, page, &filter).await?;
-    Ok(List::of(slice, JobObject::listed, |job| job.id.to_string()))
+    let object = |snapshot: JobSnapshot| JobObject::listed(snapshot.seen_by(role));
+    Ok(List::of(slice, object, |job| job.id.to_string()))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -129,6 +135,7 @@ pub(crate) async fn list(
 #[into_params(parameter_in = Query)]
 pub(crate) struct JobGetQuery {
     /// Seconds to hold the response back, at most, until the condition in `until` holds.
+    #[param(maximum = 60)]
     wait: Option<u64>,
     /// The job has ended (`terminal`, the default), has started (`running`), or has changed
     /// (`change`: since the `ETag` in `if-none-match`, otherwise since the request).
@@ -151,23 +158,22 @@ pub(crate) enum JobUntil {
     responses((status = 200, body = JobObject, headers(("etag" = String, description = "Version of the job."))), (status = 304)))]
 pub(crate) async fn get(
     Caller { state, tenant }: Caller,
+    identity: Identity,
     Id(id): Id<JobId>,
     Params(query): Params<JobGetQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let pool = &state.pool;
     let wait = seconds(query.wait, &state.limits)?;
+    let _place = state.quotas.wait(&identity, wait)?;
     let until = query.until.unwrap_or(JobUntil::Terminal);
-    let known = headers
-        .get(header::IF_NONE_MATCH)
-        .and_then(|value| value.to_str().ok());
     let mut changes = state.changes.subscribe_to(id);
-    let before = match (until, known) {
-        (JobUntil::Change, None) => JobSnapshot::get(pool, tenant, id)
-            .await?
-            .map(|snapshot| snapshot.etag()),
-        (_, known) => known.map(str::to_owned),
+    // Without a tag to compare with, a change is one since the request.
+    let before = match until {
+        JobUntil::Change if !is_conditional(&headers) => JobSnapshot::get(pool, tenant, id).await?,
+        _ => None,
     };
+    let before = before.map(|snapshot| snapshot.etag());
     let done = |snapshot: &Option<JobSnapshot>| {
         let Some(snapshot) = snapshot else {
             return true;
@@ -177,9 +183,7 @@ pub(crate) async fn get(
             _ if status.is_terminal() => true,
             JobUntil::Terminal => false,
             JobUntil::Running => status.is_leased(),
-            JobUntil::Change => before
-                .as_ref()
-                .is_none_or(|before| *before != snapshot.etag()),
+            JobUntil::Change => has_changed(&headers, before.as_deref(), &snapshot.etag()),
         }
     };
     let look = || JobSnapshot::get(pool, tenant, id);
@@ -188,16 +192,9 @@ pub(crate) async fn get(
         .await?
         .ok_or_else(|| ApiError::unknown(id))?;
     let etag = snapshot.etag();
-    let mut response = if known == Some(etag.as_str()) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        axum::Json(JobObject::from(snapshot)).into_response()
-    };
-    if let Ok(etag) = HeaderValue::try_from(etag) {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    Ok(response)
+    Ok(respond(
+        &headers,
+        etag,
+        JobObject::from(snapshot.seen_by(identity.role)),
+    ))
 }

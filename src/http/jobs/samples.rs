@@ -14,7 +14,7 @@ use crate::{
             auth::Caller,
             error::ApiError,
             extract::{Id, Params},
-            page::{List, page},
+            page::{List, Rows, page},
         },
         jobs::snapshot::{find, without_result},
     },
@@ -25,9 +25,10 @@ use crate::{
 #[into_params(parameter_in = Query)]
 pub(crate) struct SampleListQuery {
     /// `last_id` of the previous page.
+    #[param(pattern = "^[0-9]{1,9}$")]
     after: Option<String>,
     /// Rows per page; 20 by default.
-    #[param(minimum = 1)]
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<u32>,
     /// Only samples of this split.
     split: Option<Split>,
@@ -92,7 +93,12 @@ pub(crate) async fn list(
     let measure = measure.map_err(anyhow::Error::from)?;
     let page = Page::<u32> {
         descending: sort.starts_with('-'),
-        ..page(query.after.as_deref(), query.limit, None, &state.limits)?
+        ..page(
+            query.after.as_deref(),
+            query.limit,
+            None,
+            Rows::usual(&state.limits),
+        )?
     };
     let filter = Filter {
         split: query.split,

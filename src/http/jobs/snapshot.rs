@@ -11,7 +11,7 @@ use crate::{
         queue_position::QueuePosition,
         tenants::TenantId,
     },
-    domain::{id::JobId, job::JobStatus},
+    domain::{id::JobId, job::JobStatus, role::Role},
     http::api::{error::ApiError, state::AppState},
 };
 
@@ -77,6 +77,17 @@ impl JobSnapshot {
             attempts,
             phases,
         })
+    }
+
+    /// The part that a key of this role sees: hosts and logs of trainers are the operator's.
+    pub(crate) fn seen_by(mut self, role: Role) -> Self {
+        if role != Role::Admin {
+            for attempt in &mut self.attempts {
+                attempt.host = None;
+                attempt.log.clear();
+            }
+        }
+        self
     }
 
     /// Changes whenever the object does, apart from its estimates.

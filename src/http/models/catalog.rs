@@ -1,6 +1,6 @@
 //! `/v1/models`: base models and fine-tuned models, their layers and exports.
 
-use axum::response::Response;
+use axum::{http::HeaderMap, response::Response};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -10,14 +10,17 @@ use crate::{
         models::{Deleted as Outcome, Filter, Model, ModelStatus, Owner},
         tenants::TenantId,
     },
-    domain::base_model::Layers,
+    domain::{base_model::Layers, object::Bundle},
     http::{
         api::{
             auth::Caller,
-            error::ApiError,
+            conditional::{etag_of, has_changed, is_conditional, respond},
+            error::{ApiError, unless_deleted},
             extract::{ModelName, Params},
-            page::{Deleted, List, Order, page},
+            identity::Identity,
+            page::{Deleted, List, Order, Rows, page},
             state::AppState,
+            wait::seconds,
         },
         models::export,
     },
@@ -29,8 +32,9 @@ use crate::{
 pub(crate) struct ModelListQuery {
     /// `last_id` of the previous page.
     after: Option<String>,
-    /// Rows per page; 20 by default.
-    #[param(minimum = 1)]
+    /// Rows per page; by default all, because OpenAI's clients ask for one page only. A page of
+    /// models with many labels may have fewer.
+    #[param(minimum = 1, maximum = 10_000)]
     limit: Option<u32>,
     /// `desc` (newest first, the default) or `asc`.
     #[param(inline)]
@@ -51,7 +55,12 @@ pub(crate) async fn list(
     Params(query): Params<ModelListQuery>,
 ) -> Result<axum::Json<List<Model>>, ApiError> {
     let after = query.after.as_deref();
-    let page = page(after, query.limit, query.order, &state.limits)?;
+    let page = page(
+        after,
+        query.limit,
+        query.order,
+        Rows::of_models(&state.limits),
+    )?;
     let filter = Filter {
         owned_by: query.owned_by,
         architecture: query.architecture,
@@ -75,7 +84,7 @@ pub(crate) async fn find(state: &AppState, tenant: TenantId, id: &str) -> Result
         .ok_or_else(|| ApiError::not_found("model", id))
 }
 
-/// The model with this id, and the prefix of its objects in the store.
+/// The model with this id, and its objects.
 ///
 /// # Errors
 /// There is no such model, or it is not ready.
@@ -83,14 +92,10 @@ pub(crate) async fn find_ready(
     state: &AppState,
     tenant: TenantId,
     id: &str,
-) -> Result<(Model, String), ApiError> {
-    let mut model = find(state, tenant, id).await?;
-    match model
-        .objects
-        .take()
-        .filter(|_| model.status == ModelStatus::Ready)
-    {
-        Some(objects) => Ok((model, objects.trim_end_matches('/').to_owned())),
+) -> Result<(Model, Bundle), ApiError> {
+    let model = find(state, tenant, id).await?;
+    match model.bundle() {
+        Some(bundle) => Ok((model, bundle)),
         None => Err(ApiError::conflict(
             "not_ready",
             format!(
@@ -100,14 +105,61 @@ pub(crate) async fn find_ready(
     }
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ModelQuery {
+    /// Seconds to hold the response back, at most, until the condition in `until` holds.
+    #[param(maximum = 60)]
+    wait: Option<u64>,
+    /// The import of a base model has ended, successfully or not (`imported`, the default), or the
+    /// model has changed (`change`: since the `ETag` in `if-none-match`, otherwise since the
+    /// request).
+    #[param(inline)]
+    until: Option<ModelUntil>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ModelUntil {
+    Imported,
+    Change,
+}
+
 /// Get a model
-#[utoipa::path(get, path = "/v1/models/{id}", tag = "models", operation_id = "get_model", params(("id" = String, Path)),
-    responses((status = 200, body = Model)))]
+#[utoipa::path(get, path = "/v1/models/{id}", tag = "models", operation_id = "get_model",
+    params(("id" = String, Path), ModelQuery,
+        ("if-none-match" = Option<String>, Header, description = "`ETag` of an earlier response; 304 when nothing has changed.")),
+    responses((status = 200, body = Model, headers(("etag" = String, description = "Version of the model."))), (status = 304)))]
 pub(crate) async fn get(
     Caller { state, tenant }: Caller,
+    identity: Identity,
     ModelName(id): ModelName,
-) -> Result<axum::Json<Model>, ApiError> {
-    Ok(axum::Json(find(&state, tenant, &id).await?))
+    Params(query): Params<ModelQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let wait = seconds(query.wait, &state.limits)?;
+    let _place = state.quotas.wait(&identity, wait)?;
+    let until = query.until.unwrap_or(ModelUntil::Imported);
+    let mut changes = state.changes.subscribe();
+    let look = || db::models::get(&state.pool, tenant, &id);
+    // Without a tag to compare with, a change is one since the request.
+    let before = match until {
+        ModelUntil::Change if !is_conditional(&headers) => look().await?.as_ref().map(etag_of),
+        _ => None,
+    };
+    let done = |model: &Option<Model>| match (model, until) {
+        (None, _) => true,
+        (Some(model), ModelUntil::Imported) => model.status != ModelStatus::Importing,
+        (Some(model), ModelUntil::Change) => {
+            has_changed(&headers, before.as_deref(), &etag_of(model))
+        }
+    };
+    let model = changes
+        .until(&id, wait, &state.shutdown, look, done)
+        .await?
+        .ok_or_else(|| ApiError::not_found("model", &id))?;
+    Ok(respond(&headers, etag_of(&model), model))
 }
 
 /// Get a model's layers
@@ -191,9 +243,9 @@ pub(crate) async fn export(
     ModelName(id): ModelName,
     Params(query): Params<ExportQuery>,
 ) -> Result<Response, ApiError> {
-    let (model, prefix) = find_ready(&state, tenant, &id).await?;
-    match query.format.unwrap_or(ExportFormat::Zip) {
-        ExportFormat::Zip => export::zip(&state.objects, &prefix, &model.id).await,
+    let (model, bundle) = find_ready(&state, tenant, &id).await?;
+    let sent = match query.format.unwrap_or(ExportFormat::Zip) {
+        ExportFormat::Zip => export::zip(&state.objects, &bundle, &model.id).await,
         ExportFormat::Torchscript if model.owned_by == Owner::Base => {
             let message = format!(
                 "`{id}` is a base model, which has no head; fine-tune it first, or export it as `zip`"
@@ -201,5 +253,6 @@ pub(crate) async fn export(
             Err(ApiError::invalid("format", "not_fine_tuned", message))
         }
         ExportFormat::Torchscript => export::torchscript(&state, &model).await,
-    }
+    };
+    unless_deleted(sent, find(&state, tenant, &id)).await
 }

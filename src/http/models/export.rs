@@ -1,5 +1,6 @@
 //! A model as one file: its bundle's objects as a zip, written while it is sent, so that nothing is
-//! held in memory or on disk; or its TorchScript.
+//! held in memory or on disk; or its TorchScript. All objects are compared with their row before
+//! the first byte is sent.
 
 use std::io::{self, BufWriter, Write};
 
@@ -19,10 +20,15 @@ use crate::{
         exports::{self, Export},
         models::Model,
     },
-    domain::{id::JobId, progress::Failure},
+    domain::{
+        id::JobId,
+        object::{Bundle, Descriptor},
+        problem::without_paths,
+        progress::Failure,
+    },
     http::api::{
         download::{attachment, whole},
-        error::ApiError,
+        error::{ApiError, OBJECT_DAMAGED},
         state::AppState,
     },
     objects::{ObjectError, Objects},
@@ -33,27 +39,35 @@ const PIECE: usize = 256 << 10;
 /// Size from which an entry needs zip's 64-bit form.
 const LARGE: u64 = 0xffff_0000;
 
-/// Responds with the TorchScript of a fine-tuned model, which a worker writes on the first request.
+/// Responds with the TorchScript of a fine-tuned model, which a worker writes on the first request,
+/// and again where its object is damaged.
 ///
 /// # Errors
 /// It cannot be written, or differs from the model; too many requests wait.
 pub(crate) async fn torchscript(state: &AppState, model: &Model) -> Result<Response, ApiError> {
     let _permit = state.predictor.admit()?;
     let job = model.job.context("a fine-tuned model names no job")?;
-    let key = exports::script_key(job);
-    let size = match state.objects.size(&key).await {
-        Err(ObjectError::NotFound { .. }) => {
-            write_script(state, job, &model.id).await?;
-            state.objects.size(&key).await?
-        }
-        size => size?,
+    let stored = match exports::state(&state.pool, job).await? {
+        Export::Stored(script) => match state.objects.verify(&script).await {
+            Err(ObjectError::Damaged { .. }) => None,
+            size => Some((script, size?)),
+        },
+        _ => None,
     };
-    let bytes = state.objects.read(&key, None).await?;
+    let (script, size) = match stored {
+        Some(stored) => stored,
+        None => {
+            let script = write_script(state, job, &model.id).await?;
+            let size = state.objects.verify(&script).await?;
+            (script, size)
+        }
+    };
+    let bytes = state.objects.read(&script.key, None).await?;
     Ok(whole(bytes, size, &format!("{}.pt", model.id)))
 }
 
 /// Queues an export and waits until it ends. A client that gives up leaves it to the next one.
-async fn write_script(state: &AppState, job: JobId, model: &str) -> Result<(), ApiError> {
+async fn write_script(state: &AppState, job: JobId, model: &str) -> Result<Descriptor, ApiError> {
     let pool = &state.pool;
     let mut changes = state.changes.subscribe();
     exports::request(pool, job).await?;
@@ -63,13 +77,14 @@ async fn write_script(state: &AppState, job: JobId, model: &str) -> Result<(), A
         .until(model, exports::TIMEOUT, &state.shutdown, look, ended)
         .await?;
     match export {
-        Export::Ended(None) => Ok(()),
-        Export::Ended(Some(Failure { code, message, .. })) => Err(match code.as_str() {
-            exports::UNFINISHED => unfinished(message),
+        Export::Stored(script) => Ok(script),
+        Export::Failed(Failure { code, message, .. }) => Err(match code.as_str() {
+            exports::UNFINISHED => unfinished(without_paths(&message)),
             "storage_full" => ApiError::storage_full(),
+            OBJECT_DAMAGED => ApiError::damaged(message),
             _ => anyhow::anyhow!("TorchScript export failed with `{code}`: {message}").into(),
         }),
-        Export::NoModel => Err(ApiError::not_found("model", model)),
+        Export::NoModel | Export::None => Err(ApiError::not_found("model", model)),
         Export::Pending => Err(unfinished(format!(
             "the TorchScript export did not end within {} seconds",
             exports::TIMEOUT.as_secs()
@@ -81,27 +96,26 @@ fn unfinished(message: String) -> ApiError {
     ApiError::unavailable(exports::UNFINISHED, message + "; try again", 5)
 }
 
-/// Responds with every object under `prefix`.
+/// Responds with every file of the bundle.
 ///
 /// # Errors
-/// There is no object.
+/// An object is damaged.
 pub(crate) async fn zip(
     objects: &Objects,
-    prefix: &str,
+    bundle: &Bundle,
     model: &str,
 ) -> Result<Response, ApiError> {
-    let mut keys = objects.list_prefix(prefix).await?;
-    if keys.is_empty() {
-        return Err(anyhow::anyhow!("the model's objects at `{prefix}` are missing").into());
+    let mut files = Vec::new();
+    for object in objects.bundle(bundle).await? {
+        let size = objects.verify(&object).await?;
+        files.push((object, size));
     }
-    keys.sort();
     let (sender, receiver) = mpsc::channel(4);
     let objects = objects.clone();
     let runtime = Handle::current();
-    let prefix = format!("{prefix}/");
     tokio::task::spawn_blocking(move || {
         let writer = BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
-        if let Err(error) = write_zip(&runtime, &objects, &prefix, &keys, writer) {
+        if let Err(error) = write_zip(&runtime, &objects, &files, writer) {
             // The status is sent already; only the body can still fail.
             tracing::warn!("an export ended early: {error:#}");
             let _ = sender.blocking_send(Err(io::Error::other("the export ended early")));
@@ -119,19 +133,17 @@ pub(crate) async fn zip(
 fn write_zip(
     runtime: &Handle,
     objects: &Objects,
-    prefix: &str,
-    keys: &[String],
+    files: &[(Descriptor, u64)],
     writer: impl Write,
 ) -> anyhow::Result<()> {
     let mut zip = ZipWriter::new_stream(writer);
-    for key in keys {
-        let size = runtime.block_on(objects.size(key))?;
+    for (object, size) in files {
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Stored)
-            .large_file(size >= LARGE)
+            .large_file(*size >= LARGE)
             .unix_permissions(0o644);
-        zip.start_file(key.strip_prefix(prefix).unwrap_or(key), options)?;
-        let mut stream = runtime.block_on(objects.read(key, None))?;
+        zip.start_file(object.name(), options)?;
+        let mut stream = runtime.block_on(objects.read(&object.key, None))?;
         while let Some(chunk) = runtime.block_on(stream.try_next())? {
             zip.write_all(&chunk)?;
         }

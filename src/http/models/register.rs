@@ -12,31 +12,62 @@ use axum::{
 use crate::{
     db::{
         self,
+        idempotency::Idempotency,
         models::{Inserted, Model, ModelStatus, NewBaseModel},
         tenants::TenantId,
     },
-    domain::{base_model::SourceTask, input::Modality, request::BaseModelRequest},
-    http::api::{auth::Caller, error::ApiError, extract::Json},
+    domain::{
+        base_model::SourceTask,
+        file::Purpose,
+        id::FileId,
+        input::Modality,
+        problem::Problem,
+        request::{BaseModelRequest, Weights},
+    },
+    http::api::{
+        auth::Caller,
+        error::{ApiError, OBJECT_DAMAGED},
+        extract::Json,
+        idempotency::{self, IdempotencyKey},
+        identity::Identity,
+        outgoing::{Source, too_many_downloads},
+        state::AppState,
+    },
 };
 
 /// Register a base model
 ///
-/// A refusal names every missing, unexpected or misshapen tensor. Responds once the weights are
-/// validated and converted, or with 202 and status `importing` if that takes longer than the
-/// service holds a response back.
+/// From an uploaded file, or from a URL, whose file is then in the list of files. A refusal names
+/// every missing, unexpected or misshapen tensor. Responds once the weights are validated and
+/// converted, or with 202 and status `importing` if that takes longer than the service holds a
+/// response back.
 #[utoipa::path(post, path = "/v1/base_models", tag = "models", operation_id = "register_base_model",
-    request_body = BaseModelRequest,
-    responses((status = 200, body = Model), (status = 202, body = Model)))]
+    params(IdempotencyKey), request_body = BaseModelRequest,
+    responses(
+        (status = 200, body = Model, headers(("idempotent-replayed" = String, description = "`true` when the key was used before."))),
+        (status = 202, body = Model, headers(("idempotent-replayed" = String, description = "`true` when the key was used before.")))))]
 pub(crate) async fn register(
     Caller { state, tenant }: Caller,
+    identity: Identity,
+    key: IdempotencyKey,
     Json(body): Json,
 ) -> Result<Response, ApiError> {
     let request = BaseModelRequest::parse(&body)?;
+    let wait = Duration::from_secs(state.limits.max_wait_seconds);
+    let _place = state.quotas.wait(&identity, wait)?;
     let mut changes = state.changes.subscribe();
-    let model = new_model(tenant, request);
+    let (model, inserted) = insert(&state, tenant, request, key.with_body(&body)).await?;
     let id = model.id.as_str();
-    match db::models::insert_importing(&state.pool, &model).await? {
-        Inserted::Yes => {}
+    match inserted {
+        Inserted::Yes | Inserted::Replayed => {}
+        Inserted::KeyConflict => return Err(idempotency::key_reused()),
+        Inserted::NoContent => {
+            let file = model.weights_file;
+            let message = format!(
+                "file `{file}` has no content: its download has not ended, or failed; see `GET /v1/files/{file}`"
+            );
+            return Err(ApiError::invalid("weights.file", "not_ready", message));
+        }
         Inserted::NameTaken => {
             let message = format!("model `{id}` exists already; delete it, or choose another id");
             return Err(ApiError::conflict("model_exists", message));
@@ -49,21 +80,27 @@ pub(crate) async fn register(
             return Err(ApiError::invalid("weights.file", "unknown_file", message));
         }
     }
-    let wait = Duration::from_secs(state.limits.max_wait_seconds);
     let look = || db::models::get(&state.pool, tenant, id);
     let done = |model: &Option<Model>| {
         model
             .as_ref()
             .is_none_or(|model| model.status != ModelStatus::Importing)
     };
-    let model = changes.until(id, wait, &state.shutdown, look, done).await?;
-    match model {
-        Some(model) if model.status == ModelStatus::Ready => Ok(axum::Json(model).into_response()),
+    let found = changes.until(id, wait, &state.shutdown, look, done).await?;
+    let respond = |status: StatusCode, model: Model| {
+        let response = (status, axum::Json(model)).into_response();
+        match inserted {
+            Inserted::Replayed => idempotency::replayed(response),
+            _ => response,
+        }
+    };
+    match found {
+        Some(model) if model.status == ModelStatus::Ready => Ok(respond(StatusCode::OK, model)),
         Some(model) if model.status == ModelStatus::Importing => {
-            Ok((StatusCode::ACCEPTED, axum::Json(model)).into_response())
+            Ok(respond(StatusCode::ACCEPTED, model))
         }
         _ => match db::models::take_refused(&state.pool, tenant, id).await? {
-            Some(problems) if !problems.is_empty() => Err(problems.into()),
+            Some(problems) if !problems.is_empty() => Err(refused(problems)),
             _ => Err(ApiError::conflict(
                 "import_gone",
                 format!(
@@ -74,14 +111,64 @@ pub(crate) async fn register(
     }
 }
 
-fn new_model(tenant: TenantId, request: BaseModelRequest) -> NewBaseModel {
+/// The error of a refused import. Where the stored upload is damaged, the fault is not its user's.
+fn refused(problems: Vec<Problem>) -> ApiError {
+    let damaged = problems
+        .iter()
+        .find(|problem| problem.code == OBJECT_DAMAGED);
+    match damaged {
+        Some(problem) => ApiError::damaged(problem.message.clone()),
+        None => problems.into(),
+    }
+}
+
+/// Adds the model, and the download of its weights, if they are to be downloaded.
+async fn insert(
+    state: &AppState,
+    tenant: TenantId,
+    request: BaseModelRequest,
+    idempotency: Option<Idempotency>,
+) -> Result<(NewBaseModel, Inserted), ApiError> {
+    let Weights { file, url, sha256 } = request.weights.clone();
+    match (file, url) {
+        (Some(file), None) => {
+            let model = NewBaseModel {
+                idempotency,
+                ..new_model(tenant, file, request)
+            };
+            let inserted = db::models::insert_importing(&state.pool, &model).await?;
+            Ok((model, inserted))
+        }
+        (_, Some(url)) => {
+            let source = Source {
+                url,
+                sha256,
+                filename: None,
+                purpose: Purpose::Weights,
+            };
+            let download = source.check(state, tenant, "weights.url").await?;
+            let model = NewBaseModel {
+                idempotency,
+                ..new_model(tenant, download.id, request)
+            };
+            let limit = state.limits.max_downloads;
+            let inserted =
+                db::downloads::insert_with_model(&state.pool, &download, &model, limit).await?;
+            let inserted = inserted.ok_or_else(|| too_many_downloads(limit))?;
+            Ok((model, inserted))
+        }
+        (None, None) => Err(anyhow::anyhow!("weights without a source: this is a bug").into()),
+    }
+}
+
+fn new_model(tenant: TenantId, weights_file: FileId, request: BaseModelRequest) -> NewBaseModel {
     NewBaseModel {
         tenant,
         id: request.id,
         architecture: request.architecture,
         // Only networks that read images can be imported; the trainer refuses others.
         modality: Modality::Image,
-        weights_file: request.weights.file,
+        weights_file,
         source_task: request.source_task.unwrap_or(SourceTask {
             name: "image classification".to_owned(),
             classes: None,
@@ -89,5 +176,6 @@ fn new_model(tenant: TenantId, request: BaseModelRequest) -> NewBaseModel {
         }),
         preprocessing: request.preprocessing,
         license: request.license,
+        idempotency: None,
     }
 }

@@ -8,13 +8,23 @@ use crate::{
     child,
     db::exports,
     domain::{
+        checkpoint::ManifestEntry,
         id::JobId,
+        object::Bundle,
         progress::{Failure, Verified},
     },
     objects::ObjectError,
-    worker::{fault::Fault, files::plain_file},
+    sandbox::{Grants, INPUTS, WORK},
+    worker::{
+        context::Worker,
+        fault::{Fault, OBJECT_DAMAGED},
+        files::{give, plain_file},
+        folder::Folder,
+    },
 };
 
+/// Name of the bundle's folder.
+const BUNDLE: &str = "bundle";
 /// Name of the file that the child writes.
 const FILE: &str = "model.pt";
 
@@ -23,38 +33,47 @@ pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
     let pool = &task.worker.pool;
     let bundle = exports::bundle(pool, task.claimed.subject).await?;
     let folder = task.create_folder()?;
-    let failure = match write(task, &bundle.ok_or(Fault::Lost)?, folder.path()).await {
-        Ok(()) => None,
+    let outcome = match write(task, &bundle.ok_or(Fault::Lost)?, &folder).await {
+        Ok(script) => Ok(script),
         Err(Fault::Failed(failure)) if !failure.retryable || failure.code == "storage_full" => {
-            Some(failure)
+            Err(failure)
         }
         // The request that waits tells its user, who can free space and try again.
         Err(Fault::Object(error @ ObjectError::StorageFull { .. })) => {
-            Some(Failure::retryable("storage_full", error.to_string()))
+            Err(Failure::retryable("storage_full", error.to_string()))
+        }
+        Err(Fault::Object(error @ ObjectError::Damaged { .. })) => {
+            Err(Failure::permanent(OBJECT_DAMAGED, error.to_string()))
         }
         Err(fault) => return Err(fault),
     };
-    let write = || exports::end(pool, task.claimed, failure.as_ref());
+    let write = || exports::end(pool, task.claimed, outcome.as_ref());
     task.end("end an export", write).await
 }
 
 /// Stores the TorchScript of a bundle.
-async fn write(task: Task<'_>, bundle: &str, folder: &Path) -> Result<(), Fault> {
-    let objects = &task.worker.objects;
-    let unpacked = folder.join("bundle");
-    objects.fetch_prefix(bundle, &unpacked).await?;
-    let target = folder.join(FILE);
-    let arguments = [
-        OsStr::new("script"),
-        unpacked.as_os_str(),
-        target.as_os_str(),
-    ];
-    let answer = child::answer_of(&task.worker.trainer_exe, &arguments, exports::TIMEOUT).await;
+async fn write(task: Task<'_>, bundle: &Bundle, folder: &Folder) -> Result<ManifestEntry, Fault> {
+    let Worker {
+        objects, sandbox, ..
+    } = task.worker;
+    let unpacked = folder.inputs().join(BUNDLE);
+    std::fs::create_dir(&unpacked)?;
+    for object in objects.bundle(bundle).await? {
+        objects
+            .fetch(&object, &unpacked.join(object.name()))
+            .await?;
+    }
+    give(sandbox, &folder.inputs()).await?;
+    let bundle = Path::new(INPUTS).join(BUNDLE);
+    let target = Path::new(WORK).join(FILE);
+    let arguments = [OsStr::new("script"), bundle.as_os_str(), target.as_os_str()];
+    let launch = sandbox.launch(folder, Grants::WRITE);
+    let answer = child::answer_of(launch, &arguments, exports::TIMEOUT).await;
     match answer.map_err(|error| Fault::Unanswered("the export", error))? {
         Verified::Same { .. } => {}
         Verified::Failed(failure) => return Err(Fault::Failed(failure)),
     }
     let key = exports::script_key(JobId(task.claimed.subject));
-    objects.put_file(&key, &plain_file(folder, FILE)?).await?;
-    Ok(())
+    let file = plain_file(&folder.work(), FILE)?;
+    Ok(objects.put_file(&key, &file).await?.into())
 }

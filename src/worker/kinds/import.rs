@@ -9,11 +9,11 @@ use crate::{
         problem::Problem,
         work::{Imported, ValidatePlan},
     },
-    objects::{At, ObjectError},
+    objects::{At, ObjectError, hash_file},
     worker::{
         context::Worker,
         fault::Fault,
-        files::{hash_file, plain_file, read_json},
+        files::{plain_file, read_json},
     },
 };
 
@@ -33,10 +33,11 @@ pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
         max_bytes: worker.args.data.max_weights_bytes,
         preprocessing: import.preprocessing,
     };
-    let upload = format!("files/{}/content", import.weights_file.0.simple());
+    let upload = db::files::upload(&worker.pool, import.weights_file).await?;
+    let upload = upload.ok_or(Fault::Lost)?;
     let Checked { folder, verdict } = task.check(&upload, PARAM, plan).await?;
     let problems = match verdict {
-        Ok(()) => match keep_weights(worker, folder.path()).await {
+        Ok(()) => match keep_weights(worker, &folder.work()).await {
             Ok((imported, sha256)) => {
                 let write = || db::models::accept_import(&worker.pool, claimed, &imported, &sha256);
                 return task.end("accept a base model", write).await;
@@ -57,11 +58,11 @@ pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
 async fn keep_weights(worker: &Worker, folder: &Path) -> Result<(Imported, String), Fault> {
     let imported: Imported = read_json(folder, "imported.json", JSON_BYTES).await?;
     let model = plain_file(folder, "model.safetensors")?;
-    let (_, sha256) = hash_file(&model).await.at(&model)?;
+    let sha256 = hash_file(&model).await.at(&model)?.sha256;
     let key = format!("models/{sha256}/model.safetensors");
     let stored = worker.objects.put_file(&key, &model).await?;
     if stored.sha256 != sha256 {
-        return Err(Fault::damaged("the weights changed while they were stored"));
+        return Err(Fault::result("the weights changed while they were stored"));
     }
     Ok((imported, sha256))
 }

@@ -1,10 +1,11 @@
-//! The work of a worker, one file per kind. Each runs in a child under a lease. Training slots call
-//! `train`; the other kinds share `run`.
+//! The work of a worker, one file per kind. Each runs under a lease, and, except a download, in a
+//! child. Training slots call `train`; the other kinds share `run`.
 //!
 //! CONTRIBUTING.md lists what a further kind needs.
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,7 @@ use crate::{
     telemetry::metrics::{LEASES_LOST, WORK_DONE},
 };
 
+mod download;
 mod export;
 mod import;
 mod task;
@@ -33,17 +35,21 @@ const UPLOADS: [Kind; 2] = [Kind::Validate, Kind::Import];
 /// Pause of the slot after the disk was full.
 const AFTER_FULL: Duration = Duration::from_secs(5);
 
-/// Runs the slots for uploads and for exports until `shutdown`. Users wait for an export, so it
-/// does not wait behind a long validation.
+/// Runs the slots for uploads, exports and downloads until `shutdown`. Users wait for an export, so
+/// it does not wait behind a long validation.
 pub(super) async fn run(worker: Arc<Worker>, shutdown: CancellationToken) {
     let Wakeups {
         validations,
         exports,
+        downloads,
         ..
     } = &worker.wakeups;
+    let downloading = (0..worker.args.downloads.downloads)
+        .map(|_| slot(&worker, &[Kind::Download], downloads, &shutdown));
     tokio::join!(
         slot(&worker, &UPLOADS, validations, &shutdown),
         slot(&worker, &[Kind::Export], exports, &shutdown),
+        join_all(downloading),
     );
 }
 
@@ -134,5 +140,6 @@ async fn perform(task: Task<'_>) -> Result<(), Fault> {
         Kind::Validate => validate::run(task).await,
         Kind::Import => import::run(task).await,
         Kind::Export => export::run(task).await,
+        Kind::Download => download::run(task).await,
     }
 }

@@ -6,9 +6,23 @@ use std::{ffi::OsStr, path::PathBuf, time::Duration};
 use crate::{
     child,
     db::{persist::persist, work},
-    domain::{job::Failure, problem::Problem, progress::Validated, work::ValidatePlan},
-    objects::ObjectError,
-    worker::{context::Worker, fault::Fault, folder::Folder, layout::write_plan, lease::Lease},
+    domain::{
+        job::Failure,
+        object::Descriptor,
+        problem::{Problem, without_paths},
+        progress::Validated,
+        work::{PLAN, ValidatePlan},
+    },
+    objects::{At as _, ObjectError},
+    sandbox::{Grants, WORK},
+    worker::{
+        context::Worker,
+        fault::{Fault, OBJECT_DAMAGED},
+        files::give,
+        folder::Folder,
+        layout::write_plan,
+        lease::Lease,
+    },
 };
 
 /// Minimum bytes per second that a validation process is expected to get through, besides
@@ -83,42 +97,55 @@ impl Task<'_> {
         Ok(self.worker.folders.create(&name)?)
     }
 
-    /// Has a validation process check the upload at `key`. `param` names the upload in a request,
-    /// and `plan` is made of the path of the upload.
+    /// Has a validation process check an upload. `param` names it in a request, and `plan` is made
+    /// of its path. One whose object is damaged is refused: another try would find the same.
     ///
     /// # Errors
     /// The upload cannot be read; the process crashed, timed out, or failed in a way that another
     /// may not.
     pub(super) async fn check(
         self,
-        key: &str,
+        upload: &Descriptor,
         param: &str,
         plan: impl FnOnce(PathBuf) -> ValidatePlan,
     ) -> Result<Checked, Fault> {
         let Worker {
             objects,
-            trainer_exe,
+            sandbox,
             args,
             ..
         } = self.worker;
         let folder = self.create_folder()?;
-        let input = folder.path().join("input");
-        objects.fetch(key, &input).await?;
-        let bytes = objects.size(key).await?;
-        write_plan(folder.path(), &plan(input)).await?;
-        let arguments = [OsStr::new("validate"), folder.path().as_os_str()];
+        let input = folder.inputs().join("input");
+        let refused = |code, message: &str| {
+            vec![Problem {
+                path: param.to_owned(),
+                line: None,
+                code,
+                message: without_paths(message),
+            }]
+        };
+        match objects.fetch(upload, &input).await {
+            Err(error @ ObjectError::Damaged { .. }) => {
+                let verdict = Err(refused(OBJECT_DAMAGED.into(), &error.to_string()));
+                return Ok(Checked { folder, verdict });
+            }
+            fetched => fetched?,
+        }
+        let bytes = tokio::fs::metadata(&input).await.at(&input)?.len();
+        let plan = plan(folder.seen(&input));
+        write_plan(&folder.work(), &plan).await?;
+        give(sandbox, &folder.inputs()).await?;
+        give(sandbox, &folder.work().join(PLAN)).await?;
+        let arguments = ["validate", WORK].map(OsStr::new);
         let patience = args.timing.stall + Duration::from_secs(bytes / BYTES_PER_SECOND);
-        let answer = child::answer_of(trainer_exe, &arguments, patience).await;
+        let answer =
+            child::answer_of(sandbox.launch(&folder, Grants::WRITE), &arguments, patience).await;
         let verdict = match answer.map_err(|error| Fault::Unanswered("validation", error))? {
             Validated::Accepted => Ok(()),
             Validated::Refused { problems } => Err(problems),
             Validated::Failed(failure) if failure.retryable => return Err(Fault::Failed(failure)),
-            Validated::Failed(Failure { code, message, .. }) => Err(vec![Problem {
-                path: param.to_owned(),
-                line: None,
-                code,
-                message,
-            }]),
+            Validated::Failed(Failure { code, message, .. }) => Err(refused(code, &message)),
         };
         Ok(Checked { folder, verdict })
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::{
     child::{Child, Exit, Output},
@@ -20,8 +21,12 @@ use crate::{
         work::{Assignment, TrainerControl},
     },
     garbage_collection,
-    telemetry::metrics::{
-        ATTEMPT_SECONDS, ATTEMPTS, JOB_START_SECONDS, JOBS_ENDED, LEASES_LOST, SLOTS_BUSY,
+    sandbox::WORK,
+    telemetry::{
+        metrics::{
+            ATTEMPT_SECONDS, ATTEMPTS, JOB_START_SECONDS, JOBS_ENDED, LEASES_LOST, SLOTS_BUSY,
+        },
+        traces,
     },
     worker::{
         bundle,
@@ -31,7 +36,7 @@ use crate::{
         layout,
         lease::Lease,
         relay::{Handled, Relay},
-        sample_report,
+        results, sample_report,
         slot::{Slot, Taken},
         watchdog::Watchdog,
     },
@@ -62,8 +67,22 @@ struct Held {
     model: Option<NewModel>,
 }
 
-/// Runs an attempt to its end.
+/// Runs an attempt to its end, as a trace of its own that is linked to the request of its job.
 pub(crate) async fn run(worker: &Worker, slot: &Slot, taken: &Taken, shutdown: &CancellationToken) {
+    if !cfg!(feature = "otel") {
+        return run_attempt(worker, slot, taken, shutdown).await;
+    }
+    let (job, token) = (taken.claimed.job, taken.claimed.token);
+    let span = tracing::info_span!(parent: None, "attempt", job.id = %job, attempt.n = token);
+    let attempt = run_attempt(worker, slot, taken, shutdown);
+    attempt.instrument(span.clone()).await;
+    match db::traces::of_job(&worker.pool, job).await {
+        Ok(request) => traces::link(&span, &request.unwrap_or_default()),
+        Err(error) => tracing::debug!("cannot link an attempt to the request of its job: {error}"),
+    }
+}
+
+async fn run_attempt(worker: &Worker, slot: &Slot, taken: &Taken, shutdown: &CancellationToken) {
     let claimed = &taken.claimed;
     let (job, token) = (claimed.job, claimed.token);
     tracing::info!(job.id = %job, attempt.n = token, "attempt started");
@@ -87,6 +106,9 @@ pub(crate) async fn run(worker: &Worker, slot: &Slot, taken: &Taken, shutdown: &
     };
     if let Some(trainer) = &mut held.trainer {
         trainer.end().await;
+    }
+    if let Some(folder) = &held.folder {
+        worker.cache.keep_features(claimed, &folder.work());
     }
     drop((lease, held));
     let duration_ms = since.elapsed().as_millis() as u64;
@@ -143,7 +165,8 @@ impl Attempt<'_> {
                 .judge(&worker.args.admission, claimed.job, &outcome, lasted);
         let outcome = match &trace.release_reason {
             Some(_) => Outcome::Yielded,
-            None => outcome,
+            // The log above has the paths; users see what is stored.
+            None => outcome.without_paths(),
         };
         self.record_peak_memory().await;
         lease.end();
@@ -166,12 +189,12 @@ impl Attempt<'_> {
     async fn run_trainer(self, held: &mut Held) -> Result<Outcome, Fault> {
         let (worker, claimed) = (self.worker, &self.taken.claimed);
         let name = format!("{}-{}", claimed.job.0.simple(), claimed.token);
-        let folder = held.folder.insert(worker.folders.create(&name)?).path();
+        let inputs = worker.folders.create(&name)?;
         sweep(worker, claimed).await;
         let packs = claimed.validation.iter().chain([&claimed.training]);
         let bytes: u64 = packs.map(|pack| pack.bytes).sum();
         let patience = worker.args.timing.stall + Duration::from_secs(bytes / BYTES_PER_SECOND);
-        let laid_out = layout::lay_out(worker, self.slot, claimed, folder);
+        let laid_out = layout::lay_out(worker, self.slot, claimed, &inputs);
         let Ok(resumed) = tokio::time::timeout(patience, laid_out).await else {
             return Ok(storage_timed_out(patience));
         };
@@ -179,20 +202,28 @@ impl Attempt<'_> {
         if self.should_yield() {
             return Ok(Outcome::Yielded);
         }
-        let (child, mut output) = self.slot.warm_trainer.take().await?;
-        let child = held.trainer.insert(child);
+        let idle = self.slot.warm_trainer.take().await?;
+        let (child, mut output) = (held.trainer.insert(idle.child), idle.output);
+        let folder = held.folder.insert(idle.folder);
         self.taken.reserved.bind(child.pid());
+        layout::move_in(worker, claimed, &inputs, folder)?;
         let assignment = Assignment::Train {
-            folder: folder.to_owned(),
+            folder: WORK.into(),
         };
         child.send(&assignment).await?;
-        let mut relay = Relay::new(worker, self.taken, folder, resumed);
+        let work = folder.work();
+        let mut relay = Relay::new(worker, self.taken, &work, resumed);
         let outcome = self.handle_messages(&mut relay, child, &mut output).await?;
-        if outcome == Outcome::Succeeded {
-            held.model = Some(bundle::store(worker, claimed, folder).await?);
-            sample_report::store(&worker.pool, claimed, folder).await?;
-        }
+        // Nobody may change what is stored now.
         child.end_within(EXIT_TIME).await;
+        if outcome == Outcome::Succeeded {
+            let model = bundle::store(worker, claimed, folder).await?;
+            held.model = Some(NewModel {
+                results: Some(results::store(worker, claimed).await?),
+                ..model
+            });
+            sample_report::store(&worker.pool, claimed, &work).await?;
+        }
         Ok(outcome)
     }
 
@@ -230,6 +261,10 @@ impl Attempt<'_> {
             };
             let (was_ready, received) = (watchdog.is_ready, Instant::now());
             watchdog.observe(&message, received);
+            if let Progress::Phase { .. } = message {
+                // The next attempt finds them even if this worker dies.
+                relay.keep_features();
+            }
             let handled = relay.handle(message).await?;
             // The time it took to write is not the trainer's.
             watchdog.exclude(received.elapsed());

@@ -2,8 +2,8 @@
 
 use super::task::{Checked, JSON_BYTES, Task};
 use crate::{
-    db,
-    domain::{file::FileReport, work::ValidatePlan},
+    db::files::{self, PACK},
+    domain::{file::FileReport, id::FileId, work::ValidatePlan},
     worker::{
         fault::Fault,
         files::{plain_file, read_json},
@@ -17,23 +17,22 @@ pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
     let Task {
         worker, claimed, ..
     } = task;
-    let objects = format!("files/{}/", claimed.subject.simple());
+    let id = FileId(claimed.subject);
+    let upload = files::upload(&worker.pool, id).await?.ok_or(Fault::Lost)?;
     let plan = |input| ValidatePlan::Dataset {
         input,
         limits: worker.args.data.dataset(),
         threads: worker.threads,
     };
-    let upload = format!("{objects}content");
     let Checked { folder, verdict } = task.check(&upload, "file", plan).await?;
-    let written = read_json::<FileReport>(folder.path(), REPORT, JSON_BYTES).await;
+    let written = read_json::<FileReport>(&folder.work(), REPORT, JSON_BYTES).await;
     let report = match verdict {
         Ok(()) => {
             let report = written?;
-            let pack = plain_file(folder.path(), "pack.safetensors")?;
-            let key = format!("{objects}pack.safetensors");
+            let pack = plain_file(&folder.work(), PACK)?;
+            let key = files::prefix(id) + PACK;
             let pack = worker.objects.put_file(&key, &pack).await?;
-            let write =
-                || db::files::accept(&worker.pool, claimed, &report, &pack.sha256, pack.bytes);
+            let write = || files::accept(&worker.pool, claimed, &report, &pack.sha256, pack.bytes);
             return task.end("accept a data set", write).await;
         }
         // The process's own report, if it left one.
@@ -43,7 +42,7 @@ pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
             .unwrap_or_else(|| FileReport::refused(problems)),
     };
     let details = details(&report);
-    let write = || db::files::refuse(&worker.pool, claimed, &report, &details);
+    let write = || files::refuse(&worker.pool, claimed, &report, &details);
     task.end("refuse a data set", write).await
 }
 

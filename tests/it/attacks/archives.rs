@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Attack, Footprint, MARKER, assert_nothing_escaped, attack};
 use crate::support::{
-    data::{clipart_subset, files_below, unzip, zip},
+    data::{clipart_subset, files_below, files_of_work, unzip, zip},
     process::eventually,
     service::Service,
 };
@@ -265,7 +265,7 @@ async fn hostile_archives_are_refused_whole() {
     eventually(
         std::time::Duration::from_secs(10),
         "empty work folder",
-        || files_below(&work).is_empty().then_some(()),
+        || files_of_work(&work).is_empty().then_some(()),
     );
 }
 

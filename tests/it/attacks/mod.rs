@@ -4,10 +4,12 @@
 //! An attack must get its status and code, leave no file behind, and cost the server nothing: its
 //! memory and descriptors are read from /proc before and after each table.
 
+mod access;
 mod archives;
 mod ids;
 mod images;
 mod labels;
+mod limits;
 mod memory;
 mod requests;
 mod weights;

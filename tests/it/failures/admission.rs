@@ -23,7 +23,7 @@ use crate::{
 
 async fn worker_in(pool: &PgPool, state: &str) -> workers::Worker {
     for _ in 0..600 {
-        let tenant = tenants::default_id(pool).await.unwrap();
+        let (tenant, _) = tenants::default_tenant(pool).await.unwrap();
         let found = workers::list(pool, tenant).await.unwrap();
         if let Some(worker) = found.into_iter().find(|worker| worker.state == state) {
             return worker;

@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 
 use rehead::{
     db::{
-        keys,
         queue::{self, Claimed, DEFAULT_CLASS, Offer},
         tenants::{self, Change, TenantId},
     },
     domain::{
         id::{FileId, JobId},
         job::Outcome,
+        role::Role,
     },
-    http::NewKey,
 };
 use serde_json::Value;
 use sqlx::PgPool;
@@ -178,12 +177,8 @@ async fn f29_ten_thousand_capped_jobs_do_not_delay_another_tenant() {
     service.runs_attempt(&running, 1).await;
     let template = endless_job(&service, &file).await;
 
+    service.key = Some(service.new_key("other", Role::User).await);
     let other = tenants::find_or_create(&pool, "other").await.unwrap();
-    let key = NewKey::new();
-    keys::create(&pool, other, "other", &key.prefix, &key.sha256)
-        .await
-        .unwrap();
-    service.key = Some(key.text);
     let file = material(&service).await;
     let job = long_job(&service, &file, 1).await;
     let alone = waited(&service, &pool, &job).await;

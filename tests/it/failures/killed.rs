@@ -11,7 +11,7 @@ use rehead::{db::exports, domain::id::JobId};
 use serde_json::json;
 
 use crate::{
-    export::{is_of_the_bundle, pranked},
+    export::{UNCONFINED, is_of_the_bundle, pranked},
     support::{
         attempts::{QUICK, long_job, material, outcomes, weights},
         data::unzip,
@@ -74,7 +74,7 @@ async fn export_of_a_killed_worker_ends_once() {
         "[ $1 = verify ] || {{ echo half >\"$3\"; : >{}; exec sleep 600; }}",
         began.display()
     );
-    let first = service.worker_of(&pranked(&dir.join("hangs"), &hangs), "first", &QUICK);
+    let first = service.worker_of(&pranked(&dir.join("hangs"), &hangs), "first", &UNCONFINED);
     let file = material(&service).await;
     let transfer = json!({"head": {"init": "zero"}, "hyperparameters": {"n_epochs": 1}});
     let job = service.ended(&service.job(&file, &transfer).await).await;
@@ -98,7 +98,11 @@ async fn export_of_a_killed_worker_ends_once() {
         });
         assert!(!stored.exists(), "half a script is stored");
         let counts = format!("echo $1 >>{}", runs.display());
-        service.worker_of(&pranked(&dir.join("counts"), &counts), "second", &QUICK)
+        service.worker_of(
+            &pranked(&dir.join("counts"), &counts),
+            "second",
+            &UNCONFINED,
+        )
     };
     let (answer, second) = tokio::join!(service.get(&script), replaced);
     assert_eq!(answer.status, 200, "{}\n{}", answer.text(), second.log());

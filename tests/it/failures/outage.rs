@@ -99,7 +99,7 @@ async fn a_worker_that_starts_while_postgres_is_away_waits_for_it() {
     let mut brief = service.worker("brief", &arguments);
     assert!(!brief.wait(Duration::from_secs(30)).success());
     assert!(
-        brief.log().contains("cannot connect to the database"),
+        brief.log().contains("error: cannot reach Postgres at"),
         "{}",
         brief.log()
     );

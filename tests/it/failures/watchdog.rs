@@ -8,8 +8,11 @@ use nix::{
     unistd::Pid,
 };
 
+use serde_json::json;
+
 use crate::support::{
     attempts::{QUICK, long_job, material, outcomes},
+    data::{lite0_weights, zip},
     postgres::invariants,
     process::{Process, eventually},
     service::Service,
@@ -93,4 +96,46 @@ async fn f20_a_trainer_without_progress_is_stalled_and_retried() {
         "{ended}"
     );
     invariants(&service.pool().await).await;
+}
+
+/// Classes of two small images each.
+fn many_classes(count: u32) -> Vec<u8> {
+    let image = |number: u32| {
+        let pixel =
+            |x: u32, y: u32| image::Rgb([number as u8, (number / 256 * 80) as u8, (x * y) as u8]);
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let image = image::RgbImage::from_fn(8, 8, pixel);
+        image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    };
+    let files = (0..2 * count).map(|number| {
+        let name = format!("c{:04}/{number}.png", number / 2);
+        (name, image(number))
+    });
+    zip(&files.collect::<Vec<_>>())
+}
+
+/// With 300 classes of two images, no epoch is as long as the linear probe before it. The time to
+/// load torch is longer than the patience, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn f20_what_computes_is_not_stalled() {
+    let service = Service::start().await;
+    let mut arguments = QUICK.to_vec();
+    arguments.extend(["--stall-ms", "2500"]);
+    let worker = service.worker("worker", &arguments);
+    let weights = service.upload("lite0.pth", "weights", lite0_weights());
+    let base = json!({
+        "id": "efficientnet_lite0", "architecture": "tf_efficientnet_lite0",
+        "weights": {"file": weights.await.ok()["id"]}, "preprocessing": {"input_size": 64},
+    });
+    service.post("/v1/base_models", &base).await.ok();
+    let file = service.dataset(many_classes(300)).await;
+    assert_eq!(file["status"], "processed", "{file}");
+    let transfer = json!({"freeze": "all", "hyperparameters": {"n_epochs": 1}});
+    let job = service.ended(&service.job(&file, &transfer).await).await;
+    assert_eq!(job["status"], "succeeded", "{job}\n{}", worker.log());
+    assert_eq!(outcomes(&job), ["succeeded"], "{job}");
+    let events = format!("{}/events?limit=100", service.path(&job));
+    let events = service.get(&events).await.ok().to_string();
+    assert!(events.contains("probing"), "{events}");
 }

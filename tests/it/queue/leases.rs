@@ -10,6 +10,7 @@ use rehead::{
         work::{self, Kind, Released},
     },
     domain::{
+        checkpoint::ManifestEntry,
         file::{FileStatus, Purpose},
         job::{JobStatus, Outcome, Phase},
     },
@@ -205,8 +206,12 @@ async fn an_export_is_queued_once_and_ends_with_a_result_or_its_model() {
     let claimed = queue.claim().await.unwrap();
     queue.end(&claimed, &Outcome::Succeeded).await.unwrap();
     let state = || async { exports::state(pool, job).await.unwrap() };
-    assert_eq!(state().await, Export::Ended(None));
+    assert_eq!(state().await, Export::None);
 
+    let script = ManifestEntry {
+        bytes: 3,
+        sha256: "ab".repeat(32),
+    };
     exports::request(pool, job).await.unwrap();
     let dead = queue.claim_work(Kind::Export, AT_ONCE).await.unwrap();
     exports::request(pool, job).await.unwrap();
@@ -216,14 +221,14 @@ async fn an_export_is_queued_once_and_ends_with_a_result_or_its_model() {
     assert!(reap::expired(pool, AT_ONCE).await.unwrap().is_some());
     for _ in 1..work::MAX_CRASHES {
         let held = queue.claim_work(Kind::Export, HOUR).await.unwrap();
-        assert!(!exports::end(pool, &dead, None).await.unwrap());
+        assert!(!exports::end(pool, &dead, Ok(&script)).await.unwrap());
         let crashed = Released::Crashed;
         assert!(work::release(pool, &held, crashed).await.unwrap());
         queue.run("update work set run_at = now()").await;
     }
     assert_eq!(queue.claim_work(Kind::Export, HOUR).await, None);
     assert_eq!(reap::exhausted(pool).await.unwrap().len(), 1);
-    let Export::Ended(Some(failure)) = state().await else {
+    let Export::Failed(failure) = state().await else {
         panic!("{:?}", state().await);
     };
     assert_eq!(failure.code, exports::UNFINISHED);
@@ -232,8 +237,11 @@ async fn an_export_is_queued_once_and_ends_with_a_result_or_its_model() {
     exports::request(pool, job).await.unwrap();
     assert_eq!(state().await, Export::Pending);
     let held = queue.claim_work(Kind::Export, HOUR).await.unwrap();
-    assert!(exports::end(pool, &held, None).await.unwrap());
-    assert_eq!(state().await, Export::Ended(None));
+    assert!(exports::end(pool, &held, Ok(&script)).await.unwrap());
+    let Export::Stored(stored) = state().await else {
+        panic!("{:?}", state().await);
+    };
+    assert_eq!(stored.sha256, script.sha256);
 
     exports::request(pool, job).await.unwrap();
     let held = queue.claim_work(Kind::Export, HOUR).await.unwrap();
@@ -241,7 +249,7 @@ async fn an_export_is_queued_once_and_ends_with_a_result_or_its_model() {
         .await
         .unwrap();
     assert_eq!(work::renew(pool, &held, HOUR).await.unwrap(), None);
-    assert!(!exports::end(pool, &held, None).await.unwrap());
+    assert!(!exports::end(pool, &held, Ok(&script)).await.unwrap());
     assert_eq!(state().await, Export::NoModel);
     exports::request(pool, job).await.unwrap();
     assert_eq!(queue.claim_work(Kind::Export, HOUR).await, None);

@@ -6,6 +6,7 @@ pub(crate) mod openapi;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod queue;
+pub(crate) mod receiver;
 pub(crate) mod service;
 pub(crate) mod sources;
 pub(crate) mod tmpfs;

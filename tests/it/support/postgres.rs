@@ -160,7 +160,7 @@ pub(crate) fn check_at_end(options: PgConnectOptions, objects: Option<&Path>) {
 async fn rows_have_their_objects(pool: &PgPool, objects: &Path) {
     let queries = [
         "select objects || 'manifest.json' from checkpoints where state = 'committed'",
-        "select 'files/' || replace(id::text, '-', '') || '/content' from files",
+        "select 'files/' || replace(id::text, '-', '') || '/content' from files where sha256 is not null",
         "select objects || 'model.safetensors' from models where kind = 'fine_tuned'",
     ];
     for query in queries {
@@ -204,9 +204,11 @@ pub(crate) async fn invariants(pool: &PgPool) {
         (
             "a file or base model has work exactly while it is unfinished",
             "select coalesce(w.subject, unfinished.subject)::text from (
-                select 'validate' as kind, id as subject from files where status = 'uploaded'
-                union all select 'import', import_id from models where status = 'importing'
-            ) unfinished full join (select * from work where kind in ('validate', 'import')) w
+                select case status when 'uploaded' then 'validate' else 'download' end as kind, id as subject
+                from files where status in ('uploaded', 'downloading')
+                union all select 'import', import_id from models m where status = 'importing'
+                    and not exists (select from files f where f.id = m.weights_file and f.status = 'downloading')
+            ) unfinished full join (select * from work where kind in ('validate', 'import', 'download')) w
                 on w.kind = unfinished.kind and w.subject = unfinished.subject
             where w.subject is null or unfinished.subject is null",
         ),

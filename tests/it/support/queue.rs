@@ -8,7 +8,8 @@ use rehead::{
         checkpoints::CheckpointObjects,
         events,
         files::{self, NewFile},
-        jobs::{self, Created, Idempotency, NewJob},
+        idempotency::Idempotency,
+        jobs::{self, Created, NewJob},
         models::{self, NewBaseModel},
         parents::Origin,
         queue::{self, Claimed, DEFAULT_CLASS, NewCheckpoint, NewModel, Offer, Trace},
@@ -52,7 +53,7 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) async fn start() -> Self {
         let database = Database::start().await;
-        let tenant = tenants::default_id(&database.pool).await.unwrap();
+        let (tenant, _) = tenants::default_tenant(&database.pool).await.unwrap();
         let mut queue = Self {
             database,
             tenant,
@@ -80,6 +81,8 @@ impl Queue {
                 purpose,
                 bytes: 1_000,
                 sha256,
+                lifetime: None,
+                idempotency: None,
             },
         )
         .await
@@ -125,6 +128,7 @@ impl Queue {
             },
             preprocessing: None,
             license: None,
+            idempotency: None,
         };
         assert_eq!(
             models::insert_importing(self.pool(), &model).await.unwrap(),
@@ -439,5 +443,7 @@ pub(crate) fn new_model(claimed: &Claimed) -> NewModel {
         objects: format!("bundles/{}/{}/", claimed.job.0.simple(), claimed.token),
         parameters: 11_001_000,
         weights_sha256: "ab".repeat(32),
+        files: BTreeMap::new(),
+        results: None,
     }
 }

@@ -6,6 +6,11 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use rehead::{domain::role::Role, keys::Grant};
 use rehead_test_support::weights;
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
@@ -82,6 +87,19 @@ pub(crate) fn job_body(model: &str, training_file: &Value, transfer: &Value) -> 
     })
 }
 
+/// Starts `rehead serve`; gives its URL too.
+fn serve(dir: &Path, database_url: &str, arguments: &[&str]) -> (Process, String) {
+    let (objects, scratch) = (dir.join("objects"), dir.join("scratch"));
+    let mut all = vec!["serve", "--listen", "127.0.0.1:0"];
+    all.extend(["--database-url", database_url]);
+    all.extend(["--objects", objects.to_str().unwrap()]);
+    all.extend(["--scratch", scratch.to_str().unwrap()]);
+    all.extend(arguments);
+    let mut server = Process::rehead("serve", dir, &all);
+    let url = format!("http://{}", server.wait_for("listening on http://"));
+    (server, url)
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
         postgres::check_at_end(self.database_url.parse().unwrap(), Some(&self.objects()));
@@ -113,24 +131,7 @@ impl Service {
             "{}",
             migrate.log()
         );
-        let objects = dir.path().join("objects");
-        let scratch = dir.path().join("scratch");
-        let mut all = vec![
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--database-url",
-            &database_url,
-        ];
-        all.extend([
-            "--objects",
-            objects.to_str().unwrap(),
-            "--scratch",
-            scratch.to_str().unwrap(),
-        ]);
-        all.extend(arguments);
-        let mut server = Process::rehead("serve", dir.path(), &all);
-        let url = format!("http://{}", server.wait_for("listening on http://"));
+        let (server, url) = serve(dir.path(), &database_url, arguments);
         Self {
             server,
             url,
@@ -140,6 +141,14 @@ impl Service {
             client: reqwest::Client::new(),
             key: None,
         }
+    }
+
+    /// Ends the server, and starts another on the same rows and objects.
+    pub(crate) fn restart_server(&mut self) {
+        kill(Pid::from_raw(self.server.pid()), Signal::SIGKILL).unwrap();
+        self.server.wait(Duration::from_secs(10));
+        std::fs::remove_file(self.dir.path().join("serve.log")).unwrap();
+        (self.server, self.url) = serve(self.dir.path(), &self.database_url, &[]);
     }
 
     /// Starts a worker, with a one-thread trainer and a quick poll where `arguments` do not say
@@ -194,6 +203,18 @@ impl Service {
 
     pub(crate) async fn pool(&self) -> sqlx::PgPool {
         rehead::db::connect(&self.database_url, 4).await.unwrap()
+    }
+
+    /// Creates a key, and its tenant; the service is closed from then on.
+    pub(crate) async fn new_key(&self, tenant: &str, role: Role) -> String {
+        let grant = Grant {
+            tenant: tenant.to_owned(),
+            name: None,
+            role,
+            expires_at: None,
+            requests_per_minute: None,
+        };
+        grant.create(&self.pool().await).await.unwrap().1
     }
 
     pub(crate) async fn send(
@@ -309,6 +330,44 @@ impl Service {
         let path = format!("/v1/models/{model}/predict");
         let send = self.send(Method::POST, &path, |request| request.multipart(form));
         send.await.ok()["data"][0].clone()
+    }
+
+    /// Asserts that a job's best checkpoint predicts as its model does, but for what was fitted
+    /// after training: temperature and thresholds.
+    pub(crate) async fn checkpoint_predicts_as_the_model(&self, job: &Value, image: Vec<u8>) {
+        let of = async |id: &Value| self.predict(id.as_str().unwrap(), image.clone()).await;
+        let by_model = of(&job["fine_tuned_model"]).await;
+        let by_checkpoint = of(&job["best_checkpoint"]).await;
+        assert_eq!(by_model["label"], by_checkpoint["label"]);
+        let place = format!("{by_model}\n{by_checkpoint}");
+        if let Some(value) = by_model["value"].as_f64() {
+            let found = by_checkpoint["value"].as_f64().unwrap();
+            assert!((value - found).abs() <= 1e-4 * value.abs(), "{place}");
+            return;
+        }
+        let probabilities = |answer: &Value| -> Vec<f64> {
+            let all = answer["probabilities"].as_object().unwrap().values();
+            all.map(|one| one.as_f64().unwrap()).collect()
+        };
+        let (model, checkpoint) = (probabilities(&by_model), probabilities(&by_checkpoint));
+        assert_eq!(model.len(), checkpoint.len(), "{place}");
+        let pairs = || model.iter().zip(&checkpoint);
+        if by_model["labels"].is_array() {
+            assert!(pairs().all(|(a, b)| (a - b).abs() < 1e-5), "{place}");
+        } else {
+            // One temperature for all: logits, up to a shift, are in one proportion.
+            let against_first = |all: &[f64], at: usize| (all[at] / all[0]).ln();
+            let last = model.len() - 1;
+            let factor = against_first(&checkpoint, last) / against_first(&model, last);
+            for at in 1..model.len() {
+                let expected = factor * against_first(&model, at);
+                let found = against_first(&checkpoint, at);
+                assert!(
+                    (expected - found).abs() < 1e-2 * (1.0 + found.abs()),
+                    "{place}"
+                );
+            }
+        }
     }
 
     /// `cancel`, `pause`, `resume` or `stop`.

@@ -136,3 +136,10 @@ pub fn files_below(folder: &Path) -> Vec<String> {
     found.sort();
     found
 }
+
+/// Files that work has left in a worker's folder: all but the lock of the idle trainer's home.
+pub fn files_of_work(worker: &Path) -> Vec<String> {
+    let mut found = files_below(worker);
+    found.retain(|path| !(path.contains("/jobs/warm-") && path.ends_with(".lock")));
+    found
+}

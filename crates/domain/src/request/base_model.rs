@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::{
     base_model::{AskedPreprocessing, Phrase, SourceTask},
-    codes::INVALID_VALUE,
+    codes::{CONTRADICTION, INVALID_VALUE, MISSING_FIELD},
     fields::Fields,
     id::FileId,
-    limits::MODEL_ID_CHARACTERS,
+    limits::{MODEL_ID_CHARACTERS, URL_CHARACTERS},
     options::{Group, Optional, RequiredGroup, options, read_all, required},
     problem::Problem,
     rules::{Components, Id, Invalid, Parsed, Rule, Text},
@@ -18,7 +18,8 @@ use crate::{
 options! {
     /// A base model to register.
     pub struct BaseModelRequest {
-        /// Id for use in jobs: letters, digits, `-`, `_`, `.`.
+        /// Id for use in jobs: letters, digits, `-`, `_`, `.`, a letter or digit first. Not one
+        /// that begins as those of checkpoints, `ftckpt_`.
         id: String = required(ModelId),
         /// Network, by timm's name, such as `tf_efficientnet_lite0` or `resnet18`.
         architecture: String = required(Phrase),
@@ -34,10 +35,36 @@ options! {
 }
 
 options! {
-    /// Source of the weights.
+    /// Source of the weights: a `file`, or a `url`.
     pub struct Weights {
         /// A file uploaded with purpose `weights`: safetensors, or a PyTorch `.pth` of tensors.
-        file: FileId = required(Id),
+        file: Option<FileId> = Optional(Id),
+        /// URL of such a file, of a host that the operator allows (`--download-hosts`).
+        url: Option<String> = Optional(Text(URL_CHARACTERS)),
+        /// SHA-256 that the file of the URL must have, in hex.
+        sha256: Option<String> = Optional(Text(SHA256_CHARACTERS)),
+    }
+}
+
+/// Hex digits of a SHA-256.
+const SHA256_CHARACTERS: usize = 64;
+
+impl Weights {
+    /// The problem of fields that do not go together, if there is one.
+    fn contradiction(&self) -> Option<Problem> {
+        let (code, message) = match (&self.file, &self.url, &self.sha256) {
+            (None, None, _) => (
+                MISSING_FIELD,
+                "is required: the id of a file with purpose `weights`, or a `url` instead of it",
+            ),
+            (Some(_), Some(_), _) => (CONTRADICTION, "stands beside `url`; leave one of them out"),
+            (Some(_), None, Some(_)) => (
+                CONTRADICTION,
+                "stands beside `sha256`, which is for a `url`; leave it out",
+            ),
+            _ => return None,
+        };
+        Some(Problem::new("weights.file", code, message))
     }
 }
 
@@ -58,6 +85,8 @@ impl BaseModelRequest {
                 .into_iter()
                 .flat_map(AskedPreprocessing::contradictions),
         );
+        let weights = request.as_ref().map(|request| &request.weights);
+        problems.extend(weights.and_then(Weights::contradiction));
         request.filter(|_| problems.is_empty()).ok_or(problems)
     }
 }
@@ -73,12 +102,20 @@ impl Rule<String> for ModelId {
                 format!("must be 1 to {MODEL_ID_CHARACTERS} letters, digits, `-`, `_` or `.`");
             return Err(Invalid::new(INVALID_VALUE, message));
         }
+        if !id.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            let message = "must begin with a letter or digit";
+            return Err(Invalid::new(INVALID_VALUE, message));
+        }
+        if id.starts_with("ftckpt_") {
+            let message = "must not begin with `ftckpt_`, as ids of checkpoints do";
+            return Err(Invalid::new(INVALID_VALUE, message));
+        }
         Ok(id)
     }
 
     fn schema(&self, components: &mut Components) -> Value {
         let mut schema = Text(MODEL_ID_CHARACTERS).schema(components);
-        schema["pattern"] = json!("^[A-Za-z0-9._-]+$");
+        schema["pattern"] = json!("^[A-Za-z0-9][A-Za-z0-9._-]*$");
         schema
     }
 }
@@ -149,6 +186,27 @@ mod tests {
                 expected(&[(field, "out_of_range")])
             );
             assert_eq!(problems(&body(0)).len(), 1, "{field}");
+        }
+    }
+
+    #[test]
+    fn weights_are_a_file_or_a_url() {
+        let of = |weights: Value| json!({"id": "a", "architecture": "b", "weights": weights});
+        let file = format!("file-{}", "0".repeat(32));
+        let url = "https://example.org/a.pth";
+        for good in [
+            json!({"file": file}),
+            json!({"url": url}),
+            json!({"url": url, "sha256": "0"}),
+        ] {
+            assert!(BaseModelRequest::parse(&of(good)).is_ok());
+        }
+        for (bad, code) in [
+            (json!({}), "missing_field"),
+            (json!({"file": file, "url": url}), "contradiction"),
+            (json!({"file": file, "sha256": "0"}), "contradiction"),
+        ] {
+            assert_eq!(problems(&of(bad)), expected(&[("weights.file", code)]));
         }
     }
 

@@ -2,12 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::openapi::{RefOr, Schema};
 
 use crate::{
     codes::{INVALID_VALUE, OUT_OF_RANGE},
     limits,
     options::choices,
-    rules::{Components, Integer, Invalid, List, Own, Parsed, Rule, Text, share},
+    rules::{
+        Components, Integer, Invalid, List, Own, Parsed, Rule, Text, reference, share, to_schema,
+    },
 };
 
 choices! {
@@ -82,16 +85,36 @@ impl Rule<Vec<ScheduledFreeze>> for Schedule {
     }
 
     fn schema(&self, components: &mut Components) -> Value {
-        let at_epoch = Rule::<u64>::schema(&AT_EPOCH, components);
-        let freeze = Rule::<Freeze>::schema(&Own, components);
-        let entry = json!({
-            "type": "object",
-            "required": ["at_epoch", "freeze"],
-            "properties": {"at_epoch": at_epoch, "freeze": freeze},
-            "additionalProperties": false,
+        let entry = reference(ENTRY, components, |components| {
+            let at_epoch = Rule::<u64>::schema(&AT_EPOCH, components);
+            let freeze = reference("FreezePolicy", components, |_| to_schema(policy()));
+            to_schema(json!({
+                "type": "object",
+                "required": ["at_epoch", "freeze"],
+                "properties": {"at_epoch": at_epoch, "freeze": freeze},
+                "additionalProperties": false,
+            }))
         });
         json!({"type": "array", "items": entry, "minItems": 1, "maxItems": limits::FREEZE_PHASES})
     }
+}
+
+/// Name of an entry's schema.
+const ENTRY: &str = "ScheduledFreeze";
+
+/// The schema of every policy but a schedule.
+fn policy() -> Value {
+    // Its entries are known by name already, or the schema would contain itself.
+    let mut components = vec![(ENTRY.to_owned(), RefOr::T(Schema::default()))];
+    let _ = Rule::<Freeze>::schema(&Own, &mut components);
+    let freeze = components.into_iter().find(|(name, _)| name == "Freeze");
+    let (_, freeze) = freeze.expect("a policy has a schema: this is a bug");
+    let mut schema = serde_json::to_value(freeze).expect("a schema is JSON: this is a bug");
+    if let Some(choices) = schema["oneOf"].as_array_mut() {
+        choices.retain(|choice| choice["properties"].get("schedule").is_none());
+    }
+    schema["description"] = "A policy of a schedule.".into();
+    schema
 }
 
 fn entry(value: &Value) -> Parsed<ScheduledFreeze> {

@@ -30,7 +30,7 @@ pub use self::{
 };
 pub use crate::auto::{Auto, OrNone};
 use crate::{
-    codes::{INVALID_VALUE, OUT_OF_RANGE},
+    codes::{INVALID_VALUE, OUT_OF_RANGE, UNKNOWN_FIELD},
     fields::Fields,
     id::FileId,
     limits,
@@ -79,7 +79,30 @@ pub fn parse(body: &Value) -> Result<JobRequest, Vec<Problem>> {
 pub fn read(body: &Value) -> (Option<JobRequest>, Vec<Problem>) {
     let problems = RefCell::default();
     let request = Fields::new(body, "", &problems).and_then(read_all);
-    (request, problems.into_inner())
+    let mut problems = problems.into_inner();
+    problems.iter_mut().for_each(name_place);
+    (request, problems)
+}
+
+/// Names the place of an option that stands elsewhere, such as `n_epochs` beside the model.
+fn name_place(problem: &mut Problem) {
+    if problem.code != UNKNOWN_FIELD {
+        return;
+    }
+    let name = problem.path.rsplit('.').next().unwrap_or_default();
+    let has = |options: Value| options.get(name).is_some();
+    let hyperparameters = "method.transfer.hyperparameters";
+    let place = if has(json!(Hyperparameters::default())) {
+        hyperparameters
+    } else if has(json!(Transfer::default())) {
+        "method.transfer"
+    } else {
+        return;
+    };
+    problem.message = format!(
+        "unknown field `{}`; its place is `{place}.{name}`",
+        problem.path
+    );
 }
 
 struct Suffix;

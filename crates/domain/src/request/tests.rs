@@ -56,6 +56,30 @@ fn openai_forms_give_the_default_transfer() {
 }
 
 #[test]
+fn misplaced_options_are_told_their_place() {
+    let place = |body: Value| {
+        let problems = parse(&body).unwrap_err();
+        let mut messages = problems.into_iter().map(|problem| problem.message);
+        messages.next().unwrap()
+    };
+    let top = place(body(json!({"n_epochs": 3})));
+    assert!(
+        top.contains("`method.transfer.hyperparameters.n_epochs`"),
+        "{top}"
+    );
+    let transfer = json!({"type": "transfer", "transfer": {"learning_rate": 0.1}});
+    let inner = place(body(json!({"method": transfer})));
+    assert!(
+        inner.contains("`method.transfer.hyperparameters.learning_rate`"),
+        "{inner}"
+    );
+    let freeze = place(body(json!({"freeze": "all"})));
+    assert!(freeze.contains("`method.transfer.freeze`"), "{freeze}");
+    let other = place(body(json!({"frieze": "all"})));
+    assert!(!other.contains("its place"), "{other}");
+}
+
+#[test]
 fn every_bad_value_is_named_with_its_path() {
     let wrong = |option: &str, value: Value| {
         let found = codes(

@@ -17,6 +17,10 @@ pub const ARCHIVE_TOO_LARGE: Code = "archive_too_large";
 pub const ARCHIVE_RATIO: Code = "archive_ratio";
 /// Error: an entry's path could lead out of its folder, or is not valid on every system.
 pub const UNSAFE_PATH: Code = "unsafe_path";
+/// Error: names of folders are not UTF-8, and in no other encoding that can be told.
+pub const UNKNOWN_ENCODING: Code = "unknown_encoding";
+/// Warning: names are not UTF-8, and were read as another encoding.
+pub const NAMES_DECODED: Code = "names_decoded";
 /// Error: an entry is a link, a device or another special file.
 pub const UNSAFE_ENTRY: Code = "unsafe_entry";
 /// Error: two entries have one path, or two rows of a manifest.
@@ -69,6 +73,10 @@ pub const MORE_PROBLEMS: Code = "more_problems";
 
 /// Warning: the manifest does not name the file, and it is left out.
 pub const NOT_IN_MANIFEST: Code = "not_in_manifest";
+/// Warning: a table that is not called manifest.csv has the labels.
+pub const LABELS_FROM_TABLE: Code = "labels_from_table";
+/// Warning: a table names images and is not read.
+pub const TABLE_NOT_READ: Code = "table_not_read";
 /// Warning: the labels are whole numbers, and are taken as the names of classes.
 pub const NUMERIC_CLASSES: Code = "numeric_classes";
 /// Warning: the file is not in a class's folder, and is left out.

@@ -1,8 +1,8 @@
 //! Bytes to tensors. Everything here runs in child processes (`rehead-trainer`), never in the
 //! server or the worker: until it is decoded, an archive or an image is untrusted input.
 //!
-//! An upload goes `archive` → `manifest` or `layout` → `image` → `split` → `pack`, driven by
-//! `validate`; training reads the pack through `source`.
+//! An upload goes `archive` → `manifest`, `tables` or `layout` → `image` → `split` → `pack`, driven
+//! by `validate`; training reads the pack through `source`.
 
 /// Entries of a zip or tar, within limits, into one spool file.
 pub mod archive;
@@ -18,6 +18,9 @@ pub mod layout;
 
 /// The same from a manifest.
 pub mod manifest;
+
+/// The same from tables by other names.
+pub mod tables;
 
 /// Encoded images to RGB, and RGB to the square that a network takes.
 pub mod image;

@@ -10,7 +10,7 @@ use super::{
     ops::Op,
     pass::{Activation, Norm, Pass},
 };
-use crate::domain::recipe;
+use crate::{domain::recipe, ticks::tick};
 
 /// A network without its last layer: images in, features out.
 #[derive(Debug)]
@@ -189,6 +189,7 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
+        tick();
         let body = Op::run(&self.body, x, pass);
         let sum = match &self.shortcut {
             Some(ops) => body + Op::run(ops, x, pass),

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     data::source::probe,
     domain::{base_model::StageCost, input::Input},
+    ticks::tick,
 };
 
 /// Largest batch that is timed; fewer samples for a large network, so that its import stays short.
@@ -60,6 +61,7 @@ pub fn picoseconds_per_mac(backbone: &Backbone, input: &Input, costs: &[StageCos
 }
 
 fn of_block(block: &Block, x: &Tensor, cost: &mut StageCost) -> Tensor {
+    tick();
     let body = of_ops(&block.body, x, cost);
     let sum = match &block.shortcut {
         Some(ops) => {

@@ -93,6 +93,15 @@ impl Head {
             .linear(&self.weight, Some(&self.bias))
     }
 
+    /// Makes the outputs `output * factor + shift`, by the last layer's weights.
+    pub fn rescale_outputs(&self, factor: f64, shift: f64) {
+        tch::no_grad(|| {
+            let (mut weight, mut bias) = (self.weight.shallow_clone(), self.bias.shallow_clone());
+            let _ = weight.g_mul_scalar_(factor);
+            let _ = bias.g_mul_scalar_(factor).g_add_scalar_(shift);
+        });
+    }
+
     /// Every tensor that trains, sharing storage with the head; `classifier` is timm's name for a
     /// linear head.
     pub fn parameters(&self, classifier: &str) -> Vec<(String, Tensor)> {

@@ -14,7 +14,7 @@ use serde_json::json;
 use tch::{Kind, TchError, Tensor};
 
 use super::torch_error::is_out_of_memory;
-use crate::{data::tensor_file, domain::problem::Problem};
+use crate::{data::tensor_file, domain::problem::Problem, ticks::tick};
 
 /// Bytes of a safetensors header. The largest of a network here has 0.06 MB.
 pub const HEADER_BYTES: u64 = 1 << 20;
@@ -401,9 +401,10 @@ fn write_to(
         (name.as_str(), dtype(tensor.kind()), shape)
     });
     file.write_all(&tensor_file::header(json!(metadata), described)?)?;
-    sorted
-        .iter()
-        .try_for_each(|(_, tensor)| file.write_all(&contiguous_bytes(tensor)))
+    sorted.iter().try_for_each(|(_, tensor)| {
+        tick();
+        file.write_all(&contiguous_bytes(tensor))
+    })
 }
 
 fn dtype(kind: Kind) -> Dtype {

@@ -34,6 +34,7 @@ pub fn write(path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
 /// # Errors
 /// When `out` cannot be written.
 pub fn write_line(out: &mut impl Write, line: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, line)?;
-    out.write_all(b"\n")
+    let mut bytes = serde_json::to_vec(line)?;
+    bytes.push(b'\n');
+    out.write_all(&bytes)
 }

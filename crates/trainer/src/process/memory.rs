@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::error::TrainError;
+use crate::ticks::tick;
 
 /// Blocks below this size come from the memory that the allocator keeps. This is the most that
 /// glibc accepts.
@@ -72,6 +73,7 @@ pub fn in_batches<T>(
     let mut done = Vec::with_capacity(members.len().div_ceil(*size));
     let mut rest = members;
     while !rest.is_empty() {
+        tick();
         let (batch, later) = rest.split_at(rest.len().min(*size));
         match (guarded(|| work(batch)), smaller(batch.len(), 1)) {
             (Ok(one), _) => {

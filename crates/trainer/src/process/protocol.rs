@@ -2,7 +2,7 @@
 //! `domain::work::TrainerControl`, and a closed standard input, which means "save and exit".
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,9 +11,12 @@ use std::{
 };
 
 use super::{error::TrainError, json};
-use crate::domain::{
-    progress::{Progress, Step, Usage},
-    work::TrainerControl,
+use crate::{
+    domain::{
+        progress::{Progress, Step, Usage, WorkReport, Working},
+        work::TrainerControl,
+    },
+    ticks,
 };
 
 /// Requests of the parent. Cheap to read after every step.
@@ -78,6 +81,47 @@ pub struct Reporter {
     pub usage: Usage,
 }
 
+/// Time between two reports of work.
+const WORK_EVERY: Duration = Duration::from_secs(1);
+
+/// Reports on standard output what this process has computed, for as long as there is something new
+/// and somebody reads. Runs on a thread of its own: no other line can come in between, as each is
+/// written at once.
+pub fn report_work() {
+    std::thread::spawn(|| {
+        let mut last = Working::default();
+        loop {
+            std::thread::sleep(WORK_EVERY);
+            let working = Working {
+                units: ticks::count(),
+                cpu_ms: cpu_ms(),
+            };
+            if working != last {
+                let report = WorkReport::Working(working);
+                if json::write_line(&mut io::stdout(), &report).is_err() {
+                    return;
+                }
+                last = working;
+            }
+        }
+    });
+}
+
+/// CPU time of this process, of all threads, in milliseconds; 0 where the system does not say.
+fn cpu_ms() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    #[expect(unsafe_code, reason = "a system call; std has no such clock")]
+    // SAFETY: `time` is valid for writes for the whole call.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    if failed != 0 {
+        return 0;
+    }
+    time.tv_sec.unsigned_abs() * 1_000 + time.tv_nsec.unsigned_abs() / 1_000_000
+}
+
 /// The least time between two lines of steps.
 const STEPS_EVERY: Duration = Duration::from_millis(250);
 
@@ -116,8 +160,6 @@ impl Reporter {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     fn eventually(condition: impl Fn() -> bool) -> bool {

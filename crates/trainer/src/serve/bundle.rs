@@ -14,14 +14,17 @@ use crate::{
     domain::{
         input::Input,
         recipe::{self, Task},
-        work::ImageOutcome,
+        work::{CHECKPOINT_MODEL, CheckpointModel, ImageOutcome, PlanModel},
     },
     models::{head::Head, inference::Extractor, registry, weights},
     process::{error::TrainError, json},
     train::{
         eval::metrics::{OutputDecoding, calibration::TEMPERATURES, multi::sigmoid},
-        network::cut_at,
-        output::bundle::{CONFIG, LABELS, MODEL, PREPROCESS},
+        network::{checkpoint, cut_at},
+        output::{
+            bundle::{CONFIG, LABELS, MODEL, PREPROCESS},
+            checkpoint::hash_file,
+        },
     },
 };
 
@@ -65,12 +68,16 @@ struct RecipeFacts {
 }
 
 impl Bundle {
-    /// Loads a bundle folder to a device, strictly.
+    /// Loads a bundle folder, or that of a checkpoint, to a device, strictly.
     ///
     /// # Errors
     /// `Io`; `Plan` for an architecture that is not here; `Weights` for a file that does not fit
     /// it.
     pub fn load(folder: &Path, device: Device) -> Result<Self, TrainError> {
+        let checkpoint = folder.join(CHECKPOINT_MODEL);
+        if checkpoint.exists() {
+            return Self::load_checkpoint(folder, json::read(&checkpoint)?, device);
+        }
         let config: Config = json::read(&folder.join(CONFIG))?;
         let labels: Vec<String> = json::read(&folder.join(LABELS))?;
         let decoding = read_as(&config.rehead, labels.len())?;
@@ -110,6 +117,45 @@ impl Bundle {
             decoding,
             input,
             batches,
+        })
+    }
+
+    /// Loads a checkpoint. Nothing is fitted on its outputs: probabilities are not calibrated, and
+    /// every label's threshold is one half.
+    fn load_checkpoint(
+        folder: &Path,
+        mut checkpoint: CheckpointModel,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        let base = &mut checkpoint.base_model;
+        base.weights = folder.join(&base.weights);
+        for over in &mut base.over {
+            over.weights = folder.join(&over.weights);
+        }
+        check_hashes(base)?;
+        let mut vs = nn::VarStore::new(device);
+        let (backbone, head) = checkpoint::load(&checkpoint, &vs)?;
+        vs.freeze();
+        let CheckpointModel {
+            base_model: PlanModel { input, .. },
+            task,
+            labels,
+            ..
+        } = checkpoint;
+        Ok(Self {
+            device,
+            extractor: Extractor::new(&backbone),
+            head,
+            decoding: match task {
+                Task::SingleLabelClassification => OutputDecoding::Temperature(1.0),
+                Task::MultiLabelClassification => {
+                    OutputDecoding::Thresholds(vec![0.5; labels.len()])
+                }
+                Task::Regression => OutputDecoding::Plain,
+            },
+            labels,
+            batches: BatchSource::new(&input)?,
+            input,
         })
     }
 
@@ -173,6 +219,23 @@ impl Bundle {
         };
         Ok(decoded.chunks_exact(outputs).map(outcome).collect())
     }
+}
+
+/// # Errors
+/// `Weights` for a file that is not the one that was stored.
+fn check_hashes(base: &PlanModel) -> Result<(), TrainError> {
+    let over = base.over.iter().map(|over| (&over.weights, &over.sha256));
+    for (path, sha256) in over.chain([(&base.weights, &base.weights_sha256)]) {
+        let failed = format!("cannot read {}", path.display());
+        let (_, found) = hash_file(path).map_err(TrainError::io(failed))?;
+        if found != *sha256 {
+            let path = path.display();
+            return Err(TrainError::Weights(format!(
+                "{path} is not what was stored: its SHA-256 is {found}, not {sha256}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn labels(logits: &[f32], thresholds: &[f64]) -> ImageOutcome {

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, and its figures are printed"
 )]
 
+mod cases;
 mod datasets;
 mod distortion;
 mod export;

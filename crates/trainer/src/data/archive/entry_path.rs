@@ -63,7 +63,10 @@ pub(in crate::data) fn normal(name: &[u8]) -> Result<Option<String>, String> {
     if let Some((_, why)) = rules.iter().find(|(is_broken, _)| *is_broken) {
         return Err((*why).to_owned());
     }
-    let is_leftover = |part: &&str| part.starts_with('.') || LEFTOVERS.contains(part);
+    let is_leftover = |part: &&str| {
+        let mut leftovers = LEFTOVERS.iter();
+        part.starts_with('.') || leftovers.any(|leftover| leftover.eq_ignore_ascii_case(part))
+    };
     if parts.iter().any(is_leftover) {
         return Ok(None);
     }
@@ -151,6 +154,7 @@ mod tests {
             "__MACOSX/cats/._1.jpg",
             "cats/.DS_Store",
             "cats/Thumbs.db",
+            "cats/Desktop.ini",
             ".git/config",
             "photos/@eaDir/0.png/SYNOFILE_THUMB_M.png",
             "$RECYCLE.BIN/S-1-5-21/1.jpg",

@@ -9,6 +9,7 @@ pub(crate) mod directory;
 pub(super) mod entry_path;
 mod error;
 mod metered;
+mod name_encoding;
 mod spool;
 mod tar;
 mod zip;

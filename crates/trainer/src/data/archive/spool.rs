@@ -9,8 +9,13 @@ use std::{
 use super::{
     entry_path::check,
     error::{ArchiveError, broken, refused},
+    name_encoding,
 };
-use crate::{data::codes, domain::work::DatasetLimits};
+use crate::{
+    data::codes,
+    domain::{problem::Problem, work::DatasetLimits},
+    ticks::tick,
+};
 
 /// Unpacked bytes that are exempt from the ratio, so that small archives of simple files pass.
 const RATIO_FREE_BYTES: u64 = 1 << 20;
@@ -27,6 +32,8 @@ pub struct Spool {
     pub bytes: File,
     /// Sorted by path; no two are the same.
     pub entries: Vec<Entry>,
+    /// Warnings about the names.
+    pub warnings: Vec<Problem>,
     /// Folders that the archive lists by themselves, without a slash at the end; sorted.
     pub folders: Vec<String>,
 }
@@ -86,6 +93,10 @@ impl<'a> Spooler<'a> {
         if self.name_bytes > self.limits.entries.saturating_mul(NAME_BYTES) {
             return Err(self.long_names());
         }
+        if std::str::from_utf8(name).is_err() {
+            // All names together tell their encoding.
+            return Ok(Some(name_encoding::waiting(name)));
+        }
         check(name)
     }
 
@@ -131,6 +142,7 @@ impl<'a> Spooler<'a> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(broken(&path, error)),
             };
+            tick();
             self.written += count as u64;
             self.check_bytes(&path, self.written - offset)?;
             self.out.write_all(&self.chunk[..count])?;
@@ -178,6 +190,7 @@ impl<'a> Spooler<'a> {
 
     pub(super) fn finish(mut self) -> Result<Spool, ArchiveError> {
         self.out.flush()?;
+        let warnings = self.decode_names()?;
         self.entries.sort_by(|a, b| a.path.cmp(&b.path));
         let twice = |pair: &&[Entry]| pair[0].path == pair[1].path;
         if let Some(twice) = self.entries.windows(2).find(twice) {
@@ -193,7 +206,28 @@ impl<'a> Spooler<'a> {
         Ok(Spool {
             bytes,
             entries: self.entries,
+            warnings,
             folders: self.folders,
         })
+    }
+
+    /// Decodes the names that are not UTF-8, and checks them as the others were.
+    fn decode_names(&mut self) -> Result<Vec<Problem>, ArchiveError> {
+        let files = self.entries.iter_mut().map(|entry| &mut entry.path);
+        let Some(warning) = name_encoding::decode(files.chain(&mut self.folders))? else {
+            return Ok(Vec::new());
+        };
+        let mut entries = Vec::with_capacity(self.entries.len());
+        for mut entry in self.entries.drain(..) {
+            if let Some(path) = check(entry.path.as_bytes())? {
+                entry.path = path;
+                entries.push(entry);
+            }
+        }
+        self.entries = entries;
+        let folders = self.folders.iter().map(|folder| check(folder.as_bytes()));
+        let folders = folders.filter_map(Result::transpose);
+        self.folders = folders.collect::<Result<_, _>>()?;
+        Ok(vec![warning])
     }
 }

@@ -60,6 +60,9 @@ pub(super) fn read(mut stream: impl Read, spooler: &mut Spooler) -> Result<(), A
         unwritten_left -= allowed - left.get();
         left.set(u64::MAX);
         let name = entry.path_bytes().into_owned();
+        if is_sparse(&mut entry)? {
+            return Err(sparse(&name));
+        }
         let path = spooler.admit(&name)?;
         let said_bytes = entry.size();
         if pax_size(&mut entry)?.is_some_and(|size| size != said_bytes) {
@@ -99,6 +102,21 @@ fn pax_size(entry: &mut ::tar::Entry<'_, impl Read>) -> Result<Option<u64>, Arch
         digits.unwrap_or(u64::MAX)
     };
     Ok(sizes.map(number).last())
+}
+
+/// True for files with holes that are left out: by old GNU tar, or by extensions of pax.
+fn is_sparse<R: Read>(entry: &mut ::tar::Entry<'_, R>) -> Result<bool, ArchiveError> {
+    let kind = entry.header().entry_type();
+    let extensions = entry.pax_extensions().map_err(|error| broken("", error))?;
+    let mut keys = extensions.into_iter().flatten().filter_map(Result::ok);
+    let has_key = keys.any(|extension| extension.key_bytes().starts_with(b"GNU.sparse."));
+    Ok(kind == EntryType::GNUSparse || has_key)
+}
+
+fn sparse(name: &[u8]) -> ArchiveError {
+    let message = "this entry is a sparse file, whose holes are left out, so nothing of this archive is used; pack with \
+        `tar --format=ustar -czf data.tar.gz cats dogs`, without `--sparse`";
+    refused(shown(name), codes::UNSAFE_ENTRY, message)
 }
 
 fn special(name: &[u8]) -> ArchiveError {

@@ -1,11 +1,12 @@
 //! Zip archives, read by their central directory.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
-    io::{BufReader, Read},
+    io::{BufReader, Read, Seek, SeekFrom},
 };
 
-use ::zip::{CompressionMethod, result::ZipError};
+use ::zip::{CompressionMethod, ZipArchive, result::ZipError};
 
 use super::{
     directory::{self, DirectoryError},
@@ -37,17 +38,21 @@ pub(super) fn read(file: File, spooler: &mut Spooler) -> Result<(), ArchiveError
         return Err(refused("", codes::CORRUPT_ARCHIVE, message));
     }
     if archive.has_duplicate_names() {
-        let message = "the archive holds two files of one path; make it again from a folder";
-        return Err(refused("", codes::DUPLICATE_PATH, message));
+        let start = archive.central_directory_start();
+        let mut file = archive.into_inner();
+        check_repeated(&mut file, start)?;
+        archive = ZipArchive::new(file).map_err(unreadable)?;
     }
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).map_err(unreadable)?;
-        let name = name_bytes(&entry)?;
+        let name = entry.name_raw().to_vec();
         let Some(path) = spooler.admit(&name)? else {
             continue;
         };
         check_kind(&path, &entry)?;
-        if entry.is_dir() {
+        // A backslash may be the second half of a character.
+        let is_utf8 = std::str::from_utf8(&name).is_ok();
+        if name.ends_with(b"/") || (is_utf8 && entry.is_dir()) {
             spooler.folder(path);
             continue;
         }
@@ -82,14 +87,32 @@ fn check_kind<R: Read>(
     Ok(())
 }
 
-/// A name in UTF-8: as it is where it is UTF-8 already, else by the old DOS code page.
-fn name_bytes<R: Read>(entry: &::zip::read::ZipFile<'_, R>) -> Result<Vec<u8>, ArchiveError> {
-    let raw = entry.name_raw();
-    if std::str::from_utf8(raw).is_ok() {
-        return Ok(raw.to_vec());
+/// Looks for the names that the directory at `start` has more than once, of which the reader shows
+/// one. A folder may be listed twice.
+///
+/// # Errors
+/// Two files have one path.
+fn check_repeated(file: &mut (impl Read + Seek), start: u64) -> Result<(), ArchiveError> {
+    const HEADER: &[u8; 4] = b"PK\x01\x02";
+    file.seek(SeekFrom::Start(start))?;
+    let mut seen = BTreeSet::new();
+    let mut header = [0; 46];
+    while file.read_exact(&mut header).is_ok() && header.starts_with(HEADER) {
+        let length = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        let mut name = vec![0; usize::from(length(28))];
+        file.read_exact(&mut name)
+            .map_err(|error| broken("", error))?;
+        let skipped = i64::from(length(30)) + i64::from(length(32));
+        file.seek(SeekFrom::Current(skipped))?;
+        let is_folder = name.ends_with(b"/") || name.ends_with(b"\\");
+        let shown = shown(&name);
+        if !seen.insert(name) && !is_folder {
+            let message = "the archive holds two files of this path; make it again from a folder";
+            return Err(refused(shown, codes::DUPLICATE_PATH, message));
+        }
     }
-    let name = entry.name().map_err(|error| damaged(&shown(raw), error))?;
-    Ok(name.into_owned().into_bytes())
+    file.rewind()?;
+    Ok(())
 }
 
 fn unsupported(path: &str) -> ArchiveError {

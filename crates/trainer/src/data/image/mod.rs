@@ -29,13 +29,16 @@ pub use self::{
     resize::{ImageView, Part, preprocess, shrink, shrunk_size},
 };
 use super::{codes, file_kind::FileKind};
-use crate::domain::problem::Code;
+use crate::{domain::problem::Code, ticks::tick};
 
 /// Bytes a decoder may allocate beside its pixels: color profiles, tables, text that is skipped.
 const DECODER_BYTES: u64 = 64 << 20;
 /// Bytes a decoder may allocate for each pixel: 16-bit RGBA, twice.
 const PIXEL_BYTES: u64 = 16;
 
+/// No camera writes such a JPEG.
+const COARSE_LUMA: &str =
+    "its luma is coarser than its chroma, which is not read here; save it again as JPEG or PNG";
 /// Xcode rewrites the PNGs of an app into a form that only Apple's systems read.
 const IOS_PNG: &str = "it is a PNG that Xcode optimized for iOS (CgBI); take the original, or convert it with `pngcrush -revert-iphone-optimizations`";
 
@@ -91,6 +94,7 @@ impl From<ImageError> for DecodeError {
 /// Bytes that are not a usable image. Nothing is allocated for more than `max_pixels` (width times
 /// height).
 pub fn decode(bytes: &[u8], max_pixels: u64, channels: u32) -> Result<Bitmap, DecodeError> {
+    tick();
     // A decoder keeps no state between images, so that a panic leaves nothing inconsistent.
     let decoded = catch_unwind(AssertUnwindSafe(|| {
         let decoded = decode_format(bytes, max_pixels)?;
@@ -182,6 +186,9 @@ fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> {
         .dimensions()
         .expect("the headers are decoded: this is a bug");
     check_pixels(width as u64, height as u64, max_pixels)?;
+    if has_coarse_luma(bytes) {
+        return Err(DecodeError::Unreadable(COARSE_LUMA.to_owned()));
+    }
     // The decoder fills missing parts with gray without an error.
     if is_cut_off(bytes) {
         return Err(DecodeError::Truncated);
@@ -205,6 +212,37 @@ fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> {
         pixels,
     };
     Ok((bitmap, orientation.unwrap_or(Orientation::NoTransforms)))
+}
+
+/// True when a JPEG has fewer samples of its first component, the luma, than of another, which the
+/// decoder takes for noise (ITU T.81, B.2.2).
+fn has_coarse_luma(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[0xff, marker, high, low]) = bytes.get(at..at + 4) {
+        if marker == 0xff {
+            at += 1;
+            continue;
+        }
+        let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
+        match marker {
+            0xda => return false,
+            0xc4 | 0xc8 | 0xcc => {}
+            0xc0..=0xcf => {
+                // Precision, height, width and the number of components come first.
+                let components = bytes.get(at + 10..end).unwrap_or_default();
+                let factors = components
+                    .chunks_exact(3)
+                    .map(|component| (component[1] >> 4, component[1] & 15));
+                let Some((wide, high)) = factors.clone().next() else {
+                    return false;
+                };
+                return factors.clone().any(|(h, v)| h > wide || v > high);
+            }
+            _ => {}
+        }
+        at = end;
+    }
+    false
 }
 
 /// True when a JPEG ends before its end-of-image marker. Bytes behind that marker say nothing:

@@ -156,7 +156,7 @@ pub(in crate::data) fn split_named(folder: &str) -> Option<Split> {
 }
 
 /// The split whose word is in the name: `seg_train`, `test1`, `rps-test-set`.
-fn split_inside(folder: &str) -> Option<Split> {
+pub(in crate::data) fn split_inside(folder: &str) -> Option<Split> {
     let mut words = folder.split(|c: char| !c.is_ascii_alphabetic());
     words.find_map(split_named)
 }

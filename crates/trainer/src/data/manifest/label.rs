@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The result of reading: the value, or a problem's code and message.
-pub(super) type Read<T> = Result<T, (Code, String)>;
+pub(in crate::data) type Read<T> = Result<T, (Code, String)>;
 
 fn refused<T>(code: Code, message: impl Into<String>) -> Read<T> {
     Err((code, message.into()))
@@ -16,7 +16,7 @@ fn refused<T>(code: Code, message: impl Into<String>) -> Read<T> {
 
 /// A row's label, as written.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Label {
+pub(in crate::data) enum Label {
     /// Under `value`.
     Value(f64),
     /// A number under `label`: a target of regression, or the name of a class.
@@ -31,7 +31,7 @@ pub(super) enum Label {
 
 impl Label {
     /// The names of classes in it.
-    pub(super) fn names(&self) -> &[String] {
+    pub(in crate::data) fn names(&self) -> &[String] {
         match self {
             Self::Value(_) => &[],
             Self::Number { text, .. } => std::slice::from_ref(text),
@@ -40,7 +40,7 @@ impl Label {
         }
     }
 
-    pub(super) fn number(&self) -> Option<f64> {
+    pub(in crate::data) fn number(&self) -> Option<f64> {
         match *self {
             Self::Value(value) | Self::Number { value, .. } => Some(value),
             Self::Name(_) | Self::List(_) => None,
@@ -49,7 +49,7 @@ impl Label {
 }
 
 /// A cell of a CSV that is not empty: a JSON list, `a|b`, a number, or a name.
-pub(super) fn of_text(cell: &str) -> Read<Label> {
+pub(in crate::data) fn of_text(cell: &str) -> Read<Label> {
     if cell.trim_start().starts_with('[') {
         return match serde_json::from_str(cell) {
             Ok(Value::Array(items)) => list_of_json(&items),
@@ -73,7 +73,7 @@ pub(super) fn of_text(cell: &str) -> Read<Label> {
     }
 }
 
-pub(super) fn of_json(value: &Value) -> Read<Label> {
+pub(in crate::data) fn of_json(value: &Value) -> Read<Label> {
     match value {
         Value::String(text) if text.is_empty() => {
             let message = "this row's label is empty; a sample without any label has []";
@@ -109,7 +109,7 @@ fn separated(text: &str) -> Vec<String> {
     text.split('|').map(str::to_owned).collect()
 }
 
-fn list(mut names: Vec<String>) -> Read<Label> {
+pub(in crate::data) fn list(mut names: Vec<String>) -> Read<Label> {
     let most = limits::LABELS;
     if names.len() > most {
         let message = format!("this row has {} labels, more than {most}", names.len());
@@ -128,11 +128,11 @@ fn list(mut names: Vec<String>) -> Read<Label> {
     Ok(Label::List(names))
 }
 
-pub(super) fn value_of_text(cell: &str) -> Read<Label> {
+pub(in crate::data) fn value_of_text(cell: &str) -> Read<Label> {
     checked(cell.trim().parse().ok())
 }
 
-pub(super) fn value_of_json(value: &Value) -> Read<Label> {
+pub(in crate::data) fn value_of_json(value: &Value) -> Read<Label> {
     checked(value.as_f64())
 }
 
@@ -144,11 +144,11 @@ fn checked(value: Option<f64>) -> Read<Label> {
 }
 
 /// True for numbers that can be a target.
-pub(super) fn in_range(value: &f64) -> bool {
+pub(in crate::data) fn in_range(value: &f64) -> bool {
     limits::VALUE.contains(value)
 }
 
-pub(super) fn number_rule() -> String {
+pub(in crate::data) fn number_rule() -> String {
     let (low, high) = (limits::VALUE.start(), limits::VALUE.end());
     format!("must be a number from {low:e} to {high:e}, with a decimal point")
 }

@@ -5,9 +5,9 @@
 //! one a row, or, where any row has a list (JSON, or `a|b`), several labels. Numbers under `label`
 //! mean regression when one of them is not whole, and are class names otherwise.
 
-mod label;
-mod noted;
-mod rows;
+pub(in crate::data) mod label;
+pub(in crate::data) mod noted;
+pub(in crate::data) mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,13 +15,13 @@ use unicode_normalization::UnicodeNormalization as _;
 
 use self::{
     label::{Label, in_range, number_rule},
-    noted::Noted,
+    noted::{Noted, Place},
     rows::{Row, Rows},
 };
 use super::{
     archive::{Entry, entry_path},
     codes,
-    layout::{Layout, Placed, SaidBy, names, split_named},
+    layout::{Layout, Placed, SaidBy, is_named_like_an_image, names, split_named},
     target::Target,
 };
 use crate::domain::{
@@ -78,14 +78,6 @@ pub fn find(entries: &[Entry]) -> Result<Option<Found>, Problem> {
     Ok(first)
 }
 
-fn is_named_like_an_image(path: &str) -> bool {
-    let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
-    let image = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
-    image
-        .iter()
-        .any(|image| image.eq_ignore_ascii_case(extension))
-}
-
 /// Reads the manifest `bytes`; with the layout come warnings.
 ///
 /// # Errors
@@ -96,11 +88,33 @@ pub fn read(
     bytes: &[u8],
     limits: &DatasetLimits,
 ) -> Result<(Layout, Vec<Problem>), Vec<Problem>> {
-    let path = &entries[manifest.entry].path;
-    let mut noted = Noted::new(path, limits.report_problems);
+    let paths = [entries[manifest.entry].path.as_str()];
+    let mut noted = Noted::new(&paths, limits.report_problems);
     let Rows { rows, typed } = rows::read(bytes, limits.entries, &mut noted);
     let places = place(entries, manifest, &rows, &mut noted);
     let splits = read_splits(&rows, &mut noted);
+    layout_of(
+        entries,
+        &[manifest.entry],
+        (rows, typed, places, splits),
+        noted,
+    )
+}
+
+/// Rows, whether their format distinguishes numbers from texts, the entry of each, and its split.
+pub(in crate::data) type PlacedRows = (Vec<Row>, bool, Vec<Option<usize>>, Vec<Option<Split>>);
+
+/// The layout by the rows of the manifests, which are entries themselves; with it come warnings.
+///
+/// # Errors
+/// Every problem that was noted.
+pub(in crate::data) fn layout_of(
+    entries: &[Entry],
+    manifests: &[usize],
+    (rows, typed, places, splits): PlacedRows,
+    mut noted: Noted<'_>,
+) -> Result<(Layout, Vec<Problem>), Vec<Problem>> {
+    let path = &entries[manifests[0]].path;
     let task = tell_task(&rows, typed, &mut noted);
     let classes = match task {
         Task::Regression => Vec::new(),
@@ -124,7 +138,7 @@ pub fn read(
         .collect();
     files.sort_by_key(|file| file.entry);
     let named: BTreeSet<usize> = files.iter().map(|file| file.entry).collect();
-    let is_outside = |entry: &usize| !named.contains(entry) && *entry != manifest.entry;
+    let is_outside = |entry: &usize| !named.contains(entry) && !manifests.contains(entry);
     let outside = (0..entries.len()).filter(is_outside).collect();
     let warnings = Vec::from_iter(numeric_classes(path, &rows, task));
     let layout = Layout {
@@ -164,7 +178,7 @@ fn place(
     rows: &[Row],
     noted: &mut Noted<'_>,
 ) -> Vec<Option<usize>> {
-    let mut first_lines: BTreeMap<usize, u64> = BTreeMap::new();
+    let mut first_lines: BTreeMap<usize, Place> = BTreeMap::new();
     // A Mac's zip has `é` in two characters, where a table has it in one.
     let composed: HashMap<String, usize> = entries
         .iter()
@@ -178,7 +192,7 @@ fn place(
             Ok(path) => path.unwrap_or_default(),
             Err(why) => {
                 let message = format!("{shown:?}: {why}; paths start from the manifest's folder");
-                noted.at(row.line, codes::UNSAFE_PATH, message);
+                noted.at(row.place, codes::UNSAFE_PATH, message);
                 return None;
             }
         };
@@ -188,22 +202,25 @@ fn place(
             let message = format!(
                 "there is no file {shown:?} in the archive; paths start from the manifest's folder, and case counts"
             );
-            noted.at(row.line, codes::MISSING_FILE, message);
+            noted.at(row.place, codes::MISSING_FILE, message);
             return None;
         };
         if let Some(first) = first_lines.get(&entry) {
-            let message = format!("{shown:?} is in line {first} already; keep one of the two");
-            noted.at(row.line, codes::DUPLICATE_PATH, message);
+            let message = format!(
+                "{shown:?} is in line {} already; keep one of the two",
+                first.line
+            );
+            noted.at(row.place, codes::DUPLICATE_PATH, message);
             return None;
         }
-        first_lines.insert(entry, row.line);
+        first_lines.insert(entry, row.place);
         Some(entry)
     };
     rows.iter().map(&mut one).collect()
 }
 
 /// The text in Unicode's composed form.
-fn nfc(text: &str) -> String {
+pub(in crate::data) fn nfc(text: &str) -> String {
     text.nfc().collect()
 }
 
@@ -218,11 +235,11 @@ fn read_splits(rows: &[Row], noted: &mut Noted<'_>) -> Vec<Option<Split>> {
                 let shown: String = word.chars().take(40).collect();
                 let words = ["train", "validation", "test"];
                 let message = format!("{shown:?} is no split; {}", suggestion(word, words));
-                noted.at(row.line, codes::INVALID_SPLIT, message);
+                noted.at(row.place, codes::INVALID_SPLIT, message);
             }
             None if any => {
                 let message = "this row has no split, though others have one; give it `train`, `validation` or `test`";
-                noted.at(row.line, codes::INVALID_SPLIT, message);
+                noted.at(row.place, codes::INVALID_SPLIT, message);
             }
             _ => {}
         }
@@ -255,14 +272,14 @@ fn tell_task(rows: &[Row], typed: bool, noted: &mut Noted<'_>) -> Task {
             let message = format!(
                 "this row's label is {this}, but most rows have {most}; a manifest has one kind"
             );
-            noted.at(row.line, codes::MIXED_LABELS, message);
+            noted.at(row.place, codes::MIXED_LABELS, message);
         }
     }
     if are_numbers {
         let outside = |row: &&Row| row.label.number().is_some_and(|value| !in_range(&value));
         for row in rows.iter().filter(outside) {
             let message = format!("the label {}", number_rule());
-            noted.at(row.line, codes::INVALID_NUMBER, message);
+            noted.at(row.place, codes::INVALID_NUMBER, message);
         }
         Task::Regression
     } else if rows.iter().any(is_list) {
@@ -274,10 +291,10 @@ fn tell_task(rows: &[Row], typed: bool, noted: &mut Noted<'_>) -> Task {
 
 /// All names, sorted by their bytes.
 fn read_classes(rows: &[Row], noted: &mut Noted<'_>) -> Vec<String> {
-    let mut first_lines: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut first_lines: BTreeMap<&str, Place> = BTreeMap::new();
     for row in rows {
         for name in row.label.names() {
-            first_lines.entry(name).or_insert(row.line);
+            first_lines.entry(name).or_insert(row.place);
         }
     }
     let classes: BTreeSet<&str> = first_lines.keys().copied().collect();

@@ -1,13 +1,13 @@
 //! A manifest's bytes to rows: CSV as spreadsheets and programs write it, JSON lines when the first
 //! character is a `{`, or one JSON array of such objects.
 
-use std::{collections::HashMap, iter};
+use std::{borrow::Cow, collections::HashMap, iter};
 
 use serde_json::{Value, value::RawValue};
 
 use super::{
     label::{self, Label},
-    noted::Noted,
+    noted::{Noted, Place},
 };
 use crate::{data::codes, domain::problem::suggestion};
 
@@ -28,30 +28,28 @@ const ALIASES: [(&str, &str); 8] = [
 const DELIMITERS: [char; 3] = [',', ';', '\t'];
 
 /// One sample, as written.
-pub(super) struct Row {
-    /// From 1, as editors count.
-    pub(super) line: u64,
-    pub(super) path: String,
-    pub(super) label: Label,
-    pub(super) split: Option<String>,
+pub(in crate::data) struct Row {
+    pub(in crate::data) place: Place,
+    pub(in crate::data) path: String,
+    pub(in crate::data) label: Label,
+    pub(in crate::data) split: Option<String>,
 }
 
 /// The rows that can be read.
-pub(super) struct Rows {
-    pub(super) rows: Vec<Row>,
+pub(in crate::data) struct Rows {
+    pub(in crate::data) rows: Vec<Row>,
     /// True when the format distinguishes numbers from texts.
-    pub(super) typed: bool,
+    pub(in crate::data) typed: bool,
 }
 
 /// Reads at most `max_rows` rows. Each that cannot be read is noted and left out.
-pub(super) fn read(bytes: &[u8], max_rows: u64, noted: &mut Noted<'_>) -> Rows {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = std::str::from_utf8(bytes).unwrap_or_else(|error| {
-        let good = &bytes[..error.valid_up_to()];
+pub(in crate::data) fn read(bytes: &[u8], max_rows: u64, noted: &mut Noted<'_>) -> Rows {
+    let text = text_of(bytes).unwrap_or_else(|good| {
         let message = "this line is not UTF-8; save the manifest as UTF-8";
         noted.at(line_ends(good) + 1, codes::INVALID_MANIFEST, message);
-        ""
+        "".into()
     });
+    let text = without_separator_line(&text);
     let (typed, found) = match text.trim_start().chars().next() {
         Some('{') => (true, json_rows(text)),
         Some('[') => (true, json_array(text)),
@@ -72,6 +70,36 @@ pub(super) fn read(bytes: &[u8], max_rows: u64, noted: &mut Noted<'_>) -> Rows {
         }
     }
     Rows { rows, typed }
+}
+
+/// The text of a table: UTF-8, or UTF-16 with its mark, as Excel saves "Unicode text".
+///
+/// # Errors
+/// What there is before the first byte that is neither.
+pub(in crate::data) fn text_of(bytes: &[u8]) -> Result<Cow<'_, str>, &[u8]> {
+    let utf16 = match bytes {
+        [0xff, 0xfe, ..] => Some(encoding_rs::UTF_16LE),
+        [0xfe, 0xff, ..] => Some(encoding_rs::UTF_16BE),
+        _ => None,
+    };
+    if let Some(encoding) = utf16 {
+        let text = encoding.decode_without_bom_handling_and_without_replacement(&bytes[2..]);
+        return text.ok_or(&bytes[..0]);
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let text = std::str::from_utf8(bytes).map_err(|error| &bytes[..error.valid_up_to()])?;
+    Ok(Cow::Borrowed(text))
+}
+
+/// The text from the end of a first line `sep=;` on, which Excel understands and hides.
+pub(in crate::data) fn without_separator_line(text: &str) -> &str {
+    let first = text.lines().next().unwrap_or_default();
+    let is_separator = field(first).starts_with("sep=") && field(first).chars().count() <= 5;
+    if is_separator {
+        &text[first.len()..]
+    } else {
+        text
+    }
 }
 
 /// Lines with their row, or its problem.
@@ -141,7 +169,7 @@ fn json_row(line: u64, text: &str) -> label::Read<Row> {
         }
     };
     Ok(Row {
-        line,
+        place: line.into(),
         path: clean(&path).to_owned(),
         label,
         split,
@@ -277,7 +305,7 @@ fn csv_row(line: u64, header: &Header, record: &csv::StringRecord) -> label::Rea
     }
     let split = header.split.map(cell);
     Ok(Row {
-        line,
+        place: line.into(),
         path: cell(header.path).to_owned(),
         label: if header.is_value && header.has_decimal_commas {
             label::value_of_text(&text.replace(',', "."))?
@@ -292,7 +320,7 @@ fn csv_row(line: u64, header: &Header, record: &csv::StringRecord) -> label::Rea
 
 /// A field without what surrounds it: spaces, also those that keep quotes from being seen as such
 /// (`a.png, "cat"`), and characters of no width.
-fn field(text: &str) -> &str {
+pub(in crate::data) fn field(text: &str) -> &str {
     let text = clean(text);
     let inside = text
         .strip_prefix('"')
@@ -327,7 +355,7 @@ fn columns<'a>(names: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// True for the columns that pandas writes for the index of a table.
-fn is_unnamed(name: &str) -> bool {
+pub(in crate::data) fn is_unnamed(name: &str) -> bool {
     name.is_empty() || name.starts_with("Unnamed: ")
 }
 
@@ -357,7 +385,7 @@ fn unknown_column(name: &str) -> String {
 }
 
 /// The number of line ends: LF, CR LF, or CR alone, as old programs for the Mac write.
-fn line_ends(bytes: &[u8]) -> u64 {
+pub(in crate::data) fn line_ends(bytes: &[u8]) -> u64 {
     let next = bytes.iter().skip(1).map(Some).chain([None]);
     let ends = bytes.iter().zip(next).filter(|pair| match pair {
         (b'\n', _) => true,

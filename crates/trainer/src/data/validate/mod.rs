@@ -15,7 +15,7 @@ use super::{
     archive::{self, ArchiveError, Spool},
     batch, codes, image,
     layout::{self, Layout, Placed},
-    manifest, pack, tensor_file,
+    manifest, pack, tables, tensor_file,
 };
 use crate::domain::{
     file::FileReport,
@@ -90,20 +90,26 @@ fn validate(
     Ok(report)
 }
 
-/// The layout by the manifest or else by the folders, with warnings.
+/// The layout by the manifest, or else by other tables or the folders, with warnings.
 fn arrange(
     spool: &Spool,
     bytes: &[u8],
     limits: &DatasetLimits,
 ) -> Result<(Layout, Vec<Problem>), Vec<Problem>> {
     let found = manifest::find(&spool.entries).map_err(|problem| vec![problem])?;
-    match found {
+    let (layout, mut warnings) = match found {
         Some(found) => {
             let text = content(bytes, &spool.entries[found.entry]);
             manifest::read(&spool.entries, &found, text, limits)
         }
-        None => Ok((layout::read(&spool.entries, &spool.folders)?, Vec::new())),
-    }
+        None => {
+            let folders = layout::read(&spool.entries, &spool.folders);
+            let content = |entry: &archive::Entry| content(bytes, entry);
+            tables::read_tables(&spool.entries, &content, folders, limits)
+        }
+    }?;
+    warnings.extend(spool.warnings.iter().cloned());
+    Ok((layout, warnings))
 }
 
 /// Decodes every image that has a target, and keeps only its size and hash.

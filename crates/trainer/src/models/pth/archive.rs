@@ -81,7 +81,9 @@ fn unopened(error: DirectoryError) -> WeightsError {
 }
 
 fn broken(error: zip::result::ZipError) -> WeightsError {
-    WeightsError::format(format!("this zip file cannot be read: {error}"))
+    WeightsError::format(format!(
+        "this zip file is damaged or was cut off ({error}); upload it again"
+    ))
 }
 
 /// The bytes of each entry, by name. None may be compressed.

@@ -24,6 +24,7 @@ use crate::{
         sample_report::{Answer, SAMPLES, SampleRecord},
     },
     process::{error::TrainError, json, protocol::Interrupt},
+    ticks::tick,
     train::{
         input::{
             inputs::{Inputs, on_host},
@@ -147,6 +148,7 @@ fn near_duplicates(features: &Tensor, others: &Tensor) -> Result<Vec<Option<usiz
     let others = directions(others).tr();
     let mut found = Vec::new();
     for rows in directions(features).split(ROWS, 0) {
+        tick();
         let (cosines, places) = rows.matmul(&others).max_dim(1, false);
         let cosines = Vec::<f32>::try_from(&cosines)?;
         let places = Vec::<i64>::try_from(&places)?;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tch::{Device, Tensor};
 
 use super::{
-    cache::{View, mark_used},
+    cache::View,
     feature_cache::{self, BATCH, SHARD, shard_path},
     meter::Meter,
     pixel_cache::{Form, Pixels},
@@ -139,7 +139,6 @@ impl Views {
                     feature_cache::keep(path, &made)?;
                     parts.push(made);
                 }
-                mark_used(path);
             }
         }
         Ok(parts.iter().map(|parts| Tensor::cat(parts, 0)).collect())

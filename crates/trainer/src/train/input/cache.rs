@@ -1,11 +1,7 @@
 //! The cache of features and pixels: a folder whose files are named by everything that they depend
 //! on.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-    time::SystemTime,
-};
+use std::fs;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -56,12 +52,4 @@ impl CacheKey<'_> {
 pub fn make_cache(plan: &TrainPlan) -> Result<(), TrainError> {
     let failed = format!("cannot create the cache folder {}", plan.cache.display());
     fs::create_dir_all(&plan.cache).map_err(TrainError::io(failed))
-}
-
-/// Sets an entry's time to now: the worker evicts the least recently used entries first.
-pub fn mark_used(entry: &Path) {
-    // An entry of another user keeps its time.
-    if let Ok(file) = File::open(entry) {
-        let _ = file.set_modified(SystemTime::now());
-    }
 }

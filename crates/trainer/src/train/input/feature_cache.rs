@@ -10,7 +10,7 @@ use std::{
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    cache::{CacheKey, View, make_cache, mark_used},
+    cache::{CacheKey, View, make_cache},
     meter::Meter,
     preparation::Preparation,
     samples::Source,
@@ -103,7 +103,6 @@ fn in_batches_of(
         let path = shard_path(plan, &key, number);
         let shape = [shard.len() as i64, network.feature_dim];
         if let Some(found) = find(&path, shape) {
-            mark_used(&path);
             meter.found(shard.len());
             parts.push(found);
             continue;

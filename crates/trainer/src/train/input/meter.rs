@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::{domain::progress::Progress, process::protocol::Reporter};
 
+/// Time between two reports.
+const EVERY: Duration = Duration::from_millis(250);
+
 /// Reports the progress of a long preparation, a few times a second.
 pub struct Meter<'a> {
     reporter: &'a mut Reporter,
@@ -34,6 +37,18 @@ impl<'a> Meter<'a> {
         (self.done, self.computed) = (0, 0);
     }
 
+    /// Reports what is done of `total`, where the work is not on samples.
+    pub fn share(&mut self, done: u64, total: u64) {
+        if self.reported.elapsed() >= EVERY || done == total {
+            self.reporter.send(&Progress::Fraction {
+                done,
+                total,
+                samples_per_second: 0.0,
+            });
+            self.reported = Instant::now();
+        }
+    }
+
     pub fn found(&mut self, samples: usize) {
         self.done += samples as u64;
     }
@@ -42,7 +57,7 @@ impl<'a> Meter<'a> {
         self.done += samples as u64;
         self.computed += samples as u64;
         self.reporter.usage.prepared_samples += samples as u64;
-        if self.reported.elapsed() >= Duration::from_millis(250) || self.done == self.total {
+        if self.reported.elapsed() >= EVERY || self.done == self.total {
             let samples_per_second =
                 self.computed as f64 / self.started.elapsed().as_secs_f64().max(1e-6);
             self.reporter.send(&Progress::Fraction {

@@ -13,7 +13,7 @@ use tch::Tensor;
 use tempfile::NamedTempFile;
 
 use super::{
-    cache::{CacheKey, mark_used},
+    cache::CacheKey,
     meter::Meter,
     samples::{Source, locate},
 };
@@ -102,7 +102,6 @@ pub fn of_pack(
         make((plan, &input), source, &missing, interrupt, meter)?;
     }
     let open = |entry: Entry| {
-        mark_used(&entry.path);
         let failed = format!("cannot read {}", entry.path.display());
         let file = entry.open().map_err(TrainError::io(failed))?;
         Ok(Pixels { file, entry })

@@ -4,6 +4,9 @@
 /// A tensor that trains, and its learning-rate group.
 pub mod parameter;
 
+/// The network of a checkpoint, to predict with.
+pub mod checkpoint;
+
 /// Weights of a parent model or checkpoint.
 mod parent;
 
@@ -91,8 +94,9 @@ impl Network {
             seed,
         );
 
+        let inherited = recipe.inherited.as_ref();
         let backbone_sha256 =
-            parent::load(base, recipe, &backbone, &head, architecture.classifier)?;
+            parent::load(base, inherited, &backbone, &head, architecture.classifier)?;
         if let Some(adapter) = &recipe.adapter {
             let seed = key(recipe.seed, Stream::Adapter, 0);
             backbone
@@ -244,10 +248,7 @@ impl Network {
     /// Makes the outputs `output * factor + shift`, by the last layer's weights: for good, at the
     /// end of a run.
     pub fn rescale_outputs(&mut self, factor: f64, shift: f64) {
-        tch::no_grad(|| {
-            let _ = self.head.weight.g_mul_scalar_(factor);
-            let _ = self.head.bias.g_mul_scalar_(factor).g_add_scalar_(shift);
-        });
+        self.head.rescale_outputs(factor, shift);
     }
 
     /// Puts a linear classifier in the head's place: weight [classes, `feature_dim`] and bias

@@ -5,7 +5,7 @@
 use tch::{Device, Tensor};
 
 use crate::{
-    domain::{recipe::Recipe, work::PlanModel},
+    domain::{recipe::Inherited, work::PlanModel},
     models::{
         backbone::Backbone,
         head::{self, Head},
@@ -23,7 +23,7 @@ use crate::{
 /// `Weights` for everything that does not fit.
 pub(super) fn load(
     base: &PlanModel,
-    recipe: &Recipe,
+    inherited: Option<&Inherited>,
     backbone: &Backbone,
     head: &Head,
     classifier: &str,
@@ -63,7 +63,7 @@ pub(super) fn load(
         weights::load_strict(&into, &of_backbone, &[])
             .map_err(|report| unfit(report.to_string()))?;
         let is_parent = place + 1 == base.over.len();
-        if let Some(inherited) = recipe.inherited.as_ref().filter(|it| it.keeps_head())
+        if let Some(inherited) = inherited.filter(|it| it.keeps_head())
             && is_parent
         {
             let named = head.named_as(classifier);

@@ -16,7 +16,12 @@ use crate::{
     domain::{checkpoint::Metrics, progress::Progress},
     models::lora,
     process::{error::TrainError, protocol::Reporter},
-    train::{counters::Counters, network::Network, step::optimizer::Optimizer},
+    train::{
+        counters::Counters,
+        input::samples::Scale,
+        network::{Network, checkpoint::TARGET},
+        step::optimizer::Optimizer,
+    },
 };
 
 /// The least time between two saves for a new best: an epoch over cached features takes
@@ -30,6 +35,8 @@ const KEEP: usize = 3;
 pub struct Saver {
     folder: PathBuf,
     identity: Identity,
+    /// Scale of a regression's targets.
+    scale: Option<Scale>,
     every: Duration,
     saved: Instant,
     unsaved_best: bool,
@@ -39,8 +46,9 @@ pub struct Saver {
 }
 
 impl Saver {
-    pub fn new(folder: &Path, identity: Identity) -> Self {
+    pub fn new(folder: &Path, identity: Identity, scale: Option<Scale>) -> Self {
         Self {
+            scale,
             folder: folder.to_owned(),
             every: Duration::from_secs(identity.recipe.checkpoint_every_seconds.into()),
             identity,
@@ -200,6 +208,11 @@ impl Saver {
         let labels =
             serde_json::to_string(&self.identity.labels).expect("labels are text: this is a bug");
         let scale = adapter.map(|adapter| (lora::SCALE, format!("{:?}", adapter.scale())));
+        let [mean, std] = TARGET;
+        let target = self.scale.map(|scale| {
+            let numbers = [(mean, scale.mean), (std, scale.std)];
+            numbers.map(|(name, number)| (name, format!("{number:?}")))
+        });
         [
             ("format", "pt".to_owned()),
             ("architecture", self.identity.architecture.clone()),
@@ -214,6 +227,7 @@ impl Saver {
         ]
         .into_iter()
         .chain(scale)
+        .chain(target.into_iter().flatten())
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
     }

@@ -34,7 +34,7 @@ pub fn minimize(
     start: &Tensor,
     max_iterations: u32,
     evaluate: impl Fn(&Tensor) -> (f64, Tensor),
-    is_done: impl Fn(f64, f64) -> bool,
+    mut is_done: impl FnMut(f64, f64) -> bool,
 ) -> Minimum {
     let mut point = start.copy();
     let (mut value, mut gradient) = evaluate(&point);

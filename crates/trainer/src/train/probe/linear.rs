@@ -5,12 +5,13 @@
 use tch::{Kind, Tensor};
 
 use super::lbfgs;
+use crate::ticks::tick;
 
 /// Iterations for one C; LP-FT's probes take 200 (Kumar et al. 2022), and a path starts each C near
 /// its optimum.
-const MAX_ITERATIONS: u32 = 1_000;
-/// Stops once no more than this share of the objective can be left to gain.
-const TOLERANCE: f64 = 1e-9;
+pub const MAX_ITERATIONS: u32 = 1_000;
+/// The share of the objective that can be left to gain at an optimum.
+pub const TOLERANCE: f64 = 1e-9;
 
 /// Samples with their targets.
 #[derive(Debug)]
@@ -113,18 +114,20 @@ impl Linear {
 }
 
 /// Minimises `c · Σ loss + ½ ‖weight‖²` from `start`. Returns the optimum, the objective there, and
-/// the iterations taken. `stopped` makes it end early, wherever it is.
+/// the iterations taken. It stops once no more than the share `tolerance` of the objective can be
+/// left to gain, or where `stopped`, which is asked in each iteration, says so.
 pub fn fit(
     data: &Wanted,
     c: f64,
     start: &Linear,
-    stopped: &dyn Fn() -> bool,
+    tolerance: f64,
+    stopped: &mut dyn FnMut() -> bool,
 ) -> (Linear, f64, u32) {
     let (outputs, features) = (start.bias.size()[0], start.weight.size()[1]);
     let evaluate = |flat: &Tensor| objective(data, c, &Linear::of_flat(flat, outputs, features));
     // The objective is 1-strongly convex in the weights: what is left to gain is at most
     // ‖gradient‖² / 2.
-    let is_done = |value: f64, squared: f64| squared / 2.0 <= TOLERANCE * value || stopped();
+    let is_done = |value: f64, squared: f64| stopped() || squared / 2.0 <= tolerance * value;
     let found = lbfgs::minimize(&start.flat(), MAX_ITERATIONS, evaluate, is_done);
     let linear = Linear::of_flat(&found.point, outputs, features);
     (linear, found.value, found.iterations)
@@ -132,6 +135,7 @@ pub fn fit(
 
 /// The value and the flat gradient.
 fn objective(data: &Wanted, c: f64, at: &Linear) -> (f64, Tensor) {
+    tick();
     let found = at.outputs(&data.features);
     let penalty = at.weight.square().sum(Kind::Double).double_value(&[]) / 2.0;
     let value = c * data.outputs.loss(&found) + penalty;
@@ -167,6 +171,7 @@ impl Ridge {
 
     /// The optimum of `c · ½ Σ (output - value)² + ½ ‖weight‖²`.
     pub fn fit(&self, c: f64) -> Linear {
+        tick();
         let eye = Tensor::eye(self.gram.size()[0], (Kind::Double, tch::Device::Cpu));
         let factor = (&self.gram + eye / c).linalg_cholesky(false);
         let weight = self.moments.cholesky_solve(&factor, false).tr();
@@ -206,7 +211,7 @@ mod tests {
             (1.0, 230.260_988, 15.519_23, 743),
             (10.0, 636.734_431, 27.617_98, 745),
         ] {
-            let (linear, found, iterations) = fit(&train, c, &zero, &|| false);
+            let (linear, found, iterations) = fit(&train, c, &zero, TOLERANCE, &mut || false);
             assert!(
                 (found - value).abs() < 1e-6,
                 "C {c}: {found} in {iterations}"
@@ -214,7 +219,7 @@ mod tests {
             let found = linear.weight.norm().double_value(&[]);
             assert!((found / norm - 1.0).abs() < 1e-4, "C {c}: norm {found}");
             assert_eq!(right(&linear, &test), count, "C {c}");
-            let again = fit(&train, c, &zero, &|| false).0;
+            let again = fit(&train, c, &zero, TOLERANCE, &mut || false).0;
             assert_eq!(again.flat(), linear.flat(), "the same input, the same bits");
         }
     }
@@ -273,7 +278,10 @@ mod tests {
                 features: features.shallow_clone(),
                 outputs,
             };
-            fit(&data, 2.0, &Linear::zero(width, 64), &|| false).0
+            fit(&data, 2.0, &Linear::zero(width, 64), TOLERANCE, &mut || {
+                false
+            })
+            .0
         };
         let apart = |one: &Tensor, other: &Tensor| (one - other).abs().max().double_value(&[]);
 

@@ -10,7 +10,7 @@ pub mod linear;
 
 use tch::{Device, Kind, Tensor};
 
-use self::linear::{Linear, Outputs, Ridge, Wanted};
+use self::linear::{Linear, Outputs, Ridge, TOLERANCE, Wanted};
 use super::{
     input::samples::{Samples, Targets, indices},
     rng::permutation,
@@ -27,6 +27,11 @@ const LOG10_C: [f64; 2] = [-6.0, 2.0];
 /// The path ends early after this many values in a row that did not improve the validation loss:
 /// further ones only overfit.
 const PATIENCE: u32 = 4;
+/// The tolerance along the path: enough to choose C, with many classes in a fraction of the time.
+const CHOICE: f64 = 1e-6;
+/// Multiplications of one product of features and weights below which one thread computes it. More
+/// threads spend their time waiting for each other, most of all where the machine is busy.
+const SMALL: i64 = 1 << 26;
 
 /// The best head on fixed features.
 #[derive(Debug)]
@@ -43,6 +48,7 @@ pub struct Probe {
 /// validation split, of equals the smaller C: log-loss, that of each label where there are several,
 /// squares of a regression's deviations. From each split it takes at most `PROBE_SAMPLES`, drawn by
 /// `seed`. The test split is not used. `features` gives [N, features] of samples in evaluation.
+/// `report` is told what is done, of how much at most.
 ///
 /// # Errors
 /// `Features` when these are not finite, `Interrupted`.
@@ -51,6 +57,7 @@ pub fn fit(
     samples: &Samples,
     seed: u64,
     interrupt: &Interrupt,
+    report: &mut dyn FnMut(u64, u64),
 ) -> Result<Probe, TrainError> {
     let wanted = |members: &[usize]| {
         let members = drawn(members, seed);
@@ -68,22 +75,38 @@ pub fn fit(
     }
     train.features = scale.apply(&train.features);
     validation.features = scale.apply(&validation.features);
+    let outputs = samples.outputs() as i64;
+    let size = train.features.numel() as i64 * outputs;
+    let threads = Threads::at_most(if size < SMALL { 1 } else { i32::MAX });
+    let path = Path {
+        validation: &validation,
+        interrupt,
+    };
     let (c, linear) = match &train.outputs {
         Outputs::Values(values) => {
             let ridge = Ridge::new(&train.features, values);
-            best_of_path(&validation, interrupt, |c| ridge.fit(c))?
+            path.best(report, |c, _| ridge.fit(c))?
         }
         Outputs::Class(_) | Outputs::Labels(_) => {
-            let (outputs, features) = (samples.outputs() as i64, train.features.size()[1]);
-            let mut start = Linear::zero(outputs, features);
-            let stopped = || interrupt.requested();
-            best_of_path(&validation, interrupt, |c| {
-                let (linear, ..) = linear::fit(&train, c, &start, &stopped);
+            let mut start = Linear::zero(outputs, train.features.size()[1]);
+            path.best(report, |c, each| {
+                let mut stopped = || {
+                    each();
+                    interrupt.requested()
+                };
+                let (linear, ..) = linear::fit(&train, c, &start, CHOICE, &mut stopped);
                 start = linear.copy();
                 linear
+            })
+            .map(|(c, linear)| {
+                let mut stopped = || interrupt.requested();
+                let (linear, ..) = linear::fit(&train, c, &linear, TOLERANCE, &mut stopped);
+                (c, linear)
             })?
         }
     };
+    drop(threads);
+    interrupt.check()?;
     Ok(scale.unfold(c, &linear))
 }
 
@@ -119,32 +142,66 @@ fn drawn(members: &[usize], seed: u64) -> Vec<usize> {
         .collect()
 }
 
-/// C and the probe of the lowest validation loss.
-fn best_of_path(
-    validation: &Wanted,
-    interrupt: &Interrupt,
-    mut fit: impl FnMut(f64) -> Linear,
-) -> Result<(f64, Linear), TrainError> {
-    let mut best: Option<(f64, f64, Linear)> = None;
-    let mut worse = 0;
-    for place in 0..PATH {
-        let share = f64::from(place) / f64::from(PATH - 1);
-        let c = 10f64.powf(LOG10_C[0] + share * (LOG10_C[1] - LOG10_C[0]));
-        let linear = fit(c);
-        interrupt.check()?;
-        let loss = linear.loss(validation);
-        if best.as_ref().is_none_or(|(lowest, ..)| loss < *lowest) {
-            best = Some((loss, c, linear));
-            worse = 0;
-        } else {
-            worse += 1;
+/// The data and requests that all values of C share.
+struct Path<'a> {
+    validation: &'a Wanted,
+    interrupt: &'a Interrupt,
+}
+
+impl Path<'_> {
+    /// C and the probe of the lowest validation loss. `fit` calls what it is given in each of its
+    /// iterations.
+    fn best(
+        &self,
+        report: &mut dyn FnMut(u64, u64),
+        mut fit: impl FnMut(f64, &mut dyn FnMut()) -> Linear,
+    ) -> Result<(f64, Linear), TrainError> {
+        let each_c = u64::from(linear::MAX_ITERATIONS) + 2;
+        let all = u64::from(PATH) * each_c;
+        let mut best: Option<(f64, f64, Linear)> = None;
+        let mut worse = 0;
+        for place in 0..PATH {
+            let share = f64::from(place) / f64::from(PATH - 1);
+            let c = 10f64.powf(LOG10_C[0] + share * (LOG10_C[1] - LOG10_C[0]));
+            let mut done = u64::from(place) * each_c;
+            report(done, all);
+            let linear = fit(c, &mut || {
+                done += 1;
+                report(done, all);
+            });
+            self.interrupt.check()?;
+            let loss = linear.loss(self.validation);
+            if best.as_ref().is_none_or(|(lowest, ..)| loss < *lowest) {
+                best = Some((loss, c, linear));
+                worse = 0;
+            } else {
+                worse += 1;
+            }
+            if worse == PATIENCE {
+                break;
+            }
         }
-        if worse == PATIENCE {
-            break;
-        }
+        report(all, all);
+        let (_, c, linear) = best.expect("a path has values: this is a bug");
+        Ok((c, linear))
     }
-    let (_, c, linear) = best.expect("a path has values: this is a bug");
-    Ok((c, linear))
+}
+
+/// Torch's threads, fewer for a while.
+struct Threads(i32);
+
+impl Threads {
+    fn at_most(most: i32) -> Self {
+        let before = tch::get_num_threads();
+        tch::set_num_threads(before.min(most));
+        Self(before)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        tch::set_num_threads(self.0);
+    }
 }
 
 /// One mean per feature and one deviation for all: C means the same for every backbone, and no
@@ -205,7 +262,7 @@ mod tests {
             let rows: Vec<i64> = members.iter().map(|&member| member as i64).collect();
             features.index_select(0, &Tensor::from_slice(&rows))
         };
-        fit(rows, samples, 1, &Interrupt::default()).unwrap()
+        fit(rows, samples, 1, &Interrupt::default(), &mut |_, _| {}).unwrap()
     }
 
     #[test]
@@ -243,6 +300,22 @@ mod tests {
     }
 
     #[test]
+    fn the_report_grows_to_all() {
+        let (features, samples) = samples();
+        let rows = |members: &[usize]| {
+            let rows: Vec<i64> = members.iter().map(|&member| member as i64).collect();
+            features.index_select(0, &Tensor::from_slice(&rows))
+        };
+        let mut told = Vec::new();
+        let interrupt = Interrupt::default();
+        let mut report = |done, all| told.push((done, all));
+        fit(rows, &samples, 1, &interrupt, &mut report).unwrap();
+        assert!(told.len() > 50, "{} reports", told.len());
+        assert!(told.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert!(told.last().is_some_and(|(done, all)| done == all));
+    }
+
+    #[test]
     fn scaling_is_folded_back() {
         let (features, samples) = samples();
         let (plain, moved) = (
@@ -269,7 +342,7 @@ mod tests {
             Tensor::full(shape, f64::NAN, (Kind::Double, Device::Cpu))
         };
         assert!(matches!(
-            fit(broken, &samples, 1, &Interrupt::default()),
+            fit(broken, &samples, 1, &Interrupt::default(), &mut |_, _| {}),
             Err(TrainError::Features)
         ));
     }

@@ -18,6 +18,7 @@ use super::{
         batches::Batches,
         feature_cache,
         inputs::Inputs,
+        meter::Meter,
         preparation::Preparation,
         samples::{Samples, select},
     },
@@ -34,7 +35,7 @@ use crate::{
     domain::{
         job::Phase,
         progress::Progress,
-        recipe::{HeadInit, Recipe},
+        recipe::{HeadInit, Recipe, Task},
         work::{PLAN, TrainPlan},
     },
     process::{
@@ -123,6 +124,7 @@ impl<'a> Run<'a> {
         let checkpoint = checkpoint.transpose()?;
         let saved = checkpoint.as_ref().map(|saved| &saved.state.counters);
         let counters = saved.cloned().unwrap_or_default();
+        let scale = (recipe.task == Task::Regression).then(|| samples.scale());
         let step_size = recipe.batch_size as usize * recipe.accumulate as usize;
         let batches = Batches::new(samples.train.len(), step_size);
         let run = Self {
@@ -136,7 +138,7 @@ impl<'a> Run<'a> {
             batches,
             n_steps: batches.per_epoch() * u64::from(recipe.n_epochs),
             counters,
-            saver: Saver::new(folder, identity),
+            saver: Saver::new(folder, identity, scale),
             resumes: checkpoint.is_some(),
             since: Instant::now(),
             reported_size: None,
@@ -195,13 +197,16 @@ impl<'a> Run<'a> {
         let Preparation {
             samples, interrupt, ..
         } = self.data;
-        let recipe = self.recipe();
+        let (recipe, since) = (self.recipe(), self.since);
         let inputs = Inputs::prepare(&self.data, &self.network, &start, self.reporter)?;
         let keeps_head = recipe.inherited.as_ref().is_some_and(|it| it.keeps_head());
         let probes = recipe.head.init == HeadInit::Probe;
         let table = |members: &[usize]| select(&start, members);
         if !self.resumes && probes {
-            let probe = probe::fit(table, samples, recipe.seed, interrupt)?;
+            self.enter(Phase::Probing);
+            let mut meter = Meter::new(self.reporter, 0);
+            let mut report = |done, all| meter.share(done, all);
+            let probe = probe::fit(table, samples, recipe.seed, interrupt, &mut report)?;
             self.network.start_head(&probe.weight, &probe.bias);
         }
         if !self.resumes && (probes || self.network.has_fixed_features()) {
@@ -212,7 +217,7 @@ impl<'a> Run<'a> {
             // A candidate like the end of any epoch: training can only improve on it.
             self.evaluate(&inputs)?;
         }
-        self.reporter.usage.preparing_seconds = self.since.elapsed().as_secs_f64();
+        self.reporter.usage.preparing_seconds = since.elapsed().as_secs_f64();
         Ok(inputs)
     }
 }

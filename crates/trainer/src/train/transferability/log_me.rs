@@ -4,6 +4,7 @@
 use tch::Kind;
 
 use super::{spectrum::Spectrum, targets::Targets};
+use crate::ticks::tick;
 
 /// Rounds of the fixed point for one class. It takes 3 to 11, and where N < D up to about 40.
 const MAX_ROUNDS: u32 = 100;
@@ -26,6 +27,7 @@ pub(super) fn score(spectrum: &Spectrum, targets: &Targets) -> f64 {
     let squares = numbers(&(&spectrum.squares / unit));
     let classes = targets.classes();
     let one_class = |class: i64| {
+        tick();
         let projected = numbers(&targets.projected.select(1, class).square());
         let norm = targets.one_hot.select(1, class).sum(Kind::Double);
         let outside = (norm.double_value(&[]) - projected.iter().sum::<f64>()).max(0.0);

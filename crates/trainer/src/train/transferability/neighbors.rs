@@ -2,6 +2,8 @@
 
 use tch::{Kind, Tensor};
 
+use crate::ticks::tick;
+
 /// Samples whose distances are held at once.
 const BLOCK: i64 = 256;
 
@@ -15,6 +17,7 @@ pub(super) fn accuracy(features: &Tensor, labels: &[usize], k: usize) -> f64 {
     let mut right = 0;
     for (block, rows) in features.split(BLOCK, 0).iter().enumerate() {
         // A sample's own length adds the same to all its distances.
+        tick();
         let distances = &lengths - rows.matmul(&features.tr()) * 2.0;
         for row in 0..rows.size()[0] {
             let sample = (block as i64 * BLOCK + row) as usize;

@@ -4,6 +4,7 @@
 use tch::{Kind, Tensor};
 
 use super::{spectrum::Spectrum, targets::Targets};
+use crate::ticks::tick;
 
 /// Penalties that are tried, as powers of ten times the samples' number times the features' mean
 /// variance.
@@ -33,6 +34,7 @@ pub(super) fn leave_one_out(
     penalty: f64,
     intercept: bool,
 ) -> Tensor {
+    tick();
     let Spectrum { left, squares, .. } = spectrum;
     let shrunk = squares / (squares + penalty);
     let residual = |labels: &Tensor, projected: &Tensor| {

@@ -220,10 +220,16 @@ impl Trainer {
         }
     }
 
-    /// The next line; `None` when the trainer has ended.
+    /// The next line but reports of work; `None` when the trainer has ended.
     pub(crate) fn next(&mut self) -> Option<Progress> {
-        let line = self.lines.next()?.unwrap();
-        Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        loop {
+            let line = self.lines.next()?.unwrap();
+            let said = serde_json::from_str(&line);
+            match said.unwrap_or_else(|error| panic!("{error}: {line}")) {
+                Progress::Working(_) => {}
+                said => return Some(said),
+            }
+        }
     }
 
     /// Waits until it has said so.

@@ -2,7 +2,7 @@
 //! accuracy. Plain arithmetic in f64 on the host.
 
 use super::{labelled::SingleLabel, single::argmax};
-use crate::domain::report::Calibration;
+use crate::{domain::report::Calibration, ticks::tick};
 
 /// Range of temperatures: a split that is all right, or all wrong, has no minimum of its own.
 pub const TEMPERATURES: [f64; 2] = [0.05, 20.0];
@@ -51,6 +51,7 @@ pub fn fit(scored: &SingleLabel) -> f64 {
 }
 
 fn log_loss(scored: &SingleLabel, temperature: f64) -> f64 {
+    tick();
     let losses = scored.rows().map(|(row, &label)| {
         let top = f64::from(row[argmax(row)]);
         let scaled = |logit: f32| (f64::from(logit) - top) / temperature;
