@@ -16,18 +16,24 @@ create table webhooks (
     previous_secret_until timestamptz,
     enabled boolean not null default true,
     disabled_reason text,
+    idempotency_key text,
+    body_sha256 bytea,
     created_at timestamptz not null default now(),
     constraint webhooks_tenant_fk foreign key (tenant_id) references tenants (id),
     constraint webhooks_events_some check (cardinality(events) > 0),
     constraint webhooks_secret_length check (octet_length(secret) = 32),
     constraint webhooks_previous_secret_until check ((previous_secret is null) = (previous_secret_until is null)),
-    constraint webhooks_enabled_without_reason check (not enabled or disabled_reason is null)
+    constraint webhooks_enabled_without_reason check (not enabled or disabled_reason is null),
+    constraint webhooks_idempotency_key_unique unique (tenant_id, idempotency_key),
+    constraint webhooks_idempotency_key_length check (char_length(idempotency_key) between 1 and 255),
+    constraint webhooks_idempotency_key_with_body check ((idempotency_key is null) = (body_sha256 is null))
 );
 create index webhooks_list on webhooks (tenant_id, id desc);
 comment on table webhooks is 'URLs that are told when jobs of their tenant end.';
 comment on column webhooks.events is 'Words of domain::webhook::EventType.';
 comment on column webhooks.secret is 'Key of the signatures. It is needed to sign, so it is not hashed.';
 comment on column webhooks.previous_secret is 'The key before the last rotation; deliveries are signed by both until previous_secret_until.';
+comment on column webhooks.body_sha256 is 'SHA-256 of the request body that the idempotency key came with.';
 comment on column webhooks.disabled_reason is 'Why the service disabled it; null when its user did.';
 
 create table webhook_events (

@@ -75,7 +75,11 @@ pub async fn run(args: &UploadArgs) -> anyhow::Result<()> {
 }
 
 /// Sends a file, or a folder as a tar. Shows progress on a terminal.
-pub(super) async fn upload(api: &Api, path: &Path, purpose: UploadPurpose) -> anyhow::Result<Value> {
+pub(super) async fn upload(
+    api: &Api,
+    path: &Path,
+    purpose: UploadPurpose,
+) -> anyhow::Result<Value> {
     let form = |part| {
         Form::new()
             .text("purpose", purpose.as_str())

@@ -31,3 +31,13 @@ pub enum Keyed<T> {
     /// The same key came with another body.
     KeyConflict,
 }
+
+impl<T> Keyed<T> {
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Keyed<U> {
+        match self {
+            Self::New(value) => Keyed::New(make(value)),
+            Self::Replayed(value) => Keyed::Replayed(make(value)),
+            Self::KeyConflict => Keyed::KeyConflict,
+        }
+    }
+}

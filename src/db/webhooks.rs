@@ -1,11 +1,15 @@
 //! Webhooks as the API sees them: registered, read, changed, deleted.
 
 use serde::Serialize;
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use time::{OffsetDateTime, serde::timestamp};
 use utoipa::ToSchema;
 
-use super::{Page, Slice, convert, tenants::TenantId};
+use super::{
+    Page, Slice, convert,
+    idempotency::{self, Idempotency, Keyed},
+    tenants::TenantId,
+};
 use crate::domain::{id::WebhookId, webhook::EventType};
 
 /// Bytes of a secret.
@@ -23,6 +27,16 @@ pub struct NewWebhook {
     pub url: String,
     pub events: Vec<EventType>,
     pub secret: Secret,
+    pub idempotency: Option<Idempotency>,
+}
+
+/// The result of `create`.
+#[derive(Debug, Clone)]
+pub enum Created {
+    /// With its secret: of one that was registered before, the present one.
+    Webhook(Keyed<(Webhook, Secret)>),
+    /// The tenant has as many as allowed.
+    TooMany,
 }
 
 /// A registered webhook.
@@ -77,12 +91,9 @@ fn words(events: &[EventType]) -> Vec<String> {
     words.collect()
 }
 
-/// Registers a webhook; `None` if the tenant has `limit` of them.
-pub async fn create(
-    pool: &PgPool,
-    webhook: &NewWebhook,
-    limit: u32,
-) -> sqlx::Result<Option<Webhook>> {
+/// Registers a webhook, unless the tenant has `limit` of them; or finds the one that its
+/// idempotency key made.
+pub async fn create(pool: &PgPool, webhook: &NewWebhook, limit: u32) -> sqlx::Result<Created> {
     let mut transaction = pool.begin().await?;
     // Others of the tenant wait until this one is counted.
     sqlx::query!(
@@ -91,9 +102,15 @@ pub async fn create(
     )
     .execute(&mut *transaction)
     .await?;
+    if let Some(idempotency) = &webhook.idempotency
+        && let Some(earlier) = earlier(&mut transaction, webhook.tenant, idempotency).await?
+    {
+        return Ok(Created::Webhook(earlier));
+    }
+    let (key, body_sha256) = idempotency::columns(webhook.idempotency.as_ref());
     let created = query_webhooks!(
-        "insert into webhooks (id, tenant_id, url, events, secret)
-        select $1, $2, $3, $4, $5 where (select count(*) from webhooks where tenant_id = $2) < $6
+        "insert into webhooks (id, tenant_id, url, events, secret, idempotency_key, body_sha256)
+        select $1, $2, $3, $4, $5, $6, $7 where (select count(*) from webhooks where tenant_id = $2) < $8
         returning",
         "",
         WebhookId::new().0,
@@ -101,12 +118,42 @@ pub async fn create(
         webhook.url,
         &words(&webhook.events),
         webhook.secret.as_slice(),
+        key,
+        body_sha256,
         i64::from(limit)
     )
     .fetch_optional(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    Ok(created)
+    Ok(created.map_or(Created::TooMany, |created| {
+        Created::Webhook(Keyed::New((created, webhook.secret)))
+    }))
+}
+
+/// What this idempotency key made before.
+async fn earlier(
+    transaction: &mut Transaction<'_, Postgres>,
+    tenant: TenantId,
+    idempotency: &Idempotency,
+) -> sqlx::Result<Option<Keyed<(Webhook, Secret)>>> {
+    let found = sqlx::query!(
+        "select id, secret, body_sha256 from webhooks where tenant_id = $1 and idempotency_key = $2",
+        tenant.0,
+        idempotency.key
+    );
+    let Some(row) = found.fetch_optional(&mut **transaction).await? else {
+        return Ok(None);
+    };
+    if !idempotency.is_same(row.body_sha256.as_deref()) {
+        return Ok(Some(Keyed::KeyConflict));
+    }
+    let secret = Secret::try_from(row.secret);
+    let secret =
+        secret.map_err(|_| sqlx::Error::Decode("webhooks.secret has another length".into()))?;
+    let webhook = query_webhooks!("select", "from webhooks where id = $1", row.id)
+        .fetch_one(&mut **transaction)
+        .await?;
+    Ok(Some(Keyed::Replayed((webhook, secret))))
 }
 
 pub async fn get(pool: &PgPool, tenant: TenantId, id: WebhookId) -> sqlx::Result<Option<Webhook>> {

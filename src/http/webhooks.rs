@@ -1,5 +1,6 @@
 //! `/v1/webhooks`: URLs that are told when jobs end, and the deliveries to them.
 
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -9,7 +10,7 @@ use crate::{
     db::{
         self,
         deliveries::{Delivery, Event},
-        webhooks::{Change, NewWebhook, Secret, Webhook},
+        webhooks::{Change, Created, NewWebhook, Secret, Webhook},
     },
     domain::{
         codes,
@@ -20,6 +21,7 @@ use crate::{
         auth::Caller,
         error::ApiError,
         extract::{Id, Ids, Json, Params},
+        idempotency::{self, IdempotencyKey},
         outgoing::explain_refused,
         page::{Deleted, List, PageQuery},
         state::AppState,
@@ -66,37 +68,44 @@ pub(crate) struct WebhookWithSecret {
 /// It is sent a POST when a job ends, signed by the Standard Webhooks specification: OpenAI's
 /// clients verify it by `client.webhooks.unwrap`. The response has the secret, once.
 #[utoipa::path(post, path = "/v1/webhooks", tag = "webhooks", operation_id = "create_webhook", request_body = WebhookRequest,
-    responses((status = 200, body = WebhookWithSecret)))]
+    params(IdempotencyKey),
+    responses((status = 200, body = WebhookWithSecret, headers(("idempotent-replayed" = String, description = "`true` when the key was used before.")))))]
 pub(crate) async fn create(
     Caller { state, tenant }: Caller,
+    key: IdempotencyKey,
     json: Json,
-) -> Result<axum::Json<WebhookWithSecret>, ApiError> {
+) -> Result<Response, ApiError> {
+    let idempotency = key.with_body(&json.0);
     let request: WebhookRequest = json.read()?;
     let events = checked_events(request.events)?.unwrap_or_else(|| EventType::ALL.to_vec());
     check_url(&state, &request.url).await?;
-    let secret: Secret = rand::random();
     let webhook = NewWebhook {
         tenant,
         url: request.url,
         events,
-        secret,
+        secret: rand::random(),
+        idempotency,
     };
     let limit = state.webhooks.max_webhooks;
-    let created = db::webhooks::create(&state.pool, &webhook, limit).await?;
-    let webhook = created.ok_or_else(|| {
-        let message = format!(
-            "there are {limit} webhooks, which is the limit; delete one, or change its `url` by `POST /v1/webhooks/{{id}}`"
-        );
-        ApiError::conflict("too_many_webhooks", message)
-    })?;
-    Ok(with_secret(webhook, &secret))
+    let created = match db::webhooks::create(&state.pool, &webhook, limit).await? {
+        Created::Webhook(created) => created,
+        Created::TooMany => {
+            let message = format!(
+                "there are {limit} webhooks, which is the limit; delete one, or change its `url` by `POST /v1/webhooks/{{id}}`"
+            );
+            return Err(ApiError::conflict("too_many_webhooks", message));
+        }
+    };
+    idempotency::respond(created.map(WebhookWithSecret::from))
 }
 
-fn with_secret(webhook: Webhook, secret: &Secret) -> axum::Json<WebhookWithSecret> {
-    axum::Json(WebhookWithSecret {
-        webhook,
-        secret: secret_text(secret),
-    })
+impl From<(Webhook, Secret)> for WebhookWithSecret {
+    fn from((webhook, secret): (Webhook, Secret)) -> Self {
+        Self {
+            webhook,
+            secret: secret_text(&secret),
+        }
+    }
 }
 
 /// The events without repetitions.
@@ -193,7 +202,7 @@ pub(crate) async fn rotate_secret(
     let secret: Secret = rand::random();
     let webhook = db::webhooks::rotate_secret(&state.pool, tenant, id, &secret).await?;
     let webhook = webhook.ok_or_else(|| ApiError::unknown(id))?;
-    Ok(with_secret(webhook, &secret))
+    Ok(axum::Json((webhook, secret).into()))
 }
 
 /// Delete a webhook

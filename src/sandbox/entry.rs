@@ -21,6 +21,10 @@ use super::{
 /// Open files of one child.
 const FILES: u64 = 4_096;
 
+/// When memory ends, the kernel kills children first, and neither Postgres nor the service: of
+/// -1000 (never) to 1000, where a process's share of the memory counts as up to 1000 more.
+const OOM_SCORE: &[u8] = b"500";
+
 /// Limits on a child.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -59,6 +63,7 @@ impl Entry {
             return Ok(());
         };
         self.allow_own_process()?;
+        prefer_for_oom();
         set_limit(libc::RLIMIT_FSIZE, limits.file_bytes)?;
         set_limit(libc::RLIMIT_NOFILE, FILES)?;
         // SAFETY: these calls take numbers, and one pointer to a number that is alive.
@@ -129,6 +134,20 @@ impl Entry {
             ))?;
             check(libc::close(folder).into())
         }
+    }
+}
+
+/// Lets the kernel choose this process when memory ends. Best effort: a service that is not root
+/// cannot set it for its children.
+fn prefer_for_oom() {
+    // SAFETY: the path is a constant C string, and the text is alive; -1 is no open file.
+    unsafe {
+        let file = libc::open(
+            c"/proc/self/oom_score_adj".as_ptr(),
+            libc::O_WRONLY | libc::O_CLOEXEC,
+        );
+        libc::write(file, OOM_SCORE.as_ptr().cast(), OOM_SCORE.len());
+        libc::close(file);
     }
 }
 

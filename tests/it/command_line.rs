@@ -220,7 +220,7 @@ async fn a_folder_is_uploaded_validated_and_submitted() {
 
     service.lite0().await;
     service
-        .get("/v1/models/efficientnet_lite0?wait=60&until=ready")
+        .get("/v1/models/efficientnet_lite0?wait=60&until=imported")
         .await
         .ok();
     let model = "efficientnet_lite0";
@@ -365,7 +365,7 @@ async fn logs_show_trainers_behind_their_attempts() {
         .await;
     service.lite0().await;
     service
-        .get("/v1/models/efficientnet_lite0?wait=60&until=ready")
+        .get("/v1/models/efficientnet_lite0?wait=60&until=imported")
         .await
         .ok();
     let job = service.job(&file, &json!({"freeze": "all"})).await;

@@ -100,6 +100,27 @@ async fn the_same_key_and_body_gives_the_first_answer() {
 }
 
 #[tokio::test]
+async fn a_webhook_is_registered_once_per_key() {
+    let arguments = ["--private-hosts", "127.0.0.1:9", "--max-webhooks", "1"];
+    let service = Service::start_with(&arguments).await;
+    let webhook = |url: &str| {
+        let body = json!({"url": url});
+        keyed(&service, "/v1/webhooks", "k", move |request| {
+            request.json(&body)
+        })
+    };
+    let first = webhook("http://127.0.0.1:9/a").await;
+    let secret = first.json()["secret"].clone();
+    assert!(secret.is_string(), "{}", first.text());
+    // Its caller may have lost the first answer, and the secret with it.
+    let again = twice(first, webhook("http://127.0.0.1:9/a").await).await;
+    assert_eq!(again["secret"], secret);
+    webhook("http://127.0.0.1:9/b")
+        .await
+        .error(409, "idempotency_key_reused");
+}
+
+#[tokio::test]
 async fn a_base_model_is_registered_once_per_key() {
     // Without a worker the import stays under way.
     let service = Service::start_with(&["--max-wait-seconds", "1"]).await;

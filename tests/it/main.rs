@@ -49,7 +49,6 @@ mod states;
 mod storage_full;
 mod support;
 mod tasks;
-mod tenants_apart;
 #[cfg(feature = "otel")]
 mod traces;
 mod uploads;

@@ -107,6 +107,14 @@ async fn keeps_its_history(service: &Service, job: &Value) {
         losses[0]
     );
     assert!(losses.last().unwrap().as_f64().unwrap() < 1.0);
+
+    assert!(job["trained_tokens"].as_u64().unwrap() > 0, "{job}");
+    let results = job["result_files"][0].as_str().unwrap();
+    let results = service.get(&format!("/v1/files/{results}/content")).await;
+    let results = results.text();
+    let header = "step,epoch,learning_rate,train_loss,valid_loss,valid_accuracy";
+    assert!(results.starts_with(header), "{results}");
+    assert_eq!(results.lines().count(), 1 + steps.len(), "{results}");
 }
 
 async fn streams_checkpoints(service: &Service, job: &Value) {

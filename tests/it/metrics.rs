@@ -86,7 +86,7 @@ async fn a_job_is_counted_by_server_and_worker() {
         .await;
     service.lite0().await;
     service
-        .get("/v1/models/efficientnet_lite0?wait=60&until=ready")
+        .get("/v1/models/efficientnet_lite0?wait=60&until=imported")
         .await
         .ok();
     let transfer = json!({"freeze": "all", "hyperparameters": {"n_epochs": 2}});

@@ -553,6 +553,8 @@ async fn children_of_the_service_have_no_privileges() {
         if nix::unistd::geteuid().is_root() {
             assert!(!status(pid, "Uid").split_whitespace().any(|id| id == "0"));
             assert_eq!(status(pid, "Groups"), "60800");
+            let score = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+            assert_eq!(score.trim(), "500");
         }
     }
     // Nobody looks into the processes that know the database.

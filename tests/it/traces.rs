@@ -144,7 +144,7 @@ async fn an_attempt_is_linked_to_the_request_of_its_job() {
     let file = service.dataset(data).await;
     service.lite0().await;
     service
-        .get("/v1/models/efficientnet_lite0?wait=60&until=ready")
+        .get("/v1/models/efficientnet_lite0?wait=60&until=imported")
         .await
         .ok();
     let transfer = json!({"freeze": "all", "hyperparameters": {"n_epochs": 1}});

@@ -17,8 +17,9 @@ use rehead::{
     db::{
         Page, controls,
         deliveries::{self, Backoff, Delivery, Tried},
+        idempotency::Keyed,
         tenants::TenantId,
-        webhooks::{self, Change, NewWebhook, Webhook},
+        webhooks::{self, Change, Created, NewWebhook, Webhook},
     },
     domain::{
         id::WebhookId,
@@ -100,9 +101,12 @@ async fn webhook(queue: &Queue, tenant: TenantId, url: &str, events: &[EventType
         url: url.to_owned(),
         events: events.to_vec(),
         secret: [1; 32],
+        idempotency: None,
     };
-    let created = webhooks::create(queue.pool(), &new, 100).await;
-    created.unwrap().unwrap()
+    match webhooks::create(queue.pool(), &new, 100).await {
+        Ok(Created::Webhook(Keyed::New((webhook, _)))) => webhook,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Deliveries to a webhook, oldest first.

@@ -75,7 +75,7 @@ async fn a_worker_works_with_the_rights_of_its_role() {
         .await
         .ok();
     service.lite0().await;
-    let path = "/v1/models/efficientnet_lite0?wait=60&until=ready";
+    let path = "/v1/models/efficientnet_lite0?wait=60&until=imported";
     if service.get(path).await.ok()["status"] != "ready" {
         assert_permitted(&worker);
     }

@@ -86,8 +86,7 @@ impl<'a> Fields<'a> {
     fn check_given(&self, name: &'static str) -> Option<&'a Value> {
         let given = self.get(name);
         if given.is_none() {
-            let message = format!("{} is required", self.path(name));
-            self.problem(name, MISSING_FIELD, message);
+            self.problem(name, MISSING_FIELD, "is required");
         }
         given
     }

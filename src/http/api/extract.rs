@@ -315,10 +315,9 @@ fn field_error(path: &str, message: &str) -> ApiError {
         let message = format!("unknown field `{inside}`; {hint}");
         ApiError::invalid(inside, codes::UNKNOWN_FIELD, message)
     } else if message.starts_with("missing field") {
-        let message = format!("{inside} is required");
-        ApiError::invalid(inside, codes::MISSING_FIELD, message)
+        ApiError::invalid(inside, codes::MISSING_FIELD, "is required")
     } else if message.starts_with("unknown variant") {
-        let message = format!("{path} must be {}, not `{name}`", one_of(&known));
+        let message = format!("must be {}, not `{name}`", one_of(&known));
         ApiError::invalid(path, codes::INVALID_VALUE, message)
     } else {
         // serde repeats the value, which may be long.

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     db,
-    domain::{checkpoint::Metrics, id::JobId},
+    domain::{checkpoint::Metrics, codes, id::JobId},
     http::{
         api::{
             auth::Caller,
@@ -25,6 +25,8 @@ use crate::{
 
 /// The most steps in a response.
 const STEPS: u32 = 10_000;
+/// The highest `after_step`: clients keep integers up to it exactly.
+const LAST_STEP: u64 = (1 << 53) - 1;
 /// The most steps that curves are drawn from.
 const DRAWN_STEPS: u32 = 200_000;
 
@@ -33,6 +35,7 @@ const DRAWN_STEPS: u32 = 200_000;
 #[into_params(parameter_in = Query)]
 pub(crate) struct MetricsQuery {
     /// Only steps after this one: `last_step` of the previous response.
+    #[param(maximum = 9_007_199_254_740_991_i64)]
     after_step: Option<u64>,
 }
 
@@ -80,8 +83,15 @@ pub(crate) async fn metrics(
     Params(query): Params<MetricsQuery>,
 ) -> Result<axum::Json<MetricsObject>, ApiError> {
     find(&state, tenant, job).await?;
-    // Postgres' bigint is an i64; there is no step after that.
-    let after = query.after_step.map(|step| step.min(i64::MAX as u64));
+    let after = query.after_step;
+    if after > Some(LAST_STEP) {
+        let message = format!("must be at most {LAST_STEP}");
+        return Err(ApiError::invalid(
+            "after_step",
+            codes::OUT_OF_RANGE,
+            message,
+        ));
+    }
     let first = after.unwrap_or(0);
     let mut steps = db::metrics::steps_after(&state.pool, tenant, job, first, STEPS + 1).await?;
     let has_more = steps.len() > STEPS as usize;

@@ -47,7 +47,7 @@ pub(crate) struct JobListQuery {
     model: Option<String>,
     /// Only jobs created after this time, in Unix seconds.
     #[param(minimum = 0, maximum = 253_402_300_799_i64)]
-    created_after: Option<i64>,
+    created_after: Option<u64>,
 }
 
 /// `JobListQuery`, and any number of `metadata[k]=v`.
@@ -108,17 +108,7 @@ pub(crate) async fn list(
         query.order,
         Rows::usual(&state.limits),
     )?;
-    let created_after = query
-        .created_after
-        .map(OffsetDateTime::from_unix_timestamp)
-        .transpose();
-    let created_after = created_after.map_err(|_| {
-        ApiError::invalid(
-            "created_after",
-            codes::OUT_OF_RANGE,
-            "must be a time in Unix seconds",
-        )
-    })?;
+    let created_after = query.created_after.map(time_of).transpose()?;
     let filter = Filter {
         status: query.status,
         model: query.model,
@@ -197,4 +187,13 @@ pub(crate) async fn get(
         etag,
         JobObject::from(snapshot.seen_by(identity.role)),
     ))
+}
+
+fn time_of(seconds: u64) -> Result<OffsetDateTime, ApiError> {
+    let time = i64::try_from(seconds).ok();
+    let time = time.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    time.ok_or_else(|| {
+        let message = "must be a time in Unix seconds, at most that of the end of the year 9999";
+        ApiError::invalid("created_after", codes::OUT_OF_RANGE, message)
+    })
 }

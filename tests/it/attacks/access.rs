@@ -178,7 +178,7 @@ impl Objects {
         let path = format!("{JOBS}/{id}");
         let done = service.get(&path).await.ok();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let hook = json!({"url": "https://hooks.example.org"});
+        let hook = json!({"url": "http://127.0.0.1:9"});
         let hook = service.post("/v1/webhooks", &hook).await.ok();
         let ids = vec![
             ("/v1/files/", text(&done["training_file"])),
@@ -213,7 +213,7 @@ impl Objects {
 /// exist, and changes nothing.
 #[tokio::test]
 async fn a29_objects_of_other_tenants_do_not_exist() {
-    let mut service = Service::start().await;
+    let mut service = Service::start_with(&["--private-hosts", "127.0.0.1:9"]).await;
     let owner = service.new_key("owner", Role::Admin).await;
     let (user, admin) = (
         service.new_key("stranger", Role::User).await,
@@ -235,9 +235,13 @@ async fn a29_objects_of_other_tenants_do_not_exist() {
         for method in item.as_object().unwrap().keys() {
             let method: Method = method.to_uppercase().parse().unwrap();
             for key in [&user, &admin] {
-                let build = |request: RequestBuilder| match template.ends_with("/complete") {
-                    true => request.bearer_auth(key).json(&parts),
-                    false => request.bearer_auth(key),
+                let build = |request: RequestBuilder| {
+                    let request = request.bearer_auth(key);
+                    match template.as_str() {
+                        "/v1/uploads/{id}/complete" => request.json(&parts),
+                        "/v1/webhooks/{id}" => request.json(&json!({})),
+                        _ => request,
+                    }
                 };
                 let answer = service.send(method.clone(), &path, build).await;
                 let place = format!("{method} {template}");
@@ -267,6 +271,9 @@ async fn a29_objects_of_other_tenants_do_not_exist() {
     post("/v1/base_models", weights)
         .await
         .error(422, "unknown_file");
+    post(&format!("/v1/models/{}/predict", id(3)), json!({}))
+        .await
+        .error(404, "not_found");
     for (list, at) in [("/v1/files", 0), ("/v1/models", 1), (JOBS, 2)] {
         for query in [
             "".to_owned(),
@@ -279,7 +286,7 @@ async fn a29_objects_of_other_tenants_do_not_exist() {
     }
     service.key = Some(service.new_key("owner", Role::Admin).await);
     assert_eq!(objects.state(&service).await, before);
-    let cancel = format!("/v1/uploads/{}/cancel", id(4));
+    let cancel = format!("/v1/uploads/{}/cancel", id(5));
     service.post(&cancel, &json!({})).await.ok();
 }
 

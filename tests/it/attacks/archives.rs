@@ -208,7 +208,7 @@ pub(super) fn bombs() -> Vec<Attack> {
             gzipped(&gzipped(&zeros_in_tar)),
             "not_an_archive",
         ),
-        attack("zips in a zip", nested, "no_usable_images"),
+        attack("zips in a zip", nested, "no_class_folders"),
         attack("an entry of 4 EiB", claimed, "corrupt_archive"),
         attack(
             "a header of 2 MiB",
