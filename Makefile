@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations fuzz check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools contract-cases webhooks-check clean clean-demo clean-deps
+.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations fuzz check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools contract-cases clean clean-demo clean-deps
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -79,9 +79,6 @@ structure: ## Measure circles, long functions, comments and words (docs/structur
 
 contract-tools: build demo-data ## Check openapi.yaml and the service with clients' tools and OpenAI's clients (installs them: npm, 0.3 GB)
 	@scripts/contract-tools.sh
-
-webhooks-check: build demo-data ## Verify webhooks with OpenAI's clients for Python and Node (installs them)
-	@scripts/webhooks-check.sh
 
 contract-cases: build demo-data ## The same with more than 5,000 generated requests
 	@REHEAD_CONTRACT_CASES=150 scripts/contract-tools.sh

@@ -2,7 +2,7 @@
 # Checks openapi.yaml and a running service with clients' tools, none of which may print a warning:
 # two validators; two generators of clients, whose results are compiled; schemathesis, which sends
 # generated requests and compares the responses with the contract; OpenAI's own clients for Python
-# and Node, which run a real job.
+# and Node, which run a real job and verify webhooks.
 #
 # REHEAD_CONTRACT_CASES is the number of requests that schemathesis makes up per operation.
 set -euo pipefail
@@ -57,7 +57,8 @@ for module in pkgutil.walk_packages(rehead_client.__path__, "rehead_client."):
     importlib.import_module(module.name)') || fail "the generated Python client cannot be imported"
 say "two validators and two generators read the contract"
 
-target/release/rehead up --data-dir "$out/data" --listen 127.0.0.1:0 --max-uploads 1000000 >"$out/rehead.log" 2>&1 &
+target/release/rehead up --data-dir "$out/data" --listen 127.0.0.1:0 --max-uploads 1000000 \
+    --private-hosts '127.0.0.1:*' >"$out/rehead.log" 2>&1 &
 service=$!
 until [ -f "$out/data/url" ]; do
     kill -0 "$service" 2>/dev/null || fail "the service did not start: $(cat "$out/rehead.log")"
@@ -69,6 +70,9 @@ weights=$(find .deps/demo/lite0/ -name '*.pth' | head -1)
 python3 tests/contract/data.py .deps/demo/clipart.zip "$out/data.zip"
 python tests/contract/openai_client.py "$url" "$out/data.zip" "$weights" || { tail -40 "$out/rehead.log"; fail "OpenAI's Python client"; }
 node tests/contract/openai_client.mjs "$url" "$out/data.zip" || { tail -40 "$out/rehead.log"; fail "OpenAI's Node client"; }
+for client in "python tests/contract/webhooks.py" "node tests/contract/webhooks.mjs"; do
+    $client "$url" "$out/data.zip" efficientnet_lite0 || { tail -40 "$out/rehead.log"; fail "webhooks for OpenAI's clients"; }
+done
 say "OpenAI's clients work unchanged"
 
 # With a key from the start: the first that a generated request creates would close an open service.

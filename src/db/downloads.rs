@@ -57,7 +57,7 @@ pub async fn insert(
     Ok(file.map(Keyed::New))
 }
 
-/// What an earlier request with this download's idempotency key means for it; `None` without one.
+/// The result of an earlier request with this download's idempotency key; `None` without one.
 async fn made_by_key(pool: &PgPool, download: &NewDownload) -> sqlx::Result<Option<Keyed<File>>> {
     let Some(idempotency) = &download.idempotency else {
         return Ok(None);

@@ -207,7 +207,7 @@ pub(super) fn is_key_taken(error: &sqlx::Error) -> bool {
     constraint == Some("models_idempotency_key_unique")
 }
 
-/// What an earlier request with this model's idempotency key means for it; `None` without one.
+/// The result of an earlier request with this model's idempotency key; `None` without one.
 pub(super) async fn made_by_key(
     connection: &mut PgConnection,
     model: &NewBaseModel,

@@ -130,7 +130,7 @@ pub async fn create(pool: &PgPool, webhook: &NewWebhook, limit: u32) -> sqlx::Re
     }))
 }
 
-/// What this idempotency key made before.
+/// The result of an earlier request with this idempotency key; `None` without one.
 async fn earlier(
     transaction: &mut Transaction<'_, Postgres>,
     tenant: TenantId,

@@ -83,8 +83,9 @@ struct Content {
 /// Upload a file
 ///
 /// The bytes are streamed to storage, or, for a JSON body with a `url`, downloaded by a worker. A
-/// worker then validates a data set; `GET /v1/files/{id}?wait=60&until=processed` waits for that. With an `idempotency-key`, purpose,
-/// file name, expiry and the SHA-256 of the content decide whether a form is the same.
+/// worker then validates a data set; `GET /v1/files/{id}?wait=60&until=processed` waits for that.
+/// With an `idempotency-key`, purpose, file name, expiry and the SHA-256 of the content decide
+/// whether a form is the same.
 #[utoipa::path(post, path = "/v1/files", tag = "files", operation_id = "upload_file", params(IdempotencyKey),
     request_body(content((FileForm = "multipart/form-data"), (FileFromUrl = "application/json"))),
     responses((status = 200, body = File, headers(("idempotent-replayed" = String, description = "`true` when the key was used before.")))))]

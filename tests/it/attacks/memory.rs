@@ -88,8 +88,8 @@ pub(super) fn validate(
     let output = child.wait_with_output().unwrap();
     assert!(status.success(), "{name}: {status}");
     // The lines before it say that the child works.
-    let answer = output.stdout.split(|&byte| byte == b'\n');
-    let answer = answer.filter(|line| !line.is_empty()).next_back();
+    let mut lines = output.stdout.split(|&byte| byte == b'\n');
+    let answer = lines.rfind(|line| !line.is_empty());
     let verdict = serde_json::from_slice(answer.unwrap_or_default());
     let report = fs::read(folder.path().join("report.json")).ok();
     Validation {

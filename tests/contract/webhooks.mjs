@@ -1,6 +1,6 @@
 // Receives webhooks of a running service and verifies them with OpenAI's Node client.
 //
-// Usage: check_webhooks.mjs URL DATA.zip MODEL
+// Usage: webhooks.mjs URL DATA.zip MODEL
 // The service must allow webhooks to 127.0.0.1 (`--private-hosts 127.0.0.1:*`).
 
 import assert from "node:assert/strict";
@@ -9,7 +9,7 @@ import fs from "node:fs";
 import http from "node:http";
 import { createRequire } from "node:module";
 
-const require = createRequire(`${process.env.NODE_TOOLS}/`);
+const require = createRequire(`${process.env.CONTRACT_TOOLS}/package.json`);
 const OpenAI = require("openai");
 
 const [url, data, model] = process.argv.slice(2);

@@ -1,6 +1,6 @@
 """Receives webhooks of a running service and verifies them with OpenAI's Python client.
 
-Usage: check_webhooks.py URL DATA.zip MODEL
+Usage: webhooks.py URL DATA.zip MODEL
 The service must allow webhooks to 127.0.0.1 (`--private-hosts 127.0.0.1:*`).
 """
 
