@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pathlib
+import random
 import subprocess
 import sys
 import tempfile
@@ -183,10 +184,11 @@ def head(method, path, key, *more):
 
 
 def trickle(start, byte):
-    """Sends `start`, then a byte every three seconds."""
+    """Sends `start`, then a byte every three seconds, out of step with the others."""
     async def play(_crowd, reader, writer):
         writer.write(start)
         answer = asyncio.ensure_future(reader.read(1))
+        await asyncio.wait([answer], timeout=random.uniform(0, 3))
         while not answer.done():
             writer.write(byte)
             await writer.drain()
@@ -215,7 +217,8 @@ def idles(start):
 def follows(start):
     async def play(crowd, reader, writer):
         writer.write(start)
-        crowd.answered += (await reader.readline()).startswith(b"HTTP/1.1 200")
+        status = await reader.readline()
+        crowd.answered += status.startswith(b"HTTP/1.1 200")
         while await reader.read(1 << 12):
             pass
     return play

@@ -457,6 +457,10 @@ pub struct TenantLimits {
     /// Maximum number of a tenant's uploads in progress
     #[arg(long, env = "REHEAD_MAX_UPLOADS_PER_TENANT", default_value_t = 32)]
     pub max_uploads_per_tenant: u32,
+    /// Maximum number of contents of files, checkpoints and models that are sent to a tenant at the
+    /// same time
+    #[arg(long, env = "REHEAD_MAX_READS_PER_TENANT", default_value_t = 32)]
+    pub max_reads_per_tenant: u32,
     /// Maximum size of the images of a tenant's predictions in progress, and of one prediction
     /// (bytes)
     #[arg(long, env = "REHEAD_MAX_PREDICT_BYTES_PER_TENANT", default_value_t = 512 << 20)]

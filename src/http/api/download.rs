@@ -5,16 +5,43 @@ use std::ops::Range;
 
 use axum::{
     body::{Body, Bytes},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
-use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, stream::BoxStream};
 
 use crate::{
     domain::object::Descriptor,
-    http::api::error::ApiError,
+    http::api::{error::ApiError, identity::Identity, quota::Share, state::AppState},
     objects::{ObjectError, Objects},
 };
+
+/// A place among the contents that are sent to a tenant at the same time. Each keeps a disk and a
+/// socket's buffers busy, however slowly it is read.
+pub(crate) struct Place {
+    _share: Share,
+}
+
+impl FromRequestParts<AppState> for Place {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let identity = Identity::from_request_parts(parts, state).await?;
+        let _share = state.quotas.read(&identity)?;
+        Ok(Self { _share })
+    }
+}
+
+impl Place {
+    /// Keeps the place until the response's body has been sent, or was given up.
+    pub(crate) fn until_sent(self, response: Response) -> Response {
+        let hold = move |_: &_| {
+            let _held = &self;
+        };
+        response.map(|body| Body::from_stream(body.into_data_stream().inspect(hold)))
+    }
+}
 
 /// An object to send.
 pub(crate) struct Download<'a> {

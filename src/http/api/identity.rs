@@ -45,6 +45,7 @@ pub(crate) fn limits_of(defaults: &TenantLimits, own: &Overrides) -> TenantLimit
         max_waits_per_tenant: own.max_waits.unwrap_or(defaults.max_waits_per_tenant),
         max_predicts_per_tenant: own.max_predicts.unwrap_or(defaults.max_predicts_per_tenant),
         max_uploads_per_tenant: own.max_uploads.unwrap_or(defaults.max_uploads_per_tenant),
+        max_reads_per_tenant: defaults.max_reads_per_tenant,
         max_predict_bytes_per_tenant: defaults.max_predict_bytes_per_tenant,
     }
 }

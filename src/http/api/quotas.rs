@@ -21,6 +21,7 @@ pub(crate) struct Quotas {
     waits: Arc<Quota>,
     predicts: Arc<Quota>,
     uploads: Arc<Quota>,
+    reads: Arc<Quota>,
     predict_bytes: Arc<Quota>,
     upload_bytes: Arc<Quota>,
 }
@@ -33,6 +34,7 @@ impl Quotas {
             waits: Quota::new(u64::MAX),
             predicts: Quota::new(u64::MAX),
             uploads: Quota::new(u64::MAX),
+            reads: Quota::new(u64::MAX),
             predict_bytes: Quota::new(limits.max_predict_bytes),
             upload_bytes: Quota::new(u64::MAX),
         }
@@ -85,6 +87,15 @@ impl Quotas {
         let advice = "wait for one to end";
         let taken = self.uploads.take(who.tenant, limit.into());
         taken.map_err(|_| too_many("uploads in progress", limit, advice, LATER))
+    }
+
+    /// # Errors
+    /// 429: too many contents are being sent to the tenant.
+    pub(crate) fn read(&self, who: &Identity) -> Result<Share, ApiError> {
+        let limit = who.limits.max_reads_per_tenant;
+        let advice = "wait for one to end, or give one up";
+        let taken = self.reads.take(who.tenant, limit.into());
+        taken.map_err(|_| too_many("downloads in progress", limit, advice, LATER))
     }
 
     /// Counts the bytes of a prediction's images.

@@ -17,7 +17,7 @@ use crate::{
     http::api::{
         auth::Caller,
         conditional::{etag_of, has_changed, is_conditional, respond},
-        download::Download,
+        download::{Download, Place},
         error::{ApiError, unless_deleted},
         extract::{Id, Params},
         identity::Identity,
@@ -125,6 +125,7 @@ async fn find(state: &AppState, tenant: TenantId, id: FileId) -> Result<File, Ap
         (status = 206, body = Vec<u8>, content_type = "application/octet-stream")))]
 pub(crate) async fn content(
     Caller { state, tenant }: Caller,
+    place: Place,
     Id(id): Id<FileId>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -139,7 +140,8 @@ pub(crate) async fn content(
         filename: &file.filename,
     };
     let sent = download.send(&state.objects, &headers).await;
-    unless_deleted(sent, find(&state, tenant, id)).await
+    let sent = unless_deleted(sent, find(&state, tenant, id)).await?;
+    Ok(place.until_sent(sent))
 }
 
 /// Get a data set's validation report

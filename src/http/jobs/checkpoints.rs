@@ -18,7 +18,7 @@ use crate::{
     http::{
         api::{
             auth::Caller,
-            download::Download,
+            download::{Download, Place},
             error::{ApiError, unless_deleted},
             extract::{Id, Params},
             page::{List, PageQuery},
@@ -115,6 +115,7 @@ pub(crate) async fn checkpoints(
         (status = 206, body = Vec<u8>, content_type = "application/octet-stream")))]
 pub(crate) async fn checkpoint_content(
     Caller { state, tenant }: Caller,
+    place: Place,
     Id(id): Id<CheckpointId>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -123,7 +124,8 @@ pub(crate) async fn checkpoint_content(
         checkpoint.ok_or_else(|| ApiError::unknown(id))
     };
     let sent = send_weights(&state, &find().await?, &headers).await;
-    unless_deleted(sent, find()).await
+    let sent = unless_deleted(sent, find()).await?;
+    Ok(place.until_sent(sent))
 }
 
 async fn send_weights(

@@ -15,6 +15,7 @@ use crate::{
         api::{
             auth::Caller,
             conditional::{etag_of, has_changed, is_conditional, respond},
+            download::Place,
             error::{ApiError, unless_deleted},
             extract::{ModelName, Params},
             identity::Identity,
@@ -240,6 +241,7 @@ pub(crate) enum ExportFormat {
     responses((status = 200, content((Vec<u8> = "application/zip"), (Vec<u8> = "application/octet-stream")))))]
 pub(crate) async fn export(
     Caller { state, tenant }: Caller,
+    place: Place,
     ModelName(id): ModelName,
     Params(query): Params<ExportQuery>,
 ) -> Result<Response, ApiError> {
@@ -254,5 +256,6 @@ pub(crate) async fn export(
         }
         ExportFormat::Torchscript => export::torchscript(&state, &model).await,
     };
-    unless_deleted(sent, find(&state, tenant, &id)).await
+    let sent = unless_deleted(sent, find(&state, tenant, &id)).await?;
+    Ok(place.until_sent(sent))
 }

@@ -381,6 +381,45 @@ async fn a31_tenants_cannot_lock_out_others() {
     }
 }
 
+/// A31: contents that a tenant does not read fill its own places only.
+#[tokio::test]
+async fn a31_unread_contents_take_places_of_their_tenant() {
+    let mut service = Service::start_with(&["--max-reads-per-tenant", "2"]).await;
+    let client = reqwest::Client::new();
+    let mut tenants = Vec::new();
+    for tenant in ["one", "two"] {
+        let key = service.new_key(tenant, Role::User).await;
+        service.key = Some(key.clone());
+        // More than the buffers of a connection take.
+        let file = service.upload("a.pth", "weights", vec![1; 32 << 20]).await;
+        let id = file.ok()["id"].as_str().unwrap().to_owned();
+        tenants.push((key, format!("{}/v1/files/{id}/content", service.url)));
+    }
+    let read = async |tenant: usize| {
+        let (key, url) = &tenants[tenant];
+        client.get(url).bearer_auth(key).send().await.unwrap()
+    };
+    let mut unread = Vec::new();
+    for (tenant, status) in [(0, 200), (0, 200), (0, 429), (1, 200)] {
+        let answer = read(tenant).await;
+        assert_eq!(answer.status(), status);
+        assert_eq!(answer.headers().contains_key("retry-after"), status == 429);
+        unread.push(answer);
+    }
+    // One is given up, one is read to its end: both places are free.
+    drop(unread.remove(0));
+    let whole = unread.remove(0).bytes().await.unwrap();
+    assert_eq!(whole.len(), 32 << 20);
+    for _ in 0..200 {
+        let answer = read(0).await;
+        if answer.status() == 200 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the places are not free again");
+}
+
 /// B2 and B5: slow forms hold no place, and a JSON body costs no more than its text.
 #[tokio::test]
 async fn a31_predictions_take_places_once_their_images_are_there() {
