@@ -26,6 +26,7 @@ STREAMS = 1_000
 TENANTS = 100
 REQUESTS_PER_MINUTE = 30
 ROUNDS = 400
+WRONG_KEYS = 10_000
 
 
 class Service:
@@ -34,7 +35,8 @@ class Service:
     def __init__(self, rehead, folder):
         self.rehead, self.data = rehead, f"{folder}/data"
         log = open(f"{folder}/log", "w")
-        arguments = ["up", "--data-dir", self.data, "--listen", "127.0.0.1:0", "--log", "warn"]
+        arguments = ["up", "--data-dir", self.data, "--listen", "127.0.0.1:0", "--log", "error"]
+        arguments += ["--failed-keys-per-minute", "1000000000"]
         self.process = subprocess.Popen([rehead, *arguments], stdout=log, stderr=log)
         address = pathlib.Path(self.data, "url")
         while not address.exists():
@@ -283,6 +285,29 @@ def limits(service):
     assert REQUESTS_PER_MINUTE <= passed[0] and passed[-1] <= REQUESTS_PER_MINUTE + refilled + 1
 
 
+def wrong_keys(service, key):
+    """How well the time of a refusal tells a key with a known id from one with an unknown id: the
+    area under the ROC curve, 0.5 for not at all. They take turns in random order."""
+    prefix, secret = key.rsplit("_", 1)
+    wrong = f"{prefix}_{'0' * len(secret)}"
+    kinds = {"unknown": wrong.replace(prefix, "rh_" + "0" * (len(prefix) - 3)), "known": wrong}
+    connection = http.client.HTTPConnection(service.host, service.port, timeout=60)
+    times = []
+    for at in range(WRONG_KEYS + 500):
+        for kind in random.sample(list(kinds), 2):
+            started = time.perf_counter()
+            connection.request("GET", "/v1/files", headers={"authorization": f"Bearer {kinds[kind]}"})
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 401, response.status
+            if at >= 500:
+                times.append((time.perf_counter() - started, kind))
+    ranks = [rank for rank, (_, kind) in enumerate(sorted(times), 1) if kind == "known"]
+    area = (sum(ranks) - WRONG_KEYS * (WRONG_KEYS + 1) / 2) / WRONG_KEYS**2
+    median = lambda wanted: sorted(seconds for seconds, kind in times if kind == wanted)[WRONG_KEYS // 2] * 1000
+    print(f"{WRONG_KEYS} wrong keys each: known id {median('known'):.3f} ms, unknown {median('unknown'):.3f} ms, area {area:.3f}")
+
+
 def main():
     rehead, demo = sys.argv[1], pathlib.Path(sys.argv[2])
     with tempfile.TemporaryDirectory(prefix="rehead-bench-") as folder:
@@ -298,6 +323,7 @@ def main():
             slow_connections(service, keys[0], model, big)
             event_streams(service, keys, jobs)
             limits(service)
+            wrong_keys(service, keys[0])
             measure(service, keys[1], "quiet again")
         finally:
             service.process.terminate()

@@ -3,6 +3,8 @@
 //! default tenant, as an admin. Any other requires `Authorization: Bearer rh_<public
 //! prefix>_<secret>`; all wrong keys get the same response.
 
+use std::time::Duration;
+
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request, State},
     http::{HeaderMap, header, request::Parts},
@@ -10,6 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use subtle::ConstantTimeEq as _;
+use tokio::time::Instant;
 
 use crate::{
     db::{self, keys::KeyId, tenants::TenantId},
@@ -27,6 +30,10 @@ use crate::{
 
 /// Routes that need no key. The pages of `/docs` are public as well.
 const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/openapi.yaml"];
+
+/// Time of every refusal of a key: an unknown id, of which less is looked up, takes as long as a
+/// wrong secret.
+const REFUSAL: Duration = Duration::from_millis(5);
 
 /// The tenant of a request, and the state that serves it; every route that reads or writes rows
 /// extracts both.
@@ -154,6 +161,7 @@ struct Sender {
 }
 
 async fn identify(parts: &Parts, state: &AppState) -> Result<Sender, ApiError> {
+    let started = Instant::now();
     let defaults = &state.limits.tenant;
     if state.is_open().await? {
         origin::check(&parts.uri, &parts.headers)?;
@@ -182,7 +190,6 @@ async fn identify(parts: &Parts, state: &AppState) -> Result<Sender, ApiError> {
         Some(id) => db::keys::find(&state.pool, id).await?,
         None => None,
     };
-    // An unknown id is compared as well, so that it takes as long as a wrong secret.
     let sha256 = found.as_ref().map_or(&[0; 32][..], |found| &found.sha256);
     let is_equal: bool = digest.as_slice().ct_eq(sha256).into();
     match found.filter(|found| is_equal && found.is_valid) {
@@ -204,6 +211,7 @@ async fn identify(parts: &Parts, state: &AppState) -> Result<Sender, ApiError> {
         }
         None => {
             attempts.refuse(address, id.as_ref());
+            tokio::time::sleep_until(started + REFUSAL).await;
             Err(ApiError::unauthorized())
         }
     }

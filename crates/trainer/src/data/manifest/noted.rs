@@ -21,9 +21,11 @@ impl From<u64> for Place {
 pub(in crate::data) struct Noted<'a> {
     /// Paths of the manifests in the archive; one at least.
     manifests: &'a [&'a str],
-    max: u64,
+    max: usize,
     listed: Vec<Problem>,
-    more: u64,
+    /// Those of all rows together, which there are few of.
+    whole: Vec<Problem>,
+    more: usize,
 }
 
 impl<'a> Noted<'a> {
@@ -31,8 +33,9 @@ impl<'a> Noted<'a> {
     pub(in crate::data) fn new(manifests: &'a [&'a str], max: u64) -> Self {
         Self {
             manifests,
-            max: max.max(1),
+            max: usize::try_from(max).unwrap_or(usize::MAX).max(1),
             listed: Vec::new(),
+            whole: Vec::new(),
             more: 0,
         }
     }
@@ -44,7 +47,7 @@ impl<'a> Noted<'a> {
         code: Code,
         message: impl Into<String>,
     ) {
-        if self.listed.len() as u64 >= self.max {
+        if self.listed.len() >= self.max {
             self.more += 1;
             return;
         }
@@ -56,25 +59,32 @@ impl<'a> Noted<'a> {
 
     /// A problem of all rows together.
     pub(in crate::data) fn whole(&mut self, code: Code, message: impl Into<String>) {
-        self.listed
+        self.whole
             .push(Problem::new(self.manifests[0], code, message));
     }
 
-    /// All of them in the order of their lines; `Ok` when there is none.
-    pub(in crate::data) fn finish(mut self) -> Result<(), Vec<Problem>> {
-        self.listed
-            .sort_by(|one, other| (&one.path, one.line).cmp(&(&other.path, other.line)));
-        if self.more > 0 {
-            let message = format!(
-                "and {} more problems in other lines; fix these first",
-                self.more
-            );
-            self.whole(codes::MORE_PROBLEMS, message);
+    /// All of them in the order of their lines, behind those of all rows, and the number of those
+    /// that are not listed; `Ok` when there is none.
+    pub(in crate::data) fn finish(self) -> Result<(), Vec<Problem>> {
+        let Self {
+            mut listed,
+            mut whole,
+            mut more,
+            ..
+        } = self;
+        listed.sort_by(|one, other| (&one.path, one.line).cmp(&(&other.path, other.line)));
+        let room = self.max.saturating_sub(whole.len());
+        more += listed.len().saturating_sub(room);
+        listed.truncate(room);
+        whole.append(&mut listed);
+        if more > 0 {
+            let message = format!("and {more} more problems in other lines; fix these first");
+            whole.push(Problem::new(
+                self.manifests[0],
+                codes::MORE_PROBLEMS,
+                message,
+            ));
         }
-        if self.listed.is_empty() {
-            Ok(())
-        } else {
-            Err(self.listed)
-        }
+        if whole.is_empty() { Ok(()) } else { Err(whole) }
     }
 }

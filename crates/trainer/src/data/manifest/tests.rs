@@ -344,6 +344,11 @@ fn limits_are_held_at_the_limit_and_one_past() {
     };
     let entries = entries(&["manifest.csv"]);
     let found = find(&entries).unwrap().unwrap();
+    // A problem of all rows takes the place of one of a line.
+    let splits = (0..9).map(|n| format!("{n}.png,x,validation\n"));
+    let splits = format!("path,label,split\n{}", splits.collect::<String>());
+    let listed = read(&entries, &found, splits.as_bytes(), &few).unwrap_err();
+    assert_eq!(listed.len(), 4, "{listed:?}");
     let listed = read(&entries, &found, rows(9).as_bytes(), &few).unwrap_err();
     assert_eq!(
         (listed.len(), listed[3].code.as_str()),
