@@ -126,7 +126,10 @@ fn decode_format(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> 
             let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits(pixels))?;
             decode_with(decoder, max_pixels)
         }
-        ImageFormat::WebP => decode_with(WebPDecoder::new(Cursor::new(bytes))?, max_pixels),
+        ImageFormat::WebP => {
+            let bytes = whole_chunks(bytes)?;
+            decode_with(WebPDecoder::new(Cursor::new(bytes))?, max_pixels)
+        }
         ImageFormat::Gif => decode_with(GifDecoder::new(Cursor::new(bytes))?, max_pixels),
         ImageFormat::Bmp => decode_with(BmpDecoder::new(Cursor::new(bytes))?, max_pixels),
         _ => Err(no_image()),
@@ -166,6 +169,30 @@ fn png_pixels(bytes: &[u8], max_pixels: u64) -> Result<u64, DecodeError> {
             .ok_or(DecodeError::Truncated)
     };
     check_pixels(side(16)?, side(20)?, max_pixels)
+}
+
+/// An extended WebP without what lies behind it, if its chunks lie within it: for metadata the
+/// decoder allocates whatever size they claim (WebP Container Specification, RIFF file format).
+fn whole_chunks(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    if bytes.get(12..16) != Some(b"VP8X") {
+        return Ok(bytes);
+    }
+    let size = |bytes: &[u8], at: usize| {
+        let digits = bytes.get(at..)?.first_chunk()?;
+        Some(u32::from_le_bytes(*digits) as usize)
+    };
+    let end = size(bytes, 4).map_or(0, |size| 8 + size);
+    let bytes = &bytes[..end.min(bytes.len())];
+    let mut at = 12;
+    while let Some(size) = size(bytes, at + 4) {
+        let end = at + 8 + size;
+        if end > bytes.len() {
+            return Err(DecodeError::Truncated);
+        }
+        // Chunks begin at even places.
+        at = end + size % 2;
+    }
+    Ok(bytes)
 }
 
 fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<Decoded, DecodeError> {

@@ -235,6 +235,36 @@ fn cut_off_images_are_errors_not_gray() {
     );
 }
 
+/// Found by fuzzing: the decoder allocated as many bytes as the last chunk claims.
+#[test]
+fn chunks_of_a_webp_claim_no_memory_beyond_the_file() {
+    let plain = fixture("rgba.webp");
+    let image = decode(&plain, 1 << 20, 4).unwrap();
+    let extended = |claimed: u32, metadata: &[u8]| {
+        let side = |pixels: u32| (pixels - 1).to_le_bytes()[..3].to_vec();
+        let mut bytes = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\x18\0\0\0".to_vec();
+        bytes.extend([side(image.width), side(image.height)].concat());
+        bytes.extend(&plain[12..]);
+        bytes.extend(b"EXIF");
+        bytes.extend(claimed.to_le_bytes());
+        bytes.extend(metadata);
+        let size = bytes.len() as u32 - 8;
+        bytes[4..8].copy_from_slice(&size.to_le_bytes());
+        bytes
+    };
+    let whole = extended(4, b"II*\0");
+    for bytes in [
+        whole.clone(),
+        [&whole[..], b"EXIF\xff\xff\xff\x7f"].concat(),
+    ] {
+        assert_eq!(decode(&bytes, 1 << 20, 4).as_ref(), Ok(&image));
+    }
+    for claimed in [5, 1 << 20, 3_000_000_000, u32::MAX] {
+        let cut_off = decode(&extended(claimed, b"II*\0"), 1 << 20, 4);
+        assert_eq!(cut_off, Err(DecodeError::Truncated), "{claimed}");
+    }
+}
+
 /// Motion photos have a film behind the image, cameras a second JPEG or data of their own; about
 /// half of such files were taken for cut off.
 #[test]
