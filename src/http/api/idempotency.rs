@@ -42,7 +42,7 @@ impl FromRequestParts<AppState> for IdempotencyKey {
             return Ok(Self { key: None });
         };
         let key = value.to_str().unwrap_or_default();
-        if key.is_empty() || key.len() > IDEMPOTENCY_KEY_CHARACTERS {
+        if !is_key(key) {
             let message =
                 format!("must be 1 to {IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters");
             return Err(ApiError::invalid(
@@ -54,6 +54,12 @@ impl FromRequestParts<AppState> for IdempotencyKey {
         let key = Some(key.to_owned());
         Ok(Self { key })
     }
+}
+
+/// True for printable ASCII of a length that the database takes. A header may have tabs, too.
+fn is_key(text: &str) -> bool {
+    (1..=IDEMPOTENCY_KEY_CHARACTERS).contains(&text.len())
+        && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 impl IdempotencyKey {
@@ -96,6 +102,16 @@ pub(crate) fn replayed(mut response: Response) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_printable() {
+        for key in ["k", "a b", "~!\"{}", &"k".repeat(255)] {
+            assert!(is_key(key), "{key}");
+        }
+        for key in ["", "a\tb", "\u{7f}", "ü", &"k".repeat(256)] {
+            assert!(!is_key(key), "{key}");
+        }
+    }
 
     #[test]
     fn idempotency_ignores_white_space() {
