@@ -74,7 +74,7 @@ pub(crate) async fn create(
 
 /// List API keys
 ///
-/// Of all tenants, revoked and expired ones as well, without their secrets.
+/// The keys of all tenants, with revoked and expired ones, without their secrets.
 #[utoipa::path(get, path = "/v1/keys", tag = "keys", operation_id = "list_keys", params(PageQuery<KeyId>),
     responses((status = 200, body = List<Key>)))]
 pub(crate) async fn list(

@@ -60,7 +60,7 @@ pub(crate) async fn readyz(
 }
 
 /// # Errors
-/// What is not ready, and what to do.
+/// A part is not ready; the text says which, and what to do.
 async fn check_ready(state: &AppState) -> Result<(), &'static str> {
     match db::is_migrated(&state.pool).await {
         Ok(true) => {}

@@ -9,11 +9,13 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
-use futures_util::{StreamExt as _, stream::BoxStream};
+use futures_util::stream::BoxStream;
 
 use crate::{
     domain::object::Descriptor,
-    http::api::{error::ApiError, identity::Identity, quota::Share, state::AppState},
+    http::api::{
+        error::ApiError, identity::Identity, quota::Share, response_end::at_end, state::AppState,
+    },
     objects::{ObjectError, Objects},
 };
 
@@ -36,10 +38,7 @@ impl FromRequestParts<AppState> for Place {
 impl Place {
     /// Keeps the place until the response's body has been sent, or was given up.
     pub(crate) fn until_sent(self, response: Response) -> Response {
-        let hold = move |_: &_| {
-            let _held = &self;
-        };
-        response.map(|body| Body::from_stream(body.into_data_stream().inspect(hold)))
+        at_end(response, move || drop(self))
     }
 }
 

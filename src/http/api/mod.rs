@@ -22,5 +22,6 @@ pub(crate) mod peer;
 pub(crate) mod quota;
 pub(crate) mod quotas;
 pub(crate) mod rate_limit;
+pub(crate) mod response_end;
 pub(crate) mod state;
 pub(crate) mod wait;

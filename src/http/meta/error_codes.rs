@@ -31,7 +31,7 @@ pub(crate) struct ErrorCode {
 
 /// List error codes
 ///
-/// What docs/errors.md says about each: statuses, meaning, what to do.
+/// The table of docs/errors.md: each code with its statuses, its meaning and what to do.
 #[utoipa::path(get, path = "/v1/meta/error_codes", tag = "service", operation_id = "list_error_codes",
     responses((status = 200, body = List<ErrorCode>)))]
 pub(crate) async fn list() -> axum::Json<List<ErrorCode>> {

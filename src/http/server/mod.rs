@@ -18,19 +18,18 @@ use tower::ServiceExt as _;
 use self::{
     connections::{Connections, Place},
     pace::{Pace, PacedBody, PacedStream},
-    response_end::at_end,
 };
 use crate::{
     config::HttpLimits,
     http::api::{
         error::{ApiError, ErrorBody},
         peer::Peer,
+        response_end::at_end,
     },
     telemetry::metrics::HTTP_CONNECTIONS_REFUSED,
 };
 
 mod connections;
-mod response_end;
 
 pub(crate) mod pace;
 

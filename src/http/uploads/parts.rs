@@ -96,11 +96,7 @@ pub(crate) async fn add(
         added
     });
     match added.await.map_err(anyhow::Error::from)?? {
-        Added::Part(Keyed::New(part)) => idempotency::respond(Keyed::New(PartObject::from(part))),
-        Added::Part(Keyed::Replayed(part)) => {
-            idempotency::respond(Keyed::Replayed(PartObject::from(part)))
-        }
-        Added::Part(Keyed::KeyConflict) => Err(idempotency::key_reused()),
+        Added::Part(part) => idempotency::respond(part.map(PartObject::from)),
         Added::Refused => {
             find_pending(&state, tenant, id).await?;
             let PartLimits { parts, bytes } = limits;
