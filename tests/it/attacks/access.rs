@@ -23,6 +23,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::Footprint;
 use crate::{
     cli::run,
     events::queued_job,
@@ -61,6 +62,7 @@ async fn raw(service: &Service, request: &str) -> String {
 #[tokio::test]
 async fn a28_wrong_keys_get_the_same_answer() {
     let service = Service::start_with(&["--failed-keys-per-minute", "1000"]).await;
+    let footprint = Footprint::of(&service);
     let key = service.new_key("one", Role::User).await;
     let [expired, revoked] = [
         service.new_key("one", Role::User).await,
@@ -121,12 +123,14 @@ async fn a28_wrong_keys_get_the_same_answer() {
         assert!(!log.contains(&secret[16..]), "the log has a key");
     }
     assert!(log.contains(&forged[..15]), "{log}");
+    footprint.assert_kept();
 }
 
 /// Wrong keys of one address are limited; a key that was right before still works there.
 #[tokio::test]
 async fn wrong_keys_are_limited_by_address() {
     let service = Service::start_with(&["--failed-keys-per-minute", "3"]).await;
+    let footprint = Footprint::of(&service);
     let key = service.new_key("one", Role::User).await;
     let later = service.new_key("one", Role::User).await;
     get(&service, &key, "/v1/files").await.ok();
@@ -141,6 +145,7 @@ async fn wrong_keys_are_limited_by_address() {
         .error(429, "rate_limit_exceeded");
     get(&service, &key, "/v1/files").await.ok();
     service.get("/healthz").await.ok();
+    footprint.assert_kept();
 }
 
 /// Objects of one tenant, as a job that has succeeded leaves them, by the start of their routes.
@@ -214,6 +219,7 @@ impl Objects {
 #[tokio::test]
 async fn a29_objects_of_other_tenants_do_not_exist() {
     let mut service = Service::start_with(&["--private-hosts", "127.0.0.1:9"]).await;
+    let footprint = Footprint::of(&service);
     let owner = service.new_key("owner", Role::Admin).await;
     let (user, admin) = (
         service.new_key("stranger", Role::User).await,
@@ -288,6 +294,7 @@ async fn a29_objects_of_other_tenants_do_not_exist() {
     assert_eq!(objects.state(&service).await, before);
     let cancel = format!("/v1/uploads/{}/cancel", id(5));
     service.post(&cancel, &json!({})).await.ok();
+    footprint.assert_kept();
 }
 
 /// Hosts, logs and folders of the operator are not a tenant's to see; routes for operators are
@@ -360,6 +367,7 @@ async fn users_see_nothing_of_the_machines() {
 #[tokio::test]
 async fn a35_open_services_answer_their_own_machine_only() {
     let service = Service::start().await;
+    let footprint = Footprint::of(&service);
     let host = service.url.trim_start_matches("http://").to_owned();
     let port = host.rsplit(':').next().unwrap().to_owned();
     let origin = service.url.clone();
@@ -419,6 +427,7 @@ async fn a35_open_services_answer_their_own_machine_only() {
         let response = raw(&service, &request).await;
         assert!(response.contains("other_site"), "{request}: {response}");
     }
+    footprint.assert_kept();
 }
 
 /// A service with keys needs none of that: it has no cookies, and no page of another site can read
@@ -426,6 +435,7 @@ async fn a35_open_services_answer_their_own_machine_only() {
 #[tokio::test]
 async fn a35_services_with_keys_send_no_cors_headers() {
     let service = Service::start().await;
+    let footprint = Footprint::of(&service);
     let key = service.new_key("one", Role::User).await;
     let origin = "https://evil.example";
     for method in [Method::GET, Method::OPTIONS] {
@@ -446,6 +456,7 @@ async fn a35_services_with_keys_send_no_cors_headers() {
             );
         }
     }
+    footprint.assert_kept();
 }
 
 /// `--require-keys`: without a key nobody is served, not even this machine.

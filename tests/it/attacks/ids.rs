@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Footprint, assert_nothing_escaped};
+use super::assert_nothing_escaped;
 use crate::support::{openapi::CONTRACT, service::Service};
 
 /// Ids as they stand in a path, percent-encoded where a client would not send them otherwise.
@@ -82,41 +82,42 @@ fn filled(template: &str, id: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_ids_on_every_route_find_nothing() {
     let service = Service::start().await;
+    hostile_ids_on_every_route(&service).await;
+    assert_nothing_escaped(&service);
+}
+
+pub(super) async fn hostile_ids_on_every_route(service: &Service) {
     let routes = routes();
     assert!(routes.len() > 20, "{routes:?}");
-    let table = async || {
-        for (method, template) in &routes {
-            for id in hostile_ids() {
-                let path = filled(template, &id);
-                let answer = service.send(method.clone(), &path, |request| {
-                    match *method == Method::POST {
-                        true => request.json(&json!({})),
-                        false => request,
-                    }
-                });
-                let answer = answer.await;
-                let status = answer.status.as_u16();
-                assert!(
-                    [400, 404, 414, 415, 422].contains(&status),
-                    "{method} {path:.200}: {status} {}",
-                    answer.text()
-                );
-                assert!(answer.body.len() < 8 << 10, "{method} {path:.200}");
-                assert!(!answer.headers.contains_key("set-cookie"));
-            }
+    for (method, template) in &routes {
+        for id in hostile_ids() {
+            let path = filled(template, &id);
+            let answer = service.send(method.clone(), &path, |request| {
+                match *method == Method::POST {
+                    true => request.json(&json!({})),
+                    false => request,
+                }
+            });
+            let answer = answer.await;
+            let status = answer.status.as_u16();
+            assert!(
+                [400, 404, 414, 415, 422].contains(&status),
+                "{method} {path:.200}: {status} {}",
+                answer.text()
+            );
+            assert!(answer.body.len() < 8 << 10, "{method} {path:.200}");
+            assert!(!answer.headers.contains_key("set-cookie"));
         }
-    };
-    table().await;
-    let before = Footprint::of(&service);
-    table().await;
-    before.assert_kept();
-    assert_nothing_escaped(&service);
+    }
 }
 
 /// Paths that clients normalize before they send them, sent as they are.
 #[tokio::test]
 async fn paths_with_dots_on_the_wire_find_nothing() {
-    let service = Service::start().await;
+    paths_with_dots_on_the_wire(&Service::start().await).await;
+}
+
+pub(super) async fn paths_with_dots_on_the_wire(service: &Service) {
     let address = service.url.trim_start_matches("http://").to_owned();
     for path in [
         "/v1/files/../../../../etc/passwd",

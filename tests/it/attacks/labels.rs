@@ -47,7 +47,10 @@ fn owned(labels: &[&str]) -> Vec<String> {
 async fn hostile_labels_are_kept_or_refused_by_rule() {
     let service = Service::start().await;
     let _worker = service.worker("worker", &[]);
+    hostile_labels(&service).await;
+}
 
+pub(super) async fn hostile_labels(service: &Service) {
     let file = service.dataset(labelled(&owned(&KEPT))).await;
     assert_eq!(file["status"], "processed", "{file}");
     let path = format!("/v1/files/{}/report", file["id"].as_str().unwrap());

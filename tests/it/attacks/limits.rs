@@ -12,6 +12,7 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::Footprint;
 use crate::{
     cli::said,
     events::queued_job,
@@ -56,7 +57,10 @@ async fn get(service: &Service, key: &str, path: &str) -> Answer {
 /// A25: what clients invent becomes no label of a metric.
 #[tokio::test]
 async fn a25_names_of_users_make_no_metrics() {
-    let service = Service::start().await;
+    names_for_metrics(&Service::start().await).await;
+}
+
+pub(super) async fn names_for_metrics(service: &Service) {
     let series = async || {
         let text = service.get("/metrics").await.text();
         text.lines().filter(|line| !line.starts_with('#')).count()
@@ -96,6 +100,7 @@ async fn a26_slow_clients_are_disconnected() {
         "10000",
     ])
     .await;
+    let footprint = Footprint::of(&service);
     let host = service.url.trim_start_matches("http://").to_owned();
     let big = service
         .upload("big.pth", "weights", vec![7; 64 << 20])
@@ -154,6 +159,7 @@ async fn a26_slow_clients_are_disconnected() {
     // One that reads is served.
     let content = service.get(&format!("/v1/files/{id}/content")).await;
     assert_eq!(content.body.len(), 64 << 20);
+    footprint.assert_kept();
 }
 
 /// Idle connections give way to new ones; busy ones do not.
@@ -209,8 +215,11 @@ async fn a26_idle_connections_make_room() {
 /// A27: there is no HTTP/2 to attack.
 #[tokio::test]
 async fn a27_http2_is_not_spoken() {
-    let service = Service::start().await;
-    let mut socket = connect(&service).await;
+    http2(&Service::start().await).await;
+}
+
+pub(super) async fn http2(service: &Service) {
+    let mut socket = connect(service).await;
     socket
         .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
         .await
@@ -220,7 +229,7 @@ async fn a27_http2_is_not_spoken() {
         response.is_empty() || response.starts_with(b"HTTP/1.1 "),
         "{response:?}"
     );
-    let mut socket = connect(&service).await;
+    let mut socket = connect(service).await;
     let host = service.url.trim_start_matches("http://");
     let upgrade = format!(
         "GET /healthz HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade, http2-settings, close\r\nupgrade: h2c\r\n\
@@ -235,6 +244,7 @@ async fn a27_http2_is_not_spoken() {
 #[tokio::test]
 async fn a31_requests_are_limited_by_tenant_and_key() {
     let service = Service::start_with(&["--requests-per-minute", "5"]).await;
+    let footprint = Footprint::of(&service);
     let (one, two) = (
         service.new_key("one", Role::User).await,
         service.new_key("two", Role::User).await,
@@ -303,6 +313,7 @@ async fn a31_requests_are_limited_by_tenant_and_key() {
         .error(429, "rate_limit_exceeded");
     let other = service.new_key("three", Role::User).await;
     get(&service, &other, "/v1/files").await.ok();
+    footprint.assert_kept();
 }
 
 /// A31: streams, waits and bytes of one tenant end at its limits, and others have room.
@@ -319,6 +330,7 @@ async fn a31_tenants_cannot_lock_out_others() {
         "100",
     ])
     .await;
+    let footprint = Footprint::of(&service);
     let keys = [
         service.new_key("one", Role::User).await,
         service.new_key("two", Role::User).await,
@@ -379,12 +391,14 @@ async fn a31_tenants_cannot_lock_out_others() {
             answer.error(429, "storage_quota_exceeded");
         }
     }
+    footprint.assert_kept();
 }
 
 /// A31: contents that a tenant does not read fill its own places only.
 #[tokio::test]
 async fn a31_unread_contents_take_places_of_their_tenant() {
     let mut service = Service::start_with(&["--max-reads-per-tenant", "2"]).await;
+    let footprint = Footprint::of(&service);
     let client = reqwest::Client::new();
     let mut tenants = Vec::new();
     for tenant in ["one", "two"] {
@@ -410,14 +424,13 @@ async fn a31_unread_contents_take_places_of_their_tenant() {
     drop(unread.remove(0));
     let whole = unread.remove(0).bytes().await.unwrap();
     assert_eq!(whole.len(), 32 << 20);
-    for _ in 0..200 {
-        let answer = read(0).await;
-        if answer.status() == 200 {
-            return;
-        }
+    let mut tries = 200;
+    while read(0).await.status() != 200 {
+        tries -= 1;
+        assert!(tries > 0, "the places are not free again");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("the places are not free again");
+    footprint.assert_kept();
 }
 
 /// B2 and B5: slow forms hold no place, and a JSON body costs no more than its text.

@@ -169,32 +169,30 @@ fn hostile_values() -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_values_at_every_place_are_refused() {
     let service = Service::start().await;
-    let table = async || {
-        for value in hostile_values() {
-            for (path, body) in planted(&value) {
-                let place = format!("{path} {body:.200}");
-                let length = body.len();
-                let answer = send(&service, path, body).await;
-                let status = answer.status.as_u16();
-                assert!(
-                    [400, 413, 422].contains(&status),
-                    "{status} to {length} bytes of {place}: {}",
-                    answer.text()
-                );
-                assert!(
-                    answer.body.len() <= ANSWER_BYTES,
-                    "{} bytes answer {length} of {place}",
-                    answer.body.len()
-                );
-            }
-        }
-    };
-    table().await;
-    let before = Footprint::of(&service);
-    table().await;
-    before.assert_kept();
+    hostile_values_at_every_place(&service).await;
     assert_eq!(service.get(JOBS).await.ok()["data"], json!([]));
     assert_eq!(service.get("/v1/models").await.ok()["data"], json!([]));
+}
+
+pub(super) async fn hostile_values_at_every_place(service: &Service) {
+    for value in hostile_values() {
+        for (path, body) in planted(&value) {
+            let place = format!("{path} {body:.200}");
+            let length = body.len();
+            let answer = send(service, path, body).await;
+            let status = answer.status.as_u16();
+            assert!(
+                [400, 413, 422].contains(&status),
+                "{status} to {length} bytes of {place}: {}",
+                answer.text()
+            );
+            assert!(
+                answer.body.len() <= ANSWER_BYTES,
+                "{} bytes answer {length} of {place}",
+                answer.body.len()
+            );
+        }
+    }
 }
 
 /// Sends bytes, and gives the first bytes of the answer.
@@ -213,7 +211,10 @@ async fn raw(service: &Service, bytes: &[u8]) -> String {
 /// decompressed.
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_beyond_the_limit_are_not_read() {
-    let service = Service::start().await;
+    bodies_beyond_the_limit(&Service::start().await).await;
+}
+
+pub(super) async fn bodies_beyond_the_limit(service: &Service) {
     let host = service.url.trim_start_matches("http://").to_owned();
     let head = |fields: &str| {
         format!(
@@ -241,12 +242,8 @@ async fn bodies_beyond_the_limit_are_not_read() {
         (head("x-ansi: \u{1b}]0;pwned\u{7}\r\n"), 400, ""),
         (head(&"x: y\r\n".repeat(10_000)), 431, ""),
     ];
-    for _ in 0..3 {
-        raw(&service, rows[0].0.as_bytes()).await;
-    }
-    let before = Footprint::of(&service);
     for (request, status, code) in &rows {
-        let answer = raw(&service, request.as_bytes()).await;
+        let answer = raw(service, request.as_bytes()).await;
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(code),
             "{request:.200}: {answer}"
@@ -254,16 +251,18 @@ async fn bodies_beyond_the_limit_are_not_read() {
     }
     // The length that counts is the chunks' (RFC 9112, section 6.3), so that no second request can
     // hide in the body; refusing the request is right too.
-    let answer = raw(&service, both.as_bytes()).await;
+    let answer = raw(service, both.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
-    before.assert_kept();
 }
 
 /// Headers of a part, and bytes before the first, are read into memory as they are: a form that has
 /// nothing else is refused after a megabyte.
 #[tokio::test(flavor = "multi_thread")]
 async fn forms_without_a_part_are_not_held_in_memory() {
-    let service = Service::start().await;
+    forms_without_a_part(&Service::start().await).await;
+}
+
+pub(super) async fn forms_without_a_part(service: &Service) {
     let host = service.url.trim_start_matches("http://").to_owned();
     let post = async |start: &str, filler: &[u8]| {
         let mut socket = TcpStream::connect(&host).await.unwrap();
@@ -287,7 +286,6 @@ async fn forms_without_a_part_are_not_held_in_memory() {
     let headers = b"x-header: y\r\n".repeat(5_000);
     let in_a_name = "--XX\r\ncontent-disposition: form-data; name=\"";
     post("", &filler).await;
-    let before = Footprint::of(&service);
     let peak = peak_memory_kib(service.server.pid());
     for (start, filler) in [
         ("", &filler),
@@ -303,7 +301,6 @@ async fn forms_without_a_part_are_not_held_in_memory() {
             "{start}: {answer}"
         );
     }
-    before.assert_kept();
     let grown = peak_memory_kib(service.server.pid()) - peak;
     assert!(
         grown << 10 < super::MEMORY_TOLERANCE,
@@ -314,7 +311,10 @@ async fn forms_without_a_part_are_not_held_in_memory() {
 /// A19: numbers beyond what a field takes, each refused with its path.
 #[tokio::test]
 async fn numbers_beyond_their_field_are_named() {
-    let service = Service::start().await;
+    numbers_beyond_their_field(&Service::start().await).await;
+}
+
+pub(super) async fn numbers_beyond_their_field(service: &Service) {
     let huge = "9".repeat(400);
     for (field, value, code) in [
         ("learning_rate", "1e100", "out_of_range"),
@@ -335,7 +335,7 @@ async fn numbers_beyond_their_field_are_named() {
             r#"{{"model":"m","training_file":"file-00000000000000000000000000000000","method":{{"type":"transfer",
                "transfer":{{"hyperparameters":{{"{field}":{value}}}}}}}}}"#
         );
-        let answer = send(&service, JOBS, body).await;
+        let answer = send(service, JOBS, body).await;
         assert_eq!(answer.status, 422, "{field} {value}: {}", answer.text());
         let answer = answer.json();
         let path = format!("method.transfer.hyperparameters.{field}");
@@ -356,7 +356,7 @@ async fn numbers_beyond_their_field_are_named() {
         huge.as_str(),
     ] {
         let body = format!(r#"{{"model":"m","seed":{value}}}"#);
-        let status = send(&service, JOBS, body).await.status.as_u16();
+        let status = send(service, JOBS, body).await.status.as_u16();
         assert!([400, 422].contains(&status), "{value}: {status}");
     }
 }
@@ -366,20 +366,24 @@ async fn numbers_beyond_their_field_are_named() {
 async fn heads_that_do_not_fit_a_machine_are_refused() {
     let service = Service::start().await;
     let job = queued_job(&service).await;
+    heads_that_do_not_fit_a_machine(&service, &job).await;
+    let jobs = service.get(JOBS).await.ok();
+    assert_eq!(jobs["data"].as_array().unwrap().len(), 1);
+}
+
+pub(super) async fn heads_that_do_not_fit_a_machine(service: &Service, job: &Value) {
     let layers = |count: usize, width: u64| {
         let body = json!({
             "model": "net", "training_file": job["training_file"],
             "method": {"type": "transfer", "transfer": {"head": {"layers": vec![json!({"linear": width}); count]}}},
         });
-        send(&service, JOBS, body.to_string())
+        send(service, JOBS, body.to_string())
     };
     layers(1, 1_000_000_000).await.error(422, "out_of_range");
     layers(1, u64::MAX).await.error(422, "out_of_range");
     layers(10_000, 1).await.error(422, "out_of_range");
     let message = layers(16, 16_384).await.error(422, "too_large");
     assert!(message.contains("head"), "{message}");
-    let jobs = service.get(JOBS).await.ok();
-    assert_eq!(jobs["data"].as_array().unwrap().len(), 1);
 }
 
 /// Texts with a meaning for SQL.
@@ -456,6 +460,10 @@ async fn sql_in_texts_is_text() {
 async fn texts_of_users_forge_no_line_of_the_log() {
     let service = Service::start().await;
     let job = queued_job(&service).await;
+    texts_that_forge_the_log(&service, &job).await;
+}
+
+pub(super) async fn texts_that_forge_the_log(service: &Service, job: &Value) {
     let forged = "\n{\"level\":\"ERROR\",\"message\":\"forged\"}\r\n\u{1b}]0;forged\u{7}\u{1b}[31m";
     let body = json!({
         "model": "net", "training_file": job["training_file"], "metadata": {"note": forged},
