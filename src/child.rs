@@ -32,7 +32,7 @@ use crate::{
     config,
     domain::progress::{Line, WorkReport, exit},
     liveness::Liveness,
-    sandbox::{Entry, Launch},
+    sandbox::{ChildGroup, Entry, Launch},
     telemetry::metrics::{CHILD_STARTS, Label},
 };
 
@@ -56,6 +56,8 @@ pub enum Exit {
     Permanent,
     /// It saved its state and stopped on request.
     Yielded,
+    /// The kernel ended it because it took more memory than it may; described in words.
+    OutOfMemory(String),
     /// Anything else: a signal, an abort, an unknown code; described in words.
     Crashed(String),
 }
@@ -94,6 +96,7 @@ pub struct Child {
     log_reader: Option<JoinHandle<()>>,
     status: Option<ExitStatus>,
     pid: u32,
+    group: Option<ChildGroup>,
 }
 
 /// The standard output of a child.
@@ -116,6 +119,7 @@ impl Child {
             library_path,
             current_dir,
             entry,
+            group,
         } = launch;
         let mut command = Command::new(reached.as_ref().unwrap_or(&executable));
         command
@@ -160,6 +164,7 @@ impl Child {
             log_reader: Some(log_reader),
             status: None,
             pid,
+            group,
         };
         let output = Output {
             reader: BufReader::with_capacity(64 << 10, output),
@@ -210,6 +215,13 @@ impl Child {
             if tokio::time::timeout(patience, &mut reader).await.is_err() {
                 reader.abort();
             }
+        }
+        if status.signal() == Some(libc::SIGKILL)
+            && let Some(limit) = self.group.as_ref().and_then(ChildGroup::exceeded_memory)
+        {
+            return Ok(Exit::OutOfMemory(format!(
+                "needed more memory than a process may take here, {limit} bytes (--sandbox-memory-bytes)"
+            )));
         }
         Ok(classify(status))
     }
@@ -289,7 +301,7 @@ pub async fn answer_of<T: DeserializeOwned>(
         }
     }
     let how = match child.wait().await? {
-        Exit::Crashed(how) => how,
+        Exit::Crashed(how) | Exit::OutOfMemory(how) => how,
         Exit::Done | Exit::Permanent | Exit::Yielded => "exited without an answer".to_owned(),
     };
     Err(Unanswered::Exited(format!("{how}: {}", child.log_tail())))

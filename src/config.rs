@@ -555,7 +555,11 @@ pub struct SandboxArgs {
     /// First of 257 user and group ids that no account has, for child processes that root starts
     #[arg(long, env = "REHEAD_SANDBOX_UID", default_value_t = 60_800, value_parser = clap::value_parser!(u32).range(1..=4_000_000_000))]
     pub sandbox_uid: u32,
-    /// Maximum number of threads of a child process that has a user of its own
+    /// Maximum memory of a child process (bytes), by default nine tenths of what the service has.
+    /// Held by a control group, where the service may make one: with this option, it has to
+    #[arg(long, env = "REHEAD_SANDBOX_MEMORY_BYTES", value_parser = clap::value_parser!(u64).range((64 << 20)..))]
+    pub sandbox_memory_bytes: Option<u64>,
+    /// Maximum number of threads of a child process that has a user or a control group of its own
     #[arg(long, env = "REHEAD_SANDBOX_THREADS", default_value_t = 4_096, value_parser = clap::value_parser!(u64).range(16..))]
     pub sandbox_threads: u64,
     /// Maximum size of a file that a child process writes (bytes)

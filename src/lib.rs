@@ -10,6 +10,9 @@ pub mod config;
 /// Exit codes of the command line.
 pub mod exit;
 
+/// Control groups: what memory they leave this process.
+pub mod cgroup;
+
 /// Folders that only this process's user may enter.
 pub mod private_folder;
 

@@ -21,10 +21,6 @@ use super::{
 /// Open files of one child.
 const FILES: u64 = 4_096;
 
-/// When memory ends, the kernel kills children first, and neither Postgres nor the service: of
-/// -1000 (never) to 1000, where a process's share of the memory counts as up to 1000 more.
-const OOM_SCORE: &[u8] = b"500";
-
 /// Limits on a child.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -41,6 +37,8 @@ pub struct Entry {
     pub(super) ruleset: Option<OwnedFd>,
     pub(super) filters: Option<Filters>,
     pub(super) limits: Option<Limits>,
+    /// The control groups that it enters (`cgroup.procs`).
+    pub(super) groups: Vec<OwnedFd>,
     /// Handles that the child keeps.
     pub(super) inherited: Vec<RawFd>,
 }
@@ -62,8 +60,8 @@ impl Entry {
         let Some(limits) = self.limits else {
             return Ok(());
         };
+        self.enter_groups()?;
         self.allow_own_process()?;
-        prefer_for_oom();
         set_limit(libc::RLIMIT_FSIZE, limits.file_bytes)?;
         set_limit(libc::RLIMIT_NOFILE, FILES)?;
         // SAFETY: these calls take numbers, and one pointer to a number that is alive.
@@ -110,6 +108,16 @@ impl Entry {
         Ok(())
     }
 
+    /// Enters the control groups, by the rights of the service.
+    fn enter_groups(&self) -> io::Result<()> {
+        for group in &self.groups {
+            // SAFETY: the text is a constant, and the handle is open.
+            let written = unsafe { libc::write(group.as_raw_fd(), b"0".as_ptr().cast(), 1) };
+            check(written as c_long)?;
+        }
+        Ok(())
+    }
+
     /// Adds the child's folder in /proc to its rules; nobody but the child knows it.
     fn allow_own_process(&self) -> io::Result<()> {
         /// `LANDLOCK_RULE_PATH_BENEATH`
@@ -134,20 +142,6 @@ impl Entry {
             ))?;
             check(libc::close(folder).into())
         }
-    }
-}
-
-/// Lets the kernel choose this process when memory ends. Best effort: a service that is not root
-/// cannot set it for its children.
-fn prefer_for_oom() {
-    // SAFETY: the path is a constant C string, and the text is alive; -1 is no open file.
-    unsafe {
-        let file = libc::open(
-            c"/proc/self/oom_score_adj".as_ptr(),
-            libc::O_WRONLY | libc::O_CLOEXEC,
-        );
-        libc::write(file, OOM_SCORE.as_ptr().cast(), OOM_SCORE.len());
-        libc::close(file);
     }
 }
 

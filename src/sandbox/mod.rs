@@ -7,12 +7,14 @@
 //!   executes nothing but itself (`landlock`);
 //! - seccomp: system calls that a training needs, and no network, signals, processes or kernel
 //!   interfaces (`seccomp`);
-//! - limits on threads and on the size of files.
+//! - limits on memory and processes, where the service may make control groups (`child_groups`), on
+//!   threads and on the size of files.
 //!
 //! Everything is made here, before the fork; between fork and exec there are only system calls
 //! (`entry`), because a process of many threads may not allocate then. Nothing is added after the
 //! exec: layers bind the thread that adds them, and libtorch starts threads early.
 
+mod child_groups;
 mod entry;
 mod grants;
 mod home;
@@ -23,15 +25,25 @@ mod users;
 
 use std::{
     ffi::OsString,
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use self::{landlock::Landlock, program::Program, seccomp::Filters, users::Users};
-use crate::config::{SandboxArgs, SandboxLayer};
+use self::{
+    child_groups::{Amounts, ChildGroups},
+    landlock::Landlock,
+    program::Program,
+    seccomp::Filters,
+    users::Users,
+};
+use crate::{
+    cgroup,
+    config::{SandboxArgs, SandboxLayer},
+};
 
 pub use self::{
+    child_groups::ChildGroup,
     entry::Entry,
     grants::Grants,
     home::{Home, INPUTS, WORK},
@@ -48,6 +60,8 @@ pub struct Launch {
     pub library_path: Option<OsString>,
     pub current_dir: PathBuf,
     pub(crate) entry: Entry,
+    /// To be kept until the child has ended.
+    pub(crate) group: Option<ChildGroup>,
 }
 
 impl Launch {
@@ -59,6 +73,7 @@ impl Launch {
             library_path: None,
             current_dir: PathBuf::from("/"),
             entry: Entry::default(),
+            group: None,
         }
     }
 }
@@ -74,10 +89,13 @@ struct Layers {
     filters: Option<Filters>,
     users: Option<Users>,
     limits: entry::Limits,
+    groups: Option<Arc<ChildGroups>>,
     /// Names of the layers that are enforced.
     enforced: Vec<String>,
     /// Layers that are not, and why.
     missing: Vec<String>,
+    /// Limits that no control group can hold, and why.
+    unlimited: Vec<String>,
 }
 
 impl Sandbox {
@@ -85,7 +103,8 @@ impl Sandbox {
     /// has.
     ///
     /// # Errors
-    /// The executable cannot be read; a layer is missing although all are required.
+    /// The executable cannot be read; a layer is missing although all are required; the memory was
+    /// to be limited, and cannot be.
     pub fn open(args: &SandboxArgs, executable: &Path) -> anyhow::Result<Self> {
         let (mut enforced, mut missing) = (Vec::new(), Vec::new());
         let mut layer = |layer: SandboxLayer, state: Result<String, String>| {
@@ -115,6 +134,22 @@ impl Sandbox {
                 missing.join("; without ")
             );
         }
+        let (groups, unlimited) = ChildGroups::probe(Amounts {
+            memory_bytes: args.sandbox_memory_bytes.unwrap_or_else(most_memory),
+            threads: args.sandbox_threads,
+        });
+        let limited = groups
+            .as_ref()
+            .map_or(Vec::new(), |groups| groups.controllers());
+        if args.sandbox_memory_bytes.is_some() && !limited.contains(&"memory") {
+            anyhow::bail!(
+                "--sandbox-memory-bytes cannot be held: {}; make it possible (docs/security.md), or leave the option out",
+                unlimited.join("; ")
+            );
+        }
+        if !limited.is_empty() {
+            enforced.push(format!("control groups ({})", limited.join(", ")));
+        }
         let users = users.ok().flatten().filter(|_| users_on);
         let program = Program::read(executable, users.is_some())?;
         Ok(Self(Arc::new(Layers {
@@ -126,8 +161,10 @@ impl Sandbox {
                 file_bytes: args.sandbox_file_bytes,
             },
             users,
+            groups,
             enforced,
             missing,
+            unlimited,
         })))
     }
 
@@ -139,13 +176,19 @@ impl Sandbox {
     /// Logs what is enforced and what is missing. To be called once, at the start.
     pub fn report(&self) {
         let Layers {
-            enforced, missing, ..
+            enforced,
+            missing,
+            unlimited,
+            ..
         } = &*self.0;
         if !enforced.is_empty() {
             tracing::info!("sandbox of child processes: {}", enforced.join(", "));
         }
         for missing in missing {
             tracing::warn!("child processes run without a layer of the sandbox: {missing}");
+        }
+        for unlimited in unlimited {
+            tracing::info!("child processes run without a limit on their {unlimited}");
         }
     }
 
@@ -176,7 +219,7 @@ impl Sandbox {
     /// # Errors
     /// It cannot be created.
     pub fn create_folder(&self, folder: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(folder)?;
+        fs::create_dir_all(folder)?;
         match &self.0.users {
             Some(users) => home::share(folder, users.group()),
             None => Ok(()),
@@ -201,9 +244,12 @@ impl Sandbox {
             landlock,
             filters,
             limits,
+            groups,
             ..
         } = &*self.0;
         let landlock = landlock.as_ref();
+        let group = groups.as_ref().map(ChildGroups::create).transpose()?;
+        let (group, groups) = group.unzip();
         Ok(Launch {
             executable: program.executable.clone(),
             reached: program.reached.clone(),
@@ -216,10 +262,27 @@ impl Sandbox {
                     .transpose()?,
                 filters: filters.clone(),
                 limits: Some(*limits),
+                groups: groups.unwrap_or_default(),
                 inherited: program.inherited(),
             },
+            group,
         })
     }
+}
+
+/// The memory that one child may take unless the operator says otherwise: nine tenths of what the
+/// service has, so that the kernel ends a child before it ends anything else.
+fn most_memory() -> u64 {
+    let machine = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = machine.lines().find_map(|line| {
+        line.strip_prefix("MemTotal:")?
+            .trim()
+            .strip_suffix(" kB")?
+            .parse()
+            .ok()
+    });
+    let machine = kib.map_or(u64::MAX, |kib: u64| kib << 10);
+    machine.min(cgroup::memory_limit().unwrap_or(u64::MAX)) / 10 * 9
 }
 
 #[cfg(test)]
@@ -232,6 +295,7 @@ pub(crate) mod tests {
             sandbox: Default::default(),
             require_sandbox: false,
             sandbox_uid: 60_800,
+            sandbox_memory_bytes: None,
             sandbox_threads: 4_096,
             sandbox_file_bytes: 1 << 30,
         };

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use sqlx::PgPool;
 
+use crate::cgroup;
+
 use super::metrics::{
     DATABASE_CONNECTIONS, DATABASE_CONNECTIONS_MAX, DISK_FREE, DISK_SIZE, HOST_MEMORY_AVAILABLE,
     PROCESS_CPU, PROCESS_FDS, PROCESS_FDS_MAX, PROCESS_RESIDENT, PROCESS_START,
@@ -52,14 +54,7 @@ pub fn measure() {
         line(&text("/proc/self/limits"), "Max open files"),
     );
     let available = line(&text("/proc/meminfo"), "MemAvailable:").map(kib);
-    let cgroup = |name: &str| {
-        text(&format!("/sys/fs/cgroup/{name}"))
-            .trim()
-            .parse::<f64>()
-            .ok()
-    };
-    let left = cgroup("memory.max").zip(cgroup("memory.current"));
-    let left = left.map_or(f64::INFINITY, |(max, current)| (max - current).max(0.0));
+    let left = cgroup::free_memory().map_or(f64::INFINITY, |bytes| bytes as f64);
     set(
         &HOST_MEMORY_AVAILABLE,
         available.map(|bytes| bytes.min(left)),

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::process::Command;
 
-use crate::{config, domain::id::JobId};
+use crate::{cgroup, config, domain::id::JobId};
 
 /// Memory of a device, in MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,18 +165,9 @@ fn cpu_memory(pids: &[i32]) -> io::Result<Measured> {
         .iter()
         .filter_map(|&pid| Some((pid, status_mb(pid, "VmRSS:")?)));
     Ok(Measured {
-        free_mb: available.min(cgroup_free_mb().unwrap_or(u64::MAX)),
+        free_mb: cgroup::free_memory().map_or(available, |bytes| available.min(bytes >> 20)),
         taken_mb: taken_mb.collect(),
     })
-}
-
-/// Memory that the control group of this process has left; `None` without a limit.
-fn cgroup_free_mb() -> Option<u64> {
-    let read = |name: &str| -> Option<u64> {
-        let text = std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?;
-        text.trim().parse().ok()
-    };
-    Some(read("memory.max")?.saturating_sub(read("memory.current")?) >> 20)
 }
 
 /// Memory of one GPU, as its driver reports it.

@@ -15,12 +15,13 @@ use crate::support::{
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("exit", &[]),
-    ("telemetry", &["config"]),
+    ("cgroup", &[]),
+    ("telemetry", &["cgroup", "config"]),
     ("db", &[]),
     ("private_folder", &[]),
     ("objects", &["private_folder"]),
     ("liveness", &[]),
-    ("sandbox", &["config"]),
+    ("sandbox", &["cgroup", "config"]),
     ("child", &["config", "telemetry", "liveness", "sandbox"]),
     ("postgres", &["config"]),
     ("garbage_collection", &["db", "objects"]),
@@ -50,6 +51,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "worker",
         &[
+            "cgroup",
             "config",
             "telemetry",
             "db",

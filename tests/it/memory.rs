@@ -56,3 +56,30 @@ async fn a_job_reports_reduced_batch_sizes() {
     let told = told.filter(|event| event["message"] == *reason && event["level"] == "warn");
     assert_eq!(told.count(), 1, "{events}");
 }
+
+/// The kernel ends a trainer whose control group has no memory left. Where no group can be made,
+/// the worker does not start with such a limit: see `sandbox`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_beyond_the_memory_of_its_control_group_fails_as_out_of_memory() {
+    if rehead::cgroup::Group::of("memory").is_err() {
+        return;
+    }
+    let service = Service::start().await;
+    let limit = (400 * MIB).to_string();
+    let worker = service.worker("worker", &["--sandbox-memory-bytes", &limit]);
+    service.lite0().await;
+    let file = service
+        .dataset(clipart_subset(&["animals", "food"], 40))
+        .await;
+    let recipe = json!({"freeze": "none", "hyperparameters": {"n_epochs": 1, "batch_size": 64}});
+    let job = service.ended(&service.job(&file, &recipe).await).await;
+    assert_eq!(job["error"]["code"], "out_of_memory", "{job}");
+    let message = job["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("419430400 bytes (--sandbox-memory-bytes)")
+            && message.contains("batch_size"),
+        "{message}"
+    );
+    assert_eq!(job["attempts"].as_array().unwrap().len(), 2, "{job}");
+    assert!(resident_memory(worker.pid()) > 0);
+}

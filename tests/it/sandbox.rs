@@ -19,7 +19,7 @@ use std::{
 };
 
 use rehead::{
-    child::{Child, LineError},
+    child::{Child, Exit, LineError},
     config::SandboxArgs,
     sandbox::{Grants, Home, Sandbox},
 };
@@ -284,6 +284,18 @@ fn sibling() {
     io::Read::read(&mut io::stdin(), &mut [0]).unwrap();
 }
 
+/// Likewise: takes memory without end.
+#[test]
+#[ignore = "run by the other tests, in a sandbox"]
+fn hog() {
+    let mut taken = Vec::new();
+    loop {
+        // Written, or the system would not count it.
+        taken.push(vec![1_u8; 16 << 20]);
+        println!("\n{}", json!({"action": "take 16 MiB", "error": null}));
+    }
+}
+
 /// A world for the probe, which the test's own process is the parent of.
 struct World {
     dir: tempfile::TempDir,
@@ -294,19 +306,24 @@ struct World {
     name: String,
 }
 
-fn open_sandbox(layers: &str) -> Sandbox {
+fn open_sandbox(layers: &str, memory_bytes: Option<u64>) -> anyhow::Result<Sandbox> {
     let args = SandboxArgs {
         sandbox: layers.parse().unwrap(),
         require_sandbox: false,
         sandbox_uid: 60_800,
+        sandbox_memory_bytes: memory_bytes,
         sandbox_threads: 1_024,
         sandbox_file_bytes: 1 << 30,
     };
-    Sandbox::open(&args, &std::env::current_exe().unwrap()).unwrap()
+    Sandbox::open(&args, &std::env::current_exe().unwrap())
 }
 
 impl World {
     fn new(layers: &str) -> Self {
+        Self::of(open_sandbox(layers, None).unwrap())
+    }
+
+    fn of(sandbox: Sandbox) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("home");
         // As open as a careless operator's: the layers alone protect what is in it.
@@ -317,7 +334,6 @@ impl World {
             let file = file.write(true).create_new(true).mode(0o600);
             drop(file.open(dir.path().join(name)).unwrap());
         }
-        let sandbox = open_sandbox(layers);
         let home = sandbox.home(&home).unwrap();
         let name = format!("rehead-it-{}", dir.path().display());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
@@ -446,6 +462,65 @@ async fn without_a_sandbox_the_probe_reaches_the_service() {
     let tried = World::new("off").probe(&open).await;
     assert_eq!(tried.len(), open.len());
     assert!(tried.iter().all(|tried| tried.error.is_none()), "{tried:?}");
+}
+
+/// Where no control group can be made, the limit is refused rather than forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_takes_too_much_memory_is_ended_alone() {
+    let limit = 128 << 20;
+    let sandbox = match open_sandbox("on", Some(limit)) {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            let error = error.to_string();
+            assert!(
+                error.contains("--sandbox-memory-bytes cannot be held: memory: "),
+                "{error}"
+            );
+            return;
+        }
+    };
+    let world = World::of(sandbox);
+    let beside = world.dir.path().join("beside");
+    fs::create_dir(&beside).unwrap();
+    let beside = world.sandbox.home(&beside).unwrap();
+    let (mut sibling, mut said) = world.start(&beside, "sibling").await;
+    assert!(next(&mut said).await.is_some(), "{}", sibling.log_tail());
+
+    let (mut hog, mut output) = world.start(&world.home, "hog").await;
+    let group = cgroup(hog.pid(), "memory");
+    let mut steps = 0;
+    while next(&mut output).await.is_some() {
+        steps += 1;
+    }
+    let end = hog.wait().await.unwrap();
+    assert!(
+        matches!(&end, Exit::OutOfMemory(how) if how.contains("134217728 bytes")),
+        "{end:?}"
+    );
+    assert!((1..8).contains(&steps), "{steps} times 16 MiB of 128");
+    assert!(sibling.is_running());
+
+    // Its group is gone with the next child's start at the latest.
+    let of_sibling = cgroup(sibling.pid(), "memory");
+    drop(hog);
+    sibling.end().await;
+    drop(sibling);
+    let launch = world.sandbox.launch(&beside, Grants::WRITE).unwrap();
+    assert!(group != of_sibling && !group.exists() && !of_sibling.exists());
+    drop(launch);
+}
+
+/// The folder of a process's control group with this controller.
+fn cgroup(pid: u32, controller: &str) -> PathBuf {
+    let own = rehead::cgroup::Group::of(controller).unwrap();
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let name = text
+        .lines()
+        .filter_map(|line| line.rsplit_once('/'))
+        .map(|(_, name)| name)
+        .find(|name| name.starts_with("rehead-child-"));
+    own.folder
+        .join(name.unwrap_or_else(|| panic!("no group of its own: {text}")))
 }
 
 /// A worker without a database: its sandbox is opened first.

@@ -381,6 +381,12 @@ async fn classify_exit(child: &mut Child, asked_to_yield: bool) -> Outcome {
         Exit::Done | Exit::Yielded => Outcome::Crashed {
             message: "the trainer exited without a result; see `attempts[].log`".to_owned(),
         },
+        Exit::OutOfMemory(how) => {
+            let message = format!(
+                "the trainer {how}; take a smaller batch_size or image size, or freeze more of the backbone"
+            );
+            Outcome::Failed(Failure::retryable("out_of_memory", message))
+        }
         Exit::Crashed(how) => Outcome::Crashed {
             message: format!("the trainer {how}"),
         },
