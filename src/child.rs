@@ -44,6 +44,8 @@ const LOG_LINES: usize = 100;
 const LOG_LINE_BYTES: usize = 1_000;
 /// `PATH` of a child. Children start no other program.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// How Rust's runtime begins to say that it aborts because an allocation failed.
+const ALLOCATION_FAILED: &str = "memory allocation of ";
 /// Makes the kernel's out-of-memory killer choose a child before its parent.
 const OOM_SCORE: &str = "500";
 
@@ -56,7 +58,7 @@ pub enum Exit {
     Permanent,
     /// It saved its state and stopped on request.
     Yielded,
-    /// The kernel ended it because it took more memory than it may; described in words.
+    /// It needed more memory than it may have; described in words.
     OutOfMemory(String),
     /// Anything else: a signal, an abort, an unknown code; described in words.
     Crashed(String),
@@ -215,6 +217,10 @@ impl Child {
             if tokio::time::timeout(patience, &mut reader).await.is_err() {
                 reader.abort();
             }
+        }
+        if status.signal() == Some(libc::SIGABRT) && self.log_tail().contains(ALLOCATION_FAILED) {
+            let how = "needed more memory than the system gives it".to_owned();
+            return Ok(Exit::OutOfMemory(how));
         }
         if status.signal() == Some(libc::SIGKILL)
             && let Some(limit) = self.group.as_ref().and_then(ChildGroup::exceeded_memory)
@@ -537,6 +543,10 @@ mod tests {
             (
                 "kill -ABRT $$",
                 Exit::Crashed("was killed by signal 6 (SIGABRT)".to_owned()),
+            ),
+            (
+                "echo memory allocation of 5 bytes failed >&2; kill -ABRT $$",
+                Exit::OutOfMemory("needed more memory than the system gives it".to_owned()),
             ),
         ] {
             assert_eq!(shell(script).await.0.wait().await.unwrap(), end, "{script}");

@@ -70,6 +70,14 @@ impl Controller {
         }
     }
 
+    /// The amount that it limits, in words.
+    fn limited(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Pids => "threads",
+        }
+    }
+
     /// Limits a group. What only some kernels have is set where it is there.
     fn limit(self, folder: &Path, version: Version, amounts: &Amounts) -> io::Result<()> {
         let set = |name: &str, value: u64| fs::write(folder.join(name), value.to_string());
@@ -89,8 +97,8 @@ impl Controller {
 }
 
 impl ChildGroups {
-    /// The groups that can be made here; `None` if there are none.
-    /// Also the controllers that are missing, and why.
+    /// The groups that can be made here, `None` if there are none, and what they cannot limit, with
+    /// the reason.
     pub(super) fn probe(amounts: Amounts) -> (Option<Arc<Self>>, Vec<String>) {
         let (mut places, mut missing) = (Vec::<Place>::new(), Vec::new());
         for controller in [Controller::Memory, Controller::Pids] {
@@ -105,7 +113,7 @@ impl ChildGroups {
                         }),
                     }
                 }
-                Err(error) => missing.push(format!("{}: {error}", controller.as_str())),
+                Err(error) => missing.push(format!("{}: {error}", controller.limited())),
             }
         }
         for place in &places {
@@ -121,10 +129,10 @@ impl ChildGroups {
         (groups, missing)
     }
 
-    /// The controllers that limit children.
-    pub(super) fn controllers(&self) -> Vec<&'static str> {
+    /// The amounts that are limited.
+    pub(super) fn limited(&self) -> Vec<&'static str> {
         let controllers = self.places.iter().flat_map(|place| &place.controllers);
-        controllers.map(|controller| controller.as_str()).collect()
+        controllers.map(|controller| controller.limited()).collect()
     }
 
     /// Makes a group, and the handles by which a process enters it: it writes `0` to each.

@@ -140,7 +140,7 @@ impl Sandbox {
         });
         let limited = groups
             .as_ref()
-            .map_or(Vec::new(), |groups| groups.controllers());
+            .map_or(Vec::new(), |groups| groups.limited());
         if args.sandbox_memory_bytes.is_some() && !limited.contains(&"memory") {
             anyhow::bail!(
                 "--sandbox-memory-bytes cannot be held: {}; make it possible (docs/security.md), or leave the option out",
@@ -187,8 +187,9 @@ impl Sandbox {
         for missing in missing {
             tracing::warn!("child processes run without a layer of the sandbox: {missing}");
         }
-        for unlimited in unlimited {
-            tracing::info!("child processes run without a limit on their {unlimited}");
+        if !unlimited.is_empty() {
+            let unlimited = unlimited.join(", ");
+            tracing::info!("child processes run without a limit on {unlimited}");
         }
     }
 
