@@ -1,7 +1,10 @@
 //! Gives the executable, tests and examples the run path of libtorch, so that they run without
-//! exported variables.
+//! exported variables, and compiles what calls libtorch from C++.
 
 use std::{env, path::Path};
+
+/// Calls of operators that tch has no name for.
+const SHIM: &str = "src/models/fused/shim.cpp";
 
 fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
@@ -29,5 +32,26 @@ fn main() {
             "cargo::rustc-link-arg=-Wl,-rpath,{}/.deps/libtorch-cuda/torch/lib",
             root.display()
         );
+    }
+    compile_shim(&Path::new(&libtorch).join("include"));
+}
+
+fn compile_shim(include: &Path) {
+    println!("cargo::rerun-if-changed={SHIM}");
+    println!("cargo::rerun-if-env-changed=LIBTORCH_CXX11_ABI");
+    // As torch-sys compiles its own.
+    let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
+    cc::Build::new()
+        .cpp(true)
+        .std("c++20")
+        .warnings(false)
+        .define("_GLIBCXX_USE_CXX11_ABI", Some(abi.as_str()))
+        .include(include)
+        .include(include.join("torch/csrc/api/include"))
+        .file(SHIM)
+        .compile("rehead_fused");
+    // Behind the shim, for linkers that keep only what is asked for by what stands before.
+    for library in ["torch_cpu", "c10"] {
+        println!("cargo::rustc-link-lib={library}");
     }
 }

@@ -190,11 +190,15 @@ impl Block {
 
     fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
         tick();
-        let body = Op::run(&self.body, x, pass);
-        let sum = match &self.shortcut {
-            Some(ops) => body + Op::run(ops, x, pass),
-            None => body,
+        let Some(ops) = &self.shortcut else {
+            return self.activation.apply(Op::run(&self.body, x, pass));
         };
-        self.activation.apply(sum)
+        let shortcut = Op::run(ops, x, pass);
+        if let Some((Op::FusedConv(last), before)) = self.body.split_last() {
+            let inner = Op::run(before, x, pass);
+            return last.forward_onto(&inner, &shortcut, self.activation);
+        }
+        self.activation
+            .apply(Op::run(&self.body, x, pass) + shortcut)
     }
 }

@@ -168,10 +168,30 @@ impl Conv {
             Padding::Same if stride == 1 => convolve(x, kernel / 2),
             Padding::Same => {
                 let size = x.size();
-                let (top, bottom) = same_padding(size[2], kernel, stride);
-                let (left, right) = same_padding(size[3], kernel, stride);
+                let (top, bottom) = self.padding_of(size[2]);
+                let (left, right) = self.padding_of(size[3]);
                 convolve(&x.constant_pad_nd([left, right, top, bottom]), 0)
             }
+        }
+    }
+
+    /// The pixels that are added before and after a side of this length.
+    pub(super) fn padding_of(&self, side: i64) -> (i64, i64) {
+        let ConvShape { kernel, stride, .. } = self.shape;
+        match self.shape.padding {
+            Padding::Half => (kernel / 2, kernel / 2),
+            Padding::None => (0, 0),
+            Padding::Same => same_padding(side, kernel, stride),
+        }
+    }
+
+    /// The same tensors.
+    pub(super) fn shared(&self) -> Self {
+        let share = |param: &Param| param.replaced(param.shallow_clone());
+        Self {
+            weight: share(&self.weight),
+            bias: self.bias.as_ref().map(share),
+            shape: self.shape,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Feature extraction by a frozen backbone: the first stages, copied for inference only. BatchNorm
-//! is folded into the convolutions (in f64, Jacob et al. 2018, section 3.2), weights and maps are
-//! laid out channels last, activations reuse their input's memory, and adapters are merged.
+//! is folded into the convolutions (in f64, Jacob et al. 2018, section 3.2), a convolution and what
+//! follows it are one operation (`fused`), maps are laid out channels last, and adapters are
+//! merged.
 //! Features differ from the backbone's own by rounding only: less than 1e-4 of their norm.
 
 use tch::{Kind, Tensor};
@@ -8,6 +9,7 @@ use tch::{Kind, Tensor};
 use super::{
     backbone::{Backbone, Block, Stage, pool},
     conv::{Conv, ConvNorm},
+    fused::FusedConv,
     linear::Linear,
     ops::Op,
     pass::channels_last,
@@ -15,13 +17,21 @@ use super::{
 
 /// Part of a feature's cache key. Raise it when the features of the same backbone and images may
 /// change.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
-/// A frozen copy of a backbone's first stages.
+/// A frozen copy of a backbone's first stages. Threads share it.
 #[derive(Debug)]
 pub struct Extractor {
     folded: Backbone,
 }
+
+#[expect(
+    unsafe_code,
+    reason = "tch does not say which uses of a tensor are shared"
+)]
+// SAFETY: inference only reads the tensors, which torch allows of several threads; what is made at
+// the first use lies behind a lock.
+unsafe impl Sync for Extractor {}
 
 impl Extractor {
     /// A copy of the whole backbone as it is now: later changes of its weights do not reach the
@@ -69,7 +79,8 @@ fn fold_stage(stage: &Stage) -> Stage {
 
 fn fold_ops(ops: &[Op]) -> Vec<Op> {
     let fold_op = |op: &Op| match op {
-        Op::ConvNorm(op) => Op::Conv(fold(op), op.activation),
+        Op::ConvNorm(op) => Op::FusedConv(FusedConv::new(fold(op), op.activation)),
+        Op::Conv(conv, activation) => Op::FusedConv(FusedConv::new(conv.clone(), *activation)),
         Op::Residual(ops) => Op::Residual(fold_ops(ops)),
         op => {
             let mut copy = op.clone();

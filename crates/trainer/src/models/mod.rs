@@ -10,6 +10,7 @@ pub mod conv;
 mod convnext;
 pub mod cost;
 mod efficientnet;
+pub mod fused;
 pub mod head;
 pub mod import;
 pub mod inference;

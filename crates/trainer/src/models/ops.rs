@@ -5,6 +5,7 @@ use tch::Tensor;
 use super::{
     attention::{Attention, MaskedAttention, PatchEmbedding, TokenEmbedding},
     conv::{Conv, ConvNorm, Fire, SqueezeExcite},
+    fused::FusedConv,
     layer_norm::{LayerNorm, LayerScale},
     linear::Linear,
     pass::{Activation, Param, Pass},
@@ -14,8 +15,10 @@ use super::{
 #[derive(Debug, Clone)]
 pub enum Op {
     ConvNorm(ConvNorm),
-    /// A convolution with bias and an activation: what `inference` folds a `ConvNorm` into.
+    /// A convolution with bias and an activation.
     Conv(Conv, Activation),
+    /// The same for inference: what `inference` folds a `ConvNorm` into.
+    FusedConv(FusedConv),
     SqueezeExcite(SqueezeExcite),
     Fire(Fire),
     LayerNorm(LayerNorm),
@@ -43,6 +46,7 @@ impl Op {
                 .activation
                 .apply(op.norm.forward(&op.conv.forward(x), pass.norm)),
             Self::Conv(conv, activation) => activation.apply(conv.forward(x)),
+            Self::FusedConv(op) => op.forward(x),
             Self::SqueezeExcite(op) => op.forward(x),
             Self::Fire(op) => op.forward(x),
             Self::LayerNorm(op) => op.forward(x),
@@ -65,7 +69,7 @@ impl Op {
             .fold(x.shallow_clone(), |x, op| op.forward(&x, pass))
     }
 
-    /// Every tensor, in timm's order.
+    /// Every tensor, in timm's order; none of what is for inference only.
     pub fn params(&self) -> Vec<&Param> {
         match self {
             Self::ConvNorm(op) => [op.conv.params(), op.norm.params()].concat(),
@@ -88,7 +92,7 @@ impl Op {
             }
             Self::MaskedAttention(op) => op.layers.each_ref().map(Linear::params).concat(),
             Self::Residual(ops) => ops.iter().flat_map(Self::params).collect(),
-            Self::MaxPool | Self::MaxPoolCeil | Self::GlobalPool => Vec::new(),
+            Self::FusedConv(_) | Self::MaxPool | Self::MaxPoolCeil | Self::GlobalPool => Vec::new(),
         }
     }
 
@@ -104,6 +108,7 @@ impl Op {
             Self::Residual(ops) => ops.iter_mut().for_each(|op| op.for_each_linear(each)),
             Self::ConvNorm(_)
             | Self::Conv(..)
+            | Self::FusedConv(_)
             | Self::SqueezeExcite(_)
             | Self::Fire(_)
             | Self::LayerNorm(_)

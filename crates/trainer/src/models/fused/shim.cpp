@@ -1,0 +1,88 @@
+// Calls of operators that libtorch registers with its dispatcher and that tch has no name for:
+// oneDNN's convolution with what follows it (an activation, the sum with a shortcut) in one pass.
+// Their schemas are those of ATen/native/mkldnn/RegisterMkldnnOpContextClass.cpp.
+
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <optional>
+#include <string_view>
+
+#include <ATen/TracerMode.h>
+#include <ATen/core/List.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+namespace {
+
+using Scalars = c10::List<std::optional<at::Scalar>>;
+using Text = std::string_view;
+
+using Convolution = at::Tensor(
+    const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, at::IntArrayRef,
+    at::IntArrayRef, at::IntArrayRef, int64_t, Text, Scalars, std::optional<Text>);
+using ConvolutionAdd = at::Tensor(
+    const at::Tensor&, const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+    at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, int64_t, Text, std::optional<at::Scalar>,
+    std::optional<Text>, Scalars, std::optional<Text>);
+
+template <typename Signature>
+c10::TypedOperatorHandle<Signature> find(const char* overload) {
+    return c10::Dispatcher::singleton()
+        .findSchemaOrThrow("mkldnn::_convolution_pointwise", overload)
+        .typed<Signature>();
+}
+
+}  // namespace
+
+extern "C" {
+
+// True while torch records a TorchScript program: these operators do not exist everywhere.
+bool rehead_is_tracing() {
+    return at::tracer::impl::is_dispatch_enabled();
+}
+
+// What a convolution does beside its weights.
+struct rehead_convolution {
+    int64_t padding[2];
+    int64_t stride[2];
+    int64_t groups;
+    // The name of an activation, and its numbers.
+    const char* activation;
+    double scalars[2];
+    int64_t scalar_count;
+};
+
+// activation(convolution(x) + shortcut), all f32 on the CPU; `shortcut` may be null. `weight` is
+// packed by mkldnn_reorder_conv2d_weight. Returns a new tensor, or null with a message of at most
+// `message_bytes` bytes.
+at::Tensor* rehead_convolve(
+    const at::Tensor* x, const at::Tensor* shortcut, const at::Tensor* weight,
+    const at::Tensor* bias, const rehead_convolution* shape, char* message, size_t message_bytes) {
+    try {
+        const int64_t dilation[2] = {1, 1};
+        Scalars scalars;
+        for (int64_t i = 0; i < shape->scalar_count; i++) {
+            scalars.push_back(at::Scalar(shape->scalars[i]));
+        }
+        const at::IntArrayRef padding(shape->padding), stride(shape->stride);
+        if (shortcut == nullptr) {
+            static const auto convolve = find<Convolution>("");
+            return new at::Tensor(convolve.call(
+                *x, *weight, *bias, padding, stride, dilation, shape->groups, shape->activation,
+                scalars, std::nullopt));
+        }
+        static const auto convolve = find<ConvolutionAdd>("binary");
+        const Text name(shape->activation);
+        const auto activation = name == "none" ? std::nullopt : std::make_optional(name);
+        return new at::Tensor(convolve.call(
+            *x, *shortcut, *weight, *bias, padding, stride, dilation, shape->groups, "add", 1.0,
+            activation, scalars, std::nullopt));
+    } catch (const std::exception& error) {
+        std::strncpy(message, error.what(), message_bytes - 1);
+        message[message_bytes - 1] = '\0';
+        return nullptr;
+    }
+}
+
+}  // extern "C"
