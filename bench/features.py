@@ -1,19 +1,67 @@
-"""The same work as crates/trainer/examples/features.rs in eager PyTorch with timm. Usage: features.py THREADS BATCHES"""
+"""The same work as crates/trainer/examples/features.rs by others: a network of timm's, random images of its input size.
+
+Usage: features.py ENGINE ARCHITECTURE THREADS BATCH SECONDS, with ENGINE `eager` (PyTorch), `onnxruntime` or `openvino`.
+Prints images per second."""
 
 import sys
+import tempfile
 import time
+import warnings
+from pathlib import Path
 
 import timm
 import torch
 
-BATCH = 32
-threads, batches = int(sys.argv[1]), int(sys.argv[2])
+engine, name, threads, batch, seconds = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
 torch.set_num_threads(threads)
-network = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
-images = torch.randn(BATCH, 3, 224, 224)
-with torch.inference_mode():
-    network(images)
-    start = time.perf_counter()
-    for _ in range(batches):
-        network(images)
-    print(f"{batches * BATCH / (time.perf_counter() - start):.2f}")
+warnings.filterwarnings("ignore")
+network = timm.create_model(name, num_classes=0).eval()
+shape = (batch, *network.default_cfg["input_size"])
+images = torch.randn(*shape)
+
+
+def exported():
+    """The network as an ONNX file for any batch."""
+    path = Path(tempfile.mkdtemp()) / "network.onnx"
+    axes = {"images": {0: "n"}, "features": {0: "n"}}
+    torch.onnx.export(network, (images,), path, input_names=["images"], output_names=["features"], dynamic_axes=axes, dynamo=False)
+    return path
+
+
+def eager():
+    def run():
+        with torch.inference_mode():
+            return network(images)
+
+    return run
+
+
+def onnxruntime():
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(exported(), options, providers=["CPUExecutionProvider"])
+    inputs = {"images": images.numpy()}
+    return lambda: session.run(None, inputs)
+
+
+def openvino():
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(exported())
+    model.reshape(shape)
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(model, "CPU", settings)
+    inputs = [images.numpy()]
+    return lambda: compiled(inputs)
+
+
+run = {"eager": eager, "onnxruntime": onnxruntime, "openvino": openvino}[engine]()
+for length in (seconds / 5, seconds):
+    done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < length:
+        run()
+        done += batch
+print(f"{done / (time.perf_counter() - start):.2f}")

@@ -1,33 +1,54 @@
-//! Speed of the frozen backbone, in images per second: EfficientNet-Lite0 at 224 pixels, batches of
-//! 32, fresh weights. bench/features.sh runs it beside eager PyTorch. Usage: features THREADS
-//! BATCHES
+//! Speed of a frozen backbone, in images per second: fresh weights, random images at the network's
+//! input size. bench/features.sh runs it beside others. Usage: features ARCHITECTURE THREADS BATCH
+//! SECONDS
 
-use std::{env, time::Instant};
+use std::{
+    env,
+    time::{Duration, Instant},
+};
 
-use rehead_trainer::models::{inference::Extractor, registry};
+use rehead_trainer::{
+    models::{inference::Extractor, registry},
+    process::{memory, parallel},
+};
 use tch::{Device, Kind, Tensor, nn};
 
-const BATCH: i64 = 32;
-
 fn main() {
-    let mut arguments = env::args()
-        .skip(1)
-        .map(|text| text.parse::<i32>().expect("a number"));
-    let threads = arguments.next().unwrap_or(2);
-    let batches = arguments.next().unwrap_or(8);
-    tch::set_num_threads(threads);
-    let architecture = registry::find("tf_efficientnet_lite0").expect("it is registered");
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let number = |index: usize, default: u64| {
+        let text = arguments.get(index);
+        text.map_or(default, |text| text.parse().expect("a number"))
+    };
+    let name = arguments
+        .first()
+        .map_or("tf_efficientnet_lite0", String::as_str);
+    let (threads, batch) = (number(1, 2), number(2, 4));
+    let seconds = Duration::from_secs(number(3, 5));
+    memory::keep_freed();
+    let architecture = registry::find(name).expect("it is registered");
     let vs = nn::VarStore::new(Device::Cpu);
     let extractor = Extractor::new(&architecture.build(&vs.root(), &architecture.input));
-    let images = Tensor::randn([BATCH, 3, 224, 224], (Kind::Float, Device::Cpu));
-    let _ = extractor.features(&images);
-    let start = Instant::now();
-    for _ in 0..batches {
-        let _ = extractor.features(&images);
-    }
-    let images = f64::from(batches) * BATCH as f64;
+    let side = i64::from(architecture.input.image().expect("images").input_size);
+    let run = |length: Duration| {
+        let start = Instant::now();
+        let workers: Vec<u64> = (0..threads).collect();
+        let work = |_: &u64| {
+            let shape = [batch as i64, 3, side, side];
+            let images = Tensor::randn(shape, (Kind::Float, Device::Cpu));
+            let mut done = 0;
+            while start.elapsed() < length {
+                let _ = extractor.features(&images);
+                done += batch;
+            }
+            Ok(done as f64 / start.elapsed().as_secs_f64())
+        };
+        let rates = parallel::each(&workers, threads as usize, work, |_| Ok(()));
+        rates.expect("inference works").iter().sum::<f64>()
+    };
+    run(seconds / 5);
+    let rate = run(seconds);
     #[expect(clippy::print_stdout, reason = "it is the result")]
     {
-        println!("{:.2}", images / start.elapsed().as_secs_f64());
+        println!("{rate:.2}");
     }
 }

@@ -55,12 +55,20 @@ pub fn squares<T: Sync, E: Send>(
     fill: impl Fn(&T, &mut [u8]) -> Result<(), E> + Sync,
 ) -> Result<Tensor, E> {
     let mut squares = vec![0_u8; rows.len() * input.square_bytes()];
-    pool(threads).install(|| {
-        let jobs = rows
-            .par_iter()
-            .zip(squares.par_chunks_exact_mut(input.square_bytes()));
-        jobs.try_for_each(|(row, square)| fill(row, square))
-    })?;
+    if threads == 1 {
+        // On the caller's thread, which may be one of several.
+        let mut jobs = rows
+            .iter()
+            .zip(squares.chunks_exact_mut(input.square_bytes()));
+        jobs.try_for_each(|(row, square)| fill(row, square))?;
+    } else {
+        pool(threads).install(|| {
+            let jobs = rows
+                .par_iter()
+                .zip(squares.par_chunks_exact_mut(input.square_bytes()));
+            jobs.try_for_each(|(row, square)| fill(row, square))
+        })?;
+    }
     let (side, channels) = (i64::from(input.input_size), i64::from(input.channels));
     let shape = [rows.len() as i64, side, side, channels];
     Ok(Tensor::from_slice(&squares).view(shape))
@@ -78,11 +86,11 @@ pub fn each<T: Send>(
     threads: usize,
     work: impl Fn(usize, Bitmap) -> T + Sync,
 ) -> Result<Vec<T>, BatchError> {
-    pool(threads).install(|| {
-        let jobs = samples.par_iter();
-        jobs.map(|&sample| Ok(work(sample, open(pack, sample, channels)?)))
-            .collect()
-    })
+    let one = |&sample: &usize| Ok(work(sample, open(pack, sample, channels)?));
+    match threads {
+        1 => samples.iter().map(one).collect(),
+        _ => pool(threads).install(|| samples.par_iter().map(one).collect()),
+    }
 }
 
 fn open(pack: &Pack, sample: usize, channels: u32) -> Result<Bitmap, BatchError> {

@@ -15,5 +15,8 @@ pub mod device;
 /// Smaller batches when memory runs out.
 pub mod memory;
 
+/// Threads that work on samples.
+pub mod parallel;
+
 /// A trainer that has loaded torch and waits for its assignment.
 pub mod warm_trainer;

@@ -8,7 +8,7 @@ use tch::{Device, Tensor};
 
 use super::{
     cache::View,
-    feature_cache::{self, BATCH, SHARD, shard_path},
+    feature_cache::{self, SHARD, batch_on, shard_path, threads_on},
     meter::Meter,
     pixel_cache::{Form, Pixels},
     preparation::Preparation,
@@ -21,7 +21,7 @@ use crate::{
         source::BatchSource,
     },
     domain::{base_model::Preprocessing, work::TrainPlan},
-    process::error::TrainError,
+    process::{error::TrainError, parallel},
     train::{
         network::Network,
         rng::{Stream, sample_key},
@@ -154,7 +154,8 @@ impl Views {
             validates_elsewhere: plan.validation_pack.is_some(),
         };
         let source = &run.samples.sources[0];
-        feature_cache::key(plan, source, network, run.device, (BATCH, Some(view)))
+        let size = batch_on(run.device);
+        feature_cache::key(plan, source, network, run.device, (size, Some(view)))
     }
 
     /// Features [N, feature_dim] of training samples as each of these epochs sees them.
@@ -169,11 +170,13 @@ impl Views {
             return Ok(Vec::new());
         }
         let preprocessing = &self.preprocessing;
+        let Preparation {
+            device, interrupt, ..
+        } = *run;
         let pack = &run.samples.sources[0].pack;
         let [side, channels] = [preprocessing.input_size, preprocessing.channels].map(i64::from);
-        let mut rows: Vec<Vec<Tensor>> = epochs.iter().map(|_| Vec::new()).collect();
-        for chunk in samples.chunks(BATCH) {
-            run.interrupt.check()?;
+        let backbone = network.whole_backbone();
+        let features = |chunk: &&[usize]| {
             let draw = |sample: usize, image: Bitmap| {
                 let mut squares = vec![0; epochs.len() * preprocessing.square_bytes()];
                 let places = squares.chunks_exact_mut(preprocessing.square_bytes());
@@ -183,18 +186,27 @@ impl Views {
                 }
                 squares
             };
-            let squares = batch::each(pack, chunk, preprocessing.channels, self.threads, draw)?;
+            let squares = batch::each(pack, chunk, preprocessing.channels, 1, draw)?;
             let (count, views) = (chunk.len() as i64, epochs.len() as i64);
             let squares = Tensor::from_slice(&squares.concat());
             let squares = squares.view([count, views, side, side, channels]);
-            for (view, rows) in (0..).zip(&mut rows) {
+            let of_view = |view| {
                 let squares = squares.select(1, view).contiguous();
-                let images = batch::normalize(&squares, preprocessing, run.device);
-                let features = network.features(&images);
-                rows.push(features.to_device(Device::Cpu));
-            }
+                let images = batch::normalize(&squares, preprocessing, device);
+                backbone.features(&images).to_device(Device::Cpu)
+            };
+            Ok((0..views).map(of_view).collect::<Vec<Tensor>>())
+        };
+        let chunks: Vec<&[usize]> = samples.chunks(batch_on(device)).collect();
+        let threads = threads_on(device, run.plan);
+        let rows = parallel::each(&chunks, threads, features, |chunk| {
             meter.computed(chunk.len() * epochs.len());
-        }
-        Ok(rows.iter().map(|rows| Tensor::cat(rows, 0)).collect())
+            interrupt.check()
+        })?;
+        let of_view = |view: usize| {
+            let parts: Vec<&Tensor> = rows.iter().map(|views| &views[view]).collect();
+            Tensor::cat(&parts, 0)
+        };
+        Ok((0..epochs.len()).map(of_view).collect())
     }
 }

@@ -11,9 +11,9 @@ use crate::{
     process::error::TrainError,
 };
 
-/// The cache key: everything an entry depends on; its hash is the entry's name. Threads and device
-/// are part of it because they decide the last bits, and a resumed run must find the bits it began
-/// with.
+/// The cache key: everything an entry depends on; its hash is the entry's name. The device and the
+/// size of batches are part of it because they decide the last bits, and a resumed run must find
+/// the bits it began with. The number of threads decides nothing.
 #[derive(Debug, Serialize)]
 pub struct CacheKey<'a> {
     pub what: &'a str,
@@ -21,9 +21,8 @@ pub struct CacheKey<'a> {
     pub version: u32,
     pub pack_sha256: &'a str,
     pub preprocessing: &'a Input,
-    /// Weights, architecture, cut, device kind, threads and samples of a batch, where a backbone
-    /// ran.
-    pub backbone: Option<(&'a str, &'a str, &'a str, &'a str, u32, usize)>,
+    /// Weights, architecture, cut, device kind and samples of a batch, where a backbone ran.
+    pub backbone: Option<(&'a str, &'a str, &'a str, &'a str, usize)>,
     /// Set for augmented training samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub view: Option<View<'a>>,

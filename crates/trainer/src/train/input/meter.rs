@@ -34,6 +34,11 @@ impl<'a> Meter<'a> {
     /// Resets the counts, for a preparation that begins again.
     pub fn begin_again(&mut self, progress: &Progress) {
         self.reporter.send(progress);
+        self.restart();
+    }
+
+    /// Resets the counts.
+    pub fn restart(&mut self) {
         (self.done, self.computed) = (0, 0);
     }
 

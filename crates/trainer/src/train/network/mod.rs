@@ -199,6 +199,12 @@ impl Network {
         Extractor::new(&self.backbone)
     }
 
+    /// Features [N, `feature_dim`] of images [N, C, S, S] as the whole backbone's own operations
+    /// compute them. Slower than `whole_backbone`, but what is not finite stays so.
+    pub fn plain_features(&self, images: &Tensor) -> Tensor {
+        tch::no_grad(|| self.backbone.forward(images, 0, Norm::Running))
+    }
+
     /// Features [N, `feature_dim`] of images [N, C, S, S], with gradients for what trains, and
     /// running statistics updated where the recipe says so; with the adapters' dropout of the run's
     /// batch `batch`, as `logits_train`.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     domain::limits::PROBE_SAMPLES,
-    process::{error::TrainError, protocol::Interrupt},
+    process::{error::TrainError, parallel::Threads, protocol::Interrupt},
 };
 
 /// Values of C, evenly spaced in log10 over `LOG10_C`.
@@ -184,23 +184,6 @@ impl Path<'_> {
         report(all, all);
         let (_, c, linear) = best.expect("a path has values: this is a bug");
         Ok((c, linear))
-    }
-}
-
-/// Torch's threads, fewer for a while.
-struct Threads(i32);
-
-impl Threads {
-    fn at_most(most: i32) -> Self {
-        let before = tch::get_num_threads();
-        tch::set_num_threads(before.min(most));
-        Self(before)
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        tch::set_num_threads(self.0);
     }
 }
 
