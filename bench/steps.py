@@ -1,5 +1,5 @@
 """The same loop as crates/trainer/examples/steps.rs in eager PyTorch with timm.
-Usage: steps.py ARCHITECTURE SIDE BATCH THREADS STEPS [bfloat16]"""
+Usage: steps.py ARCHITECTURE SIDE BATCH THREADS STEPS [bfloat16] [update]"""
 
 import sys
 import time
@@ -10,9 +10,10 @@ import torch
 CLASSES = 10
 architecture = sys.argv[1]
 side, size, threads, steps = (int(argument) for argument in sys.argv[2:6])
-half = sys.argv[6:] == ["bfloat16"]
+half = "bfloat16" in sys.argv[6:]
 torch.set_num_threads(threads)
-network = timm.create_model(architecture, num_classes=CLASSES).train()
+# In evaluation BatchNorm uses its running statistics; there is no dropout to lose.
+network = timm.create_model(architecture, num_classes=CLASSES).train("update" in sys.argv[6:])
 head = list(network.get_classifier().parameters())
 backbone = [one for one in network.parameters() if all(one is not other for other in head)]
 matrices = [one for one in backbone if one.dim() >= 2]

@@ -17,8 +17,11 @@ turn() {
     ratio "rehead $ours, eager PyTorch $theirs" "$ours" "$theirs"
 }
 
-for case in "resnet18 64 32 $threads 12" "tf_efficientnet_lite0 128 16 $threads 8"; do
-    read -r architecture side batch _ <<<"$case"
-    echo "$architecture, all of it, $side pixels, batches of $batch, AdamW, clipping, $threads threads, images per second"
-    rounds "${1:-5}"
+for load in quiet "beside two busy processes"; do
+    if [ "$load" != quiet ]; then busy 2; fi
+    for case in "resnet18 64 32 $threads 12" "tf_efficientnet_lite0 128 16 $threads 8"; do
+        read -r architecture side batch _ <<<"$case"
+        echo "$architecture, all of it, $side pixels, batches of $batch, AdamW, clipping, $threads threads, $load, images per second"
+        rounds "${1:-5}" "$load"
+    done
 done
