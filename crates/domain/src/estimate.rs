@@ -143,7 +143,13 @@ pub fn memory(
         // order.
         batch * (kept + 2 * largest)
     };
-    let activation_bytes = NUMBER_BYTES * training.max(EVALUATION_BATCH as u64 * largest);
+    let parts = if costs.is_frozen {
+        1
+    } else {
+        recipe.parts(recipe.batch_size as usize) as u64
+    };
+    let activation_bytes = NUMBER_BYTES * training.max(EVALUATION_BATCH as u64 * largest)
+        + NUMBER_BYTES * (parts - 1) * trained;
     // The frozen part is copied for computing; a checkpoint is copied before it is written, and a
     // bundle is read back.
     let copied = NUMBER_BYTES * parameters.frozen;

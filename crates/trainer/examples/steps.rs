@@ -1,10 +1,12 @@
 //! Steps of a full fine-tune, images per second, beside `bench/steps.py`.
-//! Usage: steps ARCHITECTURE SIDE BATCH THREADS STEPS [bfloat16]
+//! Usage: steps ARCHITECTURE SIDE BATCH THREADS STEPS [bfloat16] [update]; `update` lets BatchNorm
+//! take the batch's statistics.
 
 #![allow(
+    unsafe_code,
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a measurement's result is what it prints"
+    reason = "a measurement whose threads share tensors; its result is what it prints"
 )]
 
 use std::time::Instant;
@@ -18,11 +20,11 @@ use rehead_domain::{
 use rehead_trainer::{
     data::source::BatchSource,
     models::{registry, weights},
-    process::memory,
+    process::{memory, parallel::Shared},
     train::{
         network::Network,
         step::{
-            loss_functions,
+            gradients, loss_functions,
             optimizer::{self, Optimizer, Rates},
         },
     },
@@ -34,6 +36,7 @@ const CLASSES: i64 = 10;
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |place: usize| -> i64 { arguments[place].parse().unwrap() };
+    let has = |word: &str| arguments.iter().any(|argument| argument == word);
     let (side, size, threads, steps) = (number(1), number(2), number(3), number(4));
     tch::set_num_threads(threads as i32);
     memory::keep_freed();
@@ -69,10 +72,13 @@ fn main() {
         backbone_learning_rate: 1e-4,
         weight_decay: 0.01,
         gradient_clip: Some(1.0),
-        batch_norm: BatchNorm::Update,
-        precision: match arguments.get(5).map(String::as_str) {
-            Some("bfloat16") => Precision::Bfloat16,
-            _ => Precision::Float32,
+        batch_norm: match has("update") {
+            true => BatchNorm::Update,
+            false => BatchNorm::Frozen,
+        },
+        precision: match has("bfloat16") {
+            true => Precision::Bfloat16,
+            false => Precision::Float32,
         },
         ..Recipe::base(Task::SingleLabelClassification)
     };
@@ -82,10 +88,20 @@ fn main() {
     let labels = Tensor::randint(CLASSES, [size], (Kind::Int64, Device::Cpu));
     let batches = BatchSource::new(&base.input).unwrap();
     let mut step = |number: u64| {
-        let images = batches.collate(&pixels, Device::Cpu);
-        let logits = network.logits_train(&network.features_train(&images, number), number);
-        let loss = loss_functions::cross_entropy(&logits, &labels, None, 0.0);
-        let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
+        let count = recipe.parts(size as usize);
+        // SAFETY: a step's passes only read.
+        let shared = unsafe { Shared::new((&network, &pixels, &labels)) };
+        let made = gradients::in_parts(count, size as usize, |places| {
+            let (network, pixels, labels) = *shared;
+            let of = |all: &Tensor| all.narrow(0, places.start as i64, places.len() as i64);
+            let images = batches.collate(&of(pixels), Device::Cpu);
+            let logits = network.logits_train(&network.features_train(&images, number), number);
+            let loss = loss_functions::cross_entropy(&logits, &of(labels), None, 0.0);
+            let loss = loss * (places.len() as f64 / size as f64);
+            let gradients = optimizer::gradients(&loss, &network.parameters)?;
+            Ok((loss.detach(), gradients))
+        });
+        let (_, gradients) = made.unwrap();
         let rates = Rates::at(&recipe, 1.0);
         optimizer.step(&mut network.parameters, gradients, number, rates);
     };

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::support::{
     attempts::{QUICK, long_job, material, outcomes},
-    data::{lite0_weights, zip},
+    data::{clipart_subset, lite0_weights, zip},
     postgres::invariants,
     process::{Process, eventually},
     service::Service,
@@ -138,4 +138,38 @@ async fn f20_what_computes_is_not_stalled() {
     let events = format!("{}/events?limit=100", service.path(&job));
     let events = service.get(&events).await.ok().to_string();
     assert!(events.contains("probing"), "{events}");
+}
+
+/// Threads that wait for one another would stop all whenever one has lost its core.
+#[tokio::test(flavor = "multi_thread")]
+async fn f33_a_job_on_a_busy_machine_is_slow_and_never_stalled() {
+    let service = Service::start().await;
+    let mut worker = service.worker("worker", &["--threads", "2"]);
+    service.lite0().await;
+    let data = clipart_subset(&["animals", "food"], 12);
+    let file = service.dataset(data).await;
+    worker.wait_for("this worker is active");
+    let busy: Vec<Busy> = (0..16).map(|_| Busy::start()).collect();
+    let whole = json!({"freeze": "none", "hyperparameters": {"n_epochs": 1, "batch_size": 16}});
+    let job = service.ended(&service.job(&file, &whole).await).await;
+    drop(busy);
+    assert_eq!(outcomes(&job), ["succeeded"], "{job}");
+}
+
+/// A process that never rests.
+struct Busy(std::process::Child);
+
+impl Busy {
+    fn start() -> Self {
+        let mut shell = std::process::Command::new("/bin/sh");
+        let shell = shell.args(["-c", "while :; do :; done"]);
+        Self(shell.spawn().unwrap())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }

@@ -160,6 +160,19 @@ impl Recipe {
             || layers.any(|layer| matches!(layer, HeadLayer::Dropout(_) | HeadLayer::BatchNorm))
     }
 
+    /// The parts that a batch of `samples` runs in on a CPU, side by side, while the backbone
+    /// trains; their gradients add up. A power of two that follows from the recipe alone, so that
+    /// the result does not depend on the machine's threads. Each part has gradients of all weights:
+    /// small ones cost more than they save.
+    pub fn parts(&self, samples: usize) -> usize {
+        match samples {
+            _ if self.depends_on_batches() => 1,
+            ..16 => 1,
+            16..128 => 2,
+            128.. => 4,
+        }
+    }
+
     /// True when training by either recipe gives the same numbers. The interval between checkpoints
     /// does not matter.
     pub fn is_same_training(&self, other: &Self) -> bool {

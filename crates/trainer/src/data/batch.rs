@@ -55,8 +55,7 @@ pub fn squares<T: Sync, E: Send>(
     fill: impl Fn(&T, &mut [u8]) -> Result<(), E> + Sync,
 ) -> Result<Tensor, E> {
     let mut squares = vec![0_u8; rows.len() * input.square_bytes()];
-    if threads == 1 {
-        // On the caller's thread, which may be one of several.
+    if threads == 1 || is_one_of_several() {
         let mut jobs = rows
             .iter()
             .zip(squares.chunks_exact_mut(input.square_bytes()));
@@ -87,10 +86,10 @@ pub fn each<T: Send>(
     work: impl Fn(usize, Bitmap) -> T + Sync,
 ) -> Result<Vec<T>, BatchError> {
     let one = |&sample: &usize| Ok(work(sample, open(pack, sample, channels)?));
-    match threads {
-        1 => samples.iter().map(one).collect(),
-        _ => pool(threads).install(|| samples.par_iter().map(one).collect()),
+    if threads == 1 || is_one_of_several() {
+        return samples.iter().map(one).collect();
     }
+    pool(threads).install(|| samples.par_iter().map(one).collect())
 }
 
 fn open(pack: &Pack, sample: usize, channels: u32) -> Result<Bitmap, BatchError> {
@@ -119,6 +118,11 @@ pub fn normalize(images: &Tensor, preprocessing: &Preprocessing, device: Device)
         .permute([0, 3, 1, 2])
         .to_kind(Kind::Float);
     tch::no_grad(|| images.g_mul_(&scale).g_add_(&shift))
+}
+
+/// True on a thread of a pool: the others have work of their own.
+fn is_one_of_several() -> bool {
+    rayon::current_thread_index().is_some()
 }
 
 /// The thread pool of this size, created once.

@@ -3,22 +3,30 @@
 //! batch, has one thread of torch's, and takes the next batch when it is done; nothing waits.
 
 use std::{
+    collections::BTreeMap,
+    ops::Deref,
     sync::{
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
-    thread,
 };
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{error::TrainError, memory::guarded};
 
-/// Torch's threads of this thread, fewer for a while.
+/// Torch's threads of this thread, others for a while.
 pub struct Threads(i32);
 
 impl Threads {
     pub fn at_most(most: i32) -> Self {
+        Self::exactly(tch::get_num_threads().min(most))
+    }
+
+    pub fn exactly(count: i32) -> Self {
         let before = tch::get_num_threads();
-        tch::set_num_threads(before.min(most));
+        tch::set_num_threads(count);
         Self(before)
     }
 }
@@ -26,6 +34,41 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         tch::set_num_threads(self.0);
+    }
+}
+
+/// Threads that this thread may use.
+pub fn threads() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1)
+}
+
+/// Something with tensors that several threads use.
+#[derive(Debug)]
+pub struct Shared<T>(T);
+
+#[expect(
+    unsafe_code,
+    reason = "tch does not say which uses of a tensor are shared"
+)]
+// SAFETY: a condition of `new`.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// While it lives, no thread changes numbers that another one reads or changes, and whatever
+    /// else it has may be read by several threads. Torch allows the rest, also operations that
+    /// record gradients and the passes back through them.
+    #[expect(unsafe_code, reason = "only the caller can know the condition")]
+    pub unsafe fn new(value: T) -> Self {
+        Self(value)
+    }
+}
+
+impl<T> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
     }
 }
 
@@ -47,11 +90,10 @@ pub fn each<T: Sync, R: Send>(
     let (sender, finished) = mpsc::channel();
     let mut results: Vec<Option<Result<R, TrainError>>> = items.iter().map(|_| None).collect();
     let mut stopped = None;
-    thread::scope(|scope| {
+    pool(threads).in_place_scope(|scope| {
         for _ in 0..threads.clamp(1, items.len().max(1)) {
             let (sender, next, work) = (sender.clone(), &next, &work);
-            scope.spawn(move || {
-                tch::set_num_threads(1);
+            scope.spawn(move |_| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(item) = items.get(index) else { break };
@@ -86,9 +128,38 @@ pub fn each<T: Sync, R: Send>(
     results.into_iter().map_while(|result| result).collect()
 }
 
+/// `each`, without a report.
+///
+/// # Errors
+/// As `each`.
+pub fn map<T: Sync, R: Send>(
+    items: &[T],
+    threads: usize,
+    work: impl Fn(&T) -> Result<R, TrainError> + Sync,
+) -> Result<Vec<R>, TrainError> {
+    each(items, threads, work, |_| Ok(()))
+}
+
+/// The pool of this size, created once.
+fn pool(threads: usize) -> Arc<ThreadPool> {
+    static POOLS: Mutex<BTreeMap<usize, Arc<ThreadPool>>> = Mutex::new(BTreeMap::new());
+    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    let make = || {
+        let builder = ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .thread_name(|n| format!("work-{n}"))
+            .start_handler(|_| tch::set_num_threads(1));
+        let pool = builder.build().expect("threads can be started");
+        // Until all have begun.
+        pool.broadcast(|_| ());
+        Arc::new(pool)
+    };
+    Arc::clone(pools.entry(threads.max(1)).or_insert_with(make))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{thread, time::Duration};
 
     use super::*;
 

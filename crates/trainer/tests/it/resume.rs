@@ -382,3 +382,46 @@ fn a_checkpoint_of_another_run_is_refused_by_name() {
         "{damaged:?}"
     );
 }
+
+/// While the backbone trains, a batch runs in parts whose number follows from the recipe, so that
+/// another machine with other cores continues a run exactly.
+#[test]
+fn number_of_threads_does_not_change_the_result() {
+    let material = Material::new(20);
+    let recipe = Recipe {
+        trainable: parameters("resnet18", &["layer3.1.", "layer4."]),
+        n_epochs: 4,
+        batch_size: 20,
+        optimizer: Optimizer::Adamw,
+        learning_rate: 1e-3,
+        augmentation: Some(everything()),
+        mixup: 0.4,
+        gradient_clip: Some(1.0),
+        ema_decay: Some(0.9),
+        checkpoint_every_seconds: 0,
+        ..recipe()
+    };
+    assert_eq!(recipe.parts(20), 2);
+    let plan = |threads| TrainPlan {
+        threads,
+        // Each computes its own features.
+        cache: material.dir.path().join(format!("cache-{threads}")),
+        ..material.plan(recipe.clone())
+    };
+    let mut one = material.start("one", &plan(1));
+    assert_eq!(one.end().1.code(), Some(exit::DONE));
+    let mut two = material.start("two", &plan(2));
+    assert_eq!(two.end().1.code(), Some(exit::DONE));
+    assert_eq!(two.result(), one.result());
+
+    let mut killed = material.start("killed", &plan(2));
+    killed.until(|said| matches!(said, Progress::Saved { step, .. } if *step >= 3));
+    killed.kill();
+    let resumed = TrainPlan {
+        resume: Some(killed.newest_checkpoint()),
+        ..plan(1)
+    };
+    let mut resumed = material.start("resumed", &resumed);
+    assert_eq!(resumed.end().1.code(), Some(exit::DONE));
+    assert_eq!(resumed.result(), one.result());
+}

@@ -37,7 +37,7 @@ pub(super) const SHARD: usize = 1024;
 /// Samples that a CPU's thread runs through the backbone together. With few, what one operation
 /// writes is still in the cache when the next one reads it: batches of 2 to 8 are the fastest with
 /// every architecture (bench/README.md).
-const CPU_BATCH: usize = 4;
+pub(super) const CPU_BATCH: usize = 4;
 /// The tensor's name in a file.
 const NAME: &str = "features";
 

@@ -1,13 +1,21 @@
 //! Inputs of an epoch, prepared once: features where the whole backbone is frozen, otherwise
 //! decoded pixels. No epoch decodes images or runs a frozen backbone again.
+#![expect(
+    unsafe_code,
+    reason = "threads share tensors, which tch does not allow by itself"
+)]
 
-use std::{cell::Cell, collections::HashMap};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use tch::{Device, Tensor};
 
 use super::{
     augmented_views::Views,
     cache::make_cache,
+    feature_cache::CPU_BATCH,
     meter::Meter,
     mix::Mix,
     pixel_cache::{self, Form, Pixels},
@@ -20,6 +28,7 @@ use crate::{
     process::{
         error::TrainError,
         memory,
+        parallel::{self, Shared},
         protocol::{Interrupt, Reporter},
     },
     train::network::Network,
@@ -81,7 +90,7 @@ pub struct Images {
     device: Device,
     threads: usize,
     /// Samples of one evaluation batch.
-    evaluation: Cell<usize>,
+    evaluation: AtomicUsize,
 }
 
 impl Images {
@@ -90,6 +99,22 @@ impl Images {
         let input = &self.preprocessing;
         let pixels = pixel_cache::gather(&self.sources, samples, input, self.threads)?;
         Ok(normalize(&pixels, input, self.device))
+    }
+
+    /// Features [N, feature_dim] of these samples in evaluation. On a CPU, each thread runs a few
+    /// samples at a time.
+    fn features(&self, network: &Network, samples: &[usize]) -> Result<Tensor, TrainError> {
+        if !network.is_on_cpu() {
+            return Ok(network.features(&self.plain(samples)?));
+        }
+        let chunks: Vec<&[usize]> = samples.chunks(CPU_BATCH).collect();
+        // SAFETY: an evaluation only reads.
+        let shared = unsafe { Shared::new((self, network)) };
+        let parts = parallel::map(&chunks, parallel::threads(), |chunk| {
+            let (images, network) = *shared;
+            Ok(network.features(&images.plain(chunk)?))
+        })?;
+        Ok(Tensor::cat(&parts, 0))
     }
 
     /// The same as epoch `epoch` (from 1) sees them.
@@ -177,7 +202,7 @@ impl Inputs {
             preprocessing,
             device,
             threads: plan.threads as usize,
-            evaluation: Cell::new(EVALUATION_BATCH),
+            evaluation: AtomicUsize::new(EVALUATION_BATCH),
         }))
     }
 
@@ -259,7 +284,7 @@ impl Inputs {
         let parts = self.evaluate(samples, |chunk| {
             let features = match self {
                 Self::Features(features) => select(&features.table, chunk),
-                Self::Pixels(images) => network.features(&images.plain(chunk)?),
+                Self::Pixels(images) => images.features(network, chunk)?,
             };
             Ok(network.logits(&features))
         })?;
@@ -282,7 +307,7 @@ impl Inputs {
         };
         let parts = self.evaluate(samples, |chunk| {
             interrupt.check()?;
-            Ok(network.features(&images.plain(chunk)?))
+            images.features(network, chunk)
         })?;
         Ok(Tensor::cat(&parts, 0))
     }
@@ -295,23 +320,22 @@ impl Inputs {
     ) -> Result<Vec<T>, TrainError> {
         let mut size = match self {
             Self::Features(_) => EVALUATION_FEATURES,
-            Self::Pixels(images) => images.evaluation.get(),
+            Self::Pixels(images) => images.evaluation.load(Ordering::Relaxed),
         };
         let parts = memory::in_batches(samples, &mut size, work);
         if let Self::Pixels(images) = self {
-            images.evaluation.set(size);
+            images.evaluation.store(size, Ordering::Relaxed);
         }
         parts
     }
 
     /// Samples of one evaluation batch, where memory ran out with the usual number.
     pub fn reduced_evaluation(&self) -> Option<u32> {
-        match self {
-            Self::Pixels(images) if images.evaluation.get() < EVALUATION_BATCH => {
-                Some(images.evaluation.get() as u32)
-            }
-            _ => None,
-        }
+        let Self::Pixels(images) = self else {
+            return None;
+        };
+        let size = images.evaluation.load(Ordering::Relaxed);
+        (size < EVALUATION_BATCH).then_some(size as u32)
     }
 }
 

@@ -189,6 +189,10 @@ impl Network {
         self.has_loaded_backbone && self.is_backbone_frozen()
     }
 
+    pub fn is_on_cpu(&self) -> bool {
+        self.head.weight.device() == Device::Cpu
+    }
+
     /// True when only the head trains: features are then the same in every epoch.
     pub fn is_backbone_frozen(&self) -> bool {
         self.frozen_stages == self.backbone.stages.len()

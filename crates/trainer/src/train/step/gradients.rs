@@ -1,4 +1,10 @@
 //! Loss and gradients of one optimizer step, over one batch or several whose gradients add up.
+#![expect(
+    unsafe_code,
+    reason = "threads share tensors, which tch does not allow by itself"
+)]
+
+use std::ops::Range;
 
 use tch::Tensor;
 
@@ -8,7 +14,12 @@ use crate::{
         progress::{BatchSizePart, Progress},
         recipe::Recipe,
     },
-    process::{error::TrainError, memory, protocol::Reporter},
+    process::{
+        error::TrainError,
+        memory,
+        parallel::{self, Shared, Threads},
+        protocol::Reporter,
+    },
     train::{
         input::{
             batches::Batches,
@@ -32,6 +43,7 @@ pub struct Window<'a> {
 /// Everything a step's loss depends on besides the logits.
 #[derive(Debug)]
 pub struct Criterion {
+    recipe: Recipe,
     /// The recipe's, or less since memory ran out.
     batch_size: usize,
     /// Samples of a whole step.
@@ -43,6 +55,7 @@ pub struct Criterion {
 impl Criterion {
     pub fn new(recipe: &Recipe, objective: Objective) -> Self {
         Self {
+            recipe: recipe.clone(),
             batch_size: recipe.batch_size as usize,
             step_size: recipe.batch_size as usize * recipe.accumulate as usize,
             mixing: Mixing::new(recipe),
@@ -130,17 +143,7 @@ impl Criterion {
                 number: key,
                 mixed: mix.as_ref().zip(partners.as_deref()),
             };
-            let features = inputs.features_train(network, batch)?;
-            let logits = network.logits_train(&features, key);
-            let loss = match batch.mixed {
-                None => self.loss(&logits, samples, total),
-                Some((mix, partners)) => {
-                    self.loss(&logits, samples, total) * mix.share
-                        + self.loss(&logits, partners, total) * (1.0 - mix.share)
-                }
-            };
-            let gradients = optimizer::gradients(&loss, &network.parameters)?;
-            let loss = loss.detach();
+            let (loss, gradients) = self.of_batch(network, inputs, batch, total)?;
             sums = Some(match sums {
                 None => (loss, gradients),
                 Some((sum, mut sums)) => {
@@ -154,6 +157,60 @@ impl Criterion {
         sums.ok_or_else(|| TrainError::Data("a step has no sample".to_owned()))
     }
 
+    /// The part that a batch has in the loss of a window of weight `total`, and its gradients.
+    ///
+    /// On a CPU, several parts of it run side by side, each on a thread of its own, and their
+    /// gradients add up in a fixed order: the result depends on the number of parts, not of
+    /// threads. A part has the same mean over its samples, so that the sum is the batch's.
+    fn of_batch(
+        &self,
+        network: &Network,
+        inputs: &Inputs,
+        batch: Batch<'_>,
+        total: f64,
+    ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+        let is_whole = network.is_backbone_frozen() || !network.is_on_cpu();
+        let count = self.recipe.parts(batch.samples.len());
+        if is_whole || count == 1 {
+            return self.of_part(network, inputs, batch, total);
+        }
+        // SAFETY: nothing changes network and inputs during a step's passes, and each thread has
+        // its own gradients: `run_backward` stores none in the parameters.
+        let shared = unsafe { Shared::new((self, network, inputs)) };
+        in_parts(count, batch.samples.len(), |places| {
+            let (criterion, network, inputs) = *shared;
+            let mixed = batch
+                .mixed
+                .map(|(mix, partners)| (mix, &partners[places.clone()]));
+            let part = Batch {
+                samples: &batch.samples[places],
+                mixed,
+                ..batch
+            };
+            criterion.of_part(network, inputs, part, total)
+        })
+    }
+
+    fn of_part(
+        &self,
+        network: &Network,
+        inputs: &Inputs,
+        batch: Batch<'_>,
+        total: f64,
+    ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+        let features = inputs.features_train(network, batch)?;
+        let logits = network.logits_train(&features, batch.number);
+        let loss = match batch.mixed {
+            None => self.loss(&logits, batch.samples, total),
+            Some((mix, partners)) => {
+                self.loss(&logits, batch.samples, total) * mix.share
+                    + self.loss(&logits, partners, total) * (1.0 - mix.share)
+            }
+        };
+        let gradients = optimizer::gradients(&loss, &network.parameters)?;
+        Ok((loss.detach(), gradients))
+    }
+
     /// The part that these logits, against the targets of `samples`, have in the loss of a window
     /// of weight `total`.
     ///
@@ -162,5 +219,91 @@ impl Criterion {
     /// labels (Zhang et al. 2018 do the same).
     fn loss(&self, logits: &Tensor, samples: &[usize], total: f64) -> Tensor {
         self.objective.mean(logits, samples) * (self.objective.weight(samples) / total)
+    }
+}
+
+/// The sums of loss and gradients of `count` parts of `samples` places, each made by `of_part` of
+/// its places. Parts run side by side; with more threads than parts, torch
+/// splits the operations of each.
+///
+/// # Errors
+/// Those of the first part that has one.
+pub fn in_parts(
+    count: usize,
+    samples: usize,
+    of_part: impl Fn(Range<usize>) -> Result<(Tensor, Vec<Tensor>), TrainError> + Sync,
+) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+    let threads = parallel::threads();
+    let size = samples.div_ceil(count);
+    let starts: Vec<usize> = (0..samples).step_by(size).collect();
+    let made = parallel::map(&starts, threads, |&start| {
+        let _threads = Threads::exactly((threads / count).max(1) as i32);
+        of_part(start..(start + size).min(samples))
+    })?;
+    let (losses, gradients): (Vec<Tensor>, Vec<Vec<Tensor>>) = made.into_iter().unzip();
+    let loss = Tensor::stack(&losses, 0).sum(None);
+    Ok((loss, sums(gradients, threads)?))
+}
+
+/// The sums of the parts' gradients, which are used up: neighbours first, then neighbouring sums.
+fn sums(mut parts: Vec<Vec<Tensor>>, threads: usize) -> Result<Vec<Tensor>, TrainError> {
+    let tensors: Vec<usize> = (0..parts.first().map_or(0, Vec::len)).collect();
+    // SAFETY: each thread changes the gradients of one parameter.
+    let shared = unsafe { Shared::new(&parts) };
+    parallel::map(&tensors, threads, |&tensor| {
+        let mut apart = 1;
+        while apart < shared.len() {
+            for place in (0..shared.len() - apart).step_by(2 * apart) {
+                let other = &shared[place + apart][tensor];
+                let _ = shared[place][tensor].shallow_clone().g_add_(other);
+            }
+            apart *= 2;
+        }
+        Ok(())
+    })?;
+    Ok(parts.swap_remove(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn sums_are_of_all_parts_in_a_fixed_order() {
+        let part = |number: usize| {
+            let value = |factor: f64| Tensor::full([3], factor, (Kind::Float, Device::Cpu));
+            vec![value(number as f64), value(10.0 * number as f64)]
+        };
+        for count in [1, 2, 3, 4, 7] {
+            let made = sums((1..=count).map(part).collect(), 2).unwrap();
+            let total = (count * (count + 1) / 2) as f64;
+            assert_eq!(made.len(), 2);
+            assert_eq!(made[0].double_value(&[0]), total);
+            assert_eq!(made[1].double_value(&[2]), 10.0 * total);
+        }
+        // Neighbours first: 1 is lost beside 1e8 by itself, and two of them are not.
+        let values = [1e8, 1.0, 4.0, 4.0].map(|value| Tensor::from_slice(&[value as f32]));
+        let parts = values.map(|value| vec![value]).into();
+        assert_eq!(sums(parts, 1).unwrap()[0].double_value(&[0]), 1e8 + 8.0);
+    }
+
+    #[test]
+    fn parts_cover_the_batch_once() {
+        for (count, samples) in [(1, 5), (2, 16), (2, 17), (4, 130), (4, 5)] {
+            let one = |places: Range<usize>| {
+                let mean = Tensor::from(places.len() as f64 / samples as f64);
+                Ok((mean, vec![Tensor::from(places.sum::<usize>() as i64)]))
+            };
+            let (loss, gradients) = in_parts(count, samples, one).unwrap();
+            assert!((loss.double_value(&[]) - 1.0).abs() < 1e-12);
+            let sum = (samples * (samples - 1) / 2) as i64;
+            assert_eq!(
+                gradients[0].int64_value(&[]),
+                sum,
+                "{count} parts of {samples}"
+            );
+        }
     }
 }

@@ -1,5 +1,9 @@
 //! SGD and AdamW over tensors, with their state in plain sight so that it can be saved: `tch`'s own
 //! expose none. Each computes what PyTorch's does, to rounding.
+#![expect(
+    unsafe_code,
+    reason = "threads share tensors, which tch does not allow by itself"
+)]
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,7 +11,10 @@ use tch::{Device, Tensor};
 
 use crate::{
     domain::recipe,
-    process::error::TrainError,
+    process::{
+        error::TrainError,
+        parallel::{self, Shared},
+    },
     train::network::{
         Network,
         parameter::{Group, Parameter},
@@ -25,6 +32,9 @@ const LEAST_RATE: f64 = 1e-30;
 /// Numbers of a piece: few enough that four tensors and what is between them stay in a cache, and
 /// each operation is worth its call.
 const PIECE: i64 = 1 << 18;
+
+/// Numbers of all parameters from which on threads share a step.
+const SHARED_NUMBERS: usize = 1 << 20;
 
 /// The rates of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -159,34 +169,46 @@ impl Optimizer {
         rates: Rates,
     ) {
         let _no_grad = tch::no_grad_guard();
+        let threads = threads(parameters);
         let factor = self
             .gradient_clip
-            .and_then(|limit| clip_factor(&gradients, limit));
-        for ((parameter, state), gradient) in parameters.iter().zip(&self.states).zip(gradients) {
+            .and_then(|limit| clip_factor(&gradients, limit, threads));
+        let pieces: Vec<(usize, Piece)> = (0..)
+            .zip(parameters.iter())
+            .flat_map(|(place, parameter)| {
+                pieces(&parameter.tensor)
+                    .into_iter()
+                    .map(move |piece| (place, piece))
+            })
+            .collect();
+        // SAFETY: each piece is another part of the tensors, and one thread changes it.
+        let shared = unsafe { Shared::new((&*self, &*parameters, &gradients, &factor)) };
+        over(&pieces, threads, |&(place, piece)| {
+            let (optimizer, parameters, gradients, factor) = *shared;
+            let _no_grad = tch::no_grad_guard();
+            let (parameter, state) = (&parameters[place], &optimizer.states[place]);
             // A parameter that joined later has its own steps for warm-up and bias correction.
             let own_step = step - state.joined;
             let rate = match state.joined {
                 0 => rates.of(parameter.group),
                 _ => rates.of(parameter.group) * rates.joining(own_step),
             };
-            for piece in pieces(&parameter.tensor) {
-                let gradient = piece.of(&gradient).contiguous();
-                let part = Part {
-                    weight: piece.of(&parameter.tensor),
-                    gradient: match &factor {
-                        Some(factor) => gradient * factor,
-                        None => gradient,
-                    },
-                    first: piece.of(&state.first),
-                    decays: parameter.tensor.dim() >= 2,
-                    rate,
-                };
-                match &state.second {
-                    Some(second) => self.adamw(part, piece.of(second), own_step),
-                    None => self.sgd(part),
-                }
+            let gradient = piece.of(&gradients[place]).contiguous();
+            let part = Part {
+                weight: piece.of(&parameter.tensor),
+                gradient: match factor {
+                    Some(factor) => gradient * factor,
+                    None => gradient,
+                },
+                first: piece.of(&state.first),
+                decays: parameter.tensor.dim() >= 2,
+                rate,
+            };
+            match &state.second {
+                Some(second) => optimizer.adamw(part, piece.of(second), own_step),
+                None => optimizer.sgd(part),
             }
-        }
+        });
         self.average(parameters, step);
     }
 
@@ -321,13 +343,40 @@ impl Optimizer {
 
 /// The factor of all gradients so that their common norm is at most `limit`, as
 /// `torch.nn.utils.clip_grad_norm_`; no host sync. `None` where there are none.
-fn clip_factor(gradients: &[Tensor], limit: f64) -> Option<Tensor> {
+fn clip_factor(gradients: &[Tensor], limit: f64, threads: usize) -> Option<Tensor> {
     if gradients.is_empty() {
         return None;
     }
-    let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();
+    let places: Vec<usize> = (0..gradients.len()).collect();
+    // SAFETY: gradients are only read.
+    let shared = unsafe { Shared::new(gradients) };
+    let norms = over(&places, threads, |&place| {
+        let _no_grad = tch::no_grad_guard();
+        shared[place].norm()
+    });
     let norm = Tensor::stack(&norms, 0).norm();
     Some(((norm + CLIP_EPSILON).reciprocal() * limit).clamp_max(1.0))
+}
+
+/// Threads that share a step: one where they would find too little to do, and for a GPU.
+fn threads(parameters: &[Parameter]) -> usize {
+    let on_cpu = |parameter: &&Parameter| parameter.tensor.device() == Device::Cpu;
+    let on_cpu = parameters.iter().filter(on_cpu);
+    let numbers: usize = on_cpu.map(|parameter| parameter.tensor.numel()).sum();
+    if numbers < SHARED_NUMBERS {
+        return 1;
+    }
+    parallel::threads()
+}
+
+/// The results of `work` for all items, on the caller's thread where there is one.
+fn over<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    if threads == 1 {
+        return items.iter().map(work).collect();
+    }
+    let made = parallel::map(items, threads, |item| Ok(work(item)));
+    // As torch's operators do.
+    made.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A part of a tensor along its first dimension.

@@ -112,7 +112,7 @@ pub(crate) fn base_model_for(
 
 /// Material that all runs of one test share: a pack of clip art, a network's weights, a cache.
 pub(crate) struct Material {
-    dir: TempDir,
+    pub(crate) dir: TempDir,
     base: PlanModel,
 }
 
