@@ -57,10 +57,7 @@ async fn get(service: &Service, key: &str, path: &str) -> Answer {
 /// A25: what clients invent becomes no label of a metric.
 #[tokio::test]
 async fn a25_names_of_users_make_no_metrics() {
-    names_for_metrics(&Service::start().await).await;
-}
-
-pub(super) async fn names_for_metrics(service: &Service) {
+    let service = Service::start().await;
     let series = async || {
         let text = service.get("/metrics").await.text();
         text.lines().filter(|line| !line.starts_with('#')).count()
