@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::proc;
+
 /// Limits above it stand for "none": version 1 writes the largest multiple of a page.
 const UNLIMITED: u64 = 1 << 62;
 
@@ -77,10 +79,10 @@ impl Memory {
         let text = |name: &str| fs::read_to_string(folder.join(name)).ok();
         let number = |name: &str| text(name)?.trim().parse::<u64>().ok();
         let limit = number(limit).filter(|&limit| limit < UNLIMITED)?;
-        let inactive = count(&text("memory.stat").unwrap_or_default(), inactive);
+        let inactive = text("memory.stat").and_then(|text| proc::field(&text, inactive));
         Some(Self {
             limit,
-            used: number(used)?.saturating_sub(inactive),
+            used: number(used)?.saturating_sub(inactive.unwrap_or(0)),
         })
     }
 }
@@ -96,14 +98,6 @@ pub fn free_memory() -> Option<u64> {
     let group = Group::of("memory").ok()?;
     let free = |memory: Memory| memory.limit.saturating_sub(memory.used);
     group.memories().map(free).min()
-}
-
-/// The number behind `name` at the beginning of a line; 0 if there is none.
-pub fn count(text: &str, name: &str) -> u64 {
-    let number = text.lines().find_map(|line| line.strip_prefix(name));
-    number
-        .and_then(|number| number.trim().parse().ok())
-        .unwrap_or(0)
 }
 
 /// The group of a process, from its files `cgroup` and `mountinfo`.

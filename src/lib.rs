@@ -10,6 +10,9 @@ pub mod config;
 /// Exit codes of the command line.
 pub mod exit;
 
+/// Numbers in files of `/proc` and of control groups.
+pub mod proc;
+
 /// Control groups: what memory they leave this process.
 pub mod cgroup;
 

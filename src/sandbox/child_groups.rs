@@ -15,7 +15,10 @@ use std::{
     },
 };
 
-use crate::cgroup::{self, Group, Version};
+use crate::{
+    cgroup::{Group, Version},
+    proc,
+};
 
 /// Name of the group that the service moves itself to: in version 2, a group with controllers for
 /// its children holds no process. Also for `DelegateSubgroup=` of systemd.
@@ -178,7 +181,7 @@ impl ChildGroup {
         let ended = |folder: &PathBuf| {
             ["memory.events", "memory.oom_control"].iter().any(|name| {
                 let text = fs::read_to_string(folder.join(name)).unwrap_or_default();
-                cgroup::count(&text, "oom_kill ") > 0
+                proc::field(&text, "oom_kill ").is_some_and(|ended| ended > 0)
             })
         };
         let limit = self.groups.amounts.memory_bytes;
@@ -275,7 +278,7 @@ fn leave(folder: &Path) -> io::Result<()> {
 fn is_ours(pid: u32) -> bool {
     let parent = |pid: u32| -> Option<u32> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        u32::try_from(cgroup::count(&status, "PPid:")).ok()
+        u32::try_from(proc::field(&status, "PPid:")?).ok()
     };
     let mut line = std::iter::successors(Some(pid), |&pid| parent(pid).filter(|&pid| pid > 0));
     line.any(|pid| pid == process::id())

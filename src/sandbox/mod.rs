@@ -40,6 +40,7 @@ use self::{
 use crate::{
     cgroup,
     config::{SandboxArgs, SandboxLayer},
+    proc,
 };
 
 pub use self::{
@@ -275,14 +276,7 @@ impl Sandbox {
 /// service has, so that the kernel ends a child before it ends anything else.
 fn most_memory() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = machine.lines().find_map(|line| {
-        line.strip_prefix("MemTotal:")?
-            .trim()
-            .strip_suffix(" kB")?
-            .parse()
-            .ok()
-    });
-    let machine = kib.map_or(u64::MAX, |kib: u64| kib << 10);
+    let machine = proc::field(&machine, "MemTotal:").map_or(u64::MAX, |kib| kib << 10);
     machine.min(cgroup::memory_limit().unwrap_or(u64::MAX)) / 10 * 9
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sqlx::PgPool;
 
-use crate::cgroup;
+use crate::{cgroup, proc};
 
 use super::metrics::{
     DATABASE_CONNECTIONS, DATABASE_CONNECTIONS_MAX, DISK_FREE, DISK_SIZE, HOST_MEMORY_AVAILABLE,
@@ -28,7 +28,7 @@ pub fn measure() {
     };
     let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK);
     let ticks = ticks.ok().flatten().unwrap_or(100) as f64;
-    let booted = line(&text("/proc/stat"), "btime");
+    let booted = number(&text("/proc/stat"), "btime");
     set(
         &PROCESS_START,
         booted
@@ -41,7 +41,7 @@ pub fn measure() {
     set(&PROCESS_CPU, cpu);
     set(
         &PROCESS_RESIDENT,
-        line(&text("/proc/self/status"), "VmRSS:").map(kib),
+        number(&text("/proc/self/status"), "VmRSS:").map(kib),
     );
     let open = std::fs::read_dir("/proc/self/fd").ok();
     // One of them reads the folder.
@@ -51,9 +51,9 @@ pub fn measure() {
     );
     set(
         &PROCESS_FDS_MAX,
-        line(&text("/proc/self/limits"), "Max open files"),
+        number(&text("/proc/self/limits"), "Max open files"),
     );
-    let available = line(&text("/proc/meminfo"), "MemAvailable:").map(kib);
+    let available = number(&text("/proc/meminfo"), "MemAvailable:").map(kib);
     let left = cgroup::free_memory().map_or(f64::INFINITY, |bytes| bytes as f64);
     set(
         &HOST_MEMORY_AVAILABLE,
@@ -83,26 +83,10 @@ pub fn measure_pool(name: &'static str, pool: &PgPool) {
     DATABASE_CONNECTIONS_MAX.set([name.into()], limit.into());
 }
 
-/// The first number behind a name in the lines of a file of `/proc`.
-fn line(text: &str, name: &str) -> Option<f64> {
-    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-    rest.split_whitespace().next()?.parse().ok()
+fn number(text: &str, name: &str) -> Option<f64> {
+    proc::field(text, name).map(|number| number as f64)
 }
 
 fn kib(value: f64) -> f64 {
     value * 1024.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_proc_are_read() {
-        let limits =
-            "Limit   Soft Limit   Hard Limit\nMax open files            1024   524288   files\n";
-        assert_eq!(line(limits, "Max open files"), Some(1024.0));
-        assert_eq!(line("btime 17\n", "btime"), Some(17.0));
-        assert_eq!(line("MemFree: 1 kB", "MemAvailable:"), None);
-    }
 }

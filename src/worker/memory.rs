@@ -9,7 +9,7 @@ use std::{
 
 use tokio::process::Command;
 
-use crate::{cgroup, config, domain::id::JobId};
+use crate::{cgroup, config, domain::id::JobId, proc};
 
 /// Memory of a device, in MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,9 +212,7 @@ fn status_mb(pid: i32, field: &str) -> Option<u64> {
 
 /// A field of `/proc/meminfo` and the like, which hold KiB.
 fn field_mb(text: &str, field: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse().ok()?;
-    Some(kib >> 10)
+    Some(proc::field(text, field)? >> 10)
 }
 
 #[cfg(test)]
