@@ -367,13 +367,19 @@ impl World {
             .unwrap()
     }
 
-    /// Runs the probe to its end, with these actions or, if there are none, with all.
-    async fn probe(&self, only: &[&str]) -> Vec<Tried> {
+    /// Starts a sibling in a home of its own, and waits until it runs.
+    async fn start_sibling(&self) -> (Home, Child) {
         let beside = self.dir.path().join("beside");
         fs::create_dir(&beside).unwrap();
         let beside = self.sandbox.home(&beside).unwrap();
-        let (mut sibling, mut output) = self.start(&beside, "sibling").await;
+        let (sibling, mut output) = self.start(&beside, "sibling").await;
         assert!(next(&mut output).await.is_some(), "{}", sibling.log_tail());
+        (beside, sibling)
+    }
+
+    /// Runs the probe to its end, with these actions or, if there are none, with all.
+    async fn probe(&self, only: &[&str]) -> Vec<Tried> {
+        let (_beside, mut sibling) = self.start_sibling().await;
         let targets = Targets {
             parent: std::process::id().cast_signed(),
             sibling: sibling.pid().cast_signed(),
@@ -480,12 +486,7 @@ async fn a_child_that_takes_too_much_memory_is_ended_alone() {
         }
     };
     let world = World::of(sandbox);
-    let beside = world.dir.path().join("beside");
-    fs::create_dir(&beside).unwrap();
-    let beside = world.sandbox.home(&beside).unwrap();
-    let (mut sibling, mut said) = world.start(&beside, "sibling").await;
-    assert!(next(&mut said).await.is_some(), "{}", sibling.log_tail());
-
+    let (beside, mut sibling) = world.start_sibling().await;
     let (mut hog, mut output) = world.start(&world.home, "hog").await;
     let group = cgroup(hog.pid(), "memory");
     let mut steps = 0;
