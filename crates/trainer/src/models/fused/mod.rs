@@ -11,11 +11,7 @@ use std::{
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{
-    conv::{Conv, ConvShape},
-    pass::Activation,
-    torch_error::is_out_of_memory,
-};
+use super::{conv::Conv, pass::Activation, torch_error::is_out_of_memory};
 
 /// Longest message of an error, in bytes.
 const MESSAGE_BYTES: usize = 4_096;
@@ -26,7 +22,6 @@ const MESSAGE_BYTES: usize = 4_096;
 /// Here an activation of NaN may be a number: oneDNN's takes maxima as the processor does.
 #[derive(Debug)]
 pub struct FusedConv {
-    shape: ConvShape,
     activation: Activation,
     weights: RwLock<Weights>,
 }
@@ -45,7 +40,6 @@ enum Weights {
 #[derive(Debug)]
 struct Packed {
     weight: Tensor,
-    bias: Tensor,
     padding: [i64; 2],
     /// Zeros before the kernel's first row and column.
     added: [i64; 2],
@@ -82,7 +76,6 @@ unsafe extern "C" {
 impl FusedConv {
     pub(super) fn new(conv: Conv, activation: Activation) -> Self {
         Self {
-            shape: conv.shape,
             activation,
             weights: RwLock::new(Weights::Plain {
                 conv,
@@ -93,7 +86,7 @@ impl FusedConv {
 
     /// `activation(conv(x))` of [N, inputs, h, w].
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let fused = |packed: &Packed| self.convolve(packed, x, None, self.activation);
+        let fused = |packed: &Packed| packed.convolve(x, None, self.activation);
         let fused = self.with_packed(x, fused);
         fused.unwrap_or_else(|| self.activation.apply(self.plain().forward(x)))
     }
@@ -103,7 +96,7 @@ impl FusedConv {
     pub fn forward_onto(&self, x: &Tensor, shortcut: &Tensor, activation: Activation) -> Tensor {
         let adds = matches!(activation, Activation::None | Activation::Relu)
             && self.activation == Activation::None;
-        let fused = |packed: &Packed| self.convolve(packed, x, Some(shortcut), activation);
+        let fused = |packed: &Packed| packed.convolve(x, Some(shortcut), activation);
         let fused = if adds {
             self.with_packed(x, fused)
         } else {
@@ -140,51 +133,6 @@ impl FusedConv {
         match &*weights {
             Weights::Plain { conv, .. } => conv.shared(),
             Weights::Packed(packed) => packed.plain(),
-        }
-    }
-
-    fn convolve(
-        &self,
-        packed: &Packed,
-        x: &Tensor,
-        shortcut: Option<&Tensor>,
-        activation: Activation,
-    ) -> Tensor {
-        let Some((name, scalars)) = attribute(activation) else {
-            let map = self.convolve(packed, x, shortcut, Activation::None);
-            return activation.apply(map);
-        };
-        let mut numbers = [0.0; 2];
-        numbers[..scalars.len()].copy_from_slice(scalars);
-        let shape = Shape {
-            padding: packed.padding,
-            stride: [self.shape.stride; 2],
-            groups: self.shape.groups,
-            activation: name.as_ptr(),
-            scalars: numbers,
-            scalar_count: scalars.len() as i64,
-        };
-        let address = |tensor: &Tensor| tensor.as_ptr().cast::<c_void>();
-        let mut message = [0; MESSAGE_BYTES];
-        // SAFETY: all tensors live until the call returns, the message has the length that is
-        // given, and the answer is a tensor of our own, or null with a message that ends.
-        unsafe {
-            let made = rehead_convolve(
-                address(x),
-                shortcut.map_or(ptr::null(), address),
-                address(&packed.weight),
-                address(&packed.bias),
-                &raw const shape,
-                message.as_mut_ptr(),
-                MESSAGE_BYTES,
-            );
-            // As tch's own calls do.
-            assert!(
-                !made.is_null(),
-                "{}",
-                CStr::from_ptr(message.as_ptr()).to_string_lossy()
-            );
-            Tensor::from_ptr(made.cast())
         }
     }
 }
@@ -236,13 +184,8 @@ impl Packed {
             groups,
             size.as_slice(),
         )?;
-        let bias = match &conv.bias {
-            Some(bias) => bias.shallow_clone(),
-            None => Tensor::f_zeros([conv.shape.outputs], (Kind::Float, Device::Cpu))?,
-        };
         Ok(Self {
             weight,
-            bias,
             padding,
             added,
             side: [size[2], size[3]],
@@ -251,6 +194,47 @@ impl Packed {
                 ..conv.shared()
             },
         })
+    }
+
+    /// `activation(conv(x) + shortcut)`.
+    fn convolve(&self, x: &Tensor, shortcut: Option<&Tensor>, activation: Activation) -> Tensor {
+        let Some((name, scalars)) = attribute(activation) else {
+            let map = self.convolve(x, shortcut, Activation::None);
+            return activation.apply(map);
+        };
+        let mut numbers = [0.0; 2];
+        numbers[..scalars.len()].copy_from_slice(scalars);
+        let shape = Shape {
+            padding: self.padding,
+            stride: [self.conv.shape.stride; 2],
+            groups: self.conv.shape.groups,
+            activation: name.as_ptr(),
+            scalars: numbers,
+            scalar_count: scalars.len() as i64,
+        };
+        let address = |tensor: &Tensor| tensor.as_ptr().cast::<c_void>();
+        let optional = |tensor: Option<&Tensor>| tensor.map_or(ptr::null(), address);
+        let mut message = [0; MESSAGE_BYTES];
+        // SAFETY: all tensors live until the call returns, the message has the length that is
+        // given, and the answer is a tensor of our own, or null with a message that ends.
+        unsafe {
+            let made = rehead_convolve(
+                address(x),
+                optional(shortcut),
+                address(&self.weight),
+                optional(self.conv.bias.as_deref()),
+                &raw const shape,
+                message.as_mut_ptr(),
+                MESSAGE_BYTES,
+            );
+            // As tch's own calls do.
+            assert!(
+                !made.is_null(),
+                "{}",
+                CStr::from_ptr(message.as_ptr()).to_string_lossy()
+            );
+            Tensor::from_ptr(made.cast())
+        }
     }
 
     /// The convolution that was packed.
@@ -284,7 +268,7 @@ mod tests {
     use tch::nn;
 
     use super::*;
-    use crate::models::conv::Padding;
+    use crate::models::conv::{ConvShape, Padding};
 
     const ACTIVATIONS: [Activation; 6] = [
         Activation::None,

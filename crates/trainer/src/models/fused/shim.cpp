@@ -53,14 +53,15 @@ struct rehead_convolution {
     int64_t scalar_count;
 };
 
-// activation(convolution(x) + shortcut), all f32 on the CPU; `shortcut` may be null. `weight` is
-// packed by mkldnn_reorder_conv2d_weight. Returns a new tensor, or null with a message of at most
+// activation(convolution(x) + shortcut), all f32 on the CPU; `shortcut` and `bias` may be null.
+// `weight` is packed by mkldnn_reorder_conv2d_weight. Returns a new tensor, or null with a message of at most
 // `message_bytes` bytes.
 at::Tensor* rehead_convolve(
     const at::Tensor* x, const at::Tensor* shortcut, const at::Tensor* weight,
     const at::Tensor* bias, const rehead_convolution* shape, char* message, size_t message_bytes) {
     try {
         const int64_t dilation[2] = {1, 1};
+        const auto offset = bias == nullptr ? std::nullopt : std::optional<at::Tensor>(*bias);
         Scalars scalars;
         for (int64_t i = 0; i < shape->scalar_count; i++) {
             scalars.push_back(at::Scalar(shape->scalars[i]));
@@ -69,14 +70,14 @@ at::Tensor* rehead_convolve(
         if (shortcut == nullptr) {
             static const auto convolve = find<Convolution>("");
             return new at::Tensor(convolve.call(
-                *x, *weight, *bias, padding, stride, dilation, shape->groups, shape->activation,
+                *x, *weight, offset, padding, stride, dilation, shape->groups, shape->activation,
                 scalars, std::nullopt));
         }
         static const auto convolve = find<ConvolutionAdd>("binary");
         const Text name(shape->activation);
         const auto activation = name == "none" ? std::nullopt : std::make_optional(name);
         return new at::Tensor(convolve.call(
-            *x, *shortcut, *weight, *bias, padding, stride, dilation, shape->groups, "add", 1.0,
+            *x, *shortcut, *weight, offset, padding, stride, dilation, shape->groups, "add", 1.0,
             activation, scalars, std::nullopt));
     } catch (const std::exception& error) {
         std::strncpy(message, error.what(), message_bytes - 1);
