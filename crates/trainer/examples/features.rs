@@ -42,7 +42,7 @@ fn main() {
             }
             Ok(done as f64 / start.elapsed().as_secs_f64())
         };
-        let rates = parallel::each(&workers, threads as usize, work, |_| Ok(()));
+        let rates = parallel::map(&workers, threads as usize, work);
         rates.expect("inference works").iter().sum::<f64>()
     };
     run(seconds / 5);

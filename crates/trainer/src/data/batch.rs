@@ -126,13 +126,13 @@ fn is_one_of_several() -> bool {
 }
 
 /// The thread pool of this size, created once.
-pub(super) fn pool(threads: usize) -> Arc<ThreadPool> {
+pub(crate) fn pool(threads: usize) -> Arc<ThreadPool> {
     static POOLS: Mutex<BTreeMap<usize, Arc<ThreadPool>>> = Mutex::new(BTreeMap::new());
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let make = || {
         let builder = ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
-            .thread_name(|n| format!("decode-{n}"));
+            .thread_name(|n| format!("work-{n}"));
         Arc::new(builder.build().expect("threads can be started"))
     };
     Arc::clone(pools.entry(threads.max(1)).or_insert_with(make))

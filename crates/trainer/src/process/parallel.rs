@@ -3,18 +3,15 @@
 //! batch, has one thread of torch's, and takes the next batch when it is done; nothing waits.
 
 use std::{
-    collections::BTreeMap,
     ops::Deref,
     sync::{
-        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
 };
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
-
 use super::{error::TrainError, memory::guarded};
+use crate::data::batch::pool;
 
 /// Torch's threads of this thread, others for a while.
 pub struct Threads(i32);
@@ -94,6 +91,7 @@ pub fn each<T: Sync, R: Send>(
         for _ in 0..threads.clamp(1, items.len().max(1)) {
             let (sender, next, work) = (sender.clone(), &next, &work);
             scope.spawn(move |_| {
+                let _one = Threads::exactly(1);
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(item) = items.get(index) else { break };
@@ -138,23 +136,6 @@ pub fn map<T: Sync, R: Send>(
     work: impl Fn(&T) -> Result<R, TrainError> + Sync,
 ) -> Result<Vec<R>, TrainError> {
     each(items, threads, work, |_| Ok(()))
-}
-
-/// The pool of this size, created once.
-fn pool(threads: usize) -> Arc<ThreadPool> {
-    static POOLS: Mutex<BTreeMap<usize, Arc<ThreadPool>>> = Mutex::new(BTreeMap::new());
-    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
-    let make = || {
-        let builder = ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
-            .thread_name(|n| format!("work-{n}"))
-            .start_handler(|_| tch::set_num_threads(1));
-        let pool = builder.build().expect("threads can be started");
-        // Until all have begun.
-        pool.broadcast(|_| ());
-        Arc::new(pool)
-    };
-    Arc::clone(pools.entry(threads.max(1)).or_insert_with(make))
 }
 
 #[cfg(test)]

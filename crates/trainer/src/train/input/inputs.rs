@@ -110,7 +110,7 @@ impl Images {
         let chunks: Vec<&[usize]> = samples.chunks(CPU_BATCH).collect();
         // SAFETY: an evaluation only reads.
         let shared = unsafe { Shared::new((self, network)) };
-        let parts = parallel::map(&chunks, parallel::threads(), |chunk| {
+        let parts = parallel::map(&chunks, self.threads, |chunk| {
             let (images, network) = *shared;
             Ok(network.features(&images.plain(chunk)?))
         })?;

@@ -223,8 +223,8 @@ impl Criterion {
 }
 
 /// The sums of loss and gradients of `count` parts of `samples` places, each made by `of_part` of
-/// its places. Parts run side by side; with more threads than parts, torch
-/// splits the operations of each.
+/// its places. Parts run side by side; with more threads than parts, torch splits the operations of
+/// each.
 ///
 /// # Errors
 /// Those of the first part that has one.
