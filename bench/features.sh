@@ -12,9 +12,11 @@ architectures=(tf_efficientnet_lite0 mobilenetv3_large_100 resnet50 convnext_tin
 if [ $# -gt 1 ]; then architectures=("${@:2}"); fi
 cargo build --release --quiet --package rehead-trainer --example features
 
-ours() { target/release/examples/features "$architecture" "$threads" 4 "$seconds"; }
-theirs() { # ENGINE BATCH
-    scripts/python.sh bench/features.py "$1" "$architecture" "$threads" "$2" "$seconds" 2>/dev/null | tail -1
+turn() {
+    local ours theirs
+    ours=$(target/release/examples/features "$architecture" "$threads" 4 "$seconds")
+    theirs=$(scripts/python.sh bench/features.py "$engine" "$architecture" "$threads" "$batch" "$seconds" 2>/dev/null | tail -1)
+    ratio "rehead $ours, $engine $theirs" "$ours" "$theirs"
 }
 
 echo "images per second on $threads threads; ratios are ours to theirs"
@@ -23,12 +25,6 @@ for load in quiet "beside two busy processes"; do
     for architecture in "${architectures[@]}"; do
         for other in "${others[@]}"; do
             read -r engine batch <<<"$other"
-            turn() {
-                local rehead other
-                rehead=$(ours)
-                other=$(theirs "$engine" "$batch")
-                ratio "rehead $rehead, $engine $other" "$rehead" "$other"
-            }
             rounds "${1:-3}" "$architecture, $engine, $load"
         done
     done
