@@ -1,6 +1,6 @@
 //! Speed of a frozen backbone, in images per second: fresh weights, random images at the network's
 //! input size. bench/features.sh runs it beside others. Usage: features ARCHITECTURE THREADS BATCH
-//! SECONDS
+//! SECONDS; THREADS 0: one batch at a time, whose operations have all of torch's threads.
 
 use std::{
     env,
@@ -42,6 +42,9 @@ fn main() {
             }
             Ok(done as f64 / start.elapsed().as_secs_f64())
         };
+        if threads == 0 {
+            return work(&0).expect("inference works");
+        }
         let rates = parallel::map(&workers, threads as usize, work);
         rates.expect("inference works").iter().sum::<f64>()
     };

@@ -1,7 +1,7 @@
 //! Feature extraction by a frozen backbone: the first stages, copied for inference only. BatchNorm
-//! is folded into the convolutions (in f64, Jacob et al. 2018, section 3.2), a convolution and what
-//! follows it are one operation (`fused`), maps are laid out channels last, and adapters are
-//! merged.
+//! is folded into the convolutions (in f64, Jacob et al. 2018, section 3.2), a convolution or
+//! linear layer and what follows it are one operation (`fused`), maps are laid out channels last,
+//! and adapters and layer scales are merged.
 //! Features differ from the backbone's own by rounding only: less than 1e-4 of their norm.
 
 use tch::{Kind, Tensor};
@@ -12,12 +12,12 @@ use super::{
     fused::FusedConv,
     linear::Linear,
     ops::Op,
-    pass::channels_last,
+    pass::{Activation, channels_last},
 };
 
 /// Part of a feature's cache key. Raise it when the features of the same backbone and images may
 /// change.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A frozen copy of a backbone's first stages. Threads share it.
 #[derive(Debug)]
@@ -78,17 +78,36 @@ fn fold_stage(stage: &Stage) -> Stage {
 }
 
 fn fold_ops(ops: &[Op]) -> Vec<Op> {
-    let fold_op = |op: &Op| match op {
-        Op::ConvNorm(op) => Op::FusedConv(FusedConv::new(fold(op), op.activation)),
-        Op::Conv(conv, activation) => Op::FusedConv(FusedConv::new(conv.clone(), *activation)),
-        Op::Residual(ops) => Op::Residual(fold_ops(ops)),
-        op => {
-            let mut copy = op.clone();
-            copy.for_each_linear(&mut Linear::merge_adapter);
-            copy
+    let mut folded: Vec<Op> = Vec::with_capacity(ops.len());
+    for op in ops {
+        if let (Op::LayerScale(scale), Some(last)) = (op, folded.last_mut())
+            && scale_outputs(last, &scale.gamma)
+        {
+            continue;
         }
-    };
-    ops.iter().map(fold_op).collect()
+        folded.push(match op {
+            Op::ConvNorm(op) => Op::FusedConv(FusedConv::new(fold(op), op.activation)),
+            Op::Conv(conv, activation) => Op::FusedConv(FusedConv::new(conv.clone(), *activation)),
+            Op::Residual(ops) => Op::Residual(fold_ops(ops)),
+            op => op.clone(),
+        });
+    }
+    for op in &mut folded {
+        op.for_each_linear(&mut Linear::fuse);
+    }
+    folded
+}
+
+/// Scales the outputs of `op` by a factor for each channel, if it ends with a linear layer.
+fn scale_outputs(op: &mut Op, factors: &Tensor) -> bool {
+    match op {
+        Op::Linear(linear) if linear.activation == Activation::None => {
+            linear.scale_outputs(factors);
+        }
+        Op::Attention(attention) => attention.proj.scale_outputs(factors),
+        _ => return false,
+    }
+    true
 }
 
 /// One convolution equal to the convolution and BatchNorm on its running statistics.

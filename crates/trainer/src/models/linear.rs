@@ -3,6 +3,7 @@
 use tch::{Tensor, nn};
 
 use super::{
+    fused::FusedLinear,
     lora::{self, Adapter},
     pass::{Activation, NORMAL, Param, Pass, ZEROS, over_channels},
 };
@@ -16,6 +17,8 @@ pub struct Linear {
     pub activation: Activation,
     /// Added by `Backbone::add_adapters`.
     pub adapter: Option<Adapter>,
+    /// For inference, in place of `weight`: what `inference` folds a layer into.
+    fused: Option<FusedLinear>,
 }
 
 impl Linear {
@@ -34,12 +37,19 @@ impl Linear {
             bias: part("bias", &[outputs], ZEROS),
             activation,
             adapter: None,
+            fused: None,
         }
     }
 
     pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
         over_channels(x, |x| {
-            let (weight, bias) = (self.weight.to_kind(x.kind()), self.bias.to_kind(x.kind()));
+            let bias = self.bias.to_kind(x.kind());
+            let fused = self.fused.as_ref();
+            if let Some(out) = fused.and_then(|it| it.forward(x, &bias, self.activation)) {
+                return out;
+            }
+            let weight = fused.map_or_else(|| self.weight.shallow_clone(), FusedLinear::weight);
+            let weight = weight.to_kind(x.kind());
             let out = x.linear(&weight, Some(&bias));
             self.activation.apply(match &self.adapter {
                 Some(adapter) => out + adapter.forward(x, pass.dropout),
@@ -59,8 +69,24 @@ impl Linear {
             .collect()
     }
 
+    /// Scales its outputs, which have no activation, by a factor for each.
+    pub(super) fn scale_outputs(&mut self, factors: &Tensor) {
+        self.merge_adapter();
+        self.weight = self.weight.replaced(&*self.weight * factors.unsqueeze(1));
+        self.bias = self.bias.replaced(&*self.bias * factors);
+    }
+
+    /// Makes it a layer for inference.
+    pub(super) fn fuse(&mut self) {
+        if self.fused.is_none() {
+            self.merge_adapter();
+            self.fused = Some(FusedLinear::new(self.weight.shallow_clone()));
+            self.weight = self.weight.replaced(Tensor::new());
+        }
+    }
+
     /// Merges the adapter, if there is one, into the weight.
-    pub(super) fn merge_adapter(&mut self) {
+    fn merge_adapter(&mut self) {
         if let Some(Adapter {
             down, up, scale, ..
         }) = self.adapter.take()

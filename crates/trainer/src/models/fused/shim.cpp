@@ -1,5 +1,6 @@
 // Calls of operators that libtorch registers with its dispatcher and that tch has no name for:
-// oneDNN's convolution with what follows it (an activation, the sum with a shortcut) in one pass.
+// oneDNN's convolution or linear layer with what follows it (an activation, the sum with a shortcut) in
+// one pass.
 // Their schemas are those of ATen/native/mkldnn/RegisterMkldnnOpContextClass.cpp.
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include <ATen/core/List.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/stack.h>
 
 namespace {
 
@@ -26,12 +28,28 @@ using ConvolutionAdd = at::Tensor(
     at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, int64_t, Text, std::optional<at::Scalar>,
     std::optional<Text>, Scalars, std::optional<Text>);
 
+using Linear = at::Tensor(
+    const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, Text, Scalars,
+    std::optional<Text>);
+
 template <typename Signature>
-c10::TypedOperatorHandle<Signature> find(const char* overload) {
-    return c10::Dispatcher::singleton()
-        .findSchemaOrThrow("mkldnn::_convolution_pointwise", overload)
-        .typed<Signature>();
+c10::TypedOperatorHandle<Signature> find(const char* name, const char* overload) {
+    return c10::Dispatcher::singleton().findSchemaOrThrow(name, overload).typed<Signature>();
 }
+
+// The tensor that `compute` makes; null, with a message, where it fails.
+template <typename Compute>
+at::Tensor* made_by(Compute compute, char* message, size_t message_bytes) {
+    try {
+        return new at::Tensor(compute());
+    } catch (const std::exception& error) {
+        std::strncpy(message, error.what(), message_bytes - 1);
+        message[message_bytes - 1] = '\0';
+        return nullptr;
+    }
+}
+
+constexpr const char* CONVOLUTION = "mkldnn::_convolution_pointwise";
 
 }  // namespace
 
@@ -53,13 +71,13 @@ struct rehead_convolution {
     int64_t scalar_count;
 };
 
-// activation(convolution(x) + shortcut), all f32 on the CPU; `shortcut` and `bias` may be null.
+// activation(convolution(x) + shortcut), all f32 or all bf16 on the CPU; `shortcut` and `bias` may be null.
 // `weight` is packed by mkldnn_reorder_conv2d_weight. Returns a new tensor, or null with a message of at most
 // `message_bytes` bytes.
 at::Tensor* rehead_convolve(
     const at::Tensor* x, const at::Tensor* shortcut, const at::Tensor* weight,
     const at::Tensor* bias, const rehead_convolution* shape, char* message, size_t message_bytes) {
-    try {
+    const auto compute = [&] {
         const int64_t dilation[2] = {1, 1};
         const auto offset = bias == nullptr ? std::nullopt : std::optional<at::Tensor>(*bias);
         Scalars scalars;
@@ -68,22 +86,45 @@ at::Tensor* rehead_convolve(
         }
         const at::IntArrayRef padding(shape->padding), stride(shape->stride);
         if (shortcut == nullptr) {
-            static const auto convolve = find<Convolution>("");
-            return new at::Tensor(convolve.call(
+            static const auto convolve = find<Convolution>(CONVOLUTION, "");
+            return convolve.call(
                 *x, *weight, offset, padding, stride, dilation, shape->groups, shape->activation,
-                scalars, std::nullopt));
+                scalars, std::nullopt);
         }
-        static const auto convolve = find<ConvolutionAdd>("binary");
+        static const auto convolve = find<ConvolutionAdd>(CONVOLUTION, "binary");
         const Text name(shape->activation);
         const auto activation = name == "none" ? std::nullopt : std::make_optional(name);
-        return new at::Tensor(convolve.call(
+        return convolve.call(
             *x, *shortcut, *weight, offset, padding, stride, dilation, shape->groups, "add", 1.0,
-            activation, scalars, std::nullopt));
-    } catch (const std::exception& error) {
-        std::strncpy(message, error.what(), message_bytes - 1);
-        message[message_bytes - 1] = '\0';
-        return nullptr;
-    }
+            activation, scalars, std::nullopt);
+    };
+    return made_by(compute, message, message_bytes);
+}
+
+// The weight of a linear layer in the order that is best for so many rows.
+at::Tensor* rehead_pack_linear(
+    const at::Tensor* weight, int64_t rows, char* message, size_t message_bytes) {
+    const auto compute = [&] {
+        static const auto reorder =
+            c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_reorder_linear_weight", "");
+        torch::jit::Stack stack{*weight, rows};
+        reorder.callBoxed(stack);
+        return stack.front().toTensor();
+    };
+    return made_by(compute, message, message_bytes);
+}
+
+// activation(x * weight' + bias); `weight` is packed, `algorithm` may be null.
+at::Tensor* rehead_linear(
+    const at::Tensor* x, const at::Tensor* weight, const at::Tensor* bias, const char* activation,
+    const char* algorithm, char* message, size_t message_bytes) {
+    const auto compute = [&] {
+        static const auto multiply = find<Linear>("mkldnn::_linear_pointwise", "");
+        const auto variant =
+            algorithm == nullptr ? std::nullopt : std::make_optional<Text>(algorithm);
+        return multiply.call(*x, *weight, *bias, activation, Scalars(), variant);
+    };
+    return made_by(compute, message, message_bytes);
 }
 
 }  // extern "C"
