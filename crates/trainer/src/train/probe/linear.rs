@@ -10,6 +10,8 @@ use crate::ticks::tick;
 /// Iterations for one C; LP-FT's probes take 200 (Kumar et al. 2022), and a path starts each C near
 /// its optimum.
 pub const MAX_ITERATIONS: u32 = 1_000;
+/// Outputs that are computed together where only their loss is wanted: 32 MB.
+const BLOCK: i64 = 1 << 22;
 /// The share of the objective that can be left to gain at an optimum.
 pub const TOLERANCE: f64 = 1e-9;
 
@@ -30,6 +32,21 @@ pub enum Outputs {
     Labels(Tensor),
     /// Numbers: [N, 1] f64.
     Values(Tensor),
+}
+
+impl Wanted {
+    /// `count` samples from this one on.
+    fn narrow(&self, from: i64, count: i64) -> Self {
+        let rows = |table: &Tensor| table.narrow(0, from, count);
+        Self {
+            features: rows(&self.features),
+            outputs: match &self.outputs {
+                Outputs::Class(labels) => Outputs::Class(rows(labels)),
+                Outputs::Labels(labels) => Outputs::Labels(rows(labels)),
+                Outputs::Values(values) => Outputs::Values(rows(values)),
+            },
+        }
+    }
 }
 
 impl Outputs {
@@ -97,7 +114,36 @@ impl Linear {
 
     /// Mean loss of a sample.
     pub fn loss(&self, data: &Wanted) -> f64 {
-        data.outputs.loss(&self.outputs(&data.features)) / data.features.size()[0] as f64
+        self.losses(data, [1.0])[0]
+    }
+
+    /// The same with its outputs multiplied by the factor of these that makes the loss lowest.
+    pub fn calibrated<const N: usize>(self, data: &Wanted, factors: [f64; N]) -> Self {
+        let losses = self.losses(data, factors);
+        let both = losses.iter().zip(factors);
+        let lowest = both.min_by(|one, other| one.0.total_cmp(other.0));
+        let factor = lowest.map_or(1.0, |(_, factor)| factor);
+        Self {
+            weight: self.weight * factor,
+            bias: self.bias * factor,
+        }
+    }
+
+    /// Mean losses of a sample with outputs multiplied by each of these factors. Outputs are
+    /// computed once, for some samples at a time.
+    fn losses<const N: usize>(&self, data: &Wanted, factors: [f64; N]) -> [f64; N] {
+        let samples = data.features.size()[0];
+        let rows = (BLOCK / self.bias.numel() as i64).clamp(1, samples.max(1));
+        let mut sums = [0.0; N];
+        for from in (0..samples).step_by(rows as usize) {
+            tick();
+            let part = data.narrow(from, rows.min(samples - from));
+            let outputs = self.outputs(&part.features);
+            for (sum, factor) in sums.iter_mut().zip(factors) {
+                *sum += part.outputs.loss(&(&outputs * factor));
+            }
+        }
+        sums.map(|sum| sum / samples as f64)
     }
 
     fn flat(&self) -> Tensor {

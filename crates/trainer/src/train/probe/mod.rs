@@ -3,6 +3,8 @@
 //! the features keeps the first gradients from distorting them, and training can only improve on
 //! it.
 
+/// The closed form for many classes.
+pub mod discriminant;
 /// The solver.
 pub mod lbfgs;
 /// The objectives.
@@ -10,7 +12,10 @@ pub mod linear;
 
 use tch::{Device, Kind, Tensor};
 
-use self::linear::{Linear, Outputs, Ridge, TOLERANCE, Wanted};
+use self::{
+    discriminant::Discriminant,
+    linear::{Linear, Outputs, Ridge, TOLERANCE, Wanted},
+};
 use super::{
     input::samples::{Samples, Targets, indices},
     rng::permutation,
@@ -29,6 +34,18 @@ const LOG10_C: [f64; 2] = [-6.0, 2.0];
 const PATIENCE: u32 = 4;
 /// The tolerance along the path: enough to choose C, with many classes in a fraction of the time.
 const CHOICE: f64 = 1e-6;
+/// Multiplications that a probe may take altogether, give or take a quarter: a minute or two on two
+/// cores. A bound on time would make the result depend on the machine.
+const WORK: i64 = 1 << 41;
+/// Evaluations of the objective that a search needs to be worth it. Where `WORK` has fewer, the
+/// probe is a discriminant analysis.
+const EVALUATIONS: i64 = 200;
+/// The share of all evaluations that the path may take; the rest is for the C that was chosen.
+const PATH_SHARE: f64 = 0.75;
+/// Factors of a discriminant analysis' outputs: few samples of a class make it too sure.
+const SCALES: [f64; 7] = [1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625];
+/// Labels of all samples together, at most: 256 MB. Of more labels each, fewer samples are drawn.
+const LABELS: usize = 1 << 25;
 /// Multiplications of one product of features and weights below which one thread computes it. More
 /// threads spend their time waiting for each other, most of all where the machine is busy.
 const SMALL: i64 = 1 << 26;
@@ -50,6 +67,9 @@ pub struct Probe {
 /// `seed`. The test split is not used. `features` gives [N, features] of samples in evaluation.
 /// `report` is told what is done, of how much at most.
 ///
+/// A probe is a logistic or a ridge regression; with so many classes, samples and features that a
+/// search would take more than `WORK`, a discriminant analysis.
+///
 /// # Errors
 /// `Features` when these are not finite, `Interrupted`.
 pub fn fit(
@@ -59,10 +79,15 @@ pub fn fit(
     interrupt: &Interrupt,
     report: &mut dyn FnMut(u64, u64),
 ) -> Result<Probe, TrainError> {
+    let outputs = samples.outputs() as i64;
+    let most = match &samples.targets {
+        Targets::Classes(_) => PROBE_SAMPLES.min(LABELS / samples.outputs().max(1)),
+        Targets::Class(_) | Targets::Value(_) => PROBE_SAMPLES,
+    };
     let wanted = |members: &[usize]| {
-        let members = drawn(members, seed);
+        let members = drawn(members, most, seed);
         Wanted {
-            outputs: outputs(samples, &members),
+            outputs: targets(samples, &members),
             features: features(&members)
                 .to_device(Device::Cpu)
                 .to_kind(Kind::Double),
@@ -75,9 +100,10 @@ pub fn fit(
     }
     train.features = scale.apply(&train.features);
     validation.features = scale.apply(&validation.features);
-    let outputs = samples.outputs() as i64;
     let size = train.features.numel() as i64 * outputs;
     let threads = Threads::at_most(if size < SMALL { 1 } else { i32::MAX });
+    // An evaluation has a product for the outputs, and one for their slope in the weights.
+    let evaluations = WORK / (2 * size).max(1);
     let path = Path {
         validation: &validation,
         interrupt,
@@ -87,22 +113,20 @@ pub fn fit(
             let ridge = Ridge::new(&train.features, values);
             path.best(report, |c, _| ridge.fit(c))?
         }
+        _ if evaluations < EVALUATIONS => {
+            let discriminant = Discriminant::new(&train, outputs);
+            validation.features = discriminant.turn(&validation.features);
+            let path = Path {
+                validation: &validation,
+                interrupt,
+            };
+            let (c, linear) = path.best(report, |c, _| {
+                discriminant.fit(c).calibrated(&validation, SCALES)
+            })?;
+            (c, discriminant.turn_back(&linear))
+        }
         Outputs::Class(_) | Outputs::Labels(_) => {
-            let mut start = Linear::zero(outputs, train.features.size()[1]);
-            path.best(report, |c, each| {
-                let mut stopped = || {
-                    each();
-                    interrupt.requested()
-                };
-                let (linear, ..) = linear::fit(&train, c, &start, CHOICE, &mut stopped);
-                start = linear.copy();
-                linear
-            })
-            .map(|(c, linear)| {
-                let mut stopped = || interrupt.requested();
-                let (linear, ..) = linear::fit(&train, c, &linear, TOLERANCE, &mut stopped);
-                (c, linear)
-            })?
+            path.search(report, &train, outputs, evaluations)?
         }
     };
     drop(threads);
@@ -111,7 +135,7 @@ pub fn fit(
 }
 
 /// Targets of these samples; for a regression their deviations, as in training.
-fn outputs(samples: &Samples, members: &[usize]) -> Outputs {
+fn targets(samples: &Samples, members: &[usize]) -> Outputs {
     match &samples.targets {
         Targets::Class(all) => {
             let labels: Vec<usize> = members.iter().map(|&member| all[member]).collect();
@@ -129,17 +153,14 @@ fn outputs(samples: &Samples, members: &[usize]) -> Outputs {
     }
 }
 
-/// At most `PROBE_SAMPLES` of these; all of them in their order where there are no more.
-fn drawn(members: &[usize], seed: u64) -> Vec<usize> {
-    if members.len() <= PROBE_SAMPLES {
+/// At most so many of these; all of them in their order where there are no more.
+fn drawn(members: &[usize], most: usize, seed: u64) -> Vec<usize> {
+    if members.len() <= most {
         return members.to_vec();
     }
     // Epochs begin at 1: no epoch has this order.
     let order = permutation(seed, 0, members.len());
-    order[..PROBE_SAMPLES]
-        .iter()
-        .map(|&place| members[place])
-        .collect()
+    order[..most].iter().map(|&place| members[place]).collect()
 }
 
 /// The data and requests that all values of C share.
@@ -149,6 +170,37 @@ struct Path<'a> {
 }
 
 impl Path<'_> {
+    /// C and the logistic regression of the lowest validation loss, by so many evaluations at most.
+    fn search(
+        &self,
+        report: &mut dyn FnMut(u64, u64),
+        train: &Wanted,
+        outputs: i64,
+        evaluations: i64,
+    ) -> Result<(f64, Linear), TrainError> {
+        let interrupt = self.interrupt;
+        let mut start = Linear::zero(outputs, train.features.size()[1]);
+        let reserved = ((1.0 - PATH_SHARE) * evaluations as f64) as i64;
+        let mut left = evaluations;
+        let (c, linear) = self.best(report, |c, each| {
+            let mut stopped = || {
+                each();
+                left -= 1;
+                left <= reserved || interrupt.requested()
+            };
+            let (linear, ..) = linear::fit(train, c, &start, CHOICE, &mut stopped);
+            start = linear.copy();
+            linear
+        })?;
+        let mut left = left.max(reserved);
+        let mut stopped = || {
+            left -= 1;
+            left <= 0 || interrupt.requested()
+        };
+        let (linear, ..) = linear::fit(train, c, &linear, TOLERANCE, &mut stopped);
+        Ok((c, linear))
+    }
+
     /// C and the probe of the lowest validation loss. `fit` calls what it is given in each of its
     /// iterations.
     fn best(
@@ -251,6 +303,7 @@ mod tests {
     #[test]
     fn of_too_many_samples_some_are_drawn() {
         let members: Vec<usize> = (7..7 + PROBE_SAMPLES).collect();
+        let drawn = |members: &[usize], seed| drawn(members, PROBE_SAMPLES, seed);
         assert_eq!(drawn(&members, 1), members);
         let members: Vec<usize> = (7..8 + PROBE_SAMPLES).collect();
         let mut some = drawn(&members, 1);
@@ -280,6 +333,63 @@ mod tests {
         assert_eq!((before.bias, before.c), (after.bias, after.c));
         // The comparison can fail: the validation split does choose.
         assert!(rotate(300).c < before.c);
+    }
+
+    /// Features of `crowd`.
+    const WIDTH: usize = 384;
+
+    /// Samples of so many classes, each around a point of its own, a fifth to validate.
+    fn crowd(classes: usize, each: usize, has_labels: bool) -> (Tensor, Samples, Vec<usize>) {
+        tch::manual_seed(3);
+        let kind = (Kind::Double, Device::Cpu);
+        let of: Vec<usize> = (0..classes * each).map(|sample| sample % classes).collect();
+        let rows: Vec<i64> = of.iter().map(|&class| class as i64).collect();
+        let means = Tensor::randn([classes as i64, WIDTH as i64], kind) * 0.8;
+        let noise = Tensor::randn([rows.len() as i64, WIDTH as i64], kind);
+        let features = noise + means.index_select(0, &Tensor::from_slice(&rows)) + 2.0;
+        let is_validation = |sample: &usize| sample / classes % 5 == 4;
+        let (mut validation, train): (Vec<usize>, _) = (0..of.len()).partition(is_validation);
+        validation.truncate(1_000);
+        let targets = match has_labels {
+            true => Targets::Classes(of.iter().map(|&class| vec![class]).collect()),
+            false => Targets::Class(of.clone()),
+        };
+        let samples = Samples {
+            sources: Vec::new(),
+            classes: (0..classes).map(|class| class.to_string()).collect(),
+            targets,
+            train,
+            validation,
+            test: Vec::new(),
+        };
+        (features, samples, of)
+    }
+
+    /// A search over so many classes would take hours.
+    #[test]
+    fn many_classes_are_told_apart_in_bounded_time() {
+        for (classes, each, has_labels, wanted) in [
+            (1_200, 15, false, 0.9),
+            (1_200, 15, true, 0.9),
+            (10_000, 5, false, 0.3),
+        ] {
+            let (features, samples, of) = crowd(classes, each, has_labels);
+            let members = drawn(&samples.train, PROBE_SAMPLES, 1);
+            let size = members.len() * WIDTH * classes;
+            assert!(WORK / 2 / (size as i64) < EVALUATIONS, "a search would do");
+            let probe = probe(&features, &samples);
+            let checked = &samples.validation;
+            let rows: Vec<i64> = checked.iter().map(|&sample| sample as i64).collect();
+            let features = features.index_select(0, &Tensor::from_slice(&rows));
+            let outputs = features
+                .to_kind(Kind::Float)
+                .linear(&probe.weight, Some(&probe.bias));
+            let found = Vec::<i64>::try_from(outputs.argmax(1, false)).unwrap();
+            let pairs = found.iter().zip(checked);
+            let right = pairs.filter(|&(&found, &sample)| found as usize == of[sample]);
+            let share = right.count() as f64 / checked.len() as f64;
+            assert!(share > wanted, "{classes} classes: {share} right");
+        }
     }
 
     #[test]
