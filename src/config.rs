@@ -349,6 +349,9 @@ pub struct ServingArgs {
     /// Device of the inference process: `cpu`, `cuda:N`, or `auto` (a GPU if there is one)
     #[arg(long, env = "REHEAD_PREDICT_DEVICE", default_value = "cpu")]
     pub predict_device: String,
+    /// Memory of the models that the inference process keeps loaded (bytes); those used last stay
+    #[arg(long, env = "REHEAD_PREDICT_MEMORY_BYTES", default_value_t = 1 << 30)]
+    pub predict_memory_bytes: u64,
     /// Maximum number of predictions that wait for the inference process; further ones are answered
     /// 503
     #[arg(long, env = "REHEAD_MAX_PREDICT_WAITING", default_value_t = 128)]

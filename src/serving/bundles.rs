@@ -5,10 +5,11 @@
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::Context as _;
-use tokio::{fs, sync::Mutex};
+use tokio::{fs, sync::Mutex as AsyncMutex};
 
 use crate::{
     domain::object::Bundle,
@@ -57,9 +58,10 @@ pub struct Bundles {
     folder: PathBuf,
     objects: Objects,
     sandbox: Sandbox,
-    /// Folders that this process has fetched; others were left by one before it. Locked while a
-    /// bundle is fetched: one at a time.
+    /// Folders that this process has fetched; others were left by one before it.
     fetched: Mutex<HashSet<PathBuf>>,
+    /// Locked while a bundle is fetched: one at a time. Who needs no fetching waits for none.
+    fetching: AsyncMutex<()>,
 }
 
 impl Bundles {
@@ -70,6 +72,7 @@ impl Bundles {
             objects,
             sandbox,
             fetched: Mutex::default(),
+            fetching: AsyncMutex::default(),
         }
     }
 
@@ -79,11 +82,14 @@ impl Bundles {
     /// An object is damaged; the store cannot be read, or the folder cannot be written.
     pub async fn fetch(&self, source: &Source) -> Result<PathBuf, ServingError> {
         let folder = self.folder.join(source.name());
-        let mut fetched = self.fetched.lock().await;
-        let exists = fs::try_exists(&folder).await.unwrap_or(false);
-        if exists && fetched.contains(&folder) {
+        if self.has(&folder).await {
             return Ok(folder);
         }
+        let _one = self.fetching.lock().await;
+        if self.has(&folder).await {
+            return Ok(folder);
+        }
+        let exists = fs::try_exists(&folder).await.unwrap_or(false);
         let failed = || format!("cannot create directory `{}`", self.folder.display());
         self.sandbox
             .create_folder(&self.folder)
@@ -106,8 +112,19 @@ impl Bundles {
         fs::rename(staged.keep(), &folder)
             .await
             .with_context(|| format!("cannot create directory `{}`", folder.display()))?;
-        fetched.insert(folder.clone());
+        self.lock().insert(folder.clone());
         Ok(folder)
+    }
+
+    /// True when this process has fetched the folder, and it is still there.
+    async fn has(&self, folder: &Path) -> bool {
+        let is_fetched = self.lock().contains(folder);
+        is_fetched && fs::try_exists(folder).await.unwrap_or(false)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        // A panic cannot leave it half changed.
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes the bundles fetched longest ago, so that with the next one there are no more than

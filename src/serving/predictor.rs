@@ -57,7 +57,12 @@ impl Predictor {
         Ok(Self {
             bundles: Bundles::new(home.inputs().join("models"), objects, sandbox.clone()),
             spool: home.inputs().join("spool"),
-            process: InferenceProcess::new(sandbox.clone(), home, &serving.predict_device),
+            process: InferenceProcess::new(
+                sandbox.clone(),
+                home,
+                &serving.predict_device,
+                serving.predict_memory_bytes,
+            ),
             sandbox,
             scratch: scratch.to_owned(),
             waiting: Arc::new(Semaphore::new(serving.max_predict_waiting)),

@@ -36,6 +36,7 @@ pub(super) struct InferenceProcess {
     sandbox: Sandbox,
     home: Home,
     device: String,
+    memory_bytes: u64,
     running: AsyncMutex<Option<Running>>,
     next_id: AtomicU64,
 }
@@ -59,11 +60,12 @@ pub(super) enum NoAnswer {
 
 impl InferenceProcess {
     /// Bundles and images have to be in `home`.
-    pub(super) fn new(sandbox: Sandbox, home: Home, device: &str) -> Self {
+    pub(super) fn new(sandbox: Sandbox, home: Home, device: &str, memory_bytes: u64) -> Self {
         Self {
             sandbox,
             home,
             device: device.to_owned(),
+            memory_bytes,
             running: AsyncMutex::new(None),
             next_id: AtomicU64::new(1),
         }
@@ -119,7 +121,9 @@ impl InferenceProcess {
         {
             return Ok(process.clone());
         }
-        let arguments = ["serve", "--device", &self.device].map(OsStr::new);
+        let memory = self.memory_bytes.to_string();
+        let arguments = ["serve", "--device", &self.device, "--memory-bytes", &memory];
+        let arguments = arguments.map(OsStr::new);
         let grants = Grants::READ.on(&self.device);
         let launch = self.sandbox.launch(&self.home, grants)?;
         let (child, output) = Child::spawn(launch, &arguments)

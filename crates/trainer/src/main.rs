@@ -66,6 +66,9 @@ enum Command {
         /// Device: `auto`, `cpu` or `cuda:N`
         #[arg(long, default_value = "cpu")]
         device: String,
+        /// Memory of the models that stay loaded (bytes)
+        #[arg(long, default_value_t = 1 << 30)]
+        memory_bytes: u64,
     },
     /// Print the devices that `auto` stands for, as a JSON list
     Devices,
@@ -97,9 +100,13 @@ fn main() -> ExitCode {
             let failed = TrainError::io("cannot start `rehead-trainer verify`");
             Err(failed(become_verifier(&folder, &target)))
         }),
-        Command::Serve { device } => {
+        Command::Serve {
+            device,
+            memory_bytes,
+        } => {
             let served = device::open(&device).and_then(|device| {
-                requests::serve(BufReader::new(io::stdin()), io::stdout(), device)
+                let input = BufReader::new(io::stdin());
+                requests::serve(input, io::stdout(), device, memory_bytes)
             });
             served.map_or_else(|error| failed(&error), |()| exit::DONE)
         }

@@ -5,7 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rayon::prelude::*;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -17,7 +16,11 @@ use crate::{
         work::{CHECKPOINT_MODEL, CheckpointModel, ImageOutcome, PlanModel},
     },
     models::{head::Head, inference::Extractor, registry, weights},
-    process::{error::TrainError, json},
+    process::{
+        error::TrainError,
+        json,
+        parallel::{self, Shared},
+    },
     train::{
         eval::metrics::{OutputDecoding, calibration::TEMPERATURES, multi::sigmoid},
         network::{checkpoint, cut_at},
@@ -28,8 +31,10 @@ use crate::{
     },
 };
 
-/// Images that run through a backbone together.
+/// Images that run through a backbone together on a GPU.
 const BATCH: usize = 32;
+/// Images that a thread of a CPU runs together: their maps stay in its cache.
+const CPU_BATCH: usize = 4;
 /// Pixels of one image (width times height), as for images of a data set by default.
 const MAX_PIXELS: u64 = crate::domain::limits::IMAGE_PIXELS;
 /// A bundle, ready to predict.
@@ -178,25 +183,41 @@ impl Bundle {
     ///
     /// # Errors
     /// `Torch`, `OutOfMemory`. An image that cannot be read is an outcome, not an error.
+    #[expect(
+        unsafe_code,
+        reason = "threads share the weights, which nothing changes"
+    )]
     pub(super) fn predict(&self, images: &[PathBuf]) -> Result<Vec<ImageOutcome>, TrainError> {
-        let mut outcomes = Vec::with_capacity(images.len());
-        for chunk in images.chunks(BATCH) {
-            let batches = &self.batches;
-            let decoded: Vec<Result<Vec<u8>, String>> =
-                chunk.par_iter().map(|path| decode(path, batches)).collect();
-            let pixels: Vec<u8> = decoded.iter().flatten().flatten().copied().collect();
-            let count = decoded.iter().flatten().count() as i64;
-            let rows = match count {
-                0 => Vec::new(),
-                _ => self.read(&pixels, count)?,
-            };
-            let mut rows = rows.into_iter();
-            outcomes.extend(decoded.into_iter().map(|image| match image {
-                Ok(_) => rows.next().expect("a row for each image: this is a bug"),
-                Err(reason) => ImageOutcome::Unreadable(reason),
-            }));
+        let threads = parallel::threads();
+        // One image alone has all threads for each operation; of several, each thread takes some.
+        if self.device != Device::Cpu || threads == 1 || images.len() == 1 {
+            let parts = images.chunks(BATCH).map(|some| self.predict_together(some));
+            return Ok(parts.collect::<Result<Vec<_>, _>>()?.concat());
         }
-        Ok(outcomes)
+        let size = images.len().div_ceil(threads).clamp(1, CPU_BATCH);
+        let parts: Vec<&[PathBuf]> = images.chunks(size).collect();
+        // SAFETY: inference only reads.
+        let shared = unsafe { Shared::new(self) };
+        let outcomes = parallel::map(&parts, threads, |some| shared.predict_together(some))?;
+        Ok(outcomes.concat())
+    }
+
+    fn predict_together(&self, images: &[PathBuf]) -> Result<Vec<ImageOutcome>, TrainError> {
+        let batches = &self.batches;
+        let decoded: Vec<Result<Vec<u8>, String>> =
+            images.iter().map(|path| decode(path, batches)).collect();
+        let pixels: Vec<u8> = decoded.iter().flatten().flatten().copied().collect();
+        let count = decoded.iter().flatten().count() as i64;
+        let rows = match count {
+            0 => Vec::new(),
+            _ => self.read(&pixels, count)?,
+        };
+        let mut rows = rows.into_iter();
+        let outcomes = decoded.into_iter().map(|image| match image {
+            Ok(_) => rows.next().expect("a row for each image: this is a bug"),
+            Err(reason) => ImageOutcome::Unreadable(reason),
+        });
+        Ok(outcomes.collect())
     }
 
     fn read(&self, pixels: &[u8], count: i64) -> Result<Vec<ImageOutcome>, TrainError> {

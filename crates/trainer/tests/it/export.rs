@@ -105,7 +105,7 @@ fn first_share(bundle: &Path, image: &Path) -> f64 {
     };
     let line = serde_json::to_vec(&request).unwrap();
     let mut said = Vec::new();
-    requests::serve(Cursor::new(line), &mut said, Device::Cpu).unwrap();
+    requests::serve(Cursor::new(line), &mut said, Device::Cpu, 0).unwrap();
     let said: Predicted = serde_json::from_slice(&said).unwrap();
     let predictions = said.outcome.unwrap();
     let labels: Vec<String> =
