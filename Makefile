@@ -97,6 +97,7 @@ bench: build demo-data ## Run the benchmarks of bench/README.md (downloads 3 GB)
 	@bench/head.sh
 	@bench/queue.sh
 	@bench/load.sh
+	@bench/predict.sh
 
 # --- cleaning up
 

@@ -39,13 +39,7 @@ const LOADS: [(i64, i64); 12] = [
 ];
 
 pub(crate) async fn measure(stack: &Stack) {
-    // One that waits, and is never claimed: the others are its copies. No worker runs.
-    let template = stack.job(3).await;
-    sqlx::query("update jobs set run_at = now() + interval '1 day' where id = $1::uuid")
-        .bind(template.trim_start_matches("ftjob-"))
-        .execute(&stack.pool)
-        .await
-        .unwrap();
+    let template = hidden_job(stack).await;
     println!(
         "\n| waiting jobs | tenants | lifecycles per second, {CLIENTS} clients |\n|---|---|---|"
     );
@@ -61,6 +55,17 @@ pub(crate) async fn measure(stack: &Stack) {
         println!("| {backlog}{note} | {tenants} | {rate:.0} |");
         empty(pool, &template).await;
     }
+}
+
+/// A job that waits, and is never claimed: others are its copies. No worker runs.
+pub(crate) async fn hidden_job(stack: &Stack) -> String {
+    let template = stack.job(3).await;
+    sqlx::query("update jobs set run_at = now() + interval '1 day' where id = $1::uuid")
+        .bind(template.trim_start_matches("ftjob-"))
+        .execute(&stack.pool)
+        .await
+        .unwrap();
+    template
 }
 
 /// Until time or the waiting jobs are over. Where none waits, every client first adds one that
@@ -127,7 +132,7 @@ async fn lifecycle(pool: &PgPool) -> bool {
 }
 
 /// Copies of the waiting job, spread over so many tenants whose caps do not bind.
-async fn fill(pool: &PgPool, template: &str, jobs: i64, tenants: i64) {
+pub(crate) async fn fill(pool: &PgPool, template: &str, jobs: i64, tenants: i64) {
     sqlx::query("insert into tenants (name) select 'tenant ' || i from generate_series(2, $1) i on conflict do nothing")
         .bind(tenants)
         .execute(pool)
@@ -172,7 +177,7 @@ async fn copy(pool: &PgPool, template: &str, jobs: i64, tenants: i64) {
 }
 
 /// Removes all jobs but the template, and what hangs on them.
-async fn empty(pool: &PgPool, template: &str) {
+pub(crate) async fn empty(pool: &PgPool, template: &str) {
     let hanging: Vec<String> = sqlx::query_scalar(
         "select conrelid::regclass::text from pg_constraint
         where confrelid = 'jobs'::regclass and contype = 'f' and conparentid = 0",

@@ -13,6 +13,7 @@ mod lifecycles;
 #[expect(dead_code, unused_imports, reason = "the tests use the rest")]
 #[path = "../../tests/it/support/process.rs"]
 mod process;
+mod reads;
 mod stack;
 
 use stack::Stack;
@@ -33,6 +34,9 @@ async fn main() {
     }
     if asked("lifecycles") {
         lifecycles::measure(&stack).await;
+    }
+    if asked("reads") {
+        reads::measure(&mut stack).await;
     }
     if asked("hold") {
         // For another program to measure on the same server: until standard input closes.

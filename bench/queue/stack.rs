@@ -4,9 +4,12 @@ use std::{path::PathBuf, process::Command, time::Duration};
 
 use rehead::{
     db,
+    domain::role::Role,
+    keys::Grant,
     postgres::{Postgres, StartOptions},
 };
 use rehead_test_support::data;
+use reqwest::{Method, RequestBuilder, header::ETAG};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -17,7 +20,9 @@ pub(crate) struct Stack {
     pub(crate) url: String,
     pub(crate) pool: PgPool,
     pub(crate) database_url: String,
-    pub(crate) client: reqwest::Client,
+    /// A key of an admin of the tenant that everything belongs to.
+    pub(crate) key: String,
+    client: reqwest::Client,
     /// A validated data set's id.
     file: String,
     workers: usize,
@@ -55,17 +60,27 @@ impl Stack {
             &objects,
             "--scratch",
             &scratch,
+            "--requests-per-minute",
+            "1000000000",
         ];
         let mut server = Process::rehead("serve", dir.path(), &arguments);
         let url = format!("http://{}/v1", server.wait_for("listening on http://"));
+        let grant = Grant {
+            tenant: "default".to_owned(),
+            name: None,
+            role: Role::Admin,
+            expires_at: None,
+            requests_per_minute: None,
+        };
         let mut stack = Self {
             _server: server,
             url,
-            pool,
             database_url,
+            key: grant.create(&pool).await.unwrap().1,
             client: reqwest::Client::new(),
             file: String::new(),
             workers: 0,
+            pool,
             _postgres: postgres,
             dir,
         };
@@ -135,11 +150,22 @@ impl Stack {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
-        answer(self.client.post(format!("{}{path}", self.url)).json(body)).await
+        answer(self.request(Method::POST, path).json(body)).await
     }
 
-    async fn get(&self, path: &str) -> Value {
-        answer(self.client.get(format!("{}{path}", self.url))).await
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        answer(self.request(Method::GET, path)).await
+    }
+
+    /// The entity tag of what is at `path`.
+    pub(crate) async fn etag(&self, path: &str) -> String {
+        let answer = self.request(Method::GET, path).send().await.unwrap();
+        answer.headers()[ETAG].to_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.url));
+        request.bearer_auth(&self.key)
     }
 
     async fn upload(&self, purpose: &str, bytes: Vec<u8>) -> String {
@@ -147,12 +173,7 @@ impl Stack {
         let form = reqwest::multipart::Form::new()
             .text("purpose", purpose.to_owned())
             .part("file", part);
-        let file = answer(
-            self.client
-                .post(format!("{}/files", self.url))
-                .multipart(form),
-        )
-        .await;
+        let file = answer(self.request(Method::POST, "/files").multipart(form)).await;
         file["id"].as_str().unwrap().to_owned()
     }
 
@@ -197,7 +218,7 @@ impl Stack {
     }
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> Value {
+async fn answer(request: RequestBuilder) -> Value {
     let answer = request.send().await.unwrap();
     let status = answer.status();
     let text = answer.text().await.unwrap();

@@ -1,10 +1,13 @@
 //! Attempts: executions of a job by a worker. The number of an attempt is the fencing token of its
 //! claim.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use sqlx::{PgExecutor, PgPool, types::Json};
 use time::{OffsetDateTime, serde::timestamp};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{convert, tenants::TenantId};
 use crate::domain::{
@@ -13,6 +16,7 @@ use crate::domain::{
     id::{JobId, WorkerId},
     progress::Usage,
     recipe::Recipe,
+    role::Role,
 };
 
 /// Number of succeeded attempts that a time estimate is based on.
@@ -56,21 +60,35 @@ pub struct Attempt {
     pub log: Vec<String>,
 }
 
-/// Attempts of a job, oldest first.
+impl Attempt {
+    /// The part that a key of this role sees.
+    pub fn seen_by(&self, role: Role) -> Self {
+        match role {
+            Role::Admin => self.clone(),
+            Role::User => Self {
+                host: None,
+                log: Vec::new(),
+                ..self.clone()
+            },
+        }
+    }
+}
+
+/// Attempts of these jobs, oldest first. Jobs without any are left out.
 pub async fn list(
     executor: impl PgExecutor<'_>,
     tenant: TenantId,
-    job: JobId,
-) -> sqlx::Result<Vec<Attempt>> {
+    jobs: &[Uuid],
+) -> sqlx::Result<HashMap<JobId, Vec<Attempt>>> {
     let attempts = sqlx::query!(
-        "select a.token, a.worker_id, a.host, a.device, a.threads, a.resumed_step, a.reached_step, a.peak_bytes, a.trained_samples,
+        "select a.job_id, a.token, a.worker_id, a.host, a.device, a.threads, a.resumed_step, a.reached_step, a.peak_bytes, a.trained_samples,
             a.started_at, a.ended_at, a.outcome, a.message, a.exit_code, a.exit_signal, a.log_tail
         from attempts a join jobs j on j.id = a.job_id
-        where a.job_id = $1 and j.tenant_id = $2 order by a.token",
-        job.0,
+        where a.job_id = any($1) and j.tenant_id = $2 order by a.token",
+        jobs,
         tenant.0
     )
-    .map(|row| Attempt {
+    .map(|row| (JobId(row.job_id), Attempt {
         number: row.token,
         worker: WorkerId(row.worker_id),
         host: row.host,
@@ -87,8 +105,12 @@ pub async fn list(
         exit_code: row.exit_code,
         exit_signal: row.exit_signal,
         log: last_lines(row.log_tail.as_deref().unwrap_or_default()),
-    });
-    attempts.fetch_all(executor).await
+    }));
+    let mut by_job: HashMap<JobId, Vec<Attempt>> = HashMap::new();
+    for (job, attempt) in attempts.fetch_all(executor).await? {
+        by_job.entry(job).or_default().push(attempt);
+    }
+    Ok(by_job)
 }
 
 fn last_lines(log: &str) -> Vec<String> {

@@ -28,6 +28,8 @@ const POLL: Duration = Duration::from_secs(2);
 const FOLLOWER_POLL: Duration = Duration::from_secs(20);
 /// Interval at which awaited jobs are polled.
 const JOB_POLL: Duration = Duration::from_millis(100);
+/// The subject of a change of API keys, of whichever.
+pub const KEYS: &str = "keys";
 /// Notifications buffered for a slow receiver; one that misses some polls at once.
 const CAPACITY: usize = 1_024;
 
@@ -48,7 +50,7 @@ impl Default for Changes {
 }
 
 impl Changes {
-    /// Subscribes to changes of files and models.
+    /// Subscribes to changes of files, models and API keys.
     pub fn subscribe(&self) -> Subscription {
         self.subscription(Target::Notified, POLL)
     }
@@ -97,9 +99,14 @@ impl Changes {
     }
 
     async fn relay_one_connection(&self, pool: &sqlx::PgPool) -> sqlx::Result<()> {
-        let mut listener = db::listen(pool, &[channel::FILE, channel::MODEL]).await?;
+        let channels = [channel::FILE, channel::MODEL, channel::KEY];
+        let mut listener = db::listen(pool, &channels).await?;
         while let Some(notice) = listener.try_recv().await? {
-            self.send(notice.payload().to_owned());
+            let subject = match notice.channel() {
+                channel::KEY => KEYS,
+                _ => notice.payload(),
+            };
+            self.send(subject.to_owned());
         }
         Ok(())
     }
@@ -209,7 +216,7 @@ pub struct Subscription {
 
 /// The changes that a subscription receives.
 enum Target {
-    /// Changes of all files and models.
+    /// Changes of all files, models and keys.
     Notified,
     /// A job, before the first wait; most requests never wait.
     Job(Arc<Awaited>, JobId),

@@ -149,7 +149,7 @@ pub async fn supersede(
     job: JobId,
     token: i64,
 ) -> sqlx::Result<Vec<CheckpointObjects>> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = super::begin(pool).await?;
     // A job that is being created locks the checkpoints that it continues from: the next statement
     // sees it.
     under_lease!(

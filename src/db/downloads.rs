@@ -47,7 +47,7 @@ pub async fn insert(
     download: &NewDownload,
     limit: u32,
 ) -> sqlx::Result<Option<Keyed<File>>> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = super::begin(pool).await?;
     let inserted = insert_within(&mut transaction, download, limit).await?;
     transaction.commit().await?;
     if !inserted {
@@ -84,7 +84,7 @@ pub async fn insert_with_model(
     model: &NewBaseModel,
     limit: u32,
 ) -> sqlx::Result<Option<Inserted>> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = super::begin(pool).await?;
     if !insert_within(&mut transaction, download, limit).await? {
         return Ok(None);
     }

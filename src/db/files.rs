@@ -258,7 +258,7 @@ pub async fn report(
 pub async fn delete(pool: &PgPool, tenant: TenantId, id: FileId) -> sqlx::Result<Deleted> {
     // The row is locked first. `jobs::create` and `models::insert_importing` lock it too, so
     // neither can add a use of it.
-    let mut transaction = pool.begin().await?;
+    let mut transaction = super::begin(pool).await?;
     let deleted = delete_locked(&mut transaction, tenant, id).await?;
     // A dropped transaction would keep its locks until its connection is used again.
     transaction.commit().await?;

@@ -70,7 +70,7 @@ pub fn statements(role: &str) -> Vec<String> {
 /// # Errors
 /// There is no such role; the tables do not exist; this connection does not own them.
 pub async fn grant_worker(pool: &PgPool, role: &str) -> sqlx::Result<()> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = super::begin(pool).await?;
     for statement in statements(role) {
         // The name of the role is quoted, and the rest is made of literals.
         sqlx::query(AssertSqlSafe(statement))

@@ -1,6 +1,6 @@
 //! Jobs as the API sees them: create, read, list; and the end of their wait for data sets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use serde_json::json;
@@ -94,6 +94,21 @@ pub struct Budgets {
     pub preemptions: u32,
 }
 
+/// The place of a job in the queue: all that its claims depend on beside its tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub resource_class: String,
+    /// 0 (first) to 4 (last).
+    pub priority: i16,
+    /// Order of arrival.
+    pub seq: i64,
+    /// Device memory that it needs, in MiB.
+    pub device_mb: i32,
+    pub spec_version: i32,
+    /// Not claimed before this time.
+    pub run_at: OffsetDateTime,
+}
+
 /// A job.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -128,6 +143,7 @@ pub struct Job {
     pub version: i64,
     /// Number of its last event.
     pub last_event: u64,
+    pub place: Place,
     pub created_at: OffsetDateTime,
     pub started_at: Option<OffsetDateTime>,
     pub cancel_requested_at: Option<OffsetDateTime>,
@@ -208,7 +224,8 @@ macro_rules! query_jobs {
                 n_epochs, fraction, samples_per_second, metrics as "metrics: Json<Metrics>", best_checkpoint, error_code,
                 error_message, error_param, error_permanent, token, failures, max_failures, crashes, max_crashes,
                 preemptions, device, threads, nondeterminism_reason, version, events, created_at, started_at,
-                cancel_requested_at, stop_requested_at, finished_at
+                cancel_requested_at, stop_requested_at, finished_at, resource_class, priority, seq, device_mb,
+                spec_version, run_at
             from jobs "# + $tail,
             $($bindings)+
         )
@@ -253,6 +270,14 @@ macro_rules! query_jobs {
                 nondeterminism_reason: row.nondeterminism_reason,
                 version: row.version,
                 last_event: convert::to_count(row.events),
+                place: Place {
+                    resource_class: row.resource_class,
+                    priority: row.priority,
+                    seq: row.seq,
+                    device_mb: row.device_mb,
+                    spec_version: row.spec_version,
+                    run_at: row.run_at,
+                },
                 created_at: row.created_at,
                 started_at: row.started_at,
                 cancel_requested_at: row.cancel_requested_at,
@@ -271,6 +296,16 @@ pub async fn get(
     query_jobs!("where id = $1 and tenant_id = $2", id.0, tenant.0)
         .fetch_optional(executor)
         .await
+}
+
+/// Versions of those of these jobs that exist.
+pub async fn versions(pool: &PgPool, jobs: &[JobId]) -> sqlx::Result<HashMap<JobId, i64>> {
+    let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
+    let versions = sqlx::query!("select id, version from jobs where id = any($1)", &ids)
+        .map(|row| (JobId(row.id), row.version))
+        .fetch_all(pool)
+        .await?;
+    Ok(versions.into_iter().collect())
 }
 
 pub async fn list(

@@ -57,6 +57,8 @@ pub mod channel {
     pub const FILE: &str = "rehead_file";
     /// The import or the export of a model ended. Payload: the id of the model.
     pub const MODEL: &str = "rehead_model";
+    /// An API key was created or revoked, or a limit of a tenant was changed. No payload.
+    pub const KEY: &str = "rehead_key";
 }
 
 /// One page of a list.
@@ -119,8 +121,28 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 /// # Errors
 /// No connection.
 pub async fn snapshot(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
-    pool.begin_with("begin isolation level repeatable read read only")
-        .await
+    begin_with(pool, "begin isolation level repeatable read read only").await
+}
+
+/// Begins a transaction.
+///
+/// # Errors
+/// No connection.
+pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    begin_with(pool, "begin").await
+}
+
+/// Begins a transaction in a task of its own: sqlx 0.9.0 loses track of one whose `begin` is
+/// cancelled, so that whoever has the connection next writes into it, and what it writes is lost
+/// (<https://github.com/transact-rs/sqlx/issues/4393>).
+#[expect(clippy::disallowed_methods, reason = "this is what the others call")]
+async fn begin_with(
+    pool: &PgPool,
+    statement: &'static str,
+) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin_with(statement).await });
+    begun.await.map_err(|_| sqlx::Error::WorkerCrashed)?
 }
 
 /// Opens a second pool to the same server, so that heartbeats never wait for a connection.

@@ -407,7 +407,7 @@ pub async fn report_of_job(
 /// Deletes the row, unless a job that has not ended starts from it.
 pub async fn delete(pool: &PgPool, tenant: TenantId, id: &str) -> sqlx::Result<Deleted> {
     // The row is locked first. `jobs::create` locks it too, so no job can start from it meanwhile.
-    let mut transaction = pool.begin().await?;
+    let mut transaction = super::begin(pool).await?;
     let deleted = delete_locked(&mut transaction, tenant, id).await?;
     // A dropped transaction would keep its locks until its connection is used again.
     transaction.commit().await?;

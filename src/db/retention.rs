@@ -25,7 +25,7 @@ pub async fn begin_to_delete_job(
     tenant: TenantId,
     job: JobId,
 ) -> sqlx::Result<Deleted> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = super::begin(pool).await?;
     // A job that is being created locks the checkpoints that it continues from: the next statement
     // sees it.
     sqlx::query!(

@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use super::convert;
 
 /// Primary key of a tenant. Never shown to clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
 #[sqlx(transparent)]
 pub struct TenantId(pub i64);
 

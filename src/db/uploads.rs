@@ -193,7 +193,7 @@ pub async fn add_part(
     part: &NewPart,
     limits: PartLimits,
 ) -> sqlx::Result<Added> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = super::begin(pool).await?;
     // The row is locked first, so that parts which arrive together are counted one by one.
     let counted = sqlx::query!(
         "update uploads set parts = parts + 1, part_bytes = part_bytes + $3
@@ -290,7 +290,7 @@ pub async fn complete(
     file: &NewFile,
 ) -> sqlx::Result<Option<File>> {
     let parts: Vec<Uuid> = parts.iter().map(|id| id.0).collect();
-    let mut transaction = pool.begin().await?;
+    let mut transaction = super::begin(pool).await?;
     let completed = sqlx::query!(
         "update uploads set status = 'completed', completed_with = $3, file_id = $4
         where id = $1 and tenant_id = $2 and status = 'pending'",

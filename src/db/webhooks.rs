@@ -94,7 +94,7 @@ fn words(events: &[EventType]) -> Vec<String> {
 /// Registers a webhook, unless the tenant has `limit` of them; or finds the one that its
 /// idempotency key made.
 pub async fn create(pool: &PgPool, webhook: &NewWebhook, limit: u32) -> sqlx::Result<Created> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = super::begin(pool).await?;
     // Others of the tenant wait until this one is counted.
     sqlx::query!(
         "select pg_advisory_xact_lock(hashtextextended('webhooks', $1))",

@@ -69,6 +69,7 @@ pub(crate) async fn create(
     };
     refuse_any(grant.problems())?;
     let (key, value) = grant.create(&state.pool).await?;
+    state.expire_keys().await;
     Ok(axum::Json(CreatedKey { key, value }))
 }
 
@@ -95,6 +96,7 @@ pub(crate) async fn revoke(
     Id(id): Id<KeyId>,
 ) -> Result<axum::Json<Deleted>, ApiError> {
     let revoked = db::keys::revoke(&state.pool, &id).await?;
+    state.expire_keys().await;
     match revoked {
         Some(_) => Ok(Deleted::of("api_key", id)),
         None => Err(ApiError::unknown(id)),

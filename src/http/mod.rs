@@ -83,8 +83,14 @@ pub async fn serve(
         outgoing: state.outgoing.clone(),
         args: state.webhooks.clone(),
     };
-    let pool = state.pool.clone();
-    let job = move |tenant, id| JobObject::event_data(pool.clone(), tenant, id);
+    let of_job = state.clone();
+    let job = move |tenant, id| JobObject::event_data(of_job.clone(), tenant, id);
+    let refreshing = {
+        let state = state.clone();
+        tokio::spawn(async move {
+            tokio::join!(state.recent_jobs.run(&state.pool), state.follow_keys());
+        })
+    };
     let sending = tokio::spawn(sender.run(job, stop.clone()));
     // The first scrape finds every gauge.
     measure::measure(&state).await;
@@ -98,6 +104,7 @@ pub async fn serve(
     acceptor.run(listener).await;
     stop.cancel();
     measuring.abort();
+    refreshing.abort();
     state.predictor.stop().await;
     let _ = tokio::join!(listening, sending);
     Ok(())

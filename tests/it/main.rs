@@ -15,6 +15,7 @@ mod chaos;
 mod choosing;
 mod cli;
 mod command_line;
+mod connections;
 mod contract;
 mod damage;
 mod docs;

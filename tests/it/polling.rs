@@ -1,9 +1,18 @@
 //! Requests of clients that wait: `wait`, `ETag`, request ids, long pages.
 
+use std::time::Duration;
+
+use rehead::{
+    db::{controls, tenants::default_tenant},
+    domain::job::Control,
+};
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 
-use crate::support::service::{Answer, Service};
+use crate::{
+    events::queued_job,
+    support::service::{Answer, Service},
+};
 
 async fn with(service: &Service, path: &str, name: &'static str, value: &str) -> Answer {
     let value = value.to_owned();
@@ -145,4 +154,49 @@ async fn ids_of_base_models_are_no_others() {
         let status = service.get(&path).await.status;
         assert_eq!(status, StatusCode::NOT_FOUND, "{id}");
     }
+}
+
+/// Who polls a job costs the database nothing, and still sees what they wrote themselves.
+#[tokio::test]
+async fn a_polled_job_is_kept_but_never_older_than_an_own_write() {
+    let service = Service::start().await;
+    let job = queued_job(&service).await;
+    let path = format!("/v1/fine_tuning/jobs/{}", job["id"].as_str().unwrap());
+    for (control, status) in [("pause", "paused"), ("resume", "queued")].repeat(10) {
+        let before = service.get(&path).await.ok();
+        let written = service.post(&format!("{path}/{control}"), &json!({})).await;
+        assert_eq!(written.ok()["status"], status, "before: {before}");
+        assert_eq!(service.get(&path).await.ok()["status"], status);
+    }
+
+    let pool = service.pool().await;
+    let mut answered = false;
+    for _ in 0..20 {
+        let known = tag(&service.get(&path).await.headers);
+        let mut locking = rehead::db::begin(&pool).await.unwrap();
+        sqlx::query("lock table jobs in access exclusive mode")
+            .execute(&mut *locking)
+            .await
+            .unwrap();
+        let again = with(&service, &path, "if-none-match", &known);
+        let again = tokio::time::timeout(Duration::from_millis(150), again).await;
+        locking.rollback().await.unwrap();
+        answered = again.is_ok_and(|answer| answer.status == StatusCode::NOT_MODIFIED);
+        if answered {
+            break;
+        }
+    }
+    assert!(answered, "each poll reads the table");
+
+    service.get(&path).await.ok();
+    let id = job["id"].as_str().unwrap().parse().unwrap();
+    let (tenant, _) = default_tenant(&pool).await.unwrap();
+    controls::ask(&pool, tenant, id, Control::Cancel)
+        .await
+        .unwrap();
+    let current = with(&service, &path, "cache-control", "no-cache").await;
+    assert_eq!(current.ok()["status"], "cancelled", "by another process");
+    service
+        .until(&path, "cancelled job", |job| job["status"] == "cancelled")
+        .await;
 }

@@ -65,7 +65,7 @@ async fn every_move_that_is_not_drawn_is_refused_by_the_database() {
     let mut refused = 0;
     for was in JobStatus::ALL {
         for becomes in JobStatus::ALL.into_iter().filter(|&becomes| becomes != was) {
-            let mut transaction = queue.pool().begin().await.unwrap();
+            let mut transaction = rehead::db::begin(queue.pool()).await.unwrap();
             for statement in [
                 sqlx::query("alter table jobs disable trigger guard_job"),
                 sqlx::query(MOVE).bind(job.0).bind(was.as_str()),
@@ -410,7 +410,8 @@ async fn neither_waiting_nor_a_pause_counts_as_running() {
     assert!((0.2..0.6).contains(&elapsed), "{elapsed}");
 
     // Its history says so, phase by phase.
-    let spans = phases::list(pool, queue.tenant, job).await.unwrap();
+    let mut spans = phases::list(pool, queue.tenant, &[job.0]).await.unwrap();
+    let spans = spans.remove(&job).unwrap();
     let seen: Vec<_> = spans
         .iter()
         .map(|span| (span.phase, span.attempt))

@@ -220,7 +220,7 @@ async fn each_end_of_a_job_is_queued_once_for_its_tenant() {
 async fn a_webhook_that_is_being_deleted_delays_no_job() {
     let queue = Queue::start().await;
     let going = webhook(&queue, queue.tenant, "http://a", &EventType::ALL).await;
-    let mut deleting = queue.pool().begin().await.unwrap();
+    let mut deleting = rehead::db::begin(queue.pool()).await.unwrap();
     sqlx::query("delete from webhooks where id = $1")
         .bind(going.id.0)
         .execute(&mut *deleting)

@@ -6,6 +6,7 @@ use sqlx::{PgPool, types::Json};
 
 use crate::{
     db::{
+        self,
         checkpoints::{self, Checkpoint},
         convert, files, retry,
         tenants::TenantId,
@@ -234,7 +235,7 @@ pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claim
     let mut claimed = retry(|| claim!("skip locked", offer, pool)).await?;
     if claimed.is_none() {
         let patient = || async {
-            let mut transaction = pool.begin().await?;
+            let mut transaction = db::begin(pool).await?;
             sqlx::query(sqlx::AssertSqlSafe(format!(
                 "set local lock_timeout = {TENANT_WAIT_MS}"
             )))

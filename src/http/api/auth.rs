@@ -19,7 +19,7 @@ use crate::{
     domain::role::Role,
     http::api::{
         error::ApiError,
-        identity::{Identity, limits_of},
+        identity::{Identity, Sender, limits_of},
         origin,
         peer::sender,
         rate_limit::Level,
@@ -122,7 +122,12 @@ pub(crate) async fn authenticate(
         }
         None => {
             parts.extensions.insert(identity.clone());
-            next.run(Request::from_parts(parts, body)).await
+            let is_safe = parts.method.is_safe();
+            let response = next.run(Request::from_parts(parts, body)).await;
+            if !is_safe {
+                state.recent_jobs.wrote(identity.tenant);
+            }
+            response
         }
     };
     // For the access log and the headers of the response.
@@ -154,18 +159,12 @@ fn take_request(state: &AppState, who: &Identity, key_limit: Option<u32>) -> Lev
     }
 }
 
-/// An identity, and the limit of the key itself.
-struct Sender {
-    identity: Identity,
-    of_key: Option<u32>,
-}
-
 async fn identify(parts: &Parts, state: &AppState) -> Result<Sender, ApiError> {
     let started = Instant::now();
     let defaults = &state.limits.tenant;
-    if state.is_open().await? {
+    let has_key = parts.headers.contains_key(header::AUTHORIZATION);
+    if let Some((tenant, overrides)) = state.open_tenant(has_key).await? {
         origin::check(&parts.uri, &parts.headers)?;
-        let (tenant, overrides) = db::tenants::default_tenant(&state.pool).await?;
         let identity = Identity {
             tenant,
             tenant_name: db::tenants::DEFAULT.to_owned(),
@@ -182,6 +181,9 @@ async fn identify(parts: &Parts, state: &AppState) -> Result<Sender, ApiError> {
     let address = sender(parts, &state.access.trusted_proxies);
     let digest = keys::digest(key);
     let attempts = &state.access.key_attempts;
+    if let Some(sender) = attempts.recent(&digest) {
+        return Ok(sender);
+    }
     if !attempts.is_known(&digest) {
         attempts.check(address)?;
     }
@@ -194,20 +196,22 @@ async fn identify(parts: &Parts, state: &AppState) -> Result<Sender, ApiError> {
     let is_equal: bool = digest.as_slice().ct_eq(sha256).into();
     match found.filter(|found| is_equal && found.is_valid) {
         Some(found) => {
-            if let Some(id) = id.clone().filter(|_| attempts.accept(digest)) {
-                record_use(state, id);
-            }
             let identity = Identity {
                 tenant: found.tenant,
                 tenant_name: found.tenant_name,
                 role: found.role,
-                key: id,
+                key: id.clone(),
                 limits: limits_of(defaults, &found.overrides),
             };
-            Ok(Sender {
+            let sender = Sender {
                 identity,
                 of_key: found.requests_per_minute,
-            })
+            };
+            let is_due = attempts.accept(digest, sender.clone(), started);
+            if let Some(id) = id.filter(|_| is_due) {
+                record_use(state, id);
+            }
+            Ok(sender)
         }
         None => {
             attempts.refuse(address, id.as_ref());

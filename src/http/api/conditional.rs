@@ -34,6 +34,15 @@ pub(crate) fn is_conditional(headers: &HeaderMap) -> bool {
     headers.contains_key(header::IF_NONE_MATCH)
 }
 
+/// True for a client that accepts nothing that is kept (RFC 9111, 5.2.1.4).
+pub(crate) fn wants_current(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CACHE_CONTROL).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|directive| directive.trim().eq_ignore_ascii_case("no-cache"))
+}
+
 /// True when an object is no longer as the client knows it, or, where the request has no tag, as
 /// it was `before`.
 pub(crate) fn has_changed(headers: &HeaderMap, before: Option<&str>, etag: &str) -> bool {
@@ -44,11 +53,15 @@ pub(crate) fn has_changed(headers: &HeaderMap, before: Option<&str>, etag: &str)
 }
 
 /// The object with its tag, or 304 if the client has it.
-pub(crate) fn respond<T: Serialize>(headers: &HeaderMap, etag: String, object: T) -> Response {
+pub(crate) fn respond<T: Serialize>(
+    headers: &HeaderMap,
+    etag: String,
+    object: impl FnOnce() -> T,
+) -> Response {
     let mut response = if is_known(headers, &etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        axum::Json(object).into_response()
+        axum::Json(object()).into_response()
     };
     let headers = response.headers_mut();
     if let Ok(etag) = HeaderValue::try_from(etag) {

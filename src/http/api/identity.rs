@@ -24,6 +24,13 @@ pub(crate) struct Identity {
     pub limits: TenantLimits,
 }
 
+/// An identity, and the limit of the key itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
+    pub identity: Identity,
+    pub of_key: Option<u32>,
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Identity {
     type Rejection = ApiError;
 

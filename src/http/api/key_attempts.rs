@@ -4,9 +4,11 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use crate::{
     db::keys::KeyId,
@@ -17,18 +19,30 @@ use crate::{
 const RECORDED: Duration = Duration::from_secs(60);
 /// Time after its last use in which a key is not held back with the wrong ones of its address.
 const TRUSTED: Duration = Duration::from_secs(600);
+/// Keys and their tenants are read again after this time: the longest that a key is accepted which
+/// was revoked through another server.
+pub(crate) const KEY_AGE: Duration = Duration::from_secs(1);
 /// Keys that are remembered as used.
 const REMEMBERED: usize = 10_000;
 
-/// Keys that were sent: the wrong ones by address, which limits their number, and the right ones.
-pub(crate) struct KeyAttempts {
+/// Keys that were sent: the wrong ones by address, which limits their number, and the right ones,
+/// with their senders.
+pub(crate) struct KeyAttempts<S> {
     refused: Buckets<IpAddr>,
     per_minute: u32,
-    /// Hashes of keys, with the time at which their last use was recorded.
-    accepted: Mutex<HashMap<[u8; 32], Instant>>,
+    /// Right keys, by hash.
+    accepted: Mutex<HashMap<[u8; 32], Accepted<S>>>,
 }
 
-impl KeyAttempts {
+struct Accepted<S> {
+    /// Time at which its last use was recorded.
+    recorded_at: Instant,
+    /// Time at which the database was asked about it; `None` when it has to be asked again.
+    read_at: Option<Instant>,
+    sender: S,
+}
+
+impl<S: Clone> KeyAttempts<S> {
     /// `per_minute` is the number of wrong keys that one address may send.
     pub(crate) fn new(per_minute: u32) -> Self {
         Self {
@@ -66,26 +80,49 @@ impl KeyAttempts {
     /// True when a key with this hash was accepted lately. Such a key is not held back because of
     /// others, which may come from behind the same proxy.
     pub(crate) fn is_known(&self, digest: &[u8; 32]) -> bool {
-        let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        accepted
-            .get(digest)
-            .is_some_and(|at| at.elapsed() < TRUSTED)
+        let accepted = self.lock();
+        let known = accepted.get(digest);
+        known.is_some_and(|key| key.recorded_at.elapsed() < TRUSTED)
     }
 
-    /// Remembers a right key. True when its use is to be recorded.
-    pub(crate) fn accept(&self, digest: [u8; 32]) -> bool {
+    /// The sender of a key that was right a moment ago.
+    pub(crate) fn recent(&self, digest: &[u8; 32]) -> Option<S> {
+        let accepted = self.lock();
+        let known = accepted.get(digest);
+        let recent = known.filter(|key| key.read_at.is_some_and(|at| at.elapsed() < KEY_AGE));
+        recent.map(|key| key.sender.clone())
+    }
+
+    /// Remembers a key that was right at `read_at`. True when its use is to be recorded.
+    pub(crate) fn accept(&self, digest: [u8; 32], sender: S, read_at: Instant) -> bool {
         let now = Instant::now();
-        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = accepted.get(&digest).is_none_or(|at| now - *at >= RECORDED);
-        if is_due {
-            if accepted.len() >= REMEMBERED {
-                accepted.retain(|_, at| now - *at < RECORDED);
-            }
-            if accepted.len() < REMEMBERED {
-                accepted.insert(digest, now);
-            }
+        let mut accepted = self.lock();
+        let recorded_at = accepted.get(&digest).map(|key| key.recorded_at);
+        let recorded_at = recorded_at.filter(|at| now - *at < RECORDED);
+        if accepted.len() >= REMEMBERED {
+            accepted.retain(|_, key| now - key.recorded_at < RECORDED);
         }
-        is_due
+        if accepted.len() < REMEMBERED || accepted.contains_key(&digest) {
+            let key = Accepted {
+                recorded_at: recorded_at.unwrap_or(now),
+                read_at: Some(read_at),
+                sender,
+            };
+            accepted.insert(digest, key);
+        }
+        recorded_at.is_none()
+    }
+
+    /// Lets the database be asked again about every key: one may have been revoked.
+    pub(crate) fn expire(&self) {
+        for key in self.lock().values_mut() {
+            key.read_at = None;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Accepted<S>>> {
+        // A panic cannot leave it half changed.
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -97,8 +134,15 @@ mod tests {
     fn wrong_keys_are_limited_but_not_a_known_one() {
         let attempts = KeyAttempts::new(2);
         let address: IpAddr = "10.0.0.1".parse().unwrap();
-        assert!(attempts.accept([1; 32]));
-        assert!(!attempts.accept([1; 32]));
+        let now = Instant::now();
+        assert!(attempts.recent(&[1; 32]).is_none());
+        assert!(attempts.accept([1; 32], "sender", now));
+        assert!(attempts.recent(&[1; 32]).is_some());
+        attempts.expire();
+        assert!(attempts.recent(&[1; 32]).is_none());
+        assert!(!attempts.accept([1; 32], "sender", now));
+        assert!(!attempts.accept([1; 32], "sender", now - KEY_AGE));
+        assert!(attempts.recent(&[1; 32]).is_none(), "asked too long ago");
         for _ in 0..2 {
             assert!(attempts.check(address).is_ok());
             attempts.refuse(address, None);

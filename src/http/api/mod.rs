@@ -12,6 +12,7 @@ pub(crate) mod extract;
 pub(crate) mod flat_schemas;
 pub(crate) mod idempotency;
 pub(crate) mod identity;
+pub(crate) mod kept;
 pub(crate) mod key_attempts;
 pub(crate) mod linger;
 pub(crate) mod multipart;

@@ -6,6 +6,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use sqlx::PgPool;
@@ -14,8 +15,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{HttpLimits, ServeArgs, WebhookArgs},
-    db::{changes::Changes, keys::KeyId, tenants::TenantId},
-    http::api::{key_attempts::KeyAttempts, quotas::Quotas, rate_limit::Buckets},
+    db::{
+        changes::{Changes, KEYS},
+        keys::KeyId,
+        queue_position::QueueSnapshot,
+        tenants::{self, Overrides, TenantId},
+    },
+    http::{
+        api::{
+            identity::Sender,
+            kept::Kept,
+            key_attempts::{KEY_AGE, KeyAttempts},
+            quotas::Quotas,
+            rate_limit::Buckets,
+        },
+        jobs::recent::RecentJobs,
+    },
     objects::Objects,
     outgoing::Outgoing,
     serving::predictor::Predictor,
@@ -41,6 +56,10 @@ pub struct AppState {
     pub(crate) address: Arc<OnceLock<SocketAddr>>,
     pub(crate) access: Arc<Access>,
     keys_exist: Arc<AtomicBool>,
+    /// The default tenant while the service is open; `None` once there is a key.
+    open_tenant: Arc<Kept<Option<(TenantId, Overrides)>>>,
+    pub(crate) recent_jobs: Arc<RecentJobs>,
+    pub(crate) queue: Arc<Kept<Arc<QueueSnapshot>>>,
     /// Cancelled when the service stops; held-back responses and streams end then.
     pub(crate) shutdown: CancellationToken,
 }
@@ -49,7 +68,7 @@ pub struct AppState {
 pub(crate) struct Access {
     require_keys: bool,
     pub trusted_proxies: Vec<IpAddr>,
-    pub key_attempts: KeyAttempts,
+    pub key_attempts: KeyAttempts<Sender>,
     /// Requests, by tenant and by key.
     pub requests: Buckets<Bucket>,
 }
@@ -78,6 +97,9 @@ impl AppState {
                 requests: Buckets::default(),
             }),
             keys_exist: Arc::default(),
+            open_tenant: Arc::default(),
+            recent_jobs: Arc::default(),
+            queue: Arc::default(),
             shutdown: CancellationToken::new(),
             pool,
             objects,
@@ -85,12 +107,40 @@ impl AppState {
         }
     }
 
-    /// True when requests need no key: on loopback, as long as there is none, unless keys are
-    /// required all the same.
-    pub(crate) async fn is_open(&self) -> sqlx::Result<bool> {
+    /// The tenant of requests without a key, with its limits. `None` when requests need a key:
+    /// those from elsewhere than loopback, those after the first key was created, or all where keys
+    /// are required. A key that another process has created is noticed within a second, and at once
+    /// by a request that `has_key`.
+    pub(crate) async fn open_tenant(
+        &self,
+        has_key: bool,
+    ) -> sqlx::Result<Option<(TenantId, Overrides)>> {
         let address = self.address.get();
         let is_loopback = address.is_some_and(|address| address.ip().is_loopback());
-        Ok(is_loopback && !self.access.require_keys && !self.keys_exist().await?)
+        if !is_loopback || self.access.require_keys || self.keys_exist.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let read = async || match self.keys_exist().await? {
+            true => Ok(None),
+            false => tenants::default_tenant(&self.pool).await.map(Some),
+        };
+        let max_age = if has_key { Duration::ZERO } else { KEY_AGE };
+        self.open_tenant.get(|_| max_age, read).await
+    }
+
+    /// Lets the database be asked again about every key.
+    pub(crate) async fn expire_keys(&self) {
+        self.access.key_attempts.expire();
+        self.open_tenant.forget().await;
+    }
+
+    /// Notices changes of keys by other processes. Never returns.
+    pub(crate) async fn follow_keys(&self) {
+        let mut changes = self.changes.subscribe();
+        loop {
+            changes.changed(KEYS).await;
+            self.expire_keys().await;
+        }
     }
 
     /// True when requests need a key even on loopback.

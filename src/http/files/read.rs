@@ -110,7 +110,7 @@ pub(crate) async fn get(
         .until(&id.to_string(), wait, &state.shutdown, look, done)
         .await?
         .ok_or_else(|| ApiError::unknown(id))?;
-    Ok(respond(&headers, etag_of(&file), file))
+    Ok(respond(&headers, etag_of(&file), || file))
 }
 
 async fn find(state: &AppState, tenant: TenantId, id: FileId) -> Result<File, ApiError> {

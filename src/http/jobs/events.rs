@@ -59,6 +59,7 @@ pub(crate) async fn events(
         return follow(state, &identity, job, &headers).await;
     }
     let slice = db::events::list(&state.pool, tenant, job, query.page(&state.limits)?).await?;
+    state.recent_jobs.forget(job);
     Ok(List::of(slice, |event| event, |event: &Event| event.id.to_string()).into_response())
 }
 
@@ -138,6 +139,7 @@ impl Follower {
             match db::events::after(&self.state.pool, self.tenant, self.job, self.seq, BATCH).await
             {
                 Ok(events) if !events.is_empty() => {
+                    self.state.recent_jobs.forget(self.job);
                     self.seq = events.last().map_or(self.seq, |event| event.seq);
                     self.read = events.into();
                     continue;

@@ -11,6 +11,8 @@ pub(crate) mod metrics;
 pub(crate) mod object;
 pub(crate) mod plan;
 pub(crate) mod read;
+pub(crate) mod recent;
 pub(crate) mod report;
+pub(crate) mod rows;
 pub(crate) mod samples;
 pub(crate) mod snapshot;

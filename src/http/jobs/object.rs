@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
@@ -27,7 +26,7 @@ use crate::{
     },
     http::{
         api::{error::ApiError, identity::Identity, state::AppState},
-        jobs::{determinism::Determinism, snapshot::JobSnapshot},
+        jobs::{determinism::Determinism, rows::JobRows, snapshot::JobSnapshot},
     },
 };
 
@@ -126,6 +125,8 @@ pub(crate) struct Queue {
     /// Estimated from the durations of the last jobs that succeeded; `null` when there is none, or
     /// when the job does not wait for the jobs ahead.
     pub estimated_start: Option<EstimatedStart>,
+    /// Time at which the queue was read: at most a second ago.
+    pub as_of: i64,
 }
 
 /// Start if all jobs ahead take as long as the median job, and as the 90th percentile.
@@ -160,6 +161,7 @@ fn queue(position: QueuePosition, now: OffsetDateTime) -> Queue {
             p50: (now + estimate.p50).unix_timestamp(),
             p90: (now + estimate.p90).unix_timestamp(),
         }),
+        as_of: position.as_of.unix_timestamp(),
     }
 }
 
@@ -213,16 +215,17 @@ pub(crate) fn resolved_values(resolved: Vec<Resolved>) -> BTreeMap<String, Resol
     resolved.collect()
 }
 
-impl From<JobSnapshot> for JobObject {
-    fn from(snapshot: JobSnapshot) -> Self {
-        let JobSnapshot {
+impl JobObject {
+    /// The object as a key of this role sees it: hosts and logs of trainers are the operator's.
+    pub(crate) fn new(snapshot: &JobSnapshot, role: Role) -> Self {
+        let JobRows {
             job,
-            position,
             attempts,
             phases,
-        } = snapshot;
+        } = &*snapshot.rows;
         let now = OffsetDateTime::now_utc();
-        let eta = eta_seconds(&job, &phases, now);
+        let eta = eta_seconds(job, phases, now);
+        let request = &job.request;
         let trained = attempts
             .iter()
             .filter_map(|attempt| attempt.trained_samples);
@@ -241,39 +244,37 @@ impl From<JobSnapshot> for JobObject {
             status: job.status,
             is_terminal: job.status.is_terminal(),
             phase: job.phase,
-            progress: progress(&job, eta),
-            determinism: Determinism::of(&job, &attempts),
+            progress: progress(job, eta),
+            determinism: Determinism::of(job, attempts),
             budgets: job.budgets,
-            phases,
-            queue: position.map(|position| queue(position, now)),
-            training_file: job.request.training_file,
-            validation_file: job.request.validation_file,
+            phases: phases.clone(),
+            queue: snapshot.position.map(|position| queue(position, now)),
+            training_file: request.training_file,
+            validation_file: request.validation_file,
             result_files: job.result_file.into_iter().collect(),
             trained_tokens: job.status.is_terminal().then_some(trained_samples),
-            suffix: job.request.suffix,
+            suffix: request.suffix.clone(),
             seed: job.seed,
-            priority: job.request.priority,
-            timeout_seconds: job.request.timeout_seconds,
-            hyperparameters: hyperparameters(&job.request.transfer, job.recipe.as_ref()),
+            priority: request.priority,
+            timeout_seconds: request.timeout_seconds,
+            hyperparameters: hyperparameters(&request.transfer, job.recipe.as_ref()),
             method: Method {
                 kind: "transfer",
-                transfer: job.request.transfer,
+                transfer: request.transfer.clone(),
             },
-            resolved: resolved_values(job.resolved),
-            recipe: job.recipe,
+            resolved: resolved_values(job.resolved.clone()),
+            recipe: job.recipe.clone(),
             integrations: Vec::new(),
-            metadata: job.request.metadata,
+            metadata: request.metadata.clone(),
             metrics: job.metrics,
             best_checkpoint: job.best_checkpoint,
-            attempts,
-            error: job.error,
-            model: job.model,
-            fine_tuned_model: job.fine_tuned_model,
+            attempts: attempts.iter().map(|one| one.seen_by(role)).collect(),
+            error: job.error.clone(),
+            model: job.model.clone(),
+            fine_tuned_model: job.fine_tuned_model.clone(),
         }
     }
-}
 
-impl JobObject {
     /// The job with this id.
     ///
     /// # Errors
@@ -283,9 +284,9 @@ impl JobObject {
         identity: &Identity,
         id: JobId,
     ) -> Result<Self, ApiError> {
-        let snapshot = JobSnapshot::get(&state.pool, identity.tenant, id).await?;
+        let snapshot = JobSnapshot::read(state, identity.tenant, id).await?;
         snapshot
-            .map(|snapshot| snapshot.seen_by(identity.role).into())
+            .map(|snapshot| Self::new(&snapshot, identity.role))
             .ok_or_else(|| ApiError::unknown(id))
     }
 
@@ -295,22 +296,21 @@ impl JobObject {
     /// # Errors
     /// The database cannot be read.
     pub(crate) async fn event_data(
-        pool: PgPool,
+        state: AppState,
         tenant: TenantId,
         id: JobId,
     ) -> sqlx::Result<Option<Value>> {
-        let snapshot = JobSnapshot::get(&pool, tenant, id).await?;
-        let data =
-            snapshot.map(|snapshot| serde_json::to_value(Self::from(snapshot.seen_by(Role::User))));
+        let snapshot = JobSnapshot::read(&state, tenant, id).await?;
+        let data = snapshot.map(|snapshot| serde_json::to_value(Self::new(&snapshot, Role::User)));
         data.transpose()
             .map_err(|error| sqlx::Error::Encode(error.into()))
     }
 
     /// The object in a list, without its recipe, which is long.
-    pub(crate) fn listed(snapshot: JobSnapshot) -> Self {
+    pub(crate) fn listed(snapshot: &JobSnapshot, role: Role) -> Self {
         Self {
             recipe: None,
-            ..snapshot.into()
+            ..Self::new(snapshot, role)
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     http::{
         api::{
             auth::Caller,
-            conditional::{has_changed, is_conditional, respond},
+            conditional::{has_changed, is_conditional, respond, wants_current},
             error::ApiError,
             extract::{Id, Params, read_query},
             identity::Identity,
@@ -115,8 +115,8 @@ pub(crate) async fn list(
         created_after,
         metadata,
     };
-    let slice = JobSnapshot::list(&state.pool, tenant, page, &filter).await?;
-    let object = |snapshot: JobSnapshot| JobObject::listed(snapshot.seen_by(role));
+    let slice = JobSnapshot::list(&state, tenant, page, &filter).await?;
+    let object = |snapshot: JobSnapshot| JobObject::listed(&snapshot, role);
     Ok(List::of(slice, object, |job| job.id.to_string()))
 }
 
@@ -142,6 +142,9 @@ pub(crate) enum JobUntil {
 }
 
 /// Get a fine-tuning job
+///
+/// What workers and other servers have written in the last quarter of a second may be missing,
+/// except with `wait`, or with `cache-control: no-cache`.
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}", tag = "jobs", operation_id = "get_job",
     params(("id" = JobId, Path), JobGetQuery,
         ("if-none-match" = Option<String>, Header, description = "`ETag` of an earlier response; 304 when nothing has changed.")),
@@ -153,14 +156,29 @@ pub(crate) async fn get(
     Params(query): Params<JobGetQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let pool = &state.pool;
     let wait = seconds(query.wait, &state.limits)?;
+    let answer = |snapshot: &JobSnapshot| {
+        let object = || JobObject::new(snapshot, identity.role);
+        respond(&headers, snapshot.etag(), object)
+    };
+    if wait.is_zero() {
+        let snapshot = match wants_current(&headers) {
+            true => JobSnapshot::read(&state, tenant, id).await?,
+            false => JobSnapshot::recent(&state, tenant, id).await?,
+        };
+        return snapshot
+            .as_ref()
+            .map(answer)
+            .ok_or_else(|| ApiError::unknown(id));
+    }
     let _place = state.quotas.wait(&identity, wait)?;
     let until = query.until.unwrap_or(JobUntil::Terminal);
     let mut changes = state.changes.subscribe_to(id);
     // Without a tag to compare with, a change is one since the request.
     let before = match until {
-        JobUntil::Change if !is_conditional(&headers) => JobSnapshot::get(pool, tenant, id).await?,
+        JobUntil::Change if !is_conditional(&headers) => {
+            JobSnapshot::read(&state, tenant, id).await?
+        }
         _ => None,
     };
     let before = before.map(|snapshot| snapshot.etag());
@@ -168,7 +186,7 @@ pub(crate) async fn get(
         let Some(snapshot) = snapshot else {
             return true;
         };
-        let status = snapshot.job.status;
+        let status = snapshot.rows.job.status;
         match until {
             _ if status.is_terminal() => true,
             JobUntil::Terminal => false,
@@ -176,17 +194,12 @@ pub(crate) async fn get(
             JobUntil::Change => has_changed(&headers, before.as_deref(), &snapshot.etag()),
         }
     };
-    let look = || JobSnapshot::get(pool, tenant, id);
+    let look = || JobSnapshot::read(&state, tenant, id);
     let snapshot = changes
         .until(&id.to_string(), wait, &state.shutdown, look, done)
         .await?
         .ok_or_else(|| ApiError::unknown(id))?;
-    let etag = snapshot.etag();
-    Ok(respond(
-        &headers,
-        etag,
-        JobObject::from(snapshot.seen_by(identity.role)),
-    ))
+    Ok(answer(&snapshot))
 }
 
 fn time_of(seconds: u64) -> Result<OffsetDateTime, ApiError> {

@@ -1,26 +1,32 @@
 //! Reads a job with everything that its object contains.
 
-use sqlx::{PgConnection, PgPool};
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     db::{
         self, Page, Slice,
-        attempts::Attempt,
         jobs::{Filter, Job},
-        phases::PhaseSpan,
-        queue_position::QueuePosition,
+        queue_position::{QueuePosition, QueueSnapshot},
         tenants::TenantId,
     },
-    domain::{id::JobId, job::JobStatus, role::Role},
-    http::api::{error::ApiError, state::AppState},
+    domain::{id::JobId, job::JobStatus},
+    http::{
+        api::{error::ApiError, state::AppState},
+        jobs::rows::JobRows,
+    },
 };
 
-/// A job with the rows of other tables that its object contains, read in one transaction.
+/// Age of the queue that positions are told from: ten times as long as reading it took, so that
+/// readings take a tenth of one connection's time, but a second at most.
+const QUEUE_AGE: u32 = 10;
+const MAX_QUEUE_AGE: Duration = Duration::from_secs(1);
+
+/// A job with its queue position, which is a little older.
 pub(crate) struct JobSnapshot {
-    pub job: Job,
+    pub rows: Arc<JobRows>,
     pub position: Option<QueuePosition>,
-    pub attempts: Vec<Attempt>,
-    pub phases: Vec<PhaseSpan>,
 }
 
 impl JobSnapshot {
@@ -28,15 +34,35 @@ impl JobSnapshot {
     ///
     /// # Errors
     /// The database cannot be read.
-    pub(crate) async fn get(
-        pool: &PgPool,
+    pub(crate) async fn read(
+        state: &AppState,
         tenant: TenantId,
         id: JobId,
     ) -> sqlx::Result<Option<Self>> {
-        let mut transaction = db::snapshot(pool).await?;
-        match db::jobs::get(&mut *transaction, tenant, id).await? {
-            Some(job) => Self::of(&mut transaction, tenant, job).await.map(Some),
-            None => Ok(None),
+        let read_at = Instant::now();
+        let mut transaction = db::snapshot(&state.pool).await?;
+        let job = db::jobs::get(&mut *transaction, tenant, id).await?;
+        let rows = JobRows::complete(&mut transaction, tenant, job.into_iter().collect()).await?;
+        drop(transaction);
+        let Some(rows) = rows.into_iter().next().map(Arc::new) else {
+            return Ok(None);
+        };
+        state.recent_jobs.put(tenant, &rows, read_at);
+        Self::placed(state, tenant, rows).await.map(Some)
+    }
+
+    /// A job as it was a moment ago, without a query where it was asked for lately.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(crate) async fn recent(
+        state: &AppState,
+        tenant: TenantId,
+        id: JobId,
+    ) -> sqlx::Result<Option<Self>> {
+        match state.recent_jobs.get(tenant, id) {
+            Some(rows) => Self::placed(state, tenant, rows).await.map(Some),
+            None => Self::read(state, tenant, id).await,
         }
     }
 
@@ -45,54 +71,34 @@ impl JobSnapshot {
     /// # Errors
     /// The database cannot be read.
     pub(crate) async fn list(
-        pool: &PgPool,
+        state: &AppState,
         tenant: TenantId,
         page: Page<JobId>,
         filter: &Filter,
     ) -> sqlx::Result<Slice<Self>> {
-        let mut transaction = db::snapshot(pool).await?;
+        let mut transaction = db::snapshot(&state.pool).await?;
         let slice = db::jobs::list(&mut *transaction, tenant, page, filter).await?;
-        let mut rows = Vec::with_capacity(slice.rows.len());
-        for job in slice.rows {
-            rows.push(Self::of(&mut transaction, tenant, job).await?);
-        }
         let has_more = slice.has_more;
+        let jobs = JobRows::complete(&mut transaction, tenant, slice.rows).await?;
+        drop(transaction);
+        let mut rows = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            rows.push(Self::placed(state, tenant, Arc::new(job)).await?);
+        }
         Ok(Slice { rows, has_more })
     }
 
-    /// Adds the other rows to a job that was read in `transaction`.
-    async fn of(transaction: &mut PgConnection, tenant: TenantId, job: Job) -> sqlx::Result<Self> {
-        let position = match job.status {
-            JobStatus::Queued => db::queue_position::get(&mut *transaction, tenant, job.id).await?,
+    async fn placed(state: &AppState, tenant: TenantId, rows: Arc<JobRows>) -> sqlx::Result<Self> {
+        let position = match rows.job.status {
+            JobStatus::Queued => position(state, tenant, &rows.job).await?,
             _ => None,
         };
-        let attempts = match job.attempts {
-            0 => Vec::new(),
-            _ => db::attempts::list(&mut *transaction, tenant, job.id).await?,
-        };
-        let phases = db::phases::list(&mut *transaction, tenant, job.id).await?;
-        Ok(Self {
-            job,
-            position,
-            attempts,
-            phases,
-        })
-    }
-
-    /// The part that a key of this role sees: hosts and logs of trainers are the operator's.
-    pub(crate) fn seen_by(mut self, role: Role) -> Self {
-        if role != Role::Admin {
-            for attempt in &mut self.attempts {
-                attempt.host = None;
-                attempt.log.clear();
-            }
-        }
-        self
+        Ok(Self { rows, position })
     }
 
     /// Changes whenever the object does, apart from its estimates.
     pub(crate) fn etag(&self) -> String {
-        let version = self.job.version;
+        let version = self.rows.job.version;
         match &self.position {
             Some(QueuePosition { ahead, reason, .. }) => {
                 format!("W/\"{version}.{ahead}.{reason}\"")
@@ -100,6 +106,22 @@ impl JobSnapshot {
             None => format!("W/\"{version}\""),
         }
     }
+}
+
+async fn position(
+    state: &AppState,
+    tenant: TenantId,
+    job: &Job,
+) -> sqlx::Result<Option<QueuePosition>> {
+    let read = async || QueueSnapshot::read(&state.pool).await.map(Arc::new);
+    let max_age = |took: Duration| (QUEUE_AGE * took).min(MAX_QUEUE_AGE);
+    let queue = state.queue.get(max_age, read).await?;
+    if queue.knows(tenant) {
+        return Ok(queue.position(tenant, job));
+    }
+    // The tenant is newer than the reading.
+    let queue = state.queue.get(|_| Duration::ZERO, read).await?;
+    Ok(queue.position(tenant, job))
 }
 
 /// The job with this id.

@@ -160,7 +160,7 @@ pub(crate) async fn get(
         .until(&id, wait, &state.shutdown, look, done)
         .await?
         .ok_or_else(|| ApiError::not_found("model", &id))?;
-    Ok(respond(&headers, etag_of(&model), model))
+    Ok(respond(&headers, etag_of(&model), || model))
 }
 
 /// Get a model's layers

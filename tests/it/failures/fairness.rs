@@ -89,7 +89,7 @@ async fn f29_a_locked_tenant_does_not_delay_others() {
     let (other, file) = queue.tenant("other").await;
     queue.job().await;
     let free = queue.job_of(other, file, 4).await;
-    let mut holder = queue.pool().begin().await.unwrap();
+    let mut holder = rehead::db::begin(queue.pool()).await.unwrap();
     sqlx::query("select from tenants where id = $1 for update")
         .bind(queue.tenant.0)
         .execute(&mut *holder)
@@ -408,7 +408,7 @@ async fn f17_an_old_snapshot_does_not_slow_claims_down() {
     let queue = Queue::start().await;
     let (other, file) = queue.tenant("other").await;
     let before = pickups(&queue, other, file, 200).await;
-    let mut snapshot = queue.pool().begin().await.unwrap();
+    let mut snapshot = rehead::db::begin(queue.pool()).await.unwrap();
     for statement in [
         "set transaction isolation level repeatable read",
         "select count(*) from jobs",

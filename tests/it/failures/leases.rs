@@ -73,7 +73,7 @@ async fn f04_a_heartbeat_during_reaping_keeps_the_lease() {
     let pool = queue.pool();
     let job = queue.job().await;
     let claimed = claim(pool, queue.worker, AT_ONCE).await.unwrap();
-    let mut renewing = pool.begin().await.unwrap();
+    let mut renewing = rehead::db::begin(pool).await.unwrap();
     sqlx::query("update work set lease_expires_at = now() + interval '1 hour' where job_id = $1")
         .bind(job.0)
         .execute(&mut *renewing)

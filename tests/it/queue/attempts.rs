@@ -127,7 +127,10 @@ async fn a_job_runs_to_its_model() {
             .unwrap(),
         records.evaluations
     );
-    let attempts = attempts::list(pool, queue.tenant, job.id).await.unwrap();
+    let mut attempts = attempts::list(pool, queue.tenant, &[job.id.0])
+        .await
+        .unwrap();
+    let attempts = attempts.remove(&job.id).unwrap();
     assert_eq!(attempts[0].outcome.as_deref(), Some("succeeded"));
     let told = [
         "created",

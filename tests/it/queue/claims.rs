@@ -64,7 +64,7 @@ async fn a_cap_of_two_gives_sixteen_claimers_two_leases() {
 async fn a_tenant_that_is_posting_jobs_has_them_claimed_meanwhile() {
     let queue = Queue::start().await;
     let waiting = queue.job().await;
-    let mut posting = queue.pool().begin().await.unwrap();
+    let mut posting = rehead::db::begin(queue.pool()).await.unwrap();
     sqlx::query("select from tenants for key share")
         .execute(&mut *posting)
         .await

@@ -3,7 +3,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -214,7 +214,18 @@ impl Service {
             expires_at: None,
             requests_per_minute: None,
         };
-        grant.create(&self.pool().await).await.unwrap().1
+        let (_, key) = grant.create(&self.pool().await).await.unwrap();
+        // The service is told of it, and asks by itself once a second.
+        let closed = async || {
+            let request = self.client.get(format!("{}/v1/files", self.url));
+            request.send().await.unwrap().status() == StatusCode::UNAUTHORIZED
+        };
+        let started = Instant::now();
+        while !closed().await {
+            assert!(started.elapsed() < Duration::from_secs(2));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        key
     }
 
     pub(crate) async fn send(
