@@ -5,5 +5,5 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 [ -d .deps/demo/lite0 ] || fail "the demo's weights are missing: make demo-data"
 cargo build --release --quiet
-cargo build --release --quiet --package rehead-trainer --example features
+cargo build --release --quiet --workspace --example features
 exec python3 bench/predict.py target/release/rehead target/release/examples/features .deps/demo

@@ -1,9 +1,6 @@
 //! A bundle in memory, ready to predict.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor, nn};
@@ -16,11 +13,7 @@ use crate::{
         work::{CHECKPOINT_MODEL, CheckpointModel, ImageOutcome, PlanModel},
     },
     models::{head::Head, inference::Extractor, registry, weights},
-    process::{
-        error::TrainError,
-        json,
-        parallel::{self, Shared},
-    },
+    process::{error::TrainError, json},
     train::{
         eval::metrics::{OutputDecoding, calibration::TEMPERATURES, multi::sigmoid},
         network::{checkpoint, cut_at},
@@ -31,10 +24,6 @@ use crate::{
     },
 };
 
-/// Images that run through a backbone together on a GPU.
-const BATCH: usize = 32;
-/// Images that a thread of a CPU runs together: their maps stay in its cache.
-const CPU_BATCH: usize = 4;
 /// Pixels of one image (width times height), as for images of a data set by default.
 const MAX_PIXELS: u64 = crate::domain::limits::IMAGE_PIXELS;
 /// A bundle, ready to predict.
@@ -179,30 +168,11 @@ impl Bundle {
         tch::no_grad(|| self.head.forward(&self.extractor.features(images)))
     }
 
-    /// The outcome of each image file, in order.
+    /// The outcome of each image file, in order. They run through the network together.
     ///
     /// # Errors
     /// `Torch`, `OutOfMemory`. An image that cannot be read is an outcome, not an error.
-    #[expect(
-        unsafe_code,
-        reason = "threads share the weights, which nothing changes"
-    )]
-    pub(super) fn predict(&self, images: &[PathBuf]) -> Result<Vec<ImageOutcome>, TrainError> {
-        let threads = parallel::threads();
-        // One image alone has all threads for each operation; of several, each thread takes some.
-        if self.device != Device::Cpu || threads == 1 || images.len() == 1 {
-            let parts = images.chunks(BATCH).map(|some| self.predict_together(some));
-            return Ok(parts.collect::<Result<Vec<_>, _>>()?.concat());
-        }
-        let size = images.len().div_ceil(threads).clamp(1, CPU_BATCH);
-        let parts: Vec<&[PathBuf]> = images.chunks(size).collect();
-        // SAFETY: inference only reads.
-        let shared = unsafe { Shared::new(self) };
-        let outcomes = parallel::map(&parts, threads, |some| shared.predict_together(some))?;
-        Ok(outcomes.concat())
-    }
-
-    fn predict_together(&self, images: &[PathBuf]) -> Result<Vec<ImageOutcome>, TrainError> {
+    pub(super) fn predict(&self, images: &[&Path]) -> Result<Vec<ImageOutcome>, TrainError> {
         let batches = &self.batches;
         let decoded: Vec<Result<Vec<u8>, String>> =
             images.iter().map(|path| decode(path, batches)).collect();

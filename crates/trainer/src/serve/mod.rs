@@ -3,6 +3,9 @@
 /// A bundle in memory.
 pub mod bundle;
 
+mod loaded;
+mod queue;
+
 /// The inference process.
 pub mod requests;
 

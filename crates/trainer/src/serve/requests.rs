@@ -1,30 +1,37 @@
-//! The inference process: `Predict` lines in, `Predicted` lines out. Models stay loaded as long as
-//! there is memory for them, and requests that wait for the same model run together: a request
-//! never waits for others to come, and those that come while some run are the next to run.
+//! The inference process: `Predict` lines in, `Predicted` lines out.
+//!
+//! Images wait in one queue. A thread that is free takes the next one and others for the same
+//! model, as many as run best together: nothing waits for a batch to fill, or for another thread. A
+//! request is answered with its last image.
 
 use std::{
-    collections::BTreeMap,
-    fs,
     io::{BufRead, Write},
-    path::{Path, PathBuf},
-    sync::mpsc,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
 use tch::Device;
 
-use super::bundle::Bundle;
+use super::{
+    bundle::Bundle,
+    loaded::Loaded,
+    queue::{Image, Queue, Request, hand_out},
+};
 use crate::{
-    domain::work::{Predict, Predicted, Predictions},
-    process::{error::TrainError, json, memory::guarded},
+    domain::work::{ImageOutcome, Predict, Predicted},
+    process::{
+        error::TrainError,
+        json,
+        memory::guarded,
+        parallel::{Shared, Threads, threads},
+    },
 };
 
-/// Images that run before the next answer is given, give or take those of one request.
-const IMAGES: usize = 64;
-/// Memory that a loaded model takes, relative to its files: its weights, and those of convolutions
-/// once more in an order of their own.
-const SIZE_FACTOR: u64 = 2;
-/// Requests that are read ahead; further ones wait in the pipe.
-const READ_AHEAD: usize = 256;
+/// Images that run through a network together on a GPU.
+const BATCH: usize = 32;
+/// The same on one thread of a CPU, in whose cache their maps stay.
+const CPU_BATCH: usize = 4;
 
 /// Answers lines of `input` on `out`, with models on `device`, until `input` ends. Loaded models
 /// take about `max_bytes` at most, but for one that is larger.
@@ -33,174 +40,119 @@ const READ_AHEAD: usize = 256;
 /// `Io` when an answer cannot be written, `Plan` for a line that is not a `Predict`.
 pub fn serve(
     input: impl BufRead + Send + 'static,
-    mut out: impl Write,
+    out: impl Write + Send,
     device: Device,
     max_bytes: u64,
 ) -> Result<(), TrainError> {
-    let (sender, receiver) = mpsc::sync_channel(READ_AHEAD);
-    let reader = std::thread::spawn(move || read_requests(input, &sender));
-    let mut loaded = Loaded {
-        max_bytes,
-        entries: Vec::new(),
+    let queue = Arc::new(Queue::default());
+    let filled = Arc::clone(&queue);
+    // Not waited for where answers cannot be written: it may be in the middle of a line.
+    let reader = thread::spawn(move || {
+        let read = read_requests(input, &filled);
+        filled.close();
+        read
+    });
+    let is_on_cpu = device == Device::Cpu;
+    let server = Server {
+        queue: &queue,
+        device,
+        batch: if is_on_cpu { CPU_BATCH } else { BATCH },
+        threads: threads(),
+        loaded: Mutex::new(Loaded::new(max_bytes)),
+        out: Mutex::new(out),
     };
-    while let Ok(first) = receiver.recv() {
-        let mut by_bundle: BTreeMap<PathBuf, Vec<Predict>> = BTreeMap::new();
-        let mut images = 0;
-        for request in std::iter::once(first).chain(receiver.try_iter()) {
-            images += request.images.len();
-            let of_bundle = by_bundle.entry(request.bundle.clone());
-            of_bundle.or_default().push(request);
-            if images >= IMAGES {
-                break;
-            }
-        }
-        for (folder, requests) in by_bundle {
-            for answer in answer(&mut loaded, device, &folder, &requests) {
-                json::write_line(&mut out, &answer)
-                    .and_then(|()| out.flush())
-                    .map_err(TrainError::io("cannot write an answer to standard output"))?;
-            }
-        }
-    }
+    thread::scope(|scope| {
+        let workers = if is_on_cpu { server.threads } else { 1 };
+        let work = |is_first| server.work(is_first).inspect_err(|_| server.queue.close());
+        let start = |worker| scope.spawn(move || work(worker == 0));
+        let workers: Vec<_> = (0..workers).map(start).collect();
+        let ended = workers.into_iter().map(|worker| {
+            let ended = worker.join();
+            ended.unwrap_or_else(|payload| Err(TrainError::from_panic(&*payload)))
+        });
+        ended.collect::<Result<Vec<()>, _>>()
+    })?;
     reader
         .join()
         .map_err(|payload| TrainError::from_panic(&*payload))?
 }
 
-fn read_requests(
-    input: impl BufRead,
-    sender: &mpsc::SyncSender<Predict>,
-) -> Result<(), TrainError> {
+fn read_requests(input: impl BufRead, queue: &Queue) -> Result<(), TrainError> {
     for line in input.lines() {
         let line = line.map_err(TrainError::io("cannot read a request from standard input"))?;
-        let request = serde_json::from_str(&line).map_err(|error| {
+        let request: Predict = serde_json::from_str(&line).map_err(|error| {
             TrainError::Plan(format!("standard input has an invalid prediction request: {error}; give one JSON object a line"))
         })?;
-        if sender.send(request).is_err() {
+        if request.images.is_empty() {
+            let message = "standard input has a prediction request without images; give it some";
+            return Err(TrainError::Plan(message.to_owned()));
+        }
+        if !queue.add(request) {
             break;
         }
     }
     Ok(())
 }
 
-/// Runs requests for one bundle together. What goes wrong is each request's answer.
-fn answer(
-    loaded: &mut Loaded<Bundle>,
+/// All that the threads share.
+struct Server<'a, W> {
+    queue: &'a Queue,
     device: Device,
-    folder: &Path,
-    requests: &[Predict],
-) -> Vec<Predicted> {
-    let images: Vec<PathBuf> = requests
-        .iter()
-        .flat_map(|request| request.images.iter().cloned())
-        .collect();
-    // A bundle is only read here, so that an error leaves nothing half done.
-    let predicted = guarded(|| {
-        let bundle = loaded.bundle(folder, || Bundle::load(folder, device))?;
-        let outcomes = bundle.predict(&images)?.into_iter();
-        Ok((bundle.labels().to_vec(), outcomes))
-    });
-    let mut predicted = predicted.map_err(|error| error.failure());
-    let take = |request: &Predict| Predicted {
-        id: request.id,
-        outcome: match &mut predicted {
-            Ok((labels, outcomes)) => Ok(Predictions {
-                labels: labels.clone(),
-                images: outcomes.by_ref().take(request.images.len()).collect(),
-            }),
-            Err(failure) => Err(failure.clone()),
-        },
-    };
-    requests.iter().map(take).collect()
+    /// Images that run together.
+    batch: usize,
+    /// Threads that torch may use.
+    threads: usize,
+    loaded: Mutex<Loaded<Arc<Shared<Bundle>>>>,
+    out: Mutex<W>,
 }
 
-/// The models used last, which stay on their device.
-struct Loaded<B> {
-    max_bytes: u64,
-    /// The one used last at the end.
-    entries: Vec<Entry<B>>,
-}
-
-struct Entry<B> {
-    folder: PathBuf,
-    bytes: u64,
-    bundle: B,
-}
-
-impl<B> Loaded<B> {
-    /// The bundle of `folder`, loaded if need be; the least recently used ones make room for it.
-    fn bundle(
-        &mut self,
-        folder: &Path,
-        load: impl FnOnce() -> Result<B, TrainError>,
-    ) -> Result<&B, TrainError> {
-        let place = self.entries.iter().position(|known| known.folder == folder);
-        let entry = match place {
-            Some(place) => self.entries.remove(place),
-            None => {
-                let bytes = SIZE_FACTOR * size_of(folder)?;
-                while !self.entries.is_empty() && self.bytes() + bytes > self.max_bytes {
-                    self.entries.remove(0);
-                }
-                Entry {
-                    bundle: load()?,
-                    folder: folder.to_owned(),
-                    bytes,
-                }
+impl<W: Write> Server<'_, W> {
+    /// Predicts until the queue is closed and empty.
+    fn work(&self, is_first: bool) -> Result<(), TrainError> {
+        while let Some(taken) = self.queue.take(self.batch, is_first) {
+            // One image alone has all threads for each operation.
+            let has_all = taken.is_alone || self.device != Device::Cpu;
+            let threads = if has_all { self.threads } else { 1 };
+            let threads = Threads::exactly(i32::try_from(threads).unwrap_or(i32::MAX));
+            let predicted = guarded(|| self.predict(&taken.images));
+            drop(threads);
+            self.queue.done(is_first);
+            let predicted = predicted.map_err(|error| error.failure());
+            for request in hand_out(taken.images, predicted) {
+                self.answer(&request)?;
             }
-        };
-        self.entries.push(entry);
-        Ok(&self.entries[self.entries.len() - 1].bundle)
-    }
-
-    fn bytes(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.bytes).sum()
-    }
-}
-
-/// Bytes of a bundle's files.
-fn size_of(folder: &Path) -> Result<u64, TrainError> {
-    let failed = || TrainError::io(format!("cannot read {}", folder.display()));
-    let mut bytes = 0;
-    for entry in fs::read_dir(folder).map_err(failed())? {
-        let entry = entry.map_err(failed())?;
-        bytes += entry.metadata().map_err(failed())?.len();
-    }
-    Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn models_stay_loaded_while_there_is_memory_for_them() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = |name: &str| dir.path().join(name);
-        for (name, size) in [("small", 10), ("other", 10), ("large", 1_000)] {
-            fs::create_dir(folder(name)).unwrap();
-            fs::write(folder(name).join("model"), vec![0; size]).unwrap();
         }
-        let mut loaded = Loaded {
-            max_bytes: 2 * SIZE_FACTOR * 10,
-            entries: Vec::new(),
-        };
-        let mut use_one = |name: &str| {
-            let mut is_new = false;
-            let load = || {
-                is_new = true;
-                Ok(())
-            };
-            loaded.bundle(&folder(name), load).unwrap();
-            (is_new, loaded.entries.len())
-        };
-        assert_eq!(use_one("small"), (true, 1));
-        assert_eq!(use_one("other"), (true, 2), "at the limit");
-        assert_eq!(use_one("small"), (false, 2));
-        assert_eq!(use_one("large"), (true, 1), "one beyond the limit, alone");
-        assert_eq!(use_one("small"), (true, 1));
-        assert_eq!(use_one("other"), (true, 2));
-        fs::write(folder("large").join("model"), vec![0; 11]).unwrap();
-        assert_eq!(use_one("large"), (true, 1), "one byte too many for two");
+        Ok(())
     }
+
+    /// Labels of the model, and the outcome of each image.
+    fn predict(&self, images: &[Image]) -> Result<(Vec<String>, Vec<ImageOutcome>), TrainError> {
+        let folder = images[0].bundle();
+        let load = || {
+            let bundle = Bundle::load(folder, self.device)?;
+            // SAFETY: predictions only read, and what is made at the first one lies behind a lock.
+            #[expect(unsafe_code, reason = "threads share weights that nothing changes")]
+            let shared = unsafe { Shared::new(bundle) };
+            Ok(Arc::new(shared))
+        };
+        let bundle = lock(&self.loaded).bundle(folder, load)?;
+        let paths: Vec<&Path> = images.iter().map(Image::path).collect();
+        Ok((bundle.labels().to_vec(), bundle.predict(&paths)?))
+    }
+
+    fn answer(&self, request: &Request) -> Result<(), TrainError> {
+        let answer = Predicted {
+            id: request.id,
+            outcome: request.outcome(),
+        };
+        let mut out = lock(&self.out);
+        json::write_line(&mut *out, &answer)
+            .and_then(|()| out.flush())
+            .map_err(TrainError::io("cannot write an answer to standard output"))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while a model is loaded leaves it out.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
