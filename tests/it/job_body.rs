@@ -35,7 +35,7 @@ const FULL: &str = r#"{
         "gradient_clip": 5,
         "ema_decay": 0.99,
         "batch_norm": "update",
-        "precision": "bfloat16"
+        "precision": "bfloat16", "features_precision": "bfloat16"
     },
     "augmentation": {
         "random_resized_crop": {"scale": [0.5, 1], "aspect_ratio": [0.9, 1.1]},

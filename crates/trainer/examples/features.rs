@@ -1,6 +1,7 @@
 //! Speed of a frozen backbone, in images per second: fresh weights, random images at the network's
 //! input size. bench/features.sh runs it beside others. Usage: features ARCHITECTURE THREADS BATCH
-//! SECONDS; THREADS 0: one batch at a time, whose operations have all of torch's threads.
+//! SECONDS [bfloat16]; THREADS 0: one batch at a time, whose operations have all of torch's
+//! threads.
 
 use std::{
     env,
@@ -27,7 +28,14 @@ fn main() {
     memory::keep_freed();
     let architecture = registry::find(name).expect("it is registered");
     let vs = nn::VarStore::new(Device::Cpu);
-    let extractor = Extractor::new(&architecture.build(&vs.root(), &architecture.input));
+    let is_coarse = arguments.iter().any(|argument| argument == "bfloat16");
+    let kind = if is_coarse {
+        Kind::BFloat16
+    } else {
+        Kind::Float
+    };
+    let backbone = architecture.build(&vs.root(), &architecture.input);
+    let extractor = Extractor::with_kind(&backbone, kind);
     let side = i64::from(architecture.input.image().expect("images").input_size);
     let run = |length: Duration| {
         let start = Instant::now();

@@ -104,10 +104,12 @@ words! {
 }
 
 words! {
-    /// The number format in which the trained part of the backbone computes. Weights,
-    /// normalizations, head, loss, gradients and optimizer are float32 either way, and so are the
-    /// frozen part and every evaluation.
+    /// The number format in which the trained part of the backbone computes, or a wholly frozen one
+    /// that computes features. Weights, normalizations, head, loss, gradients and optimizer are
+    /// float32 either way, and so are the frozen part of a backbone that trains and its evaluation.
+    #[derive(Default)]
     pub enum Precision {
+        #[default]
         Float32 = "float32",
         /// Has float32's range, so no loss scaling is needed, and three significant digits. Faster
         /// only on devices that support it natively.

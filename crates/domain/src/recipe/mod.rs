@@ -19,7 +19,7 @@ use crate::augmentation::Augmentation;
 /// Version of the meaning of a recipe. Raise it with every change that an older trainer would get
 /// wrong, new fields included: workers do not claim jobs of later versions. Recipes of earlier
 /// versions stay readable, as jobs and models keep theirs.
-pub const SPEC_VERSION: u32 = 2;
+pub const SPEC_VERSION: u32 = 3;
 
 /// The cut that removes the classifier only.
 pub const PRE_LOGITS: &str = "pre_logits";
@@ -84,6 +84,9 @@ pub struct Recipe {
     pub ema_decay: Option<f64>,
     pub batch_norm: BatchNorm,
     pub precision: Precision,
+    /// The number format in which a wholly frozen backbone computes features.
+    #[serde(default)]
+    pub features_precision: Precision,
     pub early_stopping: EarlyStopping,
     /// The end of training is evaluated in any case.
     pub evaluate_every: EvaluateEvery,
@@ -127,6 +130,7 @@ impl Recipe {
             ema_decay: None,
             batch_norm: BatchNorm::Frozen,
             precision: Precision::Float32,
+            features_precision: Precision::Float32,
             early_stopping: EarlyStopping {
                 patience: None,
                 metric: Metric::default_of(task),

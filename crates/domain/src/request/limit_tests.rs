@@ -309,6 +309,7 @@ fn hyperparameters() -> Vec<Case> {
         share("ema_decay", false, false).also(json!("none")),
         words("batch_norm", &["frozen", "update"]),
         words("precision", &["float32", "bfloat16"]),
+        words("features_precision", &["float32", "bfloat16"]),
     ]
     .into_iter()
     .map(|case| case.also(json!("auto")))

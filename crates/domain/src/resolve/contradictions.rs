@@ -31,6 +31,7 @@ pub(super) fn all(
     if let Some(trained) = trained {
         problems.extend(augmentation::contradictions(asked, layers, trained));
         problems.extend(late_phase(asked, trained));
+        problems.extend(coarse_features(asked, is_frozen));
     }
     problems.extend(adapter::contradictions(asked));
     problems
@@ -103,6 +104,13 @@ fn warmup(asked: &Transfer) -> Option<Problem> {
             .value()
             .is_some_and(|share| share > 0.0))
     .then(|| problem("warmup_fraction", CONTRADICTION, message))
+}
+
+fn coarse_features(asked: &Transfer, is_frozen: bool) -> Option<Problem> {
+    let precision = asked.hyperparameters.features_precision;
+    let message = "features are computed in advance only while the whole backbone is frozen; leave features_precision out, ask for `precision`, or freeze all";
+    (precision == Auto::Value(Precision::Bfloat16) && !is_frozen)
+        .then(|| problem("features_precision", CONTRADICTION, message))
 }
 
 /// Options for a backbone that trains, under one that is frozen as a whole.

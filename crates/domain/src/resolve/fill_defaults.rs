@@ -174,6 +174,7 @@ impl Fill<'_> {
             "gives the same numbers on every device, and is faster where bfloat16 is not native",
         );
         self.recipe.precision = hyperparameter!(self, precision, float32);
+        self.recipe.features_precision = hyperparameter!(self, features_precision, float32);
     }
 
     fn evaluation(&mut self) {

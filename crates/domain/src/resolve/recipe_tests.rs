@@ -137,6 +137,12 @@ fn hyperparameters() -> Vec<Case> {
             json!("float32"),
             json!("bfloat16"),
         ),
+        of(
+            "hyperparameters.features_precision",
+            json!("float32"),
+            json!("bfloat16"),
+        )
+        .beside(json!({"freeze": "all"})),
     ]
 }
 

@@ -2,7 +2,7 @@
 //! `tch::nn::Path`, so that a `VarStore` knows it by its timm name. Initial values are set here,
 //! because tch's defaults differ from PyTorch's.
 
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 use super::pass::{Activation, Norm, ONES, Param, ZEROS};
 
@@ -135,6 +135,16 @@ impl Conv {
             weight: part("weight", &[outputs, inputs / groups, kernel, kernel], init),
             bias: bias.then(|| part("bias", &[outputs], ZEROS)),
             shape,
+        }
+    }
+
+    /// The same with numbers of this kind, for inference.
+    pub(super) fn to_kind(&self, kind: Kind) -> Self {
+        let cast = |param: &Param| param.replaced(param.to_kind(kind));
+        Self {
+            weight: cast(&self.weight),
+            bias: self.bias.as_ref().map(cast),
+            shape: self.shape,
         }
     }
 

@@ -10,7 +10,6 @@ use super::{
     backbone::{Backbone, Block, Stage, pool},
     conv::{Conv, ConvNorm},
     fused::FusedConv,
-    linear::Linear,
     ops::Op,
     pass::{Activation, channels_last},
 };
@@ -23,6 +22,8 @@ pub const VERSION: u32 = 3;
 #[derive(Debug)]
 pub struct Extractor {
     folded: Backbone,
+    /// The kind of the numbers that it computes with.
+    kind: Kind,
 }
 
 #[expect(
@@ -37,14 +38,27 @@ impl Extractor {
     /// A copy of the whole backbone as it is now: later changes of its weights do not reach the
     /// copy.
     pub fn new(backbone: &Backbone) -> Self {
-        Self::prefix(backbone, backbone.stages.len())
+        Self::with_kind(backbone, Kind::Float)
+    }
+
+    /// The same, which computes with numbers of this kind: with bf16, features differ from the
+    /// backbone's own by some hundredths of their norm.
+    pub fn with_kind(backbone: &Backbone, kind: Kind) -> Self {
+        Self::of_stages(&backbone.stages, kind)
     }
 
     /// A copy of the stages before `stage`.
     pub fn prefix(backbone: &Backbone, stage: usize) -> Self {
-        let stages = tch::no_grad(|| backbone.stages[..stage].iter().map(fold_stage).collect());
+        Self::of_stages(&backbone.stages[..stage], Kind::Float)
+    }
+
+    fn of_stages(stages: &[Stage], kind: Kind) -> Self {
+        let stages = stages.iter().map(|stage| fold_stage(stage, kind));
         Self {
-            folded: Backbone { stages },
+            folded: Backbone {
+                stages: tch::no_grad(|| stages.collect()),
+            },
+            kind,
         }
     }
 
@@ -57,17 +71,18 @@ impl Extractor {
     /// channels]. With no stage copied, the images themselves.
     pub fn map(&self, images: &Tensor) -> Tensor {
         tch::no_grad(|| {
-            self.folded
-                .forward_until(&channels_last(images), self.folded.stages.len())
+            let images = channels_last(images).to_kind(self.kind);
+            let map = self.folded.forward_until(&images, self.folded.stages.len());
+            map.to_kind(Kind::Float)
         })
     }
 }
 
-fn fold_stage(stage: &Stage) -> Stage {
+fn fold_stage(stage: &Stage, kind: Kind) -> Stage {
     let fold_block = |block: &Block| Block {
         name: block.name.clone(),
-        body: fold_ops(&block.body),
-        shortcut: block.shortcut.as_deref().map(fold_ops),
+        body: fold_ops(&block.body, kind),
+        shortcut: block.shortcut.as_deref().map(|ops| fold_ops(ops, kind)),
         activation: block.activation,
     };
     Stage {
@@ -77,7 +92,7 @@ fn fold_stage(stage: &Stage) -> Stage {
     }
 }
 
-fn fold_ops(ops: &[Op]) -> Vec<Op> {
+fn fold_ops(ops: &[Op], kind: Kind) -> Vec<Op> {
     let mut folded: Vec<Op> = Vec::with_capacity(ops.len());
     for op in ops {
         if let (Op::LayerScale(scale), Some(last)) = (op, folded.last_mut())
@@ -86,14 +101,18 @@ fn fold_ops(ops: &[Op]) -> Vec<Op> {
             continue;
         }
         folded.push(match op {
-            Op::ConvNorm(op) => Op::FusedConv(FusedConv::new(fold(op), op.activation)),
-            Op::Conv(conv, activation) => Op::FusedConv(FusedConv::new(conv.clone(), *activation)),
-            Op::Residual(ops) => Op::Residual(fold_ops(ops)),
+            Op::ConvNorm(op) => {
+                Op::FusedConv(FusedConv::new(fold(op).to_kind(kind), op.activation))
+            }
+            Op::Conv(conv, activation) => {
+                Op::FusedConv(FusedConv::new(conv.to_kind(kind), *activation))
+            }
+            Op::Residual(ops) => Op::Residual(fold_ops(ops, kind)),
             op => op.clone(),
         });
     }
     for op in &mut folded {
-        op.for_each_linear(&mut Linear::fuse);
+        op.for_each_linear(&mut |linear| linear.fuse(kind));
     }
     folded
 }
@@ -179,6 +198,16 @@ mod tests {
             let error = (&fast - &plain).abs().max().double_value(&[])
                 / plain.abs().max().double_value(&[]);
             assert!(error < 1e-4, "{}: {error}", architecture.name);
+
+            let coarse = Extractor::with_kind(&backbone, Kind::BFloat16).features(&images);
+            let error = (&coarse - &plain).norm() / plain.norm();
+            let error = error.double_value(&[]);
+            assert_eq!(coarse.kind(), Kind::Float);
+            assert!(
+                (1e-5..0.15).contains(&error),
+                "{}: {error} in bf16",
+                architecture.name
+            );
 
             let map = Extractor::prefix(&backbone, 2).map(&images);
             let rest = tch::no_grad(|| backbone.forward(&map, 2, Norm::Running));

@@ -1,6 +1,6 @@
 //! Linear layers over the channels of each position, with or without an adapter.
 
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 use super::{
     fused::FusedLinear,
@@ -76,12 +76,13 @@ impl Linear {
         self.bias = self.bias.replaced(&*self.bias * factors);
     }
 
-    /// Makes it a layer for inference.
-    pub(super) fn fuse(&mut self) {
+    /// Makes it a layer for inference with numbers of this kind.
+    pub(super) fn fuse(&mut self, kind: Kind) {
         if self.fused.is_none() {
             self.merge_adapter();
-            self.fused = Some(FusedLinear::new(self.weight.shallow_clone()));
+            self.fused = Some(FusedLinear::new(self.weight.to_kind(kind)));
             self.weight = self.weight.replaced(Tensor::new());
+            self.bias = self.bias.replaced(self.bias.to_kind(kind));
         }
     }
 

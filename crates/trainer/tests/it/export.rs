@@ -10,7 +10,7 @@ use std::{
 
 use rehead_domain::{
     progress::{Failure, Verified, exit},
-    recipe::{Head, HeadInit, HeadLayer, Recipe},
+    recipe::{Head, HeadInit, HeadLayer, Precision, Recipe},
     work::{ImageOutcome, Predict, Predicted},
 };
 use rehead_test_support::data::demo;
@@ -94,6 +94,35 @@ fn a_fresh_process_tells_a_damaged_bundle() {
     assert_eq!(trainer(&[verify, &bundle]).1, Some(exit::DONE));
     fs::remove_file(bundle.join("golden.safetensors")).unwrap();
     mismatch(&[verify, &bundle]);
+}
+
+/// The bundle computes in float32, whatever the head was trained on.
+#[test]
+fn a_head_on_coarse_features_is_as_good_and_makes_a_sound_bundle() {
+    let material = Material::new(20);
+    let accuracy = |name: &str, features_precision| {
+        let bundle = trained(
+            &material,
+            name,
+            Recipe {
+                features_precision,
+                head: Head {
+                    layers: Vec::new(),
+                    init: HeadInit::Probe,
+                },
+                ..recipe()
+            },
+        );
+        let (said, _) = trainer(&[Path::new("verify"), &bundle]);
+        assert!(matches!(said, Verified::Same { .. }), "{name}: {said:?}");
+        let metrics = fs::read(bundle.join("metrics.json")).unwrap();
+        let metrics: Value = serde_json::from_slice(&metrics).unwrap();
+        metrics["best"]["valid_accuracy"].as_f64().unwrap()
+    };
+    let fine = accuracy("fine", Precision::Float32);
+    let coarse = accuracy("coarse", Precision::Bfloat16);
+    // One of ten images may fall on the other side.
+    assert!((fine - coarse).abs() <= 0.11, "{fine}, {coarse}");
 }
 
 /// The share of the first of two classes that the bundle gives for an image.

@@ -1,6 +1,7 @@
 //! Freeze policies, and options that are refused under a frozen backbone.
 
 use super::*;
+use crate::recipe::Precision;
 
 #[test]
 fn the_number_of_samples_decides_what_trains() {
@@ -109,6 +110,16 @@ fn options_without_effect_are_refused() {
         let recipe = resolved(&implied, base(&layers()), &few).unwrap().recipe;
         assert!(!recipe.trainable.is_empty());
     }
+    let coarse = |freeze: &str| {
+        let option = json!({"features_precision": "bfloat16"});
+        let asked = request(json!({"freeze": freeze, "hyperparameters": option}));
+        resolved(&asked, base(&layers()), &data)
+    };
+    assert_eq!(coarse("none").unwrap_err()[0].code, CONTRADICTION);
+    assert_eq!(
+        coarse("all").unwrap().recipe.features_precision,
+        Precision::Bfloat16
+    );
 }
 
 #[test]

@@ -192,7 +192,7 @@ pub(super) fn key(
     let device_kind = if device == Device::Cpu { "cpu" } else { "cuda" };
     let base = &plan.base_model;
     let key = CacheKey {
-        what: "features f32",
+        what: network.features_format(),
         version: VERSION << 16 | inference::VERSION,
         pack_sha256: &source.sha256,
         preprocessing: &base.input,

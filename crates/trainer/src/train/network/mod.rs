@@ -55,6 +55,8 @@ pub struct Network {
     norm: Norm,
     /// The type that the trained part computes in.
     kind: Kind,
+    /// The kind of the numbers that a wholly frozen backbone computes features with.
+    features_kind: Kind,
     /// Every tensor that training changes in some phase.
     changing: Vec<(String, Tensor)>,
     /// The factor of the adapters' products, where the backbone has adapters.
@@ -122,10 +124,8 @@ impl Network {
             backbone,
             head,
             norm,
-            kind: match recipe.precision {
-                Precision::Float32 => Kind::Float,
-                Precision::Bfloat16 => Kind::BFloat16,
-            },
+            kind: kind_of(recipe.precision),
+            features_kind: kind_of(recipe.features_precision),
             seed: recipe.seed,
         };
         network.train_only(&recipe.trainable)?;
@@ -198,9 +198,18 @@ impl Network {
         self.frozen_stages == self.backbone.stages.len()
     }
 
-    /// A copy of the whole backbone as it is now, in its fast form.
+    /// A copy of the whole backbone as it is now, in its fast form and the number format of the
+    /// recipe's features.
     pub fn whole_backbone(&self) -> Extractor {
-        Extractor::new(&self.backbone)
+        Extractor::with_kind(&self.backbone, self.features_kind)
+    }
+
+    /// The name of that number format.
+    pub fn features_format(&self) -> &'static str {
+        match self.features_kind {
+            Kind::BFloat16 => "features bf16",
+            _ => "features f32",
+        }
     }
 
     /// Features [N, `feature_dim`] of images [N, C, S, S] as the whole backbone's own operations
@@ -433,4 +442,11 @@ fn freeze<'a>(
         let _ = tensor.set_requires_grad(trained.contains(name.as_str()));
     }
     Ok(trained)
+}
+
+fn kind_of(precision: Precision) -> Kind {
+    match precision {
+        Precision::Float32 => Kind::Float,
+        Precision::Bfloat16 => Kind::BFloat16,
+    }
 }

@@ -6,7 +6,7 @@ use rehead_domain::{
     base_model::{Interpolation, Preprocessing},
     input::Input,
     progress::{Progress, exit},
-    recipe::Recipe,
+    recipe::{Precision, Recipe},
     work::TrainPlan,
 };
 
@@ -42,7 +42,10 @@ fn trap_10_the_cache_key_has_data_weights_preprocessing_and_cut() {
 
     // The pack's and the weights' paths stay: only what is in them counts.
     type Change = fn(&mut TrainPlan);
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 7] = [
+        ("number format", |plan| {
+            plan.recipe.features_precision = Precision::Bfloat16;
+        }),
         ("bytes", |plan| plan.pack_sha256 = "2".repeat(64)),
         ("weights", |plan| {
             plan.base_model.weights_sha256 = "3".repeat(64)
