@@ -425,3 +425,31 @@ fn number_of_threads_does_not_change_the_result() {
     assert_eq!(resumed.end().1.code(), Some(exit::DONE));
     assert_eq!(resumed.result(), one.result());
 }
+
+/// As many threads as a batch of 128 has parts.
+#[test]
+fn four_threads_give_the_bits_of_one() {
+    let material = Material::new(90);
+    let recipe = Recipe {
+        trainable: parameters("resnet18", &["layer4."]),
+        n_epochs: 2,
+        batch_size: 128,
+        optimizer: Optimizer::Adamw,
+        ..recipe()
+    };
+    assert_eq!(recipe.parts(128), 4);
+    let result = |threads| {
+        let plan = TrainPlan {
+            threads,
+            cache: material.dir.path().join(format!("cache-{threads}")),
+            ..material.plan(recipe.clone())
+        };
+        let mut run = material.start(&format!("with-{threads}"), &plan);
+        assert_eq!(run.end().1.code(), Some(exit::DONE), "{threads} threads");
+        run.result()
+    };
+    let one = result(1);
+    for threads in [2, 4] {
+        assert!(result(threads) == one, "{threads} threads");
+    }
+}

@@ -1,6 +1,8 @@
 //! The samples of a run: one pack, or a second one that is the validation split. Samples are
 //! numbered through both.
 
+use std::io::ErrorKind;
+
 use tch::{Device, Tensor};
 
 use crate::{
@@ -61,7 +63,12 @@ impl Samples {
     /// `Data` for a pack that cannot be read or is for another task than the recipe, an empty
     /// split, or a class that the training pack lacks.
     pub fn open(plan: &TrainPlan) -> Result<Self, TrainError> {
-        let unreadable = |error: PackError| TrainError::Data(error.to_string());
+        let unreadable = |error: PackError| match &error {
+            PackError::Io { source, .. } if source.kind() == ErrorKind::OutOfMemory => {
+                TrainError::OutOfMemory(error.to_string())
+            }
+            _ => TrainError::Data(error.to_string()),
+        };
         let pack = Pack::open(&plan.pack).map_err(unreadable)?;
         if pack.task() != plan.recipe.task {
             return Err(TrainError::Data(format!(
