@@ -2,10 +2,13 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup setup-cuda demo-data build up demo test nextest chaos mutations fuzz check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools contract-cases clean clean-demo clean-deps
+.PHONY: help setup setup-cuda demo-data build up demo test faults nextest chaos mutations fuzz check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools contract-cases clean clean-demo clean-deps
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+# What `make faults` runs, as in .config/nextest.toml.
+FAULTS := failures:: chaos:: postgres_killed:: all_tables_leave_the_server_as_it_was
 
 # --- start here
 
@@ -15,8 +18,13 @@ demo: ## Run the demo: train a published network on six kinds of clip art, step 
 up: build ## Run the service here (data in rehead-data/, address in rehead-data/url)
 	target/release/rehead up --data-dir rehead-data
 
-test: setup demo-data ## Run every test, as CI does; with cargo-nextest where it is installed
-	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --release; else cargo test --release; fi
+test: setup demo-data ## Run the tests but for `make faults`; with cargo-nextest where it is installed
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --release; \
+	else cargo test --release -- $(FAULTS:%=--skip %); fi
+
+faults: setup demo-data ## Run the tests in which processes, Postgres, disks and memory fail (docs/failures.md)
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --release --profile faults; \
+	else cargo test --release --workspace --test it -- $(FAULTS); fi
 
 nextest: setup
 	@. scripts/lib.sh; need_nextest
