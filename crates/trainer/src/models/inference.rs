@@ -71,7 +71,12 @@ impl Extractor {
     /// channels]. With no stage copied, the images themselves.
     pub fn map(&self, images: &Tensor) -> Tensor {
         tch::no_grad(|| {
-            let images = channels_last(images).to_kind(self.kind);
+            let images = channels_last(images);
+            // Token ids stay what they are.
+            let images = match images.is_floating_point() {
+                true => images.to_kind(self.kind),
+                false => images,
+            };
             let map = self.folded.forward_until(&images, self.folded.stages.len());
             map.to_kind(Kind::Float)
         })
