@@ -102,6 +102,12 @@ impl Queue {
         self.changed.notify_all();
     }
 
+    /// The same, and drops what waits: without the first thread, the others would wait for ever.
+    pub(super) fn abandon(&self) {
+        self.lock().waiting.clear();
+        self.close();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic cannot leave it half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -267,6 +273,18 @@ mod tests {
         queue.close();
         assert!(queue.take(4, true).is_none() && queue.take(4, false).is_none());
         assert!(!queue.add(request(5, "a", 1)));
+    }
+
+    #[test]
+    fn an_abandoned_queue_lets_every_thread_go() {
+        let queue = Arc::new(Queue::default());
+        queue.add(request(1, "a", 3));
+        let helped = Arc::clone(&queue);
+        let helping = thread::spawn(move || helped.take(4, false).is_none());
+        thread::sleep(Duration::from_millis(50));
+        assert!(!helping.is_finished(), "it waits for the first thread");
+        queue.abandon();
+        assert!(helping.join().unwrap());
     }
 
     #[test]

@@ -63,7 +63,11 @@ pub fn serve(
     };
     thread::scope(|scope| {
         let workers = if is_on_cpu { server.threads } else { 1 };
-        let work = |is_first| server.work(is_first).inspect_err(|_| server.queue.close());
+        let work = |is_first| {
+            server
+                .work(is_first)
+                .inspect_err(|_| server.queue.abandon())
+        };
         let start = |worker| scope.spawn(move || work(worker == 0));
         let workers: Vec<_> = (0..workers).map(start).collect();
         let ended = workers.into_iter().map(|worker| {
