@@ -25,15 +25,9 @@ NETWORK = "tf_efficientnet_lite0"
 
 
 def own(features, threads, batch):
-    """Images a second of the network itself."""
+    """Images a second of the network itself; with 0 threads one batch after the other, on all of torch's."""
     command = [features, NETWORK, str(threads), str(batch), "3"]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def own_alone(features):
-    """Milliseconds of the network for one image, with all of torch's threads for each operation."""
-    command = [features, NETWORK, "0", "1", "3"]
-    return 1000 / float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 class Client:
@@ -92,7 +86,7 @@ def main():
                 client.predict()
             rows = {name: [] for name in ("network", "alone", "p99", "above", "rate", "share", "loaded")}
             for _ in range(ROUNDS):
-                network, rate = own_alone(features), own(features, cores, 4)
+                network, rate = 1000 / own(features, 0, 1), own(features, cores, 4)
                 alone = [clients[0].predict() for _ in range(SINGLE)]
                 reached, times = at_once(clients)
                 p50 = quantile(alone, 0.5)
