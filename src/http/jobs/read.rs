@@ -143,7 +143,7 @@ pub(crate) enum JobUntil {
 
 /// Get a fine-tuning job
 ///
-/// What workers and other servers have written in the last quarter of a second may be missing,
+/// Changes that workers and other servers made in the last quarter of a second may be missing,
 /// except with `wait`, or with `cache-control: no-cache`.
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs/{id}", tag = "jobs", operation_id = "get_job",
     params(("id" = JobId, Path), JobGetQuery,
