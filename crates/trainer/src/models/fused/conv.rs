@@ -255,17 +255,8 @@ fn attribute(activation: Activation) -> Option<(&'static CStr, &'static [f64])> 
 mod tests {
     use tch::{Device, Kind, nn};
 
-    use super::*;
+    use super::{super::ACTIVATIONS, *};
     use crate::models::conv::{ConvShape, Padding};
-
-    const ACTIVATIONS: [Activation; 6] = [
-        Activation::None,
-        Activation::Relu,
-        Activation::Relu6,
-        Activation::Silu,
-        Activation::HardSwish,
-        Activation::Gelu,
-    ];
 
     fn shapes() -> Vec<ConvShape> {
         let mut shapes = vec![

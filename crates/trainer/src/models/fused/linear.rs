@@ -152,7 +152,7 @@ fn multiply(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) 
 mod tests {
     use tch::{Device, Kind};
 
-    use super::*;
+    use super::{super::ACTIVATIONS, *};
 
     #[test]
     fn fused_layers_equal_plain_ones() {
@@ -161,14 +161,7 @@ mod tests {
         let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         for kind in [Kind::Float, Kind::BFloat16] {
             let allowed = if kind == Kind::Float { 1e-5 } else { 2e-2 };
-            for activation in [
-                Activation::None,
-                Activation::Relu,
-                Activation::Relu6,
-                Activation::Silu,
-                Activation::HardSwish,
-                Activation::Gelu,
-            ] {
+            for activation in ACTIVATIONS {
                 let (weight, bias) = (random(&[24, 16]), random(&[24]));
                 let fused = FusedLinear::new(weight.to_kind(kind));
                 for shape in [&[7, 16][..], &[2, 5, 16], &[2, 3, 3, 16]] {

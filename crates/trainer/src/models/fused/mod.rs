@@ -7,3 +7,16 @@ mod conv;
 mod linear;
 
 pub use self::{conv::FusedConv, linear::FusedLinear};
+#[cfg(test)]
+use super::pass::Activation;
+
+/// Every activation, for tests.
+#[cfg(test)]
+const ACTIVATIONS: [Activation; 6] = [
+    Activation::None,
+    Activation::Relu,
+    Activation::Relu6,
+    Activation::Silu,
+    Activation::HardSwish,
+    Activation::Gelu,
+];
