@@ -90,7 +90,6 @@ pub(crate) async fn queued_job(service: &Service) -> Value {
     let body = json!({"model": "net", "training_file": file["id"], "seed": 7, "metadata": {"team": "blue"}});
     let job = service.post("/v1/fine_tuning/jobs", &body).await.ok();
     assert_eq!(job["status"], "queued");
-    assert_eq!(job["queue"]["position"], 1);
     job
 }
 

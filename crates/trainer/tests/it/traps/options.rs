@@ -27,6 +27,7 @@ const TESTED_ELSEWHERE: &[(&str, &str)] = &[
     ("cutmix", include_str!("losses.rs")),
     ("batch_norm", include_str!("freezing.rs")),
     ("precision", include_str!("precision.rs")),
+    ("features_precision", include_str!("caches.rs")),
     ("early_stopping", include_str!("../resume.rs")),
     ("evaluate_every", include_str!("../resume.rs")),
     ("checkpoint_every_seconds", include_str!("../resume.rs")),
