@@ -116,6 +116,7 @@ impl<'a> Relay<'a> {
                 }
                 records.steps = thinned(steps, n_steps, self.worker.args.steps_kept);
             }
+            Progress::Recomputes => records.events.push(recomputes()),
             Progress::BatchSizeReduced { what, batch_size } => {
                 let (reduced, event) = batch_size_reduced(what, batch_size, &self.claimed.recipe);
                 records.shrunk = Some(reduced);
@@ -256,6 +257,17 @@ fn thinned(mut steps: Vec<Step>, n_steps: u64, kept: u64) -> Vec<Step> {
     steps
 }
 
+/// The event of a training that trades time for memory.
+fn recomputes() -> NewEvent {
+    NewEvent {
+        level: Level::Warn,
+        data: serde_json::json!({}),
+        message: "out of memory: training continues with the activations of one stage at a time, which takes about a \
+                  third longer; results stay the same"
+            .to_owned(),
+    }
+}
+
 /// The change and the event of a batch size that was reduced because memory ran out.
 fn batch_size_reduced(
     what: BatchSizePart,
@@ -264,10 +276,10 @@ fn batch_size_reduced(
 ) -> (MicroBatch, NewEvent) {
     let by_rounding = "results differ only by rounding";
     let (what, micro_batch, changes) = match what {
-        BatchSizePart::Training if recipe.depends_on_batches() => (
+        BatchSizePart::Training if recipe.has_batch_statistics() => (
             "training",
             Some(batch_size),
-            "a step has the same samples, but BatchNorm statistics and dropout masks are those of smaller batches",
+            "a step has the same samples, but BatchNorm statistics are those of smaller batches",
         ),
         BatchSizePart::Training => ("training", Some(batch_size), by_rounding),
         BatchSizePart::Evaluation => ("evaluation", None, by_rounding),

@@ -79,8 +79,8 @@ impl Watchdog {
             Progress::Fraction { done, .. } => (1, *done),
             Progress::Evaluated { metrics, .. } => (2, metrics.step + 1),
             Progress::Saved { step, .. } => (3, step + 1),
-            // The same work starts again in smaller batches.
-            Progress::BatchSizeReduced { .. } => {
+            // The same work starts again in less memory.
+            Progress::Recomputes | Progress::BatchSizeReduced { .. } => {
                 self.liveness.progress(now);
                 return;
             }

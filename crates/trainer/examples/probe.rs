@@ -12,7 +12,7 @@
 use std::time::Instant;
 
 use rehead_trainer::{
-    process::protocol::Interrupt,
+    process::{parallel, protocol::Interrupt},
     train::{
         input::samples::{Samples, Targets},
         probe,
@@ -28,7 +28,7 @@ fn main() {
     let number = |place: usize| -> usize { arguments[place].parse().unwrap() };
     let (classes, each, width, threads) = (number(0), number(1), number(2), number(3));
     let has_labels = arguments.iter().any(|argument| argument == "labels");
-    tch::set_num_threads(threads as i32);
+    parallel::use_threads(threads);
     tch::manual_seed(1);
     let count = classes * each;
     let drawn = |rows: usize| {

@@ -1,6 +1,6 @@
 //! Steps of a full fine-tune, images per second, beside `bench/steps.py`.
-//! Usage: steps ARCHITECTURE SIDE BATCH THREADS STEPS [bfloat16] [update]; `update` lets BatchNorm
-//! take the batch's statistics.
+//! Usage: steps ARCHITECTURE SIDE BATCH THREADS STEPS [bfloat16] [update] [parts=N]; `update` lets
+//! BatchNorm take the batch's statistics, `parts` divides a batch otherwise than the recipe does.
 
 #![allow(
     unsafe_code,
@@ -20,11 +20,15 @@ use rehead_domain::{
 use rehead_trainer::{
     data::source::BatchSource,
     models::{registry, weights},
-    process::{memory, parallel::Shared},
+    process::{
+        memory,
+        parallel::{self, Shared},
+    },
     train::{
-        network::Network,
+        network::{Network, Part},
         step::{
-            gradients, loss_functions,
+            gradients::{self, Passed},
+            loss_functions,
             optimizer::{self, Optimizer, Rates},
         },
     },
@@ -38,7 +42,7 @@ fn main() {
     let number = |place: usize| -> i64 { arguments[place].parse().unwrap() };
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
     let (side, size, threads, steps) = (number(1), number(2), number(3), number(4));
-    tch::set_num_threads(threads as i32);
+    parallel::use_threads(threads as usize);
     memory::keep_freed();
     let folder = tempfile::tempdir().unwrap();
     let architecture = registry::find(&arguments[0]).unwrap();
@@ -87,19 +91,30 @@ fn main() {
     let pixels = Tensor::randint(256, [size, side, side, 3], (Kind::Uint8, Device::Cpu));
     let labels = Tensor::randint(CLASSES, [size], (Kind::Int64, Device::Cpu));
     let batches = BatchSource::new(&base.input).unwrap();
+    let mut asked = arguments.iter();
+    let parts = asked.find_map(|argument| argument.strip_prefix("parts="));
+    let parts: Option<usize> = parts.map(|count| count.parse().unwrap());
     let mut step = |number: u64| {
-        let count = recipe.parts(size as usize);
+        let count = parts.unwrap_or_else(|| recipe.parts(size as usize));
         // SAFETY: a step's passes only read.
         let shared = unsafe { Shared::new((&network, &pixels, &labels)) };
         let made = gradients::in_parts(count, size as usize, |places| {
             let (network, pixels, labels) = *shared;
             let of = |all: &Tensor| all.narrow(0, places.start as i64, places.len() as i64);
             let images = batches.collate(&of(pixels), Device::Cpu);
-            let logits = network.logits_train(&network.features_train(&images, number), number);
+            let part = Part {
+                step: number,
+                first: places.start,
+                ..Part::default()
+            };
+            let logits = network.logits_train(&network.features_train(&images, &part), &part);
             let loss = loss_functions::cross_entropy(&logits, &of(labels), None, 0.0);
             let loss = loss * (places.len() as f64 / size as f64);
-            let gradients = optimizer::gradients(&loss, &network.parameters)?;
-            Ok((loss.detach(), gradients))
+            Ok(Passed {
+                gradients: optimizer::gradients(&loss, &network.parameters)?,
+                loss: loss.detach(),
+                statistics: part.statistics,
+            })
         });
         let (_, gradients) = made.unwrap();
         let rates = Rates::at(&recipe, 1.0);

@@ -24,6 +24,9 @@ pub const SPEC_VERSION: u32 = 3;
 /// The cut that removes the classifier only.
 pub const PRE_LOGITS: &str = "pre_logits";
 
+/// Samples that BatchNorm takes statistics of, at least, where a batch is divided.
+const MIN_BATCH_STATISTICS: usize = 16;
+
 /// Every choice of one training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Recipe {
@@ -155,25 +158,28 @@ impl Recipe {
             .chain(later.map(|phase| phase.trainable.as_slice()))
     }
 
-    /// True when splitting a step into several batches changes it beyond rounding.
-    pub fn depends_on_batches(&self) -> bool {
-        let mut layers = self.head.layers.iter();
-        let adapter = self.adapter.as_ref();
-        self.batch_norm == BatchNorm::Update
-            || adapter.is_some_and(|adapter| adapter.dropout > 0.0)
-            || layers.any(|layer| matches!(layer, HeadLayer::Dropout(_) | HeadLayer::BatchNorm))
+    /// True when training takes BatchNorm's statistics from the samples that run together:
+    /// splitting a step into several batches then changes it beyond rounding.
+    pub fn has_batch_statistics(&self) -> bool {
+        self.batch_norm == BatchNorm::Update || self.head.layers.contains(&HeadLayer::BatchNorm)
     }
 
     /// The parts that a batch of `samples` runs in on a CPU, side by side, while the backbone
     /// trains; their gradients add up. A power of two that follows from the recipe alone, so that
     /// the result does not depend on the machine's threads. Each part has gradients of all weights:
-    /// small ones cost more than they save.
+    /// small ones cost more than they save. BatchNorm takes the statistics of a part, as each
+    /// process of PyTorch's `DistributedDataParallel` does: of 16 samples at least, which train as
+    /// well as more (Wu & He 2018, "Group Normalization", table 2).
     pub fn parts(&self, samples: usize) -> usize {
-        match samples {
-            _ if self.depends_on_batches() => 1,
+        let most = match samples {
             ..16 => 1,
             16..128 => 2,
             128.. => 4,
+        };
+        if self.has_batch_statistics() && samples / most < MIN_BATCH_STATISTICS {
+            1
+        } else {
+            most
         }
     }
 

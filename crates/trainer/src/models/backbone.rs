@@ -58,8 +58,8 @@ impl Backbone {
     /// the number type of `x`.
     ///
     /// With `Norm::Batch`, each BatchNorm whose own weight trains (`requires_grad`) uses the
-    /// batch's statistics and updates the running ones; all others use their running statistics
-    /// unchanged.
+    /// batch's statistics and notes the updated running ones; all others use their running
+    /// statistics.
     pub fn forward<'a>(&self, x: &Tensor, from_stage: usize, pass: impl Into<Pass<'a>>) -> Tensor {
         let pass = pass.into();
         let map = self.stages[from_stage..]

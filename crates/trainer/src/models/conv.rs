@@ -232,14 +232,21 @@ impl BatchNorm {
         }
     }
 
-    pub fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
-        let train = norm == Norm::Batch && self.weight.requires_grad();
+    pub fn forward(&self, x: &Tensor, norm: Norm<'_>) -> Tensor {
+        let running: [&Tensor; 2] = [&self.running_mean, &self.running_var];
+        let updated = match norm {
+            Norm::Batch(statistics) if self.weight.requires_grad() => Some(statistics.of(running)),
+            _ => None,
+        };
+        let [mean, variance] = updated
+            .as_ref()
+            .map_or(running, |updated| updated.each_ref());
         x.batch_norm(
             Some(&*self.weight),
             Some(&*self.bias),
-            Some(&*self.running_mean),
-            Some(&*self.running_var),
-            train,
+            Some(mean),
+            Some(variance),
+            updated.is_some(),
             MOMENTUM,
             self.eps,
             true,

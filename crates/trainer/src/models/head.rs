@@ -8,7 +8,10 @@
 
 use tch::{Tensor, nn};
 
-use super::init_rng::{dropout_mask, fill, normal, uniform};
+use super::{
+    init_rng::{dropout_mask, fill, normal, uniform},
+    pass::{Masks, Statistics},
+};
 use crate::domain::recipe::{self, HeadInit, HeadLayer, is_linear_head};
 
 /// The head's name under the `VarStore`'s root, and the prefix of its tensors' names where timm has
@@ -78,17 +81,23 @@ impl Head {
         self.run(features, None)
     }
 
-    /// Logits [N, classes] in training: BatchNorm takes the batch's statistics and updates the
-    /// running ones. `seed` keys the dropout masks: give each batch its own.
-    pub fn forward_train(&self, features: &Tensor, seed: u64) -> Tensor {
-        self.run(features, Some(seed))
+    /// Logits [N, classes] in training: BatchNorm takes the batch's statistics and notes the
+    /// updated running ones. Give each step dropout masks of its own.
+    pub fn forward_train(
+        &self,
+        features: &Tensor,
+        masks: Masks,
+        statistics: &Statistics,
+    ) -> Tensor {
+        self.run(features, Some((masks, statistics)))
     }
 
-    fn run(&self, features: &Tensor, training: Option<u64>) -> Tensor {
+    fn run(&self, features: &Tensor, training: Option<(Masks, &Statistics)>) -> Tensor {
         let layers = (0..).zip(&self.layers);
         layers
             .fold(features.shallow_clone(), |x, (place, layer)| {
-                layer.forward(x, training.map(|seed| seed.wrapping_add(place << 32)))
+                let training = training.map(|(masks, noted)| (masks.of_layer(place), noted));
+                layer.forward(x, training)
             })
             .linear(&self.weight, Some(&self.bias))
     }
@@ -162,12 +171,12 @@ impl Layer {
         Self { kind, tensors }
     }
 
-    /// In training with the seed of its dropout mask.
-    fn forward(&self, x: Tensor, training: Option<u64>) -> Tensor {
+    /// In training with its dropout masks.
+    fn forward(&self, x: Tensor, training: Option<(Masks, &Statistics)>) -> Tensor {
         let tensor = |place: usize| &self.tensors[place].1;
         match (self.kind, training) {
-            (HeadLayer::Dropout(share), Some(seed)) if share > 0.0 => {
-                let mask = dropout_mask(&x, share, seed);
+            (HeadLayer::Dropout(share), Some((masks, _))) if share > 0.0 => {
+                let mask = dropout_mask(&x, share, masks);
                 x * mask
             }
             (HeadLayer::Dropout(_), _) => x,
@@ -178,16 +187,21 @@ impl Layer {
                 let width = [x.size()[1]];
                 x.layer_norm(width, Some(tensor(0)), Some(tensor(1)), EPSILON, false)
             }
-            (HeadLayer::BatchNorm, training) => x.batch_norm(
-                Some(tensor(0)),
-                Some(tensor(1)),
-                Some(tensor(2)),
-                Some(tensor(3)),
-                training.is_some(),
-                MOMENTUM,
-                EPSILON,
-                false,
-            ),
+            (HeadLayer::BatchNorm, training) => {
+                let running = [tensor(2), tensor(3)];
+                let updated = training.map(|(_, noted)| noted.of(running));
+                let [mean, variance] = updated.as_ref().map_or(running, |all| all.each_ref());
+                x.batch_norm(
+                    Some(tensor(0)),
+                    Some(tensor(1)),
+                    Some(mean),
+                    Some(variance),
+                    updated.is_some(),
+                    MOMENTUM,
+                    EPSILON,
+                    false,
+                )
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::pass::Masks;
 use crate::data::random::{GAMMA, mix};
 
 /// Sets every number of a tensor to `draw` of its index.
@@ -15,11 +16,20 @@ pub(super) fn fill(tensor: &Tensor, draw: impl Fn(u64) -> f64) {
     });
 }
 
-/// 0 for a dropped feature, `1 / (1 - share)` for a kept one, shaped as `x`.
-pub(super) fn dropout_mask(x: &Tensor, share: f64, seed: u64) -> Tensor {
+/// 0 for a dropped feature, `1 / (1 - share)` for a kept one, shaped as `x`: [N, ..].
+pub(super) fn dropout_mask(x: &Tensor, share: f64, masks: Masks) -> Tensor {
     let kept = (1.0 / (1.0 - share)) as f32;
-    let draw = |i| if uniform(seed, i) < share { 0.0 } else { kept };
-    let mask: Vec<f32> = (0..x.numel() as u64).map(draw).collect();
+    let draw = |i| {
+        if uniform(masks.key, i) < share {
+            0.0
+        } else {
+            kept
+        }
+    };
+    let all = x.numel() as u64;
+    let samples = x.size().first().map_or(1, |&samples| samples as u64);
+    let first = masks.first as u64 * (all / samples.max(1));
+    let mask: Vec<f32> = (first..first + all).map(draw).collect();
     Tensor::from_slice(&mask)
         .view(&x.size()[..])
         .to_device(x.device())

@@ -7,7 +7,7 @@ use tch::{Tensor, nn};
 
 use super::{
     init_rng::{dropout_mask, fill, uniform},
-    pass::{Param, ZEROS},
+    pass::{Masks, Param, ZEROS},
     weights::Tensors,
 };
 use crate::domain::recipe;
@@ -55,14 +55,14 @@ impl Adapter {
         }
     }
 
-    /// The addition to the layer's output, [.., outputs], for its input [.., inputs]. `key` is the
-    /// key of the batch's dropout masks; without one nothing is dropped.
-    pub(super) fn forward(&self, x: &Tensor, key: Option<u64>) -> Tensor {
+    /// The addition to the layer's output, [N, .., outputs], for its input [N, .., inputs]. Without
+    /// dropout masks nothing is dropped.
+    pub(super) fn forward(&self, x: &Tensor, masks: Option<Masks>) -> Tensor {
         let kind = x.kind();
         let (down, up) = (self.down.to_kind(kind), self.up.to_kind(kind));
-        let seen = match key.filter(|_| self.dropout > 0.0) {
-            Some(key) => {
-                let mask = dropout_mask(x, self.dropout, key.wrapping_add(self.index << 32));
+        let seen = match masks.filter(|_| self.dropout > 0.0) {
+            Some(masks) => {
+                let mask = dropout_mask(x, self.dropout, masks.of_layer(self.index));
                 x * mask.to_kind(kind)
             }
             None => x.shallow_clone(),

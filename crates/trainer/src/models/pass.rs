@@ -1,6 +1,6 @@
 //! Shared by all operations: their tensors, how a pass runs, and activations.
 
-use std::ops::Deref;
+use std::{cell::RefCell, ops::Deref};
 
 use tch::{Kind, Tensor, nn};
 
@@ -80,28 +80,93 @@ pub(super) fn channels_last(x: &Tensor) -> Tensor {
 }
 
 /// Which statistics BatchNorm uses; see `Backbone::forward`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Norm {
+#[derive(Debug, Clone, Copy)]
+pub enum Norm<'a> {
     /// The running ones, which stay.
     Running,
-    /// The batch's where the layer trains, and the running ones are updated; the running ones
+    /// The batch's where the layer trains, and the updated running ones are noted; the running ones
     /// elsewhere.
-    Batch,
+    Batch(&'a Statistics),
+}
+
+/// Running statistics as a pass in training leaves them, in its order. The network's own change
+/// only by `keep`, so that several parts of a step can pass at the same time.
+#[derive(Debug, Default)]
+pub struct Statistics(RefCell<Vec<Updated>>);
+
+#[derive(Debug)]
+struct Updated {
+    /// The network's own.
+    running: Tensor,
+    updated: Tensor,
+}
+
+impl Statistics {
+    /// Copies of a layer's statistics that the pass updates.
+    pub(super) fn of<'a>(&self, running: [&'a Tensor; 2]) -> [Tensor; 2] {
+        running.map(|running| {
+            let updated = tch::no_grad(|| running.copy());
+            self.0.borrow_mut().push(Updated {
+                running: running.shallow_clone(),
+                updated: updated.shallow_clone(),
+            });
+            updated
+        })
+    }
+
+    /// Makes the network's own the mean of what the parts of a step left.
+    pub fn keep(parts: impl IntoIterator<Item = Self>) {
+        let _no_grad = tch::no_grad_guard();
+        let mut parts: Vec<_> = parts
+            .into_iter()
+            .map(|part| part.0.into_inner().into_iter())
+            .collect();
+        loop {
+            let next: Vec<Updated> = parts.iter_mut().filter_map(Iterator::next).collect();
+            let Some(first) = next.first() else { break };
+            let updated: Vec<&Tensor> = next.iter().map(|one| &one.updated).collect();
+            let mean = match updated[..] {
+                [only] => only.shallow_clone(),
+                _ => Tensor::stack(&updated, 0).mean_dim([0i64].as_slice(), false, None),
+            };
+            first.running.shallow_clone().copy_(&mean);
+        }
+    }
+}
+
+/// Keyed dropout masks of some samples of a step: a sample has the same ones whatever samples pass
+/// together with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Masks {
+    /// Key of the step's masks.
+    pub key: u64,
+    /// Samples of the step before the first of these.
+    pub first: usize,
+}
+
+impl Masks {
+    /// The masks of one of several layers.
+    pub(super) fn of_layer(self, index: u64) -> Self {
+        Self {
+            key: self.key.wrapping_add(index << 32),
+            ..self
+        }
+    }
 }
 
 /// How one pass runs through the operations.
 #[derive(Debug, Clone, Copy)]
 pub struct Pass<'a> {
-    pub norm: Norm,
-    /// In training, the key of the masks of adapters' dropout; `None` drops nothing.
-    pub dropout: Option<u64>,
+    pub norm: Norm<'a>,
+    /// In training, the masks of adapters' dropout; `None` drops nothing.
+    pub dropout: Option<Masks>,
     /// For texts: [N, T], 1 for a token and 0 behind the text's end. `None` for images, and for
     /// texts of one length.
     pub mask: Option<&'a Tensor>,
 }
 
-impl From<Norm> for Pass<'_> {
-    fn from(norm: Norm) -> Self {
+impl<'a> From<Norm<'a>> for Pass<'a> {
+    fn from(norm: Norm<'a>) -> Self {
         Self {
             norm,
             dropout: None,

@@ -10,6 +10,9 @@ use std::{
     },
 };
 
+/// Threads of this process; see `threads`.
+static THREADS: AtomicUsize = AtomicUsize::new(1);
+
 use super::{error::TrainError, memory::guarded};
 use crate::data::batch::pool;
 
@@ -17,10 +20,6 @@ use crate::data::batch::pool;
 pub struct Threads(i32);
 
 impl Threads {
-    pub fn at_most(most: i32) -> Self {
-        Self::exactly(tch::get_num_threads().min(most))
-    }
-
     pub fn exactly(count: i32) -> Self {
         let before = tch::get_num_threads();
         tch::set_num_threads(count);
@@ -34,9 +33,16 @@ impl Drop for Threads {
     }
 }
 
-/// Threads that this thread may use.
+/// Lets work be dealt to so many threads from here on, and no operation be split: a result is then
+/// the same for any number.
+pub fn use_threads(count: usize) {
+    THREADS.store(count.max(1), Ordering::Relaxed);
+    tch::set_num_threads(1);
+}
+
+/// Threads that work is dealt to.
 pub fn threads() -> usize {
-    usize::try_from(tch::get_num_threads()).unwrap_or(1)
+    THREADS.load(Ordering::Relaxed)
 }
 
 /// Something with tensors that several threads use.
@@ -82,7 +88,7 @@ pub fn each<T: Sync, R: Send>(
     mut done: impl FnMut(&T) -> Result<(), TrainError>,
 ) -> Result<Vec<R>, TrainError> {
     // What a thread sets is also what later threads begin with; this restores it.
-    let _restored = Threads::at_most(i32::MAX);
+    let _restored = Threads::exactly(tch::get_num_threads());
     let next = AtomicUsize::new(0);
     let (sender, finished) = mpsc::channel();
     let mut results: Vec<Option<Result<R, TrainError>>> = items.iter().map(|_| None).collect();
@@ -136,6 +142,22 @@ pub fn map<T: Sync, R: Send>(
     work: impl Fn(&T) -> Result<R, TrainError> + Sync,
 ) -> Result<Vec<R>, TrainError> {
     each(items, threads, work, |_| Ok(()))
+}
+
+/// `map` for work that fails only where torch does; on the caller's thread where there is one.
+///
+/// # Panics
+/// Where torch fails, as its operators do.
+pub fn over<T: Sync, R: Send>(
+    items: &[T],
+    threads: usize,
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    if threads == 1 || items.len() == 1 {
+        return items.iter().map(work).collect();
+    }
+    let made = map(items, threads, |item| Ok(work(item)));
+    made.unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[cfg(test)]

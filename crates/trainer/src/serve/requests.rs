@@ -24,7 +24,7 @@ use crate::{
         error::TrainError,
         json,
         memory::guarded,
-        parallel::{Shared, Threads, threads},
+        parallel::{Shared, Threads},
     },
 };
 
@@ -57,7 +57,7 @@ pub fn serve(
         queue: &queue,
         device,
         batch: if is_on_cpu { CPU_BATCH } else { BATCH },
-        threads: threads(),
+        threads: usize::try_from(tch::get_num_threads()).unwrap_or(1),
         loaded: Mutex::new(Loaded::new(max_bytes)),
         out: Mutex::new(out),
     };

@@ -7,7 +7,7 @@ use rehead_trainer::models::{
     backbone::{Backbone, Block, Stage},
     linear::Linear,
     ops::Op,
-    pass::{Activation, Norm, Pass},
+    pass::{Activation, Masks, Norm, Pass},
 };
 use tch::{Device, Kind as Number, Tensor, nn};
 
@@ -82,7 +82,7 @@ fn dropout_of_adapters_is_keyed_and_leaves_the_mean() {
     let x = numbers::images("tokens", &[64, 8, 6]);
     let update = |key: Option<u64>| {
         let pass = Pass {
-            dropout: key,
+            dropout: key.map(|key| Masks { key, first: 0 }),
             ..Norm::Running.into()
         };
         backbone.stages[0].forward(&x, pass).detach()
@@ -105,9 +105,9 @@ fn dropout_of_adapters_is_keyed_and_leaves_the_mean() {
             .copy_(&Tensor::eye_m(4, 2, (Number::Float, Device::Cpu)));
     });
     let seen = (x.abs() + 1.0).narrow(2, 0, 2);
-    let shown = |key| {
+    let shown = |key: Option<u64>| {
         let pass = Pass {
-            dropout: key,
+            dropout: key.map(|key| Masks { key, first: 0 }),
             ..Norm::Running.into()
         };
         let out = backbone.stages[0].forward(&(x.abs() + 1.0), pass).detach();

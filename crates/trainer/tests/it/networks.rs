@@ -13,13 +13,13 @@ use rehead_domain::{
     work::{PlanModel, PlanWeights, TrainPlan},
 };
 use rehead_trainer::{
-    models::{architecture::Architecture, registry},
+    models::{architecture::Architecture, pass::Statistics, registry},
     process::protocol::Interrupt,
     serve::golden,
     train::{
         eval::metrics::OutputDecoding,
         input::{preparation::Preparation, samples::Samples},
-        network::Network,
+        network::{Network, Part},
         output::{
             bundle::{self, Bundle},
             checkpoint::hash_file,
@@ -162,10 +162,12 @@ fn trains_where_it_says(network: &mut Network, recipe: &Recipe, layers: &Layers)
         assert!(training.eq(trainable), "{name}, phase {step}");
 
         let images = numbers::images(&format!("input-{step}"), &size);
-        let logits = network.logits_train(&network.features_train(&images, step), step);
+        let part = Part::whole(step);
+        let logits = network.logits_train(&network.features_train(&images, &part), &part);
         let labels = Tensor::from_slice(&[0i64, 1]);
         let loss = loss_functions::cross_entropy(&logits, &labels, None, 0.0);
         let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
+        Statistics::keep([part.statistics]);
         for (gradient, parameter) in gradients.iter().zip(&network.parameters) {
             let largest = gradient.abs().max().double_value(&[]);
             assert!(

@@ -10,7 +10,7 @@ use rehead_trainer::models::{
     architecture::{Architecture, Family},
     bert::{BERT, Config, DISTILBERT},
     inference::Extractor,
-    pass::{Norm, Pass},
+    pass::{Norm, Pass, Statistics},
     registry,
     weights::{Tensors, load_strict},
 };
@@ -320,7 +320,9 @@ fn frozen_batch_norm_never_moves() {
         .map(|(name, t)| (name, t.copy()))
         .collect();
     let images = numbers::images("input", &[4, 3, 64, 64]);
-    let features = backbone.forward(&images, 0, Norm::Batch);
+    let statistics = Statistics::default();
+    let features = backbone.forward(&images, 0, Norm::Batch(&statistics));
+    Statistics::keep([statistics]);
     assert!(features.requires_grad());
     for ((name, before), (_, after)) in before.iter().zip(backbone.named()) {
         let moves = name.starts_with("layer4") && name.contains("running_");

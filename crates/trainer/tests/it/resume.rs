@@ -426,10 +426,29 @@ fn number_of_threads_does_not_change_the_result() {
     assert_eq!(resumed.result(), one.result());
 }
 
+/// Trains by `recipe` with each of these numbers of threads, and finds the same bits.
+fn assert_same_with(threads: &[u32], material: &Material, recipe: &Recipe) {
+    let result = |&threads: &u32| {
+        let plan = TrainPlan {
+            threads,
+            // Each computes its own features.
+            cache: material.dir.path().join(format!("cache-{threads}")),
+            ..material.plan(recipe.clone())
+        };
+        let mut run = material.start(&format!("with-{threads}"), &plan);
+        assert_eq!(run.end().1.code(), Some(exit::DONE), "{threads} threads");
+        run.result()
+    };
+    let (first, rest) = threads.split_first().unwrap();
+    let expected = result(first);
+    for threads in rest {
+        assert!(result(threads) == expected, "{threads} threads");
+    }
+}
+
 /// As many threads as a batch of 128 has parts.
 #[test]
 fn four_threads_give_the_bits_of_one() {
-    let material = Material::new(90);
     let recipe = Recipe {
         trainable: parameters("resnet18", &["layer4."]),
         n_epochs: 2,
@@ -438,18 +457,49 @@ fn four_threads_give_the_bits_of_one() {
         ..recipe()
     };
     assert_eq!(recipe.parts(128), 4);
-    let result = |threads| {
-        let plan = TrainPlan {
-            threads,
-            cache: material.dir.path().join(format!("cache-{threads}")),
-            ..material.plan(recipe.clone())
-        };
-        let mut run = material.start(&format!("with-{threads}"), &plan);
-        assert_eq!(run.end().1.code(), Some(exit::DONE), "{threads} threads");
-        run.result()
+    assert_same_with(&[1, 2, 4], &Material::new(90), &recipe);
+}
+
+/// More threads than parts: statistics of two parts of 20 and of one, and dropout.
+#[test]
+fn threads_do_not_change_batch_statistics_or_dropout() {
+    let recipe = Recipe {
+        trainable: parameters("resnet18", &["layer4."]),
+        head: Head {
+            layers: vec![HeadLayer::Dropout(0.3), HeadLayer::BatchNorm],
+            init: HeadInit::Normal,
+        },
+        n_epochs: 2,
+        batch_size: 40,
+        batch_norm: BatchNorm::Update,
+        gradient_clip: Some(1.0),
+        ..recipe()
     };
-    let one = result(1);
-    for threads in [2, 4] {
-        assert!(result(threads) == one, "{threads} threads");
+    assert_eq!((recipe.parts(40), recipe.parts(31)), (2, 1));
+    assert_same_with(&[1, 4], &Material::new(46), &recipe);
+}
+
+/// A head alone, on features and on views of each epoch, from the probe.
+#[test]
+fn threads_do_not_change_a_head() {
+    let features = Recipe {
+        head: Head {
+            layers: vec![],
+            init: HeadInit::Probe,
+        },
+        n_epochs: 3,
+        batch_size: 32,
+        optimizer: Optimizer::Adamw,
+        gradient_clip: Some(1.0),
+        ..recipe()
+    };
+    let views = Recipe {
+        augmentation: Some(everything()),
+        mixup: 0.2,
+        later_phases: vec![phase(2, &["layer4.1."])],
+        ..features.clone()
+    };
+    for recipe in [features, views] {
+        assert_same_with(&[1, 4], &Material::new(40), &recipe);
     }
 }

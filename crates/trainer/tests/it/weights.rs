@@ -18,7 +18,7 @@ use rehead_trainer::{
     models::{
         head,
         import::{self, Import},
-        pass::Norm,
+        pass::{Masks, Norm, Statistics},
         registry, weights,
     },
 };
@@ -376,13 +376,15 @@ fn a_head_repeats_itself_for_the_same_seed() {
     let spread = one.weight.std(false).double_value(&[]);
     assert!((0.008..0.012).contains(&spread), "{spread}");
     let features = numbers::images("input", &[8, 64]);
-    assert_eq!(
-        one.forward_train(&features, 5),
-        two.forward_train(&features, 5)
-    );
-    assert_ne!(
-        one.forward_train(&features, 5),
-        one.forward_train(&features, 6)
-    );
-    assert_ne!(one.forward_train(&features, 5), one.forward(&features));
+    let trained = |head: &head::Head, key| {
+        let masks = Masks { key, first: 0 };
+        head.forward_train(&features, masks, &Statistics::default())
+    };
+    assert_eq!(trained(&one, 5), trained(&two, 5));
+    assert_ne!(trained(&one, 5), trained(&one, 6));
+    assert_ne!(trained(&one, 5), one.forward(&features));
+    // A sample has its masks whatever samples pass with it.
+    let masks = Masks { key: 5, first: 3 };
+    let rest = one.forward_train(&features.narrow(0, 3, 5), masks, &Statistics::default());
+    assert_eq!(rest, trained(&one, 5).narrow(0, 3, 5));
 }

@@ -101,18 +101,28 @@ impl Images {
         Ok(normalize(&pixels, input, self.device))
     }
 
-    /// Features [N, feature_dim] of these samples in evaluation. On a CPU, each thread runs a few
-    /// samples at a time.
-    fn features(&self, network: &Network, samples: &[usize]) -> Result<Tensor, TrainError> {
+    /// Features [N, feature_dim] of these samples, by the network as it evaluates: as the training
+    /// epoch `epoch` sees them, or as evaluation does. On a CPU, each thread runs a few samples at a
+    /// time.
+    fn features(
+        &self,
+        network: &Network,
+        samples: &[usize],
+        epoch: Option<u32>,
+    ) -> Result<Tensor, TrainError> {
+        let read = |images: &Self, samples: &[usize]| match epoch {
+            Some(epoch) => images.train(samples, epoch),
+            None => images.plain(samples),
+        };
         if !network.is_on_cpu() {
-            return Ok(network.features(&self.plain(samples)?));
+            return Ok(network.features(&read(self, samples)?));
         }
         let chunks: Vec<&[usize]> = samples.chunks(CPU_BATCH).collect();
-        // SAFETY: an evaluation only reads.
+        // SAFETY: this only reads.
         let shared = unsafe { Shared::new((self, network)) };
         let parts = parallel::map(&chunks, self.threads, |chunk| {
             let (images, network) = *shared;
-            Ok(network.features(&images.plain(chunk)?))
+            Ok(network.features(&read(images, chunk)?))
         })?;
         Ok(Tensor::cat(&parts, 0))
     }
@@ -134,8 +144,6 @@ pub struct Batch<'a> {
     pub samples: &'a [usize],
     /// From 1.
     pub epoch: u32,
-    /// The number of the batch in the run, from 1; keys dropout.
-    pub number: u64,
     /// Mixup or CutMix, and the partner of each sample.
     pub mixed: Option<(&'a Mix, &'a [usize])>,
 }
@@ -222,56 +230,43 @@ impl Inputs {
         }
     }
 
-    /// Features [N, feature_dim] of a batch, as training sees them.
+    /// What the trained part of the network reads of a batch: features [N, feature_dim] while the
+    /// whole backbone is frozen, otherwise images [N, C, S, S].
     ///
     /// # Errors
     /// `Io` when the cache cannot be read.
-    pub fn features_train(
-        &self,
-        network: &Network,
-        batch: Batch<'_>,
-    ) -> Result<Tensor, TrainError> {
-        let read = match batch.mixed {
-            None => self.read_train(network, batch.samples, batch)?,
-            Some((mix, partners)) => {
-                // A partner is read once, also where it is in the batch itself.
-                let mut all = batch.samples.to_vec();
-                let mut places: HashMap<usize, usize> = all.iter().copied().zip(0..).collect();
-                let partners = partners.iter().map(|&partner| {
-                    *places.entry(partner).or_insert_with(|| {
-                        all.push(partner);
-                        all.len() - 1
-                    })
-                });
-                let partners: Vec<usize> = partners.collect();
-                let read = self.read_train(network, &all, batch)?;
-                let ours = read.narrow(0, 0, batch.samples.len() as i64);
-                mix.apply(&ours, &select(&read, &partners))
-            }
+    pub fn read_train(&self, network: &Network, batch: Batch<'_>) -> Result<Tensor, TrainError> {
+        let Some((mix, partners)) = batch.mixed else {
+            return self.read_epoch(network, batch.samples, batch.epoch);
         };
-        if network.is_backbone_frozen() {
-            Ok(read)
-        } else {
-            Ok(network.features_train(&read, batch.number))
-        }
+        // A partner is read once, also where it is in the batch itself.
+        let mut all = batch.samples.to_vec();
+        let mut places: HashMap<usize, usize> = all.iter().copied().zip(0..).collect();
+        let partners = partners.iter().map(|&partner| {
+            *places.entry(partner).or_insert_with(|| {
+                all.push(partner);
+                all.len() - 1
+            })
+        });
+        let partners: Vec<usize> = partners.collect();
+        let read = self.read_epoch(network, &all, batch.epoch)?;
+        let ours = read.narrow(0, 0, batch.samples.len() as i64);
+        Ok(mix.apply(&ours, &select(&read, &partners)))
     }
 
-    /// The inputs that are mixed, of `samples` as `batch` sees them: features [N, feature_dim]
-    /// while the whole backbone is frozen, otherwise images [N, C, S, S].
-    fn read_train(
+    /// `read_train` of samples as epoch `epoch` (from 1) sees them, not mixed.
+    fn read_epoch(
         &self,
         network: &Network,
         samples: &[usize],
-        batch: Batch<'_>,
+        epoch: u32,
     ) -> Result<Tensor, TrainError> {
-        let images = match self {
-            Self::Features(features) => return Ok(features.train(samples, batch.epoch)),
-            Self::Pixels(images) => images.train(samples, batch.epoch)?,
-        };
-        if network.is_backbone_frozen() {
-            Ok(network.features_train(&images, batch.number))
-        } else {
-            Ok(images)
+        match self {
+            Self::Features(features) => Ok(features.train(samples, epoch)),
+            Self::Pixels(images) if network.is_backbone_frozen() => {
+                images.features(network, samples, Some(epoch))
+            }
+            Self::Pixels(images) => images.train(samples, epoch),
         }
     }
 
@@ -284,7 +279,7 @@ impl Inputs {
         let parts = self.evaluate(samples, |chunk| {
             let features = match self {
                 Self::Features(features) => select(&features.table, chunk),
-                Self::Pixels(images) => images.features(network, chunk)?,
+                Self::Pixels(images) => images.features(network, chunk, None)?,
             };
             Ok(network.logits(&features))
         })?;
@@ -307,7 +302,7 @@ impl Inputs {
         };
         let parts = self.evaluate(samples, |chunk| {
             interrupt.check()?;
-            images.features(network, chunk)
+            images.features(network, chunk, None)
         })?;
         Ok(Tensor::cat(&parts, 0))
     }

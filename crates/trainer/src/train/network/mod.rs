@@ -10,6 +10,9 @@ pub mod checkpoint;
 /// Weights of a parent model or checkpoint.
 mod parent;
 
+/// Gradients in less memory.
+mod recompute;
+
 use std::collections::{BTreeMap, HashSet};
 
 use tch::{Device, Kind, Tensor, nn};
@@ -27,11 +30,32 @@ use crate::{
         head::Head,
         inference::Extractor,
         lora,
-        pass::{Norm, Pass},
+        pass::{Masks, Norm, Pass, Statistics},
         registry, weights,
     },
     process::error::TrainError,
 };
+
+/// Samples of a step that pass through the network together in training.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// From 1.
+    pub step: u64,
+    /// Samples of the step before the part's first.
+    pub first: usize,
+    /// What the pass leaves of running statistics; `Statistics::keep` takes it over.
+    pub statistics: Statistics,
+}
+
+impl Part {
+    /// A step in one part.
+    pub fn whole(step: u64) -> Self {
+        Self {
+            step,
+            ..Self::default()
+        }
+    }
+}
 
 #[derive(Debug)]
 pub struct Network {
@@ -52,7 +76,8 @@ pub struct Network {
     has_loaded_backbone: bool,
     /// Number of later phases of the freeze schedule that were entered.
     phase: usize,
-    norm: Norm,
+    /// How BatchNorm layers train.
+    batch_norm: BatchNorm,
     /// The type that the trained part computes in.
     kind: Kind,
     /// The kind of the numbers that a wholly frozen backbone computes features with.
@@ -106,16 +131,12 @@ impl Network {
                 .map_err(|layer| no_layer(&layer))?;
         }
 
-        let norm = match recipe.batch_norm {
-            BatchNorm::Frozen => Norm::Running,
-            BatchNorm::Update => Norm::Batch,
-        };
         let mut network = Self {
             architecture,
             feature_dim,
             backbone_sha256,
             parameters: Vec::new(),
-            changing: changing(&backbone, &head, architecture.classifier, recipe, norm)?,
+            changing: changing(&backbone, &head, architecture.classifier, recipe)?,
             adapter_scale: recipe.adapter.as_ref().map(Adapter::scale),
             frozen: Extractor::prefix(&backbone, 0),
             frozen_stages: 0,
@@ -123,7 +144,7 @@ impl Network {
             phase: 0,
             backbone,
             head,
-            norm,
+            batch_norm: recipe.batch_norm,
             kind: kind_of(recipe.precision),
             features_kind: kind_of(recipe.features_precision),
             seed: recipe.seed,
@@ -218,17 +239,37 @@ impl Network {
         tch::no_grad(|| self.backbone.forward(images, 0, Norm::Running))
     }
 
-    /// Features [N, `feature_dim`] of images [N, C, S, S], with gradients for what trains, and
-    /// running statistics updated where the recipe says so; with the adapters' dropout of the run's
-    /// batch `batch`, as `logits_train`.
-    pub fn features_train(&self, images: &Tensor, batch: u64) -> Tensor {
-        let input = tch::no_grad(|| self.enter(images));
-        let input = input.to_kind(self.kind);
-        let pass = Pass {
-            dropout: Some(key(self.seed, Stream::AdapterDropout, batch)),
-            ..Pass::from(self.norm)
+    /// Features [N, `feature_dim`] of a part's images [N, C, S, S], with gradients for what trains,
+    /// and with the adapters' dropout. Updated running statistics are noted in the part, where the
+    /// recipe updates them.
+    pub fn features_train(&self, images: &Tensor, part: &Part) -> Tensor {
+        let input = self.input_of_trained(images);
+        self.backbone
+            .forward(&input, self.frozen_stages, self.pass(part))
+    }
+
+    /// The input of the first stage that trains, in the kind that it computes in.
+    fn input_of_trained(&self, images: &Tensor) -> Tensor {
+        tch::no_grad(|| self.enter(images)).to_kind(self.kind)
+    }
+
+    /// How a part passes in training.
+    fn pass<'a>(&self, part: &'a Part) -> Pass<'a> {
+        let norm = match self.batch_norm {
+            BatchNorm::Frozen => Norm::Running,
+            BatchNorm::Update => Norm::Batch(&part.statistics),
         };
-        self.backbone.forward(&input, self.frozen_stages, pass)
+        Pass {
+            dropout: Some(self.masks(Stream::AdapterDropout, part)),
+            ..Pass::from(norm)
+        }
+    }
+
+    fn masks(&self, stream: Stream, part: &Part) -> Masks {
+        Masks {
+            key: key(self.seed, stream, part.step),
+            first: part.first,
+        }
     }
 
     /// The input of the first stage that trains.
@@ -252,11 +293,10 @@ impl Network {
         })
     }
 
-    /// Logits [N, classes] in training, with the dropout of the run's batch `batch` (from 1): its
-    /// step, where a step has one batch.
-    pub fn logits_train(&self, features: &Tensor, batch: u64) -> Tensor {
-        self.head
-            .forward_train(features, key(self.seed, Stream::Dropout, batch))
+    /// Logits [N, classes] of a part's features in training, with dropout.
+    pub fn logits_train(&self, features: &Tensor, part: &Part) -> Tensor {
+        let masks = self.masks(Stream::Dropout, part);
+        self.head.forward_train(features, masks, &part.statistics)
     }
 
     /// Logits [N, classes] in evaluation.
@@ -397,7 +437,6 @@ fn changing(
     head: &Head,
     classifier: &str,
     recipe: &Recipe,
-    norm: Norm,
 ) -> Result<Vec<(String, Tensor)>, TrainError> {
     let tensors = backbone.tensors();
     let ever: Vec<String> = recipe.phases().flatten().cloned().collect();
@@ -405,7 +444,7 @@ fn changing(
     let named = |entry: &BackboneTensor| (entry.name.clone(), entry.tensor.shallow_clone());
     let mut changing: Vec<(String, Tensor)> = trained_ones(&tensors, &trained).map(named).collect();
     changing.extend(head.named_as(classifier));
-    if norm == Norm::Batch {
+    if recipe.batch_norm == BatchNorm::Update {
         // `x.running_mean` and `x.running_var` of an `x.weight` that trains.
         let is_updated = |tensor: &&BackboneTensor| {
             let layer = tensor.name.rsplit_once('.').map_or("", |(layer, _)| layer);

@@ -1,17 +1,29 @@
 //! Linear models of fixed features with an L2 penalty on the weights, not on the bias: multinomial
 //! logistic regression, one logistic regression for each label. Convex, so there is one optimum and
 //! no rate, no epochs, no seed.
+#![expect(
+    unsafe_code,
+    reason = "threads share tensors, which tch does not allow by itself"
+)]
 
 use tch::{Kind, Tensor};
 
 use super::lbfgs;
-use crate::ticks::tick;
+use crate::{
+    process::parallel::{self, Shared},
+    ticks::tick,
+};
 
 /// Iterations for one C; LP-FT's probes take 200 (Kumar et al. 2022), and a path starts each C near
 /// its optimum.
 pub const MAX_ITERATIONS: u32 = 1_000;
 /// Outputs that are computed together where only their loss is wanted: 32 MB.
 const BLOCK: i64 = 1 << 22;
+/// Multiplications of features and weights below which one thread computes a slope.
+const SMALL: i64 = 1 << 26;
+/// Samples of a block of a slope, at least, and blocks at most: each has a slope of its own.
+const BLOCK_SAMPLES: i64 = 256;
+const MAX_BLOCKS: i64 = 8;
 /// The share of the objective that can be left to gain at an optimum.
 pub const TOLERANCE: f64 = 1e-9;
 
@@ -35,6 +47,17 @@ pub enum Outputs {
 }
 
 impl Wanted {
+    /// The results of `work` for each `rows` samples in turn, computed side by side.
+    fn in_blocks<R: Send>(&self, rows: i64, work: impl Fn(Self) -> R + Sync) -> Vec<R> {
+        let samples = self.features.size()[0];
+        let starts: Vec<i64> = (0..samples).step_by(rows.max(1) as usize).collect();
+        // SAFETY: samples are only read.
+        let shared = unsafe { Shared::new(self) };
+        parallel::over(&starts, parallel::threads(), |&from| {
+            work(shared.narrow(from, rows.min(samples - from)))
+        })
+    }
+
     /// `count` samples from this one on.
     fn narrow(&self, from: i64, count: i64) -> Self {
         let rows = |table: &Tensor| table.narrow(0, from, count);
@@ -134,13 +157,17 @@ impl Linear {
     fn losses<const N: usize>(&self, data: &Wanted, factors: [f64; N]) -> [f64; N] {
         let samples = data.features.size()[0];
         let rows = (BLOCK / self.bias.numel() as i64).clamp(1, samples.max(1));
-        let mut sums = [0.0; N];
-        for from in (0..samples).step_by(rows as usize) {
+        // SAFETY: the model is only read.
+        let shared = unsafe { Shared::new(self) };
+        let parts = data.in_blocks(rows, |part| {
             tick();
-            let part = data.narrow(from, rows.min(samples - from));
-            let outputs = self.outputs(&part.features);
-            for (sum, factor) in sums.iter_mut().zip(factors) {
-                *sum += part.outputs.loss(&(&outputs * factor));
+            let outputs = shared.outputs(&part.features);
+            factors.map(|factor| part.outputs.loss(&(&outputs * factor)))
+        });
+        let mut sums = [0.0; N];
+        for part in parts {
+            for (sum, loss) in sums.iter_mut().zip(part) {
+                *sum += loss;
             }
         }
         sums.map(|sum| sum / samples as f64)
@@ -181,13 +208,29 @@ pub fn fit(
 
 /// The value and the flat gradient.
 fn objective(data: &Wanted, c: f64, at: &Linear) -> (f64, Tensor) {
-    tick();
-    let found = at.outputs(&data.features);
-    let penalty = at.weight.square().sum(Kind::Double).double_value(&[]) / 2.0;
-    let value = c * data.outputs.loss(&found) + penalty;
-    let slope = data.outputs.slope(&found) * c;
-    let weight = slope.tr().matmul(&data.features) + &at.weight;
-    let bias = slope.sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
+    let samples = data.features.size()[0];
+    // As many as follow from the sizes alone: so do the sums' roundings.
+    let blocks = match data.features.numel() as i64 * at.bias.numel() as i64 {
+        ..SMALL => 1,
+        _ => (samples / BLOCK_SAMPLES).clamp(1, MAX_BLOCKS),
+    };
+    // SAFETY: the model is only read.
+    let shared = unsafe { Shared::new(at) };
+    let parts = data.in_blocks((samples + blocks - 1) / blocks, |part| {
+        tick();
+        let found = shared.outputs(&part.features);
+        let slope = part.outputs.slope(&found) * c;
+        let weight = slope.tr().matmul(&part.features);
+        let bias = slope.sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
+        (part.outputs.loss(&found), weight, bias)
+    });
+    let mut value = at.weight.square().sum(Kind::Double).double_value(&[]) / 2.0;
+    let (mut weight, mut bias) = (at.weight.copy(), at.bias.zeros_like());
+    for (loss, of_weight, of_bias) in parts {
+        value += c * loss;
+        weight += of_weight;
+        bias += of_bias;
+    }
     (value, Tensor::cat(&[weight.reshape([-1]), bias], 0))
 }
 

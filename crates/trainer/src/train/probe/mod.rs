@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     domain::limits::PROBE_SAMPLES,
-    process::{error::TrainError, parallel::Threads, protocol::Interrupt},
+    process::{error::TrainError, protocol::Interrupt},
 };
 
 /// Values of C, evenly spaced in log10 over `LOG10_C`.
@@ -46,9 +46,6 @@ const PATH_SHARE: f64 = 0.75;
 const SCALES: [f64; 7] = [1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625];
 /// Labels of all samples together, at most: 256 MB. Of more labels each, fewer samples are drawn.
 const LABELS: usize = 1 << 25;
-/// Multiplications of one product of features and weights below which one thread computes it. More
-/// threads spend their time waiting for each other, most of all where the machine is busy.
-const SMALL: i64 = 1 << 26;
 
 /// The best head on fixed features.
 #[derive(Debug)]
@@ -101,7 +98,6 @@ pub fn fit(
     train.features = scale.apply(&train.features);
     validation.features = scale.apply(&validation.features);
     let size = train.features.numel() as i64 * outputs;
-    let threads = Threads::at_most(if size < SMALL { 1 } else { i32::MAX });
     // An evaluation has a product for the outputs, and one for their slope in the weights.
     let evaluations = WORK / (2 * size).max(1);
     let path = Path {
@@ -129,7 +125,6 @@ pub fn fit(
             path.search(report, &train, outputs, evaluations)?
         }
     };
-    drop(threads);
     interrupt.check()?;
     Ok(scale.unfold(c, &linear))
 }

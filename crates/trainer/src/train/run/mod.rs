@@ -41,7 +41,7 @@ use crate::{
     process::{
         device,
         error::TrainError,
-        json, memory,
+        json, memory, parallel,
         protocol::{Interrupt, Reporter},
     },
 };
@@ -58,7 +58,7 @@ pub fn run(
 ) -> Result<(), TrainError> {
     let plan: TrainPlan = json::read(&folder.join(PLAN))?;
     let device = device::open(&plan.device)?;
-    tch::set_num_threads(i32::try_from(plan.threads.max(1)).unwrap_or(i32::MAX));
+    parallel::use_threads(plan.threads as usize);
     memory::keep_freed();
     reporter.send(&Progress::Ready {
         device: device::name(device),

@@ -14,10 +14,11 @@ use crate::{
         progress::{BatchSizePart, Progress},
         recipe::Recipe,
     },
+    models::pass::Statistics,
     process::{
         error::TrainError,
         memory,
-        parallel::{self, Shared, Threads},
+        parallel::{self, Shared},
         protocol::Reporter,
     },
     train::{
@@ -26,7 +27,7 @@ use crate::{
             inputs::{Batch, Inputs},
             mix::Mixing,
         },
-        network::Network,
+        network::{Network, Part},
     },
 };
 
@@ -46,10 +47,10 @@ pub struct Criterion {
     recipe: Recipe,
     /// The recipe's, or less since memory ran out.
     batch_size: usize,
-    /// Samples of a whole step.
-    step_size: usize,
     mixing: Mixing,
     objective: Objective,
+    /// Keeps the activations of one stage at a time, since memory ran out.
+    recomputes: bool,
 }
 
 impl Criterion {
@@ -57,9 +58,9 @@ impl Criterion {
         Self {
             recipe: recipe.clone(),
             batch_size: recipe.batch_size as usize,
-            step_size: recipe.batch_size as usize * recipe.accumulate as usize,
             mixing: Mixing::new(recipe),
             objective,
+            recomputes: false,
         }
     }
 
@@ -68,14 +69,20 @@ impl Criterion {
         u32::try_from(self.batch_size).unwrap_or(u32::MAX)
     }
 
-    /// Lets at most `samples` run together from here on.
+    /// Lets at most `samples` run together from here on, where memory ran out before.
     pub fn limit(&mut self, samples: u32) {
         self.batch_size = self.batch_size.min(samples.max(1) as usize);
+        self.recompute();
     }
 
-    /// Like `gradients`, but when memory runs out, repeats in batches of half the size, for this
-    /// step and all that follow. The failed attempt has no side effects, BatchNorm's running
-    /// statistics included.
+    /// Trades time for memory from here on; the numbers stay the same.
+    pub fn recompute(&mut self) {
+        self.recomputes = true;
+    }
+
+    /// Like `gradients`, but when memory runs out, repeats with the activations of one stage at a
+    /// time, then in batches of half the size, for this step and all that follow. The failed
+    /// attempt has no side effects, BatchNorm's running statistics included.
     ///
     /// # Errors
     /// As `gradients`; `OutOfMemory` when the smallest batch does not fit.
@@ -91,19 +98,27 @@ impl Criterion {
         let least = if statistics.is_some() { 2 } else { 1 };
         loop {
             let tried = memory::guarded(|| self.gradients(network, inputs, window));
+            let Err(TrainError::OutOfMemory(_)) = &tried else {
+                return tried;
+            };
             let smaller = memory::smaller(self.batch_size.min(window.members.len()), least);
-            let (Err(TrainError::OutOfMemory(_)), Some(smaller)) = (&tried, smaller) else {
+            let told = if !self.recomputes && !network.is_backbone_frozen() {
+                self.recompute();
+                Progress::Recomputes
+            } else if let Some(smaller) = smaller {
+                self.batch_size = smaller;
+                Progress::BatchSizeReduced {
+                    what: BatchSizePart::Training,
+                    batch_size: self.batch_size(),
+                }
+            } else {
                 return tried;
             };
             drop(tried);
-            self.batch_size = smaller;
             if let Some(statistics) = &statistics {
                 network.put_back(statistics);
             }
-            reporter.send(&Progress::BatchSizeReduced {
-                what: BatchSizePart::Training,
-                batch_size: self.batch_size(),
-            });
+            reporter.send(&told);
         }
     }
 
@@ -127,23 +142,22 @@ impl Criterion {
         let total = self.objective.weight(members);
         let side = inputs.mixed_side(network);
         let mix = self.mixing.draw(window.step, members.len(), side);
-        let most = self.step_size.div_ceil(self.batch_size) as u64;
         let mut sums: Option<(Tensor, Vec<Tensor>)> = None;
         for number in 1..=batches.per_epoch() {
             let places = batches.locate(number).1;
+            let first = places.start;
             let samples = &members[places.clone()];
             let partners: Option<Vec<usize>> = mix.as_ref().map(|mix| {
                 let places = mix.partners[places].iter();
                 places.map(|&place| members[place]).collect()
             });
-            let key = (window.step - 1) * most + number;
             let batch = Batch {
                 samples,
                 epoch: window.epoch,
-                number: key,
                 mixed: mix.as_ref().zip(partners.as_deref()),
             };
-            let (loss, gradients) = self.of_batch(network, inputs, batch, total)?;
+            let place = (window.step, first);
+            let (loss, gradients) = self.of_batch(network, inputs, batch, (place, total))?;
             sums = Some(match sums {
                 None => (loss, gradients),
                 Some((sum, mut sums)) => {
@@ -157,7 +171,8 @@ impl Criterion {
         sums.ok_or_else(|| TrainError::Data("a step has no sample".to_owned()))
     }
 
-    /// The part that a batch has in the loss of a window of weight `total`, and its gradients.
+    /// The part that a batch has in the loss of a window of weight `total`, and its gradients. The
+    /// batch begins at sample `first` of step `step`.
     ///
     /// On a CPU, several parts of it run side by side, each on a thread of its own, and their
     /// gradients add up in a fixed order: the result depends on the number of parts, not of
@@ -167,12 +182,19 @@ impl Criterion {
         network: &Network,
         inputs: &Inputs,
         batch: Batch<'_>,
-        total: f64,
+        ((step, first), total): ((u64, usize), f64),
     ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+        let part = |first| Part {
+            step,
+            first,
+            ..Part::default()
+        };
         let is_whole = network.is_backbone_frozen() || !network.is_on_cpu();
         let count = self.recipe.parts(batch.samples.len());
         if is_whole || count == 1 {
-            return self.of_part(network, inputs, batch, total);
+            let passed = self.of_part(network, inputs, (batch, part(first)), total)?;
+            Statistics::keep([passed.statistics]);
+            return Ok((passed.loss, passed.gradients));
         }
         // SAFETY: nothing changes network and inputs during a step's passes, and each thread has
         // its own gradients: `run_backward` stores none in the parameters.
@@ -182,12 +204,13 @@ impl Criterion {
             let mixed = batch
                 .mixed
                 .map(|(mix, partners)| (mix, &partners[places.clone()]));
-            let part = Batch {
+            let part = part(first + places.start);
+            let batch = Batch {
                 samples: &batch.samples[places],
                 mixed,
                 ..batch
             };
-            criterion.of_part(network, inputs, part, total)
+            criterion.of_part(network, inputs, (batch, part), total)
         })
     }
 
@@ -195,20 +218,36 @@ impl Criterion {
         &self,
         network: &Network,
         inputs: &Inputs,
-        batch: Batch<'_>,
+        (batch, part): (Batch<'_>, Part),
         total: f64,
-    ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
-        let features = inputs.features_train(network, batch)?;
-        let logits = network.logits_train(&features, batch.number);
-        let loss = match batch.mixed {
-            None => self.loss(&logits, batch.samples, total),
-            Some((mix, partners)) => {
-                self.loss(&logits, batch.samples, total) * mix.share
-                    + self.loss(&logits, partners, total) * (1.0 - mix.share)
+    ) -> Result<Passed, TrainError> {
+        let loss = |features: &Tensor| {
+            let logits = network.logits_train(features, &part);
+            match batch.mixed {
+                None => self.loss(&logits, batch.samples, total),
+                Some((mix, partners)) => {
+                    self.loss(&logits, batch.samples, total) * mix.share
+                        + self.loss(&logits, partners, total) * (1.0 - mix.share)
+                }
             }
         };
-        let gradients = optimizer::gradients(&loss, &network.parameters)?;
-        Ok((loss.detach(), gradients))
+        let read = inputs.read_train(network, batch)?;
+        let (loss, gradients) = if self.recomputes && !network.is_backbone_frozen() {
+            network.recompute(&read, &part, loss)?
+        } else {
+            let features = match network.is_backbone_frozen() {
+                true => read,
+                false => network.features_train(&read, &part),
+            };
+            let loss = loss(&features);
+            let gradients = optimizer::gradients(&loss, &network.parameters)?;
+            (loss.detach(), gradients)
+        };
+        Ok(Passed {
+            loss,
+            gradients,
+            statistics: part.statistics,
+        })
     }
 
     /// The part that these logits, against the targets of `samples`, have in the loss of a window
@@ -222,27 +261,42 @@ impl Criterion {
     }
 }
 
+/// What a part of a step leaves.
+#[derive(Debug)]
+pub struct Passed {
+    /// A scalar.
+    pub loss: Tensor,
+    /// In parameter order.
+    pub gradients: Vec<Tensor>,
+    pub statistics: Statistics,
+}
+
 /// The sums of loss and gradients of `count` parts of `samples` places, each made by `of_part` of
-/// its places. Parts run side by side; with more threads than parts, torch splits the operations of
-/// each.
+/// its places. Parts run side by side. Running statistics become the mean of the parts'.
 ///
 /// # Errors
-/// Those of the first part that has one.
+/// Those of the first part that has one: running statistics are then what they were.
 pub fn in_parts(
     count: usize,
     samples: usize,
-    of_part: impl Fn(Range<usize>) -> Result<(Tensor, Vec<Tensor>), TrainError> + Sync,
+    of_part: impl Fn(Range<usize>) -> Result<Passed, TrainError> + Sync,
 ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
     let threads = parallel::threads();
     let size = samples.div_ceil(count);
     let starts: Vec<usize> = (0..samples).step_by(size).collect();
-    let made = parallel::map(&starts, threads, |&start| {
-        let _threads = Threads::exactly((threads / count).max(1) as i32);
+    let passed = parallel::map(&starts, threads, |&start| {
         of_part(start..(start + size).min(samples))
     })?;
-    let (losses, gradients): (Vec<Tensor>, Vec<Vec<Tensor>>) = made.into_iter().unzip();
+    let (mut losses, mut gradients, mut statistics) = (Vec::new(), Vec::new(), Vec::new());
+    for part in passed {
+        losses.push(part.loss);
+        gradients.push(part.gradients);
+        statistics.push(part.statistics);
+    }
     let loss = Tensor::stack(&losses, 0).sum(None);
-    Ok((loss, sums(gradients, threads)?))
+    let gradients = sums(gradients, threads)?;
+    Statistics::keep(statistics);
+    Ok((loss, gradients))
 }
 
 /// The sums of the parts' gradients, which are used up: neighbours first, then neighbouring sums.
@@ -293,8 +347,11 @@ mod tests {
     fn parts_cover_the_batch_once() {
         for (count, samples) in [(1, 5), (2, 16), (2, 17), (4, 130), (4, 5)] {
             let one = |places: Range<usize>| {
-                let mean = Tensor::from(places.len() as f64 / samples as f64);
-                Ok((mean, vec![Tensor::from(places.sum::<usize>() as i64)]))
+                Ok(Passed {
+                    loss: Tensor::from(places.len() as f64 / samples as f64),
+                    gradients: vec![Tensor::from(places.sum::<usize>() as i64)],
+                    statistics: Statistics::default(),
+                })
             };
             let (loss, gradients) = in_parts(count, samples, one).unwrap();
             assert!((loss.double_value(&[]) - 1.0).abs() < 1e-12);

@@ -183,7 +183,7 @@ impl Optimizer {
             .collect();
         // SAFETY: each piece is another part of the tensors, and one thread changes it.
         let shared = unsafe { Shared::new((&*self, &*parameters, &gradients, &factor)) };
-        over(&pieces, threads, |&(place, piece)| {
+        parallel::over(&pieces, threads, |&(place, piece)| {
             let (optimizer, parameters, gradients, factor) = *shared;
             let _no_grad = tch::no_grad_guard();
             let (parameter, state) = (&parameters[place], &optimizer.states[place]);
@@ -350,7 +350,7 @@ fn clip_factor(gradients: &[Tensor], limit: f64, threads: usize) -> Option<Tenso
     let places: Vec<usize> = (0..gradients.len()).collect();
     // SAFETY: gradients are only read.
     let shared = unsafe { Shared::new(gradients) };
-    let norms = over(&places, threads, |&place| {
+    let norms = parallel::over(&places, threads, |&place| {
         let _no_grad = tch::no_grad_guard();
         shared[place].norm()
     });
@@ -367,16 +367,6 @@ fn threads(parameters: &[Parameter]) -> usize {
         return 1;
     }
     parallel::threads()
-}
-
-/// The results of `work` for all items, on the caller's thread where there is one.
-fn over<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    if threads == 1 {
-        return items.iter().map(work).collect();
-    }
-    let made = parallel::map(items, threads, |item| Ok(work(item)));
-    // As torch's operators do.
-    made.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A part of a tensor along its first dimension.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use rehead_domain::{base_model::Preprocessing, input::Input, recipe::Recipe};
 use rehead_trainer::{
-    models::registry,
+    models::{pass::Statistics, registry},
     train::{
-        network::Network,
+        network::{Network, Part},
         step::{
             loss_functions,
             optimizer::{self, Optimizer, Rates},
@@ -77,8 +77,10 @@ fn follow(network: &mut Network, recording: &Recording, recipe: &Recipe) -> Resu
     let labels = Tensor::from_slice(&labels);
     for (step, &recorded) in (1..).zip(&recording.losses) {
         let images = numbers::images(&format!("input-{}", step - 1), &size);
-        let features = network.features_train(&images, step) * recording.feature_scale;
-        let logits = network.logits_train(&features, step);
+        let part = Part::whole(step);
+        let features = network.features_train(&images, &part) * recording.feature_scale;
+        let logits = network.logits_train(&features, &part);
+        Statistics::keep([part.statistics]);
         let loss = loss_functions::cross_entropy(&logits, &labels, None, recipe.label_smoothing);
         let found = loss.double_value(&[]);
         if !is_near(found, recorded) {

@@ -8,7 +8,10 @@ use rehead_domain::{
 };
 use rehead_trainer::{
     models::{lora, registry, weights},
-    train::{network::Network, step::optimizer::Optimizer},
+    train::{
+        network::{Network, Part},
+        step::optimizer::Optimizer,
+    },
 };
 use serde_json::{Value, json};
 use tch::{Device, Kind as Number, Tensor};
@@ -83,7 +86,7 @@ fn trap_24_an_adapter_begins_as_the_base_and_merges_exactly() {
         let images = numbers::images("input-1", &[2, 3, pixels, pixels]);
         let logits = |network: &Network| network.logits(&network.features(&images));
         assert_eq!(logits(&network), logits(&base), "{architecture}");
-        let trained = |network: &Network| network.features_train(&images, 1).detach();
+        let trained = |network: &Network| network.features_train(&images, &Part::whole(1)).detach();
         assert_eq!(trained(&network), trained(&base), "{architecture}");
 
         // Only A, B and the head train.

@@ -1,12 +1,115 @@
 //! Batches of any size add up alike.
 
-use rehead_domain::recipe::{Head, HeadInit, Recipe};
+use rehead_domain::recipe::{BatchNorm, Head, HeadInit, HeadLayer, Precision, Recipe};
+use rehead_trainer::{
+    models::{pass::Statistics, registry},
+    train::{
+        network::{Network, Part},
+        step::optimizer,
+    },
+};
+use serde_json::json;
+use tch::{Kind, Tensor};
 
-use super::{evaluations, train_head};
+use super::{SIDE, build_of, copies, evaluations, train_head};
 use crate::support::{
     data::{clipart_subset, unzip, zip},
-    training::{Material, parameters, recipe},
+    numbers,
+    training::{Material, adapter, parameters, recipe},
 };
+
+/// With less memory than activations take, a step is the same: statistics and dropout included.
+#[test]
+fn recomputed_gradients_are_those_of_kept_activations() {
+    let layers = vec![HeadLayer::Dropout(0.5), HeadLayer::BatchNorm];
+    let head = Head {
+        layers,
+        init: HeadInit::Normal,
+    };
+    let vit = "vit_tiny_patch16_224";
+    let lora = adapter(vit, json!({"rank": 4, "alpha": 6, "dropout": 0.3}));
+    let adapted = Recipe {
+        trainable: lora.tensors(),
+        adapter: Some(lora),
+        ..recipe()
+    };
+    let mut tried = vec![(vit, adapted)];
+    for (name, parts) in [
+        ("resnet18", vec!["layer2.", "layer3.", "layer4."]),
+        ("tf_efficientnet_lite0", vec![""]),
+        ("mobilenetv3_large_100", vec![""]),
+        ("convnext_tiny", vec!["stages.2.", "stages.3."]),
+        ("squeezenet1_1", vec![""]),
+    ] {
+        for precision in [Precision::Float32, Precision::Bfloat16] {
+            let whole = Recipe {
+                trainable: parameters(name, &parts),
+                batch_norm: BatchNorm::Update,
+                precision,
+                ..recipe()
+            };
+            tried.push((name, whole));
+        }
+    }
+    for (architecture, recipe) in tried {
+        assert!(registry::find(architecture).is_some(), "{architecture}");
+        let recipe = Recipe {
+            head: head.clone(),
+            ..recipe
+        };
+        let network = build_of(architecture, SIDE, &recipe);
+        for parameter in &network.parameters {
+            if parameter.name.contains("lora_B") {
+                let size = parameter.tensor.size();
+                let noise = numbers::images(&parameter.name, &size) * 0.1;
+                tch::no_grad(|| parameter.tensor.shallow_clone().copy_(&noise));
+            }
+        }
+        let side = i64::from(SIDE);
+        let images = numbers::images("input", &[4, 3, side, side]);
+        let loss = |network: &Network, features: &Tensor, part: &Part| {
+            let logits = network.logits_train(features, part);
+            logits.square().mean(Kind::Float)
+        };
+        let start = copies(&network);
+        let part = || Part {
+            step: 3,
+            first: 2,
+            ..Part::default()
+        };
+        let kept = part();
+        let of_kept = loss(&network, &network.features_train(&images, &kept), &kept);
+        let gradients = optimizer::gradients(&of_kept, &network.parameters).unwrap();
+        Statistics::keep([kept.statistics]);
+        let after_kept = copies(&network);
+
+        for (name, tensor) in network.tensors() {
+            tch::no_grad(|| tensor.shallow_clone().copy_(&start[&name]));
+        }
+        let again = part();
+        let recomputed =
+            network.recompute(&images, &again, |features| loss(&network, features, &again));
+        let (of_again, again_gradients) = recomputed.unwrap();
+        Statistics::keep([again.statistics]);
+        let what = format!("{architecture} {:?}", recipe.precision);
+        assert_eq!(of_again, of_kept.detach(), "{what}");
+        assert_eq!(again_gradients.len(), gradients.len(), "{what}");
+        let pairs = gradients.iter().zip(&again_gradients);
+        for ((one, other), parameter) in pairs.zip(&network.parameters) {
+            assert_eq!(one, other, "{what} {}", parameter.name);
+            assert!(
+                one.abs().max().double_value(&[]) > 0.0,
+                "{what} {}",
+                parameter.name
+            );
+        }
+        assert!(copies(&network) == after_kept, "{what}: statistics");
+        let moved = after_kept
+            .iter()
+            .filter(|(name, tensor)| start[*name] != **tensor);
+        assert!(moved.count() >= 2, "{what}: the head's statistics move");
+    }
+}
 
 #[test]
 fn trap_15_small_batches_add_up_to_the_large_one() {

@@ -25,13 +25,13 @@ use rehead_domain::{
     work::{PlanModel, PlanWeights},
 };
 use rehead_trainer::{
-    models::registry,
+    models::{pass::Statistics, registry},
     train::{
         input::{
             inputs::{Features, Inputs},
             samples::{Samples, Targets},
         },
-        network::Network,
+        network::{Network, Part},
         step::{
             gradients::{Criterion, Window},
             loss_functions,
@@ -107,9 +107,12 @@ fn targets(samples: usize) -> Tensor {
 
 /// Gradients of four images in step `step`, in parameter order.
 fn gradients_on(network: &Network, recipe: &Recipe, images: &Tensor, step: u64) -> Vec<Tensor> {
-    let logits = network.logits_train(&network.features_train(images, step), step);
+    let part = Part::whole(step);
+    let logits = network.logits_train(&network.features_train(images, &part), &part);
     let loss = loss_functions::cross_entropy(&logits, &targets(4), None, recipe.label_smoothing);
-    optimizer::gradients(&loss, &network.parameters).unwrap()
+    let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
+    Statistics::keep([part.statistics]);
+    gradients
 }
 
 /// Trains on small images for these steps, at the peak rates.

@@ -69,10 +69,9 @@ impl Run {
         let batch = Batch {
             samples,
             epoch,
-            number: 1,
             mixed: None,
         };
-        self.inputs.features_train(&self.network, batch).unwrap()
+        self.inputs.read_train(&self.network, batch).unwrap()
     }
 
     fn logits(&self) -> Vec<u32> {
