@@ -27,6 +27,7 @@ const FULL: &str = r#"{
         "warmup_fraction": 0.2,
         "layer_decay": 0.75,
         "accumulate": 2,
+        "shards": 1,
         "loss": "huber",
         "label_smoothing": 0.1,
         "mixup": 0.2,

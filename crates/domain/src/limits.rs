@@ -19,6 +19,8 @@ pub const LEARNING_RATE_MULTIPLIER: RangeInclusive<f64> = 1e-4..=1e4;
 pub const LAYER_DECAY: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Included(1.0));
 /// Batches of one optimizer step.
 pub const ACCUMULATE: RangeInclusive<u64> = 1..=1_024;
+/// Shards of a batch.
+pub const SHARDS: RangeInclusive<u64> = 1..=64;
 /// Global norm that gradients are clipped to.
 pub const GRADIENT_CLIP: RangeInclusive<f64> = 1e-6..=1e6;
 /// Share of a running average that a step keeps.

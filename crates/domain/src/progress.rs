@@ -58,8 +58,8 @@ pub enum Progress {
         n_epochs: u32,
         steps: Vec<Step>,
     },
-    /// Memory ran out. From here on training computes activations again instead of keeping them; the
-    /// interrupted step is repeated.
+    /// Memory ran out. From here on training computes activations again instead of keeping them;
+    /// the interrupted step is repeated.
     Recomputes,
     /// Memory ran out. From here on fewer samples run together; the interrupted work is repeated.
     BatchSizeReduced {

@@ -1,6 +1,6 @@
 //! Steps of a full fine-tune, images per second, beside `bench/steps.py`.
-//! Usage: steps ARCHITECTURE SIDE BATCH THREADS STEPS [bfloat16] [update] [parts=N]; `update` lets
-//! BatchNorm take the batch's statistics, `parts` divides a batch otherwise than the recipe does.
+//! Usage: steps ARCHITECTURE SIDE BATCH THREADS STEPS [bfloat16] [update] [shards=N]; `update` lets
+//! BatchNorm take the batch's statistics, `shards` divides a batch by other than two.
 
 #![allow(
     unsafe_code,
@@ -25,7 +25,7 @@ use rehead_trainer::{
         parallel::{self, Shared},
     },
     train::{
-        network::{Network, Part},
+        network::{Network, Shard},
         step::{
             gradients::{self, Passed},
             loss_functions,
@@ -68,9 +68,12 @@ fn main() {
         over: Vec::new(),
     };
     let names = backbone.tensors().into_iter().filter(|one| one.trainable);
+    let mut asked = arguments.iter();
+    let shards = asked.find_map(|argument| argument.strip_prefix("shards="));
     let recipe = Recipe {
         trainable: names.map(|one| one.name).collect(),
         batch_size: size as u32,
+        shards: shards.map_or(2, |count| count.parse().unwrap()),
         optimizer: recipe::Optimizer::Adamw,
         learning_rate: 1e-3,
         backbone_learning_rate: 1e-4,
@@ -91,29 +94,26 @@ fn main() {
     let pixels = Tensor::randint(256, [size, side, side, 3], (Kind::Uint8, Device::Cpu));
     let labels = Tensor::randint(CLASSES, [size], (Kind::Int64, Device::Cpu));
     let batches = BatchSource::new(&base.input).unwrap();
-    let mut asked = arguments.iter();
-    let parts = asked.find_map(|argument| argument.strip_prefix("parts="));
-    let parts: Option<usize> = parts.map(|count| count.parse().unwrap());
     let mut step = |number: u64| {
-        let count = parts.unwrap_or_else(|| recipe.parts(size as usize));
+        let count = recipe.shards_of(size as usize);
         // SAFETY: a step's passes only read.
         let shared = unsafe { Shared::new((&network, &pixels, &labels)) };
-        let made = gradients::in_parts(count, size as usize, |places| {
+        let made = gradients::in_shards(count, size as usize, |places| {
             let (network, pixels, labels) = *shared;
             let of = |all: &Tensor| all.narrow(0, places.start as i64, places.len() as i64);
             let images = batches.collate(&of(pixels), Device::Cpu);
-            let part = Part {
+            let shard = Shard {
                 step: number,
                 first: places.start,
-                ..Part::default()
+                ..Shard::default()
             };
-            let logits = network.logits_train(&network.features_train(&images, &part), &part);
+            let logits = network.logits_train(&network.features_train(&images, &shard), &shard);
             let loss = loss_functions::cross_entropy(&logits, &of(labels), None, 0.0);
             let loss = loss * (places.len() as f64 / size as f64);
             Ok(Passed {
                 gradients: optimizer::gradients(&loss, &network.parameters)?,
                 loss: loss.detach(),
-                statistics: part.statistics,
+                statistics: shard.statistics,
             })
         });
         let (_, gradients) = made.unwrap();

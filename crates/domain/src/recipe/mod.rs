@@ -19,13 +19,10 @@ use crate::augmentation::Augmentation;
 /// Version of the meaning of a recipe. Raise it with every change that an older trainer would get
 /// wrong, new fields included: workers do not claim jobs of later versions. Recipes of earlier
 /// versions stay readable, as jobs and models keep theirs.
-pub const SPEC_VERSION: u32 = 3;
+pub const SPEC_VERSION: u32 = 4;
 
 /// The cut that removes the classifier only.
 pub const PRE_LOGITS: &str = "pre_logits";
-
-/// Samples that BatchNorm takes statistics of, at least, where a batch is divided.
-const MIN_BATCH_STATISTICS: usize = 16;
 
 /// Every choice of one training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -49,6 +46,10 @@ pub struct Recipe {
     pub batch_size: u32,
     /// Batches of one optimizer step; their gradients add up to that of one large batch.
     pub accumulate: u32,
+    /// Parts of a batch that run side by side on a CPU while some of the backbone trains; see
+    /// `shards_of`.
+    #[serde(default = "one")]
+    pub shards: u32,
     pub optimizer: Optimizer,
     /// Peak learning rate of the head.
     pub learning_rate: f64,
@@ -115,6 +116,7 @@ impl Recipe {
             n_epochs: 1,
             batch_size: 8,
             accumulate: 1,
+            shards: 1,
             optimizer: Optimizer::Sgd,
             learning_rate: 0.01,
             backbone_learning_rate: 0.001,
@@ -164,23 +166,12 @@ impl Recipe {
         self.batch_norm == BatchNorm::Update || self.head.layers.contains(&HeadLayer::BatchNorm)
     }
 
-    /// The parts that a batch of `samples` runs in on a CPU, side by side, while the backbone
-    /// trains; their gradients add up. A power of two that follows from the recipe alone, so that
-    /// the result does not depend on the machine's threads. Each part has gradients of all weights:
-    /// small ones cost more than they save. BatchNorm takes the statistics of a part, as each
-    /// process of PyTorch's `DistributedDataParallel` does: of 16 samples at least, which train as
-    /// well as more (Wu & He 2018, "Group Normalization", table 2).
-    pub fn parts(&self, samples: usize) -> usize {
-        let most = match samples {
-            ..16 => 1,
-            16..128 => 2,
-            128.. => 4,
-        };
-        if self.has_batch_statistics() && samples / most < MIN_BATCH_STATISTICS {
-            1
-        } else {
-            most
-        }
+    /// The shards that a batch of `samples` runs in on a CPU, side by side, while the backbone
+    /// trains; their gradients add up. They follow from the recipe alone, so that the result does
+    /// not depend on the machine's threads. Of fewer samples than `batch_size`, there are fewer.
+    pub fn shards_of(&self, samples: usize) -> usize {
+        let size = self.batch_size.div_ceil(self.shards).max(1) as usize;
+        (samples / size).max(1)
     }
 
     /// True when training by either recipe gives the same numbers. The interval between checkpoints
@@ -192,6 +183,11 @@ impl Recipe {
         };
         saved_as == *other
     }
+}
+
+/// Shards of a recipe that has none.
+fn one() -> u32 {
+    1
 }
 
 /// Batches of an epoch over `samples` samples: all of `batch_size`, except for a smaller last one.

@@ -47,6 +47,11 @@ options! {
         layer_decay: Auto<f64> = auto(number(limits::LAYER_DECAY)),
         /// Batches of one optimizer step. `auto`: 1.
         accumulate: Auto<u64> = auto(Integer(limits::ACCUMULATE)),
+        /// Parts of a batch that run side by side on a CPU while some of the backbone trains, each
+        /// on one thread at most; the result depends on their number, and not on the number of
+        /// threads. BatchNorm takes the statistics of a shard. `auto`: a power of two, larger where
+        /// a sample takes long beside the sums of gradients.
+        shards: Auto<u64> = auto(Integer(limits::SHARDS)),
         /// `cross_entropy` for single labels, `binary_cross_entropy` for several, `mse` (`auto`) or
         /// `huber` for numbers.
         loss: Auto<Loss> = auto(Word),

@@ -283,6 +283,7 @@ fn hyperparameters() -> Vec<Case> {
         share("warmup_fraction", true, true),
         share("layer_decay", false, true),
         whole("accumulate", limits::ACCUMULATE),
+        whole("shards", limits::SHARDS),
         words("loss", Loss::WORDS),
         share("label_smoothing", true, false),
         real("mixup", limits::MIX_ALPHA),

@@ -28,7 +28,7 @@ fn the_documented_request_is_accepted() {
             "hyperparameters": {"n_epochs": "auto", "batch_size": "auto", "learning_rate": "auto",
                 "backbone_learning_rate": "auto", "learning_rate_multiplier": 1.0, "optimizer": "auto",
                 "weight_decay": "auto", "schedule": "auto", "warmup_fraction": "auto", "layer_decay": "auto",
-                "accumulate": "auto", "ema_decay": "auto",
+                "accumulate": "auto", "shards": "auto", "ema_decay": "auto",
                 "label_smoothing": "auto", "gradient_clip": "auto", "mixup": 0.0, "class_weights": "none",
                 "batch_norm": "auto", "precision": "auto"},
             "augmentation": "auto",

@@ -23,6 +23,7 @@ pub(super) fn all(
     let mut problems = Vec::from_iter(probe(asked));
     problems.extend(head_size(asked, layers));
     problems.extend(batches(asked, data.training_samples()));
+    problems.extend(shards(asked, data.training_samples()));
     problems.extend(warmup(asked));
     if is_frozen {
         problems.extend(frozen_backbone(asked));
@@ -36,6 +37,9 @@ pub(super) fn all(
     problems.extend(adapter::contradictions(asked));
     problems
 }
+
+/// Samples of a shard whose statistics BatchNorm takes, at least.
+const MIN_STATISTICS: u64 = 8;
 
 fn problem(option: &str, code: Code, message: impl Into<String>) -> Problem {
     let path = format!("method.transfer.hyperparameters.{option}");
@@ -94,6 +98,29 @@ fn batches(asked: &Transfer, samples: u64) -> Vec<Problem> {
     problems
 }
 
+/// Shards of no sample, or of too few for BatchNorm.
+fn shards(asked: &Transfer, samples: u64) -> Option<Problem> {
+    let asked_batch = asked.hyperparameters.batch_size.value();
+    let batch_size = asked_batch.unwrap_or_else(|| defaults::batch_size(samples));
+    let shards = asked
+        .hyperparameters
+        .shards
+        .value()
+        .filter(|&count| count > 1)?;
+    let takes_statistics = asked.hyperparameters.batch_norm == Auto::Value(BatchNorm::Update)
+        || asked.head.layers().contains(&HeadLayer::BatchNorm);
+    let (least, reason) = match takes_statistics {
+        true => (MIN_STATISTICS, ", too few for BatchNorm's statistics"),
+        false => (1, ""),
+    };
+    let most = (batch_size / least).max(1);
+    let message = format!(
+        "{shards} shards of a batch of {batch_size} have {} samples each{reason}; give at most {most}",
+        batch_size / shards
+    );
+    (shards > most).then(|| problem("shards", CONTRADICTION, message))
+}
+
 fn warmup(asked: &Transfer) -> Option<Problem> {
     let asked = &asked.hyperparameters;
     let message =
@@ -131,6 +158,11 @@ fn frozen_backbone(asked: &Transfer) -> Vec<Problem> {
             asked.backbone_learning_rate != Auto::Auto,
             "backbone_learning_rate",
             "backbone_learning_rate has no effect while the whole backbone is frozen; leave it out or freeze less",
+        ),
+        (
+            asked.shards.value().is_some_and(|count| count > 1),
+            "shards",
+            "a batch runs in shards only while some of the backbone trains, and the whole backbone is frozen; leave shards out or freeze less",
         ),
         (
             asked.precision == Auto::Value(Precision::Bfloat16),

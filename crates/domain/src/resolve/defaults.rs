@@ -182,23 +182,23 @@ pub(super) fn gradient_clip(head_only: bool) -> (OrNone<f64>, &'static str) {
     }
 }
 
-/// `frozen` is true when the backbone keeps its weights.
+/// `frozen` is true when the backbone keeps its weights. A shard has so many `samples`.
 pub(super) fn batch_norm(
     (has_batch_norm, frozen): (bool, bool),
     init: HeadInit,
-    batch_size: u32,
+    samples: u32,
 ) -> (BatchNorm, &'static str) {
-    let reason = match (init, batch_size) {
+    let reason = match (init, samples) {
         _ if !has_batch_norm => "the network has no BatchNorm",
         _ if frozen => "the whole backbone is frozen",
         (HeadInit::Probe, _) => {
             "the head starts from a probe of features under the running statistics"
         }
         (_, 16..) => {
-            let reason = "a batch of 16 or more has usable statistics";
+            let reason = "16 samples and more have usable statistics";
             return (BatchNorm::Update, reason);
         }
-        _ => "fewer than 16 samples a batch have no usable statistics",
+        _ => "fewer than 16 samples have no usable statistics",
     };
     (BatchNorm::Frozen, reason)
 }

@@ -5,6 +5,8 @@ use super::{
     augmentation, auto_log::AutoLog, data::Data, defaults, network::NetworkShape, trained::Trained,
 };
 use crate::{
+    base_model::Layers,
+    estimate,
     recipe::{
         EarlyStopping, EvaluateEvery, Head, Optimizer, Precision, Recipe, Resolved, Schedule, Task,
     },
@@ -14,15 +16,16 @@ use crate::{
 /// The recipe of a request, with seed 0 and without class weights.
 pub(super) fn fill_defaults(
     asked: &Transfer,
+    layers: &Layers,
     data: Data<'_>,
-    shape: &NetworkShape,
-    trained: &Trained,
+    (shape, trained): (&NetworkShape, &Trained),
 ) -> (Recipe, Vec<Resolved>) {
     let task = data.training.task;
     let mut fill = Fill {
         recipe: Recipe::base(task),
         log: AutoLog::default(),
         asked,
+        layers,
         shape,
         trained,
         task,
@@ -46,6 +49,8 @@ struct Fill<'a> {
     recipe: Recipe,
     log: AutoLog,
     asked: &'a Transfer,
+    /// The whole backbone's.
+    layers: &'a Layers,
     shape: &'a NetworkShape,
     trained: &'a Trained,
     task: Task,
@@ -166,9 +171,12 @@ impl Fill<'_> {
     fn arithmetic(&mut self) {
         let frozen = self.head_only || self.trained.adapter.is_some();
         let backbone = (self.trained.has_batch_norm, frozen);
-        let (init, batch_size) = (self.recipe.head.init, self.recipe.batch_size);
-        let norm = defaults::batch_norm(backbone, init, batch_size);
+        let asked = self.asked.hyperparameters.shards.value();
+        let shard = self.recipe.batch_size / narrow(asked.unwrap_or(1));
+        let norm = defaults::batch_norm(backbone, self.recipe.head.init, shard);
         self.recipe.batch_norm = hyperparameter!(self, batch_norm, norm);
+        let shards = estimate::shards(&self.recipe, self.layers);
+        self.recipe.shards = narrow(hyperparameter!(self, shards, shards));
         let float32 = (
             Precision::Float32,
             "gives the same numbers on every device, and is faster where bfloat16 is not native",

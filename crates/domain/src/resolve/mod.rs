@@ -73,7 +73,7 @@ pub fn resolve(
     let (Some(shape), Some(trained), true) = (shape, trained, problems.0.is_empty()) else {
         return Err(problems.0);
     };
-    let (mut recipe, mut resolved) = fill_defaults(&asked, data, &shape, &trained);
+    let (mut recipe, mut resolved) = fill_defaults(&asked, start.layers, data, (&shape, &trained));
     recipe.class_weights = class_weights.map(|weights| shape.by_label(data.training, &weights));
     recipe.seed = seed;
     resolved.extend(shape.resolved);

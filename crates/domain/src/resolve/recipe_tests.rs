@@ -113,6 +113,7 @@ fn hyperparameters() -> Vec<Case> {
         of("hyperparameters.warmup_fraction", json!(0.5), json!(0.25)),
         of("hyperparameters.layer_decay", json!(0.5), json!(0.25)),
         of("hyperparameters.accumulate", json!(2), json!(3)),
+        of("hyperparameters.shards", json!(3), json!(4)),
         of("hyperparameters.loss", json!("mse"), json!("huber")).for_task(Task::Regression),
         of("hyperparameters.label_smoothing", json!(0.5), json!(0.25)),
         of("hyperparameters.mixup", json!(0.5), json!(0.25)),

@@ -90,7 +90,7 @@ pub enum Norm<'a> {
 }
 
 /// Running statistics as a pass in training leaves them, in its order. The network's own change
-/// only by `keep`, so that several parts of a step can pass at the same time.
+/// only by `keep`, so that several shards of a step can pass at the same time.
 #[derive(Debug, Default)]
 pub struct Statistics(RefCell<Vec<Updated>>);
 
@@ -103,7 +103,7 @@ struct Updated {
 
 impl Statistics {
     /// Copies of a layer's statistics that the pass updates.
-    pub(super) fn of<'a>(&self, running: [&'a Tensor; 2]) -> [Tensor; 2] {
+    pub(super) fn of(&self, running: [&Tensor; 2]) -> [Tensor; 2] {
         running.map(|running| {
             let updated = tch::no_grad(|| running.copy());
             self.0.borrow_mut().push(Updated {
@@ -114,15 +114,15 @@ impl Statistics {
         })
     }
 
-    /// Makes the network's own the mean of what the parts of a step left.
-    pub fn keep(parts: impl IntoIterator<Item = Self>) {
+    /// Makes the network's own the mean of what the shards of a step left.
+    pub fn keep(shards: impl IntoIterator<Item = Self>) {
         let _no_grad = tch::no_grad_guard();
-        let mut parts: Vec<_> = parts
+        let mut shards: Vec<_> = shards
             .into_iter()
-            .map(|part| part.0.into_inner().into_iter())
+            .map(|shard| shard.0.into_inner().into_iter())
             .collect();
         loop {
-            let next: Vec<Updated> = parts.iter_mut().filter_map(Iterator::next).collect();
+            let next: Vec<Updated> = shards.iter_mut().filter_map(Iterator::next).collect();
             let Some(first) = next.first() else { break };
             let updated: Vec<&Tensor> = next.iter().map(|one| &one.updated).collect();
             let mean = match updated[..] {

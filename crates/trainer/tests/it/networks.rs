@@ -19,7 +19,7 @@ use rehead_trainer::{
     train::{
         eval::metrics::OutputDecoding,
         input::{preparation::Preparation, samples::Samples},
-        network::{Network, Part},
+        network::{Network, Shard},
         output::{
             bundle::{self, Bundle},
             checkpoint::hash_file,
@@ -162,12 +162,12 @@ fn trains_where_it_says(network: &mut Network, recipe: &Recipe, layers: &Layers)
         assert!(training.eq(trainable), "{name}, phase {step}");
 
         let images = numbers::images(&format!("input-{step}"), &size);
-        let part = Part::whole(step);
-        let logits = network.logits_train(&network.features_train(&images, &part), &part);
+        let shard = Shard::whole(step);
+        let logits = network.logits_train(&network.features_train(&images, &shard), &shard);
         let labels = Tensor::from_slice(&[0i64, 1]);
         let loss = loss_functions::cross_entropy(&logits, &labels, None, 0.0);
         let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
-        Statistics::keep([part.statistics]);
+        Statistics::keep([shard.statistics]);
         for (gradient, parameter) in gradients.iter().zip(&network.parameters) {
             let largest = gradient.abs().max().double_value(&[]);
             assert!(

@@ -1,7 +1,9 @@
 //! Batches, rates, decay, norms and mixing.
 
 use super::*;
-use crate::recipe::BatchNorm;
+use serde_json::Value;
+
+use crate::{base_model::StageCost, recipe::BatchNorm};
 
 #[test]
 fn a_batch_may_hold_all_samples_but_not_one_more() {
@@ -32,6 +34,67 @@ fn accumulation_takes_no_more_batches_than_there_are() {
     assert_eq!(most.recipe.accumulate, 5);
     let problems = resolved(&asked(6), base(&layers()), &data).unwrap_err();
     assert_eq!(problems[0].code, BATCH_TOO_LARGE);
+}
+
+/// Two shards for two threads, and more where a sample takes long beside the sums of gradients.
+#[test]
+fn shards_follow_from_the_batch_the_network_and_batch_norm() {
+    let data = dataset(&["a", "b"], 400, 100);
+    let mut layers = layers();
+    layers.costs = vec![StageCost::default(); layers.stages.len()];
+    let mut shards = |macs: u64, batch_size: u64, beside: Value| {
+        // 100 weights train.
+        layers.costs[0].macs = macs * 100;
+        let mut asked = json!({"freeze": "none", "head": {"init": "zero"},
+            "hyperparameters": {"batch_size": batch_size}});
+        for (name, value) in beside.as_object().unwrap() {
+            asked["hyperparameters"][name] = value.clone();
+        }
+        let recipe = resolved(&request(asked), base(&layers), &data)
+            .unwrap()
+            .recipe;
+        (recipe.shards, recipe.batch_norm)
+    };
+    let frozen = || json!({"batch_norm": "frozen"});
+    let plain = |shards: u32| (shards, BatchNorm::Frozen);
+    assert_eq!(shards(0, 7, frozen()), plain(1));
+    assert_eq!(shards(0, 8, frozen()), plain(2));
+    assert_eq!(shards(0, 512, frozen()), plain(2));
+    // 400 multiplications of a shard for each weight.
+    assert_eq!(shards(49, 32, frozen()), plain(2));
+    assert_eq!(shards(50, 32, frozen()), plain(4));
+    assert_eq!(shards(100, 32, frozen()), plain(8));
+    assert_eq!(shards(10_000, 512, frozen()), plain(16));
+    // Statistics of 16 samples.
+    let updated = |shards: u32| (shards, BatchNorm::Update);
+    assert_eq!(shards(10_000, 31, json!({})), updated(1));
+    assert_eq!(shards(10_000, 32, json!({})), updated(2));
+    assert_eq!(shards(10_000, 64, json!({})), updated(4));
+    assert_eq!(shards(0, 32, json!({"shards": 4})), plain(4));
+}
+
+#[test]
+fn shards_without_samples_or_statistics_are_refused() {
+    let data = dataset(&["a", "b"], 40, 10);
+    let refused = |freeze: &str, batch_norm: &str, shards: u64| {
+        let asked = json!({"batch_size": 32, "batch_norm": batch_norm, "shards": shards});
+        let asked = request(json!({"freeze": freeze, "hyperparameters": asked}));
+        match resolved(&asked, base(&layers()), &data) {
+            Ok(_) => None,
+            Err(problems) => Some((problems[0].code.clone(), problems[0].message.clone())),
+        }
+    };
+    assert_eq!(refused("none", "frozen", 32), None);
+    assert_eq!(refused("none", "update", 4), None);
+    for (freeze, batch_norm, shards, says) in [
+        ("none", "frozen", 33, "give at most 32"),
+        ("none", "update", 5, "give at most 4"),
+        ("all", "frozen", 2, "freeze less"),
+    ] {
+        let (code, message) = refused(freeze, batch_norm, shards).unwrap();
+        assert!(code == CONTRADICTION && message.contains(says), "{message}");
+    }
+    assert_eq!(refused("all", "frozen", 1), None);
 }
 
 #[test]

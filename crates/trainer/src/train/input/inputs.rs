@@ -102,8 +102,8 @@ impl Images {
     }
 
     /// Features [N, feature_dim] of these samples, by the network as it evaluates: as the training
-    /// epoch `epoch` sees them, or as evaluation does. On a CPU, each thread runs a few samples at a
-    /// time.
+    /// epoch `epoch` sees them, or as evaluation does. On a CPU, each thread runs a few samples at
+    /// a time.
     fn features(
         &self,
         network: &Network,
@@ -230,8 +230,8 @@ impl Inputs {
         }
     }
 
-    /// What the trained part of the network reads of a batch: features [N, feature_dim] while the
-    /// whole backbone is frozen, otherwise images [N, C, S, S].
+    /// The inputs of the trained part of the network for a batch: features [N, feature_dim] while
+    /// the whole backbone is frozen, otherwise images [N, C, S, S].
     ///
     /// # Errors
     /// `Io` when the cache cannot be read.

@@ -38,17 +38,17 @@ use crate::{
 
 /// Samples of a step that pass through the network together in training.
 #[derive(Debug, Default)]
-pub struct Part {
+pub struct Shard {
     /// From 1.
     pub step: u64,
-    /// Samples of the step before the part's first.
+    /// Samples of the step before the shard's first.
     pub first: usize,
-    /// What the pass leaves of running statistics; `Statistics::keep` takes it over.
+    /// Running statistics as the pass leaves them; `Statistics::keep` takes them over.
     pub statistics: Statistics,
 }
 
-impl Part {
-    /// A step in one part.
+impl Shard {
+    /// A step in one shard.
     pub fn whole(step: u64) -> Self {
         Self {
             step,
@@ -239,13 +239,13 @@ impl Network {
         tch::no_grad(|| self.backbone.forward(images, 0, Norm::Running))
     }
 
-    /// Features [N, `feature_dim`] of a part's images [N, C, S, S], with gradients for what trains,
-    /// and with the adapters' dropout. Updated running statistics are noted in the part, where the
-    /// recipe updates them.
-    pub fn features_train(&self, images: &Tensor, part: &Part) -> Tensor {
+    /// Features [N, `feature_dim`] of a shard's images [N, C, S, S], with gradients for what
+    /// trains, and with the adapters' dropout. Updated running statistics are noted in the shard,
+    /// where the recipe updates them.
+    pub fn features_train(&self, images: &Tensor, shard: &Shard) -> Tensor {
         let input = self.input_of_trained(images);
         self.backbone
-            .forward(&input, self.frozen_stages, self.pass(part))
+            .forward(&input, self.frozen_stages, self.pass(shard))
     }
 
     /// The input of the first stage that trains, in the kind that it computes in.
@@ -253,22 +253,22 @@ impl Network {
         tch::no_grad(|| self.enter(images)).to_kind(self.kind)
     }
 
-    /// How a part passes in training.
-    fn pass<'a>(&self, part: &'a Part) -> Pass<'a> {
+    /// How a shard passes in training.
+    fn pass<'a>(&self, shard: &'a Shard) -> Pass<'a> {
         let norm = match self.batch_norm {
             BatchNorm::Frozen => Norm::Running,
-            BatchNorm::Update => Norm::Batch(&part.statistics),
+            BatchNorm::Update => Norm::Batch(&shard.statistics),
         };
         Pass {
-            dropout: Some(self.masks(Stream::AdapterDropout, part)),
+            dropout: Some(self.masks(Stream::AdapterDropout, shard)),
             ..Pass::from(norm)
         }
     }
 
-    fn masks(&self, stream: Stream, part: &Part) -> Masks {
+    fn masks(&self, stream: Stream, shard: &Shard) -> Masks {
         Masks {
-            key: key(self.seed, stream, part.step),
-            first: part.first,
+            key: key(self.seed, stream, shard.step),
+            first: shard.first,
         }
     }
 
@@ -293,10 +293,10 @@ impl Network {
         })
     }
 
-    /// Logits [N, classes] of a part's features in training, with dropout.
-    pub fn logits_train(&self, features: &Tensor, part: &Part) -> Tensor {
-        let masks = self.masks(Stream::Dropout, part);
-        self.head.forward_train(features, masks, &part.statistics)
+    /// Logits [N, classes] of a shard's features in training, with dropout.
+    pub fn logits_train(&self, features: &Tensor, shard: &Shard) -> Tensor {
+        let masks = self.masks(Stream::Dropout, shard);
+        self.head.forward_train(features, masks, &shard.statistics)
     }
 
     /// Logits [N, classes] in evaluation.

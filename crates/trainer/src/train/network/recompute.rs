@@ -2,11 +2,11 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Network, Part, parameter::Group};
+use super::{Network, Shard, parameter::Group};
 use crate::{models::backbone::pool, process::error::TrainError};
 
 impl Network {
-    /// The loss of a part's images [N, C, S, S], a scalar that `loss` makes of their features
+    /// The loss of a shard's images [N, C, S, S], a scalar that `loss` makes of their features
     /// [N, `feature_dim`], and its gradients in parameter order: those of `features_train` bit for
     /// bit. A first pass keeps the input of each stage only; each stage then passes again when its
     /// gradients are due (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). That
@@ -17,14 +17,14 @@ impl Network {
     pub fn recompute(
         &self,
         images: &Tensor,
-        part: &Part,
+        shard: &Shard,
         loss: impl FnOnce(&Tensor) -> Tensor,
     ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
         let stages = &self.backbone.stages[self.frozen_stages..];
-        let first_pass = Part {
-            step: part.step,
-            first: part.first,
-            ..Part::default()
+        let first_pass = Shard {
+            step: shard.step,
+            first: shard.first,
+            ..Shard::default()
         };
         let mut inputs = vec![self.input_of_trained(images)];
         tch::no_grad(|| {
@@ -41,7 +41,7 @@ impl Network {
         let mut gradients = vec![of_head];
         for (depth, stage) in (0..).zip(stages.iter().rev()) {
             let input = leaf(inputs.pop());
-            let output = stage.forward(&input, self.pass(part));
+            let output = stage.forward(&input, self.pass(shard));
             // Its gradient with respect to the output is `slope`.
             let scalar = (output * slope).sum(None);
             let group = Group::Backbone { depth };

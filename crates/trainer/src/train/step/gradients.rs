@@ -27,7 +27,7 @@ use crate::{
             inputs::{Batch, Inputs},
             mix::Mixing,
         },
-        network::{Network, Part},
+        network::{Network, Shard},
     },
 };
 
@@ -174,9 +174,9 @@ impl Criterion {
     /// The part that a batch has in the loss of a window of weight `total`, and its gradients. The
     /// batch begins at sample `first` of step `step`.
     ///
-    /// On a CPU, several parts of it run side by side, each on a thread of its own, and their
-    /// gradients add up in a fixed order: the result depends on the number of parts, not of
-    /// threads. A part has the same mean over its samples, so that the sum is the batch's.
+    /// On a CPU, several shards of it run side by side, each on a thread of its own, and their
+    /// gradients add up in a fixed order: the result depends on the number of shards, not of
+    /// threads. A shard has the same mean over its samples, so that the sum is the batch's.
     fn of_batch(
         &self,
         network: &Network,
@@ -184,45 +184,45 @@ impl Criterion {
         batch: Batch<'_>,
         ((step, first), total): ((u64, usize), f64),
     ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
-        let part = |first| Part {
+        let shard = |first| Shard {
             step,
             first,
-            ..Part::default()
+            ..Shard::default()
         };
         let is_whole = network.is_backbone_frozen() || !network.is_on_cpu();
-        let count = self.recipe.parts(batch.samples.len());
+        let count = self.recipe.shards_of(batch.samples.len());
         if is_whole || count == 1 {
-            let passed = self.of_part(network, inputs, (batch, part(first)), total)?;
+            let passed = self.of_shard(network, inputs, (batch, shard(first)), total)?;
             Statistics::keep([passed.statistics]);
             return Ok((passed.loss, passed.gradients));
         }
         // SAFETY: nothing changes network and inputs during a step's passes, and each thread has
         // its own gradients: `run_backward` stores none in the parameters.
         let shared = unsafe { Shared::new((self, network, inputs)) };
-        in_parts(count, batch.samples.len(), |places| {
+        in_shards(count, batch.samples.len(), |places| {
             let (criterion, network, inputs) = *shared;
             let mixed = batch
                 .mixed
                 .map(|(mix, partners)| (mix, &partners[places.clone()]));
-            let part = part(first + places.start);
+            let shard = shard(first + places.start);
             let batch = Batch {
                 samples: &batch.samples[places],
                 mixed,
                 ..batch
             };
-            criterion.of_part(network, inputs, (batch, part), total)
+            criterion.of_shard(network, inputs, (batch, shard), total)
         })
     }
 
-    fn of_part(
+    fn of_shard(
         &self,
         network: &Network,
         inputs: &Inputs,
-        (batch, part): (Batch<'_>, Part),
+        (batch, shard): (Batch<'_>, Shard),
         total: f64,
     ) -> Result<Passed, TrainError> {
         let loss = |features: &Tensor| {
-            let logits = network.logits_train(features, &part);
+            let logits = network.logits_train(features, &shard);
             match batch.mixed {
                 None => self.loss(&logits, batch.samples, total),
                 Some((mix, partners)) => {
@@ -233,11 +233,11 @@ impl Criterion {
         };
         let read = inputs.read_train(network, batch)?;
         let (loss, gradients) = if self.recomputes && !network.is_backbone_frozen() {
-            network.recompute(&read, &part, loss)?
+            network.recompute(&read, &shard, loss)?
         } else {
             let features = match network.is_backbone_frozen() {
                 true => read,
-                false => network.features_train(&read, &part),
+                false => network.features_train(&read, &shard),
             };
             let loss = loss(&features);
             let gradients = optimizer::gradients(&loss, &network.parameters)?;
@@ -246,7 +246,7 @@ impl Criterion {
         Ok(Passed {
             loss,
             gradients,
-            statistics: part.statistics,
+            statistics: shard.statistics,
         })
     }
 
@@ -261,7 +261,7 @@ impl Criterion {
     }
 }
 
-/// What a part of a step leaves.
+/// The results of a shard of a step.
 #[derive(Debug)]
 pub struct Passed {
     /// A scalar.
@@ -271,27 +271,27 @@ pub struct Passed {
     pub statistics: Statistics,
 }
 
-/// The sums of loss and gradients of `count` parts of `samples` places, each made by `of_part` of
-/// its places. Parts run side by side. Running statistics become the mean of the parts'.
+/// The sums of loss and gradients of `count` shards of `samples` places, each made by `of_shard` of
+/// its places. Parts run side by side. Running statistics become the mean of the shards'.
 ///
 /// # Errors
-/// Those of the first part that has one: running statistics are then what they were.
-pub fn in_parts(
+/// Those of the first shard that has one: running statistics are then what they were.
+pub fn in_shards(
     count: usize,
     samples: usize,
-    of_part: impl Fn(Range<usize>) -> Result<Passed, TrainError> + Sync,
+    of_shard: impl Fn(Range<usize>) -> Result<Passed, TrainError> + Sync,
 ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
     let threads = parallel::threads();
     let size = samples.div_ceil(count);
     let starts: Vec<usize> = (0..samples).step_by(size).collect();
     let passed = parallel::map(&starts, threads, |&start| {
-        of_part(start..(start + size).min(samples))
+        of_shard(start..(start + size).min(samples))
     })?;
     let (mut losses, mut gradients, mut statistics) = (Vec::new(), Vec::new(), Vec::new());
-    for part in passed {
-        losses.push(part.loss);
-        gradients.push(part.gradients);
-        statistics.push(part.statistics);
+    for shard in passed {
+        losses.push(shard.loss);
+        gradients.push(shard.gradients);
+        statistics.push(shard.statistics);
     }
     let loss = Tensor::stack(&losses, 0).sum(None);
     let gradients = sums(gradients, threads)?;
@@ -299,11 +299,11 @@ pub fn in_parts(
     Ok((loss, gradients))
 }
 
-/// The sums of the parts' gradients, which are used up: neighbours first, then neighbouring sums.
-fn sums(mut parts: Vec<Vec<Tensor>>, threads: usize) -> Result<Vec<Tensor>, TrainError> {
-    let tensors: Vec<usize> = (0..parts.first().map_or(0, Vec::len)).collect();
+/// The sums of the shards' gradients, which are used up: neighbours first, then neighbouring sums.
+fn sums(mut shards: Vec<Vec<Tensor>>, threads: usize) -> Result<Vec<Tensor>, TrainError> {
+    let tensors: Vec<usize> = (0..shards.first().map_or(0, Vec::len)).collect();
     // SAFETY: each thread changes the gradients of one parameter.
-    let shared = unsafe { Shared::new(&parts) };
+    let shared = unsafe { Shared::new(&shards) };
     parallel::map(&tensors, threads, |&tensor| {
         let mut apart = 1;
         while apart < shared.len() {
@@ -315,7 +315,7 @@ fn sums(mut parts: Vec<Vec<Tensor>>, threads: usize) -> Result<Vec<Tensor>, Trai
         }
         Ok(())
     })?;
-    Ok(parts.swap_remove(0))
+    Ok(shards.swap_remove(0))
 }
 
 #[cfg(test)]
@@ -326,12 +326,12 @@ mod tests {
 
     #[test]
     fn sums_are_of_all_parts_in_a_fixed_order() {
-        let part = |number: usize| {
+        let shard = |number: usize| {
             let value = |factor: f64| Tensor::full([3], factor, (Kind::Float, Device::Cpu));
             vec![value(number as f64), value(10.0 * number as f64)]
         };
         for count in [1, 2, 3, 4, 7] {
-            let made = sums((1..=count).map(part).collect(), 2).unwrap();
+            let made = sums((1..=count).map(shard).collect(), 2).unwrap();
             let total = (count * (count + 1) / 2) as f64;
             assert_eq!(made.len(), 2);
             assert_eq!(made[0].double_value(&[0]), total);
@@ -339,8 +339,8 @@ mod tests {
         }
         // Neighbours first: 1 is lost beside 1e8 by itself, and two of them are not.
         let values = [1e8, 1.0, 4.0, 4.0].map(|value| Tensor::from_slice(&[value as f32]));
-        let parts = values.map(|value| vec![value]).into();
-        assert_eq!(sums(parts, 1).unwrap()[0].double_value(&[0]), 1e8 + 8.0);
+        let shards = values.map(|value| vec![value]).into();
+        assert_eq!(sums(shards, 1).unwrap()[0].double_value(&[0]), 1e8 + 8.0);
     }
 
     #[test]
@@ -353,13 +353,13 @@ mod tests {
                     statistics: Statistics::default(),
                 })
             };
-            let (loss, gradients) = in_parts(count, samples, one).unwrap();
+            let (loss, gradients) = in_shards(count, samples, one).unwrap();
             assert!((loss.double_value(&[]) - 1.0).abs() < 1e-12);
             let sum = (samples * (samples - 1) / 2) as i64;
             assert_eq!(
                 gradients[0].int64_value(&[]),
                 sum,
-                "{count} parts of {samples}"
+                "{count} shards of {samples}"
             );
         }
     }

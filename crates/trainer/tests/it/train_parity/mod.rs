@@ -6,7 +6,7 @@ use rehead_domain::{base_model::Preprocessing, input::Input, recipe::Recipe};
 use rehead_trainer::{
     models::{pass::Statistics, registry},
     train::{
-        network::{Network, Part},
+        network::{Network, Shard},
         step::{
             loss_functions,
             optimizer::{self, Optimizer, Rates},
@@ -77,10 +77,10 @@ fn follow(network: &mut Network, recording: &Recording, recipe: &Recipe) -> Resu
     let labels = Tensor::from_slice(&labels);
     for (step, &recorded) in (1..).zip(&recording.losses) {
         let images = numbers::images(&format!("input-{}", step - 1), &size);
-        let part = Part::whole(step);
-        let features = network.features_train(&images, &part) * recording.feature_scale;
-        let logits = network.logits_train(&features, &part);
-        Statistics::keep([part.statistics]);
+        let shard = Shard::whole(step);
+        let features = network.features_train(&images, &shard) * recording.feature_scale;
+        let logits = network.logits_train(&features, &shard);
+        Statistics::keep([shard.statistics]);
         let loss = loss_functions::cross_entropy(&logits, &labels, None, recipe.label_smoothing);
         let found = loss.double_value(&[]);
         if !is_near(found, recorded) {

@@ -9,7 +9,7 @@ use rehead_domain::{
 use rehead_trainer::{
     models::{lora, registry, weights},
     train::{
-        network::{Network, Part},
+        network::{Network, Shard},
         step::optimizer::Optimizer,
     },
 };
@@ -86,7 +86,8 @@ fn trap_24_an_adapter_begins_as_the_base_and_merges_exactly() {
         let images = numbers::images("input-1", &[2, 3, pixels, pixels]);
         let logits = |network: &Network| network.logits(&network.features(&images));
         assert_eq!(logits(&network), logits(&base), "{architecture}");
-        let trained = |network: &Network| network.features_train(&images, &Part::whole(1)).detach();
+        let trained =
+            |network: &Network| network.features_train(&images, &Shard::whole(1)).detach();
         assert_eq!(trained(&network), trained(&base), "{architecture}");
 
         // Only A, B and the head train.

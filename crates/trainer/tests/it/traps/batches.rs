@@ -4,7 +4,7 @@ use rehead_domain::recipe::{BatchNorm, Head, HeadInit, HeadLayer, Precision, Rec
 use rehead_trainer::{
     models::{pass::Statistics, registry},
     train::{
-        network::{Network, Part},
+        network::{Network, Shard},
         step::optimizer,
     },
 };
@@ -67,17 +67,17 @@ fn recomputed_gradients_are_those_of_kept_activations() {
         }
         let side = i64::from(SIDE);
         let images = numbers::images("input", &[4, 3, side, side]);
-        let loss = |network: &Network, features: &Tensor, part: &Part| {
-            let logits = network.logits_train(features, part);
+        let loss = |network: &Network, features: &Tensor, shard: &Shard| {
+            let logits = network.logits_train(features, shard);
             logits.square().mean(Kind::Float)
         };
         let start = copies(&network);
-        let part = || Part {
+        let shard = || Shard {
             step: 3,
             first: 2,
-            ..Part::default()
+            ..Shard::default()
         };
-        let kept = part();
+        let kept = shard();
         let of_kept = loss(&network, &network.features_train(&images, &kept), &kept);
         let gradients = optimizer::gradients(&of_kept, &network.parameters).unwrap();
         Statistics::keep([kept.statistics]);
@@ -86,7 +86,7 @@ fn recomputed_gradients_are_those_of_kept_activations() {
         for (name, tensor) in network.tensors() {
             tch::no_grad(|| tensor.shallow_clone().copy_(&start[&name]));
         }
-        let again = part();
+        let again = shard();
         let recomputed =
             network.recompute(&images, &again, |features| loss(&network, features, &again));
         let (of_again, again_gradients) = recomputed.unwrap();

@@ -1,7 +1,7 @@
 //! Frozen parameters stay bit for bit; unfrozen ones join the optimizer once.
 
 use rehead_domain::recipe::{BatchNorm, FreezePhase, Optimizer as Kind, Recipe};
-use rehead_trainer::train::{network::Part, step::optimizer::Optimizer};
+use rehead_trainer::train::{network::Shard, step::optimizer::Optimizer};
 use tch::Tensor;
 
 use super::{build, copies, layer4, train_on_images};
@@ -34,11 +34,11 @@ fn trap_2_frozen_features_do_not_depend_on_the_batch() {
     let network = build(&recipe);
     let images = numbers::images("input-1", &[4, 3, 32, 32]);
     let others = Tensor::cat(&[images.narrow(0, 0, 1), images.narrow(0, 1, 3) * -3.0], 0);
-    let first = |images: &Tensor| network.features_train(images, &Part::whole(1)).get(0);
+    let first = |images: &Tensor| network.features_train(images, &Shard::whole(1)).get(0);
     assert_eq!(first(&images), first(&others));
     assert_ne!(
-        network.features_train(&images, &Part::whole(1)).get(1),
-        network.features_train(&others, &Part::whole(1)).get(1)
+        network.features_train(&images, &Shard::whole(1)).get(1),
+        network.features_train(&others, &Shard::whole(1)).get(1)
     );
 }
 

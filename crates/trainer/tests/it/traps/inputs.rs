@@ -1,4 +1,4 @@
-//! Inputs of the network, and features of its frozen part.
+//! Inputs of the network, and features of its frozen shard.
 
 use rehead_domain::{
     base_model::{AskedPreprocessing, Preprocessing},
@@ -18,7 +18,7 @@ use rehead_trainer::{
         weights::{self, Tensors},
     },
     train::{
-        network::{Network, Part},
+        network::{Network, Shard},
         step::optimizer::Optimizer,
     },
 };
@@ -168,7 +168,7 @@ fn trap_25_batch_norm_that_trains_is_never_folded() {
     assert!(apart(&trained, &unfolded(&network, &images)) < 1e-5);
     // In training it is the batch's statistics that count, which no folded layer knows.
     let with_other = Tensor::cat(&[images.narrow(0, 0, 1), images.narrow(0, 1, 1) * -3.0], 0);
-    let of_first = |images: &Tensor| network.features_train(images, &Part::whole(1)).get(0);
+    let of_first = |images: &Tensor| network.features_train(images, &Shard::whole(1)).get(0);
     assert_ne!(of_first(&images), of_first(&with_other));
     // Once it is frozen it is folded, as it is by then.
     let before = network.features(&images);

@@ -31,7 +31,7 @@ use rehead_trainer::{
             inputs::{Features, Inputs},
             samples::{Samples, Targets},
         },
-        network::{Network, Part},
+        network::{Network, Shard},
         step::{
             gradients::{Criterion, Window},
             loss_functions,
@@ -107,11 +107,11 @@ fn targets(samples: usize) -> Tensor {
 
 /// Gradients of four images in step `step`, in parameter order.
 fn gradients_on(network: &Network, recipe: &Recipe, images: &Tensor, step: u64) -> Vec<Tensor> {
-    let part = Part::whole(step);
-    let logits = network.logits_train(&network.features_train(images, &part), &part);
+    let shard = Shard::whole(step);
+    let logits = network.logits_train(&network.features_train(images, &shard), &shard);
     let loss = loss_functions::cross_entropy(&logits, &targets(4), None, recipe.label_smoothing);
     let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
-    Statistics::keep([part.statistics]);
+    Statistics::keep([shard.statistics]);
     gradients
 }
 
