@@ -4,7 +4,7 @@
 use std::{env, path::Path};
 
 /// Calls of operators that tch has no name for.
-const SHIM: &str = "src/models/fused/shim.cpp";
+const SHIMS: [&str; 2] = ["src/models/fused/shim.cpp", "src/train/step/fused.cpp"];
 
 fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
@@ -33,11 +33,13 @@ fn main() {
             root.display()
         );
     }
-    compile_shim(&Path::new(&libtorch).join("include"));
+    compile_shims(&Path::new(&libtorch).join("include"));
 }
 
-fn compile_shim(include: &Path) {
-    println!("cargo::rerun-if-changed={SHIM}");
+fn compile_shims(include: &Path) {
+    for shim in SHIMS {
+        println!("cargo::rerun-if-changed={shim}");
+    }
     println!("cargo::rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     // As torch-sys compiles its own.
     let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
@@ -48,9 +50,9 @@ fn compile_shim(include: &Path) {
         .define("_GLIBCXX_USE_CXX11_ABI", Some(abi.as_str()))
         .include(include)
         .include(include.join("torch/csrc/api/include"))
-        .file(SHIM)
+        .files(SHIMS)
         .compile("rehead_fused");
-    // Behind the shim, for linkers that keep only what is asked for by what stands before.
+    // Behind the shims, for linkers that keep only what is asked for by what stands before.
     for library in ["torch_cpu", "c10"] {
         println!("cargo::rustc-link-lib={library}");
     }

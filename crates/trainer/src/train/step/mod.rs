@@ -9,11 +9,14 @@ pub mod objective;
 /// Loss and gradients of a step, in batches that fit.
 pub mod gradients;
 
+/// Optimizer steps of a tensor in one pass.
+mod fused;
+
 /// SGD and AdamW with savable state.
 pub mod optimizer;
 
 /// The learning rate as a function of the step.
 pub mod schedule;
 
-/// PendingLosses that stay on the device until they are fetched; divergence.
+/// Losses that stay on the device until they are fetched; divergence.
 pub mod pending_losses;

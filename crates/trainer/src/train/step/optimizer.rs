@@ -1,5 +1,5 @@
 //! SGD and AdamW over tensors, with their state in plain sight so that it can be saved: `tch`'s own
-//! expose none. Each computes what PyTorch's does, to rounding.
+//! expose none. Each is what PyTorch's computes with `fused=True`.
 #![expect(
     unsafe_code,
     reason = "threads share tensors, which tch does not allow by itself"
@@ -7,8 +7,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::fused::{self, Tensors};
 use crate::{
     domain::recipe,
     process::{
@@ -25,10 +26,8 @@ const MOMENTUM: f64 = 0.9;
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
-/// Keeps the clipping factor finite when all gradients are 0, as `torch.nn.utils.clip_grad_norm_`.
+/// Added to the norm that gradients are clipped by, as `torch.nn.utils.clip_grad_norm_` does.
 const CLIP_EPSILON: f64 = 1e-6;
-/// Below this a step changes no f32, and its inverse is none.
-const LEAST_RATE: f64 = 1e-30;
 /// Numbers of a piece: few enough that four tensors and what is between them stay in a cache, and
 /// each operation is worth its call.
 const PIECE: i64 = 1 << 18;
@@ -170,9 +169,14 @@ impl Optimizer {
     ) {
         let _no_grad = tch::no_grad_guard();
         let threads = threads(parameters);
-        let factor = self
+        let pairs = gradients.into_iter().zip(&*parameters);
+        let gradients: Vec<Tensor> = pairs
+            .map(|(gradient, parameter)| laid_out_as(&parameter.tensor, gradient))
+            .collect();
+        let divisor = self
             .gradient_clip
-            .and_then(|limit| clip_factor(&gradients, limit, threads));
+            .and_then(|limit| clip_divisor(&gradients, limit, threads));
+        let own_steps = self.own_steps(parameters, step);
         let pieces: Vec<(usize, Piece)> = (0..)
             .zip(parameters.iter())
             .flat_map(|(place, parameter)| {
@@ -182,9 +186,10 @@ impl Optimizer {
             })
             .collect();
         // SAFETY: each piece is another part of the tensors, and one thread changes it.
-        let shared = unsafe { Shared::new((&*self, &*parameters, &gradients, &factor)) };
+        let read = (&*self, &*parameters, &gradients, &divisor, &own_steps);
+        let shared = unsafe { Shared::new(read) };
         parallel::over(&pieces, threads, |&(place, piece)| {
-            let (optimizer, parameters, gradients, factor) = *shared;
+            let (optimizer, parameters, gradients, divisor, own_steps) = *shared;
             let _no_grad = tch::no_grad_guard();
             let (parameter, state) = (&parameters[place], &optimizer.states[place]);
             // A parameter that joined later has its own steps for warm-up and bias correction.
@@ -193,23 +198,33 @@ impl Optimizer {
                 0 => rates.of(parameter.group),
                 _ => rates.of(parameter.group) * rates.joining(own_step),
             };
-            let gradient = piece.of(&gradients[place]).contiguous();
-            let part = Part {
+            let tensors = Tensors {
                 weight: piece.of(&parameter.tensor),
-                gradient: match factor {
-                    Some(factor) => gradient * factor,
-                    None => gradient,
-                },
+                gradient: piece.of(&gradients[place]),
                 first: piece.of(&state.first),
-                decays: parameter.tensor.dim() >= 2,
-                rate,
+                second: state.second.as_ref().map(|second| piece.of(second)),
+                divisor: divisor.as_ref(),
             };
-            match &state.second {
-                Some(second) => optimizer.adamw(part, piece.of(second), own_step),
-                None => optimizer.sgd(part),
+            match state.second {
+                Some(_) => {
+                    let decays = parameter.tensor.dim() >= 2;
+                    let own_step = &own_steps[&state.joined];
+                    optimizer.adamw(tensors, own_step, rate, decays);
+                }
+                None => optimizer.sgd(tensors, rate),
             }
         });
         self.average(parameters, step);
+    }
+
+    /// The number of step `step` for the parameters that joined after each step, as torch takes it.
+    fn own_steps(&self, parameters: &[Parameter], step: u64) -> HashMap<u64, Tensor> {
+        let device = parameters
+            .first()
+            .map_or(Device::Cpu, |one| one.tensor.device());
+        let joined = self.states.iter().map(|state| state.joined);
+        let own_step = |joined| Tensor::from((step - joined) as f32).to_device(device);
+        joined.map(|joined| (joined, own_step(joined))).collect()
     }
 
     /// Takes this step's weights into their averages (Polyak & Juditsky 1992). Early on less of the
@@ -245,53 +260,28 @@ impl Optimizer {
     /// `torch.optim.SGD(momentum=0.9)` (Sutskever et al. 2013): weight decay is L2 on every tensor.
     /// A momentum buffer of zeros makes the first step PyTorch's, which starts the buffer as the
     /// gradient.
-    fn sgd(&self, part: Part) {
-        let Part {
-            mut weight,
-            mut gradient,
-            first: mut buffer,
+    fn sgd(&self, tensors: Tensors<'_>, rate: f64) {
+        let rates = fused::Rates {
             rate,
-            ..
-        } = part;
-        if self.weight_decay != 0.0 {
-            gradient += &weight * self.weight_decay;
-        }
-        let _ = buffer.g_mul_scalar_(MOMENTUM).g_add_(&gradient);
-        let direction = match self.kind {
-            recipe::Optimizer::Nesterov => gradient + &buffer * MOMENTUM,
-            _ => buffer,
+            weight_decay: self.weight_decay,
+            beta1: MOMENTUM,
+            beta2: 0.0,
+            epsilon: 0.0,
         };
-        weight += direction * -rate;
+        fused::sgd(tensors, self.kind == recipe::Optimizer::Nesterov, rates);
     }
 
     /// `torch.optim.AdamW` (Loshchilov & Hutter 2019), bias-corrected: weight decay is decoupled,
     /// and only on tensors of two or more dimensions (no bias, no normalization).
-    fn adamw(&self, part: Part, mut second: Tensor, step: u64) {
-        let Part {
-            mut weight,
-            mut gradient,
-            mut first,
-            decays,
+    fn adamw(&self, tensors: Tensors<'_>, own_step: &Tensor, rate: f64, decays: bool) {
+        let rates = fused::Rates {
             rate,
-        } = part;
-        if self.weight_decay != 0.0 && decays {
-            let _ = weight.g_mul_scalar_(1.0 - rate * self.weight_decay);
-        }
-        let _ = first.lerp_(&gradient, 1.0 - BETA1);
-        let _ = second.lerp_(&gradient.square_(), 1.0 - BETA2);
-        if rate < LEAST_RATE {
-            return;
-        }
-        // weight -= rate * (first / c1) / (sqrt(second / c2) + epsilon), with all that is not a
-        // tensor in the denominator.
-        let correction1 = 1.0 - BETA1.powf(step as f64);
-        let correction2 = 1.0 - BETA2.powf(step as f64);
-        let scale = -correction1 / rate;
-        let mut denominator = second.sqrt();
-        let _ = denominator
-            .g_mul_scalar_(scale / correction2.sqrt())
-            .g_add_scalar_(scale * EPSILON);
-        let _ = weight.addcdiv_(&first, &denominator);
+            weight_decay: if decays { self.weight_decay } else { 0.0 },
+            beta1: BETA1,
+            beta2: BETA2,
+            epsilon: EPSILON,
+        };
+        fused::adamw(tensors, own_step, rates);
     }
 
     /// The state under stable names: `momentum.<parameter>`, or `first.<parameter>` and
@@ -341,9 +331,9 @@ impl Optimizer {
     }
 }
 
-/// The factor of all gradients so that their common norm is at most `limit`, as
+/// The number that all gradients are divided by so that their common norm is at most `limit`, as
 /// `torch.nn.utils.clip_grad_norm_`; no host sync. `None` where there are none.
-fn clip_factor(gradients: &[Tensor], limit: f64, threads: usize) -> Option<Tensor> {
+fn clip_divisor(gradients: &[Tensor], limit: f64, threads: usize) -> Option<Tensor> {
     if gradients.is_empty() {
         return None;
     }
@@ -355,7 +345,9 @@ fn clip_factor(gradients: &[Tensor], limit: f64, threads: usize) -> Option<Tenso
         shared[place].norm()
     });
     let norm = Tensor::stack(&norms, 0).norm();
-    Some(((norm + CLIP_EPSILON).reciprocal() * limit).clamp_max(1.0))
+    let divisor = ((norm + CLIP_EPSILON) / limit).clamp_min(1.0);
+    // Whatever kind the gradients have: the fused steps take no other.
+    Some(divisor.to_kind(Kind::Float))
 }
 
 /// Threads that share a step: one where they would find too little to do, and for a GPU.
@@ -403,15 +395,14 @@ fn pieces(tensor: &Tensor) -> Vec<Piece> {
         .collect()
 }
 
-/// The same piece of everything that a step reads or changes.
-struct Part {
-    weight: Tensor,
-    gradient: Tensor,
-    /// SGD's momentum buffer, or AdamW's first moment.
-    first: Tensor,
-    /// True when AdamW's weight decay applies.
-    decays: bool,
-    rate: f64,
+/// The same numbers in the order in memory that `tensor` has.
+fn laid_out_as(tensor: &Tensor, numbers: Tensor) -> Tensor {
+    if numbers.stride() == tensor.stride() {
+        return numbers;
+    }
+    let mut same = tensor.detach().empty_like();
+    same.copy_(&numbers);
+    same
 }
 
 /// The gradients of `loss` with respect to `parameters`, in their order.
