@@ -7,7 +7,10 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tch::{Device, Tensor};
@@ -91,6 +94,17 @@ pub struct Images {
     threads: usize,
     /// Samples of one evaluation batch.
     evaluation: AtomicUsize,
+    /// Pixels that were read before their step.
+    ahead: Mutex<Option<Ahead>>,
+}
+
+/// Pixels of some samples as a training epoch sees them.
+#[derive(Debug)]
+struct Ahead {
+    samples: Vec<usize>,
+    epoch: u32,
+    /// u8 [N, S, S, C]
+    pixels: Tensor,
 }
 
 impl Images {
@@ -129,12 +143,25 @@ impl Images {
 
     /// The same as epoch `epoch` (from 1) sees them.
     fn train(&self, samples: &[usize], epoch: u32) -> Result<Tensor, TrainError> {
+        let ahead = self.ahead().take();
+        let pixels = match ahead.filter(|one| (&*one.samples, one.epoch) == (samples, epoch)) {
+            Some(ahead) => ahead.pixels,
+            None => self.pixels(samples, epoch)?,
+        };
+        Ok(normalize(&pixels, &self.preprocessing, self.device))
+    }
+
+    /// u8 [N, S, S, C] on the host.
+    fn pixels(&self, samples: &[usize], epoch: u32) -> Result<Tensor, TrainError> {
         let Some((views, whole)) = self.views.as_deref() else {
-            return self.plain(samples);
+            return pixel_cache::gather(&self.sources, samples, &self.preprocessing, self.threads);
         };
         let pixels = whole.as_ref().unwrap_or(&self.sources[0]);
-        let images = views.images(pixels, samples, epoch)?;
-        Ok(normalize(&images, &self.preprocessing, self.device))
+        views.images(pixels, samples, epoch)
+    }
+
+    fn ahead(&self) -> std::sync::MutexGuard<'_, Option<Ahead>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -211,7 +238,23 @@ impl Inputs {
             device,
             threads: plan.threads as usize,
             evaluation: AtomicUsize::new(EVALUATION_BATCH),
+            ahead: Mutex::default(),
         }))
+    }
+
+    /// Reads and augments images before epoch `epoch` (from 1) asks for them. What fails here fails
+    /// again, and is reported, when it is asked for.
+    pub fn read_ahead(&self, samples: &[usize], epoch: u32) {
+        if let Self::Pixels(images) = self
+            && let Ok(pixels) = images.pixels(samples, epoch)
+        {
+            let samples = samples.to_vec();
+            *images.ahead() = Some(Ahead {
+                samples,
+                epoch,
+                pixels,
+            });
+        }
     }
 
     /// True when the network reads these inputs in its present phase.

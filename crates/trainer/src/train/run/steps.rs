@@ -1,4 +1,10 @@
 //! The training loop: steps, evaluations, checkpoints.
+#![expect(
+    unsafe_code,
+    reason = "threads share tensors, which tch does not allow by itself"
+)]
+
+use std::thread;
 
 use super::Run;
 use crate::{
@@ -7,7 +13,7 @@ use crate::{
         job::Phase,
         progress::{BatchSizePart, Progress, Step},
     },
-    process::error::TrainError,
+    process::{error::TrainError, parallel::Shared},
     train::{
         eval::{evaluation, selection},
         input::inputs::Inputs,
@@ -23,28 +29,50 @@ impl Run<'_> {
         let recipe = self.recipe();
         let train = &self.data.samples.train;
         let mut losses = PendingLosses::new(self.n_steps, recipe.n_epochs);
-        let mut order = Vec::new();
+        let mut order = (0, Vec::new());
+        let batches = self.batches;
+        // The epoch and the samples of a step.
+        let mut members_of = |step| {
+            let (epoch, places) = batches.locate(step);
+            if order.0 != epoch {
+                order = (epoch, permutation(recipe.seed, epoch, train.len()));
+            }
+            let members = order.1[places].iter().map(|&place| train[place]);
+            (epoch, members.collect::<Vec<usize>>())
+        };
+        let mut next = None;
         while self.counters.is_training(self.n_steps) {
             let step = self.counters.step + 1;
-            let (epoch, places) = self.batches.locate(step);
-            if order.is_empty() {
-                order = permutation(recipe.seed, epoch, train.len());
-            }
+            let (epoch, members) = next.take().unwrap_or_else(|| members_of(step));
             self.enter_phases(epoch, inputs)?;
-            let members: Vec<usize> = order[places].iter().map(|&place| train[place]).collect();
             let window = Window {
                 members: &members,
                 step,
                 epoch,
             };
-            self.step(window, inputs, &mut losses)?;
-            if self.batches.is_last(step) {
-                order.clear();
-            }
+            next = (step < self.n_steps).then(|| members_of(step + 1));
+            let ahead = next.as_ref().filter(|_| self.reads_ahead());
+            // SAFETY: reading changes nothing but the images that were read ahead, behind a lock.
+            let shared = unsafe { Shared::new(&*inputs) };
+            thread::scope(|scope| {
+                if let Some((epoch, members)) = ahead {
+                    scope.spawn(|| shared.read_ahead(members, *epoch));
+                }
+                self.step(window, inputs, &mut losses)
+            })?;
             self.evaluate_and_save(inputs, &mut losses)?;
         }
         self.reporter.usage.training_seconds = self.since.elapsed().as_secs_f64();
         Ok(())
+    }
+
+    /// True when the next step's images are read while a GPU computes this one's. On a CPU, whose
+    /// threads are all at work, that would only take memory; steps of several batches read less at
+    /// a time.
+    fn reads_ahead(&self) -> bool {
+        let is_whole = self.criterion.batch_size() == self.recipe().batch_size;
+        let trains = !self.network.is_backbone_frozen() && !self.network.is_on_cpu();
+        trains && is_whole && self.recipe().accumulate == 1
     }
 
     /// Enters the phases of the freeze schedule that begin with this epoch, with the inputs they

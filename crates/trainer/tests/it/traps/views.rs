@@ -267,6 +267,27 @@ fn trap_9_cached_features_are_those_of_evaluation_mode() {
     assert!((apart / scale).double_value(&[]) < 1e-5);
 }
 
+/// As on a GPU, where images are read while it computes.
+#[test]
+fn images_that_were_read_ahead_are_those_of_their_samples_and_epoch() {
+    let material = Material::new(20);
+    let run = prepare(&material.plan(Recipe {
+        augmentation: Some(flipped()),
+        ..layer4(BatchNorm::Frozen)
+    }));
+    let members: Vec<usize> = run.samples.train[..6].to_vec();
+    let expected = [1, 2].map(|epoch| run.features_train(&members, epoch));
+    assert_ne!(expected[0], expected[1]);
+    // Asked for; for another epoch; for other samples; asked for twice.
+    run.inputs.read_ahead(&members, 2);
+    assert_eq!(run.features_train(&members, 2), expected[1]);
+    run.inputs.read_ahead(&members, 2);
+    assert_eq!(run.features_train(&members, 1), expected[0]);
+    run.inputs.read_ahead(&members[1..], 1);
+    assert_eq!(run.features_train(&members, 1), expected[0]);
+    assert_eq!(run.features_train(&members, 1), expected[0]);
+}
+
 #[test]
 fn a_frozen_backbone_trains_on_views_and_is_evaluated_without() {
     let material = Material::new(20);
