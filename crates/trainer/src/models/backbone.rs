@@ -8,7 +8,7 @@ use super::{
     linear::Linear,
     lora::Adapter,
     ops::Op,
-    pass::{Activation, Norm, Pass},
+    pass::{Activation, Norm, Pass, channels_last},
 };
 use crate::{domain::recipe, ticks::tick};
 
@@ -111,6 +111,17 @@ impl Backbone {
             }
         }
         all
+    }
+
+    /// Lays the weights of convolutions out channels last, as images are: otherwise each pass would
+    /// copy them so. Numbers and shapes stay.
+    pub fn lay_out_channels_last(&self) {
+        let _no_grad = tch::no_grad_guard();
+        for BackboneTensor { mut tensor, .. } in self.tensors() {
+            if tensor.dim() == 4 {
+                tensor.set_data(&channels_last(&tensor));
+            }
+        }
     }
 
     /// Names and tensors, as `weights::load_strict` and `weights::write_safetensors` take them.

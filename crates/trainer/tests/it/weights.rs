@@ -386,5 +386,6 @@ fn a_head_repeats_itself_for_the_same_seed() {
     // A sample has its masks whatever samples pass with it.
     let masks = Masks { key: 5, first: 3 };
     let rest = one.forward_train(&features.narrow(0, 3, 5), masks, &Statistics::default());
-    assert_eq!(rest, trained(&one, 5).narrow(0, 3, 5));
+    let apart = (rest - trained(&one, 5).narrow(0, 3, 5)).abs().max();
+    assert!(apart.double_value(&[]) < 1e-6, "{apart:?}");
 }

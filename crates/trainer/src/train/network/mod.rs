@@ -76,6 +76,10 @@ pub struct Network {
     has_loaded_backbone: bool,
     /// Number of later phases of the freeze schedule that were entered.
     phase: usize,
+    /// The order in memory of weights and activations of the trained part: that of the images,
+    /// which takes fewer copies. Rounding differs. With one shard it is PyTorch's own, so that
+    /// recordings of PyTorch's trainings hold; several shards add up otherwise anyway.
+    is_channels_last: bool,
     /// How BatchNorm layers train.
     batch_norm: BatchNorm,
     /// The type that the trained part computes in.
@@ -112,6 +116,10 @@ impl Network {
         })?;
         let vs = nn::VarStore::new(device);
         let (mut backbone, feature_dim) = load_backbone(architecture, base, &recipe.cut, &vs)?;
+        let is_channels_last = recipe.shards > 1;
+        if is_channels_last {
+            backbone.lay_out_channels_last();
+        }
         let seed = key(recipe.seed, Stream::Init, 0);
         let head = Head::new(
             &vs.root(),
@@ -144,6 +152,7 @@ impl Network {
             phase: 0,
             backbone,
             head,
+            is_channels_last,
             batch_norm: recipe.batch_norm,
             kind: kind_of(recipe.precision),
             features_kind: kind_of(recipe.features_precision),
@@ -277,7 +286,12 @@ impl Network {
         if self.frozen_stages == 0 {
             images.shallow_clone()
         } else {
-            self.frozen.map(images).contiguous()
+            let map = self.frozen.map(images);
+            if self.is_channels_last {
+                map
+            } else {
+                map.contiguous()
+            }
         }
     }
 

@@ -189,7 +189,7 @@ fn merged_network(network: &Network, recipe: &Recipe) -> Network {
     let folder = tempfile::tempdir().unwrap();
     let base = vit(folder.path());
     let path = folder.path().join("merged.safetensors");
-    Tensor::write_safetensors(&network.tensors(), &path).unwrap();
+    weights::write_safetensors(&path, &network.tensors(), &Default::default()).unwrap();
     let going_on = Recipe {
         inherited: Some(rehead_domain::recipe::Inherited {
             labels: ["a", "b", "c"].map(str::to_owned).into(),

@@ -45,6 +45,7 @@ fn recomputed_gradients_are_those_of_kept_activations() {
             let whole = Recipe {
                 trainable: parameters(name, &parts),
                 batch_norm: BatchNorm::Update,
+                shards: 2,
                 precision,
                 ..recipe()
             };

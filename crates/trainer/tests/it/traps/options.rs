@@ -17,6 +17,7 @@ const TESTED_ELSEWHERE: &[(&str, &str)] = &[
     ("inherited", include_str!("parents.rs")),
     ("n_epochs", include_str!("../resume.rs")),
     ("batch_size", include_str!("batches.rs")),
+    ("shards", include_str!("../resume.rs")),
     ("optimizer", include_str!("rates.rs")),
     ("learning_rate", include_str!("rates.rs")),
     ("backbone_learning_rate", include_str!("rates.rs")),
