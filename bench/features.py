@@ -1,8 +1,9 @@
 """The same work as crates/trainer/examples/features.rs by others: a network of timm's, random images of its input size.
 
 Usage: features.py ENGINE ARCHITECTURE THREADS BATCH SECONDS, with ENGINE `eager` (PyTorch), `onnxruntime` or `openvino`.
-Prints images per second."""
+REHEAD_BENCH_DEVICE: another device than the CPU, for `eager`. Prints images per second."""
 
+import os
 import sys
 import tempfile
 import time
@@ -13,7 +14,8 @@ import timm
 import torch
 
 engine, name, threads, batch, seconds = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
-torch.set_num_threads(threads)
+torch.set_num_threads(max(threads, 1))
+device = os.environ.get("REHEAD_BENCH_DEVICE", "cpu")
 warnings.filterwarnings("ignore")
 network = timm.create_model(name, num_classes=0).eval()
 shape = (batch, *network.default_cfg["input_size"])
@@ -29,9 +31,12 @@ def exported():
 
 
 def eager():
+    network.to(device)
+    here = images.to(device)
+
     def run():
         with torch.inference_mode():
-            return network(images)
+            return network(here)[0, 0].item()
 
     return run
 

@@ -1,7 +1,7 @@
 //! Speed of a frozen backbone, in images per second: fresh weights, random images at the network's
 //! input size. bench/features.sh runs it beside others. Usage: features ARCHITECTURE THREADS BATCH
 //! SECONDS [bfloat16]; THREADS 0: one batch at a time, whose operations have all of torch's
-//! threads.
+//! threads. REHEAD_BENCH_DEVICE names another device than the CPU.
 
 use std::{
     env,
@@ -10,9 +10,9 @@ use std::{
 
 use rehead_trainer::{
     models::{inference::Extractor, registry},
-    process::{memory, parallel},
+    process::{device, memory, parallel},
 };
-use tch::{Device, Kind, Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -27,7 +27,8 @@ fn main() {
     let seconds = Duration::from_secs(number(3, 5));
     memory::keep_freed();
     let architecture = registry::find(name).expect("it is registered");
-    let vs = nn::VarStore::new(Device::Cpu);
+    let device = device::of_benchmark().expect("the device is there");
+    let vs = nn::VarStore::new(device);
     let is_coarse = arguments.iter().any(|argument| argument == "bfloat16");
     let kind = if is_coarse {
         Kind::BFloat16
@@ -42,10 +43,11 @@ fn main() {
         let workers: Vec<u64> = (0..threads).collect();
         let work = |_: &u64| {
             let shape = [batch as i64, 3, side, side];
-            let images = Tensor::randn(shape, (Kind::Float, Device::Cpu));
+            let images = Tensor::randn(shape, (Kind::Float, device));
             let mut done = 0;
             while start.elapsed() < length {
-                let _ = extractor.features(&images);
+                // A GPU is waited for.
+                let _ = extractor.features(&images).double_value(&[0, 0]);
                 done += batch;
             }
             Ok(done as f64 / start.elapsed().as_secs_f64())

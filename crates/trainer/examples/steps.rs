@@ -1,6 +1,7 @@
 //! Steps of a full fine-tune, images per second, beside `bench/steps.py`.
 //! Usage: steps ARCHITECTURE SIDE BATCH THREADS STEPS [bfloat16] [update] [shards=N]; `update` lets
 //! BatchNorm take the batch's statistics, `shards` divides a batch by other than two.
+//! REHEAD_BENCH_DEVICE names another device than the CPU.
 
 #![allow(
     unsafe_code,
@@ -21,7 +22,7 @@ use rehead_trainer::{
     data::source::BatchSource,
     models::{registry, weights},
     process::{
-        memory,
+        device, memory,
         parallel::{self, Shared},
     },
     train::{
@@ -46,6 +47,7 @@ fn main() {
     memory::keep_freed();
     let folder = tempfile::tempdir().unwrap();
     let architecture = registry::find(&arguments[0]).unwrap();
+    let device = device::of_benchmark().unwrap();
     let vs = nn::VarStore::new(Device::Cpu);
     let input = Input::Image(Preprocessing {
         input_size: side as u32,
@@ -89,19 +91,22 @@ fn main() {
         },
         ..Recipe::base(Task::SingleLabelClassification)
     };
-    let mut network = Network::build(&base, &recipe, CLASSES as usize, Device::Cpu).unwrap();
+    let mut network = Network::build(&base, &recipe, CLASSES as usize, device).unwrap();
     let mut optimizer = Optimizer::new(&recipe, &network.parameters);
     let pixels = Tensor::randint(256, [size, side, side, 3], (Kind::Uint8, Device::Cpu));
-    let labels = Tensor::randint(CLASSES, [size], (Kind::Int64, Device::Cpu));
+    let labels = Tensor::randint(CLASSES, [size], (Kind::Int64, device));
     let batches = BatchSource::new(&base.input).unwrap();
     let mut step = |number: u64| {
-        let count = recipe.shards_of(size as usize);
+        let count = match device {
+            Device::Cpu => recipe.shards_of(size as usize),
+            _ => 1,
+        };
         // SAFETY: a step's passes only read.
         let shared = unsafe { Shared::new((&network, &pixels, &labels)) };
         let made = gradients::in_shards(count, size as usize, |places| {
             let (network, pixels, labels) = *shared;
             let of = |all: &Tensor| all.narrow(0, places.start as i64, places.len() as i64);
-            let images = batches.collate(&of(pixels), Device::Cpu);
+            let images = batches.collate(&of(pixels), device);
             let shard = Shard {
                 step: number,
                 first: places.start,
@@ -116,13 +121,19 @@ fn main() {
                 statistics: shard.statistics,
             })
         });
-        let (_, gradients) = made.unwrap();
+        let (loss, gradients) = made.unwrap();
         let rates = Rates::at(&recipe, 1.0);
         optimizer.step(&mut network.parameters, gradients, number, rates);
+        loss
     };
-    (1..=2).for_each(&mut step);
+    // A GPU is waited for.
+    let mut steps_of = |numbers: std::ops::RangeInclusive<u64>| {
+        let loss = numbers.map(&mut step).last();
+        assert!(loss.unwrap().double_value(&[]).is_finite());
+    };
+    steps_of(1..=2);
     let start = Instant::now();
-    (3..3 + steps as u64).for_each(&mut step);
+    steps_of(3..=2 + steps as u64);
     let seconds = start.elapsed().as_secs_f64();
     println!("{:.2}", (steps * size) as f64 / seconds);
 }

@@ -1,11 +1,13 @@
 //! A trainer that runs out of memory goes on in smaller batches, and says so; what it will need is
 //! estimated.
 
+use std::os::unix::process::ExitStatusExt as _;
+
 use rehead_domain::{
     file::{Dataset, SplitSizes},
     job::Phase,
     job_plan::JobPlan,
-    progress::{Progress, exit},
+    progress::{BatchSizePart, Progress, exit},
     recipe::{BatchNorm, Head, HeadInit, HeadLayer, Recipe, Task},
     work::TrainPlan,
 };
@@ -13,7 +15,10 @@ use rehead_test_support::process::{limit_memory, resident_memory};
 use rehead_trainer::models::{cost, registry};
 use tch::{Device, nn};
 
-use crate::support::training::{Material, Trainer, input, parameters, recipe};
+use crate::support::{
+    device,
+    training::{Material, Trainer, input, parameters, recipe},
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -45,6 +50,69 @@ fn too_little_memory_for_one_sample_is_an_error_with_a_code() {
     assert!(failure.message.contains("freeze more"), "{failure:?}");
 }
 
+/// Activations are computed again before batches are halved, and the numbers stay the same. On a
+/// GPU, whose memory a setting of the allocator limits (`scripts/device-check.sh`), batches may be
+/// halved as well.
+#[test]
+fn activations_are_computed_again_before_batches_are_halved() {
+    // Its activations take more than its weights.
+    let name = "tf_efficientnet_lite0";
+    let material = Material::of(name, 60);
+    let whole = Recipe {
+        trainable: parameters(name, &[""]),
+        batch_size: 96,
+        ..recipe()
+    };
+    let plan = material.plan(whole);
+    let recomputes = |said: &[Progress]| said.contains(&Progress::Recomputes);
+    let halves = |said: &[Progress]| {
+        let what = BatchSizePart::Training;
+        let mut said = said.iter();
+        said.any(|one| matches!(one, Progress::BatchSizeReduced { what: it, .. } if *it == what))
+    };
+    if device::name() != "cpu" {
+        let (said, ended) = material.start("limited", &plan).end();
+        assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
+        assert!(
+            recomputes(&said) || halves(&said),
+            "there was enough: {said:?}"
+        );
+        return;
+    }
+    let mut run = material.start("whole", &plan);
+    let preparing = Progress::Phase {
+        phase: Phase::CachingFeatures,
+    };
+    run.until(|said| *said == preparing);
+    let before = resident_memory(run.pid());
+    let (said, ended) = run.end();
+    assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
+    assert!(!recomputes(&said));
+    let peak = said.iter().find_map(|one| match one {
+        Progress::Used(usage) => usage.peak_bytes,
+        _ => None,
+    });
+    let grown = peak.unwrap() - before;
+    let expected = run.result();
+    // Other features are of no use to it: it reads those of the first run.
+    let mut found = Vec::new();
+    for percent in [80, 70, 60] {
+        let mut run = material.start(&format!("with-{percent}"), &plan);
+        run.until(|said| *said == preparing);
+        limit_memory(run.pid(), grown * percent / 100);
+        let (said, ended) = run.end();
+        if ended.code() == Some(exit::DONE) && recomputes(&said) && !halves(&said) {
+            assert_eq!(run.result(), expected, "{percent} % of {} MiB", grown / MIB);
+            return;
+        }
+        found.push((percent, ended.code(), said));
+    }
+    panic!(
+        "recomputing never was enough: {found:?} of {} MiB",
+        grown / MIB
+    );
+}
+
 /// Weights that are read while memory runs out are not wrong: the job may be tried again.
 #[test]
 fn out_of_memory_while_reading_weights_is_not_invalid_weights() {
@@ -57,6 +125,11 @@ fn out_of_memory_while_reading_weights_is_not_invalid_weights() {
         run.until(|said| matches!(said, Progress::Ready { .. }));
         limit_memory(run.pid(), more * MIB);
         let (said, ended) = run.end();
+        // Where not even some bytes are left, Rust ends the process with a message that the worker
+        // knows (src/child.rs).
+        if ended.signal() == Some(libc::SIGABRT) {
+            continue;
+        }
         let Some(Progress::Failed(failure)) = said.last() else {
             panic!("{more} MiB: {said:?}");
         };

@@ -17,7 +17,7 @@ use rehead_trainer::models::{
 use serde_json::Value;
 use tch::{Device, Tensor, nn};
 
-use crate::support::numbers;
+use crate::support::{device, numbers};
 
 /// Each recording of a forward pass; the training runs are `train_parity`'s.
 #[test]
@@ -32,6 +32,7 @@ fn architectures_compute_what_their_references_computed() {
 }
 
 fn check(recording: &Value) -> Result<(), String> {
+    let device = device::open();
     let name = recording["name"]
         .as_str()
         .ok_or("the recording has no name")?;
@@ -45,11 +46,11 @@ fn check(recording: &Value) -> Result<(), String> {
             ..architecture.input.image().unwrap().clone()
         })
     };
-    let vs = nn::VarStore::new(Device::Cpu);
+    let vs = nn::VarStore::new(device);
     let stored = architecture.build(&vs.root(), &input(stored_side(architecture, recording)));
     let classes = recording["logits_shape"][1].as_i64().unwrap();
     let width = i64::from(architecture.feature_dim);
-    let zeros = |size: &[i64]| Tensor::zeros(size, (tch::Kind::Float, Device::Cpu));
+    let zeros = |size: &[i64]| Tensor::zeros(size, (tch::Kind::Float, device));
     // torchvision's SqueezeNet has a 1x1 convolution and a ReLU before it pools, where others have
     // a linear layer.
     let key = format!("{}.weight", architecture.classifier);
@@ -75,13 +76,13 @@ fn check(recording: &Value) -> Result<(), String> {
     numbers::fill(&named);
 
     // The same weights for the images' size: timm resampled a ViT's positions.
-    let vs = nn::VarStore::new(Device::Cpu);
+    let vs = nn::VarStore::new(device);
     let backbone = architecture.build(&vs.root(), &input(size[2]));
     let mut tensors: Tensors = stored.named().into_iter().collect();
     adapt(architecture, &backbone.named(), &mut tensors);
     load_strict(&backbone.named(), &tensors, &[]).map_err(|report| report.to_string())?;
 
-    let images = numbers::images("input", &size);
+    let images = numbers::images("input", &size).to_device(device);
     let plain = tch::no_grad(|| backbone.forward(&images, 0, Norm::Running));
     let extractor = Extractor::new(&backbone);
     if convolves {

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use tch::{Device, Tensor, nn};
 use tempfile::TempDir;
 
-use super::{data, numbers};
+use super::{data, device, numbers};
 
 /// Weights over a base model's, as a plan names them: a whole network's, or what a checkpoint
 /// trained.
@@ -138,7 +138,9 @@ impl Material {
 
     /// These categories with `per_class` images each; inputs are 64 pixels wide.
     pub(crate) fn with(architecture: &str, classes: &[&str], per_class: usize) -> Self {
-        Self::of_archive(architecture, &data::clipart_subset(classes, per_class))
+        let other = device::archive();
+        let archive = other.unwrap_or_else(|| data::clipart_subset(classes, per_class));
+        Self::of_archive(architecture, &archive)
     }
 
     /// Any archive.
@@ -179,7 +181,7 @@ impl Material {
             resume: None,
             micro_batch: None,
             cache: self.dir.path().join("cache"),
-            device: "cpu".to_owned(),
+            device: device::name(),
             threads: 1,
         }
     }
@@ -203,7 +205,7 @@ pub(crate) struct Trainer {
 
 impl Trainer {
     fn start(folder: PathBuf) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rehead-trainer"))
+        let mut child = Command::new(device::trainer())
             .arg("train")
             .arg(&folder)
             // A worker removes it too: a backtrace that finds no memory may never end.

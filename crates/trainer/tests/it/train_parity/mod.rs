@@ -14,10 +14,10 @@ use rehead_trainer::{
     },
 };
 use serde_json::{Value, json};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use self::recording::Recording;
-use crate::support::{numbers, training};
+use crate::support::{device, numbers, training};
 
 mod optimizers;
 mod recording;
@@ -44,7 +44,8 @@ fn check(recording: &Value) -> Result<(), String> {
     let recipe = recording.recipe(architecture, &input)?;
     let folder = tempfile::tempdir().unwrap();
     let base = training::base_model_for(architecture, &input, folder.path());
-    let mut network = Network::build(&base, &recipe, recording.classes, Device::Cpu)
+    let device = device::open();
+    let mut network = Network::build(&base, &recipe, recording.classes, device)
         .map_err(|error| error.to_string())?;
     let before = copies(&network);
     follow(&mut network, &recording, &recipe)?;
@@ -74,9 +75,10 @@ fn follow(network: &mut Network, recording: &Recording, recipe: &Recipe) -> Resu
     let (batch, side) = (recording.batch, i64::from(recording.img_size));
     let size = [batch, i64::from(recording.in_chans), side, side];
     let labels: Vec<i64> = (0..batch).map(|i| i % recording.classes as i64).collect();
-    let labels = Tensor::from_slice(&labels);
+    let device = device::open();
+    let labels = Tensor::from_slice(&labels).to_device(device);
     for (step, &recorded) in (1..).zip(&recording.losses) {
-        let images = numbers::images(&format!("input-{}", step - 1), &size);
+        let images = numbers::images(&format!("input-{}", step - 1), &size).to_device(device);
         let shard = Shard::whole(step);
         let features = network.features_train(&images, &shard) * recording.feature_scale;
         let logits = network.logits_train(&features, &shard);
