@@ -339,8 +339,8 @@ fn in_channels(bitmap: Bitmap, channels: u32) -> Bitmap {
         (found, wanted) if found == wanted => return bitmap,
         (1, 3) => gray_to_rgb(&bitmap.pixels),
         (1, _) => opaque(&gray_to_rgb(&bitmap.pixels)),
-        (4, 3) => on_white(&bitmap.pixels),
-        (4, _) => gray(&on_white(&bitmap.pixels)),
+        (4, 3) => on_white(bitmap.pixels),
+        (4, _) => gray(&on_white(bitmap.pixels)),
         (_, 4) => opaque(&bitmap.pixels),
         (..) => gray(&bitmap.pixels),
     };
@@ -366,17 +366,29 @@ fn opaque(rgb: &[u8]) -> Vec<u8> {
     rgb.iter().flat_map(|&[r, g, b]| [r, g, b, 255]).collect()
 }
 
-fn on_white(rgba: &[u8]) -> Vec<u8> {
+/// RGBA over white, as RGB in the same memory: a large image has no room for both.
+fn on_white(mut pixels: Vec<u8>) -> Vec<u8> {
     let over = |color: u8, alpha: u8| {
         let (color, alpha) = (u32::from(color), u32::from(alpha));
         ((color * alpha + 255 * (255 - alpha) + 127) / 255) as u8
     };
-    let (rgba, _) = rgba.as_chunks::<4>();
-    let mut rgb = vec![0; rgba.len() * 3];
-    for (to, &[r, g, b, a]) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(rgba) {
-        *to = [over(r, a), over(g, a), over(b, a)];
+    let count = pixels.len() / 4;
+    for place in 0..count {
+        let Some(&[r, g, b, alpha]) = pixels[4 * place..].first_chunk() else {
+            break;
+        };
+        // Most pixels of drawings are opaque or not there.
+        let color = match alpha {
+            255 => [r, g, b],
+            0 => [255; 3],
+            _ => [over(r, alpha), over(g, alpha), over(b, alpha)],
+        };
+        if let Some(to) = pixels[3 * place..].first_chunk_mut() {
+            *to = color;
+        }
     }
-    rgb
+    pixels.truncate(3 * count);
+    pixels
 }
 
 fn gray_to_rgb(gray: &[u8]) -> Vec<u8> {
