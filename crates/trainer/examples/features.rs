@@ -27,7 +27,8 @@ fn main() {
     let seconds = Duration::from_secs(number(3, 5));
     memory::keep_freed();
     let architecture = registry::find(name).expect("it is registered");
-    let device = device::of_benchmark().expect("the device is there");
+    let device = env::var("REHEAD_BENCH_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    let device = device::open(&device).expect("the device is there");
     let vs = nn::VarStore::new(device);
     let is_coarse = arguments.iter().any(|argument| argument == "bfloat16");
     let kind = if is_coarse {

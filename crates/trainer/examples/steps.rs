@@ -47,7 +47,8 @@ fn main() {
     memory::keep_freed();
     let folder = tempfile::tempdir().unwrap();
     let architecture = registry::find(&arguments[0]).unwrap();
-    let device = device::of_benchmark().unwrap();
+    let device = std::env::var("REHEAD_BENCH_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    let device = device::open(&device).unwrap();
     let vs = nn::VarStore::new(Device::Cpu);
     let input = Input::Image(Preprocessing {
         input_size: side as u32,

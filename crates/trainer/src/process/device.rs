@@ -39,15 +39,6 @@ pub fn open(name: &str) -> Result<Device, TrainError> {
     }
 }
 
-/// The device that a benchmark runs on: `REHEAD_BENCH_DEVICE`, by default the CPU.
-///
-/// # Errors
-/// As `open`.
-pub fn of_benchmark() -> Result<Device, TrainError> {
-    let name = std::env::var("REHEAD_BENCH_DEVICE");
-    open(name.as_deref().unwrap_or("cpu"))
-}
-
 /// The names of all devices that `auto` stands for: every GPU, or the CPU where there is none.
 pub fn all() -> Vec<String> {
     load_cuda();
