@@ -263,7 +263,7 @@ fn recomputes() -> NewEvent {
         level: Level::Warn,
         data: serde_json::json!({}),
         message: "out of memory: training continues with the activations of one stage at a time, which takes about a \
-                  third longer; results stay the same"
+                  third longer; results differ at most by rounding"
             .to_owned(),
     }
 }

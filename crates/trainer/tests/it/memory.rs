@@ -50,8 +50,9 @@ fn too_little_memory_for_one_sample_is_an_error_with_a_code() {
     assert!(failure.message.contains("freeze more"), "{failure:?}");
 }
 
-/// Activations are computed again before batches are halved, and the numbers stay the same. On a
-/// GPU, whose memory a setting of the allocator limits (`scripts/device-check.sh`), batches may be
+/// Activations are computed again before batches are halved, and the losses stay the same; where
+/// oneDNN finds no memory for a kernel it takes another one, so that bits may differ. On a GPU,
+/// whose memory a setting of the allocator limits (`scripts/device-check.sh`), batches may be
 /// halved as well.
 #[test]
 fn activations_are_computed_again_before_batches_are_halved() {
@@ -93,16 +94,27 @@ fn activations_are_computed_again_before_batches_are_halved() {
         _ => None,
     });
     let grown = peak.unwrap() - before;
-    let expected = run.result();
-    // Other features are of no use to it: it reads those of the first run.
+    let losses = |said: &[Progress]| {
+        let last = said.iter().rev().find_map(|one| match one {
+            Progress::Evaluated { metrics, .. } => Some(metrics.valid_loss),
+            _ => None,
+        });
+        last.unwrap()
+    };
+    let expected = losses(&said);
     let mut found = Vec::new();
-    for percent in [80, 70, 60] {
+    for percent in [80, 70, 60, 75, 65, 55, 50] {
         let mut run = material.start(&format!("with-{percent}"), &plan);
         run.until(|said| *said == preparing);
         limit_memory(run.pid(), grown * percent / 100);
         let (said, ended) = run.end();
         if ended.code() == Some(exit::DONE) && recomputes(&said) && !halves(&said) {
-            assert_eq!(run.result(), expected, "{percent} % of {} MiB", grown / MIB);
+            let apart = (losses(&said) - expected).abs();
+            assert!(
+                apart < 1e-3 * expected,
+                "{percent} % of {} MiB: {apart}",
+                grown / MIB
+            );
             return;
         }
         found.push((percent, ended.code(), said));
