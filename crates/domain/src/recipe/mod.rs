@@ -170,8 +170,8 @@ impl Recipe {
     /// trains; their gradients add up. They follow from the recipe alone, so that the result does
     /// not depend on the machine's threads. Of fewer samples than `batch_size`, there are fewer.
     pub fn shards_of(&self, samples: usize) -> usize {
-        let size = self.batch_size.div_ceil(self.shards).max(1) as usize;
-        (samples / size).max(1)
+        let size = (self.batch_size / self.shards).max(1) as usize;
+        (samples / size).clamp(1, self.shards as usize)
     }
 
     /// True when training by either recipe gives the same numbers. The interval between checkpoints

@@ -1,9 +1,12 @@
 //! Batches, rates, decay, norms and mixing.
 
-use super::*;
 use serde_json::Value;
 
-use crate::{base_model::StageCost, recipe::BatchNorm};
+use super::*;
+use crate::{
+    base_model::StageCost,
+    recipe::{BatchNorm, Recipe},
+};
 
 #[test]
 fn a_batch_may_hold_all_samples_but_not_one_more() {
@@ -71,6 +74,22 @@ fn shards_follow_from_the_batch_the_network_and_batch_norm() {
     assert_eq!(shards(10_000, 32, json!({})), updated(2));
     assert_eq!(shards(10_000, 64, json!({})), updated(4));
     assert_eq!(shards(0, 32, json!({"shards": 4})), plain(4));
+}
+
+#[test]
+fn an_uneven_batch_has_all_its_shards_and_a_smaller_one_fewer() {
+    let of = |batch_size, shards, samples: [usize; 4]| {
+        let recipe = Recipe {
+            batch_size,
+            shards,
+            ..Recipe::base(Task::SingleLabelClassification)
+        };
+        samples.map(|samples| recipe.shards_of(samples))
+    };
+    assert_eq!(of(33, 2, [33, 32, 31, 1]), [2, 2, 1, 1]);
+    assert_eq!(of(40, 3, [40, 39, 38, 12]), [3, 3, 2, 1]);
+    assert_eq!(of(5, 4, [6, 5, 3, 1]), [4, 4, 3, 1]);
+    assert_eq!(of(8, 1, [9, 8, 7, 1]), [1; 4]);
 }
 
 #[test]

@@ -72,11 +72,6 @@ impl Criterion {
     /// Lets at most `samples` run together from here on, where memory ran out before.
     pub fn limit(&mut self, samples: u32) {
         self.batch_size = self.batch_size.min(samples.max(1) as usize);
-        self.recompute();
-    }
-
-    /// Trades time for memory from here on; the numbers stay the same.
-    pub fn recompute(&mut self) {
         self.recomputes = true;
     }
 
@@ -103,7 +98,7 @@ impl Criterion {
             };
             let smaller = memory::smaller(self.batch_size.min(window.members.len()), least);
             let told = if !self.recomputes && !network.is_backbone_frozen() {
-                self.recompute();
+                self.recomputes = true;
                 Progress::Recomputes
             } else if let Some(smaller) = smaller {
                 self.batch_size = smaller;
@@ -271,8 +266,9 @@ pub struct Passed {
     pub statistics: Statistics,
 }
 
-/// The sums of loss and gradients of `count` shards of `samples` places, each made by `of_shard` of
-/// its places. Parts run side by side. Running statistics become the mean of the shards'.
+/// The sums of loss and gradients of `count` shards of `samples` places, as many each or one more,
+/// made by `of_shard` of its places. Shards run side by side. Running statistics become the mean of
+/// the shards'.
 ///
 /// # Errors
 /// Those of the first shard that has one: running statistics are then what they were.
@@ -282,10 +278,10 @@ pub fn in_shards(
     of_shard: impl Fn(Range<usize>) -> Result<Passed, TrainError> + Sync,
 ) -> Result<(Tensor, Vec<Tensor>), TrainError> {
     let threads = parallel::threads();
-    let size = samples.div_ceil(count);
-    let starts: Vec<usize> = (0..samples).step_by(size).collect();
-    let passed = parallel::map(&starts, threads, |&start| {
-        of_shard(start..(start + size).min(samples))
+    let start = |number: usize| number * samples / count;
+    let numbers: Vec<usize> = (0..count).collect();
+    let passed = parallel::map(&numbers, threads, |&number| {
+        of_shard(start(number)..start(number + 1))
     })?;
     let (mut losses, mut gradients, mut statistics) = (Vec::new(), Vec::new(), Vec::new());
     for shard in passed {
@@ -345,8 +341,9 @@ mod tests {
 
     #[test]
     fn parts_cover_the_batch_once() {
-        for (count, samples) in [(1, 5), (2, 16), (2, 17), (4, 130), (4, 5)] {
+        for (count, samples) in [(1, 5usize), (2, 16), (2, 17), (4, 130), (4, 5)] {
             let one = |places: Range<usize>| {
+                assert!([samples / count, samples.div_ceil(count)].contains(&places.len()));
                 Ok(Passed {
                     loss: Tensor::from(places.len() as f64 / samples as f64),
                     gradients: vec![Tensor::from(places.sum::<usize>() as i64)],
