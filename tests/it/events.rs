@@ -22,9 +22,16 @@ async fn claim(pool: &PgPool, kind: Kind) -> Option<Lease> {
     claimed.unwrap()
 }
 
+/// The only job of a service; see `another_queued_job`.
+pub(crate) async fn queued_job(service: &Service) -> Value {
+    let job = another_queued_job(service).await;
+    assert_eq!(job["queue"]["position"], 1);
+    job
+}
+
 /// A validated data set of two classes, and a job that waits on a base model: rows as a worker
 /// would have left them.
-pub(crate) async fn queued_job(service: &Service) -> Value {
+pub(crate) async fn another_queued_job(service: &Service) -> Value {
     let pool = service.pool().await;
     let file = service
         .upload("data.zip", "fine-tune", vec![1, 2, 3])

@@ -161,7 +161,6 @@ async fn ids_of_base_models_are_no_others() {
 async fn a_polled_job_is_kept_but_never_older_than_an_own_write() {
     let service = Service::start().await;
     let job = queued_job(&service).await;
-    assert_eq!(job["queue"]["position"], 1);
     let path = format!("/v1/fine_tuning/jobs/{}", job["id"].as_str().unwrap());
     for (control, status) in [("pause", "paused"), ("resume", "queued")].repeat(10) {
         let before = service.get(&path).await.ok();

@@ -18,7 +18,7 @@ use tokio::{
 use super::Footprint;
 use crate::{
     cli::said,
-    events::queued_job,
+    events::{another_queued_job, queued_job},
     support::{
         attempts, data,
         process::{eventually, peak_memory_kib},
@@ -345,7 +345,7 @@ async fn a31_tenants_cannot_lock_out_others() {
     let mut jobs = Vec::new();
     for key in &keys {
         service.key = Some(key.clone());
-        jobs.push(queued_job(&service).await);
+        jobs.push(another_queued_job(&service).await);
     }
     service.key = None;
     let client = reqwest::Client::new();
