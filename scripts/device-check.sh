@@ -67,7 +67,7 @@ check() {
     row "$name" "$result" $((SECONDS - start))
 }
 
-# NAME COMMAND…: images a second, ours and PyTorch's.
+# NAME ARGUMENTS SCRIPT [ENGINE]: images a second of the example of that name, and of the script.
 speed() {
     local name=$1 case=$2 ours theirs start=$SECONDS
     # shellcheck disable=SC2086

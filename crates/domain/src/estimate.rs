@@ -136,38 +136,42 @@ impl Costs {
 /// more for more threads where that costs little. Each shard has gradients of all weights, which
 /// take time and memory to make and to add up.
 pub fn shards(recipe: &Recipe, layers: &Layers) -> (u64, &'static str) {
-    let mut shards = 1;
     if recipe.phases().all(<[String]>::is_empty) {
-        return (shards, "the whole backbone is frozen");
+        return (1, "the whole backbone is frozen");
     }
+    let has_statistics = recipe.has_batch_statistics();
+    let least = if has_statistics { MIN_STATISTICS } else { 1 };
     let samples_of = |shards: u64| u64::from(recipe.batch_size) / shards;
-    if recipe.has_batch_statistics() && samples_of(2) < MIN_STATISTICS {
-        return (shards, "16 samples and more have usable statistics");
+    if samples_of(2) < least.max(MIN_SHARD) {
+        let reason = match has_statistics {
+            true => "16 samples and more have usable statistics",
+            false => "the batch is too small to divide",
+        };
+        return (1, reason);
     }
-    if samples_of(2) < MIN_SHARD {
-        return (shards, "the batch is too small to divide");
-    }
-    shards = 2;
-    let trained: HashSet<&String> = recipe.phases().flatten().collect();
-    let weights: u64 = layers::of_recipe(recipe, layers).map_or(0, |layers| {
-        let trained = layers
-            .parameters()
-            .filter(|one| trained.contains(&one.name));
-        trained.map(LayerTensor::count).sum()
-    });
+    let left = layers::of_recipe(recipe, layers);
+    let weights = left.map_or(0, |layers| trainable_parameters(recipe, &layers));
     let macs = Costs::of(recipe, layers).map_or(0, |costs| costs.frozen.macs + costs.trained.macs);
     let is_worth = |shards: u64| {
         let samples = samples_of(shards);
-        let has_statistics = !recipe.has_batch_statistics() || samples >= MIN_STATISTICS;
-        has_statistics
-            && samples > 0
+        samples >= least
             && samples * macs >= SHARD_MACS * weights
             && shards * weights * NUMBER_BYTES <= SHARD_BYTES
     };
+    let mut shards = 2;
     while shards < MAX_SHARDS && is_worth(2 * shards) {
         shards *= 2;
     }
     (shards, "more would cost more than they gain")
+}
+
+/// Numbers of the backbone that train in any phase, of layers as `layers::of_recipe` gives them.
+pub(crate) fn trainable_parameters(recipe: &Recipe, layers: &Layers) -> u64 {
+    let trained: HashSet<&String> = recipe.phases().flatten().collect();
+    let trained = layers
+        .parameters()
+        .filter(|tensor| trained.contains(&tensor.name));
+    trained.map(LayerTensor::count).sum()
 }
 
 /// Estimates memory; `None` for a base model without measured costs.

@@ -1,8 +1,6 @@
 //! Job plans: what a recipe means for a base model and a data set, before anything runs
 //! (`POST /v1/fine_tuning/jobs/plan`).
 
-use std::collections::HashSet;
-
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -97,14 +95,11 @@ impl JobPlan {
 }
 
 fn count(recipe: &Recipe, layers: &Layers, head: HeadShape) -> ParameterCounts {
-    let trained: HashSet<&String> = recipe.phases().flatten().collect();
-    let (trainable, frozen): (Vec<_>, Vec<_>) = layers
-        .parameters()
-        .partition(|tensor| trained.contains(&tensor.name));
-    let sum = |tensors: Vec<&LayerTensor>| tensors.into_iter().map(|tensor| tensor.count()).sum();
+    let trainable = estimate::trainable_parameters(recipe, layers);
+    let all: u64 = layers.parameters().map(LayerTensor::count).sum();
     ParameterCounts {
-        frozen: sum(frozen),
-        trainable: sum(trainable),
+        frozen: all - trainable,
+        trainable,
         head: head_parameters(&recipe.head.layers, head),
     }
 }

@@ -38,8 +38,8 @@ pub(super) fn all(
     problems
 }
 
-/// Samples of a shard whose statistics BatchNorm takes, at least.
-const MIN_STATISTICS: u64 = 8;
+/// Samples of a shard whose statistics BatchNorm takes, at least; the default takes more.
+const FEWEST_STATISTICS: u64 = 8;
 
 fn problem(option: &str, code: Code, message: impl Into<String>) -> Problem {
     let path = format!("method.transfer.hyperparameters.{option}");
@@ -110,7 +110,7 @@ fn shards(asked: &Transfer, samples: u64) -> Option<Problem> {
     let takes_statistics = asked.hyperparameters.batch_norm == Auto::Value(BatchNorm::Update)
         || asked.head.layers().contains(&HeadLayer::BatchNorm);
     let (least, reason) = match takes_statistics {
-        true => (MIN_STATISTICS, ", too few for BatchNorm's statistics"),
+        true => (FEWEST_STATISTICS, ", too few for BatchNorm's statistics"),
         false => (1, ""),
     };
     let most = (batch_size / least).max(1);

@@ -4,10 +4,7 @@
 
 use tch::{Kind, Tensor, nn};
 
-use super::pass::{Activation, Norm, ONES, Param, ZEROS};
-
-/// Momentum of BatchNorm's running statistics (PyTorch's default).
-const MOMENTUM: f64 = 0.1;
+use super::pass::{Activation, Norm, ONES, Param, ZEROS, batch_norm};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Padding {
@@ -233,24 +230,17 @@ impl BatchNorm {
     }
 
     pub fn forward(&self, x: &Tensor, norm: Norm<'_>) -> Tensor {
-        let running: [&Tensor; 2] = [&self.running_mean, &self.running_var];
-        let updated = match norm {
-            Norm::Batch(statistics) if self.weight.requires_grad() => Some(statistics.of(running)),
+        let noted = match norm {
+            Norm::Batch(noted) if self.weight.requires_grad() => Some(noted),
             _ => None,
         };
-        let [mean, variance] = updated
-            .as_ref()
-            .map_or(running, |updated| updated.each_ref());
-        x.batch_norm(
-            Some(&*self.weight),
-            Some(&*self.bias),
-            Some(mean),
-            Some(variance),
-            updated.is_some(),
-            MOMENTUM,
-            self.eps,
-            true,
-        )
+        let layer: [&Tensor; 4] = [
+            &self.weight,
+            &self.bias,
+            &self.running_mean,
+            &self.running_var,
+        ];
+        batch_norm(x, layer, noted, self.eps, true)
     }
 
     pub(super) fn params(&self) -> Vec<&Param> {

@@ -10,7 +10,7 @@ use tch::{Tensor, nn};
 
 use super::{
     init_rng::{dropout_mask, fill, normal, uniform},
-    pass::{Masks, Statistics},
+    pass::{Masks, Statistics, batch_norm},
 };
 use crate::domain::recipe::{self, HeadInit, HeadLayer, is_linear_head};
 
@@ -22,8 +22,6 @@ pub const NAME: &str = "head";
 const NORMAL_STDEV: f64 = 0.01;
 /// PyTorch's epsilon for both normalizations.
 const EPSILON: f64 = 1e-5;
-/// Momentum of running statistics, as PyTorch's.
-const MOMENTUM: f64 = 0.1;
 
 /// Features [N, feature_dim] in, logits [N, classes] out.
 #[derive(Debug)]
@@ -188,19 +186,8 @@ impl Layer {
                 x.layer_norm(width, Some(tensor(0)), Some(tensor(1)), EPSILON, false)
             }
             (HeadLayer::BatchNorm, training) => {
-                let running = [tensor(2), tensor(3)];
-                let updated = training.map(|(_, noted)| noted.of(running));
-                let [mean, variance] = updated.as_ref().map_or(running, |all| all.each_ref());
-                x.batch_norm(
-                    Some(tensor(0)),
-                    Some(tensor(1)),
-                    Some(mean),
-                    Some(variance),
-                    updated.is_some(),
-                    MOMENTUM,
-                    EPSILON,
-                    false,
-                )
+                let layer = [tensor(0), tensor(1), tensor(2), tensor(3)];
+                batch_norm(&x, layer, training.map(|(_, noted)| noted), EPSILON, false)
             }
         }
     }

@@ -19,6 +19,7 @@ mod inverted_residual;
 pub mod layer_norm;
 pub mod linear;
 pub mod lora;
+pub(crate) mod message;
 mod mobilenetv2;
 mod mobilenetv3;
 mod names;

@@ -12,6 +12,9 @@ pub(super) const NORMAL: nn::Init = nn::Init::Randn {
 pub(super) const ZEROS: nn::Init = nn::Init::Const(0.0);
 pub(super) const ONES: nn::Init = nn::Init::Const(1.0);
 
+/// Momentum of BatchNorm's running statistics (PyTorch's default).
+const MOMENTUM: f64 = 0.1;
+
 /// A tensor of a network under its name in timm's state dict.
 #[derive(Debug)]
 pub struct Param {
@@ -103,7 +106,7 @@ struct Updated {
 
 impl Statistics {
     /// Copies of a layer's statistics that the pass updates.
-    pub(super) fn of(&self, running: [&Tensor; 2]) -> [Tensor; 2] {
+    fn of(&self, running: [&Tensor; 2]) -> [Tensor; 2] {
         running.map(|running| {
             let updated = tch::no_grad(|| running.copy());
             self.0.borrow_mut().push(Updated {
@@ -132,6 +135,30 @@ impl Statistics {
             first.running.shallow_clone().copy_(&mean);
         }
     }
+}
+
+/// BatchNorm of x [N, C, ..] by a layer's weight, bias, running mean and variance: in training, on
+/// the batch's statistics, with the updated running ones `noted`; else on the running ones.
+pub(super) fn batch_norm(
+    x: &Tensor,
+    [weight, bias, mean, variance]: [&Tensor; 4],
+    noted: Option<&Statistics>,
+    eps: f64,
+    cudnn: bool,
+) -> Tensor {
+    let running = [mean, variance];
+    let updated = noted.map(|noted| noted.of(running));
+    let [mean, variance] = updated.as_ref().map_or(running, |all| all.each_ref());
+    x.batch_norm(
+        Some(weight),
+        Some(bias),
+        Some(mean),
+        Some(variance),
+        updated.is_some(),
+        MOMENTUM,
+        eps,
+        cudnn,
+    )
 }
 
 /// Keyed dropout masks of some samples of a step: a sample has the same ones whatever samples pass

@@ -10,11 +10,11 @@ use std::{
     },
 };
 
-/// Threads of this process; see `threads`.
-static THREADS: AtomicUsize = AtomicUsize::new(1);
-
 use super::{error::TrainError, memory::guarded};
 use crate::data::batch::pool;
+
+/// Threads of this process; see `threads`.
+static THREADS: AtomicUsize = AtomicUsize::new(1);
 
 /// Torch's threads of this thread, others for a while.
 pub struct Threads(i32);

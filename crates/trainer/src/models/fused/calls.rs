@@ -1,11 +1,10 @@
 //! Calls of `shim.cpp`.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::c_void;
 
 use tch::{Device, Kind, Tensor};
 
-/// Longest message of an error, in bytes.
-pub(super) const MESSAGE_BYTES: usize = 4_096;
+use crate::models::message::Message;
 
 unsafe extern "C" {
     safe fn rehead_is_tracing() -> bool;
@@ -21,18 +20,11 @@ pub(super) fn is_known(x: &Tensor) -> bool {
 /// The answer of a call of `shim.cpp`.
 ///
 /// # Safety
-/// `address` is of a tensor of the caller's own, or null with a message that ends.
-pub(super) unsafe fn made(
-    address: *mut c_void,
-    message: &[c_char; MESSAGE_BYTES],
-) -> Result<Tensor, String> {
-    // SAFETY: the conditions of this function.
-    unsafe {
-        if address.is_null() {
-            return Err(CStr::from_ptr(message.as_ptr())
-                .to_string_lossy()
-                .into_owned());
-        }
-        Ok(Tensor::from_ptr(address.cast()))
+/// `address` is of a tensor of the caller's own, or null with a message.
+pub(super) unsafe fn made(address: *mut c_void, message: &Message) -> Result<Tensor, String> {
+    if address.is_null() {
+        return Err(message.text());
     }
+    // SAFETY: the conditions of this function.
+    Ok(unsafe { Tensor::from_ptr(address.cast()) })
 }

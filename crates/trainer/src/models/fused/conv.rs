@@ -10,8 +10,13 @@ use std::{
 
 use tch::{TchError, Tensor};
 
-use super::calls::{MESSAGE_BYTES, is_known, made};
-use crate::models::{conv::Conv, pass::Activation, torch_error::is_out_of_memory};
+use super::calls::{is_known, made};
+use crate::models::{
+    conv::Conv,
+    message::{self, Message},
+    pass::Activation,
+    torch_error::is_out_of_memory,
+};
 
 /// A convolution and an activation. Computes as `Conv` does where oneDNN cannot: on a GPU, for
 /// other numbers than f32 and bf16, and while a TorchScript program is traced.
@@ -206,7 +211,7 @@ impl Packed {
         };
         let address = |tensor: &Tensor| tensor.as_ptr().cast::<c_void>();
         let optional = |tensor: Option<&Tensor>| tensor.map_or(ptr::null(), address);
-        let mut message = [0; MESSAGE_BYTES];
+        let mut message = Message::default();
         // SAFETY: all tensors live until the call returns, and the message has the length that is
         // given.
         let map = unsafe {
@@ -217,7 +222,7 @@ impl Packed {
                 optional(self.conv.bias.as_deref()),
                 &raw const shape,
                 message.as_mut_ptr(),
-                MESSAGE_BYTES,
+                message::BYTES,
             );
             made(map, &message)
         };

@@ -9,8 +9,12 @@ use std::{
 
 use tch::Tensor;
 
-use super::calls::{MESSAGE_BYTES, is_known, made};
-use crate::models::{pass::Activation, torch_error::is_out_of_memory};
+use super::calls::{is_known, made};
+use crate::models::{
+    message::{self, Message},
+    pass::Activation,
+    torch_error::is_out_of_memory,
+};
 
 /// The weight of a linear layer: [outputs, inputs].
 #[derive(Debug)]
@@ -108,12 +112,12 @@ impl Weight {
 }
 
 fn packed(weight: &Tensor, rows: i64) -> Result<Tensor, String> {
-    let mut message = [0; MESSAGE_BYTES];
+    let mut message = Message::default();
     // SAFETY: the weight lives until the call returns, and the message has the length that is
     // given.
     unsafe {
         let weight = weight.as_ptr().cast::<c_void>();
-        let address = rehead_pack_linear(weight, rows, message.as_mut_ptr(), MESSAGE_BYTES);
+        let address = rehead_pack_linear(weight, rows, message.as_mut_ptr(), message::BYTES);
         made(address, &message)
     }
 }
@@ -129,7 +133,7 @@ fn multiply(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) 
         Activation::Relu6 => return activation.apply(multiply(x, weight, bias, Activation::None)),
     };
     let address = |tensor: &Tensor| tensor.as_ptr().cast::<c_void>();
-    let mut message = [0; MESSAGE_BYTES];
+    let mut message = Message::default();
     // SAFETY: all tensors and names live until the call returns, and the message has the length
     // that is given.
     let product = unsafe {
@@ -140,7 +144,7 @@ fn multiply(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) 
             name.as_ptr(),
             algorithm.map_or(ptr::null(), CStr::as_ptr),
             message.as_mut_ptr(),
-            MESSAGE_BYTES,
+            message::BYTES,
         );
         made(product, &message)
     };

@@ -4,10 +4,11 @@
 // Their schemas are those of ATen/native/mkldnn/RegisterMkldnnOpContextClass.cpp.
 
 #include <cstdint>
-#include <cstring>
 #include <exception>
 #include <optional>
 #include <string_view>
+
+#include "../message.h"
 
 #include <ATen/TracerMode.h>
 #include <ATen/core/List.h>
@@ -43,8 +44,7 @@ at::Tensor* made_by(Compute compute, char* message, size_t message_bytes) {
     try {
         return new at::Tensor(compute());
     } catch (const std::exception& error) {
-        std::strncpy(message, error.what(), message_bytes - 1);
-        message[message_bytes - 1] = '\0';
+        rehead::write_message(error, message, message_bytes);
         return nullptr;
     }
 }

@@ -8,7 +8,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -110,9 +110,13 @@ struct Ahead {
 impl Images {
     /// Images [N, C, S, S] f32 on the device, as evaluation sees them.
     fn plain(&self, samples: &[usize]) -> Result<Tensor, TrainError> {
-        let input = &self.preprocessing;
-        let pixels = pixel_cache::gather(&self.sources, samples, input, self.threads)?;
-        Ok(normalize(&pixels, input, self.device))
+        let pixels = self.gather(samples)?;
+        Ok(normalize(&pixels, &self.preprocessing, self.device))
+    }
+
+    /// The same as u8 [N, S, S, C] on the host.
+    fn gather(&self, samples: &[usize]) -> Result<Tensor, TrainError> {
+        pixel_cache::gather(&self.sources, samples, &self.preprocessing, self.threads)
     }
 
     /// Features [N, feature_dim] of these samples, by the network as it evaluates: as the training
@@ -151,16 +155,16 @@ impl Images {
         Ok(normalize(&pixels, &self.preprocessing, self.device))
     }
 
-    /// u8 [N, S, S, C] on the host.
+    /// The same before it is normalized: u8 [N, S, S, C] on the host.
     fn pixels(&self, samples: &[usize], epoch: u32) -> Result<Tensor, TrainError> {
         let Some((views, whole)) = self.views.as_deref() else {
-            return pixel_cache::gather(&self.sources, samples, &self.preprocessing, self.threads);
+            return self.gather(samples);
         };
         let pixels = whole.as_ref().unwrap_or(&self.sources[0]);
         views.images(pixels, samples, epoch)
     }
 
-    fn ahead(&self) -> std::sync::MutexGuard<'_, Option<Ahead>> {
+    fn ahead(&self) -> MutexGuard<'_, Option<Ahead>> {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,10 @@
 // Optimizer steps of a tensor in one pass, by the operators behind PyTorch's `fused=True`. tch has no name for them.
 
-#include <cstdint>
-#include <cstring>
+#include <cstddef>
 #include <exception>
 #include <optional>
+
+#include "../../models/message.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_fused_adamw.h>
@@ -18,21 +19,16 @@ bool fails(Compute compute, char* message, size_t message_bytes) {
         compute();
         return false;
     } catch (const std::exception& error) {
-        std::strncpy(message, error.what(), message_bytes - 1);
-        message[message_bytes - 1] = '\0';
+        rehead::write_message(error, message, message_bytes);
         return true;
     }
-}
-
-std::optional<at::Tensor> optional(const at::Tensor* tensor) {
-    return tensor == nullptr ? std::nullopt : std::optional<at::Tensor>(*tensor);
 }
 
 }  // namespace
 
 extern "C" {
 
-// The tensors of a step, dense and in one order in memory. Gradients are divided by `divisor`, which may be null, in place.
+// The tensors of a step, dense and in one order in memory.
 struct rehead_tensors {
     at::Tensor* weight;
     at::Tensor* gradient;
@@ -40,7 +36,6 @@ struct rehead_tensors {
     at::Tensor* first;
     // AdamW's second moment.
     at::Tensor* second;
-    const at::Tensor* divisor;
 };
 
 struct rehead_rates {
@@ -60,7 +55,7 @@ bool rehead_adamw(
         at::_fused_adamw_(
             {*tensors->weight}, {*tensors->gradient}, {*tensors->first}, {*tensors->second}, {}, {*step}, rates->rate,
             rates->beta1, rates->beta2, rates->weight_decay, rates->epsilon, /*amsgrad=*/false, /*maximize=*/false,
-            optional(tensors->divisor), std::nullopt);
+            std::nullopt, std::nullopt);
     };
     return fails(compute, message, message_bytes);
 }
@@ -71,7 +66,7 @@ bool rehead_sgd(
     const auto compute = [&] {
         at::_fused_sgd_(
             {*tensors->weight}, {*tensors->gradient}, {*tensors->first}, rates->weight_decay, rates->beta1, rates->rate,
-            /*dampening=*/0.0, nesterov, /*maximize=*/false, /*is_first_step=*/false, optional(tensors->divisor),
+            /*dampening=*/0.0, nesterov, /*maximize=*/false, /*is_first_step=*/false, std::nullopt,
             std::nullopt);
     };
     return fails(compute, message, message_bytes);

@@ -2,26 +2,23 @@
 #![expect(unsafe_code, reason = "calls C++")]
 
 use std::{
-    ffi::{CStr, c_char, c_void},
+    ffi::{c_char, c_void},
     ptr,
 };
 
 use tch::Tensor;
 
-/// Longest message of an error, in bytes.
-const MESSAGE_BYTES: usize = 4_096;
+use crate::models::message::{self, Message};
 
 /// The tensors of a step: dense, all of one shape and one order in memory. The gradient is used up.
 #[derive(Debug)]
-pub(super) struct Tensors<'a> {
+pub(super) struct Tensors {
     pub weight: Tensor,
     pub gradient: Tensor,
     /// SGD's momentum buffer, or AdamW's first moment.
     pub first: Tensor,
     /// AdamW's second moment.
     pub second: Option<Tensor>,
-    /// A number that the gradient is divided by.
-    pub divisor: Option<&'a Tensor>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +38,6 @@ struct Addresses {
     gradient: *mut c_void,
     first: *mut c_void,
     second: *mut c_void,
-    divisor: *const c_void,
 }
 
 unsafe extern "C" {
@@ -62,7 +58,7 @@ unsafe extern "C" {
     ) -> bool;
 }
 
-impl Tensors<'_> {
+impl Tensors {
     fn addresses(&mut self) -> Addresses {
         let second = self.second.as_mut();
         Addresses {
@@ -70,7 +66,6 @@ impl Tensors<'_> {
             gradient: self.gradient.as_mut_ptr().cast(),
             first: self.first.as_mut_ptr().cast(),
             second: second.map_or(ptr::null_mut(), |second| second.as_mut_ptr().cast()),
-            divisor: self.divisor.map_or(ptr::null(), |one| one.as_ptr().cast()),
         }
     }
 }
@@ -79,28 +74,28 @@ impl Tensors<'_> {
 ///
 /// # Panics
 /// Where torch fails, as its operators do.
-pub(super) fn adamw(mut tensors: Tensors<'_>, step: &Tensor, rates: Rates) {
-    let mut message: [c_char; MESSAGE_BYTES] = [0; MESSAGE_BYTES];
+pub(super) fn adamw(mut tensors: Tensors, step: &Tensor, rates: Rates) {
+    let mut message = Message::default();
     let addresses = tensors.addresses();
-    // SAFETY: all tensors live until it returns, and a message of at most that length ends.
+    // SAFETY: all tensors live until it returns, and the message has as much room as it says.
     let failed = unsafe {
         rehead_adamw(
             &raw const addresses,
             step.as_ptr().cast(),
             &raw const rates,
             message.as_mut_ptr(),
-            MESSAGE_BYTES,
+            message::BYTES,
         )
     };
-    check(failed, &message);
+    assert!(!failed, "{}", message.text());
 }
 
 /// A step of SGD with momentum.
 ///
 /// # Panics
 /// Where torch fails, as its operators do.
-pub(super) fn sgd(mut tensors: Tensors<'_>, nesterov: bool, rates: Rates) {
-    let mut message: [c_char; MESSAGE_BYTES] = [0; MESSAGE_BYTES];
+pub(super) fn sgd(mut tensors: Tensors, nesterov: bool, rates: Rates) {
+    let mut message = Message::default();
     let addresses = tensors.addresses();
     // SAFETY: as for `adamw`.
     let failed = unsafe {
@@ -109,16 +104,8 @@ pub(super) fn sgd(mut tensors: Tensors<'_>, nesterov: bool, rates: Rates) {
             &raw const rates,
             nesterov,
             message.as_mut_ptr(),
-            MESSAGE_BYTES,
+            message::BYTES,
         )
     };
-    check(failed, &message);
-}
-
-fn check(failed: bool, message: &[c_char; MESSAGE_BYTES]) {
-    if failed {
-        // SAFETY: the C++ side ends each message.
-        let message = unsafe { CStr::from_ptr(message.as_ptr()) };
-        panic!("{}", message.to_string_lossy());
-    }
+    assert!(!failed, "{}", message.text());
 }

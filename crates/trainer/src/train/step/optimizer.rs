@@ -5,9 +5,9 @@
     reason = "threads share tensors, which tch does not allow by itself"
 )]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::fused::{self, Tensors};
 use crate::{
@@ -26,7 +26,7 @@ const MOMENTUM: f64 = 0.9;
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
-/// Added to the norm that gradients are clipped by, as `torch.nn.utils.clip_grad_norm_` does.
+/// Keeps the clipping factor finite when all gradients are 0, as `torch.nn.utils.clip_grad_norm_`.
 const CLIP_EPSILON: f64 = 1e-6;
 /// Numbers of a piece: few enough that four tensors and what is between them stay in a cache, and
 /// each operation is worth its call.
@@ -173,9 +173,9 @@ impl Optimizer {
         let gradients: Vec<Tensor> = pairs
             .map(|(gradient, parameter)| laid_out_as(&parameter.tensor, gradient))
             .collect();
-        let divisor = self
+        let factor = self
             .gradient_clip
-            .and_then(|limit| clip_divisor(&gradients, limit, threads));
+            .and_then(|limit| clip_factor(&gradients, limit, threads));
         let own_steps = self.own_steps(parameters, step);
         let pieces: Vec<(usize, Piece)> = (0..)
             .zip(parameters.iter())
@@ -186,10 +186,10 @@ impl Optimizer {
             })
             .collect();
         // SAFETY: each piece is another part of the tensors, and one thread changes it.
-        let read = (&*self, &*parameters, &gradients, &divisor, &own_steps);
+        let read = (&*self, &*parameters, &gradients, &factor, &own_steps);
         let shared = unsafe { Shared::new(read) };
         parallel::over(&pieces, threads, |&(place, piece)| {
-            let (optimizer, parameters, gradients, divisor, own_steps) = *shared;
+            let (optimizer, parameters, gradients, factor, own_steps) = *shared;
             let _no_grad = tch::no_grad_guard();
             let (parameter, state) = (&parameters[place], &optimizer.states[place]);
             // A parameter that joined later has its own steps for warm-up and bias correction.
@@ -198,12 +198,15 @@ impl Optimizer {
                 0 => rates.of(parameter.group),
                 _ => rates.of(parameter.group) * rates.joining(own_step),
             };
+            let gradient = piece.of(&gradients[place]);
             let tensors = Tensors {
                 weight: piece.of(&parameter.tensor),
-                gradient: piece.of(&gradients[place]),
+                gradient: match factor {
+                    Some(factor) => gradient * factor,
+                    None => gradient,
+                },
                 first: piece.of(&state.first),
                 second: state.second.as_ref().map(|second| piece.of(second)),
-                divisor: divisor.as_ref(),
             };
             match state.second {
                 Some(_) => {
@@ -222,8 +225,9 @@ impl Optimizer {
         let device = parameters
             .first()
             .map_or(Device::Cpu, |one| one.tensor.device());
-        let joined = self.states.iter().map(|state| state.joined);
+        let joined: HashSet<u64> = self.states.iter().map(|state| state.joined).collect();
         let own_step = |joined| Tensor::from((step - joined) as f32).to_device(device);
+        let joined = joined.into_iter();
         joined.map(|joined| (joined, own_step(joined))).collect()
     }
 
@@ -260,7 +264,7 @@ impl Optimizer {
     /// `torch.optim.SGD(momentum=0.9)` (Sutskever et al. 2013): weight decay is L2 on every tensor.
     /// A momentum buffer of zeros makes the first step PyTorch's, which starts the buffer as the
     /// gradient.
-    fn sgd(&self, tensors: Tensors<'_>, rate: f64) {
+    fn sgd(&self, tensors: Tensors, rate: f64) {
         let rates = fused::Rates {
             rate,
             weight_decay: self.weight_decay,
@@ -273,7 +277,7 @@ impl Optimizer {
 
     /// `torch.optim.AdamW` (Loshchilov & Hutter 2019), bias-corrected: weight decay is decoupled,
     /// and only on tensors of two or more dimensions (no bias, no normalization).
-    fn adamw(&self, tensors: Tensors<'_>, own_step: &Tensor, rate: f64, decays: bool) {
+    fn adamw(&self, tensors: Tensors, own_step: &Tensor, rate: f64, decays: bool) {
         let rates = fused::Rates {
             rate,
             weight_decay: if decays { self.weight_decay } else { 0.0 },
@@ -331,9 +335,9 @@ impl Optimizer {
     }
 }
 
-/// The number that all gradients are divided by so that their common norm is at most `limit`, as
+/// The factor of all gradients so that their common norm is at most `limit`, as
 /// `torch.nn.utils.clip_grad_norm_`; no host sync. `None` where there are none.
-fn clip_divisor(gradients: &[Tensor], limit: f64, threads: usize) -> Option<Tensor> {
+fn clip_factor(gradients: &[Tensor], limit: f64, threads: usize) -> Option<Tensor> {
     if gradients.is_empty() {
         return None;
     }
@@ -345,9 +349,7 @@ fn clip_divisor(gradients: &[Tensor], limit: f64, threads: usize) -> Option<Tens
         shared[place].norm()
     });
     let norm = Tensor::stack(&norms, 0).norm();
-    let divisor = ((norm + CLIP_EPSILON) / limit).clamp_min(1.0);
-    // Whatever kind the gradients have: the fused steps take no other.
-    Some(divisor.to_kind(Kind::Float))
+    Some(((norm + CLIP_EPSILON).reciprocal() * limit).clamp_max(1.0))
 }
 
 /// Threads that share a step: one where they would find too little to do, and for a GPU.

@@ -52,8 +52,6 @@ fn each_optimizer_takes_pytorchs_steps() {
             gradient_clip: case.clip,
             ..recipe()
         };
-        // The number that clipping divides by is f32.
-        let bound = if case.clip.is_some() { 1e-6 } else { 1e-9 };
         let start = |name: &String| Parameter {
             name: name.clone(),
             tensor: recording.tensor(name, &recording.start),
@@ -73,7 +71,7 @@ fn each_optimizer_takes_pytorchs_steps() {
                 let found = Vec::<f64>::try_from(&one.tensor.view(-1)).unwrap();
                 for (found, recorded) in found.iter().zip(&after[&one.name]) {
                     assert!(
-                        (found - recorded).abs() < bound * recorded.abs(),
+                        (found - recorded).abs() < 1e-9 * recorded.abs(),
                         "{:?}, decay {}, step {step}, `{}`: {found}, recorded {recorded}",
                         case.optimizer,
                         case.weight_decay,
