@@ -241,9 +241,14 @@ pub async fn claim(pool: &PgPool, offer: Offer<'_>) -> sqlx::Result<Option<Claim
             )))
             .execute(&mut *transaction)
             .await?;
-            let claimed = claim!("", offer, &mut *transaction).await?;
-            transaction.commit().await?;
-            Ok(claimed)
+            let claimed = claim!("", offer, &mut *transaction).await;
+            // Postgres reports an error before it lets go of the rows, so that a claim right after
+            // this one could find the job still locked; the answer to a rollback comes later.
+            match claimed {
+                Ok(_) => transaction.commit().await?,
+                Err(_) => transaction.rollback().await?,
+            }
+            claimed
         };
         claimed = match retry(patient).await {
             // lock_not_available

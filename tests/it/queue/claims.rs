@@ -72,3 +72,22 @@ async fn a_tenant_that_is_posting_jobs_has_them_claimed_meanwhile() {
     assert_eq!(queue.claim().await.unwrap().job, waiting);
     posting.rollback().await.unwrap();
 }
+
+/// A row that is still locked would be skipped by whoever claims next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_gave_up_has_released_its_rows() {
+    let queue = Queue::start().await;
+    queue.job().await;
+    let mut other = queue.pool().acquire().await.unwrap();
+    for _ in 0..20 {
+        let mut holder = rehead::db::begin(queue.pool()).await.unwrap();
+        sqlx::query("select from tenants for update")
+            .execute(&mut *holder)
+            .await
+            .unwrap();
+        assert!(queue.claim().await.is_none());
+        let free = sqlx::query("select from jobs for update nowait").execute(&mut *other);
+        assert_eq!(free.await.unwrap().rows_affected(), 1);
+        holder.rollback().await.unwrap();
+    }
+}
