@@ -13,7 +13,7 @@ use rayon::{
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    image::{Bitmap, DecodeError, decode, preprocess_into},
+    image::{DecodeError, Target, decode_resized, preprocess},
     pack::Pack,
 };
 use crate::domain::base_model::Preprocessing;
@@ -38,8 +38,9 @@ pub fn load(
     threads: usize,
 ) -> Result<Tensor, BatchError> {
     squares(samples, preprocessing, threads, |&sample, square| {
-        let image = open(pack, sample, preprocessing.channels)?;
-        preprocess_into(image.as_view(), preprocessing, square);
+        // The limit was checked when the pack was made.
+        let pixels = preprocess(pack.bytes(sample), u64::MAX, preprocessing);
+        square.copy_from_slice(&pixels.map_err(unreadable(pack, sample))?);
         Ok(())
     })
 }
@@ -73,31 +74,35 @@ pub fn squares<T: Sync, E: Send>(
     Ok(Tensor::from_slice(&squares).view(shape))
 }
 
-/// Decodes samples to `channels` on `threads` threads, and returns the result of `work` for each,
-/// in the order of `samples`. At most one image per thread is held in memory.
+/// Decodes samples on `threads` threads and resizes each to its `targets`: their bytes, in the
+/// order of `samples`. At most one image per thread is held in memory.
 ///
 /// # Errors
 /// The first sample that cannot be decoded.
-pub fn each<T: Send>(
+pub fn resized(
     pack: &Pack,
     samples: &[usize],
-    channels: u32,
+    preprocessing: &Preprocessing,
     threads: usize,
-    work: impl Fn(usize, Bitmap) -> T + Sync,
-) -> Result<Vec<T>, BatchError> {
-    let one = |&sample: &usize| Ok(work(sample, open(pack, sample, channels)?));
+    targets: impl Fn(usize, (u32, u32)) -> Vec<Target> + Sync,
+) -> Result<Vec<Vec<Vec<u8>>>, BatchError> {
+    let form = (preprocessing.channels, preprocessing.interpolation);
+    let one = |&sample: &usize| {
+        let of_size = |size| targets(sample, size);
+        let decoded = decode_resized(pack.bytes(sample), u64::MAX, form, &of_size);
+        Ok(decoded.map_err(unreadable(pack, sample))?.images)
+    };
     if threads == 1 || is_one_of_several() {
         return samples.iter().map(one).collect();
     }
     pool(threads).install(|| samples.par_iter().map(one).collect())
 }
 
-fn open(pack: &Pack, sample: usize, channels: u32) -> Result<Bitmap, BatchError> {
-    // The limit was checked when the pack was made.
-    decode(pack.bytes(sample), u64::MAX, channels).map_err(|source| BatchError {
+fn unreadable(pack: &Pack, sample: usize) -> impl FnOnce(DecodeError) -> BatchError {
+    move |source| BatchError {
         path: pack.path(sample).to_owned(),
         source,
-    })
+    }
 }
 
 /// Converts u8 `[N, S, S, C]` to the network's input: f32 `[N, C, S, S]` on `device`, channels last
@@ -145,7 +150,6 @@ mod tests {
     use super::*;
     use crate::{
         data::{
-            image::preprocess,
             pack::{Sample, write},
             target::Target,
         },
@@ -191,10 +195,7 @@ mod tests {
             (vec![4, 4, 4, 3], Kind::Uint8)
         );
         for (row, sample) in [2, 0, 2, 1].into_iter().enumerate() {
-            let wanted = preprocess(
-                &decode(&contents[sample], 1 << 20, 3).unwrap(),
-                &PREPROCESSING,
-            );
+            let wanted = preprocess(&contents[sample], 1 << 20, &PREPROCESSING).unwrap();
             let found = Vec::<u8>::try_from(batch.get(row as i64).flatten(0, -1)).unwrap();
             assert_eq!(found, wanted);
         }

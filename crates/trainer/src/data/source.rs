@@ -62,10 +62,7 @@ impl BatchSource {
     /// A file that is not a sample of this modality, or beyond the limit.
     pub fn decode(&self, bytes: &[u8], limit: u64) -> Result<Vec<u8>, DecodeError> {
         match self {
-            Self::Image(preprocessing) => {
-                let bitmap = image::decode(bytes, limit, preprocessing.channels)?;
-                Ok(image::preprocess(&bitmap, preprocessing))
-            }
+            Self::Image(preprocessing) => image::preprocess(bytes, limit, preprocessing),
         }
     }
 

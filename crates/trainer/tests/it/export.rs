@@ -172,8 +172,8 @@ fn probabilities_are_the_softmax_of_logits_over_the_temperature() {
     let bundle = Bundle::load(&folder, Device::Cpu).unwrap();
     let input = bundle.input().image().unwrap();
     let side = i64::from(input.input_size);
-    let decoded = image::decode(&fs::read(&image).unwrap(), 1 << 24, 3).unwrap();
-    let pixels = Tensor::from_slice(&image::preprocess(&decoded, input)).view([1, side, side, 3]);
+    let pixels = image::preprocess(&fs::read(&image).unwrap(), 1 << 24, input).unwrap();
+    let pixels = Tensor::from_slice(&pixels).view([1, side, side, 3]);
     let logits = bundle.logits(&batch::normalize(&pixels, input, Device::Cpu));
     let lead = logits.double_value(&[0, 0]) - logits.double_value(&[0, 1]);
     let mut shares = Vec::new();

@@ -154,9 +154,8 @@ fn published_lite0_recognizes_photos() {
     let side = i64::from(preprocessing.input_size);
     let mut right = 0;
     for (bytes, class) in &photos {
-        let photo = image::decode(bytes, 1 << 24, 3).unwrap();
-        let pixels =
-            Tensor::from_slice(&image::preprocess(&photo, &preprocessing)).view([1, side, side, 3]);
+        let photo = image::preprocess(bytes, 1 << 24, &preprocessing).unwrap();
+        let pixels = Tensor::from_slice(&photo).view([1, side, side, 3]);
         let (_, logits) = network(&batch::normalize(&pixels, &preprocessing, Device::Cpu));
         right += u32::from(logits.argmax(1, false).int64_value(&[0]) == *class);
     }

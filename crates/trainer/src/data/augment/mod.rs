@@ -9,7 +9,7 @@ mod regions;
 mod warp;
 
 use super::{
-    image::{ImageView, preprocess_into, resize_part},
+    image::{ImageView, Target, resize},
     random::Random,
 };
 use crate::domain::{augmentation::Augmentation, base_model::Preprocessing};
@@ -53,17 +53,33 @@ impl Augmenter {
 
     /// A view of a whole image, into a square of the input. The image has its channels.
     pub fn view(&self, image: ImageView<'_>, key: u64, square: &mut [u8]) {
+        let size = (image.width, image.height);
+        let target = self.target(size, key);
+        resize(image, target, self.preprocessing.interpolation, square);
+        self.view_of_target(size, key, square);
+    }
+
+    /// The square of an image of this size that `view` alters.
+    pub fn target(&self, size: (u32, u32), key: u64) -> Target {
+        self.draw_target(size, &mut Random::new(key))
+    }
+
+    /// As `view`, from the `target` of an image of this size.
+    pub fn view_of_target(&self, size: (u32, u32), key: u64, square: &mut [u8]) {
         let mut random = Random::new(key);
-        match &self.augmentation.random_resized_crop {
-            None => preprocess_into(image, &self.preprocessing, square),
-            Some(crop) => {
-                let part = regions::crop(image.width, image.height, crop, &mut random);
-                let side = self.preprocessing.input_size;
-                let filter = self.preprocessing.interpolation;
-                resize_part(image, part, filter, (side, side, square));
-            }
-        }
+        self.draw_target(size, &mut random);
         self.alter(square, &mut random);
+    }
+
+    fn draw_target(&self, size: (u32, u32), random: &mut Random) -> Target {
+        match &self.augmentation.random_resized_crop {
+            None => Target::square(size, &self.preprocessing),
+            Some(crop) => Target {
+                part: regions::crop(size.0, size.1, crop, random),
+                width: self.preprocessing.input_size,
+                height: self.preprocessing.input_size,
+            },
+        }
     }
 
     /// As `view`, from an evaluation image, without cropping.

@@ -86,7 +86,9 @@ fn a_key_decides_the_view_and_each_part_changes_it() {
 #[test]
 fn without_a_crop_it_alters_what_the_evaluation_sees() {
     let mut square = vec![0; SIDE * SIDE * 3];
-    preprocess_into(image().as_view(), &preprocessing(), &mut square);
+    let (image, input) = (image(), preprocessing());
+    let target = Target::square((image.width, image.height), &input);
+    resize(image.as_view(), target, input.interpolation, &mut square);
     assert_eq!(view(&Augmentation::default(), 1), square);
     let flip = Augmentation {
         horizontal_flip: 0.5,

@@ -10,3 +10,23 @@ pub struct Bitmap {
     /// `height * width * channels` bytes, row by row.
     pub pixels: Vec<u8>,
 }
+
+/// A `Bitmap` with borrowed pixels.
+#[derive(Debug, Clone, Copy)]
+pub struct ImageView<'a> {
+    pub width: u32,
+    pub height: u32,
+    pub channels: u32,
+    pub pixels: &'a [u8],
+}
+
+impl Bitmap {
+    pub fn as_view(&self) -> ImageView<'_> {
+        ImageView {
+            width: self.width,
+            height: self.height,
+            channels: self.channels,
+            pixels: &self.pixels,
+        }
+    }
+}

@@ -3,11 +3,13 @@
 //! Every format is decoded to its first frame, upright by its EXIF orientation, at 8 bits, in the
 //! requested channels: gray (ITU-R 601, as Pillow's `L`), red, green and blue, or these and alpha
 //! (255 where the format has none). When alpha is dropped, transparent pixels are drawn on white.
+//! Whoever wants sizes gets them in the same pass; most PNGs are then never whole in memory.
 //! The decoders are safe Rust, but panics and large allocations on crafted files have been found in
 //! all of them: the pixel limit is checked before anything is allocated, panics are caught, text
 //! chunks are never asked for.
 
 mod bitmap;
+mod png_rows;
 mod resize;
 
 use std::{
@@ -23,13 +25,20 @@ use image::{
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::JpegDecoder;
 
-pub(super) use self::resize::{preprocess_into, resize_part};
+pub(super) use self::resize::resize;
 pub use self::{
-    bitmap::Bitmap,
-    resize::{ImageView, Part, preprocess, shrink, shrunk_size},
+    bitmap::{Bitmap, ImageView},
+    resize::{Part, Target, shrunk_size},
 };
+use self::{png_rows::PngRows, resize::Resize};
 use super::{codes, file_kind::FileKind};
-use crate::{domain::problem::Code, ticks::tick};
+use crate::{
+    domain::{
+        base_model::{Interpolation, Preprocessing},
+        problem::Code,
+    },
+    ticks::tick,
+};
 
 /// Bytes a decoder may allocate beside its pixels: color profiles, tables, text that is skipped.
 const DECODER_BYTES: u64 = 64 << 20;
@@ -88,20 +97,103 @@ impl From<ImageError> for DecodeError {
     }
 }
 
-/// Decodes JPEG, PNG, WebP, GIF (first frame) or BMP, told by content, to 1, 3 or 4 channels.
+/// A decoded image in the sizes asked for.
+#[derive(Debug)]
+pub struct Resized {
+    /// The image's own, in pixels.
+    pub width: u32,
+    pub height: u32,
+    /// For each target, `height * width * channels` bytes, row by row.
+    pub images: Vec<Vec<u8>>,
+}
+
+/// Decodes JPEG, PNG, WebP, GIF (first frame) or BMP, told by content, to 1, 3 or 4 channels, and
+/// resizes it to the `targets` of its width and height. Without targets, this only checks it.
 ///
 /// # Errors
 /// Bytes that are not a usable image. Nothing is allocated for more than `max_pixels` (width times
 /// height).
-pub fn decode(bytes: &[u8], max_pixels: u64, channels: u32) -> Result<Bitmap, DecodeError> {
+pub fn decode_resized(
+    bytes: &[u8],
+    max_pixels: u64,
+    (channels, interpolation): (u32, Interpolation),
+    targets: &dyn Fn((u32, u32)) -> Vec<Target>,
+) -> Result<Resized, DecodeError> {
     tick();
+    let resizes = |size: (u32, u32)| -> Vec<(Target, Resize)> {
+        let targets = targets(size).into_iter();
+        targets
+            .map(|target| (target, Resize::new(size, channels, target, interpolation)))
+            .collect()
+    };
     // A decoder keeps no state between images, so that a panic leaves nothing inconsistent.
     let decoded = catch_unwind(AssertUnwindSafe(|| {
-        let decoded = decode_format(bytes, max_pixels)?;
-        Ok(upright(decoded, channels))
+        if let Some(rows) = PngRows::open(bytes, max_pixels, DECODER_BYTES) {
+            let size = rows.size();
+            let mut resizes = resizes(size);
+            let read = rows.read(|top, strip| {
+                let strip = in_channels(strip, channels);
+                for (_, resize) in &mut resizes {
+                    resize.add(strip.as_view(), top);
+                }
+                strip.pixels
+            });
+            if read.is_some() {
+                return Ok((size, resizes));
+            }
+        }
+        let image = upright(decode_format(bytes, max_pixels)?, channels);
+        let size = (image.width, image.height);
+        let mut resizes = resizes(size);
+        for (_, resize) in &mut resizes {
+            resize.add(image.as_view(), 0);
+        }
+        Ok((size, resizes))
     }));
     let panicked = || DecodeError::Unreadable("the decoder gave up on it".to_owned());
-    decoded.unwrap_or_else(|_| Err(panicked()))
+    let ((width, height), resizes) = decoded.unwrap_or_else(|_| Err(panicked()))?;
+    let finish = |(target, resize): (Target, Resize)| {
+        let mut image = vec![0; target.width as usize * target.height as usize * channels as usize];
+        resize.finish(&mut image);
+        image
+    };
+    Ok(Resized {
+        width,
+        height,
+        images: resizes.into_iter().map(finish).collect(),
+    })
+}
+
+/// Decodes an image and keeps all of its pixels; see `decode_resized`.
+///
+/// # Errors
+/// As `decode_resized`.
+pub fn decode(bytes: &[u8], max_pixels: u64, channels: u32) -> Result<Bitmap, DecodeError> {
+    let itself = |size| vec![Target::whole(size, size)];
+    let form = (channels, Interpolation::Bilinear);
+    let decoded = decode_resized(bytes, max_pixels, form, &itself)?;
+    Ok(Bitmap {
+        width: decoded.width,
+        height: decoded.height,
+        channels,
+        pixels: decoded.images.concat(),
+    })
+}
+
+/// Decodes an image, then resizes and crops it as timm does at evaluation: `square_bytes` bytes,
+/// row by row.
+///
+/// # Errors
+/// As `decode_resized`.
+pub fn preprocess(
+    bytes: &[u8],
+    max_pixels: u64,
+    preprocessing: &Preprocessing,
+) -> Result<Vec<u8>, DecodeError> {
+    let square = |size| vec![Target::square(size, preprocessing)];
+    let form = (preprocessing.channels, preprocessing.interpolation);
+    let decoded = decode_resized(bytes, max_pixels, form, &square)?;
+    Ok(decoded.images.concat())
 }
 
 /// A decoded image in the channels of its format, with its orientation.

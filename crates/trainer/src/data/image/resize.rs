@@ -1,34 +1,14 @@
 //! Resizing.
 
-use std::{cell::RefCell, error::Error};
+use std::{cell::RefCell, error::Error, ops::Range};
 
 use fast_image_resize::{
     FilterType, MulDiv, PixelType, ResizeAlg, ResizeOptions, Resizer,
     images::{Image, ImageRef},
 };
 
-use super::bitmap::Bitmap;
+use super::bitmap::ImageView;
 use crate::domain::base_model::{Interpolation, Preprocessing};
-
-/// A `Bitmap` with borrowed pixels.
-#[derive(Debug, Clone, Copy)]
-pub struct ImageView<'a> {
-    pub width: u32,
-    pub height: u32,
-    pub channels: u32,
-    pub pixels: &'a [u8],
-}
-
-impl Bitmap {
-    pub fn as_view(&self) -> ImageView<'_> {
-        ImageView {
-            width: self.width,
-            height: self.height,
-            channels: self.channels,
-            pixels: &self.pixels,
-        }
-    }
-}
 
 /// A part of an image, in pixels; its edges may lie inside pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,154 +19,71 @@ pub struct Part {
     pub height: f64,
 }
 
-/// Resizes and crops as timm does at evaluation: `square_bytes` bytes, row by row. The image has
-/// the input's channels.
-pub fn preprocess(image: &Bitmap, preprocessing: &Preprocessing) -> Vec<u8> {
-    let mut square = vec![0; preprocessing.square_bytes()];
-    preprocess_into(image.as_view(), preprocessing, &mut square);
-    square
+/// A part of an image, and the size in pixels that it is resized to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Target {
+    pub part: Part,
+    pub width: u32,
+    pub height: u32,
 }
 
-/// As `preprocess`, into a slice of exactly that size.
-///
-/// timm's `transforms_imagenet_eval`: the shorter side becomes `floor(input_size / crop_fraction)`,
-/// the longer one keeps the shape, rounded down; the crop's corner is at half the rest, rounded to
-/// even (torchvision's `Resize` and `CenterCrop`). Only what the crop shows is computed.
-pub(in crate::data) fn preprocess_into(
-    image: ImageView<'_>,
-    preprocessing: &Preprocessing,
-    square: &mut [u8],
-) {
-    let side = preprocessing.input_size;
-    let short = (f64::from(side) / preprocessing.crop_fraction)
-        .floor()
-        .max(f64::from(side));
-    let (width, height) = (f64::from(image.width), f64::from(image.height));
-    let (resized_width, resized_height) = if width <= height {
-        (short, (short * height / width).floor())
-    } else {
-        ((short * width / height).floor(), short)
-    };
-    // The part of the image that the crop shows, in its own pixels.
-    let shown = |full: f64, resized: f64| {
-        let scale = full / resized;
-        let start = ((resized - f64::from(side)) / 2.0).round_ties_even() * scale;
-        (start, (f64::from(side) * scale).min(full - start))
-    };
-    let (left, shown_width) = shown(width, resized_width);
-    let (top, shown_height) = shown(height, resized_height);
-    let part = Part {
-        left,
-        top,
-        width: shown_width,
-        height: shown_height,
-    };
-    let filter = preprocessing.interpolation;
-    resize_part(image, part, filter, (side, side, square));
-}
-
-/// Resizes a part of an image into a slice of `width * height * channels` bytes, antialiased.
-/// Colors are weighted by alpha, as in Pillow.
-pub(in crate::data) fn resize_part(
-    image: ImageView<'_>,
-    part: Part,
-    interpolation: Interpolation,
-    into: (u32, u32, &mut [u8]),
-) {
-    thread_local! {
-        static SCRATCH: RefCell<Scratch> = RefCell::default();
-    }
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch
-            .resize(image, part, interpolation, into)
-            .expect("parts lie inside images that have a byte for each channel: this is a bug");
-    });
-}
-
-/// A thread's buffers for resizing.
-#[derive(Default)]
-struct Scratch {
-    resizer: Resizer,
-    /// Colors multiplied by alpha, of the whole image.
-    weighed: Vec<u8>,
-    /// Rows in their new width.
-    narrowed: Vec<u8>,
-}
-
-impl Scratch {
-    /// Rows first and then columns, as Pillow does: each pass rounds to whole levels, and the order
-    /// changes EfficientNet-Lite0's logits by 0.1 %.
-    fn resize(
-        &mut self,
-        image: ImageView<'_>,
-        part: Part,
-        interpolation: Interpolation,
-        (width, height, into): (u32, u32, &mut [u8]),
-    ) -> Result<(), Box<dyn Error>> {
-        let (filter, support) = match interpolation {
-            Interpolation::Bilinear => (FilterType::Bilinear, 1.0),
-            // Pillow's bicubic has a = -0.5: Catmull and Rom's.
-            Interpolation::Bicubic => (FilterType::CatmullRom, 2.0),
+impl Target {
+    /// The square that timm shows a network at evaluation.
+    ///
+    /// timm's `transforms_imagenet_eval`: the shorter side becomes `floor(input_size /
+    /// crop_fraction)`, the longer one keeps the shape, rounded down; the crop's corner is at half
+    /// the rest, rounded to even (torchvision's `Resize` and `CenterCrop`). Only what the crop
+    /// shows is computed.
+    pub fn square((width, height): (u32, u32), preprocessing: &Preprocessing) -> Self {
+        let side = preprocessing.input_size;
+        let short = (f64::from(side) / preprocessing.crop_fraction)
+            .floor()
+            .max(f64::from(side));
+        let (width, height) = (f64::from(width), f64::from(height));
+        let (resized_width, resized_height) = if width <= height {
+            (short, (short * height / width).floor())
+        } else {
+            ((short * width / height).floor(), short)
         };
-        let pixel = match image.channels {
-            1 => PixelType::U8,
-            4 => PixelType::U8x4,
-            _ => PixelType::U8x3,
+        // The part of the image that the crop shows, in its own pixels.
+        let shown = |full: f64, resized: f64| {
+            let scale = full / resized;
+            let start = ((resized - f64::from(side)) / 2.0).round_ties_even() * scale;
+            (start, (f64::from(side) * scale).min(full - start))
         };
-        let mut source = ImageRef::new(image.width, image.height, image.pixels, pixel)?;
-        if pixel == PixelType::U8x4 {
-            self.weighed.resize(image.pixels.len(), 0);
-            let (width, height) = (image.width, image.height);
-            let mut target = Image::from_slice_u8(width, height, &mut self.weighed, pixel)?;
-            MulDiv::new().multiply_alpha(&source, &mut target)?;
-            source = ImageRef::new(width, height, &self.weighed, pixel)?;
+        let (left, shown_width) = shown(width, resized_width);
+        let (top, shown_height) = shown(height, resized_height);
+        Self {
+            part: Part {
+                left,
+                top,
+                width: shown_width,
+                height: shown_height,
+            },
+            width: side,
+            height: side,
         }
+    }
 
-        // The rows that contribute to the new ones, and one more.
-        let reach = support * (part.height / f64::from(height)).max(1.0) + 1.0;
-        let first = (part.top - reach).floor().max(0.0);
-        let end = (part.top + part.height + reach).ceil();
-        let rows = end.min(f64::from(image.height)) - first;
-        let options = ResizeOptions::new()
-            .resize_alg(ResizeAlg::Convolution(filter))
-            .use_alpha(false);
-
-        let bytes = width as usize * rows as usize * image.channels as usize;
-        self.narrowed.resize(bytes, 0);
-        let mut target = Image::from_slice_u8(width, rows as u32, &mut self.narrowed, pixel)?;
-        let shown = options.crop(part.left, first, part.width, rows);
-        self.resizer.resize(&source, &mut target, &shown)?;
-
-        let source = ImageRef::new(width, rows as u32, &self.narrowed, pixel)?;
-        let mut target = Image::from_slice_u8(width, height, into, pixel)?;
-        let shown = options.crop(0.0, part.top - first, f64::from(width), part.height);
-        self.resizer.resize(&source, &mut target, &shown)?;
-        if pixel == PixelType::U8x4 {
-            MulDiv::new().divide_alpha_inplace(&mut target)?;
+    /// A whole image in another size.
+    pub fn whole((width, height): (u32, u32), size: (u32, u32)) -> Self {
+        let part = Part {
+            left: 0.0,
+            top: 0.0,
+            width: f64::from(width),
+            height: f64::from(height),
+        };
+        Self {
+            part,
+            width: size.0,
+            height: size.1,
         }
-        Ok(())
     }
-}
 
-/// A whole image in another size, row by row.
-pub fn shrink(
-    image: &Bitmap,
-    (width, height): (u32, u32),
-    interpolation: Interpolation,
-) -> Vec<u8> {
-    if (width, height) == (image.width, image.height) {
-        return image.pixels.clone();
+    /// True if it changes nothing in an image of this size.
+    fn is_identity(&self, image: (u32, u32)) -> bool {
+        *self == Self::whole(image, image)
     }
-    let mut shrunk = vec![0; width as usize * height as usize * image.channels as usize];
-    let whole = Part {
-        left: 0.0,
-        top: 0.0,
-        width: f64::from(image.width),
-        height: f64::from(image.height),
-    };
-    let into = (width, height, &mut shrunk[..]);
-    resize_part(image.as_view(), whole, interpolation, into);
-    shrunk
 }
 
 /// Width and height of an image whose shorter side is at most `short`. An aspect ratio above four
@@ -201,4 +98,159 @@ pub fn shrunk_size(width: u32, height: u32, short: u32) -> (u32, u32) {
     }
     let scaled = |side: f64| ((side * scale).round() as u32).max(1);
     (scaled(full_width), scaled(full_height))
+}
+
+/// Resizes a part of an image to `height * width * channels` bytes, antialiased. Colors are
+/// weighted by alpha, as in Pillow.
+pub(in crate::data) fn resize(
+    image: ImageView<'_>,
+    target: Target,
+    interpolation: Interpolation,
+    into: &mut [u8],
+) {
+    let size = (image.width, image.height);
+    let mut resize = Resize::new(size, image.channels, target, interpolation);
+    resize.add(image, 0);
+    resize.finish(into);
+}
+
+/// A resize that gets its image in strips of rows, from the top.
+///
+/// Rows first and then columns, as Pillow does: each pass rounds to whole levels, and the order
+/// changes EfficientNet-Lite0's logits by 0.1 %. The first pass takes each row by itself, so that
+/// the strips' height changes nothing.
+#[derive(Debug)]
+pub(super) struct Resize {
+    target: Target,
+    filter: FilterType,
+    pixel: PixelType,
+    is_identity: bool,
+    /// Rows of the image that contribute to the new ones, and one more at each end.
+    rows: Range<u32>,
+    /// These in their new width, as many as have come.
+    narrowed: Vec<u8>,
+}
+
+/// Buffers that a thread uses again for each strip.
+#[derive(Default)]
+struct Scratch {
+    resizer: Resizer,
+    /// Colors of a strip, multiplied by alpha.
+    weighed: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Resize {
+    /// For an image of this width and height.
+    pub(super) fn new(
+        size: (u32, u32),
+        channels: u32,
+        target: Target,
+        interpolation: Interpolation,
+    ) -> Self {
+        let (filter, support) = match interpolation {
+            Interpolation::Bilinear => (FilterType::Bilinear, 1.0),
+            // Pillow's bicubic has a = -0.5: Catmull and Rom's.
+            Interpolation::Bicubic => (FilterType::CatmullRom, 2.0),
+        };
+        let pixel = match channels {
+            1 => PixelType::U8,
+            4 => PixelType::U8x4,
+            _ => PixelType::U8x3,
+        };
+        let part = target.part;
+        let reach = support * (part.height / f64::from(target.height)).max(1.0) + 1.0;
+        let first = (part.top - reach).floor().max(0.0) as u32;
+        let end = (part.top + part.height + reach).ceil() as u32;
+        Self {
+            target,
+            filter,
+            pixel,
+            is_identity: target.is_identity(size),
+            rows: first..end.min(size.1),
+            narrowed: Vec::new(),
+        }
+    }
+
+    /// Takes the rows from `top` on.
+    pub(super) fn add(&mut self, strip: ImageView<'_>, top: u32) {
+        let added = SCRATCH.with_borrow_mut(|scratch| self.narrow(scratch, strip, top));
+        added.expect("parts lie inside images that have a byte for each channel: this is a bug");
+    }
+
+    /// Writes the new image, `height * width * channels` bytes, once all rows have come.
+    pub(super) fn finish(self, into: &mut [u8]) {
+        if self.is_identity {
+            into.copy_from_slice(&self.narrowed);
+            return;
+        }
+        let resized = SCRATCH.with_borrow_mut(|scratch| self.shorten(scratch, into));
+        resized.expect("all rows have come: this is a bug");
+    }
+
+    fn options(&self) -> ResizeOptions {
+        ResizeOptions::new()
+            .resize_alg(ResizeAlg::Convolution(self.filter))
+            .use_alpha(false)
+    }
+
+    fn narrow(
+        &mut self,
+        scratch: &mut Scratch,
+        strip: ImageView<'_>,
+        top: u32,
+    ) -> Result<(), Box<dyn Error>> {
+        let first = self.rows.start.max(top);
+        let end = self.rows.end.min(top + strip.height);
+        if first >= end {
+            return Ok(());
+        }
+        let line = strip.width as usize * strip.channels as usize;
+        let bytes = (first - top) as usize * line..(end - top) as usize * line;
+        let pixels = &strip.pixels[bytes];
+        if self.is_identity {
+            self.narrowed.extend_from_slice(pixels);
+            return Ok(());
+        }
+        let (width, rows) = (strip.width, end - first);
+        let mut source = ImageRef::new(width, rows, pixels, self.pixel)?;
+        if self.pixel == PixelType::U8x4 {
+            scratch.weighed.resize(pixels.len(), 0);
+            let mut target = Image::from_slice_u8(width, rows, &mut scratch.weighed, self.pixel)?;
+            MulDiv::new().multiply_alpha(&source, &mut target)?;
+            source = ImageRef::new(width, rows, &scratch.weighed, self.pixel)?;
+        }
+        let part = self.target.part;
+        let options = self.options();
+        let shown = options.crop(part.left, 0.0, part.width, f64::from(rows));
+        let known = self.narrowed.len();
+        let more = self.target.width as usize * rows as usize * strip.channels as usize;
+        self.narrowed.resize(known + more, 0);
+        let new = &mut self.narrowed[known..];
+        let mut target = Image::from_slice_u8(self.target.width, rows, new, self.pixel)?;
+        scratch.resizer.resize(&source, &mut target, &shown)?;
+        Ok(())
+    }
+
+    fn shorten(mut self, scratch: &mut Scratch, into: &mut [u8]) -> Result<(), Box<dyn Error>> {
+        let Target {
+            part,
+            width,
+            height,
+        } = self.target;
+        let rows = self.rows.len() as u32;
+        let options = self.options();
+        let source = Image::from_slice_u8(width, rows, &mut self.narrowed, self.pixel)?;
+        let mut target = Image::from_slice_u8(width, height, into, self.pixel)?;
+        let top = part.top - f64::from(self.rows.start);
+        let shown = options.crop(0.0, top, f64::from(width), part.height);
+        scratch.resizer.resize(&source, &mut target, &shown)?;
+        if self.pixel == PixelType::U8x4 {
+            MulDiv::new().divide_alpha_inplace(&mut target)?;
+        }
+        Ok(())
+    }
 }

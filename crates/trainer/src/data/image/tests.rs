@@ -39,9 +39,12 @@ struct Preprocessed {
     pixels: String,
 }
 
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images")
+}
+
 fn fixture(name: &str) -> Vec<u8> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images");
-    fs::read(folder.join(name)).unwrap()
+    fs::read(folder().join(name)).unwrap()
 }
 
 fn recorded() -> Recorded {
@@ -109,7 +112,6 @@ fn preprocessing_is_pillows() {
         pixels,
     } in recorded().preprocessed
     {
-        let image = decode(&fixture(&file), 1 << 20, channels).unwrap();
         let preprocessing = Preprocessing {
             input_size,
             channels,
@@ -119,7 +121,7 @@ fn preprocessing_is_pillows() {
             std: vec![0.5; channels as usize].into(),
         };
         let (mut ours, mut theirs) = (
-            preprocess(&image, &preprocessing),
+            preprocess(&fixture(&file), 1 << 20, &preprocessing).unwrap(),
             BASE64_STANDARD.decode(pixels).unwrap(),
         );
         if channels == 4 {
@@ -161,15 +163,15 @@ fn preprocessing_takes_any_shape() {
         (37, 4_999),
     ] {
         let pixels = vec![77; width as usize * height as usize * 3];
-        let square = preprocess(
-            &Bitmap {
-                width,
-                height,
-                channels: 3,
-                pixels,
-            },
-            &preprocessing,
-        );
+        let image = Bitmap {
+            width,
+            height,
+            channels: 3,
+            pixels,
+        };
+        let target = Target::square((width, height), &preprocessing);
+        let mut square = vec![0; preprocessing.square_bytes()];
+        resize(image.as_view(), target, Interpolation::Bicubic, &mut square);
         assert!(square.iter().all(|&byte| byte == 77), "{width} x {height}");
     }
 }
@@ -352,7 +354,125 @@ fn images_are_shrunk_by_their_shorter_side_and_never_enlarged() {
     assert_eq!(shrunk_size(299, 299, 300), (299, 299));
     assert_eq!(shrunk_size(2_400, 600, 300), (1_200, 300));
     assert_eq!(shrunk_size(1, 50_000_000, 300), (1, 4_242_641));
-    let image = decode(&fixture("rgb.png"), 1 << 20, 3).unwrap();
-    let same = shrink(&image, (image.width, image.height), Interpolation::Bicubic);
-    assert_eq!(same, image.pixels);
+    for (file, channels) in [("rgb.png", 3), ("palette-alpha.png", 4)] {
+        let image = decode(&fixture(file), 1 << 20, channels).unwrap();
+        let size = (image.width, image.height);
+        let mut same = vec![0; image.pixels.len()];
+        let target = Target::whole(size, size);
+        resize(image.as_view(), target, Interpolation::Bicubic, &mut same);
+        assert_eq!(same, image.pixels, "{file}");
+    }
+}
+
+/// A PNG of noise in strips, 600 x 900 pixels.
+fn noise(color: png::ColorType, depth: png::BitDepth) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 600, 900);
+    encoder.set_color(color);
+    encoder.set_depth(depth);
+    if color == png::ColorType::Indexed {
+        encoder.set_palette(
+            (0..=255)
+                .flat_map(|n| [n, n / 2, 255 - n])
+                .collect::<Vec<u8>>(),
+        );
+        encoder.set_trns((0..=255).rev().collect::<Vec<u8>>());
+    }
+    let line = color.samples() * 600 * (depth as usize) / 8;
+    let pixels = (0..(line * 900) as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8);
+    let mut writer = encoder.write_header().unwrap();
+    writer
+        .write_image_data(&pixels.collect::<Vec<u8>>())
+        .unwrap();
+    drop(writer);
+    bytes
+}
+
+#[test]
+fn pngs_read_by_rows_have_the_bits_of_whole_ones() {
+    use png::{BitDepth, ColorType};
+    let mut pngs: Vec<(String, Vec<u8>)> = fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".png"))
+        .map(|name| (name.clone(), fixture(&name)))
+        .collect();
+    for color in [
+        ColorType::Grayscale,
+        ColorType::GrayscaleAlpha,
+        ColorType::Rgb,
+        ColorType::Rgba,
+        ColorType::Indexed,
+    ] {
+        pngs.push((format!("{color:?}"), noise(color, BitDepth::Eight)));
+    }
+    pngs.push((
+        "gray of a bit".to_owned(),
+        noise(ColorType::Grayscale, BitDepth::One),
+    ));
+    let mut by_rows = 0;
+    for (name, bytes) in &pngs {
+        by_rows += usize::from(PngRows::open(bytes, 1 << 20, DECODER_BYTES).is_some());
+        for channels in [1, 3, 4] {
+            let whole = upright(decode_format(bytes, 1 << 20).unwrap(), channels);
+            let size = (whole.width, whole.height);
+            assert_eq!(
+                decode(bytes, 1 << 20, channels).as_ref(),
+                Ok(&whole),
+                "{name}"
+            );
+            let inner = Part {
+                left: f64::from(size.0) * 0.1,
+                top: f64::from(size.1) * 0.3,
+                width: f64::from(size.0) * 0.51,
+                height: f64::from(size.1) * 0.37,
+            };
+            let targets = [
+                Target::whole(size, (31, 57)),
+                Target::whole(size, (size.0, 20)),
+                Target {
+                    part: inner,
+                    width: 24,
+                    height: 24,
+                },
+                Target {
+                    part: inner,
+                    width: 700,
+                    height: 9,
+                },
+            ];
+            for filter in [Interpolation::Bilinear, Interpolation::Bicubic] {
+                let form = (channels, filter);
+                let resized = decode_resized(bytes, 1 << 20, form, &|_| targets.to_vec()).unwrap();
+                for (target, found) in targets.iter().zip(resized.images) {
+                    let mut wanted = vec![0; found.len()];
+                    resize(whole.as_view(), *target, filter, &mut wanted);
+                    assert!(
+                        found == wanted,
+                        "{name} in {channels}, {filter:?}, {target:?}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(by_rows >= 8, "{by_rows} of {}", pngs.len());
+}
+
+#[test]
+fn a_png_is_checked_to_its_end_without_targets() {
+    let check = |bytes: &[u8]| {
+        let form = (3, Interpolation::Bilinear);
+        decode_resized(bytes, 1 << 20, form, &|_| Vec::new())
+    };
+    let mut bytes = noise(png::ColorType::Rgb, png::BitDepth::Eight);
+    let found = check(&bytes).unwrap();
+    assert_eq!((found.width, found.height), (600, 900));
+    assert_eq!(
+        check(&bytes[..bytes.len() - 2_000]).unwrap_err(),
+        DecodeError::Truncated
+    );
+    // In the last rows.
+    let at = bytes.len() - 300;
+    bytes[at] ^= 0xff;
+    assert_eq!(check(&bytes).unwrap_err().code(), "unreadable_image");
 }

@@ -18,6 +18,7 @@ use super::{
     manifest, pack, tables, tensor_file,
 };
 use crate::domain::{
+    base_model::Interpolation,
     file::FileReport,
     problem::Problem,
     progress::{Failure, Validated},
@@ -122,7 +123,8 @@ fn decode_all(
 ) -> Vec<Result<Image, image::DecodeError>> {
     let one = |file: &Placed| {
         let bytes = content(bytes, &spool.entries[file.entry]);
-        let image = image::decode(bytes, max_pixels, 3)?;
+        let form = (3, Interpolation::Bilinear);
+        let image = image::decode_resized(bytes, max_pixels, form, &|_| Vec::new())?;
         Ok(Image {
             width: image.width,
             height: image.height,

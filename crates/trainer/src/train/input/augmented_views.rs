@@ -17,7 +17,6 @@ use crate::{
     data::{
         augment::{self, Augmenter},
         batch,
-        image::Bitmap,
         source::BatchSource,
     },
     domain::{base_model::Preprocessing, work::TrainPlan},
@@ -177,18 +176,22 @@ impl Views {
         let [side, channels] = [preprocessing.input_size, preprocessing.channels].map(i64::from);
         let backbone = network.whole_backbone();
         let features = |chunk: &&[usize]| {
-            let draw = |sample: usize, image: Bitmap| {
-                let mut squares = vec![0; epochs.len() * preprocessing.square_bytes()];
-                let places = squares.chunks_exact_mut(preprocessing.square_bytes());
-                for (&epoch, square) in epochs.iter().zip(places) {
-                    let key = self.key(epoch, sample);
-                    self.augmenter.view(image.as_view(), key, square);
-                }
-                squares
+            let key = |epoch: &u32, sample| self.key(*epoch, sample);
+            let targets = |sample, size| {
+                let epochs = epochs.iter();
+                epochs
+                    .map(|epoch| self.augmenter.target(size, key(epoch, sample)))
+                    .collect()
             };
-            let squares = batch::each(pack, chunk, preprocessing.channels, 1, draw)?;
+            let mut squares = batch::resized(pack, chunk, preprocessing, 1, targets)?;
+            for (&sample, squares) in chunk.iter().zip(&mut squares) {
+                for (epoch, square) in epochs.iter().zip(squares) {
+                    let (size, key) = (pack.size(sample), key(epoch, sample));
+                    self.augmenter.view_of_target(size, key, square);
+                }
+            }
             let (count, views) = (chunk.len() as i64, epochs.len() as i64);
-            let squares = Tensor::from_slice(&squares.concat());
+            let squares = Tensor::from_slice(&squares.concat().concat());
             let squares = squares.view([count, views, side, side, channels]);
             let of_view = |view| {
                 let squares = squares.select(1, view).contiguous();

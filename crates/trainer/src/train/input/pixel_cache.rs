@@ -20,7 +20,7 @@ use super::{
 use crate::{
     data::{
         batch,
-        image::{Bitmap, preprocess, shrink, shrunk_size},
+        image::{Bitmap, Target, shrunk_size},
         source::BatchSource,
     },
     domain::{base_model::Preprocessing, file::Split, work::TrainPlan},
@@ -126,15 +126,18 @@ fn make(
     let all: Vec<usize> = (0..source.pack.len()).collect();
     for chunk in all.chunks(CHUNK) {
         interrupt.check()?;
-        let render = |sample: usize, image: Bitmap| -> Vec<Vec<u8>> {
+        let targets = |sample, size| {
             let entries = entries.iter();
             entries
-                .map(|entry| entry.render(input, sample, &image))
+                .filter_map(|entry| entry.target(input, sample, size))
                 .collect()
         };
         let threads = plan.threads as usize;
-        for images in batch::each(&source.pack, chunk, input.channels, threads, render)? {
-            for (file, image) in files.iter_mut().zip(images) {
+        let resized = batch::resized(&source.pack, chunk, input, threads, targets)?;
+        for (&sample, images) in chunk.iter().zip(resized) {
+            let files = entries.iter().zip(&mut files);
+            let cached = files.filter(|(entry, _)| entry.images[sample].bytes() > 0);
+            for ((_, file), image) in cached.zip(images) {
                 file.write_all(&image).map_err(failed())?;
             }
         }
@@ -201,17 +204,14 @@ impl Entry {
         }
     }
 
-    /// The bytes of a sample's image.
-    fn render(&self, preprocessing: &Preprocessing, sample: usize, image: &Bitmap) -> Vec<u8> {
+    /// The form in which a sample, an image of this size, is cached; `None` if it is not.
+    fn target(&self, input: &Preprocessing, sample: usize, size: (u32, u32)) -> Option<Target> {
         let place = self.images[sample];
-        match self.form {
-            Form::Square => preprocess(image, preprocessing),
-            Form::Canvas { .. } if place.bytes() == 0 => Vec::new(),
-            Form::Canvas { .. } => {
-                let size = (place.width, place.height);
-                shrink(image, size, preprocessing.interpolation)
-            }
-        }
+        let target = match self.form {
+            Form::Square => Target::square(size, input),
+            Form::Canvas { .. } => Target::whole(size, (place.width, place.height)),
+        };
+        (place.bytes() > 0).then_some(target)
     }
 
     fn begin(&self, plan: &TrainPlan) -> io::Result<BufWriter<NamedTempFile>> {

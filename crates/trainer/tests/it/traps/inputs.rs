@@ -36,9 +36,9 @@ fn seen(file: &str, preprocessing: &Preprocessing) -> Tensor {
         "{}/tests/fixtures/images/{file}",
         env!("CARGO_MANIFEST_DIR")
     );
-    let bitmap = image::decode(&std::fs::read(path).unwrap(), 1 << 20, 3).unwrap();
     let side = i64::from(preprocessing.input_size);
-    let pixels = Tensor::from_slice(&image::preprocess(&bitmap, preprocessing));
+    let pixels = image::preprocess(&std::fs::read(path).unwrap(), 1 << 20, preprocessing).unwrap();
+    let pixels = Tensor::from_slice(&pixels);
     batch::normalize(&pixels.view([1, side, side, 3]), preprocessing, Device::Cpu)
 }
 
