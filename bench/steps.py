@@ -1,5 +1,5 @@
 """The same loop as crates/trainer/examples/steps.rs in eager PyTorch with timm.
-Usage: steps.py ARCHITECTURE SIDE BATCH THREADS STEPS [bfloat16] [update]"""
+Usage: steps.py ARCHITECTURE SIDE BATCH THREADS STEPS [bfloat16] [update] [compile]"""
 
 import os
 import sys
@@ -15,7 +15,8 @@ half = "bfloat16" in sys.argv[6:]
 device = os.environ.get("REHEAD_BENCH_DEVICE", "cpu")
 torch.set_num_threads(threads)
 # In evaluation BatchNorm uses its running statistics; there is no dropout to lose.
-network = timm.create_model(architecture, num_classes=CLASSES).train("update" in sys.argv[6:]).to(device)
+sized = {"img_size": side} if architecture.startswith("vit") else {}
+network = timm.create_model(architecture, num_classes=CLASSES, **sized).train("update" in sys.argv[6:]).to(device)
 head = list(network.get_classifier().parameters())
 backbone = [one for one in network.parameters() if all(one is not other for other in head)]
 matrices = [one for one in backbone if one.dim() >= 2]
@@ -33,11 +34,13 @@ std = torch.tensor(config["std"]).view(1, 3, 1, 1).to(device)
 pixels = torch.randint(256, (size, 3, side, side), dtype=torch.uint8).to(device)
 labels = torch.randint(CLASSES, (size,)).to(device)
 
+forward = torch.compile(network) if "compile" in sys.argv[6:] else network
+
 
 def step():
     images = (pixels.float() / 255 - mean) / std
     with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=half):
-        logits = network(images)
+        logits = forward(images)
     loss = torch.nn.functional.cross_entropy(logits.float(), labels)
     optimizer.zero_grad()
     loss.backward()

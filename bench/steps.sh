@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Steps of a full fine-tune beside the same loop in eager PyTorch: the two take turns, and each
-# round gives one ratio.
+# Steps of a full fine-tune beside the same loop in PyTorch, eager and compiled, with an allocator
+# that keeps freed memory as Rehead's does: in each round they take turns.
 # Usage: steps.sh [ROUNDS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,18 +8,25 @@ cd "$(dirname "$0")/.."
 threads=2
 cargo build --release --quiet --package rehead-trainer --example steps
 
+theirs() {
+    # shellcheck disable=SC2086
+    MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_TOP_PAD_=67108864 \
+        scripts/python.sh bench/steps.py $case "$@"
+}
+
 turn() {
-    local ours theirs
+    local ours other
     # shellcheck disable=SC2086
     ours=$(target/release/examples/steps $case)
-    # shellcheck disable=SC2086
-    theirs=$(scripts/python.sh bench/steps.py $case)
-    ratio "rehead $ours, eager PyTorch $theirs" "$ours" "$theirs"
+    other=$(theirs)
+    ratio "rehead $ours, eager PyTorch $other" "$ours" "$other" eager
+    other=$(theirs compile)
+    ratio "rehead $ours, compiled PyTorch $other" "$ours" "$other" compiled
 }
 
 for load in quiet "beside two busy processes"; do
     if [ "$load" != quiet ]; then busy 2; fi
-    for case in "resnet18 64 32 $threads 12" "tf_efficientnet_lite0 128 16 $threads 8"; do
+    for case in "resnet18 64 32 $threads 12" "tf_efficientnet_lite0 128 16 $threads 8" "vit_small_patch16_224 224 16 $threads 3"; do
         read -r architecture side batch _ <<<"$case"
         echo "$architecture, all of it, $side pixels, batches of $batch, AdamW, clipping, $threads threads, $load, images per second"
         rounds "${1:-5}" "$load"
