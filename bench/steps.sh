@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Steps of a full fine-tune beside the same loop in PyTorch, eager and compiled, with an allocator
-# that keeps freed memory as Rehead's does: in each round they take turns.
+# Steps of a full fine-tune beside the same loop in PyTorch, with an allocator that keeps freed
+# memory as Rehead's does: in each round they take turns, quiet (compiled PyTorch too) and beside
+# two busy processes.
 # Usage: steps.sh [ROUNDS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,13 +21,14 @@ turn() {
     ours=$(target/release/examples/steps $case)
     other=$(theirs)
     ratio "rehead $ours, eager PyTorch $other" "$ours" "$other" eager
+    if [ "$load" != quiet ]; then return; fi
     other=$(theirs compile)
     ratio "rehead $ours, compiled PyTorch $other" "$ours" "$other" compiled
 }
 
 for load in quiet "beside two busy processes"; do
     if [ "$load" != quiet ]; then busy 2; fi
-    for case in "resnet18 64 32 $threads 12" "tf_efficientnet_lite0 128 16 $threads 8" "vit_small_patch16_224 224 16 $threads 3"; do
+    for case in "resnet18 64 32 $threads 12" "tf_efficientnet_lite0 128 16 $threads 8" "vit_small_patch16_224 224 8 $threads 2"; do
         read -r architecture side batch _ <<<"$case"
         echo "$architecture, all of it, $side pixels, batches of $batch, AdamW, clipping, $threads threads, $load, images per second"
         rounds "${1:-5}" "$load"
