@@ -103,6 +103,7 @@ pub fn adapt(architecture: &Architecture, into: &[(String, Tensor)], from: &mut 
     if let (Some((_, target)), Some(positions)) = (wanted(POSITIONS), from.get_mut(POSITIONS))
         && let (Some(old), Some(new)) = (grid(positions), grid(target))
         && old != new
+        && others(positions, old) == others(target, new)
         && positions.size()[2] == target.size()[2]
         && is_usable(positions)
     {
@@ -132,26 +133,34 @@ fn is_usable(tensor: &Tensor) -> bool {
     fits(Kind::Float, tensor.kind())
 }
 
-/// Patches along a side, of positions [1, 1 + grid * grid, width].
+/// Patches along a side, of positions [1, grid * grid, width] or, with the class token's, [1, 1 +
+/// grid * grid, width].
 fn grid(positions: &Tensor) -> Option<i64> {
     let size = positions.size();
     let &[1, tokens, _] = &size[..] else {
         return None;
     };
-    let grid = (tokens - 1).max(0).isqrt();
-    (grid > 0 && grid * grid == tokens - 1).then_some(grid)
+    // No square is one more than another.
+    let grid = tokens.max(0).isqrt();
+    (grid > 0 && tokens - grid * grid <= 1).then_some(grid)
+}
+
+/// Positions that are not of patches.
+fn others(positions: &Tensor, grid: i64) -> i64 {
+    positions.size()[1] - grid * grid
 }
 
 /// Positions for another grid: bicubic, antialiased; the class token's stays.
 fn resample(positions: &Tensor, old: i64, new: i64) -> Tensor {
     let width = positions.size()[2];
     let wide = positions.to_kind(Kind::Float);
+    let others = others(positions, old);
     let patches = wide
-        .narrow(1, 1, old * old)
+        .narrow(1, others, old * old)
         .reshape([1, old, old, width])
         .permute([0, 3, 1, 2])
         .internal_upsample_bicubic2d_aa([new, new], false, None, None)
         .permute([0, 2, 3, 1])
         .reshape([1, new * new, width]);
-    Tensor::cat(&[wide.narrow(1, 0, 1), patches], 1)
+    Tensor::cat(&[wide.narrow(1, 0, others), patches], 1)
 }

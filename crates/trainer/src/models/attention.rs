@@ -1,5 +1,5 @@
 //! The operations of transformers: image patches and words as tokens, and attention among tokens.
-//! An image's tokens are [N, 1 + patches, width], the class token first.
+//! An image's tokens are [N, T, width]: the class token, registers if any, the patches.
 
 use tch::{Kind, Tensor, nn};
 
@@ -13,27 +13,58 @@ use crate::domain::input::Tokenization;
 /// The name of a network's position embeddings.
 pub const POSITIONS: &str = "pos_embed";
 
-/// Images to tokens: a linear map of each patch, after the class token, plus position embeddings.
+/// The tokens before an image's patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prefix {
+    /// The class token, which has a position.
+    PositionedClass,
+    /// The class token and registers, which have none.
+    Class { registers: i64 },
+}
+
+/// Images to tokens: a linear map of each patch, after the prefix, plus position embeddings.
 #[derive(Debug, Clone)]
 pub struct PatchEmbedding {
     /// [1, 1, width].
     pub class_token: Param,
-    /// [1, 1 + grid * grid, width].
+    /// [1, registers, width].
+    pub registers: Option<Param>,
+    /// [1, 1 + grid * grid, width] where the class token has a position, else one fewer.
     pub positions: Param,
     pub patches: Conv,
+    pub prefix: Prefix,
 }
 
 impl PatchEmbedding {
-    /// The class token, and positions for `grid` patches along a side, from N(0, 0.02²).
-    pub fn new(root: &nn::Path, patches: ConvShape, grid: i64) -> Self {
+    /// The prefix, and positions for `grid` patches along a side, from N(0, 0.02²); patches with or
+    /// without a bias.
+    pub fn new(
+        root: &nn::Path,
+        (patches, bias): (ConvShape, bool),
+        grid: i64,
+        prefix: Prefix,
+    ) -> Self {
         let width = patches.outputs;
         let tokens =
             |name: &str, count| Param::new(root, name.to_owned(), &[1, count, width], NORMAL);
+        let (positioned, registers) = match prefix {
+            Prefix::PositionedClass => (1, 0),
+            Prefix::Class { registers } => (0, registers),
+        };
         Self {
             class_token: tokens("cls_token", 1),
-            positions: tokens(POSITIONS, 1 + grid * grid),
-            patches: Conv::new(root, "patch_embed.proj", patches, true),
+            registers: (registers > 0).then(|| tokens("reg_token", registers)),
+            positions: tokens(POSITIONS, positioned + grid * grid),
+            patches: Conv::new(root, "patch_embed.proj", patches, bias),
+            prefix,
         }
+    }
+
+    /// In timm's order.
+    pub(super) fn params(&self) -> Vec<&Param> {
+        let tokens = [&self.class_token].into_iter().chain(&self.registers);
+        let all = tokens.chain([&self.positions]);
+        all.chain(self.patches.params()).collect()
     }
 
     /// Images [N, C, S, S] to tokens. Pixels right of and below the last whole patch are ignored.
@@ -42,9 +73,20 @@ impl PatchEmbedding {
         let tokens = self.patches.forward(images).flatten(2, 3).transpose(1, 2);
         let kind = tokens.kind();
         // Expanded by another tensor's shape, not by a number: a traced network must take any N.
-        let class = self.class_token.to_kind(kind);
-        let class = class.expand_as(&tokens.narrow(1, 0, 1));
-        Tensor::cat(&[class, tokens], 1) + self.positions.to_kind(kind)
+        // The smallest input has more patches than there are registers.
+        let for_each = |param: &Param| {
+            let count = param.size()[1];
+            param.to_kind(kind).expand_as(&tokens.narrow(1, 0, count))
+        };
+        let class = for_each(&self.class_token);
+        let positions = self.positions.to_kind(kind);
+        match (self.prefix, &self.registers) {
+            (Prefix::PositionedClass, _) => Tensor::cat(&[class, tokens], 1) + positions,
+            (Prefix::Class { .. }, None) => Tensor::cat(&[class, tokens + positions], 1),
+            (Prefix::Class { .. }, Some(registers)) => {
+                Tensor::cat(&[class, for_each(registers), tokens + positions], 1)
+            }
+        }
     }
 }
 

@@ -92,6 +92,8 @@ pub enum Gate {
     Sigmoid,
     /// ReLU inside, `relu6(x + 3) / 6` at the end.
     HardSigmoid,
+    /// ReLU inside, sigmoid at the end.
+    ReluSigmoid,
 }
 
 /// Hu et al. 2018: channels are scaled by `gate(expand(act(reduce(mean))))`, timm's
@@ -270,16 +272,21 @@ impl ConvNorm {
 }
 
 impl SqueezeExcite {
-    /// `inner` channels between the two 1x1 convolutions.
-    pub fn new(root: &nn::Path, name: &str, channels: i64, inner: i64, gate: Gate) -> Self {
-        let conv = |part: &str, channels| {
+    /// `names` are those of the two 1x1 convolutions, with `inner` channels between them.
+    pub fn new(
+        root: &nn::Path,
+        names: [String; 2],
+        (channels, inner): (i64, i64),
+        gate: Gate,
+    ) -> Self {
+        let conv = |name: &str, channels| {
             let shape = ConvShape::dense(channels, (1, 1));
-            Conv::new(root, &format!("{name}.{part}"), shape, true)
+            Conv::new(root, name, shape, true)
         };
         Self {
             gate,
-            reduce: conv("conv_reduce", (channels, inner)),
-            expand: conv("conv_expand", (inner, channels)),
+            reduce: conv(&names[0], (channels, inner)),
+            expand: conv(&names[1], (inner, channels)),
         }
     }
 
@@ -289,6 +296,7 @@ impl SqueezeExcite {
         let scale = match self.gate {
             Gate::Sigmoid => self.expand.forward(&inner.silu()).sigmoid(),
             Gate::HardSigmoid => self.expand.forward(&inner.relu()).hardsigmoid(),
+            Gate::ReluSigmoid => self.expand.forward(&inner.relu()).sigmoid(),
         };
         x * scale
     }

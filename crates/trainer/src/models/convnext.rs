@@ -1,5 +1,6 @@
-//! ConvNeXt (Liu et al. 2022, <https://arxiv.org/abs/2201.03545>), as in timm 1.0 `convnext.py`.
-//! Features are pooled, then normalized.
+//! ConvNeXt (Liu et al. 2022, <https://arxiv.org/abs/2201.03545>) and ConvNeXt V2 (Woo et al. 2023,
+//! <https://arxiv.org/abs/2301.00808>), which has global response normalization for layer scale, as
+//! in timm 1.0 `convnext.py`. Features are pooled, then normalized.
 
 use tch::nn;
 
@@ -7,7 +8,7 @@ use super::{
     architecture::{Architecture, Builder, Family, imagenet},
     backbone::{Backbone, Block, Stage},
     conv::{Conv, ConvShape},
-    layer_norm::{LayerNorm, LayerScale},
+    layer_norm::{LayerNorm, LayerScale, ResponseNorm},
     linear::Linear,
     ops::Op,
     pass::Activation,
@@ -24,10 +25,37 @@ const SCALE: f64 = 1e-6;
 struct Config {
     depths: [i64; 4],
     width: i64,
+    version: Version,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+    /// V2 whose linear layers are stored as 1x1 convolutions.
+    V2Conv,
 }
 
 const fn config(depths: [i64; 4], width: i64) -> Config {
-    Config { depths, width }
+    Config {
+        depths,
+        width,
+        version: Version::V1,
+    }
+}
+
+const fn v2(depths: [i64; 4], width: i64) -> Config {
+    Config {
+        version: Version::V2,
+        ..config(depths, width)
+    }
+}
+
+const fn v2_conv(depths: [i64; 4], width: i64) -> Config {
+    Config {
+        version: Version::V2Conv,
+        ..config(depths, width)
+    }
 }
 
 const fn architecture(name: &'static str, config: &'static Config) -> Architecture {
@@ -46,6 +74,12 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[
     architecture("convnext_tiny", &const { config([3, 3, 9, 3], 96) }),
     architecture("convnext_small", &const { config([3, 3, 27, 3], 96) }),
     architecture("convnext_base", &const { config([3, 3, 27, 3], 128) }),
+    architecture("convnextv2_atto", &const { v2_conv([2, 2, 6, 2], 40) }),
+    architecture("convnextv2_femto", &const { v2_conv([2, 2, 6, 2], 48) }),
+    architecture("convnextv2_pico", &const { v2_conv([2, 2, 6, 2], 64) }),
+    architecture("convnextv2_nano", &const { v2_conv([2, 2, 8, 2], 80) }),
+    architecture("convnextv2_tiny", &const { v2([3, 3, 9, 3], 96) }),
+    architecture("convnextv2_base", &const { v2([3, 3, 27, 3], 128) }),
 ];
 
 impl Family<Preprocessing> for Config {
@@ -75,9 +109,10 @@ impl Family<Preprocessing> for Config {
                 channels *= 2;
                 blocks.push(Block::plain(&down, body));
             }
-            blocks.extend(
-                (0..depth).map(|place| block(root, format!("{name}.blocks.{place}"), channels)),
-            );
+            blocks.extend((0..depth).map(|place| {
+                let name = format!("{name}.blocks.{place}");
+                block(root, name, channels, self.version)
+            }));
             stages.push(Stage {
                 name,
                 blocks,
@@ -90,23 +125,37 @@ impl Family<Preprocessing> for Config {
     }
 }
 
-fn block(root: &nn::Path, name: String, channels: i64) -> Block {
+fn block(root: &nn::Path, name: String, channels: i64, version: Version) -> Block {
     let part = |part: &str| format!("{name}.{part}");
     let depthwise = ConvShape::depthwise(channels, (7, 1));
-    let linear = |name: &str, sides, activation| {
-        Op::Linear(Linear::new(root, &part(name), sides, activation))
+    let linear = |name: &str, sides, activation| match version {
+        Version::V2Conv => {
+            let shape = ConvShape::dense(sides, (1, 1));
+            Op::Conv(Conv::new(root, &part(name), shape, true), activation)
+        }
+        _ => Op::Linear(Linear::new(root, &part(name), sides, activation)),
     };
     let wide = 4 * channels;
-    let body = vec![
+    let mut body = vec![
         Op::Conv(
             Conv::new(root, &part("conv_dw"), depthwise, true),
             Activation::None,
         ),
         Op::LayerNorm(LayerNorm::new(root, &part("norm"), channels, EPS)),
         linear("mlp.fc1", (channels, wide), Activation::Gelu),
-        linear("mlp.fc2", (wide, channels), Activation::None),
-        Op::LayerScale(LayerScale::new(root, part("gamma"), channels, SCALE)),
     ];
+    if version != Version::V1 {
+        body.push(Op::ResponseNorm(ResponseNorm::new(
+            root,
+            &part("mlp.grn"),
+            wide,
+        )));
+    }
+    body.push(linear("mlp.fc2", (wide, channels), Activation::None));
+    if version == Version::V1 {
+        let scale = LayerScale::new(root, part("gamma"), channels, SCALE);
+        body.push(Op::LayerScale(scale));
+    }
     Block {
         name,
         body,

@@ -85,6 +85,11 @@ fn of_op(op: &Op, x: &Tensor, cost: &mut StageCost) -> Tensor {
         cost.kept += numbers(&sum);
         return sum;
     }
+    if let Op::Concat(ops) = op {
+        let all = Tensor::cat(&[x, &of_ops(ops, x, cost)], 1);
+        cost.kept += numbers(&all);
+        return all;
+    }
     let out = op.forward(x, Norm::Running.into());
     let (inputs, outputs) = (numbers(x), numbers(&out));
     cost.largest = cost.largest.max(inputs + outputs);
@@ -94,6 +99,7 @@ fn of_op(op: &Op, x: &Tensor, cost: &mut StageCost) -> Tensor {
             of_conv(&op.conv, outputs),
             (2 + again(op.activation)) * outputs,
         ),
+        Op::BatchNorm(_, activation) => (0, (1 + again(*activation)) * outputs),
         Op::Conv(conv, activation) => (of_conv(conv, outputs), (1 + again(*activation)) * outputs),
         Op::Linear(op) => {
             let width = op.weight.size()[1].unsigned_abs();
@@ -144,6 +150,7 @@ fn again(activation: Activation) -> u64 {
     match activation {
         Activation::None | Activation::Relu | Activation::Relu6 => 0,
         Activation::Silu | Activation::HardSwish | Activation::Gelu => 1,
+        Activation::QuickGelu => 2,
     }
 }
 

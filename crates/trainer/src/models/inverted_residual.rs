@@ -147,7 +147,8 @@ fn block(style: &Style, root: &nn::Path, name: String, spec: &Spec, inputs: i64)
     let shape = ConvShape::depthwise(inner, (spec.kernel, spec.stride));
     body.push(unit("conv_dw", depthwise, shape, spec.activation));
     if let Some(squeeze) = spec.squeeze {
-        let op = SqueezeExcite::new(root, &format!("{name}.se"), inner, squeeze, style.gate);
+        let names = ["conv_reduce", "conv_expand"].map(|part| format!("{name}.se.{part}"));
+        let op = SqueezeExcite::new(root, names, (inner, squeeze), style.gate);
         body.push(Op::SqueezeExcite(op));
     }
     let shape = ConvShape::dense((inner, spec.outputs), (1, 1));

@@ -4,9 +4,9 @@ use tch::Tensor;
 
 use super::{
     attention::{Attention, MaskedAttention, PatchEmbedding, TokenEmbedding},
-    conv::{Conv, ConvNorm, Fire, SqueezeExcite},
+    conv::{BatchNorm, Conv, ConvNorm, Fire, SqueezeExcite},
     fused::FusedConv,
-    layer_norm::{LayerNorm, LayerScale},
+    layer_norm::{LayerNorm, LayerScale, ResponseNorm},
     linear::Linear,
     pass::{Activation, Param, Pass},
 };
@@ -15,7 +15,9 @@ use super::{
 #[derive(Debug, Clone)]
 pub enum Op {
     ConvNorm(ConvNorm),
-    /// A convolution with bias and an activation.
+    /// BatchNorm that follows no convolution, and an activation.
+    BatchNorm(BatchNorm, Activation),
+    /// A convolution and an activation.
     Conv(Conv, Activation),
     /// The same for inference: what `inference` folds a `ConvNorm` into.
     FusedConv(FusedConv),
@@ -24,16 +26,23 @@ pub enum Op {
     LayerNorm(LayerNorm),
     Linear(Linear),
     LayerScale(LayerScale),
+    ResponseNorm(ResponseNorm),
     PatchEmbedding(PatchEmbedding),
     Attention(Attention),
     TokenEmbedding(TokenEmbedding),
     MaskedAttention(MaskedAttention),
     /// `x + ops(x)`, for blocks with more than one shortcut.
     Residual(Vec<Op>),
+    /// The channels of `x`, then those of `ops(x)` (DenseNet).
+    Concat(Vec<Op>),
     /// 3x3 at stride 2, one pixel of padding (ResNet's stem).
     MaxPool,
     /// 3x3 at stride 2 without padding; incomplete windows at the edge are pooled too (SqueezeNet).
     MaxPoolCeil,
+    /// The mean of 2x2 at stride 2, incomplete windows at the edge left out (DenseNet).
+    AvgPool,
+    /// The same, of what lies in incomplete windows too (ResNet-D).
+    AvgPoolCeil,
     /// The mean over a map's positions, as a map [N, C, 1, 1].
     GlobalPool,
 }
@@ -45,6 +54,7 @@ impl Op {
             Self::ConvNorm(op) => op
                 .activation
                 .apply(op.norm.forward(&op.conv.forward(x), pass.norm)),
+            Self::BatchNorm(op, activation) => activation.apply(op.forward(x, pass.norm)),
             Self::Conv(conv, activation) => activation.apply(conv.forward(x)),
             Self::FusedConv(op) => op.forward(x),
             Self::SqueezeExcite(op) => op.forward(x),
@@ -52,13 +62,17 @@ impl Op {
             Self::LayerNorm(op) => op.forward(x),
             Self::Linear(op) => op.forward(x, pass),
             Self::LayerScale(op) => op.forward(x),
+            Self::ResponseNorm(op) => op.forward(x),
             Self::PatchEmbedding(op) => op.forward(x),
             Self::Attention(op) => op.forward(x, pass),
             Self::TokenEmbedding(op) => op.forward(x),
             Self::MaskedAttention(op) => op.forward(x, pass),
             Self::Residual(ops) => x + Self::run(ops, x, pass),
+            Self::Concat(ops) => Tensor::cat(&[x, &Self::run(ops, x, pass)], 1),
             Self::MaxPool => x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false),
             Self::MaxPoolCeil => x.max_pool2d([3, 3], [2, 2], [0, 0], [1, 1], true),
+            Self::AvgPool => average(x, false),
+            Self::AvgPoolCeil => average(x, true),
             Self::GlobalPool => x.mean_dim(&[2i64, 3][..], true, None),
         }
     }
@@ -73,6 +87,7 @@ impl Op {
     pub fn params(&self) -> Vec<&Param> {
         match self {
             Self::ConvNorm(op) => [op.conv.params(), op.norm.params()].concat(),
+            Self::BatchNorm(op, _) => op.params(),
             Self::Conv(conv, _) => conv.params(),
             Self::SqueezeExcite(op) => [&op.reduce, &op.expand].map(Conv::params).concat(),
             Self::Fire(op) => {
@@ -82,17 +97,21 @@ impl Op {
             Self::LayerNorm(op) => vec![&op.weight, &op.bias],
             Self::Linear(op) => op.params(),
             Self::LayerScale(op) => vec![&op.gamma],
-            Self::PatchEmbedding(op) => {
-                [vec![&op.class_token, &op.positions], op.patches.params()].concat()
-            }
+            Self::ResponseNorm(op) => vec![&op.weight, &op.bias],
+            Self::PatchEmbedding(op) => op.params(),
             Self::Attention(op) => [&op.qkv, &op.proj].map(Linear::params).concat(),
             Self::TokenEmbedding(op) => {
                 let tables = [&op.words, &op.positions];
                 tables.into_iter().chain(&op.segments).collect()
             }
             Self::MaskedAttention(op) => op.layers.each_ref().map(Linear::params).concat(),
-            Self::Residual(ops) => ops.iter().flat_map(Self::params).collect(),
-            Self::FusedConv(_) | Self::MaxPool | Self::MaxPoolCeil | Self::GlobalPool => Vec::new(),
+            Self::Residual(ops) | Self::Concat(ops) => ops.iter().flat_map(Self::params).collect(),
+            Self::FusedConv(_)
+            | Self::MaxPool
+            | Self::MaxPoolCeil
+            | Self::AvgPool
+            | Self::AvgPoolCeil
+            | Self::GlobalPool => Vec::new(),
         }
     }
 
@@ -105,19 +124,30 @@ impl Op {
                 each(&mut attention.proj);
             }
             Self::MaskedAttention(attention) => attention.layers.iter_mut().for_each(each),
-            Self::Residual(ops) => ops.iter_mut().for_each(|op| op.for_each_linear(each)),
+            Self::Residual(ops) | Self::Concat(ops) => {
+                ops.iter_mut().for_each(|op| op.for_each_linear(each));
+            }
             Self::ConvNorm(_)
+            | Self::BatchNorm(..)
             | Self::Conv(..)
             | Self::FusedConv(_)
             | Self::SqueezeExcite(_)
             | Self::Fire(_)
             | Self::LayerNorm(_)
             | Self::LayerScale(_)
+            | Self::ResponseNorm(_)
             | Self::PatchEmbedding(_)
             | Self::TokenEmbedding(_)
             | Self::MaxPool
             | Self::MaxPoolCeil
+            | Self::AvgPool
+            | Self::AvgPoolCeil
             | Self::GlobalPool => {}
         }
     }
+}
+
+fn average(x: &Tensor, ceil: bool) -> Tensor {
+    // Without padding, all that is counted lies in the map.
+    x.avg_pool2d([2, 2], [2, 2], [0, 0], ceil, false, None)
 }

@@ -214,6 +214,8 @@ pub enum Activation {
     HardSwish,
     /// `x * Φ(x)`, exact.
     Gelu,
+    /// `x * sigmoid(1.702 x)`, as OpenAI trained CLIP.
+    QuickGelu,
 }
 
 impl Activation {
@@ -229,6 +231,7 @@ impl Activation {
             Self::HardSwish if !x.requires_grad() => x.hardswish_(),
             Self::HardSwish => x.hardswish(),
             Self::Gelu => x.gelu("none"),
+            Self::QuickGelu => (&x * 1.702).sigmoid() * x,
         }
     }
 }

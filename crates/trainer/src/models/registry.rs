@@ -4,8 +4,8 @@
 use tch::{Device, nn};
 
 use super::{
-    architecture::Architecture, bert, convnext, efficientnet, mobilenetv2, mobilenetv3, resnet,
-    squeezenet, vit,
+    architecture::Architecture, bert, convnext, densenet, efficientnet, mobilenetv2, mobilenetv3,
+    mobilenetv4, regnet, resnet, squeezenet, vit,
 };
 use crate::domain::{
     base_model::{self, LayerTensor, Layers},
@@ -16,9 +16,12 @@ use crate::domain::{
 static FAMILIES: &[&[Architecture]] = &[
     bert::ARCHITECTURES,
     convnext::ARCHITECTURES,
+    densenet::ARCHITECTURES,
     efficientnet::ARCHITECTURES,
     mobilenetv2::ARCHITECTURES,
     mobilenetv3::ARCHITECTURES,
+    mobilenetv4::ARCHITECTURES,
+    regnet::ARCHITECTURES,
     resnet::ARCHITECTURES,
     squeezenet::ARCHITECTURES,
     vit::ARCHITECTURES,

@@ -1,13 +1,16 @@
-//! Vision Transformer (Dosovitskiy et al. 2020, <https://arxiv.org/abs/2010.11929>) and DINOv2's
-//! (Oquab et al. 2023, <https://arxiv.org/abs/2304.07193>), which has layer scale, as in timm 1.0
-//! `vision_transformer.py`. Features, at any cut, are the class token.
+//! Vision Transformer (Dosovitskiy et al. 2020, <https://arxiv.org/abs/2010.11929>), as in timm 1.0
+//! `vision_transformer.py`, and what was made of it: DeiT (Touvron et al. 2020,
+//! <https://arxiv.org/abs/2012.12877>), DeiT III (2022, <https://arxiv.org/abs/2204.07118>), DINOv2
+//! (Oquab et al. 2023, <https://arxiv.org/abs/2304.07193>) without and with registers (Darcet et
+//! al. 2023, <https://arxiv.org/abs/2309.16588>), and the image tower of CLIP (Radford et al. 2021,
+//! <https://arxiv.org/abs/2103.00020>). Features, at any cut, are the class token; CLIP's
+//! projection is the original head.
 
 use tch::nn;
 
-use self::Config::{Dinov2, Patch16};
 use super::{
     architecture::{Architecture, Builder, Family, imagenet, rgb},
-    attention::{Attention, PatchEmbedding},
+    attention::{Attention, PatchEmbedding, Prefix},
     backbone::{Backbone, Stage},
     conv::ConvShape,
     layer_norm::{LayerNorm, LayerScale},
@@ -15,97 +18,178 @@ use super::{
     ops::Op,
     pass::Activation,
 };
-use crate::domain::base_model::{Interpolation, Preprocessing};
+use crate::domain::{
+    base_model::{Interpolation, Preprocessing},
+    input::Input,
+};
 
-const EPS: f64 = 1e-6;
 const DEPTH: i64 = 12;
 /// Channels of one attention head.
 const HEAD: i64 = 64;
-/// Initial value of DINOv2's layer scale.
-const SCALE: f64 = 1e-5;
 
-/// The configuration of one ViT: its width.
+/// The configuration of one ViT.
 #[derive(Debug)]
-enum Config {
-    /// Patches of 16 pixels.
-    Patch16(i64),
-    /// Patches of 14 pixels, and layer scale.
-    Dinov2(i64),
+struct Config {
+    width: i64,
+    /// Side of a patch in pixels.
+    patch: i64,
+    prefix: Prefix,
+    /// Initial value of layer scale, where there is one.
+    layer_scale: Option<f64>,
+    /// CLIP normalizes tokens before the first block, and maps patches without a bias.
+    is_clip: bool,
+    activation: Activation,
+}
+
+const fn patch16(width: i64) -> Config {
+    Config {
+        width,
+        patch: 16,
+        prefix: Prefix::PositionedClass,
+        layer_scale: None,
+        is_clip: false,
+        activation: Activation::Gelu,
+    }
+}
+
+const fn deit3(width: i64) -> Config {
+    Config {
+        prefix: Prefix::Class { registers: 0 },
+        layer_scale: Some(1e-6),
+        ..patch16(width)
+    }
+}
+
+const fn dinov2(width: i64) -> Config {
+    Config {
+        patch: 14,
+        layer_scale: Some(1e-5),
+        ..patch16(width)
+    }
+}
+
+const fn dinov2_registers(width: i64) -> Config {
+    Config {
+        prefix: Prefix::Class { registers: 4 },
+        ..dinov2(width)
+    }
+}
+
+const fn clip(patch: i64, activation: Activation) -> Config {
+    Config {
+        patch,
+        is_clip: true,
+        activation,
+        ..patch16(768)
+    }
 }
 
 impl Config {
-    const fn width(&self) -> i64 {
-        let (Patch16(width) | Dinov2(width)) = self;
-        *width
-    }
-
-    fn patch_side(&self) -> i64 {
-        match self {
-            Patch16(_) => 16,
-            Dinov2(_) => 14,
-        }
+    const fn eps(&self) -> f64 {
+        if self.is_clip { 1e-5 } else { 1e-6 }
     }
 }
 
-const fn architecture(name: &'static str, config: &'static Config) -> Architecture {
+const fn architecture(name: &'static str, input: Input, config: &'static Config) -> Architecture {
     Architecture {
         name,
         library: "timm",
-        feature_dim: config.width() as u32,
+        feature_dim: config.width as u32,
         classifier: "head",
         stem: "patch_embed.proj.weight",
-        input: match config {
-            Patch16(_) => rgb(224, 0.9, Interpolation::Bicubic, (&[0.5; 3], &[0.5; 3])),
-            Dinov2(_) => imagenet(518, 1.0, Interpolation::Bicubic),
-        },
+        input,
         builder: Builder::Image(config),
     }
 }
 
+const HALF: Input = rgb(224, 0.9, Interpolation::Bicubic, (&[0.5; 3], &[0.5; 3]));
+const DEIT: Input = imagenet(224, 0.9, Interpolation::Bicubic);
+const DINOV2: Input = imagenet(518, 1.0, Interpolation::Bicubic);
+
+/// CLIP's own mean and standard deviation.
+const fn clip_input(crop_fraction: f64) -> Input {
+    let mean = &[0.48145466, 0.4578275, 0.40821073];
+    let std = &[0.26862954, 0.26130258, 0.27577711];
+    rgb(224, crop_fraction, Interpolation::Bicubic, (mean, std))
+}
+
 pub(super) static ARCHITECTURES: &[Architecture] = &[
-    architecture("vit_tiny_patch16_224", &Patch16(192)),
-    architecture("vit_small_patch16_224", &Patch16(384)),
-    architecture("vit_base_patch16_224", &Patch16(768)),
-    architecture("vit_small_patch14_dinov2", &Dinov2(384)),
-    architecture("vit_base_patch14_dinov2", &Dinov2(768)),
+    architecture("vit_tiny_patch16_224", HALF, &const { patch16(192) }),
+    architecture("vit_small_patch16_224", HALF, &const { patch16(384) }),
+    architecture("vit_base_patch16_224", HALF, &const { patch16(768) }),
+    architecture("deit_small_patch16_224", DEIT, &const { patch16(384) }),
+    architecture("deit_base_patch16_224", DEIT, &const { patch16(768) }),
+    architecture("deit3_small_patch16_224", DEIT, &const { deit3(384) }),
+    architecture("deit3_base_patch16_224", DEIT, &const { deit3(768) }),
+    architecture("vit_small_patch14_dinov2", DINOV2, &const { dinov2(384) }),
+    architecture("vit_base_patch14_dinov2", DINOV2, &const { dinov2(768) }),
+    architecture(
+        "vit_small_patch14_reg4_dinov2",
+        DINOV2,
+        &const { dinov2_registers(384) },
+    ),
+    architecture(
+        "vit_base_patch14_reg4_dinov2",
+        DINOV2,
+        &const { dinov2_registers(768) },
+    ),
+    architecture(
+        "vit_base_patch16_clip_224",
+        clip_input(0.95),
+        &const { clip(16, Activation::Gelu) },
+    ),
+    architecture(
+        "vit_base_patch32_clip_224",
+        clip_input(0.9),
+        &const { clip(32, Activation::Gelu) },
+    ),
+    architecture(
+        "vit_base_patch16_clip_quickgelu_224",
+        clip_input(1.0),
+        &const { clip(16, Activation::QuickGelu) },
+    ),
 ];
 
 impl Family<Preprocessing> for Config {
-    /// Stages `patch_embed` (with the class token and the positions), `blocks.0` … `blocks.11`,
-    /// `norm`.
+    /// Stages `patch_embed` (with the class token, registers and positions), `blocks.0` …
+    /// `blocks.11`, `norm`.
     fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
-        let (width, patch) = (self.width(), self.patch_side());
+        let &Self { width, patch, .. } = self;
         let channels = i64::from(input.channels);
         let patches = ConvShape::patches((channels, width), patch);
         let grid = i64::from(input.input_size) / patch;
-        let embed = Op::PatchEmbedding(PatchEmbedding::new(root, patches, grid));
-        let mut stages = vec![Stage::plain("patch_embed", vec![embed], width)];
+        let norm = |name: &str| Op::LayerNorm(LayerNorm::new(root, name, width, self.eps()));
+        let embed = PatchEmbedding::new(root, (patches, !self.is_clip), grid, self.prefix);
+        let mut embed = vec![Op::PatchEmbedding(embed)];
+        if self.is_clip {
+            embed.push(norm("norm_pre"));
+        }
+        let mut stages = vec![Stage::plain("patch_embed", embed, width)];
         for index in 0..DEPTH {
             let name = format!("blocks.{index}");
             let body = block(self, root, &name);
             stages.push(Stage::plain(&name, body, width));
         }
-        let norm = Op::LayerNorm(LayerNorm::new(root, "norm", width, EPS));
-        stages.push(Stage::plain("norm", vec![norm], width));
+        stages.push(Stage::plain("norm", vec![norm("norm")], width));
         Backbone { stages }
     }
 
     fn patch(&self) -> Option<u32> {
-        Some(self.patch_side() as u32)
+        Some(self.patch as u32)
     }
 }
 
 /// Attention, then two linear layers, each normalized before and with a shortcut around.
 fn block(config: &Config, root: &nn::Path, name: &str) -> Vec<Op> {
-    let width = config.width();
+    let width = config.width;
     let part = |part: &str| format!("{name}.{part}");
-    let norm = |name: &str| Op::LayerNorm(LayerNorm::new(root, &part(name), width, EPS));
+    let norm = |name: &str| Op::LayerNorm(LayerNorm::new(root, &part(name), width, config.eps()));
     let linear = |name: &str, sides, activation| {
         Op::Linear(Linear::new(root, &part(name), sides, activation))
     };
     let residual = |mut ops: Vec<Op>, scale: &str| {
-        if matches!(config, Dinov2(_)) {
-            let scale = LayerScale::new(root, part(scale), width, SCALE);
+        if let Some(value) = config.layer_scale {
+            let scale = LayerScale::new(root, part(scale), width, value);
             ops.push(Op::LayerScale(scale));
         }
         Op::Residual(ops)
@@ -113,7 +197,7 @@ fn block(config: &Config, root: &nn::Path, name: &str) -> Vec<Op> {
     let attention = Op::Attention(Attention::new(root, &part("attn"), width, width / HEAD));
     let mlp = vec![
         norm("norm2"),
-        linear("mlp.fc1", (width, 4 * width), Activation::Gelu),
+        linear("mlp.fc1", (width, 4 * width), config.activation),
         linear("mlp.fc2", (4 * width, width), Activation::None),
     ];
     vec![

@@ -198,7 +198,7 @@ fn stored_side(architecture: &Architecture, recording: &Value) -> i64 {
     let usual = i64::from(architecture.input.image().unwrap().input_size);
     let grid = recording["state_dict"]["pos_embed"][1]
         .as_i64()
-        .map(|tokens| (tokens - 1).isqrt());
+        .map(|tokens| tokens.isqrt());
     match (grid, architecture.patch()) {
         (Some(grid), Some(patch)) => grid * i64::from(patch),
         _ => usual,

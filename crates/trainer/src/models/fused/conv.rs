@@ -252,7 +252,7 @@ fn attribute(activation: Activation) -> Option<(&'static CStr, &'static [f64])> 
         Activation::Relu6 => (c"hardtanh", &[0.0, 6.0]),
         Activation::Silu => (c"swish", &[]),
         Activation::HardSwish => (c"hardswish", &[]),
-        Activation::Gelu => return None,
+        Activation::Gelu | Activation::QuickGelu => return None,
     })
 }
 

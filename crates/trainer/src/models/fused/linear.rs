@@ -130,7 +130,9 @@ fn multiply(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) 
         Activation::Silu => (c"swish", None),
         Activation::HardSwish => (c"hardswish", None),
         Activation::Gelu => (c"gelu", Some(c"none")),
-        Activation::Relu6 => return activation.apply(multiply(x, weight, bias, Activation::None)),
+        Activation::Relu6 | Activation::QuickGelu => {
+            return activation.apply(multiply(x, weight, bias, Activation::None));
+        }
     };
     let address = |tensor: &Tensor| tensor.as_ptr().cast::<c_void>();
     let mut message = Message::default();
@@ -172,7 +174,11 @@ mod tests {
                     let x = random(shape);
                     let plain = activation.apply(x.linear(&weight, Some(&bias)));
                     let found = fused.forward(&x.to_kind(kind), &bias.to_kind(kind), activation);
-                    let found = found.expect("oneDNN takes it");
+                    let Some(found) = found else {
+                        // Not every processor has bfloat16.
+                        assert_eq!(kind, Kind::BFloat16, "oneDNN takes it");
+                        continue;
+                    };
                     assert_eq!((found.kind(), found.size()), (kind, plain.size()));
                     let error = (found.to_kind(Kind::Float) - &plain).abs().max();
                     let error = error.double_value(&[]) / plain.abs().max().double_value(&[]);

@@ -12,11 +12,12 @@ use super::pass::Activation;
 
 /// Every activation, for tests.
 #[cfg(test)]
-const ACTIVATIONS: [Activation; 6] = [
+const ACTIVATIONS: [Activation; 7] = [
     Activation::None,
     Activation::Relu,
     Activation::Relu6,
     Activation::Silu,
     Activation::HardSwish,
     Activation::Gelu,
+    Activation::QuickGelu,
 ];
