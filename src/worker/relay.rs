@@ -116,6 +116,7 @@ impl<'a> Relay<'a> {
                 }
                 records.steps = thinned(steps, n_steps, self.worker.args.steps_kept);
             }
+            Progress::FeaturesInFloat32 => records.events.push(features_in_float32()),
             Progress::Recomputes => records.events.push(recomputes()),
             Progress::BatchSizeReduced { what, batch_size } => {
                 let (reduced, event) = batch_size_reduced(what, batch_size, &self.claimed.recipe);
@@ -255,6 +256,17 @@ fn thinned(mut steps: Vec<Step>, n_steps: u64, kept: u64) -> Vec<Step> {
     let every = n_steps.div_ceil(kept).max(1);
     steps.retain(|step| step.step % every == 0 || step.step == n_steps);
     steps
+}
+
+/// The event of features that are computed in another format than the one asked for.
+fn features_in_float32() -> NewEvent {
+    NewEvent {
+        level: Level::Warn,
+        data: serde_json::json!({}),
+        message:
+            "this worker's processor has no bfloat16 arithmetic: features are computed in float32"
+                .to_owned(),
+    }
 }
 
 /// The event of a training that trades time for memory.

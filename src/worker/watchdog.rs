@@ -89,7 +89,8 @@ impl Watchdog {
                 self.liveness.observe(*working, patience, now);
                 return;
             }
-            Progress::Used(_)
+            Progress::FeaturesInFloat32
+            | Progress::Used(_)
             | Progress::Interrupted { .. }
             | Progress::Finished { .. }
             | Progress::Failed(_) => return,

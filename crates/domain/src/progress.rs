@@ -58,6 +58,8 @@ pub enum Progress {
         n_epochs: u32,
         steps: Vec<Step>,
     },
+    /// The recipe's features are in bfloat16, and this processor computes them in float32.
+    FeaturesInFloat32,
     /// Memory ran out. From here on training computes activations again instead of keeping them;
     /// the interrupted step is repeated.
     Recomputes,

@@ -20,6 +20,7 @@ use crate::{
     domain::{
         limits::EVALUATION_BATCH,
         progress::{BatchSizePart, Progress},
+        recipe::Precision,
         work::TrainPlan,
     },
     models::{
@@ -192,7 +193,10 @@ pub(super) fn key(
     let device_kind = if device == Device::Cpu { "cpu" } else { "cuda" };
     let base = &plan.base_model;
     let key = CacheKey {
-        what: network.features_format(),
+        what: match network.features_precision() {
+            Precision::Float32 => "features f32",
+            Precision::Bfloat16 => "features bf16",
+        },
         version: VERSION << 16 | inference::VERSION,
         pack_sha256: &source.sha256,
         preprocessing: &base.input,

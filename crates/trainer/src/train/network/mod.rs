@@ -28,7 +28,7 @@ use crate::{
         architecture::Architecture,
         backbone::{Backbone, BackboneTensor},
         head::Head,
-        inference::Extractor,
+        inference::{Extractor, has_bfloat16},
         lora,
         pass::{Masks, Norm, Pass, Statistics},
         registry, weights,
@@ -84,8 +84,8 @@ pub struct Network {
     batch_norm: BatchNorm,
     /// The type that the trained part computes in.
     kind: Kind,
-    /// The kind of the numbers that a wholly frozen backbone computes features with.
-    features_kind: Kind,
+    /// Number format of a wholly frozen backbone's features.
+    features_precision: Precision,
     /// Every tensor that training changes in some phase.
     changing: Vec<(String, Tensor)>,
     /// The factor of the adapters' products, where the backbone has adapters.
@@ -155,7 +155,10 @@ impl Network {
             is_channels_last,
             batch_norm: recipe.batch_norm,
             kind: kind_of(recipe.precision),
-            features_kind: kind_of(recipe.features_precision),
+            features_precision: match has_bfloat16(device) {
+                true => recipe.features_precision,
+                false => Precision::Float32,
+            },
             seed: recipe.seed,
         };
         network.train_only(&recipe.trainable)?;
@@ -228,18 +231,15 @@ impl Network {
         self.frozen_stages == self.backbone.stages.len()
     }
 
-    /// A copy of the whole backbone as it is now, in its fast form and the number format of the
-    /// recipe's features.
+    /// A copy of the whole backbone as it is now, in its fast form and the number format of
+    /// features.
     pub fn whole_backbone(&self) -> Extractor {
-        Extractor::with_kind(&self.backbone, self.features_kind)
+        Extractor::with_kind(&self.backbone, kind_of(self.features_precision))
     }
 
-    /// The name of that number format.
-    pub fn features_format(&self) -> &'static str {
-        match self.features_kind {
-            Kind::BFloat16 => "features bf16",
-            _ => "features f32",
-        }
+    /// That number format, which is float32 where the device has no bfloat16.
+    pub fn features_precision(&self) -> Precision {
+        self.features_precision
     }
 
     /// Features [N, `feature_dim`] of images [N, C, S, S] as the whole backbone's own operations

@@ -127,11 +127,15 @@ impl<'a> Run<'a> {
         let scale = (recipe.task == Task::Regression).then(|| samples.scale());
         let step_size = recipe.batch_size as usize * recipe.accumulate as usize;
         let batches = Batches::new(samples.train.len(), step_size);
+        let network = Network::build(&plan.base_model, recipe, samples.outputs(), device)?;
+        if network.features_precision() != recipe.features_precision {
+            reporter.send(&Progress::FeaturesInFloat32);
+        }
         let run = Self {
             folder,
             data,
             reporter,
-            network: Network::build(&plan.base_model, recipe, samples.outputs(), device)?,
+            network,
             // Its state takes memory that the features at the start may need.
             optimizer: Optimizer::new(recipe, &[]),
             criterion: Criterion::new(recipe, Objective::new(recipe, samples, device)),
