@@ -10,11 +10,12 @@ use std::{
 };
 
 use clap::{
-    Args,
-    builder::{RangedU64ValueParser, TypedValueParser},
+    ArgAction, Args,
+    builder::{BoolishValueParser, RangedU64ValueParser, TypedValueParser},
 };
 
 use time::{Date, Month, OffsetDateTime};
+use url::Url;
 
 use crate::domain::{hosts::HostList, role::Role, work::DatasetLimits};
 
@@ -293,6 +294,84 @@ pub struct OutgoingArgs {
         default_value = "none"
     )]
     pub private_hosts: HostList,
+    /// Hub whose repositories `POST /v1/base_models` takes by name. Its host, and those that it
+    /// redirects to, must be among `--download-hosts`
+    #[arg(
+        long,
+        env = "HF_ENDPOINT",
+        value_name = "URL",
+        default_value = "https://huggingface.co",
+        value_parser = base_url
+    )]
+    pub hub_endpoint: String,
+    /// Token that repositories of the hub are read with
+    #[arg(long, env = "HF_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub hub_token: Option<Secret>,
+    /// Owners whose repositories may be used, such as `timm,facebook`; `*` is every one
+    #[arg(
+        long,
+        env = "REHEAD_HUB_OWNERS",
+        value_name = "OWNERS",
+        value_delimiter = ',',
+        default_value = "*"
+    )]
+    pub hub_owners: Vec<String>,
+    /// Ask no hub
+    #[arg(
+        long,
+        env = "HF_HUB_OFFLINE",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub hub_offline: bool,
+}
+
+impl OutgoingArgs {
+    /// True for an owner whose repositories may be used.
+    pub fn allows_owner(&self, owner: &str) -> bool {
+        self.hub_owners.iter().any(|one| one == "*" || one == owner)
+    }
+
+    /// True for a URL of the hub that lies in a repository that may be used.
+    pub fn is_of_hub(&self, url: &Url) -> bool {
+        let Ok(hub) = Url::parse(&self.hub_endpoint) else {
+            return false;
+        };
+        let path = url.path().strip_prefix(hub.path().trim_end_matches('/'));
+        let path = path
+            .and_then(|path| path.strip_prefix('/'))
+            .unwrap_or_default();
+        let routes = ["api/models/", "api/resolve-cache/models/"];
+        let of_route = routes.iter().find_map(|route| path.strip_prefix(route));
+        let owner = of_route
+            .unwrap_or(path)
+            .split('/')
+            .next()
+            .unwrap_or_default();
+        url.origin() == hub.origin() && self.allows_owner(owner)
+    }
+}
+
+/// A text that is not to be printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// Limits and intervals of webhooks.

@@ -89,6 +89,9 @@ enum Command {
     Compare(client::compare::CompareArgs),
     /// List jobs, with what they do or why they wait
     Jobs(client::jobs::JobsArgs),
+    /// Manage base models: list, add
+    #[command(subcommand)]
+    Models(client::models::Models),
     /// List workers
     Workers(client::workers::WorkersArgs),
     /// Cancel a job
@@ -170,6 +173,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Report(args) => commands::client(client::report::run(&args)),
         Command::Compare(args) => commands::client(client::compare::run(&args)),
         Command::Jobs(args) => commands::client(client::jobs::run(&args)),
+        Command::Models(models) => commands::client(client::models::run(&models)),
         Command::Workers(args) => commands::client(client::workers::run(&args)),
         Command::Cancel(args) => commands::client(client::control::run(&args, Control::Cancel)),
         Command::Pause(args) => commands::client(client::control::run(&args, Control::Pause)),

@@ -22,6 +22,9 @@ pub mod logs;
 /// Packs a folder while it is sent.
 mod pack;
 
+/// `rehead models`
+pub mod models;
+
 /// `rehead predict`
 pub mod predict;
 

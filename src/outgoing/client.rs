@@ -61,6 +61,8 @@ pub struct Target {
     url: Url,
     /// Its host may have a private address.
     private: bool,
+    /// It leads to a repository of the hub, which is read with the operator's token.
+    of_hub: bool,
 }
 
 impl Target {
@@ -192,6 +194,10 @@ impl Outgoing {
         Ok(made.get_or_init(|| client))
     }
 
+    pub(super) fn args(&self) -> &OutgoingArgs {
+        &self.0.args
+    }
+
     /// True when the operator allows some host for this use.
     pub fn is_on(&self, of: Use) -> bool {
         !self.list(of).0.is_empty()
@@ -245,7 +251,12 @@ impl Outgoing {
         if address.is_some_and(|address| !may_reach(address, private)) {
             return Err(Refused::NotPublic(name.to_owned()));
         }
-        Ok(Target { url, private })
+        let of_hub = of == Use::Download && self.0.args.is_of_hub(&url);
+        Ok(Target {
+            url,
+            private,
+            of_hub,
+        })
     }
 
     /// Checks what the host of a URL resolves to now, so that a user hears of it at once. Each
@@ -277,9 +288,11 @@ impl Outgoing {
         build: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response, Unsent> {
         let client = self.client(target.private)?;
-        Ok(build(client.request(method, target.url.clone()))
-            .send()
-            .await?)
+        let mut request = client.request(method, target.url.clone());
+        if let Some(token) = self.0.args.hub_token.as_ref().filter(|_| target.of_hub) {
+            request = request.bearer_auth(token.expose());
+        }
+        Ok(build(request).send().await?)
     }
 }
 

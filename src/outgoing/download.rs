@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Redirects that are followed, each to a URL that is checked as the first one.
-const REDIRECTS: usize = 3;
+pub(super) const REDIRECTS: usize = 3;
 /// Age of a download from which its average rate counts.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -165,7 +165,7 @@ impl Outgoing {
 }
 
 /// The URL that a response redirects to, if it does.
-fn redirection(from: &Url, response: &Response) -> Option<Result<String, Interrupted>> {
+pub(super) fn redirection(from: &Url, response: &Response) -> Option<Result<String, Interrupted>> {
     let status = response.status().as_u16();
     if !matches!(status, 301 | 302 | 303 | 307 | 308) {
         return None;

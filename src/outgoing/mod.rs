@@ -9,6 +9,8 @@
 mod address;
 mod client;
 mod download;
+mod hub;
 
 pub use client::{Lookup, Outgoing, Refused, Target, Unsent, Use};
 pub use download::{Interrupted, filename};
+pub use hub::{HubError, HubModel};

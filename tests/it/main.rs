@@ -27,6 +27,7 @@ mod failures;
 mod garbage_collection;
 mod go_on;
 mod http_errors;
+mod hub;
 mod idempotency;
 mod inputs;
 mod job_body;

@@ -193,6 +193,7 @@ fn outgoing(private: &str, lookup: &Flipping) -> Outgoing {
         download_hosts: "*:*".parse().unwrap(),
         webhook_hosts: "*:*".parse().unwrap(),
         private_hosts: private.parse().unwrap(),
+        ..OutgoingArgs::default()
     };
     Outgoing::with_lookup(&args, lookup.clone())
 }

@@ -73,6 +73,7 @@ impl Sending {
             download_hosts: hosts("none"),
             webhook_hosts: hosts("*:*"),
             private_hosts: hosts("127.0.0.1:*"),
+            ..OutgoingArgs::default()
         };
         let sender = Sender {
             pool: queue.pool().clone(),

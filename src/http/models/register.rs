@@ -17,10 +17,12 @@ use crate::{
         tenants::TenantId,
     },
     domain::{
-        base_model::SourceTask,
+        base_model::{AskedPreprocessing, SourceTask},
+        codes,
         file::Purpose,
         id::FileId,
         input::Modality,
+        limits::MODEL_ID_CHARACTERS,
         problem::Problem,
         request::{BaseModelRequest, Weights},
     },
@@ -33,12 +35,14 @@ use crate::{
         outgoing::{Source, too_many_downloads},
         state::AppState,
     },
+    outgoing::HubModel,
 };
 
 /// Register a base model
 ///
-/// From an uploaded file, or from a URL, whose file is then in the list of files. A refusal names
-/// every missing, unexpected or misshapen tensor. Responds once the weights are validated and
+/// From a repository of a hub, an uploaded file, or a URL; what is downloaded is then in the list
+/// of files. A refusal names every missing, unexpected or misshapen tensor. Responds once the
+/// weights are validated and
 /// converted, or with 202 and status `importing` if that takes longer than the service holds a
 /// response back.
 #[utoipa::path(post, path = "/v1/base_models", tag = "models", operation_id = "register_base_model",
@@ -56,7 +60,8 @@ pub(crate) async fn register(
     let wait = Duration::from_secs(state.limits.max_wait_seconds);
     let _place = state.quotas.wait(&identity, wait)?;
     let mut changes = state.changes.subscribe();
-    let (model, inserted) = insert(&state, tenant, request, key.with_body(&body)).await?;
+    let described = describe(&state, request).await?;
+    let (model, inserted) = insert(&state, tenant, described, key.with_body(&body)).await?;
     let id = model.id.as_str();
     match inserted {
         Inserted::Yes | Inserted::Replayed => {}
@@ -122,19 +127,94 @@ fn refused(problems: Vec<Problem>) -> ApiError {
     }
 }
 
+/// A base model with all that a repository or a request tells of it.
+struct Described {
+    id: String,
+    architecture: String,
+    weights: Weights,
+    source_task: Option<SourceTask>,
+    preprocessing: Option<AskedPreprocessing>,
+    license: Option<String>,
+}
+
+/// Adds what a repository tells, where a request names one; the request's own values come first.
+///
+/// # Errors
+/// The repository gives no model.
+async fn describe(state: &AppState, request: BaseModelRequest) -> Result<Described, ApiError> {
+    let BaseModelRequest {
+        hub,
+        revision,
+        id,
+        architecture,
+        weights,
+        source_task,
+        preprocessing,
+        license,
+    } = request;
+    let bug = || anyhow::anyhow!("a base model without a source: this is a bug");
+    let Some(repository) = hub else {
+        return Ok(Described {
+            id: id.ok_or_else(bug)?,
+            architecture: architecture.ok_or_else(bug)?,
+            weights: weights.ok_or_else(bug)?,
+            source_task,
+            preprocessing,
+            license,
+        });
+    };
+    let name = repository.split('/').next_back().unwrap_or_default();
+    if id.is_none() && name.len() > MODEL_ID_CHARACTERS {
+        let message = format!(
+            "is required: the repository's name has more than {MODEL_ID_CHARACTERS} characters"
+        );
+        return Err(ApiError::invalid("id", codes::MISSING_FIELD, message));
+    }
+    let revision = revision.as_deref().unwrap_or("main");
+    let found = state.outgoing.hub_model(&repository, revision).await;
+    let found: HubModel =
+        found.map_err(|error| ApiError::invalid("hub", error.code(), error.to_string()))?;
+    let asked = preprocessing.unwrap_or_default();
+    let told = found.preprocessing;
+    let preprocessing = AskedPreprocessing {
+        input_size: asked.input_size.or(told.input_size),
+        channels: asked.channels.or(told.channels),
+        crop_fraction: asked.crop_fraction.or(told.crop_fraction),
+        interpolation: asked.interpolation.or(told.interpolation),
+        mean: asked.mean.or(told.mean),
+        std: asked.std.or(told.std),
+    };
+    let problems = preprocessing.problems();
+    if !problems.is_empty() {
+        return Err(problems.into());
+    }
+    Ok(Described {
+        id: id.unwrap_or_else(|| name.to_owned()),
+        architecture: architecture.unwrap_or(found.architecture),
+        weights: Weights {
+            file: None,
+            url: Some(found.url),
+            sha256: found.sha256,
+        },
+        source_task: source_task.or(Some(found.source_task)),
+        preprocessing: Some(preprocessing),
+        license: license.or(found.license),
+    })
+}
+
 /// Adds the model, and the download of its weights, if they are to be downloaded.
 async fn insert(
     state: &AppState,
     tenant: TenantId,
-    request: BaseModelRequest,
+    described: Described,
     idempotency: Option<Idempotency>,
 ) -> Result<(NewBaseModel, Inserted), ApiError> {
-    let Weights { file, url, sha256 } = request.weights.clone();
+    let Weights { file, url, sha256 } = described.weights.clone();
     match (file, url) {
         (Some(file), None) => {
             let model = NewBaseModel {
                 idempotency,
-                ..new_model(tenant, file, request)
+                ..new_model(tenant, file, described)
             };
             let inserted = db::models::insert_importing(&state.pool, &model).await?;
             Ok((model, inserted))
@@ -149,7 +229,7 @@ async fn insert(
             let download = source.check(state, tenant, "weights.url").await?;
             let model = NewBaseModel {
                 idempotency,
-                ..new_model(tenant, download.id, request)
+                ..new_model(tenant, download.id, described)
             };
             let limit = state.limits.max_downloads;
             let inserted =
@@ -161,21 +241,21 @@ async fn insert(
     }
 }
 
-fn new_model(tenant: TenantId, weights_file: FileId, request: BaseModelRequest) -> NewBaseModel {
+fn new_model(tenant: TenantId, weights_file: FileId, described: Described) -> NewBaseModel {
     NewBaseModel {
         tenant,
-        id: request.id,
-        architecture: request.architecture,
+        id: described.id,
+        architecture: described.architecture,
         // Only networks that read images can be imported; the trainer refuses others.
         modality: Modality::Image,
         weights_file,
-        source_task: request.source_task.unwrap_or(SourceTask {
+        source_task: described.source_task.unwrap_or(SourceTask {
             name: "image classification".to_owned(),
             classes: None,
             dataset: None,
         }),
-        preprocessing: request.preprocessing,
-        license: request.license,
+        preprocessing: described.preprocessing,
+        license: described.license,
         idempotency: None,
     }
 }

@@ -9,25 +9,30 @@ use crate::{
     codes::{CONTRADICTION, INVALID_VALUE, MISSING_FIELD},
     fields::Fields,
     id::FileId,
-    limits::{MODEL_ID_CHARACTERS, URL_CHARACTERS},
-    options::{Group, Optional, RequiredGroup, options, read_all, required},
+    limits::{MODEL_ID_CHARACTERS, PHRASE_CHARACTERS, URL_CHARACTERS},
+    options::{Group, Optional, options, read_all},
     problem::Problem,
     rules::{Components, Id, Invalid, Parsed, Rule, Text},
 };
 
 options! {
-    /// A base model to register.
+    /// A base model to register: a repository of a hub, or weights.
     pub struct BaseModelRequest {
+        /// Repository of timm's on the Hugging Face hub, such as `timm/resnet50.a1_in1k`, whose
+        /// files say all that is left out here.
+        hub: Option<String> = Optional(Repository),
+        /// Branch, tag or commit of the repository; `main` by default.
+        revision: Option<String> = Optional(Phrase),
         /// Id for use in jobs: letters, digits, `-`, `_`, `.`, a letter or digit first. Not one
-        /// that begins as those of checkpoints, `ftckpt_`.
-        id: String = required(ModelId),
+        /// that begins as those of checkpoints, `ftckpt_`. The repository's name by default.
+        id: Option<String> = Optional(ModelId),
         /// Network, by timm's name, such as `tf_efficientnet_lite0` or `resnet18`.
-        architecture: String = required(Phrase),
-        weights: Weights = RequiredGroup,
+        architecture: Option<String> = Optional(Phrase),
+        weights: Option<Weights> = Group,
         /// Task that the weights were trained for; image classification by default.
         source_task: Option<SourceTask> = Group,
-        /// Preprocessing of images. Fields left out follow from the weights, then from the
-        /// architecture.
+        /// Preprocessing of images. Fields left out follow from the repository or the weights, then
+        /// from the architecture.
         preprocessing: Option<AskedPreprocessing> = Group,
         /// License of the weights, such as `Apache-2.0`.
         license: Option<String> = Optional(Phrase),
@@ -85,9 +90,66 @@ impl BaseModelRequest {
                 .into_iter()
                 .flat_map(AskedPreprocessing::contradictions),
         );
-        let weights = request.as_ref().map(|request| &request.weights);
+        let are_read = problems.iter().all(|one| !one.path.starts_with("weights"));
+        let weights = request.as_ref().filter(|_| are_read);
+        let weights = weights.and_then(|request| request.weights.as_ref());
         problems.extend(weights.and_then(Weights::contradiction));
+        problems.extend(problems_of_source(body));
         request.filter(|_| problems.is_empty()).ok_or(problems)
+    }
+}
+
+/// Problems of a request that names no repository and leaves out what only a repository tells, or
+/// names one and brings weights.
+fn problems_of_source(body: &Value) -> Vec<Problem> {
+    let Value::Object(fields) = body else {
+        return Vec::new();
+    };
+    let is_given = |name: &str| fields.get(name).is_some_and(|value| !value.is_null());
+    let problem = |name: &str, code, message: &str| Problem::new(name, code, message);
+    if is_given("hub") {
+        let message = "stands beside `hub`, whose repository has weights; leave one of them out";
+        return Vec::from_iter(
+            is_given("weights").then(|| problem("weights", CONTRADICTION, message)),
+        );
+    }
+    let message = "is required, unless `hub` names a repository that tells it";
+    let missing = ["id", "architecture", "weights"].into_iter();
+    let missing = missing.filter(|name| !is_given(name));
+    let mut problems: Vec<Problem> = missing
+        .map(|name| problem(name, MISSING_FIELD, message))
+        .collect();
+    if is_given("revision") {
+        let message = "is a revision of a repository, and there is no `hub`; leave it out";
+        problems.push(problem("revision", CONTRADICTION, message));
+    }
+    problems
+}
+
+/// The name of a hub's repository: owner and name.
+struct Repository;
+
+impl Rule<String> for Repository {
+    fn read(&self, value: &Value) -> Parsed<String> {
+        let text = Text(PHRASE_CHARACTERS).read(value)?;
+        let is_name = |part: &str| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+            part.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && part.chars().all(plain)
+                && !part.contains("..")
+        };
+        let parts = text.split_once('/');
+        if !parts.is_some_and(|(owner, name)| is_name(owner) && is_name(name)) {
+            let message = "must be an owner and a name, such as `timm/resnet50.a1_in1k`";
+            return Err(Invalid::new(INVALID_VALUE, message));
+        }
+        Ok(text)
+    }
+
+    fn schema(&self, components: &mut Components) -> Value {
+        let mut schema = Text(PHRASE_CHARACTERS).schema(components);
+        schema["pattern"] = json!("^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$");
+        schema
     }
 }
 
@@ -167,6 +229,8 @@ mod tests {
             ("weights", "missing_field"),
         ]);
         assert_eq!(problems(&json!({})), missing);
+        let revision = problems(&json!({"revision": "main"}));
+        assert_eq!(revision[3..], expected(&[("revision", "contradiction")]));
         assert_eq!(problems(&json!([])), expected(&[("", "wrong_type")]));
     }
 
@@ -208,6 +272,43 @@ mod tests {
         ] {
             assert_eq!(problems(&of(bad)), expected(&[("weights.file", code)]));
         }
+    }
+
+    #[test]
+    fn a_repository_stands_for_everything_else() {
+        let repository = BaseModelRequest::parse(&json!({"hub": "timm/resnet50.a1_in1k"}));
+        assert_eq!(repository.unwrap().hub.unwrap(), "timm/resnet50.a1_in1k");
+        let all = json!({
+            "hub": "a/b", "revision": "v1", "id": "mine", "architecture": "resnet18", "license": "MIT",
+            "preprocessing": {"input_size": 96},
+        });
+        assert!(BaseModelRequest::parse(&all).is_ok());
+        let file = json!({"file": format!("file-{}", "0".repeat(32))});
+        let both = json!({"hub": "a/b", "weights": file});
+        assert_eq!(problems(&both), expected(&[("weights", "contradiction")]));
+        for hub in [
+            "",
+            "resnet50",
+            "a/b/c",
+            "/b",
+            "a/",
+            "../b",
+            "a/..",
+            "a/b?c",
+            "a/.b",
+            "-a/b",
+            "a/b..c",
+            "https://huggingface.co/a/b",
+        ] {
+            assert_eq!(
+                problems(&json!({ "hub": hub })),
+                expected(&[("hub", "invalid_value")]),
+                "{hub}"
+            );
+        }
+        let long = |length: usize| json!({"hub": format!("a/{}", "b".repeat(length - 2))});
+        assert!(BaseModelRequest::parse(&long(128)).is_ok());
+        assert_eq!(problems(&long(129)), expected(&[("hub", "out_of_range")]));
     }
 
     #[test]

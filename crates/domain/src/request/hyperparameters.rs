@@ -77,7 +77,8 @@ options! {
         /// The number format of the backbone's trained part. `auto`: `float32`.
         precision: Auto<Precision> = auto(Word),
         /// The number format in which a wholly frozen backbone computes features. `bfloat16` is
-        /// quicker on processors that have it, and coarser. `auto`: `float32`.
+        /// quicker and coarser; a processor without it takes `float32`, and an event says so.
+        /// `auto`: `float32`.
         features_precision: Auto<Precision> = auto(Word),
     }
 }
