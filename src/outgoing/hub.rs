@@ -40,7 +40,6 @@ pub struct HubModel {
     pub url: String,
     /// SHA-256 of the weights, lower-case hex, where the hub tells it.
     pub sha256: Option<String>,
-    pub filename: String,
 }
 
 /// Why a repository gives no model.
@@ -197,7 +196,6 @@ impl Outgoing {
             preprocessing: preprocessing(pretrained),
             url: self.hub_url(&format!("{repository}/resolve/{sha}/{}", weights.rfilename)),
             sha256: weights.lfs.as_ref().and_then(|lfs| lfs.sha256.clone()),
-            filename: weights.rfilename.clone(),
         })
     }
 

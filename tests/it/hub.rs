@@ -93,40 +93,35 @@ async fn hub(repository: Repository) -> (Receiver, Receiver) {
     (hub, store)
 }
 
-async fn service(hub: &Receiver, further: &[&str]) -> Service {
-    let endpoint = format!("http://127.0.0.1:{}", hub.port);
-    let mut arguments = vec![
+/// Arguments of a service, and of its workers, that use this hub.
+fn arguments(endpoint: &str) -> [&str; 8] {
+    [
         "--download-hosts",
         "*:*",
         "--private-hosts",
         "127.0.0.1:*",
         "--hub-endpoint",
-        &endpoint,
+        endpoint,
         "--hub-token",
         TOKEN,
-    ];
-    arguments.extend(further);
-    Service::start_with(&arguments).await
+    ]
+}
+
+fn endpoint(hub: &Receiver) -> String {
+    format!("http://127.0.0.1:{}", hub.port)
+}
+
+async fn service(hub: &Receiver, further: &[&str]) -> Service {
+    let endpoint = endpoint(hub);
+    let all = [&arguments(&endpoint)[..], further].concat();
+    Service::start_with(&all).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_brings_weights_preprocessing_task_and_license() {
     let (hub, store) = hub(lite0()).await;
     let service = service(&hub, &[]).await;
-    let endpoint = format!("http://127.0.0.1:{}", hub.port);
-    let _worker = service.worker(
-        "a",
-        &[
-            "--download-hosts",
-            "*:*",
-            "--private-hosts",
-            "127.0.0.1:*",
-            "--hub-endpoint",
-            &endpoint,
-            "--hub-token",
-            TOKEN,
-        ],
-    );
+    let _worker = service.worker("a", &arguments(&endpoint(&hub)));
     let body = json!({"hub": "timm/lite0"});
     let model = service.post("/v1/base_models", &body).await.ok();
     assert_eq!(
@@ -259,7 +254,7 @@ async fn refusals_of_a_hub_are_told_apart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hub_is_asked_only_where_the_operator_allows() {
     let (hub, _store) = hub(lite0()).await;
-    let endpoint = format!("http://127.0.0.1:{}", hub.port);
+    let endpoint = endpoint(&hub);
     let allowed = ["--download-hosts", "*:*", "--private-hosts", "127.0.0.1:*"];
     for (arguments, words) in [
         (vec!["--hub-endpoint", &endpoint], "--download-hosts"),
