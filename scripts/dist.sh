@@ -11,6 +11,7 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 name=rehead-$version-$(uname -m)-linux
 folder=${1:-target/$name}
 
+scripts/ui.sh
 cargo build --profile dist --locked --workspace --bins
 rm -rf "$folder"
 mkdir -p "$folder/bin" "$folder/lib/rehead/torch"

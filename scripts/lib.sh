@@ -35,6 +35,19 @@ fetch_deb() {
     echo "$sha256  $(ls "$folder/$package"_*.deb)" | sha256sum --quiet --check || fail "$package is not the one expected"
 }
 
+# bench_deb PACKAGE SHA256: one Debian package, unpacked beside the demo's data under its name,
+# without `dataset-` before it; nothing when it is there.
+bench_deb() {
+    local cache=${REHEAD_CACHE:-$HOME/.cache/rehead} package=$1
+    local folder=$cache/demo/${package#dataset-}
+    [ -d "$folder" ] && return
+    say "fetching $package"
+    fetch_deb "$cache/downloads" "$package" "$2"
+    rm -rf "$folder.part"
+    dpkg-deb -x "$cache/downloads/${package}"_*.deb "$folder.part"
+    mv "$folder.part" "$folder"
+}
+
 # unpack_zip ARCHIVE FOLDER [PATTERN...]: all of it, or what matches and no `!PATTERN` takes out;
 # whole or not at all.
 unpack_zip() {

@@ -270,11 +270,12 @@ impl Child {
 /// The role of a child, from its arguments.
 fn role(arguments: &[&OsStr]) -> Label {
     let role = arguments.first().and_then(|role| role.to_str());
-    const ROLES: [&str; 6] = [
+    const ROLES: [&str; 7] = [
         "warm-trainer",
         "validate",
         "verify",
-        "script",
+        "export",
+        "score",
         "serve",
         "devices",
     ];

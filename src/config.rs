@@ -267,13 +267,13 @@ pub struct ServeArgs {
 /// Hosts that URLs of users may lead to. Must be the same for all processes of an installation.
 #[derive(Debug, Clone, Default, Args)]
 pub struct OutgoingArgs {
-    /// Hosts that files may be downloaded from by URL, such as `huggingface.co,*.hf.co`; `*` is
-    /// every host, `none` turns downloads off
+    /// Hosts that files may be downloaded from by URL, and the hub's; `*` is every host, `none`
+    /// turns downloads off
     #[arg(
         long,
         env = "REHEAD_DOWNLOAD_HOSTS",
         value_name = "HOSTS",
-        default_value = "none"
+        default_value = "huggingface.co,*.hf.co"
     )]
     pub download_hosts: HostList,
     /// Hosts that webhooks are sent to, such as `hooks.example.org,*.example.org:8443`; `*:*` is
@@ -294,8 +294,8 @@ pub struct OutgoingArgs {
         default_value = "none"
     )]
     pub private_hosts: HostList,
-    /// Hub whose repositories `POST /v1/base_models` takes by name. Its host, and those that it
-    /// redirects to, must be among `--download-hosts`
+    /// Hub whose repositories `POST /v1/base_models` and `POST /v1/files` take by name. Its host,
+    /// and those that it redirects to, must be among `--download-hosts`
     #[arg(
         long,
         env = "HF_ENDPOINT",
@@ -316,6 +316,23 @@ pub struct OutgoingArgs {
         default_value = "*"
     )]
     pub hub_owners: Vec<String>,
+    /// Owners below whose names models may be pushed to the hub with `--hub-token`, such as
+    /// `my-org`; `*` is every one that the token may write to, and without this pushes are off
+    #[arg(
+        long,
+        env = "REHEAD_HUB_PUSH_OWNERS",
+        value_name = "OWNERS",
+        value_delimiter = ','
+    )]
+    pub hub_push_owners: Vec<String>,
+    /// Maximum number of files that the weights of one model of the hub, or a data set, are in
+    #[arg(
+        long,
+        env = "REHEAD_HUB_MAX_FILES",
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..=1_000)
+    )]
+    pub hub_max_files: u32,
     /// Ask no hub
     #[arg(
         long,
@@ -324,12 +341,37 @@ pub struct OutgoingArgs {
         value_parser = BoolishValueParser::new()
     )]
     pub hub_offline: bool,
+    /// Folder of the cache that the hub's clients share: what is in it is used without the hub,
+    /// and what is downloaded from the hub is added (default: `hub` in $HF_HOME; without that, no
+    /// cache)
+    #[arg(long, env = "HF_HUB_CACHE", value_name = "FOLDER")]
+    pub hub_cache: Option<PathBuf>,
+    /// Folder of Hugging Face's libraries
+    #[arg(long = "hub-home", env = "HF_HOME", value_name = "FOLDER", hide = true)]
+    pub hub_home: Option<PathBuf>,
 }
 
 impl OutgoingArgs {
     /// True for an owner whose repositories may be used.
     pub fn allows_owner(&self, owner: &str) -> bool {
         self.hub_owners.iter().any(|one| one == "*" || one == owner)
+    }
+
+    /// True for an owner below whose name models may be pushed.
+    pub fn allows_push_to(&self, owner: &str) -> bool {
+        let mut owners = self.hub_push_owners.iter();
+        owners.any(|one| one == "*" || one == owner)
+    }
+
+    /// True when models may be pushed.
+    pub fn pushes(&self) -> bool {
+        !self.hub_push_owners.is_empty()
+    }
+
+    /// The folder of the cache of repositories, if there is one.
+    pub fn hub_cache(&self) -> Option<PathBuf> {
+        let of_home = || self.hub_home.as_ref().map(|home| home.join("hub"));
+        self.hub_cache.clone().or_else(of_home)
     }
 
     /// True for a URL of the hub that lies in a repository that may be used.
@@ -341,7 +383,13 @@ impl OutgoingArgs {
         let path = path
             .and_then(|path| path.strip_prefix('/'))
             .unwrap_or_default();
-        let routes = ["api/models/", "api/resolve-cache/models/"];
+        let routes = [
+            "api/models/",
+            "api/datasets/",
+            "api/resolve-cache/models/",
+            "api/resolve-cache/datasets/",
+            "datasets/",
+        ];
         let of_route = routes.iter().find_map(|route| path.strip_prefix(route));
         let owner = of_route
             .unwrap_or(path)
@@ -420,6 +468,23 @@ pub struct AccessArgs {
     /// Maximum number of wrong API keys from one address in a minute; further ones are answered 429
     #[arg(long, env = "REHEAD_FAILED_KEYS_PER_MINUTE", default_value_t = 20)]
     pub failed_keys_per_minute: u32,
+    #[command(flatten)]
+    pub sessions: SessionArgs,
+}
+
+/// Sessions of browsers, which hold a cookie instead of a key.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct SessionArgs {
+    /// Time without a request after which a session of the dashboard ends (s)
+    #[arg(long, env = "REHEAD_SESSION_IDLE_SECONDS", default_value_t = 43_200, value_parser = clap::value_parser!(u64).range(300..=31_536_000))]
+    pub session_idle_seconds: u64,
+    /// Time after which a session of the dashboard ends in any case (s)
+    #[arg(long, env = "REHEAD_SESSION_SECONDS", default_value_t = 2_592_000, value_parser = clap::value_parser!(u64).range(300..=31_536_000))]
+    pub session_seconds: u64,
+    /// Maximum number of sessions of one API key; a further one ends the one that was not used for
+    /// longest
+    #[arg(long, env = "REHEAD_MAX_SESSIONS_PER_KEY", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_sessions_per_key: u32,
 }
 
 /// Settings of predictions.
@@ -463,6 +528,16 @@ pub struct HttpLimits {
     /// Time in which an upload in parts must be completed (s)
     #[arg(long, env = "REHEAD_UPLOAD_SECONDS", default_value_t = 3_600)]
     pub upload_seconds: u64,
+    /// Maximum number of rankings of one tenant that wait or run; further ones are answered 429
+    #[arg(long, env = "REHEAD_MAX_RANKINGS", default_value_t = 20)]
+    pub max_rankings: u32,
+    /// Maximum number of pushes of one tenant that wait or run; further ones are answered 429
+    #[arg(long, env = "REHEAD_MAX_PUSHES", default_value_t = 20)]
+    pub max_pushes: u32,
+    /// Maximum number of a tenant's corrected data sets that workers have not made yet; further
+    /// ones are answered 429
+    #[arg(long, env = "REHEAD_MAX_CORRECTIONS", default_value_t = 16)]
+    pub max_corrections: u32,
     /// Maximum number of images in one prediction
     #[arg(long, env = "REHEAD_MAX_PREDICT_IMAGES", default_value_t = 64, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     pub max_predict_images: usize,
@@ -735,6 +810,19 @@ pub struct WorkArgs {
     pub sandbox: SandboxArgs,
     #[command(flatten)]
     pub downloads: DownloadLimits,
+    #[command(flatten)]
+    pub pushes: PushLimits,
+}
+
+/// Limits of pushes to the hub.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct PushLimits {
+    /// Maximum time for a push to the hub (ms)
+    #[arg(long = "push-ms", env = "REHEAD_PUSH_MS", value_name = "MS", default_value = "14400000", value_parser = millis())]
+    pub push_time: Duration,
+    /// Time without an answer, or a byte taken, after which a push is ended (ms)
+    #[arg(long = "push-idle-ms", env = "REHEAD_PUSH_IDLE_MS", value_name = "MS", default_value = "60000", value_parser = millis())]
+    pub push_idle: Duration,
 }
 
 /// Limits of downloads by URL.
@@ -845,12 +933,18 @@ pub struct DataLimits {
     /// Maximum compression ratio of an archive: unpacked bytes for each packed byte
     #[arg(long, env = "REHEAD_MAX_RATIO", default_value_t = 100)]
     pub max_ratio: u64,
+    /// Maximum size of one page of a Parquet file when unpacked (bytes)
+    #[arg(long, env = "REHEAD_MAX_PAGE_BYTES", default_value_t = 1 << 30)]
+    pub max_page_bytes: u64,
     /// Maximum number of pixels in one image
     #[arg(long, env = "REHEAD_MAX_PIXELS", default_value_t = crate::domain::limits::IMAGE_PIXELS)]
     pub max_pixels: u64,
     /// Maximum number of problems listed in a file's report
     #[arg(long, env = "REHEAD_MAX_REPORT_PROBLEMS", default_value_t = 1_000)]
     pub max_report_problems: u64,
+    /// Maximum number of images of a data set for which thumbnails are made; 0 makes none
+    #[arg(long, env = "REHEAD_MAX_THUMBNAILS", default_value_t = 200_000)]
+    pub max_thumbnails: u64,
     /// Maximum size of uploaded weights (bytes)
     #[arg(long, env = "REHEAD_MAX_WEIGHTS_BYTES", default_value_t = 20 << 30)]
     pub max_weights_bytes: u64,
@@ -863,8 +957,10 @@ impl DataLimits {
             unpacked_bytes: self.max_unpacked_bytes,
             entry_bytes: self.max_entry_bytes,
             ratio: self.max_ratio,
+            page_bytes: self.max_page_bytes,
             pixels: self.max_pixels,
             report_problems: self.max_report_problems,
+            thumbnails: self.max_thumbnails,
         }
     }
 }

@@ -87,6 +87,8 @@ enum Command {
     Report(client::report::ReportArgs),
     /// Rank base models by the results of their jobs on the same data
     Compare(client::compare::CompareArgs),
+    /// Rank base models by how well their features fit a data set, without training
+    Rank(client::rank::RankArgs),
     /// List jobs, with what they do or why they wait
     Jobs(client::jobs::JobsArgs),
     /// Manage base models: list, add
@@ -106,6 +108,8 @@ enum Command {
     Predict(client::predict::PredictArgs),
     /// Download a model as one file
     Export(client::export::ExportArgs),
+    /// Push a model to a repository of the hub, where timm loads it by its name
+    Push(client::push::PushArgs),
     /// Run the trainer on a job folder (for debugging)
     Train {
         /// Job folder with a plan.json
@@ -172,6 +176,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Logs(args) => commands::client(client::logs::run(&args)),
         Command::Report(args) => commands::client(client::report::run(&args)),
         Command::Compare(args) => commands::client(client::compare::run(&args)),
+        Command::Rank(args) => commands::client(client::rank::run(&args)),
         Command::Jobs(args) => commands::client(client::jobs::run(&args)),
         Command::Models(models) => commands::client(client::models::run(&models)),
         Command::Workers(args) => commands::client(client::workers::run(&args)),
@@ -181,6 +186,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Stop(args) => commands::client(client::control::run(&args, Control::Stop)),
         Command::Predict(args) => commands::client(client::predict::run(&args)),
         Command::Export(args) => commands::client(client::export::run(&args)),
+        Command::Push(args) => commands::client(client::push::run(&args)),
         Command::Train { folder } => commands::child("train", Some(&folder)),
         Command::Validate { folder } => commands::child("validate", Some(&folder)),
         Command::Verify { folder } => commands::child("verify", Some(&folder)),

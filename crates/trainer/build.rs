@@ -4,7 +4,11 @@
 use std::{env, path::Path};
 
 /// Calls of operators that tch has no name for.
-const SHIMS: [&str; 2] = ["src/models/fused/shim.cpp", "src/train/step/fused.cpp"];
+const SHIMS: [&str; 3] = [
+    "src/models/fused/shim.cpp",
+    "src/process/tf32.cpp",
+    "src/train/step/fused.cpp",
+];
 
 fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH");

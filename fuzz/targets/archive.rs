@@ -18,8 +18,10 @@ const LIMITS: DatasetLimits = DatasetLimits {
     unpacked_bytes: 1 << 20,
     entry_bytes: 1 << 19,
     ratio: 100,
+    page_bytes: 16 << 20,
     pixels: 1_000,
     report_problems: 10,
+    thumbnails: 100,
 };
 /// Buffers, tables of the decompressors, and the directory.
 const MEMORY: usize = 16 << 20;

@@ -13,8 +13,10 @@ const LIMITS: DatasetLimits = DatasetLimits {
     unpacked_bytes: 1 << 20,
     entry_bytes: 1 << 20,
     ratio: 100,
+    page_bytes: 16 << 20,
     pixels: 1_000,
     report_problems: 10,
+    thumbnails: 100,
 };
 const FILES: [&str; 9] = [
     "cats/1.png",

@@ -269,6 +269,15 @@ pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     print(&serde_json::to_string_pretty(value)?)
 }
 
+/// Leaves out what is `null`, here and in objects inside.
+pub(super) fn given(value: Value) -> Value {
+    let Value::Object(fields) = value else {
+        return value;
+    };
+    let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+    fields.map(|(name, value)| (name, given(value))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

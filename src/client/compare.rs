@@ -82,37 +82,21 @@ async fn entry(api: &Api, id: &str) -> anyhow::Result<Entry> {
     })
 }
 
-/// Sorts by ridge accuracy. Those within one standard error of the best remaining one are tied, and
-/// are sorted by LogME, then by accuracy. Jobs without these scores come last, sorted by accuracy.
+/// Sorts by ridge accuracy. Jobs without it come last, sorted by accuracy.
 fn rank(mut entries: Vec<Entry>) -> Vec<Entry> {
-    let ridge = |scores: &SingleLabelScores| Some(scores.transferability?.ridge_accuracy);
-    let log_me = |scores: &SingleLabelScores| Some(scores.transferability?.log_me);
-    let accuracy = |scores: &SingleLabelScores| Some(scores.accuracy);
-    // `None` is less than any score.
-    let descending = |score: fn(&SingleLabelScores) -> Option<f64>| {
-        move |one: &Entry, other: &Entry| {
-            let order = score(&other.scores).partial_cmp(&score(&one.scores));
-            order.unwrap_or(Ordering::Equal)
-        }
+    let score = |entry: &Entry| {
+        let ridge = entry.scores.transferability;
+        (
+            ridge.map(|found| found.ridge_accuracy),
+            entry.scores.accuracy,
+        )
     };
-    entries.sort_by(descending(ridge));
-    let mut ranked = Vec::new();
-    while let Some(best) = entries.first() {
-        let Some(found) = best.scores.transferability else {
-            entries.sort_by(descending(accuracy));
-            ranked.append(&mut entries);
-            break;
-        };
-        let least = found.ridge_accuracy - found.ridge_standard_error;
-        let is_tied = |entry: &&Entry| ridge(&entry.scores).is_some_and(|score| score >= least);
-        let ties = entries.iter().take_while(is_tied).count();
-        let rest = entries.split_off(ties);
-        entries.sort_by(descending(accuracy));
-        entries.sort_by(descending(log_me));
-        ranked.append(&mut entries);
-        entries = rest;
-    }
-    ranked
+    entries.sort_by(|one, other| {
+        // `None` is less than any score.
+        let order = score(other).partial_cmp(&score(one));
+        order.unwrap_or(Ordering::Equal)
+    });
+    entries
 }
 
 fn row(entry: &Entry) -> Vec<String> {
@@ -183,21 +167,17 @@ mod tests {
     }
 
     #[test]
-    fn ties_within_a_standard_error_are_sorted_by_log_me() {
+    fn jobs_without_a_ridge_accuracy_come_last() {
         let entries = vec![
             entry("tuned-low", None, 0.6),
             entry("behind", Some([0.79, 0.04, 0.9]), 0.9),
             entry("best", Some([0.9, 0.03, 0.1]), 0.5),
-            // Exactly one standard error below the best.
-            entry("tied", Some([0.87, 0.05, 0.3]), 0.4),
-            // Within one of `tied`, not of the best; within one of `behind`.
-            entry("next", Some([0.82, 0.04, 0.2]), 0.95),
+            entry("next", Some([0.87, 0.05, 0.3]), 0.4),
             entry("tuned-high", None, 0.99),
         ];
         let ranked = rank(entries);
         let names: Vec<&str> = ranked.iter().map(|entry| entry.model.as_str()).collect();
-        let expected = ["tied", "best", "behind", "next", "tuned-high", "tuned-low"];
-        assert_eq!(names, expected);
+        assert_eq!(names, ["best", "next", "behind", "tuned-high", "tuned-low"]);
     }
 
     #[test]

@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use serde_json::json;
 
 use super::api::{self, Api};
-use crate::config::ClientArgs;
+use crate::{config::ClientArgs, domain::export::ExportFormat};
 
 /// `rehead export`
 #[derive(Debug, Args)]
@@ -16,20 +19,24 @@ pub struct ExportArgs {
     /// Model id, such as `ft:efficientnet_lite0:mine:1a2b3c4d`
     pub model: String,
     /// File format
-    #[arg(long, value_enum, default_value_t = Format::Zip)]
-    pub format: Format,
+    #[arg(long, default_value_t = ExportFormat::Zip, value_parser = format())]
+    pub format: ExportFormat,
     /// Output file; an existing one is replaced
     #[arg(long, short)]
     pub output: PathBuf,
 }
 
-/// Format of the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Model bundle: weights, configuration, labels, metrics, model card
-    Zip,
-    /// TorchScript for `torch.jit.load`; needs no other code
-    Torchscript,
+fn format() -> impl TypedValueParser<Value = ExportFormat> {
+    let formats = ExportFormat::ALL.map(|format| {
+        PossibleValue::new(format.as_str()).help(match format {
+            ExportFormat::Zip => {
+                "Model bundle: weights, configuration, labels, metrics, model card"
+            }
+            ExportFormat::Torchscript => "TorchScript for `torch.jit.load`; needs no other code",
+            ExportFormat::Onnx => "ONNX for ONNX Runtime, OpenVINO, browsers and phones",
+        })
+    });
+    PossibleValuesParser::new(formats).try_map(|word| word.parse::<ExportFormat>())
 }
 
 /// Prints the file's path once it is complete.
@@ -37,10 +44,7 @@ pub enum Format {
 /// # Errors
 /// The service refuses; the file cannot be written.
 pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
-    let format = match args.format {
-        Format::Zip => "zip",
-        Format::Torchscript => "torchscript",
-    };
+    let format = args.format.as_str();
     let path = format!("{}/export?format={format}", api::model_path(&args.model));
     Api::new(&args.client).download(&path, &args.output).await?;
     if args.client.json {

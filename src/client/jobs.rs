@@ -1,7 +1,5 @@
 //! `rehead jobs`: lists jobs that have not ended, with what each waits for.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -12,16 +10,6 @@ use super::{
     wait_reason::wait_reason,
 };
 use crate::{config::ClientArgs, domain::job::JobStatus};
-
-/// The order of requests follows a job's life, so that a job that changes status in between is read
-/// twice rather than missed, unless it is queued again at that moment.
-const REQUESTED: [JobStatus; 5] = [
-    JobStatus::ValidatingFiles,
-    JobStatus::Queued,
-    JobStatus::Running,
-    JobStatus::Pausing,
-    JobStatus::Paused,
-];
 
 /// The order of rows.
 const SHOWN: [JobStatus; 5] = [
@@ -45,11 +33,7 @@ pub struct JobsArgs {
 /// The service refuses.
 pub async fn run(args: &JobsArgs) -> anyhow::Result<()> {
     let api = Api::new(&args.client);
-    let mut seen = Vec::new();
-    for status in REQUESTED {
-        seen.extend(list(&api, status).await?);
-    }
-    let jobs = latest(seen);
+    let jobs = by_status(list(&api).await?);
     if args.client.json {
         return api::print_json(&jobs);
     }
@@ -68,11 +52,16 @@ pub async fn run(args: &JobsArgs) -> anyhow::Result<()> {
     ))
 }
 
-async fn list(api: &Api, status: JobStatus) -> anyhow::Result<Vec<Value>> {
+/// All jobs that have not ended, oldest first, from as few requests as the service allows.
+async fn list(api: &Api) -> anyhow::Result<Vec<Value>> {
+    let limits = api.get("/v1/meta/limits").await?;
+    let limit = limits["long_page"].as_u64().unwrap_or(20);
     let mut jobs = Vec::new();
     let mut after = String::new();
     loop {
-        let path = format!("/v1/fine_tuning/jobs?status={status}&order=asc&limit=100{after}");
+        let path = format!(
+            "/v1/fine_tuning/job_summaries?is_terminal=false&order=asc&limit={limit}{after}"
+        );
         let mut page = api.get(&path).await?;
         let Value::Array(data) = page["data"].take() else {
             anyhow::bail!("the response has no `data`; use a client of the service's version");
@@ -85,15 +74,8 @@ async fn list(api: &Api, status: JobStatus) -> anyhow::Result<Vec<Value>> {
     }
 }
 
-/// Each job once, in its latest version; oldest first within each status.
-fn latest(seen: Vec<Value>) -> Vec<Value> {
-    // Ids sort by creation time.
-    let mut by_id = BTreeMap::new();
-    for job in seen {
-        let id = job["id"].as_str().unwrap_or_default().to_owned();
-        by_id.insert(id, job);
-    }
-    let mut jobs: Vec<Value> = by_id.into_values().collect();
+/// Jobs by status, each status in the order that they came in.
+fn by_status(mut jobs: Vec<Value>) -> Vec<Value> {
     jobs.sort_by_key(|job| {
         SHOWN
             .iter()
@@ -104,19 +86,18 @@ fn latest(seen: Vec<Value>) -> Vec<Value> {
 
 fn row(job: &Value, workers: Option<&[Value]>, now: i64) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let attempts = job["attempts"].as_array().map_or(&[][..], Vec::as_slice);
-    let last = attempts.last();
-    let running = last.filter(|attempt| attempt["ended_at"].is_null());
+    let last = &job["last_attempt"];
+    let running = (last.is_object() && last["ended_at"].is_null()).then_some(last);
     vec![
         text(&job["id"]),
         text(&job["status"]),
         text(&job["model"]),
         duration(now - job["created_at"].as_i64().unwrap_or(now)),
         progress(job),
-        match attempts.len() {
-            0 => String::new(),
-            count => count.to_string(),
-        },
+        last["number"]
+            .as_u64()
+            .map(|number| number.to_string())
+            .unwrap_or_default(),
         running
             .map(|attempt| table::worker(&attempt["host"], &attempt["worker"]))
             .unwrap_or_default(),
@@ -129,13 +110,12 @@ fn row(job: &Value, workers: Option<&[Value]>, now: i64) -> Vec<String> {
 }
 
 fn progress(job: &Value) -> String {
-    let progress = &job["progress"];
     let phase = job["phase"].as_str().unwrap_or_default().replace('_', " ");
-    let share = progress["fraction"].as_f64().unwrap_or(0.0) * 100.0;
+    let share = job["fraction"].as_f64().unwrap_or(0.0) * 100.0;
     match (
         job["status"].as_str(),
-        progress["step"].as_u64(),
-        progress["n_steps"].as_u64(),
+        job["step"].as_u64(),
+        job["n_steps"].as_u64(),
     ) {
         (Some("running" | "pausing"), Some(step), Some(steps)) if phase == "training" => {
             format!("training {step}/{steps}")
@@ -153,35 +133,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_that_changed_status_is_shown_once() {
+    fn jobs_are_shown_by_status_oldest_first() {
         let job = |id: &str, status: &str| json!({"id": id, "status": status});
         let seen = vec![
             job("ftjob-1", "queued"),
-            job("ftjob-2", "queued"),
-            job("ftjob-3", "queued"),
-            job("ftjob-0", "running"),
             job("ftjob-2", "running"),
             job("ftjob-3", "paused"),
+            job("ftjob-4", "queued"),
+            job("ftjob-5", "running"),
         ];
         let expected = [
-            job("ftjob-0", "running"),
             job("ftjob-2", "running"),
+            job("ftjob-5", "running"),
             job("ftjob-1", "queued"),
+            job("ftjob-4", "queued"),
             job("ftjob-3", "paused"),
         ];
-        assert_eq!(latest(seen), expected);
+        assert_eq!(by_status(seen), expected);
     }
 
     #[test]
     fn a_row_shows_why_a_job_waits() {
         let mut job = json!({
             "id": "ftjob-1", "status": "queued", "model": "lite0", "created_at": 0, "phase": "waiting",
-            "progress": {"fraction": 0.0, "step": 4, "n_steps": 8},
-            "attempts": [{
-                "host": "a", "worker": "worker_0193a5c0000070008000123456789abc", "started_at": 2, "ended_at": 5,
-                "outcome": "crashed", "message": "SIGKILL",
-            }],
-            "cancel_requested_at": null, "stop_requested_at": null,
+            "fraction": 0.0, "step": 4, "n_steps": 8,
+            "last_attempt": {
+                "number": 1, "host": "a", "worker": "worker_0193a5c0000070008000123456789abc", "started_at": 2,
+                "ended_at": 5, "outcome": "crashed", "message": "SIGKILL",
+            },
             "queue": {"ahead": 2, "reason": "slots_busy", "until": null, "estimated_start": {"p50": 400, "p90": 900}},
         });
         let expected = [
@@ -204,8 +183,8 @@ mod tests {
         );
         job["status"] = json!("running");
         job["phase"] = json!("caching_features");
-        job["progress"]["fraction"] = json!(0.43);
-        job["attempts"][0]["ended_at"] = Value::Null;
+        job["fraction"] = json!(0.43);
+        job["last_attempt"]["ended_at"] = Value::Null;
         job["queue"] = Value::Null;
         let shown = ["caching features 43 %", "1", "a/56789abc", "98 s", ""];
         assert_eq!(row(&job, Some(&[]), 100)[4..], shown);

@@ -22,11 +22,20 @@ pub mod logs;
 /// Packs a folder while it is sent.
 mod pack;
 
+/// A model in a folder.
+mod model_folder;
+
 /// `rehead models`
 pub mod models;
 
 /// `rehead predict`
 pub mod predict;
+
+/// `rehead push`
+pub mod push;
+
+/// `rehead rank`
+pub mod rank;
 
 /// `rehead report`
 pub mod report;

@@ -1,12 +1,13 @@
-//! `rehead models`: lists models, and registers base models from a hub.
+//! `rehead models`: lists models, and registers base models from a hub or a folder.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
     api::{self, Api, in_path},
+    model_folder::upload_model,
     table::render,
 };
 use crate::{config::ClientArgs, exit::Exit};
@@ -19,7 +20,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub enum Models {
     /// List models, base models first
     List(ListArgs),
-    /// Register a base model of a hub by its repository's name, and print its id
+    /// Register a base model, of a hub by its repository's name or of a folder, and print its id
     Add(AddArgs),
 }
 
@@ -35,7 +36,8 @@ pub struct ListArgs {
 pub struct AddArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// Repository, such as `timm/resnet50.a1_in1k`
+    /// Repository of a hub, such as `timm/resnet50.a1_in1k`; or a folder that timm or transformers
+    /// saved a model to, whose weights are uploaded
     #[arg(value_name = "REPOSITORY")]
     pub repository: String,
     /// Branch, tag or commit of the repository
@@ -100,7 +102,11 @@ fn row(model: &Value) -> Vec<String> {
 
 async fn add(args: &AddArgs) -> anyhow::Result<()> {
     let api = Api::new(&args.client);
-    let mut body = json!({"hub": args.repository});
+    let folder = Path::new(&args.repository);
+    let mut body = match folder.is_dir() {
+        true => upload_model(&api, folder).await?,
+        false => json!({"hub": args.repository}),
+    };
     if let Some(revision) = &args.revision {
         body["revision"] = json!(revision);
     }

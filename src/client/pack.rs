@@ -58,6 +58,22 @@ impl Folder {
         Ok(Self { files })
     }
 
+    /// These files of `root`.
+    ///
+    /// # Errors
+    /// One cannot be read.
+    pub(super) fn of(root: &Path, names: &[String]) -> anyhow::Result<Self> {
+        let entry = |name: &String| {
+            let path = root.join(name);
+            let metadata = fs::metadata(&path);
+            let metadata = metadata.with_context(|| format!("cannot read `{}`", path.display()))?;
+            let (name, bytes) = (name.clone(), metadata.len());
+            Ok(Entry { path, name, bytes })
+        };
+        let files = names.iter().map(entry).collect::<anyhow::Result<_>>()?;
+        Ok(Self { files })
+    }
+
     /// Number of files and their bytes.
     pub(super) fn size(&self) -> (usize, u64) {
         let bytes = self.files.iter().map(|entry| entry.bytes).sum();

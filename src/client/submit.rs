@@ -8,8 +8,9 @@ use clap::{Args, builder::PossibleValuesParser};
 use serde_json::{Value, json};
 
 use super::{
-    api::{self, Api},
-    upload, watch,
+    api::{self, Api, given},
+    upload::{self, HubPart},
+    watch,
 };
 use crate::{
     config::ClientArgs,
@@ -25,10 +26,12 @@ pub struct SubmitArgs {
     #[command(flatten)]
     pub client: ClientArgs,
     /// Data set to upload: a folder with a folder of images per class, which is packed while it is
-    /// sent, without hidden files; or an archive of one
+    /// sent, without hidden files; an archive of one; or a data set of the hub, which the service
+    /// downloads, such as `hf://datasets/org/pets`
     #[arg(value_name = "DATA", required_unless_present_any = ["data", "file"], conflicts_with_all = ["data", "file"])]
     pub path: Option<PathBuf>,
-    /// Base model id; or the id of a fine-tuned model or checkpoint to continue from
+    /// Base model id; the id of a fine-tuned model or checkpoint to continue from; or `auto`, the
+    /// base model whose features fit the data best
     #[arg(long)]
     pub model: String,
     /// When continuing from a model: `keep` its labels, `extend` them with the new ones, or
@@ -96,12 +99,15 @@ pub async fn run(args: &SubmitArgs) -> anyhow::Result<()> {
             let checked = body(args, NO_FILE)?;
             let plan = "/v1/fine_tuning/jobs/plan";
             api.problems_beside("training_file", plan, &checked).await?;
-            let file = upload::upload(&api, path, UploadPurpose::FineTune).await?;
+            let file =
+                upload::upload(&api, path, UploadPurpose::FineTune, HubPart::default()).await?;
             let id = api::id_of(&file)?;
             api::report(&format!("uploaded {} as {id}", path.display()));
             id
         }
-        (None, None) => anyhow::bail!("no data set: give a folder, an archive or --file"),
+        (None, None) => {
+            anyhow::bail!("no data set: give a folder, an archive, a data set of the hub or --file")
+        }
     };
     let job = api
         .post("/v1/fine_tuning/jobs", &body(args, &file)?)
@@ -147,15 +153,6 @@ fn body(args: &SubmitArgs, file: &str) -> anyhow::Result<Value> {
             "head": head,
         }},
     })))
-}
-
-/// Leaves out what is `null`, here and in objects inside.
-fn given(value: Value) -> Value {
-    let Value::Object(fields) = value else {
-        return value;
-    };
-    let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
-    fields.map(|(name, value)| (name, given(value))).collect()
 }
 
 /// A word as it is, `name=value` as an object of one entry, JSON as JSON. The service checks the

@@ -7,7 +7,7 @@ use super::table::duration;
 /// Characters shown of an attempt's message.
 const MESSAGE: usize = 60;
 
-/// Why a job does not run, or will stop soon. `workers` are those that the service lists,
+/// Why a job, in short, does not run or will stop soon. `workers` are those that the service lists,
 /// to admins only.
 pub(super) fn wait_reason(job: &Value, workers: Option<&[Value]>, now: i64) -> String {
     if !job["cancel_requested_at"].is_null() {
@@ -84,8 +84,7 @@ fn no_worker(workers: &[Value]) -> String {
 
 /// How the last attempt ended, followed by `; `.
 fn last_end(job: &Value) -> String {
-    let last = job["attempts"].as_array().and_then(|all| all.last());
-    let said = |name: &str| last.and_then(|attempt| attempt[name].as_str());
+    let said = |name: &str| job["last_attempt"][name].as_str();
     match (said("outcome"), said("message")) {
         (Some(outcome), Some(message)) => {
             let short: String = message.chars().take(MESSAGE).collect();

@@ -1,7 +1,8 @@
-//! Notifies waiting requests of changes, without a connection per request. Files and models send
-//! notifications: one connection listens and passes them on. Jobs change too often for that
-//! (docs/adr/0009): one query polls all jobs that a request waits for. A notification can be lost,
-//! by a broken connection or a slow receiver, so every waiter also polls, at a longer interval.
+//! Notifies waiting requests of changes, without a connection per request. Files, models and
+//! rankings send notifications: one connection listens and passes them on. Jobs change too often
+//! for that (docs/adr/0009): one query polls all jobs that a request waits for. A notification can
+//! be lost, by a broken connection or a slow receiver, so every waiter also polls, at a longer
+//! interval.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -50,7 +51,7 @@ impl Default for Changes {
 }
 
 impl Changes {
-    /// Subscribes to changes of files, models and API keys.
+    /// Subscribes to changes of files, models, rankings and API keys.
     pub fn subscribe(&self) -> Subscription {
         self.subscription(Target::Notified, POLL)
     }
@@ -99,7 +100,12 @@ impl Changes {
     }
 
     async fn relay_one_connection(&self, pool: &sqlx::PgPool) -> sqlx::Result<()> {
-        let channels = [channel::FILE, channel::MODEL, channel::KEY];
+        let channels = [
+            channel::FILE,
+            channel::MODEL,
+            channel::RANKING,
+            channel::KEY,
+        ];
         let mut listener = db::listen(pool, &channels).await?;
         while let Some(notice) = listener.try_recv().await? {
             let subject = match notice.channel() {

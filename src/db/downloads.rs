@@ -1,6 +1,7 @@
 //! Downloads: files that a worker fetches by URL. A file has no content until its download ends;
 //! then a data set is validated, and base models that were registered with its URL are imported.
 
+use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
 
@@ -18,6 +19,18 @@ use crate::domain::{
     problem::Problem,
 };
 
+/// A file that is downloaded from one URL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its name in the tar of several; `None` where it is the whole file.
+    pub name: Option<String>,
+    pub url: String,
+    /// Lower-case hex.
+    pub sha256: Option<String>,
+    /// Its size, which that of several has.
+    pub bytes: Option<u64>,
+}
+
 /// A file to download.
 #[derive(Debug, Clone)]
 pub struct NewDownload {
@@ -28,16 +41,11 @@ pub struct NewDownload {
     pub purpose: Purpose,
     /// SHA-256 that the content must have, lower-case hex.
     pub sha256: Option<String>,
+    /// Files that become one tar; empty where `url` is the file.
+    pub parts: Vec<Part>,
     pub idempotency: Option<Idempotency>,
     /// One sentence for `status_details` meanwhile.
     pub details: String,
-}
-
-/// A file that a worker downloads.
-#[derive(Debug, Clone)]
-pub struct ToDownload {
-    pub url: String,
-    pub sha256: Option<String>,
 }
 
 /// Adds a file in status `downloading`, and its download to the queue of work; or finds the one
@@ -116,11 +124,12 @@ async fn insert_within(
     .execute(&mut *transaction)
     .await?;
     let (key, body_sha256) = idempotency::columns(download.idempotency.as_ref());
+    let parts = (!download.parts.is_empty()).then_some(Json(&*download.parts));
     let inserted = sqlx::query!(
         "with file as (
             insert into files (id, tenant_id, filename, purpose, bytes, status, status_details, url, requested_sha256,
-                idempotency_key, body_sha256)
-            select $1, $2, $3, $4, 0, 'downloading', $5, $6, $7, $9, $10
+                idempotency_key, body_sha256, parts)
+            select $1, $2, $3, $4, 0, 'downloading', $5, $6, $7, $9, $10, $11
             where (select count(*) from work where kind = 'download' and tenant_id = $2) < $8
             on conflict (tenant_id, idempotency_key) do nothing
             returning id, tenant_id
@@ -135,20 +144,29 @@ async fn insert_within(
         download.sha256,
         i64::from(limit),
         key,
-        body_sha256
+        body_sha256,
+        parts as Option<Json<&[Part]>>
     );
     Ok(inserted.execute(transaction).await?.rows_affected() == 1)
 }
 
-/// The file to download; `None` when it was deleted meanwhile.
-pub async fn to_download(pool: &PgPool, file: Uuid) -> sqlx::Result<Option<ToDownload>> {
-    sqlx::query_as!(
-        ToDownload,
-        r#"select url as "url!", requested_sha256 as sha256 from files where id = $1 and status = 'downloading'"#,
+/// The files to download for one; `None` when it was deleted meanwhile.
+pub async fn to_download(pool: &PgPool, file: Uuid) -> sqlx::Result<Option<Vec<Part>>> {
+    let found = sqlx::query!(
+        r#"select url as "url!", requested_sha256 as sha256, parts as "parts: Json<Vec<Part>>"
+        from files where id = $1 and status = 'downloading'"#,
         file
-    )
-    .fetch_optional(pool)
-    .await
+    );
+    let found = found.fetch_optional(pool).await?;
+    Ok(found.map(|row| match row.parts {
+        Some(parts) => parts.0,
+        None => vec![Part {
+            name: None,
+            url: row.url,
+            sha256: row.sha256,
+            bytes: None,
+        }],
+    }))
 }
 
 /// Marks a file as stored, and queues what waited for it. `false`: the lease is lost.

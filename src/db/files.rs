@@ -19,6 +19,7 @@ use crate::domain::{
     id::{FileId, JobId},
     object::Descriptor,
     problem::Problem,
+    words,
 };
 
 /// Prefix of a file's objects in the object store.
@@ -70,6 +71,36 @@ pub struct File {
     pub sha256: Option<String>,
     /// Summary of a validated data set.
     pub dataset: Option<Dataset>,
+    /// State of the thumbnails of its samples.
+    pub thumbnails: ThumbnailStatus,
+    /// The data set that it was made from by corrections, which may be deleted by now; `null` for
+    /// any other file.
+    pub corrected_from: Option<FileId>,
+}
+
+words! {
+    /// The state of a data set's thumbnails.
+    pub enum ThumbnailStatus {
+        /// There are none: it is not validated yet, or was before there were thumbnails; or it is
+        /// no data set. `POST /v1/files/{id}/thumbnails` has a worker make those of a data set.
+        None = "none",
+        /// A worker makes them.
+        Queued = "queued",
+        Ready = "ready",
+        /// Making them crashed too often.
+        Failed = "failed",
+    }
+}
+
+impl ThumbnailStatus {
+    fn of(is_ready: bool, is_queued: bool, has_failed: bool) -> Self {
+        match (is_ready, is_queued, has_failed) {
+            (true, ..) => Self::Ready,
+            (_, true, _) => Self::Queued,
+            (.., true) => Self::Failed,
+            _ => Self::None,
+        }
+    }
 }
 
 /// Key of a file's bytes in the object store.
@@ -100,6 +131,8 @@ pub enum Deleted {
     InUseByJob(JobId),
     /// An import that has not ended reads it.
     InUseByImport,
+    /// This data set is being made from it.
+    InUseByFile(FileId),
 }
 
 /// A query for files: their columns, read here only, between the two parts of a statement, with its
@@ -109,7 +142,9 @@ macro_rules! query_files {
         sqlx::query!(
             $head
                 + r#" id, filename, purpose, bytes, sha256, status, status_details, dataset as "dataset: Json<Dataset>",
-                created_at, expires_at "# + $tail,
+                created_at, expires_at, corrected_from, thumbnails_failed,
+                thumbnails_bytes is not null as "has_thumbnails!",
+                exists (select from work w where w.kind = 'thumbnails' and w.subject = id) as "makes_thumbnails!" "# + $tail,
             $($bindings)+
         )
         .try_map(|row| {
@@ -125,6 +160,12 @@ macro_rules! query_files {
                 status_details: row.status_details,
                 sha256: row.sha256,
                 dataset: row.dataset.map(|dataset| dataset.0),
+                thumbnails: ThumbnailStatus::of(
+                    row.has_thumbnails,
+                    row.makes_thumbnails,
+                    row.thumbnails_failed,
+                ),
+                corrected_from: row.corrected_from.map(FileId),
             })
         })
     };
@@ -163,7 +204,7 @@ pub(super) async fn insert_row(
             insert into files (id, tenant_id, filename, purpose, bytes, sha256, status, expires_at, idempotency_key, body_sha256)
             values ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8), $9, $10)
             on conflict (tenant_id, idempotency_key) do nothing returning *
-        ), work as (
+        ), validation as (
             insert into work (kind, subject, tenant_id) select 'validate', id, tenant_id from file where status = 'uploaded'
         )
         select",
@@ -203,6 +244,20 @@ pub async fn get(pool: &PgPool, tenant: TenantId, id: FileId) -> sqlx::Result<Op
     )
     .fetch_optional(pool)
     .await
+}
+
+/// SHA-256 of a validated data set's pack, lower-case hex.
+pub async fn pack_sha256(
+    pool: &PgPool,
+    tenant: TenantId,
+    id: FileId,
+) -> sqlx::Result<Option<String>> {
+    let sha256 = sqlx::query_scalar!(
+        "select pack_sha256 from files where id = $1 and tenant_id = $2",
+        id.0,
+        tenant.0
+    );
+    Ok(sha256.fetch_optional(pool).await?.flatten())
 }
 
 /// The uploaded bytes of a file, of any tenant: for the worker that reads them. `None` when it was
@@ -272,7 +327,7 @@ async fn delete_locked(
 ) -> sqlx::Result<Deleted> {
     // Its work before the file itself, in the order in which `accept` locks them.
     sqlx::query!(
-        "select from work where kind in ('validate', 'download') and subject = $1 for update",
+        "select from work where kind in ('validate', 'download', 'thumbnails', 'correct') and subject = $1 for update",
         id.0
     )
     .execute(&mut *transaction)
@@ -302,8 +357,18 @@ async fn delete_locked(
     if import.fetch_optional(&mut *transaction).await?.is_some() {
         return Ok(Deleted::InUseByImport);
     }
+    let made = sqlx::query_scalar!(
+        "select id from files where tenant_id = $1 and status = 'uploaded' and corrected_from = $2 limit 1",
+        tenant.0,
+        id.0
+    );
+    if let Some(made) = made.fetch_optional(&mut *transaction).await? {
+        return Ok(Deleted::InUseByFile(FileId(made)));
+    }
     sqlx::query!(
-        "with work as (delete from work where kind in ('validate', 'download') and subject = $1)
+        "with work as (
+            delete from work where kind in ('validate', 'download', 'thumbnails', 'correct') and subject = $1
+        )
         delete from files where id = $1",
         id.0
     )
@@ -321,6 +386,7 @@ pub async fn expired(pool: &PgPool) -> sqlx::Result<Vec<FileId>> {
                 and f.id in (j.training_file, j.validation_file))
             and not exists (select from models m where m.tenant_id = f.tenant_id and m.status = 'importing'
                 and m.weights_file = f.id)
+            and not exists (select from files made where made.status = 'uploaded' and made.corrected_from = f.id)
         order by f.expires_at"
     );
     Ok(ids.fetch_all(pool).await?.into_iter().map(FileId).collect())
@@ -334,26 +400,30 @@ pub async fn delete_expired(pool: &PgPool, id: FileId) -> sqlx::Result<bool> {
         .await
 }
 
-/// Marks a data set as usable (`report.dataset` is set); its pack is in the object store.
-/// `false`: the lease is lost.
-pub async fn accept(
-    pool: &PgPool,
-    lease: &Lease,
-    report: &FileReport,
-    pack_sha256: &str,
-    pack_bytes: u64,
-) -> sqlx::Result<bool> {
+/// The stored results of a validation.
+#[derive(Debug, Clone)]
+pub struct Validated {
+    /// `dataset` is set.
+    pub report: FileReport,
+    pub pack: ManifestEntry,
+    pub thumbnails_bytes: u64,
+}
+
+/// Marks a data set as usable; its pack and thumbnails are in the object store. `false`: the lease
+/// is lost.
+pub async fn accept(pool: &PgPool, lease: &Lease, validated: &Validated) -> sqlx::Result<bool> {
     end_work!(
         pool,
         lease,
         "validate",
         " update files f set status = 'processed', status_details = null, dataset = $4, report = $5,
-            pack_sha256 = $6, pack_bytes = $7
+            pack_sha256 = $6, pack_bytes = $7, thumbnails_bytes = $8
         from lease where f.id = lease.subject",
-        report.dataset.as_ref().map(Json) as Option<Json<&Dataset>>,
-        Json(report) as Json<&FileReport>,
-        pack_sha256,
-        convert::from_count(pack_bytes)
+        validated.report.dataset.as_ref().map(Json) as Option<Json<&Dataset>>,
+        Json(&validated.report) as Json<&FileReport>,
+        validated.pack.sha256,
+        convert::from_count(validated.pack.bytes),
+        convert::from_count(validated.thumbnails_bytes)
     )
     .await
 }

@@ -6,7 +6,7 @@
 use sqlx::{AssertSqlSafe, PgPool};
 
 /// Rights by table and view.
-pub const WORKER: [(&str, &str); 17] = [
+pub const WORKER: [(&str, &str); 21] = [
     // Claims and ends of attempts count running jobs; shares and limits are the operator's.
     ("tenants", "select, update (running, vtime)"),
     ("workers", "select, insert, update, delete"),
@@ -18,6 +18,7 @@ pub const WORKER: [(&str, &str); 17] = [
     // Garbage collection ends uploads whose time is over, and forgets them.
     ("uploads", "select, update (status), delete"),
     ("models", "select, insert, update"),
+    ("exports", "select, update (object, failure)"),
     ("jobs", "select, update"),
     ("tenant_turns", "select"),
     // A claim locks its job through the view, which takes the right to update.
@@ -30,13 +31,20 @@ pub const WORKER: [(&str, &str); 17] = [
     ("job_samples", "select, insert, update"),
     ("job_steps", "select, insert, update"),
     ("job_traces", "select"),
+    ("rankings", "select, insert, update"),
+    (
+        "pushes",
+        "select, update (status, commit_id, error, finished_at)",
+    ),
+    ("scores", "select, insert, delete"),
     ("_sqlx_migrations", "select"),
 ];
 
 /// Tables and views of which a worker needs nothing.
-pub const NOT_OF_WORKERS: [&str; 6] = [
+pub const NOT_OF_WORKERS: [&str; 7] = [
     "api_keys",
     "job_step_weeks",
+    "sessions",
     "upload_parts",
     // Servers send webhooks. A trigger with its owner's rights queues them when a worker ends a
     // job.
@@ -60,7 +68,7 @@ pub fn statements(role: &str) -> Vec<String> {
     statements.push(format!("grant usage on sequence work_tokens to {role}"));
     statements.push(format!(
         "grant execute on function add_job_step_weeks(timestamptz), drop_job_step_weeks(interval), \
-            delete_expired_file(uuid) to {role}"
+            delete_expired_file(uuid), delete_expired_sessions() to {role}"
     ));
     statements
 }

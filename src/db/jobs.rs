@@ -17,7 +17,7 @@ use super::{
 };
 use crate::domain::{
     checkpoint::Metrics,
-    id::{CheckpointId, FileId, JobId},
+    id::{CheckpointId, FileId, JobId, RankingId},
     job::{JobStatus, Phase, result_model},
     parent::Parent,
     problem::Problem,
@@ -32,7 +32,8 @@ pub struct NewJob {
     pub id: JobId,
     pub tenant: TenantId,
     pub request: JobRequest,
-    pub origin: Origin,
+    /// `None` when its model is to be chosen.
+    pub origin: Option<Origin>,
     /// The request's own, or one drawn at random.
     pub seed: u64,
     /// `None` when a file's validation has not ended: the job then waits in `validating_files`.
@@ -115,8 +116,12 @@ pub struct Job {
     pub id: JobId,
     pub status: JobStatus,
     pub phase: Phase,
-    /// Model or checkpoint that it starts from.
+    /// Model or checkpoint that it starts from; `auto` until it is chosen.
     pub model: String,
+    /// The ranking that chose its model, or will.
+    pub ranking: Option<RankingId>,
+    /// Why its model was chosen; `None` where the request names one, or none is chosen yet.
+    pub model_reason: Option<String>,
     /// The model that it produced, once there is one.
     pub fine_tuned_model: Option<String>,
     /// The file with its metrics, once it has succeeded.
@@ -157,6 +162,8 @@ pub struct Filter {
     pub status: Option<JobStatus>,
     pub model: Option<String>,
     pub created_after: Option<OffsetDateTime>,
+    /// Only those that have ended, or only those that have not.
+    pub is_terminal: Option<bool>,
     /// Entries that the metadata must contain.
     pub metadata: BTreeMap<String, String>,
 }
@@ -166,8 +173,12 @@ pub struct Filter {
 pub struct WaitingJob {
     pub id: JobId,
     pub tenant: TenantId,
-    /// The row of `models` that its network comes from.
-    pub model: String,
+    /// The row of `models` that its network comes from; `None` until it is chosen.
+    pub model: Option<String>,
+    /// Why it was chosen.
+    pub model_reason: Option<String>,
+    /// The ranking that chooses it, which has ended.
+    pub ranking: Option<RankingId>,
     pub request: JobRequest,
     pub seed: u64,
     /// Model or checkpoint that it continues from; `None` when it starts from a base model.
@@ -215,11 +226,41 @@ pub async fn by_idempotency_key(
     }))
 }
 
+/// The progress of a job, of a row with its columns.
+macro_rules! progress_of {
+    ($row:ident) => {
+        $crate::db::jobs::JobProgress {
+            step: convert::to_count($row.step),
+            n_steps: $row.n_steps.map(convert::to_count),
+            epoch: convert::to_small($row.epoch),
+            n_epochs: $row.n_epochs.map(convert::to_small),
+            fraction: $row.fraction,
+            samples_per_second: $row.samples_per_second,
+        }
+    };
+}
+
+/// The place of a job in the queue, of a row with its columns.
+macro_rules! place_of {
+    ($row:ident) => {
+        $crate::db::jobs::Place {
+            resource_class: $row.resource_class,
+            priority: $row.priority,
+            seq: $row.seq,
+            device_mb: $row.device_mb,
+            spec_version: $row.spec_version,
+            run_at: $row.run_at,
+        }
+    };
+}
+
+pub(super) use {place_of, progress_of};
+
 /// A query for jobs: their columns, read here only, and a `where` clause with its bindings.
 macro_rules! query_jobs {
     ($tail:literal, $($bindings:tt)+) => {
         sqlx::query!(
-            r#"select id, status, phase, fine_tuned_model, result_file, seed, request as "request: Json<JobRequest>",
+            r#"select id, status, phase, ranking, model_reason, fine_tuned_model, result_file, seed, request as "request: Json<JobRequest>",
                 recipe as "recipe: Json<Recipe>", resolved as "resolved: Json<Vec<Resolved>>", step, n_steps, epoch,
                 n_epochs, fraction, samples_per_second, metrics as "metrics: Json<Metrics>", best_checkpoint, error_code,
                 error_message, error_param, error_permanent, token, failures, max_failures, crashes, max_crashes,
@@ -235,20 +276,15 @@ macro_rules! query_jobs {
                 status: convert::status(&row.status)?,
                 phase: convert::parse("jobs.phase", &row.phase)?,
                 model: row.request.model.clone(),
+                ranking: row.ranking.map(RankingId),
+                model_reason: row.model_reason,
                 fine_tuned_model: row.fine_tuned_model,
                 result_file: row.result_file.map(FileId),
                 seed: row.seed.cast_unsigned(),
                 request: row.request.0,
                 recipe: row.recipe.map(|recipe| recipe.0),
                 resolved: row.resolved.0,
-                progress: JobProgress {
-                    step: convert::to_count(row.step),
-                    n_steps: row.n_steps.map(convert::to_count),
-                    epoch: convert::to_small(row.epoch),
-                    n_epochs: row.n_epochs.map(convert::to_small),
-                    fraction: row.fraction,
-                    samples_per_second: row.samples_per_second,
-                },
+                progress: progress_of!(row),
                 metrics: row.metrics.map(|metrics| metrics.0),
                 best_checkpoint: row.best_checkpoint.map(CheckpointId),
                 error: row.error_code.map(|code| JobError {
@@ -270,14 +306,7 @@ macro_rules! query_jobs {
                 nondeterminism_reason: row.nondeterminism_reason,
                 version: row.version,
                 last_event: convert::to_count(row.events),
-                place: Place {
-                    resource_class: row.resource_class,
-                    priority: row.priority,
-                    seq: row.seq,
-                    device_mb: row.device_mb,
-                    spec_version: row.spec_version,
-                    run_at: row.run_at,
-                },
+                place: place_of!(row),
                 created_at: row.created_at,
                 started_at: row.started_at,
                 cancel_requested_at: row.cancel_requested_at,
@@ -318,7 +347,8 @@ pub async fn list(
         "where tenant_id = $1 and ($2::uuid is null or case when $3 then id < $2 else id > $2 end)
             and ($4::text is null or status = $4) and ($5::text is null or request ->> 'model' = $5)
             and ($6::timestamptz is null or created_at > $6) and metadata @> $7
-        order by case when $3 then id end desc, case when not $3 then id end limit $8",
+            and ($8::boolean is null or (finished_at is not null) = $8)
+        order by case when $3 then id end desc, case when not $3 then id end limit $9",
         tenant.0,
         page.after.map(|id| id.0),
         page.descending,
@@ -326,6 +356,7 @@ pub async fn list(
         filter.model,
         filter.created_after,
         Json(&filter.metadata) as Json<&BTreeMap<String, String>>,
+        filter.is_terminal,
         i64::from(page.limit) + 1
     );
     Ok(Slice::of(jobs.fetch_all(executor).await?, page.limit))
@@ -334,13 +365,16 @@ pub async fn list(
 /// Jobs in `validating_files` whose data sets' validation has ended, oldest first.
 pub async fn waiting_for_files(pool: &PgPool, limit: u32) -> sqlx::Result<Vec<WaitingJob>> {
     sqlx::query!(
-        r#"select j.id, j.tenant_id, j.model, j.seed, j.request as "request: Json<JobRequest>",
+        r#"select j.id, j.tenant_id, j.model, j.model_reason, j.ranking, j.seed, j.request as "request: Json<JobRequest>",
             j.parent as "parent: Json<Parent>"
         from jobs j
         left join files training on training.id = j.training_file and training.tenant_id = j.tenant_id
         left join files validation on validation.id = j.validation_file and validation.tenant_id = j.tenant_id
         where j.status = 'validating_files' and coalesce(training.status, '') not in ('downloading', 'uploaded')
             and coalesce(validation.status, '') not in ('downloading', 'uploaded')
+            and (j.model is not null or not exists (
+                select from rankings r where r.id = j.ranking and r.status = 'queued'
+            ))
         order by j.seq limit $1"#,
         i64::from(limit)
     )
@@ -348,12 +382,61 @@ pub async fn waiting_for_files(pool: &PgPool, limit: u32) -> sqlx::Result<Vec<Wa
         id: JobId(row.id),
         tenant: TenantId(row.tenant_id),
         model: row.model,
+        model_reason: row.model_reason,
+        ranking: row.ranking.map(RankingId),
         request: row.request.0,
         seed: row.seed.cast_unsigned(),
         parent: row.parent.map(|parent| parent.0),
     })
     .fetch_all(pool)
     .await
+}
+
+/// The outcome of choosing a job's model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chosen {
+    /// The job has it.
+    Taken,
+    /// The model was deleted.
+    Gone,
+    /// The job had a model before, or has ended.
+    Late,
+}
+
+/// Gives a waiting job the base model that was chosen for it.
+pub async fn choose_model(
+    pool: &PgPool,
+    job: &WaitingJob,
+    model: &str,
+    reason: &str,
+) -> sqlx::Result<Chosen> {
+    let message = format!("base model `{model}`: {reason}");
+    let chosen = sqlx::query!(
+        r#"with model as (
+            select id from models where tenant_id = $2 and id = $3 and status = 'ready' for key share
+        ), job as (
+            update jobs j set model = model.id, model_reason = $4, phase = 'waiting', events = events + 1,
+                request = jsonb_set(request, '{model}', to_jsonb(model.id)), result_model = $5
+            from model where j.id = $1 and j.status = 'validating_files' and j.model is null
+            returning j.id, j.events
+        ), event as (
+            insert into job_events (job_id, seq, kind, level, message, data)
+            select id, events, 'phase', 'info', $6, jsonb_build_object('phase', 'waiting', 'model', $3::text) from job
+        )
+        select exists (select from job) as "is_taken!", exists (select from model) as "is_there!""#,
+        job.id.0,
+        job.tenant.0,
+        model,
+        reason,
+        result_model(model, job.request.suffix.as_deref(), job.id),
+        message
+    );
+    let chosen = chosen.fetch_one(pool).await?;
+    Ok(match (chosen.is_taken, chosen.is_there) {
+        (true, _) => Chosen::Taken,
+        (false, true) => Chosen::Late,
+        (false, false) => Chosen::Gone,
+    })
 }
 
 /// Ends the wait for files: queues the job, or fails it with the first problem (its last event
@@ -415,7 +498,8 @@ pub async fn resolve(
 
 /// Inserts a job. Returns `false` if the key is taken, the queue is full, or an input was deleted.
 async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
-    let (request, origin) = (&job.request, &job.origin);
+    let (request, origin) = (&job.request, job.origin.as_ref());
+    let base_model = origin.map_or(request.model.as_str(), |origin| &origin.base_model);
     let resolution = job.resolution.as_ref();
     let recipe = resolution.map(|resolution| Json(&resolution.recipe));
     let resolved: &[Resolved] = resolution.map_or(&[], |resolution| &resolution.resolved);
@@ -425,7 +509,8 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
         JobStatus::ValidatingFiles
     };
     let (key, body_sha256) = idempotency::columns(job.idempotency.as_ref());
-    let checkpoints: Vec<Uuid> = origin.checkpoints.iter().map(|one| one.0).collect();
+    let checkpoints = origin.map_or(&[][..], |origin| &origin.checkpoints);
+    let checkpoints: Vec<Uuid> = checkpoints.iter().map(|one| one.0).collect();
     // Inputs are locked because `delete` locks them too. Concurrent requests may exceed the cap by
     // a few jobs.
     let id = sqlx::query_scalar!(
@@ -441,10 +526,10 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
             insert into jobs (id, tenant_id, model, training_file, validation_file, status, priority, idempotency_key,
                 body_sha256, result_model, seed, timeout_seconds, metadata, request, recipe, resolved, parent,
                 parent_checkpoints, device_mb, spec_version, events)
-            select $1, t.id, model.id, training.id, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+            select $1, t.id, (select id from model), training.id, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
                 $19, $20, case when $6 = 'queued' then 2 else 1 end
-            from tenants t, model, training
-            where t.id = $2 and ($5::uuid is null or exists (select from validation))
+            from tenants t, training
+            where t.id = $2 and ($3::text is null or exists (select from model)) and ($5::uuid is null or exists (select from validation))
                 and (select count(*) from checkpoint) = cardinality($18::uuid[]) and t.max_queued > (
                 select count(*) from jobs j where j.tenant_id = t.id and j.status in ('queued', 'validating_files', 'paused'))
             on conflict (tenant_id, idempotency_key) do nothing returning id
@@ -457,21 +542,21 @@ async fn insert(pool: &PgPool, job: &NewJob) -> sqlx::Result<bool> {
         select id from job",
         job.id.0,
         job.tenant.0,
-        origin.model,
+        origin.map(|origin| origin.model.as_str()),
         request.training_file.0,
         request.validation_file.map(|file| file.0),
         status.as_str(),
         i16::from(request.priority),
         key,
         body_sha256,
-        result_model(&origin.base_model, request.suffix.as_deref(), job.id),
+        result_model(base_model, request.suffix.as_deref(), job.id),
         job.seed.cast_signed(),
         convert::from_count(request.timeout_seconds),
         Json(&request.metadata) as Json<&BTreeMap<String, String>>,
         Json(request) as Json<&JobRequest>,
         recipe as Option<Json<&Recipe>>,
         Json(resolved) as Json<&[Resolved]>,
-        origin.parent.as_ref().map(Json) as Option<Json<&Parent>>,
+        origin.and_then(|origin| origin.parent.as_ref()).map(Json) as Option<Json<&Parent>>,
         &checkpoints,
         resolution.map_or(0, |resolution| convert::from_small(resolution.device_mb)),
         convert::from_small(SPEC_VERSION)

@@ -32,6 +32,11 @@ impl KeyId {
     pub fn prefix(&self) -> &str {
         &self.0
     }
+
+    /// The id with this prefix, as the database has it.
+    pub(super) fn from_prefix(prefix: String) -> Self {
+        Self(prefix)
+    }
 }
 
 impl From<[u8; PREFIX_BYTES]> for KeyId {

@@ -17,6 +17,7 @@ pub mod changes;
 pub mod checkpoints;
 pub mod connect;
 pub mod controls;
+pub mod corrections;
 pub mod deliveries;
 pub mod downloads;
 pub mod events;
@@ -24,6 +25,7 @@ pub mod exports;
 pub mod files;
 pub mod grants;
 pub mod idempotency;
+pub mod job_summaries;
 pub mod jobs;
 pub mod keys;
 pub mod metrics;
@@ -31,12 +33,17 @@ pub mod models;
 pub mod parents;
 pub mod persist;
 pub mod phases;
+pub mod pushes;
 pub mod queue;
 pub mod queue_position;
+pub mod rankings;
 pub mod reap;
 pub mod retention;
 pub mod samples;
+pub mod scores;
+pub mod sessions;
 pub mod tenants;
+pub mod thumbnails;
 pub mod traces;
 pub mod uploads;
 pub mod webhooks;
@@ -55,8 +62,11 @@ pub mod channel {
     pub const CONTROL: &str = "rehead_control";
     /// The validation of a file ended. Payload: a `FileId`.
     pub const FILE: &str = "rehead_file";
-    /// The import or the export of a model ended. Payload: the id of the model.
+    /// The import or the export of a model ended. Payload: the id of the model. A push of one
+    /// ended. Payload: a `PushId`.
     pub const MODEL: &str = "rehead_model";
+    /// A ranking ended. Payload: a `RankingId`.
+    pub const RANKING: &str = "rehead_ranking";
     /// An API key was created or revoked, or a limit of a tenant was changed. No payload.
     pub const KEY: &str = "rehead_key";
 }

@@ -421,8 +421,10 @@ async fn delete_locked(
 ) -> sqlx::Result<Deleted> {
     // Its work before the model itself, in the order in which the end of a lease locks them.
     sqlx::query!(
-        "select from work w join models m on (w.kind, w.subject) in (('import', m.import_id), ('export', m.job_id))
-        where m.tenant_id = $1 and m.id = $2 for update of w",
+        "select from work where (kind, subject) in (
+            select 'import', import_id from models where tenant_id = $1 and id = $2
+            union all select 'export', id from exports where tenant_id = $1 and model = $2
+        ) for update",
         tenant.0,
         id
     )
@@ -446,9 +448,12 @@ async fn delete_locked(
     }
     let deleted = sqlx::query!(
         "with model as (
-            delete from models where tenant_id = $1 and id = $2 returning import_id, job_id
+            delete from models where tenant_id = $1 and id = $2 returning import_id
         )
-        delete from work w using model m where (w.kind, w.subject) in (('import', m.import_id), ('export', m.job_id))",
+        delete from work where (kind, subject) in (
+            select 'import', import_id from model
+            union all select 'export', id from exports where tenant_id = $1 and model = $2
+        )",
         tenant.0,
         id
     );

@@ -68,7 +68,7 @@ pub async fn of_checkpoint(
     id: CheckpointId,
 ) -> sqlx::Result<Option<Origin>> {
     let row = sqlx::query!(
-        r#"select c.objects, c.manifest_sha256, j.model, j.parent as "parent: Json<Parent>", j.parent_checkpoints,
+        r#"select c.objects, c.manifest_sha256, j.model as "model!", j.parent as "parent: Json<Parent>", j.parent_checkpoints,
             j.recipe as "recipe!: Json<Recipe>", coalesce(start.base_model, start.id) as "base_model!",
             made.labels as "labels?: Json<Vec<String>>", f.dataset as "dataset?: Json<Dataset>"
         from checkpoints c

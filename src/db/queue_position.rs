@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sqlx::{PgConnection, PgPool};
@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use super::{
     convert,
-    jobs::{self, Job},
+    jobs::{self, Place},
     tenants::TenantId,
     workers::SILENT,
 };
@@ -55,6 +55,7 @@ type Claimable = HashMap<String, BTreeMap<TenantId, Vec<(i16, i64)>>>;
 #[derive(Debug)]
 pub struct QueueSnapshot {
     now: OffsetDateTime,
+    read_at: Instant,
     tenants: HashMap<TenantId, Turn>,
     claimable: Claimable,
     workers: Vec<Worker>,
@@ -107,7 +108,8 @@ pub async fn get(
 ) -> sqlx::Result<Option<QueuePosition>> {
     let queue = QueueSnapshot::read(pool).await?;
     let job = jobs::get(pool, tenant, id).await?;
-    Ok(job.and_then(|job| queue.position(tenant, &job)))
+    let queued = job.filter(|job| job.status == JobStatus::Queued);
+    Ok(queued.and_then(|job| queue.position(tenant, &job.place)))
 }
 
 impl QueueSnapshot {
@@ -116,12 +118,14 @@ impl QueueSnapshot {
     /// # Errors
     /// Those of the database.
     pub async fn read(pool: &PgPool) -> sqlx::Result<Self> {
+        let read_at = Instant::now();
         let mut transaction = super::snapshot(pool).await?;
         let (tenants, now) = read_turns(&mut transaction).await?;
         let claimable = read_claimable(&mut transaction).await?;
         let classes: Vec<String> = claimable.keys().cloned().collect();
         Ok(Self {
             now,
+            read_at,
             tenants,
             workers: read_workers(&mut transaction, &classes).await?,
             measured: read_measured(&mut transaction).await?,
@@ -129,14 +133,10 @@ impl QueueSnapshot {
         })
     }
 
-    /// Position of a job of this tenant; `None` if the job is not queued. The job may have come
-    /// after the reading.
-    pub fn position(&self, tenant: TenantId, job: &Job) -> Option<QueuePosition> {
-        let place = &job.place;
-        let turn = self
-            .tenants
-            .get(&tenant)
-            .filter(|_| job.status == JobStatus::Queued)?;
+    /// Position of a queued job of this tenant; `None` if the tenant is unknown. The job may have
+    /// come after the reading.
+    pub fn position(&self, tenant: TenantId, place: &Place) -> Option<QueuePosition> {
+        let turn = self.tenants.get(&tenant)?;
         let none = BTreeMap::new();
         let class = self.claimable.get(&place.resource_class).unwrap_or(&none);
         let own_ahead = class.get(&tenant).map_or(0, |jobs| {
@@ -181,7 +181,9 @@ impl QueueSnapshot {
             others_ahead: others_ahead as i64,
             max_running: turn.max_running,
             run_at: place.run_at,
-            now: self.now,
+            // A job that came after the reading is in no backoff.
+            now: self.now + self.read_at.elapsed(),
+            as_of: self.now,
             tenant_paused: turn.paused,
             at_cap: turn.at_cap,
             slots: able().map(|worker| i64::from(worker.slots)).sum(),
@@ -211,6 +213,8 @@ struct Row {
     max_running: i32,
     run_at: OffsetDateTime,
     now: OffsetDateTime,
+    /// Time of the reading.
+    as_of: OffsetDateTime,
     tenant_paused: bool,
     at_cap: bool,
     slots: i64,
@@ -331,7 +335,7 @@ impl Row {
             reason,
             until: (reason == WaitReason::Backoff).then_some(self.run_at),
             estimate: self.estimate(reason),
-            as_of: self.now,
+            as_of: self.as_of,
         }
     }
 
@@ -400,6 +404,7 @@ mod tests {
             max_running: 100,
             run_at: OffsetDateTime::UNIX_EPOCH,
             now: OffsetDateTime::UNIX_EPOCH,
+            as_of: OffsetDateTime::UNIX_EPOCH,
             tenant_paused: false,
             at_cap: false,
             slots: 2,

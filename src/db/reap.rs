@@ -5,9 +5,9 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 use super::{
-    downloads, exports, files, models,
+    corrections, downloads, exports, files, models,
     persist::is_outage,
-    queue,
+    pushes, queue, rankings, thumbnails,
     work::{self, Kind, Lease, Released},
 };
 use crate::domain::job::JobStatus;
@@ -45,7 +45,14 @@ async fn end(pool: &PgPool, lease: Lease, grace: Duration) -> sqlx::Result<Optio
             Some(status) => Some(status),
             None => return Ok(None),
         },
-        Kind::Validate | Kind::Import | Kind::Export | Kind::Download => {
+        Kind::Validate
+        | Kind::Import
+        | Kind::Export
+        | Kind::Download
+        | Kind::Rank
+        | Kind::Push
+        | Kind::Thumbnails
+        | Kind::Correct => {
             if !work::release(pool, &lease, Released::Expired(grace)).await? {
                 return Ok(None);
             }
@@ -69,6 +76,10 @@ pub async fn exhausted(pool: &PgPool) -> sqlx::Result<Vec<Lease>> {
             Kind::Import => models::give_up_import(pool, &lease).await?,
             Kind::Export => exports::give_up(pool, &lease).await?,
             Kind::Download => downloads::give_up(pool, &lease).await?,
+            Kind::Rank => rankings::give_up(pool, &lease).await?,
+            Kind::Push => pushes::give_up(pool, &lease).await?,
+            Kind::Thumbnails => thumbnails::give_up(pool, &lease).await?,
+            Kind::Correct => corrections::give_up(pool, &lease).await?,
         };
         if ended {
             given_up.push(lease);

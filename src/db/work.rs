@@ -35,10 +35,18 @@ words! {
         Validate = "validate",
         /// Check and convert the weights of a base model.
         Import = "import",
-        /// Write a fine-tuned model as TorchScript.
+        /// Write a fine-tuned model as a file of another format.
         Export = "export",
         /// Download a file by URL.
         Download = "download",
+        /// Score base models on a data set.
+        Rank = "rank",
+        /// Push a fine-tuned model to a hub.
+        Push = "push",
+        /// Make the thumbnails of a data set that has none.
+        Thumbnails = "thumbnails",
+        /// Make a data set of another by corrections.
+        Correct = "correct",
     }
 }
 
@@ -46,8 +54,7 @@ words! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     pub kind: Kind,
-    /// The id of a file, `models.import_id`, or the id of a job: one to train, or the one that made
-    /// the model to export.
+    /// The id of a job, a file, a ranking or a push, `models.import_id`, or `exports.id`.
     pub subject: Uuid,
     /// Fencing token. For a job it is also the number of the attempt.
     pub token: i64,

@@ -184,6 +184,20 @@ async fn leave(pool: &PgPool, worker: WorkerId, state: &str) -> sqlx::Result<()>
     Ok(())
 }
 
+/// Device memory of the largest active worker that a job can have, in MiB; `None` while there is no
+/// such worker, or one has not measured its own.
+///
+/// # Errors
+/// Those of the database.
+pub async fn largest_capacity(pool: &PgPool) -> sqlx::Result<Option<u32>> {
+    let capacity = sqlx::query_scalar!(
+        r#"select case when bool_and(capacity_mb is not null) then max(capacity_mb) end
+        from workers where state = 'active' and last_seen_at > now() - make_interval(secs => $1)"#,
+        SILENT.as_secs_f64()
+    );
+    Ok(capacity.fetch_one(pool).await?.map(convert::to_small))
+}
+
 /// Workers seen in the last day, newest first. Jobs of tenants other than `tenant` are only
 /// counted.
 pub async fn list(pool: &PgPool, tenant: TenantId) -> sqlx::Result<Vec<Worker>> {

@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::{Extension, Router, extract::DefaultBodyLimit, http::Uri, middleware};
+use axum::{
+    Extension, Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderMap, Method, Uri},
+    middleware,
+    response::IntoResponse as _,
+};
 use utoipa::{OpenApi as _, openapi::OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -15,7 +21,7 @@ use crate::http::{
         extract, linger,
         state::AppState,
     },
-    files, jobs, keys, meta, models, service, uploads, webhooks, workers,
+    files, jobs, keys, meta, models, rankings, service, sessions, ui, uploads, webhooks, workers,
 };
 
 /// Every route; the contract is generated from the same list.
@@ -25,6 +31,10 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(files::read::get, files::read::delete))
         .routes(routes!(files::read::content))
         .routes(routes!(files::read::report))
+        .routes(routes!(files::samples::thumbnail))
+        .routes(routes!(files::samples::content))
+        .routes(routes!(files::samples::make))
+        .routes(routes!(files::corrections::create))
         .routes(routes!(uploads::create::create))
         .routes(routes!(uploads::parts::add))
         .routes(routes!(uploads::complete::complete))
@@ -35,7 +45,13 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(models::catalog::layers))
         .routes(routes!(models::catalog::export))
         .routes(routes!(models::predict::predict))
+        .routes(routes!(models::push::create))
+        .routes(routes!(models::push::list))
+        .routes(routes!(models::push::get, models::push::delete))
+        .routes(routes!(rankings::create, rankings::list))
+        .routes(routes!(rankings::get, rankings::delete))
         .routes(routes!(jobs::create::create, jobs::read::list))
+        .routes(routes!(jobs::summaries::list))
         .routes(routes!(jobs::plan::plan))
         .routes(routes!(jobs::read::get, jobs::delete::delete))
         .routes(routes!(jobs::controls::cancel))
@@ -59,6 +75,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(workers::list))
         .routes(routes!(keys::create, keys::list))
         .routes(routes!(keys::revoke))
+        .routes(routes!(sessions::create, sessions::get, sessions::delete))
         .routes(routes!(meta::statuses::list))
         .routes(routes!(meta::error_codes::list))
         .routes(routes!(meta::limits::get))
@@ -68,7 +85,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(service::openapi_yaml))
 }
 
-/// The routes and the page of the contract, inside the envelope that every response passes.
+/// The routes, the page of the contract and the dashboard, inside the envelope of every response.
 ///
 /// # Errors
 /// The contract cannot be written as YAML.
@@ -78,9 +95,11 @@ pub(crate) fn app(state: AppState) -> anyhow::Result<Router> {
     let contract = Contract(contract::complete(description).to_yaml()?.into());
     Ok(router
         .merge(contract::page())
-        .fallback(move |uri: Uri| {
+        .merge(ui::page())
+        .fallback(move |method: Method, uri: Uri, headers: HeaderMap| {
+            let page = ui::redirect(&method, &uri, &headers);
             let near = near_route(uri.path(), &routes);
-            async move { ApiError::unknown_route(near) }
+            async move { page.unwrap_or_else(|| ApiError::unknown_route(near).into_response()) }
         })
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         // Each reader of a body has its own limit (`extract::read_body`, `multipart::bytes`).

@@ -4,7 +4,12 @@
 use serde_json::Value;
 use sqlx::PgPool;
 
-use super::data_sets::DataSets;
+use super::{
+    candidates::Candidates,
+    choose::{Choice, candidates_of},
+    data_sets::DataSets,
+    resolve_waiting::with_model,
+};
 use crate::{
     db::{
         self, Page,
@@ -27,12 +32,14 @@ use crate::{
 #[derive(Debug)]
 pub struct Admitted {
     pub request: JobRequest,
-    pub origin: Origin,
+    /// `None` where the model is to be chosen.
+    pub start: Option<(Origin, Layers)>,
+    /// Models to choose from: none where the request names one, or while the data set is not known.
+    pub candidates: Candidates,
     /// The request's own, or one drawn at random.
     pub seed: u64,
-    pub layers: Layers,
     pub data_sets: DataSets,
-    /// `None` while the validation of a data set has not ended.
+    /// `None` while the validation of a data set has not ended, or the model is not chosen.
     pub resolution: Option<Resolution>,
 }
 
@@ -67,7 +74,7 @@ pub async fn admit(
         id: JobId::new(),
         tenant,
         request: admitted.request,
-        origin: admitted.origin,
+        origin: admitted.start.map(|(origin, _)| origin),
         seed: admitted.seed,
         resolution: admitted.resolution,
         idempotency,
@@ -91,6 +98,9 @@ pub async fn check(pool: &PgPool, tenant: TenantId, body: &Value) -> Result<Admi
     let seed = request
         .seed
         .unwrap_or_else(|| u64::from(rand::random::<u32>() >> 1));
+    if request.is_auto() {
+        return check_auto(pool, tenant, (request, problems), seed).await;
+    }
     let start = find_start(pool, tenant, &request.model)
         .await?
         .map_err(|problem| problems.push(problem))
@@ -112,16 +122,84 @@ pub async fn check(pool: &PgPool, tenant: TenantId, body: &Value) -> Result<Admi
         None
     });
     match (start, data_sets) {
-        (Some((origin, layers)), Some(data_sets)) if problems.is_empty() => Ok(Admitted {
+        (Some(start), Some(data_sets)) if problems.is_empty() => Ok(Admitted {
             request,
-            origin,
+            start: Some(start),
+            candidates: Candidates::default(),
             seed,
-            layers,
             data_sets,
             resolution,
         }),
         _ => Err(AdmitError::Refused(problems)),
     }
+}
+
+/// Checks a request whose model is to be chosen: there must be a candidate, as far as the data set
+/// is known.
+async fn check_auto(
+    pool: &PgPool,
+    tenant: TenantId,
+    (request, mut problems): (JobRequest, Vec<Problem>),
+    seed: u64,
+) -> Result<Admitted, AdmitError> {
+    let data_sets = DataSets::find(pool, tenant, &request, &mut problems).await?;
+    let known = data_sets.as_ref().and_then(|sets| {
+        let dataset = sets.training.dataset.as_ref()?;
+        Some((sets, dataset))
+    });
+    let mut candidates = Candidates::default();
+    if let Some(known) = known.filter(|_| problems.is_empty()) {
+        candidates = candidates_of(pool, tenant, &request, known).await?;
+        problems.extend(candidates.none_left("model"));
+    }
+    match data_sets {
+        Some(data_sets) if problems.is_empty() => Ok(Admitted {
+            request,
+            start: None,
+            candidates,
+            seed,
+            data_sets,
+            resolution: None,
+        }),
+        _ => Err(AdmitError::Refused(problems)),
+    }
+}
+
+/// Resolves an admitted request as if this model had been asked for.
+///
+/// # Errors
+/// The model is gone, its network or the data cannot do what is requested, or the database fails.
+pub async fn with_choice(
+    pool: &PgPool,
+    tenant: TenantId,
+    admitted: Admitted,
+    choice: &Choice,
+) -> Result<Admitted, AdmitError> {
+    let Admitted {
+        mut request,
+        candidates,
+        seed,
+        data_sets,
+        ..
+    } = admitted;
+    request.model.clone_from(&choice.model);
+    let start = find_start(pool, tenant, &request.model).await?;
+    let (origin, layers) = start.map_err(|problem| AdmitError::Refused(vec![problem]))?;
+    let network = Start {
+        layers: &layers,
+        parent: None,
+    };
+    let resolution = data_sets.resolve(&request, network, seed);
+    let resolution = resolution.map_err(AdmitError::Refused)?;
+    let reason = Some(choice.reason.as_str());
+    Ok(Admitted {
+        resolution: resolution.map(|resolution| with_model(resolution, &choice.model, reason)),
+        request,
+        start: Some((origin, layers)),
+        candidates,
+        seed,
+        data_sets,
+    })
 }
 
 /// Finds what the request's `model` names, and the layers of its base model.

@@ -228,6 +228,26 @@ impl Objects {
         Ok(files)
     }
 
+    /// Reads a file of a model that has at most `limit` bytes, and checks it.
+    ///
+    /// # Errors
+    /// `Damaged`, also where the model has no such file; `Store`, `File`.
+    pub async fn bundle_file(
+        &self,
+        bundle: &Bundle,
+        name: &str,
+        limit: u64,
+    ) -> Result<Vec<u8>, ObjectError> {
+        let mut files = self.bundle(bundle).await?.into_iter();
+        match files.find(|file| file.name() == name) {
+            Some(file) => self.read_small(&file, limit).await,
+            None => Err(damaged(
+                &bundle.weights,
+                &format!("has no `{name}` beside it"),
+            )),
+        }
+    }
+
     /// Reads an object of at most `limit` bytes, and checks it.
     async fn read_small(&self, object: &Descriptor, limit: u64) -> Result<Vec<u8>, ObjectError> {
         let size = self.size(&object.key).await;
@@ -263,7 +283,7 @@ pub async fn hash_file(path: &Path) -> io::Result<Stored> {
 }
 
 /// Copies bytes and hashes them.
-fn hash(reader: &mut impl Read, writer: &mut impl Write) -> io::Result<Stored> {
+pub(super) fn hash(reader: &mut impl Read, writer: &mut impl Write) -> io::Result<Stored> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut bytes = 0;

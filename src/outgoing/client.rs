@@ -70,6 +70,11 @@ impl Target {
         &self.url
     }
 
+    /// The same, which gets the hub's token or not.
+    pub(super) fn with_token(self, of_hub: bool) -> Self {
+        Self { of_hub, ..self }
+    }
+
     /// The host as the URL has it; for messages and logs, which must not hold a path or a query.
     pub fn host(&self) -> &str {
         self.url.host_str().unwrap_or_default()
@@ -112,7 +117,7 @@ impl From<reqwest::Error> for Unsent {
 }
 
 /// A message that may hold words of the other host, as it is stored and shown.
-fn plain(message: &str) -> String {
+pub(super) fn plain(message: &str) -> String {
     let kept = message.chars().filter(|one| !one.is_control());
     kept.take(MESSAGE_CHARACTERS).collect()
 }
@@ -240,7 +245,11 @@ impl Outgoing {
         let port = url.port().unwrap_or(port_of_scheme);
         let (list, flag) = self.list(of);
         if !list.allows(name, port, port_of_scheme) {
-            return Err(Refused::NotListed(quoted(name).to_string(), flag));
+            let host = match url.port() {
+                Some(port) => format!("{name}:{port}"),
+                None => name.to_owned(),
+            };
+            return Err(Refused::NotListed(quoted(&host).to_string(), flag));
         }
         let private = self.0.args.private_hosts.allows(name, port, port_of_scheme);
         let address = match url.host() {

@@ -10,7 +10,13 @@ mod address;
 mod client;
 mod download;
 mod hub;
+mod hub_cache;
+mod hub_push;
+mod push_error;
+mod redirects;
 
 pub use client::{Lookup, Outgoing, Refused, Target, Unsent, Use};
-pub use download::{Interrupted, filename};
-pub use hub::{HubError, HubModel};
+pub use download::{Download, Interrupted, Wanted, filename};
+pub use hub::{HubError, HubFile, HubModel, WantedDataset};
+pub use hub_push::{PushedFile, ToHub};
+pub use push_error::PushError;

@@ -13,7 +13,10 @@ use std::{
 
 use super::files::give;
 use crate::{
-    db::queue::{Claimed, Pack},
+    db::{
+        queue::{Claimed, Pack},
+        tenants::TenantId,
+    },
     domain::object::Descriptor,
     objects::{At, ObjectError, Objects, hash_file},
     sandbox::{Home, Sandbox},
@@ -32,6 +35,24 @@ const RECENT: Duration = Duration::from_secs(600);
 pub(super) enum Kind {
     Packs,
     Weights,
+}
+
+/// The data sets that features are of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DataSets<'a> {
+    pub(super) tenant: TenantId,
+    pub(super) training: &'a Pack,
+    pub(super) validation: Option<&'a Pack>,
+}
+
+impl<'a> From<&'a Claimed> for DataSets<'a> {
+    fn from(claimed: &'a Claimed) -> Self {
+        Self {
+            tenant: claimed.tenant,
+            training: &claimed.training,
+            validation: claimed.validation.as_ref(),
+        }
+    }
 }
 
 /// An entry; the least recently used comes first.
@@ -73,9 +94,9 @@ impl Cache {
 
     /// Makes the folder of features in a trainer's home, with those that earlier jobs of this
     /// tenant have made of these data sets.
-    pub(super) fn open_features(&self, claimed: &Claimed, home: &Home) -> Result<(), ObjectError> {
+    pub(super) fn open_features(&self, sets: DataSets<'_>, home: &Home) -> Result<(), ObjectError> {
         let folder = home.create_in_work(FEATURES).at(home.path())?;
-        let begin = features_of(claimed);
+        let begin = features_of(sets);
         for entry in self.features().at(&self.root)? {
             let name = entry.file_name().and_then(|name| name.to_str());
             if let Some(name) = name.and_then(|name| name.strip_prefix(&begin)) {
@@ -87,20 +108,20 @@ impl Cache {
 
     /// Keeps the features that a trainer has made so far. Without them a later job computes them
     /// again.
-    pub(super) fn keep_features(&self, claimed: &Claimed, work: &Path) {
-        if let Err(error) = self.try_to_keep(claimed, &work.join(FEATURES)) {
-            tracing::warn!(job.id = %claimed.job, "cannot keep features: {error}");
+    pub(super) fn keep_features(&self, sets: DataSets<'_>, work: &Path) {
+        if let Err(error) = self.try_to_keep(sets, &work.join(FEATURES)) {
+            tracing::warn!(file.id = %sets.training.file, "cannot keep features: {error}");
         }
     }
 
-    fn try_to_keep(&self, claimed: &Claimed, made: &Path) -> io::Result<()> {
+    fn try_to_keep(&self, sets: DataSets<'_>, made: &Path) -> io::Result<()> {
         let entries = match fs::read_dir(made) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries?,
         };
         let folder = self.root.join("features");
         fs::create_dir_all(&folder)?;
-        let begin = features_of(claimed);
+        let begin = features_of(sets);
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
@@ -221,15 +242,14 @@ impl Cache {
     }
 }
 
-/// Beginning of the names of a job's features: its tenant and its data sets.
-fn features_of(claimed: &Claimed) -> String {
+/// Beginning of the names of features: their tenant and data sets.
+fn features_of(sets: DataSets<'_>) -> String {
     let digits = |pack: &Pack| pack.sha256.chars().take(DIGITS).collect::<String>();
-    let validation = claimed.validation.as_ref().map(digits);
     format!(
         "{}-{}-{}.",
-        claimed.tenant.0,
-        digits(&claimed.training),
-        validation.unwrap_or_default()
+        sets.tenant.0,
+        digits(sets.training),
+        sets.validation.map(digits).unwrap_or_default()
     )
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Worker {
     pub(super) outgoing: Outgoing,
     pub(super) sandbox: Sandbox,
     pub(super) args: WorkArgs,
+    /// Devices as plans name them, at least one.
+    pub(super) devices: Vec<String>,
     /// Threads of one child.
     pub(super) threads: u32,
     pub(super) work_dir: PathBuf,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     db::queue::{Claimed, Pack},
-    domain::work::{PLAN, PlanModel, TrainPlan},
+    domain::work::{PLAN, TrainPlan},
     objects::{At, ObjectError},
     sandbox::{Home, WORK},
 };
@@ -61,15 +61,7 @@ pub(super) async fn lay_out(
     let plan = TrainPlan {
         job: claimed.job,
         recipe: claimed.recipe.clone(),
-        base_model: PlanModel {
-            id: base.id.clone(),
-            architecture: base.architecture.clone(),
-            source_task: base.source_task.clone(),
-            input: base.input.clone(),
-            weights: named(&weights),
-            weights_sha256: base.weights_sha256.clone(),
-            over,
-        },
+        base_model: base.plan(named(&weights), over),
         fine_tuned_model: claimed.result_model.clone(),
         pack: named(&pack),
         pack_sha256: claimed.training.sha256.clone(),
@@ -100,7 +92,7 @@ pub(super) fn move_in(
     std::fs::rename(inputs.inputs(), home.inputs()).at(home.path())?;
     let plan = home.inputs().join(PLAN);
     std::fs::rename(&plan, home.work().join(PLAN)).at(&plan)?;
-    worker.cache.open_features(claimed, home)
+    worker.cache.open_features(claimed.into(), home)
 }
 
 async fn link_pack(cache: &Cache, pack: &Pack, target: &Path) -> Result<(), ObjectError> {

@@ -18,6 +18,8 @@ pub(super) struct Wakeups {
     pub(super) validations: Notify,
     pub(super) exports: Notify,
     pub(super) downloads: Notify,
+    pub(super) rankings: Notify,
+    pub(super) pushes: Notify,
     /// A control request came in for a running job: heartbeats are sent at once.
     pub(super) control: Arc<Notify>,
     /// The connection to Postgres was lost for a while: leases may look expired that are not.
@@ -42,6 +44,8 @@ pub(super) async fn run(pool: &PgPool, wakeups: &Wakeups) {
                     (channel::WORK, "train") => wakeups.jobs.notify_one(),
                     (channel::WORK, "export") => wakeups.exports.notify_one(),
                     (channel::WORK, "download") => wakeups.downloads.notify_one(),
+                    (channel::WORK, "rank") => wakeups.rankings.notify_one(),
+                    (channel::WORK, "push") => wakeups.pushes.notify_one(),
                     _ => wakeups.validations.notify_one(),
                 },
                 // The connection was lost, and notifications with it.
@@ -52,6 +56,8 @@ pub(super) async fn run(pool: &PgPool, wakeups: &Wakeups) {
                     wakeups.validations.notify_one();
                     wakeups.exports.notify_one();
                     wakeups.downloads.notify_one();
+                    wakeups.rankings.notify_one();
+                    wakeups.pushes.notify_one();
                 }
                 Err(error) => {
                     tracing::warn!("notifications stopped: {error}");

@@ -127,8 +127,9 @@ async fn start(parts: Parts, args: &WorkArgs) -> anyhow::Result<(Worker, Vec<Slo
     let devices = devices::resolve(&args.device, &sandbox, args.timing.start).await;
     let slots = Slot::of_devices(&devices, args, (&sandbox, &folders));
     let n_slots = u32::try_from(slots.len()).context("too many slots")?;
-    // One connection for each slot, one for validations, one for exports, and those of downloads.
-    let connections = n_slots + 2 + args.downloads.downloads;
+    // One connection for each slot, one each for validations, exports, rankings and pushes, and
+    // those of downloads.
+    let connections = n_slots + 4 + args.downloads.downloads;
     let connect = || db::connect_beside(&pool, connections);
     let heartbeats = persist("reaching the database", connect)
         .await
@@ -145,6 +146,7 @@ async fn start(parts: Parts, args: &WorkArgs) -> anyhow::Result<(Worker, Vec<Slo
         threads: threads(args.threads, n_slots),
         folders,
         work_dir,
+        devices: devices.clone(),
         cache,
         status: Status::new(id, &devices, args.admission.slots),
         wakeups: listen::Wakeups::default(),

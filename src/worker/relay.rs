@@ -69,7 +69,9 @@ impl<'a> Relay<'a> {
 
     /// Keeps the features that the trainer has made so far.
     pub(super) fn keep_features(&self) {
-        self.worker.cache.keep_features(self.claimed, self.folder);
+        self.worker
+            .cache
+            .keep_features(self.claimed.into(), self.folder);
     }
 
     /// Records one message. Returns when it is committed, however long Postgres takes.

@@ -21,6 +21,12 @@ pub(super) async fn run(pool: &PgPool, objects: &Objects, args: &WorkArgs) {
         if let Err(error) = db::uploads::forget(pool).await {
             tracing::warn!("cannot delete the rows of old uploads: {error}");
         }
+        if let Err(error) = db::sessions::delete_expired(pool).await {
+            tracing::warn!("cannot delete sessions that have ended: {error}");
+        }
+        if let Err(error) = db::scores::delete_unused(pool).await {
+            tracing::warn!("cannot delete the scores of data sets that are gone: {error}");
+        }
         let swept = garbage_collection::sweep(pool, objects, timing.orphan);
         if let Err(error) = swept.await {
             tracing::warn!("garbage collection failed: {error:#}");

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use rehead::domain::export::NetworkFormat;
 use rehead_test_support::weights::{by_rules, safetensors, vit_tiny};
 use serde_json::{Value, json};
 
@@ -116,10 +117,10 @@ async fn predicts_and_exports(service: &Service, model: &str) {
     let probabilities = answer["probabilities"].as_object().unwrap();
     assert_eq!(probabilities.len(), 3, "{answer}");
     let path = format!("/v1/models/{model}");
-    let script = service
-        .get(&format!("{path}/export?format=torchscript"))
-        .await;
-    assert_eq!(script.status, 200, "{}", script.text());
+    for format in NetworkFormat::ALL {
+        let file = service.get(&format!("{path}/export?format={format}")).await;
+        assert_eq!(file.status, 200, "{}", file.text());
+    }
 
     let bundle = service.get(&format!("{path}/export")).await;
     let files = unzip(&bundle.body);

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rehead::domain::export::NetworkFormat;
 use reqwest::{Method, header::RANGE};
 use serde_json::{Value, json};
 
@@ -118,8 +119,10 @@ async fn damaged_results_are_named_and_never_served() {
         for name in ["model.safetensors", "labels.json"] {
             let _damaged = Damaged::new(&object(&bundle, name), damage);
             names(&service, service.get(&export).await, [name, model]);
-            let script = service.get(&format!("{export}?format=torchscript")).await;
-            names(&service, script, [name, model]);
+            for format in NetworkFormat::ALL {
+                let file = service.get(&format!("{export}?format={format}")).await;
+                names(&service, file, [name, model]);
+            }
             let answer = service
                 .send(Method::POST, &predict, |request| {
                     request.multipart(form(&image))
@@ -143,14 +146,18 @@ async fn damaged_results_are_named_and_never_served() {
         assert_eq!(service.predict(model, image.clone()).await, label);
     }
 
-    // A script is made again.
-    let script = service.get(&format!("{export}?format=torchscript")).await;
-    assert_eq!(script.status, 200);
-    for how in ALL {
-        damage(&object(&service.objects().join("scripts"), "model.pt"), how);
-        let again = service.get(&format!("{export}?format=torchscript")).await;
-        assert_eq!(again.status, 200, "{}", again.text());
-        assert_eq!(again.body.len(), script.body.len());
+    // A file of another format is made again.
+    for format in NetworkFormat::ALL {
+        let path = format!("{export}?format={format}");
+        let file = service.get(&path).await;
+        assert_eq!(file.status, 200);
+        let stored = object(&service.objects().join("scripts"), &format.file_name());
+        for how in ALL {
+            damage(&stored, how);
+            let again = service.get(&path).await;
+            assert_eq!(again.status, 200, "{}", again.text());
+            assert_eq!(again.body.len(), file.body.len());
+        }
     }
 
     let checkpoints = service.part(&job, "/checkpoints").await;

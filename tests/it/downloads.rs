@@ -40,7 +40,7 @@ async fn download(service: &Service, url: &str, purpose: Purpose) -> Value {
 }
 
 /// The file once its download, and the validation after it, have ended.
-async fn ended(service: &Service, file: &Value) -> Value {
+pub(crate) async fn ended(service: &Service, file: &Value) -> Value {
     let path = format!(
         "/v1/files/{}?wait=60&until=processed",
         file["id"].as_str().unwrap()
@@ -52,7 +52,7 @@ fn bytes(bytes: impl Into<Bytes>) -> Option<Response> {
     Some(Response::new(Body::from(bytes.into())))
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
@@ -341,8 +341,8 @@ async fn redirects_to_private_hosts_are_not_followed() {
 }
 
 #[tokio::test]
-async fn downloads_are_off_by_default_and_limited_per_tenant() {
-    let off = Service::start().await;
+async fn downloads_can_be_off_and_are_limited_per_tenant() {
+    let off = Service::start_with(&["--download-hosts", "none"]).await;
     let body = json!({"url": "https://example.org/pets.zip", "purpose": "fine-tune"});
     let error = off
         .post("/v1/files", &body)

@@ -15,7 +15,10 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{queue::imported, service::Service};
+use crate::support::{
+    queue::{imported, validated},
+    service::Service,
+};
 
 async fn claim(pool: &PgPool, kind: Kind) -> Option<Lease> {
     let claimed = work::claim(pool, WorkerId::new(), &[kind], Duration::from_secs(60)).await;
@@ -66,7 +69,7 @@ pub(crate) async fn another_queued_job(service: &Service) -> Value {
         warnings_omitted: 0,
     };
     assert!(
-        rehead::db::files::accept(&pool, &claimed.unwrap(), &report, &"a".repeat(64), 3)
+        rehead::db::files::accept(&pool, &claimed.unwrap(), &validated(report, 3))
             .await
             .unwrap()
     );

@@ -1,5 +1,5 @@
 //! An exported model is the trained one: a new process checks that before there is a model, and
-//! TorchScript computes the same logits.
+//! TorchScript and ONNX compute the same logits.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use rehead::domain::progress::Verified;
+use rehead::domain::{export::NetworkFormat, progress::Verified};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -35,7 +35,7 @@ pub(crate) fn pranked(dir: &Path, prank: &str) -> PathBuf {
     let (pranked, real) = (dir.join("rehead-trainer"), trainer());
     let real = real.display();
     let text =
-        format!("#!/bin/sh\ncase \"$1\" in verify|script)\n{prank}\nesac\nexec {real} \"$@\"\n");
+        format!("#!/bin/sh\ncase \"$1\" in verify|export)\n{prank}\nesac\nexec {real} \"$@\"\n");
     fs::write(&pranked, text).unwrap();
     fs::set_permissions(&pranked, fs::Permissions::from_mode(0o755)).unwrap();
     dir.join("rehead")
@@ -76,7 +76,7 @@ async fn no_model_comes_of_a_bundle_that_is_not_what_was_trained() {
     assert_eq!(job["status"], "succeeded", "{job}");
     assert_eq!(outcomes(&job), ["crashed", "succeeded"]);
     exports(&service, &job).await;
-    assert!(dir.join("died-script").exists());
+    assert!(dir.join("died-export").exists());
 }
 
 /// The clip art begins with one image under two names; the third golden image is another.
@@ -87,27 +87,35 @@ fn tells_images_apart(golden: &[u8]) {
     assert_ne!(logits.data()[..row], logits.data()[2 * row..3 * row]);
 }
 
-/// A fresh process gets the bundle's golden logits from the script alone.
-pub(crate) fn is_of_the_bundle(folder: &Path, files: &BTreeMap<String, Vec<u8>>, script: &[u8]) {
-    fs::create_dir(folder).unwrap();
+/// A fresh process gets the bundle's golden logits from the file alone.
+pub(crate) fn is_of_the_bundle(
+    folder: &Path,
+    files: &BTreeMap<String, Vec<u8>>,
+    (format, file): (NetworkFormat, &[u8]),
+) {
+    fs::create_dir_all(folder).unwrap();
     for (name, bytes) in files {
         fs::write(folder.join(name), bytes).unwrap();
     }
-    let path = folder.join("model.pt");
-    fs::write(&path, script).unwrap();
+    let path = folder.join(format.file_name());
+    fs::write(&path, file).unwrap();
     let checked = Command::new(trainer())
         .arg("verify")
         .arg(folder)
-        .arg("--script")
+        .arg("--file")
         .arg(&path)
+        .args(["--format", format.as_str()])
         .output()
         .unwrap();
     let said = String::from_utf8(checked.stdout).unwrap();
-    // Before it come reports of work where the machine is slow.
-    let last = said.lines().last().unwrap_or_default();
-    let verified: Verified =
-        serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {said}"));
-    assert!(matches!(verified, Verified::Same { .. }), "{verified:?}");
+    // Around it come reports of work where the machine is slow.
+    let verified = said
+        .lines()
+        .find_map(|line| serde_json::from_str(line).ok());
+    assert!(
+        matches!(verified, Some(Verified::Same { .. })),
+        "{verified:?}: {said}"
+    );
 }
 
 async fn exports(service: &Service, job: &Value) {
@@ -115,24 +123,45 @@ async fn exports(service: &Service, job: &Value) {
     let path = format!("/v1/models/{model}/export");
     let bundle = service.get(&path).await;
     let files = unzip(&bundle.body);
-
-    let script = service.get(&format!("{path}?format=torchscript")).await;
-    assert_eq!(script.status, 200, "{}", script.text());
     tells_images_apart(&files["golden.safetensors"]);
-    is_of_the_bundle(&service.dir.path().join("unpacked"), &files, &script.body);
+    for format in NetworkFormat::ALL {
+        is_exported(service, model, &files, format).await;
+        let base = format!("/v1/models/efficientnet_lite0/export?format={format}");
+        service.get(&base).await.error(422, "not_fine_tuned");
+        let unknown = format!("/v1/models/ft:none/export?format={format}");
+        service.get(&unknown).await.error(404, "not_found");
+    }
+    let unknown = service.get(&format!("{path}?format=tflite")).await;
+    let message = unknown.error(422, "invalid_value");
+    assert!(
+        message.contains("`zip`, `torchscript` or `onnx`, not `tflite`"),
+        "{message}"
+    );
+}
+
+async fn is_exported(
+    service: &Service,
+    model: &str,
+    files: &BTreeMap<String, Vec<u8>>,
+    format: NetworkFormat,
+) {
+    let path = format!("/v1/models/{model}/export?format={format}");
+    let file = service.get(&path).await;
+    assert_eq!(file.status, 200, "{}", file.text());
+    let header = |name: &str| file.headers[name].to_str().unwrap().to_owned();
+    assert_eq!(header("content-type"), "application/octet-stream");
+    assert_eq!(header("content-length"), file.body.len().to_string());
+    let name = format!("{}.{}", model.replace(':', "_"), format.extension());
+    let attached = format!("attachment; filename=\"{name}\"");
+    assert_eq!(header("content-disposition"), attached);
+    let folder = service.dir.path().join("unpacked");
+    is_of_the_bundle(&folder, files, (format, &file.body));
 
     // What was made once is kept, also for the command line.
-    let again = service.dir.path().join("again.pt");
+    let again = service.dir.path().join(format.file_name());
     let said = Command::new(env!("CARGO_BIN_EXE_rehead"))
-        .args([
-            "export",
-            "--url",
-            &service.url,
-            model,
-            "--format",
-            "torchscript",
-            "-o",
-        ])
+        .args(["export", "--url", &service.url, model])
+        .args(["--format", format.as_str(), "-o"])
         .arg(&again)
         .output()
         .unwrap();
@@ -141,10 +170,5 @@ async fn exports(service: &Service, job: &Value) {
         "{}",
         String::from_utf8_lossy(&said.stderr)
     );
-    assert_eq!(fs::read(&again).unwrap(), script.body);
-
-    let base = "/v1/models/efficientnet_lite0/export?format=torchscript";
-    service.get(base).await.error(422, "not_fine_tuned");
-    let unknown = format!("{path}?format=onnx");
-    assert!(service.get(&unknown).await.status.is_client_error());
+    assert_eq!(fs::read(&again).unwrap(), file.body);
 }

@@ -9,7 +9,7 @@ use rehead::{
         metrics::Evaluation,
         queue::{self, Claimed, Records},
     },
-    domain::{id::JobId, job::Outcome, progress::Step},
+    domain::{export::NetworkFormat, id::JobId, job::Outcome, progress::Step},
     garbage_collection::{self, Finding},
     objects::Objects,
 };
@@ -359,9 +359,13 @@ async fn deleting_a_job_a_model_and_a_file_takes_their_objects_along() {
     let model = ended["fine_tuned_model"].as_str().unwrap();
     service.get(&format!("/v1/models/{model}")).await.ok();
     assert!(!objects_below(&service, "bundles").is_empty());
-    let export = format!("/v1/models/{model}/export?format=torchscript");
-    assert_eq!(service.get(&export).await.status, 200);
-    assert_eq!(objects_below(&service, "scripts").len(), 1);
+    for format in NetworkFormat::ALL {
+        let export = format!("/v1/models/{model}/export?format={format}");
+        assert_eq!(service.get(&export).await.status, 200);
+    }
+    assert_eq!(objects_below(&service, "scripts").len(), 2);
+    gc(&service, &["--orphan-ms", "0"]);
+    assert_eq!(objects_below(&service, "scripts").len(), 2);
 
     service.delete(&format!("/v1/models/{model}")).await.ok();
     for folder in ["bundles", "scripts"] {
@@ -370,7 +374,8 @@ async fn deleting_a_job_a_model_and_a_file_takes_their_objects_along() {
     let id = file["id"].as_str().unwrap();
     let uploads = objects_below(&service, "files").len();
     service.delete(&format!("/v1/files/{id}")).await.ok();
-    assert_eq!(objects_below(&service, "files").len(), uploads - 2);
+    // Its content, pack and thumbnails.
+    assert_eq!(objects_below(&service, "files").len(), uploads - 3);
 
     // Base weights may be another model's too: they go by the sweep.
     service.delete("/v1/models/efficientnet_lite0").await.ok();

@@ -185,7 +185,7 @@ async fn parents_of_live_jobs_are_kept() {
     let parent = origin.parent.clone().unwrap();
     assert_eq!(parent.weights.len(), 1);
     let second = NewJob {
-        origin,
+        origin: Some(origin),
         ..queue.new_job()
     };
     let created = jobs::create(pool, &second).await.unwrap();
@@ -219,7 +219,7 @@ async fn parents_of_live_jobs_are_kept() {
     let origin = from_second().await.unwrap();
     assert_eq!(origin.checkpoints, [ids[0], over]);
     let third = NewJob {
-        origin: origin.clone(),
+        origin: Some(origin.clone()),
         ..queue.new_job()
     };
     let created = jobs::create(pool, &third).await.unwrap();
@@ -234,7 +234,7 @@ async fn parents_of_live_jobs_are_kept() {
     // What the second's checkpoints lie over is gone, and nothing goes on from them.
     assert_eq!(from_second().await, None);
     let late = NewJob {
-        origin,
+        origin: Some(origin),
         ..queue.new_job()
     };
     let created = jobs::create(pool, &late).await.unwrap();

@@ -3,9 +3,12 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{
-    data::{clipart, clipart_subset, demo, find},
-    service::{Service, job_body},
+use crate::{
+    job_summaries::assert_agrees,
+    support::{
+        data::{clipart, clipart_subset, demo, find},
+        service::{Service, job_body},
+    },
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,7 +35,21 @@ async fn a_published_network_becomes_a_classifier_of_ones_own_classes() {
     let job = service.ended(&job).await;
     assert_eq!(job["status"], "succeeded", "{job}");
 
+    let summaries = service.get("/v1/fine_tuning/job_summaries").await.ok();
+    let summary = &summaries["data"][0];
+    assert_agrees(summary, &job);
+    assert!(summary.to_string().len() <= 450, "{summary}");
+
     let report = service.part(&job, "/report").await;
+    for (found, expected) in [0, 1].map(|at| {
+        let of = |interval: &Value| interval[at].as_f64().unwrap();
+        (
+            of(&summary["metric"]["interval"]),
+            of(&report["accuracy_interval"]),
+        )
+    }) {
+        assert!((found - expected).abs() <= 5.1e-5, "{summary} {report}");
+    }
     let accuracy = report["accuracy"].as_f64().unwrap();
     assert!(accuracy >= 0.74, "{report}");
     let [low, high] = [0, 1].map(|i| report["accuracy_interval"][i].as_f64().unwrap());

@@ -21,7 +21,7 @@ use rehead::{
 
 use crate::support::{
     postgres::invariants,
-    queue::{HOUR, Queue, checkpoint, claim, heartbeat, reap, resolution, usable},
+    queue::{HOUR, Queue, checkpoint, claim, heartbeat, reap, resolution, usable, validated},
 };
 
 #[test]
@@ -182,7 +182,7 @@ async fn a_waiting_job_is_paused_at_once_and_resumed() {
     );
     let lease = queue.claim_work(Kind::Validate, HOUR).await.unwrap();
     assert!(
-        files::accept(pool, &lease, &usable(), "cd", 2_000)
+        files::accept(pool, &lease, &validated(usable(), 2_000))
             .await
             .unwrap()
     );

@@ -126,6 +126,8 @@ async fn a_workers_role_cannot_read_keys_or_delete_rows() {
         "delete from files",
         "insert into files select * from files",
         "delete from models",
+        "delete from exports",
+        "update exports set format = 'onnx'",
         "update uploads set bytes = 1",
         "select * from upload_parts",
         "update job_events set message = 'x'",

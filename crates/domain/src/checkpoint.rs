@@ -101,17 +101,28 @@ impl Metrics {
         *place = Some(value);
     }
 
-    /// The most telling metric as text: `validation accuracy 0.8125`.
-    pub fn headline(&self) -> String {
+    /// The most telling metric of the task.
+    pub fn headline(&self) -> (Metric, f64) {
         let of_tasks = [
-            (self.valid_accuracy, "accuracy"),
-            (self.valid_mean_average_precision, "mean average precision"),
-            (self.valid_rmse, "RMSE"),
+            Metric::ValidAccuracy,
+            Metric::ValidMeanAveragePrecision,
+            Metric::ValidRmse,
         ];
         let found = of_tasks
             .into_iter()
-            .find_map(|(value, name)| Some((value?, name)));
-        let (value, name) = found.unwrap_or((self.valid_loss, "loss"));
+            .find_map(|metric| Some((metric, self.get(metric)?)));
+        found.unwrap_or((Metric::ValidLoss, self.valid_loss))
+    }
+
+    /// The most telling metric as text: `validation accuracy 0.8125`.
+    pub fn headline_text(&self) -> String {
+        let (metric, value) = self.headline();
+        let name = match metric {
+            Metric::ValidAccuracy => "accuracy",
+            Metric::ValidMeanAveragePrecision => "mean average precision",
+            Metric::ValidRmse => "RMSE",
+            _ => "loss",
+        };
         format!("validation {name} {value:.4}")
     }
 }

@@ -17,6 +17,8 @@ pub const UNKNOWN_LAYER: Code = "unknown_layer";
 pub const EMPTY_SPLIT: Code = "empty_split";
 /// The validation file has a class that the training file does not have.
 pub const UNKNOWN_CLASS: Code = "unknown_class";
+/// The data set has no sample of this number.
+pub const UNKNOWN_SAMPLE: Code = "unknown_sample";
 /// The training file has a class that the parent model does not know.
 pub const NEW_CLASS: Code = "new_class";
 /// A batch would hold more samples than there are.

@@ -90,6 +90,8 @@ id!(/** An uploaded file. */ FileId, "file-");
 id!(/** An upload in parts. */ UploadId, "upload_");
 id!(/** A part of an upload. */ PartId, "part_");
 id!(/** A fine-tuning job. */ JobId, "ftjob-");
+id!(/** A ranking of base models. */ RankingId, "rank-");
+id!(/** A push of a model to a hub. */ PushId, "push-");
 id!(/** One line of a job's history. */ EventId, "ftevent-");
 id!(/** A stored checkpoint. */ CheckpointId, "ftckpt_");
 id!(/** One HTTP request. */ RequestId, "req_");

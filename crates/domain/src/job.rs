@@ -64,6 +64,8 @@ words! {
     /// The present activity of a job.
     pub enum Phase {
         Waiting = "waiting",
+        /// A worker ranks base models, of which the job takes the first.
+        Choosing = "choosing",
         Preparing = "preparing",
         CachingFeatures = "caching_features",
         /// Fitting the linear probe that the head starts from.

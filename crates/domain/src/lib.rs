@@ -15,6 +15,9 @@ pub mod codes;
 // Enums that are words in JSON, SQL and on the command line.
 pub mod words;
 
+// The formats that models are exported in.
+pub mod export;
+
 // Typed ids.
 pub mod id;
 
@@ -42,6 +45,9 @@ pub mod options;
 // Pre-trained networks and their layers.
 pub mod base_model;
 
+// What the files of a repository say of a model.
+pub mod repository;
+
 // What a network reads, by modality.
 pub mod input;
 
@@ -56,6 +62,15 @@ pub mod layers;
 
 // Uploaded files, and what validation found in them.
 pub mod file;
+
+// Predictions and flags of single samples.
+pub mod sample_report;
+
+// Where the samples and thumbnails of a data set are stored.
+pub mod sample_index;
+
+// Changes that make a data set of another.
+pub mod corrections;
 
 // The model or checkpoint that a job starts from.
 pub mod parent;
@@ -84,14 +99,17 @@ pub mod job_plan;
 // From a request to a recipe.
 pub mod resolve;
 
+// Which base model suits a data set.
+pub mod ranking;
+
 // What child processes are given.
 pub mod work;
 
 // The evaluation report of a model.
 pub mod report;
 
-// Predictions and flags of single samples.
-pub mod sample_report;
+// A fine-tuned model as a repository of a hub.
+pub mod publish;
 
 #[cfg(test)]
 mod test_data;

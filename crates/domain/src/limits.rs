@@ -91,6 +91,13 @@ pub const MODEL_ID_CHARACTERS: usize = 64;
 /// Characters of an architecture, a license, and the texts of a source task.
 pub const PHRASE_CHARACTERS: usize = 128;
 
+/// Entries of a list of models, networks or licenses.
+pub const CANDIDATES: usize = 1_000;
+/// Parameters of a model.
+pub const MODEL_PARAMETERS: RangeInclusive<u64> = 1..=1_000_000_000_000;
+/// Multiplications of a model for one sample.
+pub const MODEL_MACS: RangeInclusive<u64> = 1..=1_000_000_000_000_000;
+
 /// Layers of a head, before its last linear one.
 pub const HEAD_LAYERS: usize = 16;
 /// Width of a head's linear layer.

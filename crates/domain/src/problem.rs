@@ -26,6 +26,10 @@ pub struct Problem {
     pub code: String,
     /// Says what is wrong, and what to do.
     pub message: String,
+    /// Numbers of samples of a data set that it is about, some of them if there are many. They have
+    /// thumbnails: `GET /v1/files/{id}/samples/{n}/thumbnail`.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub samples: Vec<u64>,
 }
 
 impl Problem {
@@ -35,6 +39,7 @@ impl Problem {
             line: None,
             code: code.to_owned(),
             message: message.into(),
+            samples: Vec::new(),
         }
     }
 }

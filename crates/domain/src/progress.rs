@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use super::job::Failure;
-use super::{checkpoint::Metrics, job::Phase, problem::Problem};
+use super::{checkpoint::Metrics, job::Phase, problem::Problem, ranking::Scores};
 
 /// The work of a child so far. It comes every second or so where there is some, between its other
 /// lines.
@@ -162,6 +162,14 @@ pub enum Verified {
     Same {
         error: f64,
     },
+    Failed(Failure),
+}
+
+/// The line of a scoring process (`rehead-trainer score`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ScoreAnswer {
+    Scores(Scores),
     Failed(Failure),
 }
 

@@ -73,8 +73,7 @@ pub struct Transferability {
     pub knn_accuracy: f64,
     /// Leave-one-out accuracy of a ridge regression. Rank by this.
     pub ridge_accuracy: f64,
-    /// Standard error of `ridge_accuracy`. Models closer than this are tied: compare their
-    /// `log_me`.
+    /// Standard error of `ridge_accuracy`.
     pub ridge_standard_error: f64,
     /// LogME (You et al. 2021): maximum log evidence per sample of linear models of the classes, in
     /// nats.
@@ -223,4 +222,43 @@ pub struct RegressionScores {
 pub struct Baseline {
     pub mae: f64,
     pub rmse: f64,
+}
+
+/// Wilson's 95 % score interval of a share (Wilson 1927); all of 0..1 when there is nothing to go
+/// by.
+pub fn wilson(hits: u64, trials: u64) -> [f64; 2] {
+    const Z: f64 = 1.959_963_984_540_054;
+    if trials == 0 {
+        return [0.0, 1.0];
+    }
+    let (n, p) = (trials as f64, hits as f64 / trials as f64);
+    let center = p + Z * Z / (2.0 * n);
+    let spread = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + Z * Z / n;
+    [
+        ((center - spread) / scale).max(0.0),
+        ((center + spread) / scale).min(1.0),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wilsons_interval_matches_published_values() {
+        // statsmodels.stats.proportion.proportion_confint(method="wilson")
+        for (hits, trials, low, high) in [
+            (0, 10, 0.0, 0.277_532_8),
+            (8, 10, 0.490_162_5, 0.943_317_8),
+            (10, 10, 0.722_467_2, 1.0),
+        ] {
+            let [found_low, found_high] = wilson(hits, trials);
+            assert!(
+                (found_low - low).abs() < 1e-6 && (found_high - high).abs() < 1e-6,
+                "{hits}/{trials}: {found_low} {found_high}"
+            );
+        }
+        assert_eq!(wilson(0, 0), [0.0, 1.0]);
+    }
 }

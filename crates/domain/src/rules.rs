@@ -208,6 +208,20 @@ fn string(value: &Value) -> Parsed<&str> {
     value.as_str().ok_or_else(wrong_type)
 }
 
+/// Reads true or false.
+pub struct Flag;
+
+impl Rule<bool> for Flag {
+    fn read(&self, value: &Value) -> Parsed<bool> {
+        let wrong_type = || Invalid::wrong_type("true or false", value);
+        value.as_bool().ok_or_else(wrong_type)
+    }
+
+    fn schema(&self, _: &mut Components) -> Value {
+        json!({"type": "boolean"})
+    }
+}
+
 /// Reads a word of an enum.
 pub struct Word;
 

@@ -11,7 +11,10 @@ pub const SAMPLES: &str = "samples.jsonl";
 
 /// A sample's label, or a prediction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "must be the name of a class, a list of names, or a number"
+)]
 pub enum Answer {
     /// The name of a class.
     Class(String),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     base_model::{AskedPreprocessing, SourceTask},
+    corrections::Corrections,
     id::JobId,
     input::Input,
     recipe::{HeadLayer, Recipe, Task},
@@ -14,6 +15,8 @@ use super::{
 
 /// File name of the plan in a child's folder.
 pub const PLAN: &str = "plan.json";
+/// File name of the archive of a corrected data set.
+pub const CORRECTED: &str = "corrected.tar";
 /// File name of a `CheckpointModel` in a folder to predict with.
 pub const CHECKPOINT_MODEL: &str = "checkpoint.json";
 
@@ -116,13 +119,46 @@ pub struct CheckpointModel {
     pub labels: Vec<String>,
 }
 
+/// The plan of `rehead-trainer score FOLDER`: how well a base model's features fit a data set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScorePlan {
+    pub base_model: PlanModel,
+    /// The data set's.
+    pub task: Task,
+    /// The data set's pack.
+    pub pack: PathBuf,
+    /// Lower-case hex.
+    pub pack_sha256: String,
+    /// Training samples to score, at most.
+    pub samples: u64,
+    /// Folder of the feature cache; see `TrainPlan`.
+    pub cache: PathBuf,
+    /// As in `TrainPlan`.
+    pub device: String,
+    pub threads: u32,
+}
+
 /// The plan of `rehead-trainer validate FOLDER`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ValidatePlan {
     /// Validates a data set. Writes `report.json` (a `domain::file::FileReport`, also when refused)
-    /// and, when accepted, `pack.safetensors`.
+    /// and, when accepted, `pack.safetensors` and `thumbnails` (see `domain::sample_index`).
     Dataset {
+        input: PathBuf,
+        limits: DatasetLimits,
+        threads: u32,
+    },
+    /// Makes a data set of the pack of another, `input`. Writes `corrected.tar`, an archive of it,
+    /// and what `Dataset` writes of that.
+    Corrected {
+        input: PathBuf,
+        corrections: Corrections,
+        limits: DatasetLimits,
+        threads: u32,
+    },
+    /// Makes the thumbnails of a data set's pack, `input`. Writes `thumbnails`.
+    Thumbnails {
         input: PathBuf,
         limits: DatasetLimits,
         threads: u32,
@@ -163,10 +199,14 @@ pub struct DatasetLimits {
     pub entry_bytes: u64,
     /// Unpacked bytes for each packed byte, past the first MiB.
     pub ratio: u64,
+    /// Bytes after decompression, of one page of a Parquet file.
+    pub page_bytes: u64,
     /// Width times height of an image.
     pub pixels: u64,
     /// Number of problems listed in a report.
     pub report_problems: u64,
+    /// Entries of a data set for which thumbnails are made.
+    pub thumbnails: u64,
 }
 
 /// A line to an inference process (`rehead-trainer serve`).

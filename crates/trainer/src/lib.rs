@@ -19,5 +19,5 @@ pub mod process;
 /// A training run.
 pub mod train;
 
-/// Bundles in use: predictions, verification, TorchScript.
+/// Bundles in use: predictions, verification, TorchScript, ONNX.
 pub mod serve;

@@ -11,7 +11,8 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use rehead_domain::{
-    progress::{Failure, Progress, Validated, Verified, exit},
+    export::NetworkFormat,
+    progress::{Failure, Progress, ScoreAnswer, Validated, Verified, exit},
     work::{Assignment, PLAN, SelfTested, ValidatePlan},
 };
 use rehead_trainer::{
@@ -25,8 +26,8 @@ use rehead_trainer::{
         protocol::{Interrupt, Reporter, report_work},
         warm_trainer,
     },
-    serve::{golden, requests, torchscript},
-    train::run,
+    serve::{golden, network_file, requests},
+    train::{run, score},
 };
 use serde::Serialize;
 
@@ -55,12 +56,23 @@ enum Command {
     /// Load the bundle in FOLDER and compare it with its golden logits
     Verify {
         folder: PathBuf,
-        /// Compare this TorchScript file of the bundle instead
-        #[arg(long)]
-        script: Option<PathBuf>,
+        /// Compare this file instead, which the bundle was exported to
+        #[arg(long, requires = "format")]
+        file: Option<PathBuf>,
+        /// Format of that file
+        #[arg(long, requires = "file")]
+        format: Option<NetworkFormat>,
     },
-    /// Write the bundle in FOLDER as TorchScript to TARGET, then verify the file
-    Script { folder: PathBuf, target: PathBuf },
+    /// Write the bundle in FOLDER to TARGET, then verify the file
+    Export {
+        folder: PathBuf,
+        target: PathBuf,
+        /// Format of the file
+        #[arg(long)]
+        format: NetworkFormat,
+    },
+    /// Score the base model of the scoring plan in FOLDER: how well its features fit the data set
+    Score { folder: PathBuf },
     /// Answer prediction requests, one JSON object a line, until standard input is closed
     Serve {
         /// Device: `auto`, `cpu` or `cuda:N`
@@ -91,15 +103,24 @@ fn main() -> ExitCode {
             detached: false,
         } => train_attached(&folder, io::stdin()),
         Command::Validate { folder } => validate(&folder),
-        Command::Verify { folder, script } => verify(|| match &script {
-            Some(script) => torchscript::verify(&folder, script),
+        Command::Verify {
+            folder,
+            file,
+            format,
+        } => verify(|| match file.zip(format) {
+            Some((file, format)) => network_file::verify(format, &folder, &file),
             None => golden::verify(&folder),
         }),
-        Command::Script { folder, target } => verify(|| {
-            torchscript::write(&folder, &target)?;
+        Command::Export {
+            folder,
+            target,
+            format,
+        } => verify(|| {
+            network_file::write(format, &folder, &target)?;
             let failed = TrainError::io("cannot start `rehead-trainer verify`");
-            Err(failed(become_verifier(&folder, &target)))
+            Err(failed(become_verifier(&folder, &target, format)))
         }),
+        Command::Score { folder } => score(&folder),
         Command::Serve {
             device,
             memory_bytes,
@@ -161,16 +182,17 @@ fn train(folder: &Path, interrupt: &Interrupt) -> i32 {
     }
 }
 
-/// Replaces this process by a fresh one, which knows nothing of a script but its file. Returns only
-/// when that fails.
-fn become_verifier(folder: &Path, script: &Path) -> io::Error {
+/// Replaces this process by a fresh one, which knows nothing of an export but its file. Returns
+/// only when that fails.
+fn become_verifier(folder: &Path, file: &Path, format: NetworkFormat) -> io::Error {
     // By this name it is found wherever it lies.
     std::process::Command::new("/proc/self/exe")
         .arg0("rehead-trainer")
         .arg("verify")
         .arg(folder)
-        .arg("--script")
-        .arg(script)
+        .arg("--file")
+        .arg(file)
+        .args(["--format", format.as_str()])
         .exec()
 }
 
@@ -181,6 +203,17 @@ fn verify(check: impl FnOnce() -> Result<f64, TrainError>) -> i32 {
         Err(failure) => {
             let code = code_of(&failure);
             respond(&Verified::Failed(failure), code)
+        }
+    }
+}
+
+fn score(folder: &Path) -> i32 {
+    report_work();
+    match guarded(|| score::run(folder)).map_err(|error| error.failure()) {
+        Ok(scores) => respond(&ScoreAnswer::Scores(scores), exit::DONE),
+        Err(failure) => {
+            let code = code_of(&failure);
+            respond(&ScoreAnswer::Failed(failure), code)
         }
     }
 }
@@ -203,6 +236,17 @@ fn run_validation(folder: &Path) -> Result<Validated, TrainError> {
             limits,
             threads,
         } => data::validate::run(&input, &limits, threads as usize, folder),
+        ValidatePlan::Corrected {
+            input,
+            corrections,
+            limits,
+            threads,
+        } => data::corrected::run((&input, &corrections), &limits, threads as usize, folder),
+        ValidatePlan::Thumbnails {
+            input,
+            limits,
+            threads,
+        } => data::validate::thumbnails(&input, &limits, threads as usize, folder),
         ValidatePlan::Weights {
             input,
             architecture,

@@ -1,6 +1,6 @@
 //! Claims: how a worker gets a job.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use sqlx::{PgPool, types::Json};
 
@@ -18,7 +18,9 @@ use crate::{
         input::Input,
         object::{Descriptor, MODEL},
         parent::Parent,
+        ranking::Candidate,
         recipe::{Recipe, SPEC_VERSION},
+        work::{PlanModel, PlanWeights},
     },
 };
 
@@ -88,7 +90,33 @@ pub struct Pack {
     pub bytes: u64,
 }
 
+impl From<&Candidate> for ClaimedModel {
+    fn from(candidate: &Candidate) -> Self {
+        Self {
+            id: candidate.model.clone(),
+            architecture: candidate.architecture.clone(),
+            source_task: candidate.source_task.clone(),
+            input: candidate.input.clone(),
+            weights_sha256: candidate.weights_sha256.clone(),
+        }
+    }
+}
+
 impl ClaimedModel {
+    /// The model in a child's plan: with its weights in this file, and others over them.
+    pub fn plan(&self, weights: PathBuf, over: Vec<PlanWeights>) -> PlanModel {
+        let base = self.clone();
+        PlanModel {
+            id: base.id,
+            architecture: base.architecture,
+            source_task: base.source_task,
+            input: base.input,
+            weights,
+            weights_sha256: base.weights_sha256,
+            over,
+        }
+    }
+
     /// Its weights in the object store.
     pub fn weights(&self) -> Descriptor {
         let prefix = format!("models/{}/", self.weights_sha256);

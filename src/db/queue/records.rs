@@ -181,7 +181,8 @@ fn events_of(records: &Records) -> Value {
         .evaluations
         .iter()
         .map(|Evaluation { metrics, best }| {
-            let (epoch, headline, loss) = (metrics.epoch, metrics.headline(), metrics.valid_loss);
+            let (epoch, headline, loss) =
+                (metrics.epoch, metrics.headline_text(), metrics.valid_loss);
             let message = format!("epoch {epoch}: {headline}, loss {loss:.4}");
             let mut data = json!(metrics);
             data["best"] = json!(best);
@@ -216,7 +217,7 @@ pub async fn commit_checkpoint(
             format!(
                 "step {} saved: the best so far, {}",
                 checkpoint.step,
-                metrics.headline()
+                metrics.headline_text()
             )
         }
         _ => format!("step {} saved", checkpoint.step),

@@ -1,9 +1,10 @@
 //! Authentication: a middleware before every route but a few public ones, so that no route can
 //! forget it. A service without keys that listens on loopback is open: every request belongs to the
 //! default tenant, as an admin. Any other requires `Authorization: Bearer rh_<public
-//! prefix>_<secret>`; all wrong keys get the same response.
+//! prefix>_<secret>`, or, of a browser, the cookie of a session; all wrong keys get the same
+//! response.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request, State},
@@ -23,13 +24,14 @@ use crate::{
         origin,
         peer::sender,
         rate_limit::Level,
+        session,
         state::{AppState, Bucket},
     },
     keys,
 };
 
-/// Routes that need no key. The pages of `/docs` are public as well.
-const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/openapi.yaml"];
+/// Routes that need no key. The pages of `/docs` and the dashboard's files are public as well.
+const PUBLIC: [&str; 4] = ["/healthz", "/readyz", "/openapi.yaml", "/v1/session"];
 
 /// Time of every refusal of a key: an unknown id, of which less is looked up, takes as long as a
 /// wrong secret.
@@ -101,7 +103,13 @@ pub(crate) async fn authenticate(
     let route = request.extensions().get::<MatchedPath>();
     let is_public = route.is_none_or(|route| {
         let route = route.as_str();
-        PUBLIC.contains(&route) || route == "/docs" || route.starts_with("/docs/")
+        let is_page = |of: &str| {
+            route == of
+                || route
+                    .strip_prefix(of)
+                    .is_some_and(|rest| rest.starts_with('/'))
+        };
+        PUBLIC.contains(&route) || is_page("/docs") || is_page("/ui")
     });
     if is_public {
         return Ok(next.run(request).await);
@@ -112,14 +120,8 @@ pub(crate) async fn authenticate(
         of_key: key_limit,
     } = identify(&parts, &state).await?;
     let level = take_request(&state, &identity, key_limit);
-    let mut response = match level.wait {
-        Some(wait) => {
-            let message = format!(
-                "more than {} requests in a minute, which is the limit; try again",
-                level.limit
-            );
-            ApiError::rate_limited(message, wait).into_response()
-        }
+    let mut response = match refusal(level) {
+        Some(error) => error.into_response(),
         None => {
             parts.extensions.insert(identity.clone());
             let is_safe = parts.method.is_safe();
@@ -134,6 +136,31 @@ pub(crate) async fn authenticate(
     response.extensions_mut().insert(identity);
     response.extensions_mut().insert(level);
     Ok(response)
+}
+
+/// The response to a request beyond the limit.
+fn refusal(level: Level) -> Option<ApiError> {
+    let wait = level.wait?;
+    let message = format!(
+        "more than {} requests in a minute, which is the limit; try again",
+        level.limit
+    );
+    Some(ApiError::rate_limited(message, wait))
+}
+
+/// Finds out who sends a request to a public route, and counts it.
+///
+/// # Errors
+/// As `authenticate`; 429.
+pub(crate) async fn identify_counted(
+    parts: &Parts,
+    state: &AppState,
+) -> Result<Identity, ApiError> {
+    let Sender { identity, of_key } = identify(parts, state).await?;
+    match refusal(take_request(state, &identity, of_key)) {
+        Some(error) => Err(error),
+        None => Ok(identity),
+    }
 }
 
 /// Counts a request in the buckets of its tenant and of its key; returns the one that holds less.
@@ -160,8 +187,6 @@ fn take_request(state: &AppState, who: &Identity, key_limit: Option<u32>) -> Lev
 }
 
 async fn identify(parts: &Parts, state: &AppState) -> Result<Sender, ApiError> {
-    let started = Instant::now();
-    let defaults = &state.limits.tenant;
     let has_key = parts.headers.contains_key(header::AUTHORIZATION);
     if let Some((tenant, overrides)) = state.open_tenant(has_key).await? {
         origin::check(&parts.uri, &parts.headers)?;
@@ -170,45 +195,56 @@ async fn identify(parts: &Parts, state: &AppState) -> Result<Sender, ApiError> {
             tenant_name: db::tenants::DEFAULT.to_owned(),
             role: Role::Admin,
             key: None,
-            limits: limits_of(defaults, &overrides),
+            limits: limits_of(&state.limits.tenant, &overrides),
         };
         return Ok(Sender {
             identity,
             of_key: None,
         });
     }
-    let key = bearer(&parts.headers).ok_or_else(ApiError::unauthorized)?;
-    let address = sender(parts, &state.access.trusted_proxies);
+    let proxies = &state.access.trusted_proxies;
+    if has_key {
+        let key = bearer(&parts.headers).ok_or_else(ApiError::unauthorized)?;
+        return check_key(state, key, sender(parts, proxies)).await;
+    }
+    let token = session::token(&parts.headers).ok_or_else(ApiError::unauthorized)?;
+    origin::check_page(parts, proxies)?;
+    session::find(state, token).await
+}
+
+/// Finds the sender that a key belongs to.
+///
+/// # Errors
+/// 401; 429: this address has sent too many wrong keys.
+pub(crate) async fn check_key(
+    state: &AppState,
+    key: &str,
+    address: IpAddr,
+) -> Result<Sender, ApiError> {
+    let started = Instant::now();
     let digest = keys::digest(key);
     let attempts = &state.access.key_attempts;
-    if let Some(sender) = attempts.recent(&digest) {
+    let id = keys::id_of(key);
+    // The token of a session is no key.
+    if let Some(sender) = attempts.recent(&digest).filter(|_| id.is_some()) {
         return Ok(sender);
     }
     if !attempts.is_known(&digest) {
         attempts.check(address)?;
     }
-    let id = keys::id_of(key);
     let found = match &id {
         Some(id) => db::keys::find(&state.pool, id).await?,
         None => None,
     };
     let sha256 = found.as_ref().map_or(&[0; 32][..], |found| &found.sha256);
     let is_equal: bool = digest.as_slice().ct_eq(sha256).into();
-    match found.filter(|found| is_equal && found.is_valid) {
-        Some(found) => {
-            let identity = Identity {
-                tenant: found.tenant,
-                tenant_name: found.tenant_name,
-                role: found.role,
-                key: id.clone(),
-                limits: limits_of(defaults, &found.overrides),
-            };
-            let sender = Sender {
-                identity,
-                of_key: found.requests_per_minute,
-            };
-            let is_due = attempts.accept(digest, sender.clone(), started);
-            if let Some(id) = id.filter(|_| is_due) {
+    match found
+        .filter(|found| is_equal && found.is_valid)
+        .zip(id.clone())
+    {
+        Some((found, id)) => {
+            let sender = Sender::new(id.clone(), found, &state.limits.tenant);
+            if attempts.accept(digest, sender.clone(), started) {
                 record_use(state, id);
             }
             Ok(sender)

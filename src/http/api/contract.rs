@@ -15,12 +15,14 @@ use utoipa::{
         Components, ContentBuilder, Ref, RefOr, ResponseBuilder,
         path::{Operation, PathItem},
         schema::{ArrayItems, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type},
-        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+        security::{
+            ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+        },
         server::Server,
     },
 };
 
-use crate::http::api::{error::ErrorBody, flat_schemas, state::AppState};
+use crate::http::api::{error::ErrorBody, flat_schemas, session, state::AppState};
 
 /// The contract without its routes.
 #[derive(OpenApi)]
@@ -57,6 +59,16 @@ pub(crate) fn complete(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi
         "key".to_owned(),
         SecurityScheme::Http(key.description(Some(description)).build()).into(),
     );
+    let description = "Begun by `POST /v1/session`, for pages of this service. What changes something also needs \
+        the header `x-rehead-ui: 1`.";
+    components.security_schemes.insert(
+        "session".to_owned(),
+        SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(
+            session::COOKIE,
+            description,
+        )))
+        .into(),
+    );
     let error = ResponseBuilder::new()
         .description("Any error; docs/errors.md lists the codes.")
         .content(
@@ -72,6 +84,7 @@ pub(crate) fn complete(mut openapi: utoipa::openapi::OpenApi) -> utoipa::openapi
     refer_to_items(&mut components.schemas);
     openapi.security = Some(vec![
         SecurityRequirement::new("key", [] as [&str; 0]),
+        SecurityRequirement::new("session", [] as [&str; 0]),
         SecurityRequirement::default(),
     ]);
     // Relative to this document, so that it holds below any path prefix.
@@ -135,9 +148,10 @@ fn complete_responses(operation: &mut Operation) {
             response.description = reason.unwrap_or_default().to_owned();
         }
         for (media_type, content) in &mut response.content {
-            let binary = ["application/octet-stream", "application/zip"];
+            let is_binary = media_type.starts_with("image/") && media_type != "image/svg+xml"
+                || ["application/octet-stream", "application/zip"].contains(&media_type.as_str());
             if let RefOr::T(content) = content
-                && binary.contains(&media_type.as_str())
+                && is_binary
             {
                 let bytes = ObjectBuilder::new()
                     .schema_type(Type::String)

@@ -100,16 +100,19 @@ pub(crate) fn whole(
 
 /// `content-disposition` with a name that cannot break out of its quotes.
 pub(crate) fn attachment(filename: &str) -> HeaderValue {
-    let plain: String = filename
-        .chars()
-        .map(|c| match c {
-            '.' | '-' | ' ' => c,
-            _ if c.is_ascii_alphanumeric() => c,
-            _ => '_',
-        })
-        .collect();
+    let plain = plain_name(filename);
     HeaderValue::try_from(format!("attachment; filename=\"{plain}\""))
         .unwrap_or(HeaderValue::from_static("attachment"))
+}
+
+/// A file's name of letters, digits, dots, hyphens and spaces.
+pub(crate) fn plain_name(filename: &str) -> String {
+    let plain = |c: char| match c {
+        '.' | '-' | ' ' => c,
+        _ if c.is_ascii_alphanumeric() => c,
+        _ => '_',
+    };
+    filename.chars().map(plain).collect()
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::{
     db::keys::KeyId,
     domain::{
-        id::{CheckpointId, DeliveryId, FileId, JobId, UploadId, WebhookId},
+        id::{CheckpointId, DeliveryId, FileId, JobId, PushId, RankingId, UploadId, WebhookId},
         limits,
         problem::{Code, Problem, quoted},
     },
@@ -61,6 +61,14 @@ impl Noun for UploadId {
 
 impl Noun for JobId {
     const NOUN: &'static str = "fine-tuning job";
+}
+
+impl Noun for RankingId {
+    const NOUN: &'static str = "ranking";
+}
+
+impl Noun for PushId {
+    const NOUN: &'static str = "push";
 }
 
 impl Noun for KeyId {
@@ -115,6 +123,12 @@ impl ApiError {
         let message = "missing or wrong API key: send `Authorization: Bearer rh_…`; `rehead keys create` creates keys";
         Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
             .with_header(header::WWW_AUTHENTICATE, "Bearer")
+    }
+
+    /// 401: the cookie's session has ended.
+    pub(crate) fn session_ended() -> Self {
+        let message = "the session has ended; sign in again";
+        Self::new(StatusCode::UNAUTHORIZED, "session_ended", message)
     }
 
     /// 403: the key's role is not enough.

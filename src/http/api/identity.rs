@@ -5,7 +5,7 @@ use axum::{extract::FromRequestParts, http::request::Parts};
 use crate::{
     config::TenantLimits,
     db::{
-        keys::KeyId,
+        keys::{Found, KeyId},
         tenants::{Overrides, TenantId},
     },
     domain::role::Role,
@@ -29,6 +29,22 @@ pub(crate) struct Identity {
 pub(crate) struct Sender {
     pub identity: Identity,
     pub of_key: Option<u32>,
+}
+
+impl Sender {
+    /// The sender that a valid key belongs to.
+    pub(crate) fn new(key: KeyId, found: Found, defaults: &TenantLimits) -> Self {
+        Self {
+            identity: Identity {
+                tenant: found.tenant,
+                tenant_name: found.tenant_name,
+                role: found.role,
+                key: Some(key),
+                limits: limits_of(defaults, &found.overrides),
+            },
+            of_key: found.requests_per_minute,
+        }
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Identity {

@@ -22,8 +22,11 @@ const TRUSTED: Duration = Duration::from_secs(600);
 /// Keys and their tenants are read again after this time: the longest that a key is accepted which
 /// was revoked through another server.
 pub(crate) const KEY_AGE: Duration = Duration::from_secs(1);
-/// Keys that are remembered as used.
+/// Keys that are remembered as used, and tokens of sessions that are remembered as refused.
 const REMEMBERED: usize = 10_000;
+/// Time for which a token that was refused is remembered: a page that polls with the cookie of an
+/// ended session asks the database once in this time.
+const REFUSED: Duration = Duration::from_secs(60);
 
 /// Keys that were sent: the wrong ones by address, which limits their number, and the right ones,
 /// with their senders.
@@ -126,6 +129,29 @@ impl<S: Clone> KeyAttempts<S> {
     }
 }
 
+/// Tokens that were refused lately, by hash.
+#[derive(Default)]
+pub(crate) struct RefusedSessions(Mutex<HashMap<[u8; 32], Instant>>);
+
+impl RefusedSessions {
+    pub(crate) fn has(&self, digest: &[u8; 32]) -> bool {
+        // A panic cannot leave it half changed.
+        let refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = refused.get(digest);
+        at.is_some_and(|at| at.elapsed() < REFUSED)
+    }
+
+    pub(crate) fn add(&self, digest: [u8; 32]) {
+        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() >= REMEMBERED {
+            refused.retain(|_, at| at.elapsed() < REFUSED);
+        }
+        if refused.len() < REMEMBERED {
+            refused.insert(digest, Instant::now());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,5 +177,13 @@ mod tests {
         assert!(attempts.check("10.0.0.2".parse().unwrap()).is_ok());
         assert!(attempts.is_known(&[1; 32]));
         assert!(!attempts.is_known(&[2; 32]));
+    }
+
+    #[test]
+    fn refused_tokens_are_remembered() {
+        let refused = RefusedSessions::default();
+        assert!(!refused.has(&[1; 32]));
+        refused.add([1; 32]);
+        assert!(refused.has(&[1; 32]) && !refused.has(&[2; 32]));
     }
 }

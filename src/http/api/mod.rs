@@ -24,5 +24,6 @@ pub(crate) mod quota;
 pub(crate) mod quotas;
 pub(crate) mod rate_limit;
 pub(crate) mod response_end;
+pub(crate) mod session;
 pub(crate) mod state;
 pub(crate) mod wait;

@@ -1,15 +1,23 @@
-//! Requests that an open service refuses. It trusts every process of its machine; but web pages of
-//! other sites run there too, their names may resolve to 127.0.0.1 (DNS rebinding), and a proxy on
-//! this machine passes on requests of others.
+//! Requests of pages of other sites, and of other machines, that are refused.
+//!
+//! An open service trusts every process of its machine; but web pages of other sites run there too,
+//! their names may resolve to 127.0.0.1 (DNS rebinding), and a proxy on this machine passes on
+//! requests of others. A service with keys trusts the cookie of a session only from its own pages.
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header, uri::Authority};
+use axum::http::{
+    HeaderMap, HeaderName, Method, StatusCode, Uri, header, request::Parts, uri::Authority,
+};
 
-use crate::http::api::error::ApiError;
+use crate::http::api::{error::ApiError, peer::Peer};
 
 /// Headers that proxies add, besides all that begin with `x-forwarded-`.
 const PROXY_HEADERS: [&str; 4] = ["forwarded", "via", "x-real-ip", "x-original-host"];
+
+/// The header that pages of this service send with what changes something. Pages of other origins
+/// cannot send it without asking first.
+const UI: &str = "x-rehead-ui";
 
 /// Refuses a request that is not plainly one of this machine to this machine.
 ///
@@ -28,6 +36,75 @@ fn refusal(why: &str) -> ApiError {
          address, without a proxy; create a key with `rehead keys create` to use it from elsewhere"
     );
     ApiError::new(StatusCode::FORBIDDEN, "other_site", message)
+}
+
+/// Refuses a request that a page of another origin may have sent with this service's cookie.
+///
+/// # Errors
+/// 403, with the reason.
+pub(crate) fn check_page(parts: &Parts, trusted_proxies: &[IpAddr]) -> Result<(), ApiError> {
+    let named_by_proxy = is_from(parts, trusted_proxies)
+        .then(|| single(&parts.headers, &HeaderName::from_static("x-forwarded-host")))
+        .flatten();
+    let Some(why) = find_other_page(&parts.method, &parts.headers, named_by_proxy) else {
+        return Ok(());
+    };
+    let message = format!(
+        "{why}: a session is for pages of this service only; send the key as `Authorization: Bearer rh_…` from elsewhere"
+    );
+    Err(ApiError::new(StatusCode::FORBIDDEN, "other_site", message))
+}
+
+/// Why a page of another origin may have sent this. `named_by_proxy` is the host that a trusted
+/// proxy was asked for.
+fn find_other_page(
+    method: &Method,
+    headers: &HeaderMap,
+    named_by_proxy: Option<&str>,
+) -> Option<&'static str> {
+    let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
+    let is_ours = match site {
+        Some(b"same-origin") => true,
+        // Typed by the user, or a bookmark.
+        Some(b"none") => method.is_safe(),
+        Some(_) => false,
+        // Browsers send none to `http://` names other than localhost.
+        None if headers.contains_key(header::ORIGIN) => {
+            let origin = single(headers, &header::ORIGIN);
+            let origin = origin.and_then(|origin| origin.split_once("://"));
+            let hosts = [single(headers, &header::HOST), named_by_proxy];
+            let is_host = |origin: &str| hosts.iter().flatten().any(|host| is_same(host, origin));
+            origin.is_some_and(|(_, origin)| is_host(origin))
+        }
+        None => method.is_safe(),
+    };
+    if !is_ours {
+        return Some("a page of another site or port sent the request, or it does not say which");
+    }
+    let has_header = || headers.get(UI).is_some_and(|value| value == "1");
+    (!method.is_safe() && !has_header()).then_some("the header `x-rehead-ui: 1` is missing")
+}
+
+fn is_same(host: &str, origin: &str) -> bool {
+    host.eq_ignore_ascii_case(origin)
+}
+
+/// True if the browser reached this service by https: a page says so in its origin, a trusted proxy
+/// in `x-forwarded-proto`.
+pub(crate) fn is_https(parts: &Parts, trusted_proxies: &[IpAddr]) -> bool {
+    let origin = single(&parts.headers, &header::ORIGIN);
+    let proto = single(
+        &parts.headers,
+        &HeaderName::from_static("x-forwarded-proto"),
+    );
+    origin.is_some_and(|origin| origin.starts_with("https://"))
+        || is_from(parts, trusted_proxies) && proto == Some("https")
+}
+
+/// True for a request of one of these proxies.
+fn is_from(parts: &Parts, proxies: &[IpAddr]) -> bool {
+    let peer = parts.extensions.get::<Peer>();
+    peer.is_some_and(|peer| proxies.contains(&peer.0))
 }
 
 /// Why the request may come from elsewhere.
@@ -86,16 +163,68 @@ fn is_local(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn foreign(pairs: &[(&'static str, &'static str)]) -> Option<String> {
-        let headers = pairs.iter().map(|(name, value)| {
-            let name: HeaderName = name.parse().unwrap();
-            (name, value.parse().unwrap())
-        });
+    type Pairs = &'static [(&'static str, &'static str)];
+
+    fn headers_of(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut all = HeaderMap::new();
-        headers.for_each(|(name, value)| {
-            all.append(name, value);
-        });
-        find_foreign(&Uri::from_static("/v1/files"), &all)
+        for (name, value) in pairs {
+            let name: HeaderName = name.parse().unwrap();
+            all.append(name, value.parse().unwrap());
+        }
+        all
+    }
+
+    fn foreign(pairs: &[(&'static str, &'static str)]) -> Option<String> {
+        find_foreign(&Uri::from_static("/v1/files"), &headers_of(pairs))
+    }
+
+    #[test]
+    fn cookies_are_for_pages_of_this_service() {
+        const UI: (&str, &str) = ("x-rehead-ui", "1");
+        const HOST: (&str, &str) = ("host", "rehead.lan:8080");
+        const OURS: (&str, &str) = ("origin", "http://rehead.lan:8080");
+        let why = |method: &Method, pairs: Pairs| {
+            find_other_page(method, &headers_of(pairs), Some("rehead.example"))
+        };
+        let good: [(Method, Pairs); 8] = [
+            (Method::GET, &[HOST]),
+            (Method::GET, &[HOST, ("sec-fetch-site", "none")]),
+            (Method::GET, &[HOST, ("sec-fetch-site", "same-origin")]),
+            (Method::GET, &[HOST, OURS]),
+            (Method::POST, &[HOST, OURS, UI]),
+            (
+                Method::DELETE,
+                &[HOST, ("origin", "https://REHEAD.lan:8080"), UI],
+            ),
+            (Method::POST, &[HOST, ("sec-fetch-site", "same-origin"), UI]),
+            (
+                Method::POST,
+                &[HOST, ("origin", "https://rehead.example"), UI],
+            ),
+        ];
+        for (method, pairs) in good {
+            assert_eq!(why(&method, pairs), None, "{method} {pairs:?}");
+        }
+        let bad: [(Method, Pairs); 12] = [
+            (Method::GET, &[HOST, ("sec-fetch-site", "cross-site")]),
+            (Method::GET, &[HOST, ("sec-fetch-site", "same-site")]),
+            (Method::GET, &[HOST, ("origin", "http://rehead.lan:8081")]),
+            (Method::GET, &[HOST, ("origin", "null")]),
+            (Method::POST, &[HOST, UI]),
+            (Method::POST, &[HOST, OURS]),
+            (Method::POST, &[HOST, OURS, ("x-rehead-ui", "0")]),
+            (Method::POST, &[HOST, ("sec-fetch-site", "none"), UI]),
+            (
+                Method::POST,
+                &[HOST, OURS, ("sec-fetch-site", "same-site"), UI],
+            ),
+            (Method::POST, &[HOST, ("origin", "http://rehead.lan"), UI]),
+            (Method::POST, &[HOST, OURS, ("origin", "null"), UI]),
+            (Method::POST, &[OURS, UI]),
+        ];
+        for (method, pairs) in bad {
+            assert!(why(&method, pairs).is_some(), "{method} {pairs:?}");
+        }
     }
 
     #[test]

@@ -35,6 +35,22 @@ impl Source {
             filename: name,
             purpose,
         } = self;
+        if state.outgoing.cached(&url).is_some() {
+            let last = url.rsplit('/').next().unwrap_or_default();
+            return Ok(NewDownload {
+                id: FileId::new(),
+                tenant,
+                filename: name.unwrap_or_else(|| last.to_owned()),
+                purpose,
+                sha256: sha256
+                    .map(|text| checked_sha256(param, &text))
+                    .transpose()?,
+                parts: Vec::new(),
+                idempotency: None,
+                details: "copying from the hub's cache".to_owned(),
+                url,
+            });
+        }
         if !state.outgoing.is_on(Use::Download) {
             let message = "downloads by URL are turned off on this service; upload the file, or have the operator set `--download-hosts`";
             return Err(ApiError::invalid(param, "downloads_off", message));
@@ -52,6 +68,7 @@ impl Source {
             filename: name.unwrap_or_else(|| filename(&target)),
             purpose,
             sha256,
+            parts: Vec::new(),
             idempotency: None,
             details: format!("downloading from {}", quoted(target.host())),
             url,

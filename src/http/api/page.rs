@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     config::HttpLimits,
     db::{Page, Slice},
-    domain::{codes, problem::Problem},
+    domain::{codes, problem::Problem, words},
     http::api::error::{ApiError, refuse_any},
 };
 
@@ -26,6 +26,11 @@ impl Rows {
     /// Most lists.
     pub(crate) fn usual(limits: &HttpLimits) -> Self {
         Self::of(DEFAULT_LIMIT, limits.max_page)
+    }
+
+    /// Jobs in short.
+    pub(crate) fn of_summaries(limits: &HttpLimits) -> Self {
+        Self::of(DEFAULT_LIMIT, limits.max_long_page)
     }
 
     /// Files, of which OpenAI's clients may ask for 10,000.
@@ -146,6 +151,51 @@ impl<T: ToSchema> List<T> {
             has_more: slice.has_more,
         })
     }
+}
+
+/// Rows that are counted exactly; of more, only that there are more.
+pub(crate) const COUNTED_ROWS: u32 = 10_000;
+
+/// The number of rows that a list has on all pages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Count {
+    Exact(u32),
+    More(MoreRows),
+}
+
+words! {
+    /// Says that there are more than 10,000 rows.
+    pub(crate) enum MoreRows {
+        More = "more",
+    }
+}
+
+impl Count {
+    /// The number that a query with the limit `COUNTED_ROWS + 1` has found.
+    pub(crate) fn of(found: u32) -> Self {
+        if found > COUNTED_ROWS {
+            Self::More(MoreRows::More)
+        } else {
+            Self::Exact(found)
+        }
+    }
+}
+
+/// Characters of a text to search for.
+pub(crate) const SEARCH_CHARACTERS: usize = 255;
+
+/// Checks a text to search for; none is one that finds everything.
+///
+/// # Errors
+/// It is too long.
+pub(crate) fn search_text(name: &str, text: Option<String>) -> Result<Option<String>, ApiError> {
+    let is_long = |text: &String| text.chars().count() > SEARCH_CHARACTERS;
+    if text.as_ref().is_some_and(is_long) {
+        let message = format!("must have at most {SEARCH_CHARACTERS} characters");
+        return Err(ApiError::invalid(name, codes::OUT_OF_RANGE, message));
+    }
+    Ok(text.filter(|text| !text.is_empty()))
 }
 
 /// Response to a deletion.

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{HttpLimits, ServeArgs, WebhookArgs},
+    config::{HttpLimits, ServeArgs, SessionArgs, WebhookArgs},
     db::{
         changes::{Changes, KEYS},
         keys::KeyId,
@@ -25,7 +25,7 @@ use crate::{
         api::{
             identity::Sender,
             kept::Kept,
-            key_attempts::{KEY_AGE, KeyAttempts},
+            key_attempts::{KEY_AGE, KeyAttempts, RefusedSessions},
             quotas::Quotas,
             rate_limit::Buckets,
         },
@@ -52,6 +52,7 @@ pub struct AppState {
     pub(crate) predictor: Arc<Predictor>,
     pub(crate) outgoing: Outgoing,
     pub(crate) webhooks: WebhookArgs,
+    pub(crate) sessions: SessionArgs,
     /// The address that the service listens on; empty before `serve`.
     pub(crate) address: Arc<OnceLock<SocketAddr>>,
     pub(crate) access: Arc<Access>,
@@ -69,6 +70,7 @@ pub(crate) struct Access {
     require_keys: bool,
     pub trusted_proxies: Vec<IpAddr>,
     pub key_attempts: KeyAttempts<Sender>,
+    pub refused_sessions: RefusedSessions,
     /// Requests, by tenant and by key.
     pub requests: Buckets<Bucket>,
 }
@@ -86,6 +88,7 @@ impl AppState {
             predictor: Arc::new(predictor),
             outgoing: Outgoing::new(&args.outgoing),
             webhooks: args.webhooks.clone(),
+            sessions: args.access.sessions,
             quotas: Arc::new(Quotas::new(&args.limits)),
             assemblies: Arc::new(Semaphore::new(ASSEMBLIES)),
             changes: Changes::default(),
@@ -94,6 +97,7 @@ impl AppState {
                 require_keys: args.access.require_keys,
                 trusted_proxies: args.access.trusted_proxies.clone(),
                 key_attempts: KeyAttempts::new(args.access.failed_keys_per_minute),
+                refused_sessions: RefusedSessions::default(),
                 requests: Buckets::default(),
             }),
             keys_exist: Arc::default(),

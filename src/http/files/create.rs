@@ -34,7 +34,7 @@ use crate::{
         },
         files::{
             count_bytes,
-            download::{FileFromUrl, download},
+            download::{FileToDownload, download},
             parse_purpose, problem_of_name,
             unkept::Unkept,
         },
@@ -53,8 +53,8 @@ pub(crate) struct FileForm {
     /// The file's bytes, with a file name.
     #[schema(value_type = String, format = Binary)]
     file: Vec<u8>,
-    /// `fine-tune`: a data set, such as a zip or tar(.gz, .zst) with a folder per class. `weights`:
-    /// weights of a base model.
+    /// `fine-tune`: a data set, such as a zip or tar(.gz, .zst) with a folder per class, or
+    /// Parquet. `weights`: weights of a base model.
     purpose: UploadPurpose,
     /// With `expires_after[seconds]`: the file is deleted after that time.
     #[schema(rename = "expires_after[anchor]")]
@@ -82,12 +82,12 @@ struct Content {
 
 /// Upload a file
 ///
-/// The bytes are streamed to storage, or, for a JSON body with a `url`, downloaded by a worker. A
-/// worker then validates a data set; `GET /v1/files/{id}?wait=60&until=processed` waits for that.
-/// With an `idempotency-key`, purpose, file name, expiry and the SHA-256 of the content decide
-/// whether a form is the same.
+/// The bytes are streamed to storage, or, for a JSON body with a `url` or the name of a `hub`'s
+/// data set, downloaded by a worker. A worker then validates a data set; `GET
+/// /v1/files/{id}?wait=60&until=processed` waits for that. With an `idempotency-key`, purpose, file
+/// name, expiry and the SHA-256 of the content decide whether a form is the same.
 #[utoipa::path(post, path = "/v1/files", tag = "files", operation_id = "upload_file", params(IdempotencyKey),
-    request_body(content((FileForm = "multipart/form-data"), (FileFromUrl = "application/json"))),
+    request_body(content((FileForm = "multipart/form-data"), (FileToDownload = "application/json"))),
     responses((status = 200, body = File, headers(("idempotent-replayed" = String, description = "`true` when the key was used before.")))))]
 pub(crate) async fn create(
     Caller { state, tenant }: Caller,

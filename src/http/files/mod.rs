@@ -1,9 +1,11 @@
 //! `/v1/files`: data sets and weights. Their bytes are streamed to the object store; a worker
 //! validates them.
 
+pub(crate) mod corrections;
 pub(crate) mod create;
 pub(crate) mod download;
 pub(crate) mod read;
+pub(crate) mod samples;
 pub(crate) mod unkept;
 
 use crate::{

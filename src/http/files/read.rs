@@ -184,6 +184,9 @@ pub(crate) async fn delete(
         Outcome::InUseByImport => {
             Some("a base model is being imported from this file; wait for it".to_owned())
         }
+        Outcome::InUseByFile(made) => Some(format!(
+            "`{made}` is being made from this data set; wait for it, or delete it"
+        )),
     };
     if let Some(message) = in_use {
         return Err(ApiError::conflict("file_in_use", message));

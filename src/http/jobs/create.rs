@@ -1,9 +1,6 @@
 //! `POST /v1/fine_tuning/jobs`.
 
-use axum::{
-    http::StatusCode,
-    response::{IntoResponse as _, Response},
-};
+use axum::response::{IntoResponse as _, Response};
 
 use crate::{
     db::{self, jobs::Created},
@@ -47,8 +44,7 @@ pub(crate) async fn create(
             let message = format!(
                 "{limit} jobs are waiting, which is the limit; cancel some, or try again later"
             );
-            let full = ApiError::new(StatusCode::TOO_MANY_REQUESTS, QUEUE_FULL, message);
-            return Err(full.retry_after(30));
+            return Err(ApiError::too_many(QUEUE_FULL, message, 30));
         }
         Created::InputGone => {
             let message = "the model or a file was deleted while the job was created; create the job with others";

@@ -16,3 +16,4 @@ pub(crate) mod report;
 pub(crate) mod rows;
 pub(crate) mod samples;
 pub(crate) mod snapshot;
+pub(crate) mod summaries;

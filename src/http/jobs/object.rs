@@ -18,8 +18,9 @@ use crate::{
     },
     domain::{
         checkpoint::Metrics,
-        id::{CheckpointId, FileId, JobId},
+        id::{CheckpointId, FileId, JobId, RankingId},
         job::{JobStatus, Phase, WaitReason},
+        ranking::AUTO,
         recipe::{Recipe, Resolved},
         request::{Auto, OpenAiHyperparameters, Transfer},
         role::Role,
@@ -46,8 +47,12 @@ pub(crate) struct JobObject {
     pub cancel_requested_at: Option<i64>,
     /// Time of the request to stop early.
     pub stop_requested_at: Option<i64>,
-    /// Model or checkpoint that it starts from.
+    /// Model or checkpoint that it starts from; `auto` until it is chosen.
     pub model: String,
+    /// `auto` where the model is chosen by the service; `resolved.model` says why.
+    pub requested_model: String,
+    /// The ranking that chooses the model; `null` where there is none, or it was deleted.
+    pub ranking: Option<RankingId>,
     /// Id of the resulting model, once there is one.
     pub fine_tuned_model: Option<String>,
     /// Always `rehead`.
@@ -151,17 +156,19 @@ pub(crate) struct ResolvedValue {
     pub reason: String,
 }
 
-fn queue(position: QueuePosition, now: OffsetDateTime) -> Queue {
-    Queue {
-        position: position.ahead + 1,
-        ahead: position.ahead,
-        reason: position.reason,
-        until: position.until.map(OffsetDateTime::unix_timestamp),
-        estimated_start: position.estimate.map(|estimate| EstimatedStart {
-            p50: (now + estimate.p50).unix_timestamp(),
-            p90: (now + estimate.p90).unix_timestamp(),
-        }),
-        as_of: position.as_of.unix_timestamp(),
+impl Queue {
+    pub(crate) fn new(position: QueuePosition, now: OffsetDateTime) -> Self {
+        Self {
+            position: position.ahead + 1,
+            ahead: position.ahead,
+            reason: position.reason,
+            until: position.until.map(OffsetDateTime::unix_timestamp),
+            estimated_start: position.estimate.map(|estimate| EstimatedStart {
+                p50: (now + estimate.p50).unix_timestamp(),
+                p90: (now + estimate.p90).unix_timestamp(),
+            }),
+            as_of: position.as_of.unix_timestamp(),
+        }
     }
 }
 
@@ -248,7 +255,7 @@ impl JobObject {
             determinism: Determinism::of(job, attempts),
             budgets: job.budgets,
             phases: phases.clone(),
-            queue: snapshot.position.map(|position| queue(position, now)),
+            queue: snapshot.position.map(|position| Queue::new(position, now)),
             training_file: request.training_file,
             validation_file: request.validation_file,
             result_files: job.result_file.into_iter().collect(),
@@ -271,6 +278,11 @@ impl JobObject {
             attempts: attempts.iter().map(|one| one.seen_by(role)).collect(),
             error: job.error.clone(),
             model: job.model.clone(),
+            requested_model: match job.model_reason {
+                Some(_) => AUTO.to_owned(),
+                None => job.model.clone(),
+            },
+            ranking: job.ranking,
             fine_tuned_model: job.fine_tuned_model.clone(),
         }
     }

@@ -6,20 +6,25 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    db::{self, files::File},
+    db::{self, files::File, tenants::TenantId},
     domain::{
         estimate::{self, Time},
+        file::Dataset,
         id::FileId,
         job_plan::JobPlan,
         problem::Problem,
+        ranking::SAMPLES,
         recipe::Recipe,
         request::JobRequest,
     },
     http::{
-        api::{auth::Caller, error::ApiError, extract::Json},
+        api::{auth::Caller, error::ApiError, extract::Json, state::AppState},
         jobs::object::{ResolvedValue, resolved_values},
     },
-    jobs::admit::{self, Admitted},
+    jobs::{
+        admit::{self, Admitted},
+        choose::Choice,
+    },
 };
 
 /// The job that a request would create.
@@ -55,16 +60,25 @@ pub(crate) async fn plan(
     Caller { state, tenant }: Caller,
     Json(body): Json,
 ) -> Result<axum::Json<PlanObject>, ApiError> {
+    let mut admitted = admit::check(&state.pool, tenant, &body).await?;
+    if admitted.start.is_none()
+        && let Some(dataset) = &admitted.data_sets.training.dataset
+    {
+        let choice = choose(&state, tenant, &admitted, dataset).await?;
+        admitted = admit::with_choice(&state.pool, tenant, admitted, &choice).await?;
+    }
     let Admitted {
         request,
+        start,
         seed,
-        layers,
         data_sets,
         resolution,
         ..
-    } = admit::check(&state.pool, tenant, &body).await?;
+    } = admitted;
     let (training, validation) = (data_sets.training, data_sets.validation);
-    let (Some(resolution), Some(training_set)) = (resolution, &training.dataset) else {
+    let (Some(resolution), Some((_, layers)), Some(training_set)) =
+        (resolution, start, &training.dataset)
+    else {
         return Err(not_validated(&training, validation.as_ref()));
     };
     let validation_set = validation.as_ref().and_then(|file| file.dataset.as_ref());
@@ -100,6 +114,35 @@ pub(crate) async fn plan(
         resolved: resolved_values(resolution.resolved),
         warnings,
     }))
+}
+
+/// Chooses a base model where no worker is needed for it.
+async fn choose(
+    state: &AppState,
+    tenant: TenantId,
+    admitted: &Admitted,
+    dataset: &Dataset,
+) -> Result<Choice, ApiError> {
+    let (pool, request) = (&state.pool, &admitted.request);
+    let found = &admitted.candidates;
+    if let Some(choice) = Choice::only(&found.candidates) {
+        return Ok(choice);
+    }
+    let pack = db::files::pack_sha256(pool, tenant, request.training_file).await?;
+    let samples = (pack.as_deref().unwrap_or_default(), dataset.splits.train);
+    let order = found.kept_order(pool, tenant, samples).await?;
+    let ranked = order.map(|order| order.models(&found.candidates));
+    let choice = ranked.and_then(|ranked| Choice::first(&ranked, dataset));
+    choice.ok_or_else(|| {
+        let file = request.training_file;
+        let (count, scored) = (found.candidates.len(), dataset.splits.train.min(SAMPLES));
+        let message = format!(
+            "`auto` chooses by a ranking that was not made yet: {count} base models on {scored} training samples; \
+             `POST /v1/model_rankings` with `{{\"training_file\": \"{file}\"}}` and the same `candidates` makes it, then plan \
+             again, or create the job, which waits for it"
+        );
+        vec![Problem::new("model", "not_ranked", message)].into()
+    })
 }
 
 fn not_validated(training: &File, validation: Option<&File>) -> ApiError {

@@ -7,12 +7,12 @@ use axum::{
     http::{HeaderMap, request::Parts},
     response::Response,
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    db::jobs::Filter,
+    db::{Page, jobs::Filter},
     domain::{codes, id::JobId, job::JobStatus},
     http::{
         api::{
@@ -35,14 +35,16 @@ use crate::{
 pub(crate) struct JobListQuery {
     /// `last_id` of the previous page.
     after: Option<JobId>,
-    /// Rows per page; 20 by default.
-    #[param(minimum = 1, maximum = 100)]
+    /// Named by each route, which have other maxima.
+    #[param(ignore)]
     limit: Option<u32>,
     /// `desc` (newest first, the default) or `asc`.
     #[param(inline)]
     order: Option<Order>,
     /// Only jobs with this status.
     status: Option<JobStatus>,
+    /// Only jobs that have ended (`true`), or only those that have not (`false`).
+    is_terminal: Option<bool>,
     /// Only jobs that start from this model or checkpoint.
     model: Option<String>,
     /// Only jobs created after this time, in Unix seconds.
@@ -56,65 +58,81 @@ pub(crate) struct JobQuery {
     metadata: BTreeMap<String, String>,
 }
 
+impl JobQuery {
+    /// The page, of a list with these rows, and the conditions.
+    ///
+    /// # Errors
+    /// A value is out of range.
+    pub(crate) fn read(self, rows: Rows) -> Result<(Page<JobId>, Filter), ApiError> {
+        let Self { query, metadata } = self;
+        let page = page::<JobId>(None, query.limit, query.order, rows)?;
+        let filter = Filter {
+            status: query.status,
+            model: query.model,
+            created_after: query.created_after.map(time_of).transpose()?,
+            is_terminal: query.is_terminal,
+            metadata,
+        };
+        let after = query.after;
+        Ok((Page { after, ..page }, filter))
+    }
+}
+
 impl FromRequestParts<AppState> for JobQuery {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
-        let is_metadata = |pair: &&str| {
-            pair.starts_with("metadata[") || pair.to_ascii_lowercase().starts_with("metadata%5b")
-        };
-        let (metadata, rest): (Vec<&str>, Vec<&str>) = parts
-            .uri
-            .query()
-            .unwrap_or_default()
-            .split('&')
-            .partition(is_metadata);
-        let query = read_query(&rest.join("&"))?;
-        let pairs: Vec<(String, String)> = read_query(&metadata.join("&"))?;
-        let metadata = pairs.into_iter().map(|(name, value)| {
-            let key = name
-                .strip_prefix("metadata[")
-                .and_then(|rest| rest.strip_suffix(']'));
-            let wrong = || {
-                ApiError::invalid(
-                    name.clone(),
-                    codes::UNKNOWN_FIELD,
-                    "must be of the form `metadata[key]=value`",
-                )
-            };
-            key.map(|key| (key.to_owned(), value)).ok_or_else(wrong)
-        });
-        Ok(Self {
-            query,
-            metadata: metadata.collect::<Result<_, _>>()?,
-        })
+        let (query, metadata) = read_job_query(parts)?;
+        Ok(Self { query, metadata })
     }
+}
+
+/// Reads a query of known parameters, and any number of `metadata[k]=v`.
+///
+/// # Errors
+/// An unknown name, or a value that does not fit.
+pub(crate) fn read_job_query<T: DeserializeOwned>(
+    parts: &Parts,
+) -> Result<(T, BTreeMap<String, String>), ApiError> {
+    let is_metadata = |pair: &&str| {
+        pair.starts_with("metadata[") || pair.to_ascii_lowercase().starts_with("metadata%5b")
+    };
+    let (metadata, rest): (Vec<&str>, Vec<&str>) = parts
+        .uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .partition(is_metadata);
+    let query = read_query(&rest.join("&"))?;
+    let pairs: Vec<(String, String)> = read_query(&metadata.join("&"))?;
+    let metadata = pairs.into_iter().map(|(name, value)| {
+        let key = name
+            .strip_prefix("metadata[")
+            .and_then(|rest| rest.strip_suffix(']'));
+        let wrong = || {
+            ApiError::invalid(
+                name.clone(),
+                codes::UNKNOWN_FIELD,
+                "must be of the form `metadata[key]=value`",
+            )
+        };
+        key.map(|key| (key.to_owned(), value)).ok_or_else(wrong)
+    });
+    Ok((query, metadata.collect::<Result<_, _>>()?))
 }
 
 /// List fine-tuning jobs
 #[utoipa::path(get, path = "/v1/fine_tuning/jobs", tag = "jobs", operation_id = "list_jobs",
-    params(JobListQuery, ("metadata" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode,
+    params(JobListQuery, ("limit" = Option<u32>, Query, minimum = 1, maximum = 100,
+        description = "Rows per page; 20 by default."), ("metadata" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode,
         description = "Only jobs whose metadata contain these entries: `metadata[team]=recycling`.")),
     responses((status = 200, body = List<JobObject>)))]
 pub(crate) async fn list(
     Caller { state, tenant }: Caller,
     Identity { role, .. }: Identity,
-    JobQuery { query, metadata }: JobQuery,
+    query: JobQuery,
 ) -> Result<axum::Json<List<JobObject>>, ApiError> {
-    let after = query.after.map(|id| id.to_string());
-    let page = page(
-        after.as_deref(),
-        query.limit,
-        query.order,
-        Rows::usual(&state.limits),
-    )?;
-    let created_after = query.created_after.map(time_of).transpose()?;
-    let filter = Filter {
-        status: query.status,
-        model: query.model,
-        created_after,
-        metadata,
-    };
+    let (page, filter) = query.read(Rows::usual(&state.limits))?;
     let slice = JobSnapshot::list(&state, tenant, page, &filter).await?;
     let object = |snapshot: JobSnapshot| JobObject::listed(&snapshot, role);
     Ok(List::of(slice, object, |job| job.id.to_string()))
@@ -202,7 +220,9 @@ pub(crate) async fn get(
     Ok(answer(&snapshot))
 }
 
-fn time_of(seconds: u64) -> Result<OffsetDateTime, ApiError> {
+/// # Errors
+/// The time is out of range.
+pub(crate) fn time_of(seconds: u64) -> Result<OffsetDateTime, ApiError> {
     let time = i64::try_from(seconds).ok();
     let time = time.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
     time.ok_or_else(|| {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::{
     db::{
         self, Page, Slice,
-        jobs::{Filter, Job},
+        jobs::{Filter, Job, Place},
         queue_position::{QueuePosition, QueueSnapshot},
         tenants::TenantId,
     },
@@ -89,10 +89,7 @@ impl JobSnapshot {
     }
 
     async fn placed(state: &AppState, tenant: TenantId, rows: Arc<JobRows>) -> sqlx::Result<Self> {
-        let position = match rows.job.status {
-            JobStatus::Queued => position(state, tenant, &rows.job).await?,
-            _ => None,
-        };
+        let position = position(state, tenant, rows.job.status, &rows.job.place).await?;
         Ok(Self { rows, position })
     }
 
@@ -108,20 +105,28 @@ impl JobSnapshot {
     }
 }
 
-async fn position(
+/// The queue position of a job with this status and place; `None` unless it is queued.
+///
+/// # Errors
+/// The database cannot be read.
+pub(crate) async fn position(
     state: &AppState,
     tenant: TenantId,
-    job: &Job,
+    status: JobStatus,
+    place: &Place,
 ) -> sqlx::Result<Option<QueuePosition>> {
+    if status != JobStatus::Queued {
+        return Ok(None);
+    }
     let read = async || QueueSnapshot::read(&state.pool).await.map(Arc::new);
     let max_age = |took: Duration| (QUEUE_AGE * took).min(MAX_QUEUE_AGE);
     let queue = state.queue.get(max_age, read).await?;
     if queue.knows(tenant) {
-        return Ok(queue.position(tenant, job));
+        return Ok(queue.position(tenant, place));
     }
     // The tenant is newer than the reading.
     let queue = state.queue.get(|_| Duration::ZERO, read).await?;
-    Ok(queue.position(tenant, job))
+    Ok(queue.position(tenant, place))
 }
 
 /// The job with this id.

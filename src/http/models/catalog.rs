@@ -10,7 +10,7 @@ use crate::{
         models::{Deleted as Outcome, Filter, Model, ModelStatus, Owner},
         tenants::TenantId,
     },
-    domain::{base_model::Layers, object::Bundle},
+    domain::{base_model::Layers, export::ExportFormat, object::Bundle},
     http::{
         api::{
             auth::Caller,
@@ -218,25 +218,18 @@ pub(crate) async fn delete(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExportQuery {
-    /// `zip` (the default) or `torchscript`.
+    /// `zip` (the default): the model bundle. `torchscript`: a file for `torch.jit.load`. `onnx`: a
+    /// file for ONNX Runtime, OpenVINO and others (docs/onnx.md).
     #[param(inline)]
     format: Option<ExportFormat>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum ExportFormat {
-    /// The model bundle, not compressed because weights do not shrink.
-    Zip,
-    /// A file for `torch.jit.load`: preprocessed images [N, C, S, S] in, logits [N, classes] out.
-    /// Written on the first request, and checked against the bundle's golden logits.
-    Torchscript,
 }
 
 /// Export a model
 ///
 /// The model bundle: weights by timm's names, configuration, preprocessing, labels, metrics, model
-/// card. Or TorchScript, for a fine-tuned model.
+/// card. Or, for a fine-tuned model, one file that takes preprocessed images [N, C, S, S] and
+/// returns logits [N, classes]: it is written on the first request, and checked against the
+/// bundle's golden logits.
 #[utoipa::path(get, path = "/v1/models/{id}/export", tag = "models", operation_id = "export_model", params(("id" = String, Path), ExportQuery),
     responses((status = 200, content((Vec<u8> = "application/zip"), (Vec<u8> = "application/octet-stream")))))]
 pub(crate) async fn export(
@@ -246,15 +239,16 @@ pub(crate) async fn export(
     Params(query): Params<ExportQuery>,
 ) -> Result<Response, ApiError> {
     let (model, bundle) = find_ready(&state, tenant, &id).await?;
-    let sent = match query.format.unwrap_or(ExportFormat::Zip) {
-        ExportFormat::Zip => export::zip(&state.objects, &bundle, &model.id).await,
-        ExportFormat::Torchscript if model.owned_by == Owner::Base => {
+    let format = query.format.unwrap_or(ExportFormat::Zip);
+    let sent = match format.network() {
+        None => export::zip(&state.objects, &bundle, &model.id).await,
+        Some(_) if model.owned_by == Owner::Base => {
             let message = format!(
                 "`{id}` is a base model, which has no head; fine-tune it first, or export it as `zip`"
             );
             Err(ApiError::invalid("format", "not_fine_tuned", message))
         }
-        ExportFormat::Torchscript => export::torchscript(&state, &model).await,
+        Some(format) => export::network(&state, &model, format).await,
     };
     let sent = unless_deleted(sent, find(&state, tenant, &id)).await?;
     Ok(place.until_sent(sent))

@@ -1,6 +1,6 @@
 //! A model as one file: its bundle's objects as a zip, written while it is sent, so that nothing is
-//! held in memory or on disk; or its TorchScript. All objects are compared with their row before
-//! the first byte is sent.
+//! held in memory or on disk; or a file of another format. All objects are compared with their row
+//! before the first byte is sent.
 
 use std::io::{self, BufWriter, Write};
 
@@ -21,6 +21,7 @@ use crate::{
         models::Model,
     },
     domain::{
+        export::NetworkFormat,
         id::JobId,
         object::{Bundle, Descriptor},
         problem::without_paths,
@@ -36,57 +37,74 @@ use crate::{
 
 /// Bytes of one piece of an answer; a few are in memory at once.
 const PIECE: usize = 256 << 10;
+/// Code of a model that is larger than files of the format can be.
+const TOO_LARGE: &str = "export_too_large";
 /// Size from which an entry needs zip's 64-bit form.
 const LARGE: u64 = 0xffff_0000;
 
-/// Responds with the TorchScript of a fine-tuned model, which a worker writes on the first request,
-/// and again where its object is damaged.
+/// Responds with the file of a fine-tuned model in another format, which a worker writes on the
+/// first request, and again where its object is damaged.
 ///
 /// # Errors
 /// It cannot be written, or differs from the model; too many requests wait.
-pub(crate) async fn torchscript(state: &AppState, model: &Model) -> Result<Response, ApiError> {
+pub(crate) async fn network(
+    state: &AppState,
+    model: &Model,
+    format: NetworkFormat,
+) -> Result<Response, ApiError> {
     let _permit = state.predictor.admit()?;
     let job = model.job.context("a fine-tuned model names no job")?;
-    let stored = match exports::state(&state.pool, job).await? {
-        Export::Stored(script) => match state.objects.verify(&script).await {
+    let stored = match exports::state(&state.pool, job, format).await? {
+        Export::Stored(file) => match state.objects.verify(&file).await {
             Err(ObjectError::Damaged { .. }) => None,
-            size => Some((script, size?)),
+            size => Some((file, size?)),
         },
         _ => None,
     };
-    let (script, size) = match stored {
+    let (file, size) = match stored {
         Some(stored) => stored,
         None => {
-            let script = write_script(state, job, &model.id).await?;
-            let size = state.objects.verify(&script).await?;
-            (script, size)
+            let file = write(state, job, &model.id, format).await?;
+            let size = state.objects.verify(&file).await?;
+            (file, size)
         }
     };
-    let bytes = state.objects.read(&script.key, None).await?;
-    Ok(whole(bytes, size, &format!("{}.pt", model.id)))
+    let bytes = state.objects.read(&file.key, None).await?;
+    let filename = format!("{}.{}", model.id, format.extension());
+    Ok(whole(bytes, size, &filename))
 }
 
 /// Queues an export and waits until it ends. A client that gives up leaves it to the next one.
-async fn write_script(state: &AppState, job: JobId, model: &str) -> Result<Descriptor, ApiError> {
+async fn write(
+    state: &AppState,
+    job: JobId,
+    model: &str,
+    format: NetworkFormat,
+) -> Result<Descriptor, ApiError> {
     let pool = &state.pool;
     let mut changes = state.changes.subscribe();
-    exports::request(pool, job).await?;
-    let look = || exports::state(pool, job);
+    exports::request(pool, job, format).await?;
+    let look = || exports::state(pool, job, format);
     let ended = |export: &Export| *export != Export::Pending;
     let export = changes
         .until(model, exports::TIMEOUT, &state.shutdown, look, ended)
         .await?;
     match export {
-        Export::Stored(script) => Ok(script),
+        Export::Stored(file) => Ok(file),
         Export::Failed(Failure { code, message, .. }) => Err(match code.as_str() {
             exports::UNFINISHED => unfinished(without_paths(&message)),
             "storage_full" => ApiError::storage_full(),
             OBJECT_DAMAGED => ApiError::damaged(message),
-            _ => anyhow::anyhow!("TorchScript export failed with `{code}`: {message}").into(),
+            TOO_LARGE => ApiError::invalid("format", TOO_LARGE, message),
+            _ => {
+                let format = format.title();
+                anyhow::anyhow!("{format} export failed with `{code}`: {message}").into()
+            }
         }),
         Export::NoModel | Export::None => Err(ApiError::not_found("model", model)),
         Export::Pending => Err(unfinished(format!(
-            "the TorchScript export did not end within {} seconds",
+            "the {} export did not end within {} seconds",
+            format.title(),
             exports::TIMEOUT.as_secs()
         ))),
     }

@@ -12,6 +12,7 @@ use axum::{
 use crate::{
     db::{
         self,
+        downloads::{NewDownload, Part},
         idempotency::Idempotency,
         models::{Inserted, Model, ModelStatus, NewBaseModel},
         tenants::TenantId,
@@ -35,7 +36,7 @@ use crate::{
         outgoing::{Source, too_many_downloads},
         state::AppState,
     },
-    outgoing::HubModel,
+    outgoing::{HubFile, HubModel},
 };
 
 /// Register a base model
@@ -132,6 +133,8 @@ struct Described {
     id: String,
     architecture: String,
     weights: Weights,
+    /// Files that are downloaded into one, instead of that of `weights`.
+    parts: Vec<Part>,
     source_task: Option<SourceTask>,
     preprocessing: Option<AskedPreprocessing>,
     license: Option<String>,
@@ -158,6 +161,7 @@ async fn describe(state: &AppState, request: BaseModelRequest) -> Result<Describ
             id: id.ok_or_else(bug)?,
             architecture: architecture.ok_or_else(bug)?,
             weights: weights.ok_or_else(bug)?,
+            parts: Vec::new(),
             source_task,
             preprocessing,
             license,
@@ -172,10 +176,12 @@ async fn describe(state: &AppState, request: BaseModelRequest) -> Result<Describ
     }
     let revision = revision.as_deref().unwrap_or("main");
     let found = state.outgoing.hub_model(&repository, revision).await;
-    let found: HubModel =
-        found.map_err(|error| ApiError::invalid("hub", error.code(), error.to_string()))?;
+    let HubModel {
+        description,
+        weights,
+    } = found.map_err(|error| ApiError::invalid("hub", error.code(), error.to_string()))?;
     let asked = preprocessing.unwrap_or_default();
-    let told = found.preprocessing;
+    let told = description.preprocessing;
     let preprocessing = AskedPreprocessing {
         input_size: asked.input_size.or(told.input_size),
         channels: asked.channels.or(told.channels),
@@ -190,16 +196,34 @@ async fn describe(state: &AppState, request: BaseModelRequest) -> Result<Describ
     }
     Ok(Described {
         id: id.unwrap_or_else(|| name.to_owned()),
-        architecture: architecture.unwrap_or(found.architecture),
+        architecture: architecture.unwrap_or(description.architecture),
         weights: Weights {
             file: None,
-            url: Some(found.url),
-            sha256: found.sha256,
+            url: weights.first().map(|file| file.url.clone()),
+            sha256: match &*weights {
+                [single] => single.sha256.clone(),
+                _ => None,
+            },
         },
-        source_task: source_task.or(Some(found.source_task)),
+        parts: parts(weights),
+        source_task: source_task.or(Some(description.source_task)),
         preprocessing: Some(preprocessing),
-        license: license.or(found.license),
+        license: license.or(description.license),
     })
+}
+
+/// The parts of a download of several files.
+fn parts(weights: Vec<HubFile>) -> Vec<Part> {
+    if weights.len() == 1 {
+        return Vec::new();
+    }
+    let parts = weights.into_iter().map(|file| Part {
+        name: Some(file.name),
+        url: file.url,
+        sha256: file.sha256,
+        bytes: file.bytes,
+    });
+    parts.collect()
 }
 
 /// Adds the model, and the download of its weights, if they are to be downloaded.
@@ -220,13 +244,18 @@ async fn insert(
             Ok((model, inserted))
         }
         (_, Some(url)) => {
+            let is_one = described.parts.is_empty();
             let source = Source {
                 url,
                 sha256,
-                filename: None,
+                filename: (!is_one).then(|| format!("{}.tar", described.id)),
                 purpose: Purpose::Weights,
             };
             let download = source.check(state, tenant, "weights.url").await?;
+            let download = NewDownload {
+                parts: described.parts.clone(),
+                ..download
+            };
             let model = NewBaseModel {
                 idempotency,
                 ..new_model(tenant, download.id, described)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::{http::StatusCode, response::Response};
+use axum::response::Response;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -80,8 +80,7 @@ pub(crate) async fn create(
                 "{} uploads are open, which is the limit; complete or cancel some",
                 limits.max_uploads
             );
-            let full = ApiError::new(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_UPLOADS, message);
-            return Err(full.retry_after(30));
+            return Err(ApiError::too_many(TOO_MANY_UPLOADS, message, 30));
         }
     };
     idempotency::respond(match created {

@@ -1,16 +1,14 @@
-//! Exports a model as TorchScript. A child process writes it, and a second one checks it against
-//! the bundle's golden logits.
+//! Exports a model as a file of another format. A child process writes it, and a second one checks
+//! it against the bundle's golden logits.
 
 use std::{ffi::OsStr, path::Path};
 
 use super::task::Task;
 use crate::{
     child,
-    db::exports,
+    db::exports::{self, ToExport},
     domain::{
         checkpoint::ManifestEntry,
-        id::JobId,
-        object::Bundle,
         progress::{Failure, Verified},
     },
     objects::ObjectError,
@@ -25,16 +23,14 @@ use crate::{
 
 /// Name of the bundle's folder.
 const BUNDLE: &str = "bundle";
-/// Name of the file that the child writes.
-const FILE: &str = "model.pt";
 
 /// Exports a model and writes the result.
 pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
     let pool = &task.worker.pool;
-    let bundle = exports::bundle(pool, task.claimed.subject).await?;
+    let model = exports::to_export(pool, task.claimed.subject).await?;
     let folder = task.create_folder()?;
-    let outcome = match write(task, &bundle.ok_or(Fault::Lost)?, &folder).await {
-        Ok(script) => Ok(script),
+    let outcome = match write(task, &model.ok_or(Fault::Lost)?, &folder).await {
+        Ok(object) => Ok(object),
         Err(Fault::Failed(failure)) if !failure.retryable || failure.code == "storage_full" => {
             Err(failure)
         }
@@ -51,29 +47,36 @@ pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
     task.end("end an export", write).await
 }
 
-/// Stores the TorchScript of a bundle.
-async fn write(task: Task<'_>, bundle: &Bundle, folder: &Folder) -> Result<ManifestEntry, Fault> {
+/// Stores the file of a model.
+async fn write(task: Task<'_>, model: &ToExport, folder: &Folder) -> Result<ManifestEntry, Fault> {
     let Worker {
         objects, sandbox, ..
     } = task.worker;
     let unpacked = folder.inputs().join(BUNDLE);
     std::fs::create_dir(&unpacked)?;
-    for object in objects.bundle(bundle).await? {
+    for object in objects.bundle(&model.bundle).await? {
         objects
             .fetch(&object, &unpacked.join(object.name()))
             .await?;
     }
     give(sandbox, &folder.inputs()).await?;
     let bundle = Path::new(INPUTS).join(BUNDLE);
-    let target = Path::new(WORK).join(FILE);
-    let arguments = [OsStr::new("script"), bundle.as_os_str(), target.as_os_str()];
+    let name = model.format.file_name();
+    let target = Path::new(WORK).join(&name);
+    let arguments = [
+        OsStr::new("export"),
+        bundle.as_os_str(),
+        target.as_os_str(),
+        OsStr::new("--format"),
+        OsStr::new(model.format.as_str()),
+    ];
     let launch = sandbox.launch(folder, Grants::WRITE);
     let answer = child::answer_of(launch, &arguments, exports::TIMEOUT).await;
     match answer.map_err(|error| Fault::Unanswered("the export", error))? {
         Verified::Same { .. } => {}
         Verified::Failed(failure) => return Err(Fault::Failed(failure)),
     }
-    let key = exports::script_key(JobId(task.claimed.subject));
-    let file = plain_file(&folder.work(), FILE)?;
+    let key = exports::key(model.job, model.format);
+    let file = plain_file(&folder.work(), &name)?;
     Ok(objects.put_file(&key, &file).await?.into())
 }

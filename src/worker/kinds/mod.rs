@@ -1,5 +1,5 @@
-//! The work of a worker, one file per kind. Each runs under a lease, and, except a download, in a
-//! child. Training slots call `train`; the other kinds share `run`.
+//! The work of a worker, one file per kind. Each runs under a lease, and, except downloads and
+//! pushes, in a child. Training slots call `train`; the other kinds share `run`.
 //!
 //! CONTRIBUTING.md lists what a further kind needs.
 
@@ -22,34 +22,50 @@ use crate::{
     telemetry::metrics::{LEASES_LOST, WORK_DONE},
 };
 
+mod correct;
 mod download;
 mod export;
 mod import;
+mod push;
+mod rank;
 mod task;
+mod thumbnails;
 mod validate;
 
 pub(super) mod train;
 
 /// Kinds of work in the slot for uploads.
-const UPLOADS: [Kind; 2] = [Kind::Validate, Kind::Import];
+const UPLOADS: [Kind; 4] = [
+    Kind::Validate,
+    Kind::Import,
+    Kind::Correct,
+    Kind::Thumbnails,
+];
 /// Pause of the slot after the disk was full.
 const AFTER_FULL: Duration = Duration::from_secs(5);
 
-/// Runs the slots for uploads, exports and downloads until `shutdown`. Users wait for an export, so
-/// it does not wait behind a long validation.
+/// Runs the slots for uploads, exports, rankings, pushes and downloads until `shutdown`. Users wait
+/// for an export, so it does not wait behind a long validation. A worker that may not push leaves
+/// pushes to others.
 pub(super) async fn run(worker: Arc<Worker>, shutdown: CancellationToken) {
     let Wakeups {
         validations,
         exports,
         downloads,
+        rankings,
+        pushes,
         ..
     } = &worker.wakeups;
     let downloading = (0..worker.args.downloads.downloads)
         .map(|_| slot(&worker, &[Kind::Download], downloads, &shutdown));
+    let pushing = worker.outgoing.pushes();
+    let pushing = pushing.then(|| slot(&worker, &[Kind::Push], pushes, &shutdown));
     tokio::join!(
         slot(&worker, &UPLOADS, validations, &shutdown),
         slot(&worker, &[Kind::Export], exports, &shutdown),
+        slot(&worker, &[Kind::Rank], rankings, &shutdown),
         join_all(downloading),
+        join_all(pushing),
     );
 }
 
@@ -141,5 +157,9 @@ async fn perform(task: Task<'_>) -> Result<(), Fault> {
         Kind::Import => import::run(task).await,
         Kind::Export => export::run(task).await,
         Kind::Download => download::run(task).await,
+        Kind::Rank => rank::run(task).await,
+        Kind::Push => push::run(task).await,
+        Kind::Thumbnails => thumbnails::run(task).await,
+        Kind::Correct => correct::run(task).await,
     }
 }

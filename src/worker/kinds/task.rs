@@ -123,6 +123,7 @@ impl Task<'_> {
                 line: None,
                 code,
                 message: without_paths(message),
+                samples: Vec::new(),
             }]
         };
         match objects.fetch(upload, &input).await {

@@ -108,7 +108,7 @@ async fn run_attempt(worker: &Worker, slot: &Slot, taken: &Taken, shutdown: &Can
         trainer.end().await;
     }
     if let Some(folder) = &held.folder {
-        worker.cache.keep_features(claimed, &folder.work());
+        worker.cache.keep_features(claimed.into(), &folder.work());
     }
     drop((lease, held));
     let duration_ms = since.elapsed().as_millis() as u64;

@@ -2,11 +2,18 @@
 
 use super::task::{Checked, JSON_BYTES, Task};
 use crate::{
-    db::files::{self, PACK},
-    domain::{file::FileReport, id::FileId, work::ValidatePlan},
+    db::{
+        files::{self, PACK, Validated},
+        thumbnails,
+    },
+    domain::{
+        file::FileReport, id::FileId, problem::Problem, sample_index::THUMBNAILS,
+        work::ValidatePlan,
+    },
     worker::{
         fault::Fault,
         files::{plain_file, read_json},
+        folder::Folder,
     },
 };
 
@@ -25,29 +32,45 @@ pub(super) async fn run(task: Task<'_>) -> Result<(), Fault> {
         threads: worker.threads,
     };
     let Checked { folder, verdict } = task.check(&upload, "file", plan).await?;
-    let written = read_json::<FileReport>(&folder.work(), REPORT, JSON_BYTES).await;
     let report = match verdict {
         Ok(()) => {
-            let report = written?;
-            let pack = plain_file(&folder.work(), PACK)?;
-            let key = files::prefix(id) + PACK;
-            let pack = worker.objects.put_file(&key, &pack).await?;
-            let write = || files::accept(&worker.pool, claimed, &report, &pack.sha256, pack.bytes);
+            let validated = store(task, id, &folder).await?;
+            let write = || files::accept(&worker.pool, claimed, &validated);
             return task.end("accept a data set", write).await;
         }
-        // The process's own report, if it left one.
-        Err(problems) => written
-            .ok()
-            .filter(|report| !report.errors.is_empty())
-            .unwrap_or_else(|| FileReport::refused(problems)),
+        Err(problems) => refusal(&folder, problems).await,
     };
     let details = details(&report);
     let write = || files::refuse(&worker.pool, claimed, &report, &details);
     task.end("refuse a data set", write).await
 }
 
+/// Stores what the process made of an accepted data set.
+pub(super) async fn store(task: Task<'_>, id: FileId, folder: &Folder) -> Result<Validated, Fault> {
+    let (objects, work) = (&task.worker.objects, folder.work());
+    let report = read_json::<FileReport>(&work, REPORT, JSON_BYTES).await?;
+    let pack = plain_file(&work, PACK)?;
+    let pack = objects.put_file(&thumbnails::pack_key(id), &pack).await?;
+    let small = plain_file(&work, THUMBNAILS)?;
+    let small = objects.put_file(&thumbnails::key(id), &small).await?;
+    Ok(Validated {
+        report,
+        pack: pack.into(),
+        thumbnails_bytes: small.bytes,
+    })
+}
+
+/// The report of a data set that was refused: the process's own, if it left one.
+pub(super) async fn refusal(folder: &Folder, problems: Vec<Problem>) -> FileReport {
+    let written = read_json::<FileReport>(&folder.work(), REPORT, JSON_BYTES).await;
+    written
+        .ok()
+        .filter(|report| !report.errors.is_empty())
+        .unwrap_or_else(|| FileReport::refused(problems))
+}
+
 /// One sentence for `status_details`.
-fn details(report: &FileReport) -> String {
+pub(super) fn details(report: &FileReport) -> String {
     let first = report
         .errors
         .first()

@@ -10,10 +10,12 @@ use std::{
 use rehead::{
     db::{
         keys::{self, KeyId},
+        pushes::{self, NewPush},
         queue::{self, Trace},
+        tenants,
     },
     domain::{
-        id::WorkerId,
+        id::{PushId, WorkerId},
         job::{Failure, Outcome},
         role::Role,
     },
@@ -185,6 +187,18 @@ impl Objects {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let hook = json!({"url": "http://127.0.0.1:9"});
         let hook = service.post("/v1/webhooks", &hook).await.ok();
+        let ranking = json!({"training_file": done["training_file"]});
+        let ranking = service.post("/v1/model_rankings", &ranking).await.ok();
+        let push = NewPush {
+            id: PushId::new(),
+            tenant: tenants::find_or_create(&pool, "owner").await.unwrap(),
+            model: text(&done["fine_tuned_model"]),
+            repository: "org/pets".to_owned(),
+            branch: "main".to_owned(),
+            private: false,
+            message: "Pets".to_owned(),
+        };
+        assert!(pushes::create(&pool, &push, 1).await.unwrap());
         let ids = vec![
             ("/v1/files/", text(&done["training_file"])),
             ("/v1/models/", text(&done["fine_tuned_model"])),
@@ -192,6 +206,8 @@ impl Objects {
             ("/v1/fine_tuning/checkpoints/", saved.to_string()),
             ("/v1/webhooks/", text(&hook["id"])),
             ("/v1/uploads/", text(&upload["id"])),
+            ("/v1/model_rankings/", text(&ranking["id"])),
+            ("/v1/model_pushes/", push.id.to_string()),
         ];
         Self { ids, job }
     }
@@ -201,7 +217,8 @@ impl Objects {
         let (start, rest) = template.split_once("{id}")?;
         let (_, id) = self.ids.iter().find(|(of, _)| *of == start)?;
         let delivery = format!("whd_{}", "0".repeat(32));
-        Some(format!("{start}{id}{rest}").replace("{delivery}", &delivery))
+        let rest = rest.replace("{delivery}", &delivery).replace("{n}", "0");
+        Some(format!("{start}{id}{rest}"))
     }
 
     /// All that their owner sees of them.
@@ -246,6 +263,8 @@ async fn a29_objects_of_other_tenants_do_not_exist() {
                     match template.as_str() {
                         "/v1/uploads/{id}/complete" => request.json(&parts),
                         "/v1/webhooks/{id}" => request.json(&json!({})),
+                        "/v1/models/{id}/push" => request.json(&json!({"repository": "org/a"})),
+                        "/v1/files/{id}/corrections" => request.json(&json!({"exclude": [0]})),
                         _ => request,
                     }
                 };
@@ -273,6 +292,10 @@ async fn a29_objects_of_other_tenants_do_not_exist() {
     post(JOBS, from_checkpoint)
         .await
         .error(422, "unknown_model");
+    let ranking = json!({"training_file": id(0)});
+    post("/v1/model_rankings", ranking)
+        .await
+        .error(422, "unknown_file");
     let weights = json!({"id": "mine", "architecture": "resnet18", "weights": {"file": id(0)}});
     post("/v1/base_models", weights)
         .await
@@ -280,7 +303,13 @@ async fn a29_objects_of_other_tenants_do_not_exist() {
     post(&format!("/v1/models/{}/predict", id(3)), json!({}))
         .await
         .error(404, "not_found");
-    for (list, at) in [("/v1/files", 0), ("/v1/models", 1), (JOBS, 2)] {
+    for (list, at) in [
+        ("/v1/files", 0),
+        ("/v1/models", 1),
+        (JOBS, 2),
+        ("/v1/model_rankings", 6),
+        ("/v1/model_pushes", 7),
+    ] {
         for query in [
             "".to_owned(),
             format!("?after={}", id(at)),
@@ -430,8 +459,8 @@ async fn a35_open_services_answer_their_own_machine_only() {
     footprint.assert_kept();
 }
 
-/// A service with keys needs none of that: it has no cookies, and no page of another site can read
-/// its answers.
+/// A service with keys needs none of that: cookies are for sessions only, and no page of another
+/// site can read its answers.
 #[tokio::test]
 async fn a35_services_with_keys_send_no_cors_headers() {
     let service = Service::start().await;

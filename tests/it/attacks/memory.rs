@@ -105,8 +105,10 @@ pub(super) const LIMITS: DatasetLimits = DatasetLimits {
     unpacked_bytes: 4 << 30,
     entry_bytes: 256 << 20,
     ratio: 100,
+    page_bytes: 1 << 30,
     pixels: 50_000_000,
     report_problems: 1_000,
+    thumbnails: 100,
 };
 
 pub(super) fn dataset(name: &str, bytes: &[u8], limits: DatasetLimits) -> Validation {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use rehead::{db::exports, domain::id::JobId};
+use rehead::{
+    db::exports,
+    domain::{export::NetworkFormat, id::JobId},
+};
 use serde_json::json;
 
 use crate::{
@@ -80,7 +83,9 @@ async fn export_of_a_killed_worker_ends_once() {
     let job = service.ended(&service.job(&file, &transfer).await).await;
     assert_eq!(job["status"], "succeeded", "{job}\n{}", first.log());
     let id: JobId = job["id"].as_str().unwrap().parse().unwrap();
-    let stored = service.objects().join(exports::script_key(id));
+    let stored = service
+        .objects()
+        .join(exports::key(id, NetworkFormat::Torchscript));
     let bundle = format!(
         "/v1/models/{}/export",
         job["fine_tuned_model"].as_str().unwrap()
@@ -107,11 +112,12 @@ async fn export_of_a_killed_worker_ends_once() {
     let (answer, second) = tokio::join!(service.get(&script), replaced);
     assert_eq!(answer.status, 200, "{}\n{}", answer.text(), second.log());
     let files = unzip(&service.get(&bundle).await.body);
-    is_of_the_bundle(&dir.join("unpacked"), &files, &answer.body);
+    let file = (NetworkFormat::Torchscript, &answer.body[..]);
+    is_of_the_bundle(&dir.join("unpacked"), &files, file);
 
     let again = service.get(&script).await;
     assert!(again.body == answer.body && fs::read(&stored).unwrap() == answer.body);
-    assert_eq!(fs::read_to_string(&runs).unwrap(), "script\n");
+    assert_eq!(fs::read_to_string(&runs).unwrap(), "export\n");
     let pool = service.pool().await;
     let left: i64 = sqlx::query_scalar("select count(*) from work where kind = 'export'")
         .fetch_one(&pool)

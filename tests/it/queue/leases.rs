@@ -11,6 +11,7 @@ use rehead::{
     },
     domain::{
         checkpoint::ManifestEntry,
+        export::NetworkFormat,
         file::{FileStatus, Purpose},
         job::{JobStatus, Outcome, Phase},
     },
@@ -19,7 +20,9 @@ use rehead::{
 use super::{AT_ONCE, retryable};
 use crate::support::{
     postgres::invariants,
-    queue::{self as rows, HOUR, Queue, checkpoint, claim, heartbeat, skip_backoff, usable},
+    queue::{
+        self as rows, HOUR, Queue, checkpoint, claim, heartbeat, skip_backoff, usable, validated,
+    },
 };
 
 #[tokio::test]
@@ -130,7 +133,7 @@ async fn files_and_imports_have_leases_and_budgets_too() {
             let held = queue.claim_work(kind, HOUR).await.unwrap();
             assert_eq!(work::renew(pool, &stale, HOUR).await.unwrap(), None);
             let lost = match kind {
-                Kind::Validate => files::accept(pool, &stale, &usable(), "cd", 1).await,
+                Kind::Validate => files::accept(pool, &stale, &validated(usable(), 1)).await,
                 _ => models::refuse_import(pool, &stale, &[]).await,
             };
             assert!(!lost.unwrap());
@@ -190,7 +193,7 @@ async fn work_ends_with_its_file_or_model() {
         assert_eq!(work::renew(pool, &lease, HOUR).await.unwrap(), None);
     }
     assert!(
-        !files::accept(pool, &validation, &usable(), "cd", 1)
+        !files::accept(pool, &validation, &validated(usable(), 1))
             .await
             .unwrap()
     );
@@ -205,16 +208,24 @@ async fn an_export_is_queued_once_and_ends_with_a_result_or_its_model() {
     let job = queue.job().await;
     let claimed = queue.claim().await.unwrap();
     queue.end(&claimed, &Outcome::Succeeded).await.unwrap();
-    let state = || async { exports::state(pool, job).await.unwrap() };
+    let state = || async {
+        exports::state(pool, job, NetworkFormat::Onnx)
+            .await
+            .unwrap()
+    };
     assert_eq!(state().await, Export::None);
 
     let script = ManifestEntry {
         bytes: 3,
         sha256: "ab".repeat(32),
     };
-    exports::request(pool, job).await.unwrap();
+    exports::request(pool, job, NetworkFormat::Onnx)
+        .await
+        .unwrap();
     let dead = queue.claim_work(Kind::Export, AT_ONCE).await.unwrap();
-    exports::request(pool, job).await.unwrap();
+    exports::request(pool, job, NetworkFormat::Onnx)
+        .await
+        .unwrap();
     assert_eq!(queue.claim_work(Kind::Export, HOUR).await, None);
     assert_eq!(state().await, Export::Pending);
     invariants(pool).await;
@@ -234,7 +245,9 @@ async fn an_export_is_queued_once_and_ends_with_a_result_or_its_model() {
     assert_eq!(failure.code, exports::UNFINISHED);
 
     // The next request tries again, and a success takes the failure away.
-    exports::request(pool, job).await.unwrap();
+    exports::request(pool, job, NetworkFormat::Onnx)
+        .await
+        .unwrap();
     assert_eq!(state().await, Export::Pending);
     let held = queue.claim_work(Kind::Export, HOUR).await.unwrap();
     assert!(exports::end(pool, &held, Ok(&script)).await.unwrap());
@@ -243,7 +256,23 @@ async fn an_export_is_queued_once_and_ends_with_a_result_or_its_model() {
     };
     assert_eq!(stored.sha256, script.sha256);
 
-    exports::request(pool, job).await.unwrap();
+    // Each format is an export of its own.
+    let other = NetworkFormat::Torchscript;
+    let state_of_other = || async { exports::state(pool, job, other).await.unwrap() };
+    assert_eq!(state_of_other().await, Export::None);
+    exports::request(pool, job, other).await.unwrap();
+    assert_eq!(state_of_other().await, Export::Pending);
+    assert_eq!(state().await, Export::Stored(stored));
+    let held = queue.claim_work(Kind::Export, HOUR).await.unwrap();
+    let model = exports::to_export(pool, held.subject).await.unwrap();
+    assert_eq!(model.unwrap().format, other);
+    assert!(exports::end(pool, &held, Ok(&script)).await.unwrap());
+    assert!(matches!(state_of_other().await, Export::Stored(_)));
+    invariants(pool).await;
+
+    exports::request(pool, job, NetworkFormat::Onnx)
+        .await
+        .unwrap();
     let held = queue.claim_work(Kind::Export, HOUR).await.unwrap();
     models::delete(pool, queue.tenant, &claimed.result_model)
         .await
@@ -251,6 +280,8 @@ async fn an_export_is_queued_once_and_ends_with_a_result_or_its_model() {
     assert_eq!(work::renew(pool, &held, HOUR).await.unwrap(), None);
     assert!(!exports::end(pool, &held, Ok(&script)).await.unwrap());
     assert_eq!(state().await, Export::NoModel);
-    exports::request(pool, job).await.unwrap();
+    exports::request(pool, job, NetworkFormat::Onnx)
+        .await
+        .unwrap();
     assert_eq!(queue.claim_work(Kind::Export, HOUR).await, None);
 }

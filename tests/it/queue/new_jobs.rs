@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     postgres::invariants,
-    queue::{HOUR, Queue, idempotency, resolution, unusable, usable},
+    queue::{HOUR, Queue, idempotency, resolution, unusable, usable, validated},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -101,7 +101,7 @@ async fn a_job_waits_for_its_file_and_is_resolved_once() {
         assert_eq!(lease.subject, file.0);
         if accepted {
             assert!(
-                files::accept(pool, &lease, &usable(), "cd", 2_000)
+                files::accept(pool, &lease, &validated(usable(), 2_000))
                     .await
                     .unwrap()
             );
@@ -118,8 +118,8 @@ async fn a_job_waits_for_its_file_and_is_resolved_once() {
             (1, job.id, job.seed)
         );
         assert_eq!(
-            (waiting[0].tenant, &*waiting[0].model),
-            (queue.tenant, "net")
+            (waiting[0].tenant, waiting[0].model.as_deref()),
+            (queue.tenant, Some("net"))
         );
         let outcome = if accepted {
             Ok(resolution())

@@ -5,6 +5,7 @@ pub(crate) mod attempts;
 pub(crate) mod openapi;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod push_hub;
 pub(crate) mod queue;
 pub(crate) mod receiver;
 pub(crate) mod service;

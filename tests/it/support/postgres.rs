@@ -204,18 +204,24 @@ pub(crate) async fn invariants(pool: &PgPool) {
         (
             "a file or base model has work exactly while it is unfinished",
             "select coalesce(w.subject, unfinished.subject)::text from (
-                select case status when 'uploaded' then 'validate' else 'download' end as kind, id as subject
+                select case when status = 'downloading' then 'download' when corrected_from is null then 'validate'
+                    else 'correct' end as kind, id as subject
                 from files where status in ('uploaded', 'downloading')
                 union all select 'import', import_id from models m where status = 'importing'
                     and not exists (select from files f where f.id = m.weights_file and f.status = 'downloading')
-            ) unfinished full join (select * from work where kind in ('validate', 'import', 'download')) w
+            ) unfinished full join (select * from work where kind in ('validate', 'import', 'download', 'correct')) w
                 on w.kind = unfinished.kind and w.subject = unfinished.subject
             where w.subject is null or unfinished.subject is null",
         ),
         (
+            "thumbnails are made of data sets that have none",
+            "select w.subject::text from work w left join files f on f.id = w.subject
+            where w.kind = 'thumbnails' and (f.pack_sha256 is null or f.thumbnails_bytes is not null)",
+        ),
+        (
             "what is exported is there",
-            "select w.subject::text from work w left join models m on m.job_id = w.subject
-            where w.kind = 'export' and m.id is null",
+            "select w.subject::text from work w left join exports e on e.id = w.subject
+            where w.kind = 'export' and e.id is null",
         ),
         (
             "a tenant's running jobs are its leases",

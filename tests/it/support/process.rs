@@ -55,6 +55,8 @@ impl Process {
             .args(arguments)
             .current_dir(dir)
             .env("RUST_LOG", "info")
+            .env_remove("HF_HOME")
+            .env_remove("HF_HUB_CACHE")
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)

@@ -19,12 +19,13 @@ use rehead::{
     },
     domain::{
         base_model::{Interpolation, Layers, Preprocessing, SourceTask},
-        checkpoint::Metrics,
+        checkpoint::{ManifestEntry, Metrics},
         file::{Class, Dataset, FileReport, Purpose, Split, SplitSizes},
         id::{FileId, JobId, WorkerId},
         input::Input,
         job::{JobStatus, Outcome},
         problem::Problem,
+        ranking::CandidateOptions,
         recipe::{
             EarlyStopping, Head, HeadInit, HeadLayer, Metric, Optimizer, Recipe, Schedule, Task,
         },
@@ -95,8 +96,8 @@ impl Queue {
         let id = self.upload(tenant, Purpose::FineTune).await;
         let lease = self.claim_work(Kind::Validate, HOUR).await.unwrap();
         assert_eq!(lease.subject, id.0);
-        let (report, sha256) = (usable(), "cd".repeat(32));
-        let accepted = files::accept(self.pool(), &lease, &report, &sha256, 2_000);
+        let validated = validated(usable(), 2_000);
+        let accepted = files::accept(self.pool(), &lease, &validated);
         assert!(accepted.await.unwrap());
         id
     }
@@ -141,7 +142,7 @@ impl Queue {
             id: JobId::new(),
             tenant: self.tenant,
             request: request(self.file),
-            origin: Origin::base("net"),
+            origin: Some(Origin::base("net")),
             seed: u64::MAX - 7,
             resolution: Some(resolution()),
             idempotency: None,
@@ -259,6 +260,7 @@ pub(crate) fn idempotency(key: &str, body: u8) -> Option<Idempotency> {
 pub(crate) fn request(training_file: FileId) -> JobRequest {
     JobRequest {
         model: "net".to_owned(),
+        candidates: CandidateOptions::default(),
         training_file,
         validation_file: None,
         suffix: Some("pets".to_owned()),
@@ -335,6 +337,16 @@ pub(crate) fn usable() -> FileReport {
         errors: Vec::new(),
         warnings: Vec::new(),
         warnings_omitted: 0,
+    }
+}
+
+/// The results of a validation, with a pack of this size.
+pub(crate) fn validated(report: FileReport, bytes: u64) -> files::Validated {
+    let sha256 = "cd".repeat(32);
+    files::Validated {
+        report,
+        pack: ManifestEntry { bytes, sha256 },
+        thumbnails_bytes: 0,
     }
 }
 

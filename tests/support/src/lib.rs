@@ -9,6 +9,9 @@
 /// Archives made of the demo's clip art, and published weights.
 pub mod data;
 
+/// Parquet files of images and labels.
+pub mod parquet;
+
 /// Memory, children and state of processes; waiting for a condition.
 pub mod process;
 

@@ -22,32 +22,35 @@ fn fmix32(mut x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// `u(name, i)` for the first `count` elements.
-pub fn uniform(name: &str, count: usize) -> Vec<f64> {
+fn draws(name: &str, count: usize) -> impl Iterator<Item = f64> {
     let seed = crc32(name.as_bytes());
-    let draw = |i: u32| {
+    let draw = move |i: u32| {
         f64::from(fmix32(seed.wrapping_add(i.wrapping_mul(0x9E37_79B9)))) / 4_294_967_296.0 - 0.5
     };
-    (0..count as u32).map(draw).collect()
+    (0..count as u32).map(draw)
+}
+
+/// `u(name, i)` for the first `count` elements.
+pub fn uniform(name: &str, count: usize) -> Vec<f64> {
+    draws(name, count).collect()
 }
 
 /// Elements of a weight by the rules for its name and shape.
 pub fn by_rules(name: &str, shape: &[usize]) -> Vec<f32> {
     let fan_in = shape.iter().skip(1).product::<usize>() as f64;
-    let rule: Box<dyn Fn(f64) -> f64> = if name.ends_with("running_var") {
-        Box::new(|u| u + 1.0)
+    let (scale, shift) = if name.ends_with("running_var") {
+        (1.0, 1.0)
     } else if name.ends_with("running_mean") {
-        Box::new(|u| u * 0.02)
+        (0.02, 0.0)
     } else if shape.len() >= 2 {
-        let scale = (24.0 / fan_in).sqrt();
-        Box::new(move |u| u * scale)
-    } else if name.ends_with("weight") || name.ends_with("gamma") {
-        Box::new(|u| u * 0.2 + 1.0)
+        ((24.0 / fan_in).sqrt(), 0.0)
+    } else if name.ends_with("weight") || name.contains(".gamma") {
+        (0.2, 1.0)
     } else {
-        Box::new(|u| u * 0.02)
+        (0.02, 0.0)
     };
-    let draws = uniform(name, shape.iter().product());
-    draws.into_iter().map(|u| rule(u) as f32).collect()
+    let draws = draws(name, shape.iter().product());
+    draws.map(|u| (u * scale + shift) as f32).collect()
 }
 
 /// Elements of a weight as networks for images begin (He et al. 2015): BatchNorm does nothing.

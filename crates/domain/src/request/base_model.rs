@@ -12,14 +12,15 @@ use crate::{
     limits::{MODEL_ID_CHARACTERS, PHRASE_CHARACTERS, URL_CHARACTERS},
     options::{Group, Optional, options, read_all},
     problem::Problem,
+    ranking::AUTO,
     rules::{Components, Id, Invalid, Parsed, Rule, Text},
 };
 
 options! {
     /// A base model to register: a repository of a hub, or weights.
     pub struct BaseModelRequest {
-        /// Repository of timm's on the Hugging Face hub, such as `timm/resnet50.a1_in1k`, whose
-        /// files say all that is left out here.
+        /// Repository of timm or transformers on the Hugging Face hub, such as
+        /// `timm/resnet50.a1_in1k`, whose files say all that is left out here.
         hub: Option<String> = Optional(Repository),
         /// Branch, tag or commit of the repository; `main` by default.
         revision: Option<String> = Optional(Phrase),
@@ -42,7 +43,8 @@ options! {
 options! {
     /// Source of the weights: a `file`, or a `url`.
     pub struct Weights {
-        /// A file uploaded with purpose `weights`: safetensors, or a PyTorch `.pth` of tensors.
+        /// A file uploaded with purpose `weights`: safetensors, a PyTorch `.pth` of tensors, or a
+        /// tar of several such files.
         file: Option<FileId> = Optional(Id),
         /// URL of such a file, of a host that the operator allows (`--download-hosts`).
         url: Option<String> = Optional(Text(URL_CHARACTERS)),
@@ -127,7 +129,7 @@ fn problems_of_source(body: &Value) -> Vec<Problem> {
 }
 
 /// The name of a hub's repository: owner and name.
-struct Repository;
+pub(super) struct Repository;
 
 impl Rule<String> for Repository {
     fn read(&self, value: &Value) -> Parsed<String> {
@@ -166,6 +168,10 @@ impl Rule<String> for ModelId {
         }
         if !id.starts_with(|c: char| c.is_ascii_alphanumeric()) {
             let message = "must begin with a letter or digit";
+            return Err(Invalid::new(INVALID_VALUE, message));
+        }
+        if id == AUTO {
+            let message = "must not be `auto`, which leaves the choice of a model to the service";
             return Err(Invalid::new(INVALID_VALUE, message));
         }
         if id.starts_with("ftckpt_") {

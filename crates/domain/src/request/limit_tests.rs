@@ -317,6 +317,24 @@ fn hyperparameters() -> Vec<Case> {
     .collect()
 }
 
+fn candidates() -> Vec<Case> {
+    let list = |path: &str| {
+        let names = |count: usize| json!(vec!["a"; count]);
+        Case::of(
+            path,
+            vec![names(1), names(limits::CANDIDATES)],
+            vec![names(0), names(limits::CANDIDATES + 1), json!("a")],
+        )
+    };
+    vec![
+        list("models"),
+        list("architectures"),
+        list("licenses"),
+        whole("max_parameters", limits::MODEL_PARAMETERS),
+        whole("max_macs", limits::MODEL_MACS),
+    ]
+}
+
 fn all() -> Vec<Case> {
     let under = |prefix: &'static str| {
         move |case: Case| Case {
@@ -329,6 +347,7 @@ fn all() -> Vec<Case> {
     let transfer = transfer.chain(hyperparameters.map(under("hyperparameters.")));
     job()
         .into_iter()
+        .chain(candidates().into_iter().map(under("candidates.")))
         .chain(transfer.map(under("method.transfer.")))
         .collect()
 }
@@ -342,6 +361,9 @@ fn request(path: &str, value: &Value) -> Value {
         .iter()
         .fold(value.clone(), |inner, name| json!({ *name: inner }));
     let mut request = body(json!({ first: nested }));
+    if first == "candidates" {
+        request["model"] = json!(AUTO);
+    }
     if first == "method" {
         request["method"]["type"] = json!("transfer");
     }

@@ -9,8 +9,11 @@ mod augmentation;
 mod base_model;
 mod freeze;
 mod head;
+mod hub_dataset;
 mod hyperparameters;
 mod method;
+mod push;
+mod ranking;
 mod transfer;
 
 use std::{cell::RefCell, collections::BTreeMap};
@@ -24,18 +27,22 @@ pub use self::{
     base_model::{BaseModelRequest, Weights},
     freeze::{Freeze, ScheduledFreeze},
     head::HeadOptions,
+    hub_dataset::{DatasetPurpose, HubDatasetRequest},
     hyperparameters::{ClassWeightRule, ClassWeights, Hyperparameters, OpenAiHyperparameters},
     method::{MethodOptions, MethodType, Supervised},
+    push::PushRequest,
+    ranking::RankingRequest,
     transfer::{EarlyStoppingOptions, LabelRule, Transfer},
 };
 pub use crate::auto::{Auto, OrNone};
 use crate::{
-    codes::{INVALID_VALUE, OUT_OF_RANGE, UNKNOWN_FIELD},
+    codes::{CONTRADICTION, INVALID_VALUE, OUT_OF_RANGE, UNKNOWN_FIELD},
     fields::Fields,
     id::FileId,
     limits,
-    options::{Optional, Or, options, read_all, required},
+    options::{Group, Optional, Or, options, read_all, required},
     problem::Problem,
+    ranking::{AUTO, CandidateOptions},
     rules::{Components, Id, Integer, Invalid, Parsed, Rule, Text},
 };
 
@@ -43,8 +50,11 @@ options! {
     /// A job to create. Everything but `model` and `training_file` has a default.
     pub struct JobRequest {
         /// The id of a base model, or of a fine-tuned model or checkpoint whose backbone and head
-        /// the job starts from.
+        /// the job starts from. `auto`: the base model whose features fit the training data best.
         model: String = required(Text(limits::MODEL_NAME_CHARACTERS)),
+        /// Which base models `"model": "auto"` chooses from; left out, all that are ready.
+        #[serde(default)]
+        candidates: CandidateOptions = Group,
         /// A data set, uploaded with purpose `fine-tune`.
         training_file: FileId = required(Id),
         /// A second data set, used as the validation split; without it the training file is split.
@@ -78,9 +88,14 @@ pub fn parse(body: &Value) -> Result<JobRequest, Vec<Problem>> {
 /// missing or invalid.
 pub fn read(body: &Value) -> (Option<JobRequest>, Vec<Problem>) {
     let problems = RefCell::default();
-    let request = Fields::new(body, "", &problems).and_then(read_all);
+    let request: Option<JobRequest> = Fields::new(body, "", &problems).and_then(read_all);
     let mut problems = problems.into_inner();
     problems.iter_mut().for_each(name_place);
+    let has_candidates = body.get("candidates").is_some_and(|given| !given.is_null());
+    if has_candidates && request.as_ref().is_some_and(|request| !request.is_auto()) {
+        let message = "are for `\"model\": \"auto\"`; leave them out, or have the model chosen";
+        problems.push(Problem::new("candidates", CONTRADICTION, message));
+    }
     (request, problems)
 }
 
@@ -103,6 +118,13 @@ fn name_place(problem: &mut Problem) {
         "unknown field `{}`; its place is `{place}.{name}`",
         problem.path
     );
+}
+
+impl JobRequest {
+    /// True when the model is to be chosen.
+    pub fn is_auto(&self) -> bool {
+        self.model == AUTO
+    }
 }
 
 struct Suffix;

@@ -118,11 +118,20 @@ pub fn normalize(images: &Tensor, preprocessing: &Preprocessing, device: Device)
     // One multiplication and one addition: x / (255 std) - mean / std.
     let scale = row(&|(_, std)| 1.0 / (255.0 * std));
     let shift = row(&|(mean, std)| -mean / std);
+    // From pinned memory, a GPU copies while this thread goes on.
     let mut images = images
-        .to_device(device)
+        .to_device_(device, images.kind(), true, false)
         .permute([0, 3, 1, 2])
         .to_kind(Kind::Float);
     tch::no_grad(|| images.g_mul_(&scale).g_add_(&shift))
+}
+
+/// The same tensor in memory that a GPU copies from by itself; as it is for a CPU.
+pub fn pinned(images: Tensor, device: Device) -> Tensor {
+    match device {
+        Device::Cuda(_) => images.pin_memory(device),
+        _ => images,
+    }
 }
 
 /// True on a thread of a pool: the others have work of their own.

@@ -9,7 +9,8 @@ pub const NOT_AN_ARCHIVE: Code = "not_an_archive";
 pub const CORRUPT_ARCHIVE: Code = "corrupt_archive";
 /// Error: an entry is encrypted.
 pub const ENCRYPTED_ARCHIVE: Code = "encrypted_archive";
-/// Error: an entry is compressed by a method other than deflate.
+/// Error: an entry is compressed by a method other than deflate, or a column of a Parquet file by
+/// one that is not read.
 pub const UNSUPPORTED_COMPRESSION: Code = "unsupported_compression";
 /// Error: too many entries, or too many bytes once unpacked, in one entry or in all.
 pub const ARCHIVE_TOO_LARGE: Code = "archive_too_large";
@@ -47,12 +48,19 @@ pub const NO_USABLE_IMAGES: Code = "no_usable_images";
 /// Error: too few different images to train on some and to validate on others.
 pub const TOO_FEW_IMAGES: Code = "too_few_images";
 
+/// Error: a Parquet file is cut off or damaged.
+pub const CORRUPT_PARQUET: Code = "corrupt_parquet";
+/// Error: which columns of a Parquet file hold the images and the labels is not clear.
+pub const UNCLEAR_COLUMNS: Code = "unclear_columns";
+/// Error: a Parquet file holds text and no images.
+pub const TEXT_DATA: Code = "text_data";
 /// Error: a manifest cannot be read: not UTF-8, no header, a column too few or too many, a row that
 /// is no row.
 pub const INVALID_MANIFEST: Code = "invalid_manifest";
 /// Error: a manifest has more rows than an archive may have entries.
 pub const TOO_MANY_ROWS: Code = "too_many_rows";
-/// Error: a manifest names a file that the archive does not hold.
+/// Error: a manifest names a file that the archive does not hold, or a row of a Parquet file has no
+/// image.
 pub const MISSING_FILE: Code = "missing_file";
 /// Error: a row of a manifest has a split that is none, or none where others have one.
 pub const INVALID_SPLIT: Code = "invalid_split";

@@ -5,6 +5,8 @@ use std::fmt;
 
 /// Bytes that are looked at.
 pub const START_BYTES: usize = 4096;
+/// The first bytes of a Parquet file.
+pub(super) const PARQUET: &[u8; 4] = b"PAR1";
 
 /// A kind of file that is neither an archive, nor an image, nor weights that are read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! Weights that were trained for one input, changed for another, once and for all, by timm's rules:
 //! the stem for other channels (`adapt_input_conv` of timm 1.0 `layers/` and
 //! `models/_manipulate.py`), a Vision Transformer's positions for another grid of patches
-//! (`resample_abs_pos_embed` of `layers/pos_embed.py`).
+//! (`resample_abs_pos_embed` of `layers/pos_embed.py`), a Swin Transformer's for windows of another
+//! side.
 
 use std::borrow::Cow;
 
@@ -11,6 +12,7 @@ use super::{
     architecture::Architecture,
     attention::POSITIONS,
     weights::{Tensors, fits},
+    windows,
 };
 use crate::domain::{
     base_model::{AskedPreprocessing, Preprocessing},
@@ -22,13 +24,34 @@ use crate::domain::{
 /// Channels of images as most networks take them.
 const RGB: i64 = 3;
 
+fn check_side(architecture: &Architecture, side: u32) -> Result<(), Problem> {
+    let (name, smallest) = (architecture.name, architecture.smallest_side());
+    let message = match architecture.patch() {
+        Some(patch) if !side.is_multiple_of(patch) => {
+            let near = match side / patch * patch {
+                0 => format!("such as {patch}"),
+                below => format!("such as {below} or {}", below + patch),
+            };
+            format!(
+                "`{name}` takes squares whose side is a multiple of its patch of {patch} pixels, {near}; not {side}"
+            )
+        }
+        _ if side < smallest => {
+            format!("`{name}` takes squares of at least {smallest} pixels a side; not {side}")
+        }
+        _ => return Ok(()),
+    };
+    let path = "preprocessing.input_size";
+    Err(Problem::new(path, INVALID_VALUE, message))
+}
+
 /// The input of a network with these weights: the requested values; otherwise the weights' own
 /// (channels by the stem, side by the number of positions), or those of `usual`. Gray gets the mean
 /// of the usual three means and deviations; alpha gets mean 1 and deviation 1, so that an opaque
 /// image's is 0.
 ///
 /// # Errors
-/// A side that is no multiple of a Vision Transformer's patch.
+/// A side that is too small, or no multiple of a Vision Transformer's patch.
 pub fn resolve_preprocessing(
     architecture: &Architecture,
     usual: &Preprocessing,
@@ -40,20 +63,7 @@ pub fn resolve_preprocessing(
     let channels = asked.channels.or(stem).unwrap_or(usual.channels);
     let side = positions_side(architecture, tensors);
     let input_size = asked.input_size.or(side).unwrap_or(usual.input_size);
-    if let Some(patch) = architecture.patch()
-        && !input_size.is_multiple_of(patch)
-    {
-        let near = match input_size / patch * patch {
-            0 => format!("such as {patch}"),
-            below => format!("such as {below} or {}", below + patch),
-        };
-        let message = format!(
-            "`{}` takes squares whose side is a multiple of its patch of {patch} pixels, {near}; not {input_size}",
-            architecture.name
-        );
-        let path = "preprocessing.input_size";
-        return Err(Problem::new(path, INVALID_VALUE, message));
-    }
+    check_side(architecture, input_size)?;
     let values = |asked: &Option<Vec<f64>>, usual: &[f64]| match asked {
         Some(values) => Cow::Owned(values.clone()),
         None => for_channels(usual, channels),
@@ -108,6 +118,18 @@ pub fn adapt(architecture: &Architecture, into: &[(String, Tensor)], from: &mut 
         && is_usable(positions)
     {
         *positions = resample(positions, old, new);
+    }
+    for (name, target) in into
+        .iter()
+        .filter(|(name, _)| name.ends_with(windows::TABLE))
+    {
+        let table = from.get_mut(name).filter(|table| is_usable(table));
+        if let (Some(table), &[rows, heads]) = (table, &target.size()[..])
+            && matches!(table.size()[..], [old, same] if old != rows && same == heads)
+            && let Some(resized) = windows::resize_table(table, rows)
+        {
+            *table = resized;
+        }
     }
 }
 

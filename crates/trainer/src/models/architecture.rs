@@ -46,9 +46,14 @@ pub trait Family<I>: fmt::Debug + Sync {
     /// Builds the backbone for this input under `root`.
     fn build(&self, root: &nn::Path, input: &I) -> Backbone;
 
-    /// Side of a Vision Transformer's patches.
+    /// Side of a transformer's patches, of which its input's side must be a multiple.
     fn patch(&self) -> Option<u32> {
         None
+    }
+
+    /// The smallest side of an input that leaves something to pool.
+    fn smallest_side(&self) -> u32 {
+        32
     }
 
     /// timm's name for a tensor of published weights that has another; `None` where names agree.
@@ -86,12 +91,20 @@ impl Architecture {
         self.input.modality()
     }
 
-    /// Side of a Vision Transformer's patches, of which its input's side must be a multiple; `None`
-    /// for other networks.
+    /// Side of a transformer's patches, of which its input's side must be a multiple; `None` for
+    /// other networks.
     pub fn patch(&self) -> Option<u32> {
         match self.builder {
             Builder::Image(family) => family.patch(),
             Builder::Text(_) => None,
+        }
+    }
+
+    /// The smallest side of its input, in pixels; 0 of networks that read no images.
+    pub fn smallest_side(&self) -> u32 {
+        match self.builder {
+            Builder::Image(family) => family.smallest_side(),
+            Builder::Text(_) => 0,
         }
     }
 
@@ -124,6 +137,13 @@ pub(super) const fn imagenet(
 ) -> Input {
     let scale = (&IMAGENET_MEAN, &IMAGENET_STD);
     rgb(input_size, crop_fraction, interpolation, scale)
+}
+
+/// The input of CLIP's networks: their own mean and standard deviation.
+pub(super) const fn clip_rgb(crop_fraction: f64) -> Input {
+    let mean = &[0.48145466, 0.4578275, 0.40821073];
+    let std = &[0.26862954, 0.26130258, 0.27577711];
+    rgb(224, crop_fraction, Interpolation::Bicubic, (mean, std))
 }
 
 /// An input of red, green and blue, with these means and standard deviations.

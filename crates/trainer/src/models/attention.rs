@@ -1,12 +1,14 @@
 //! The operations of transformers: image patches and words as tokens, and attention among tokens.
-//! An image's tokens are [N, T, width]: the class token, registers if any, the patches.
+//! An image's tokens are [N, T, width]: the class token, registers if any, the patches. Without a
+//! class token they are a map [N, width, h, w].
 
 use tch::{Kind, Tensor, nn};
 
 use super::{
     conv::{Conv, ConvShape},
     linear::Linear,
-    pass::{Activation, NORMAL, Param, Pass},
+    pass::{Activation, NORMAL, Param, Pass, over_tokens, tokens},
+    rotary::Rotary,
 };
 use crate::domain::input::Tokenization;
 
@@ -16,45 +18,58 @@ pub const POSITIONS: &str = "pos_embed";
 /// The tokens before an image's patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prefix {
+    /// None: the patches stay a map.
+    None,
     /// The class token, which has a position.
     PositionedClass,
     /// The class token and registers, which have none.
     Class { registers: i64 },
 }
 
+impl Prefix {
+    /// Number of these tokens.
+    pub const fn tokens(self) -> i64 {
+        match self {
+            Self::None => 0,
+            Self::PositionedClass => 1,
+            Self::Class { registers } => 1 + registers,
+        }
+    }
+}
+
 /// Images to tokens: a linear map of each patch, after the prefix, plus position embeddings.
 #[derive(Debug, Clone)]
 pub struct PatchEmbedding {
     /// [1, 1, width].
-    pub class_token: Param,
+    pub class_token: Option<Param>,
     /// [1, registers, width].
     pub registers: Option<Param>,
     /// [1, 1 + grid * grid, width] where the class token has a position, else one fewer.
-    pub positions: Param,
+    pub positions: Option<Param>,
     pub patches: Conv,
     pub prefix: Prefix,
 }
 
 impl PatchEmbedding {
-    /// The prefix, and positions for `grid` patches along a side, from N(0, 0.02²); patches with or
-    /// without a bias.
+    /// The prefix, and positions for `grid` patches along a side, if any, from N(0, 0.02²); patches
+    /// with or without a bias.
     pub fn new(
         root: &nn::Path,
         (patches, bias): (ConvShape, bool),
-        grid: i64,
+        grid: Option<i64>,
         prefix: Prefix,
     ) -> Self {
         let width = patches.outputs;
-        let tokens =
-            |name: &str, count| Param::new(root, name.to_owned(), &[1, count, width], NORMAL);
-        let (positioned, registers) = match prefix {
-            Prefix::PositionedClass => (1, 0),
-            Prefix::Class { registers } => (0, registers),
+        let tokens = |name: &str, count: i64| {
+            let new = || Param::new(root, name.to_owned(), &[1, count, width], NORMAL);
+            (count > 0).then(new)
         };
+        let class = i64::from(prefix != Prefix::None);
+        let positioned = i64::from(prefix == Prefix::PositionedClass);
         Self {
-            class_token: tokens("cls_token", 1),
-            registers: (registers > 0).then(|| tokens("reg_token", registers)),
-            positions: tokens(POSITIONS, positioned + grid * grid),
+            class_token: tokens("cls_token", class),
+            registers: tokens("reg_token", prefix.tokens() - class),
+            positions: tokens(POSITIONS, grid.map_or(0, |grid| positioned + grid * grid)),
             patches: Conv::new(root, "patch_embed.proj", patches, bias),
             prefix,
         }
@@ -62,31 +77,39 @@ impl PatchEmbedding {
 
     /// In timm's order.
     pub(super) fn params(&self) -> Vec<&Param> {
-        let tokens = [&self.class_token].into_iter().chain(&self.registers);
-        let all = tokens.chain([&self.positions]);
+        let tokens = self.class_token.iter().chain(&self.registers);
+        let all = tokens.chain(&self.positions);
         all.chain(self.patches.params()).collect()
     }
 
     /// Images [N, C, S, S] to tokens. Pixels right of and below the last whole patch are ignored.
     /// S must be the side that the positions were made for.
     pub fn forward(&self, images: &Tensor) -> Tensor {
-        let tokens = self.patches.forward(images).flatten(2, 3).transpose(1, 2);
-        let kind = tokens.kind();
+        let map = self.patches.forward(images);
+        let kind = map.kind();
+        let positions = self.positions.as_ref().map(|all| all.to_kind(kind));
+        let add = |x: Tensor| match &positions {
+            Some(positions) => x + positions,
+            None => x,
+        };
+        if self.prefix == Prefix::None {
+            return over_tokens(&map, add);
+        }
+        let patches = tokens(&map);
         // Expanded by another tensor's shape, not by a number: a traced network must take any N.
-        // The smallest input has more patches than there are registers.
+        // The smallest input has no fewer patches than there are registers.
         let for_each = |param: &Param| {
             let count = param.size()[1];
-            param.to_kind(kind).expand_as(&tokens.narrow(1, 0, count))
+            param.to_kind(kind).expand_as(&patches.narrow(1, 0, count))
         };
-        let class = for_each(&self.class_token);
-        let positions = self.positions.to_kind(kind);
-        match (self.prefix, &self.registers) {
-            (Prefix::PositionedClass, _) => Tensor::cat(&[class, tokens], 1) + positions,
-            (Prefix::Class { .. }, None) => Tensor::cat(&[class, tokens + positions], 1),
-            (Prefix::Class { .. }, Some(registers)) => {
-                Tensor::cat(&[class, for_each(registers), tokens + positions], 1)
-            }
+        let mut parts: Vec<Tensor> = self.class_token.iter().map(for_each).collect();
+        parts.extend(self.registers.iter().map(for_each));
+        if self.prefix == Prefix::PositionedClass {
+            parts.push(patches);
+            return add(Tensor::cat(&parts, 1));
         }
+        parts.push(add(patches));
+        Tensor::cat(&parts, 1)
     }
 }
 
@@ -97,23 +120,56 @@ pub struct Attention {
     pub qkv: Linear,
     pub proj: Linear,
     pub heads: i64,
+    /// Rotates queries and keys by their positions.
+    pub rotary: Option<Rotary>,
 }
 
 impl Attention {
     pub fn new(root: &nn::Path, name: &str, width: i64, heads: i64) -> Self {
-        let linear = |part: &str, outputs| {
-            let name = format!("{name}.{part}");
-            Linear::new(root, &name, (width, outputs), Activation::None)
-        };
+        let qkv = format!("{name}.qkv");
+        let qkv = Linear::new(root, &qkv, (width, 3 * width), Activation::None);
+        Self::with_qkv(root, name, (qkv, heads), None)
+    }
+
+    /// The same with queries, keys and values by this layer, and rotary positions.
+    pub(super) fn with_qkv(
+        root: &nn::Path,
+        name: &str,
+        (qkv, heads): (Linear, i64),
+        rotary: Option<Rotary>,
+    ) -> Self {
+        let width = qkv.weight.size()[1];
+        let proj = format!("{name}.proj");
         Self {
-            qkv: linear("qkv", 3 * width),
-            proj: linear("proj", width),
+            qkv,
+            proj: Linear::new(root, &proj, (width, width), Activation::None),
             heads,
+            rotary,
         }
     }
 
-    /// Tokens [N, T, width] to tokens.
+    pub(super) fn params(&self) -> Vec<&Param> {
+        [&self.qkv, &self.proj].map(Linear::params).concat()
+    }
+
+    pub(super) fn for_each_linear(&mut self, each: &mut dyn FnMut(&mut Linear)) {
+        each(&mut self.qkv);
+        each(&mut self.proj);
+    }
+
+    /// Tokens, or a map, to the same.
     pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
+        over_tokens(x, |x| self.mix(&x, pass, |scores| scores))
+    }
+
+    /// Tokens [N, T, width] to the same, by shares that follow from `altered` scores [N, heads, T,
+    /// T].
+    pub(super) fn mix(
+        &self,
+        x: &Tensor,
+        pass: Pass<'_>,
+        altered: impl Fn(Tensor) -> Tensor,
+    ) -> Tensor {
         let size = x.size();
         let (tokens, width) = (size[1], size[2]);
         let qkv = self
@@ -121,23 +177,74 @@ impl Attention {
             .forward(x, pass)
             .reshape([-1, tokens, 3, self.heads, width / self.heads])
             .permute([2, 0, 3, 1, 4]);
-        let mixed = attend([qkv.get(0), qkv.get(1), qkv.get(2)], None);
-        self.proj.forward(&mixed, pass)
+        let rotated = |x: Tensor| match &self.rotary {
+            Some(rotary) => rotary.rotate(&x),
+            None => x,
+        };
+        let parts = [rotated(qkv.get(0)), rotated(qkv.get(1)), qkv.get(2)];
+        self.proj.forward(&attend(parts, altered), pass)
     }
 }
 
 /// Mixes values by how well queries fit keys, all [N, heads, T, side], to [N, T, heads * side].
-/// Tokens where `mask` [N, T] is 0 are not attended to.
-fn attend([q, k, v]: [Tensor; 3], mask: Option<&Tensor>) -> Tensor {
+/// The scores are `altered` before they become shares.
+fn attend([q, k, v]: [Tensor; 3], altered: impl Fn(Tensor) -> Tensor) -> Tensor {
     let (kind, size) = (q.kind(), q.size());
-    let mut scores = (q * (size[3] as f64).powf(-0.5)).matmul(&k.transpose(-2, -1));
-    if let Some(mask) = mask {
-        let ended = mask.eq(0).unsqueeze(1).unsqueeze(1);
-        scores = scores.masked_fill(&ended, f64::NEG_INFINITY);
-    }
-    let shares = scores.softmax(-1, Kind::Float).to_kind(kind);
+    let scores = (q * (size[3] as f64).powf(-0.5)).matmul(&k.transpose(-2, -1));
+    let shares = altered(scores).softmax(-1, Kind::Float).to_kind(kind);
     let mixed = shares.matmul(&v).transpose(1, 2);
     mixed.reshape([-1, size[2], size[1] * size[3]])
+}
+
+/// Attention by one query that is a parameter, to one token (Zhai et al. 2022,
+/// <https://arxiv.org/abs/2106.04560>): SigLIP's pooling.
+#[derive(Debug, Clone)]
+pub struct AttentionPool {
+    /// [1, 1, width].
+    pub latent: Param,
+    /// Query, keys with values, and output. Boxed, because other operations are far smaller.
+    pub layers: Box<[Linear; 3]>,
+    pub heads: i64,
+}
+
+impl AttentionPool {
+    pub fn new(root: &nn::Path, name: &str, width: i64, heads: i64) -> Self {
+        let linear = |part: &str, outputs| {
+            let name = format!("{name}.{part}");
+            Linear::new(root, &name, (width, outputs), Activation::None)
+        };
+        Self {
+            latent: Param::new(root, format!("{name}.latent"), &[1, 1, width], NORMAL),
+            layers: Box::new([
+                linear("q", width),
+                linear("kv", 2 * width),
+                linear("proj", width),
+            ]),
+            heads,
+        }
+    }
+
+    /// In timm's order.
+    pub(super) fn params(&self) -> Vec<&Param> {
+        let layers = self.layers.iter().flat_map(Linear::params);
+        [&self.latent].into_iter().chain(layers).collect()
+    }
+
+    /// Tokens, or a map, to one token [N, 1, width].
+    pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
+        let x = tokens(x);
+        let size = x.size();
+        let (count, side) = (size[1], size[2] / self.heads);
+        let [query, keys_values, out] = &*self.layers;
+        // One for each sample, as the masks of an adapter's dropout are.
+        let latent = self.latent.to_kind(x.kind()).expand_as(&x.narrow(1, 0, 1));
+        let q = query.forward(&latent, pass);
+        let q = q.reshape([-1, 1, self.heads, side]).transpose(1, 2);
+        let kv = keys_values.forward(&x, pass);
+        let kv = kv.reshape([-1, count, 2, self.heads, side]);
+        let kv = kv.permute([2, 0, 3, 1, 4]);
+        out.forward(&attend([q, kv.get(0), kv.get(1)], |scores| scores), pass)
+    }
 }
 
 /// Token ids to vectors: the sum of a token's, its position's and the first segment's embedding.
@@ -213,7 +320,14 @@ impl MaskedAttention {
             let all = linear.forward(x, pass);
             all.reshape([-1, tokens, self.heads, side]).transpose(1, 2)
         };
-        let mixed = attend([query, key, value].map(by_head), pass.mask);
+        let masked = |scores: Tensor| match pass.mask {
+            Some(mask) => {
+                let ended = mask.eq(0).unsqueeze(1).unsqueeze(1);
+                scores.masked_fill(&ended, f64::NEG_INFINITY)
+            }
+            None => scores,
+        };
+        let mixed = attend([query, key, value].map(by_head), masked);
         out.forward(&mixed, pass)
     }
 }

@@ -21,7 +21,8 @@ pub enum Padding {
 pub struct ConvShape {
     pub inputs: i64,
     pub outputs: i64,
-    pub kernel: i64,
+    /// Height and width.
+    pub kernel: [i64; 2],
     pub stride: i64,
     /// 1, or `inputs` for a depthwise one.
     pub groups: i64,
@@ -34,7 +35,7 @@ impl ConvShape {
         Self {
             inputs,
             outputs,
-            kernel,
+            kernel: [kernel; 2],
             stride,
             groups: 1,
             padding: Padding::Half,
@@ -66,7 +67,7 @@ pub struct ConvNorm {
     pub activation: Activation,
 }
 
-/// A convolution. `weight` is [outputs, inputs / groups, kernel, kernel].
+/// A convolution. `weight` is [outputs, inputs / groups, height, width].
 #[derive(Debug, Clone)]
 pub struct Conv {
     pub weight: Param,
@@ -105,14 +106,6 @@ pub struct SqueezeExcite {
     pub expand: Conv,
 }
 
-/// SqueezeNet's module: a 1x1 convolution, then a 1x1 and a 3x3 one side by side, each with a ReLU.
-#[derive(Debug, Clone)]
-pub struct Fire {
-    pub squeeze: Conv,
-    pub expand1: Conv,
-    pub expand3: Conv,
-}
-
 impl Conv {
     /// Fresh weights from N(0, 2 / fan_out) (He et al. 2015), bias 0.
     pub fn new(root: &nn::Path, name: &str, shape: ConvShape, bias: bool) -> Self {
@@ -121,17 +114,17 @@ impl Conv {
         let ConvShape {
             inputs,
             outputs,
-            kernel,
+            kernel: [height, width],
             groups,
             ..
         } = shape;
-        let fan_out = outputs * kernel * kernel / groups;
+        let fan_out = outputs * height * width / groups;
         let init = nn::Init::Randn {
             mean: 0.0,
             stdev: (2.0 / fan_out as f64).sqrt(),
         };
         Self {
-            weight: part("weight", &[outputs, inputs / groups, kernel, kernel], init),
+            weight: part("weight", &[outputs, inputs / groups, height, width], init),
             bias: bias.then(|| part("bias", &[outputs], ZEROS)),
             shape,
         }
@@ -161,37 +154,38 @@ impl Conv {
         let kind = x.kind();
         let weight = self.weight.to_kind(kind);
         let bias = self.bias.as_ref().map(|bias| bias.to_kind(kind));
-        let convolve = |x: &Tensor, pad: i64| {
+        let convolve = |x: &Tensor, padding: [i64; 2]| {
             x.conv2d(
                 &weight,
                 bias.as_ref(),
                 [stride, stride],
-                [pad, pad],
+                padding,
                 [1, 1],
                 groups,
             )
         };
+        let half = kernel.map(|side| side / 2);
         match padding {
-            Padding::Half => convolve(x, kernel / 2),
-            Padding::None => convolve(x, 0),
-            Padding::Same if stride == 1 => convolve(x, kernel / 2),
+            Padding::Half => convolve(x, half),
+            Padding::None => convolve(x, [0, 0]),
+            Padding::Same if stride == 1 => convolve(x, half),
             Padding::Same => {
                 let size = x.size();
-                let (top, bottom) = self.padding_of(size[2]);
-                let (left, right) = self.padding_of(size[3]);
-                convolve(&x.constant_pad_nd([left, right, top, bottom]), 0)
+                let [(top, bottom), (left, right)] = self.padding_of([size[2], size[3]]);
+                convolve(&x.constant_pad_nd([left, right, top, bottom]), [0, 0])
             }
         }
     }
 
-    /// The pixels that are added before and after a side of this length.
-    pub(super) fn padding_of(&self, side: i64) -> (i64, i64) {
+    /// The pixels that are added before and after the rows and the columns of a map of this height
+    /// and width.
+    pub(super) fn padding_of(&self, sides: [i64; 2]) -> [(i64, i64); 2] {
         let ConvShape { kernel, stride, .. } = self.shape;
-        match self.shape.padding {
-            Padding::Half => (kernel / 2, kernel / 2),
+        [0, 1].map(|axis| match self.shape.padding {
+            Padding::Half => (kernel[axis] / 2, kernel[axis] / 2),
             Padding::None => (0, 0),
-            Padding::Same => same_padding(side, kernel, stride),
-        }
+            Padding::Same => same_padding(sides[axis], kernel[axis], stride),
+        })
     }
 
     /// The same tensors.
@@ -299,17 +293,5 @@ impl SqueezeExcite {
             Gate::ReluSigmoid => self.expand.forward(&inner.relu()).sigmoid(),
         };
         x * scale
-    }
-}
-
-impl Fire {
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let relu = |conv: &Conv, x: &Tensor| Activation::Relu.apply(conv.forward(x));
-        let squeezed = relu(&self.squeeze, x);
-        let sides = [
-            relu(&self.expand1, &squeezed),
-            relu(&self.expand3, &squeezed),
-        ];
-        Tensor::cat(&sides, 1)
     }
 }

@@ -85,8 +85,9 @@ fn of_op(op: &Op, x: &Tensor, cost: &mut StageCost) -> Tensor {
         cost.kept += numbers(&sum);
         return sum;
     }
-    if let Op::Concat(ops) = op {
-        let all = Tensor::cat(&[x, &of_ops(ops, x, cost)], 1);
+    if let Op::Branches(branches) = op {
+        let maps = branches.iter().map(|ops| of_ops(ops, x, cost));
+        let all = Tensor::cat(&maps.collect::<Vec<_>>(), 1);
         cost.kept += numbers(&all);
         return all;
     }
@@ -105,22 +106,35 @@ fn of_op(op: &Op, x: &Tensor, cost: &mut StageCost) -> Tensor {
             let width = op.weight.size()[1].unsigned_abs();
             (outputs * width, (1 + again(op.activation)) * outputs)
         }
-        Op::Attention(op) => of_attention(x, op.heads),
-        Op::MaskedAttention(op) => of_attention(x, op.heads),
+        Op::Attention(op) => {
+            let width = op.proj.weight.size()[0].unsigned_abs();
+            of_attention(inputs / width, (inputs / width, width), op.heads)
+        }
+        Op::MaskedAttention(op) => {
+            let width = x.size()[2].unsigned_abs();
+            of_attention(inputs / width, (inputs / width, width), op.heads)
+        }
+        Op::WindowAttention(op) => {
+            // Windows in part behind the map's end are computed whole.
+            let (along, side) = (op.windows.along(), op.windows.side);
+            let (count, window) = ((along * along).unsigned_abs(), (side * side).unsigned_abs());
+            let width = x.size()[1].unsigned_abs();
+            of_attention(count * window, (window, width), op.attention.heads)
+        }
+        Op::AttentionPool(op) => {
+            let scores = op.heads.unsigned_abs() * inputs / outputs;
+            let macs = 2 * inputs * (outputs + 1) + 2 * outputs * outputs;
+            (macs, 4 * inputs + scores + 4 * outputs)
+        }
         Op::SqueezeExcite(op) => {
             let inner = numbers(&op.reduce.weight) + numbers(&op.expand.weight);
             (inner, outputs)
         }
-        Op::Fire(op) => {
-            let places = outputs / (2 * op.expand1.weight.size()[0].unsigned_abs());
-            let weights = numbers(&op.squeeze.weight)
-                + numbers(&op.expand1.weight)
-                + numbers(&op.expand3.weight);
-            (places * weights, 2 * outputs + outputs / 4)
-        }
         Op::PatchEmbedding(op) => (of_conv(&op.patches, outputs), 2 * outputs),
+        // Each half as the other's factor.
+        Op::Gate => (0, 2 * outputs),
         // Values, and where they came from, as 64-bit integers.
-        Op::MaxPool | Op::MaxPoolCeil => (0, 3 * outputs),
+        Op::MaxPool | Op::MaxPoolCeil | Op::MaxPoolInside => (0, 3 * outputs),
         _ => (0, outputs),
     };
     cost.macs += macs;
@@ -128,12 +142,11 @@ fn of_op(op: &Op, x: &Tensor, cost: &mut StageCost) -> Tensor {
     out
 }
 
-/// Multiplications of attention, and what is kept: queries, keys and values, once as computed and
-/// once in the order of heads; scores after the softmax; the mixed values, in both orders; the
-/// output.
-fn of_attention(x: &Tensor, heads: i64) -> (u64, u64) {
-    let (tokens, width) = (x.size()[1].unsigned_abs(), x.size()[2].unsigned_abs());
-    let (inputs, scores) = (numbers(x), tokens * tokens);
+/// Multiplications of attention among `window` of all tokens at a time, and what is kept: queries,
+/// keys and values, once as computed and once in the order of heads; scores after the softmax; the
+/// mixed values, in both orders; the output.
+fn of_attention(tokens: u64, (window, width): (u64, u64), heads: i64) -> (u64, u64) {
+    let (inputs, scores) = (tokens * width, tokens * window);
     (
         4 * inputs * width + 2 * scores * width,
         9 * inputs + heads.unsigned_abs() * scores,
@@ -173,6 +186,8 @@ mod tests {
             ("resnet18", 1.82),
             ("tf_efficientnet_lite0", 0.40),
             ("vit_tiny_patch16_224", 1.26),
+            ("swin_tiny_patch4_window7_224", 4.5),
+            ("inception_v3", 5.73),
         ] {
             let vs = nn::VarStore::new(Device::Cpu);
             let architecture = registry::find(name).unwrap();

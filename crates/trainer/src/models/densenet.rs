@@ -70,7 +70,10 @@ impl Family<Preprocessing> for Config {
             let mut blocks = Vec::new();
             for layer in 1..=layers {
                 let name = format!("{name}.denselayer{layer}");
-                let body = vec![Op::Concat(dense_layer(root, &name, channels))];
+                let body = vec![Op::Branches(vec![
+                    Vec::new(),
+                    dense_layer(root, &name, channels),
+                ])];
                 blocks.push(Block::plain(&name, body));
                 channels += GROWTH;
             }

@@ -21,7 +21,7 @@ pub const NAME: &str = "head";
 /// Standard deviation of `HeadInit::Normal` (Caron et al. 2021 and DINOv2's linear heads).
 const NORMAL_STDEV: f64 = 0.01;
 /// PyTorch's epsilon for both normalizations.
-const EPSILON: f64 = 1e-5;
+pub(super) const EPSILON: f64 = 1e-5;
 
 /// Features [N, feature_dim] in, logits [N, classes] out.
 #[derive(Debug)]
@@ -98,6 +98,16 @@ impl Head {
                 layer.forward(x, training)
             })
             .linear(&self.weight, Some(&self.bias))
+    }
+
+    /// The layers before the last linear one, in order, each with its tensors by name: `weight` and
+    /// `bias` where it has any, then BatchNorm's `running_mean` and `running_var`.
+    pub(super) fn layers(&self) -> impl Iterator<Item = (HeadLayer, Vec<(String, &Tensor)>)> {
+        (0..).zip(&self.layers).map(|(place, layer): (usize, _)| {
+            let tensors = layer.tensors.iter();
+            let named = tensors.map(|(name, tensor)| (format!("{NAME}.{place}.{name}"), tensor));
+            (layer.kind, named.collect())
+        })
     }
 
     /// Makes the outputs `output * factor + shift`, by the last layer's weights.

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor, nn};
 use super::{
     adapt,
     architecture::Architecture,
-    cost, names, pth, registry,
+    cost, names, pth, registry, shards,
     weights::{self, Tensors, WeightsError},
 };
 use crate::{
@@ -138,15 +138,14 @@ fn unsupported(architecture: &Architecture) -> Problem {
     Problem::new("architecture", "unsupported_modality", message)
 }
 
-const OLD_TORCH: &str = "this is a tar, as torch before 0.1.10 wrote weights; load it and save its `state_dict()` with a newer torch";
 const NOT_WEIGHTS: &str =
     "this is neither safetensors nor a file of `torch.save(model.state_dict())`; save it as one";
 
-/// The tensors of a weights file: safetensors or torch's pickle, told apart by content, never by
-/// name.
+/// The tensors of a weights file: safetensors, torch's pickle, or a tar of several such files. They
+/// are told apart by content, never by name.
 ///
 /// # Errors
-/// A file of neither format, past a limit, or that cannot be read.
+/// A file of none of these formats, past a limit, or that cannot be read.
 pub fn read(path: &Path, max_bytes: u64) -> Result<Tensors, WeightsError> {
     let length = fs::metadata(path).map_err(WeightsError::io(path))?.len();
     if length > max_bytes {
@@ -158,14 +157,22 @@ pub fn read(path: &Path, max_bytes: u64) -> Result<Tensors, WeightsError> {
         return Err(WeightsError::format("the file is empty"));
     }
     let bytes = weights::map(path)?;
-    if weights::is_safetensors(&bytes) {
-        weights::parse_safetensors(&bytes)
-    } else if pth::is_pth(&bytes) {
-        pth::parse(&bytes)
+    if shards::is_tar(&bytes) {
+        shards::parse(&bytes, parse)
     } else {
-        Err(WeightsError::format(match FileKind::of(&bytes) {
+        parse(&bytes)
+    }
+}
+
+/// The tensors of one file's bytes.
+fn parse(bytes: &[u8]) -> Result<Tensors, WeightsError> {
+    if weights::is_safetensors(bytes) {
+        weights::parse_safetensors(bytes)
+    } else if pth::is_pth(bytes) {
+        pth::parse(bytes)
+    } else {
+        Err(WeightsError::format(match FileKind::of(bytes) {
             Some(kind) => kind.to_string(),
-            None if bytes.get(257..262) == Some(b"ustar") => OLD_TORCH.to_owned(),
             None => NOT_WEIGHTS.to_owned(),
         }))
     }

@@ -1,6 +1,6 @@
 //! The inverted residual (Sandler et al. 2018, <https://arxiv.org/abs/1801.04381>) and the stages
-//! made of it, under the names of timm 1.0 `_efficientnet_blocks.py`: what MobileNetV2, MobileNetV3
-//! and EfficientNet share.
+//! made of it, under the names of timm 1.0 `_efficientnet_blocks.py`: what MobileNetV2 and V3,
+//! EfficientNet and EfficientNetV2 share.
 
 use tch::nn;
 
@@ -103,9 +103,7 @@ pub(super) fn stages(
     (channels, stem): (i64, i64),
     rows: impl IntoIterator<Item = Vec<Spec>>,
 ) -> Vec<Stage> {
-    let shape = ConvShape::dense((channels, stem), (3, 2));
-    let op = style.conv(root, ("conv_stem", "bn1"), shape, style.activation);
-    let mut stages = vec![Stage::plain("stem", vec![op], stem)];
+    let mut stages = vec![conv_stem(style, root, (channels, stem))];
     let mut inputs = stem;
     for (index, specs) in rows.into_iter().enumerate() {
         let name = format!("blocks.{index}");
@@ -123,6 +121,13 @@ pub(super) fn stages(
     stages
 }
 
+/// Stage `stem`: 3x3 at stride 2 from an image's channels to `stem`.
+pub(super) fn conv_stem(style: &Style, root: &nn::Path, sides: (i64, i64)) -> Stage {
+    let shape = ConvShape::dense(sides, (3, 2));
+    let op = style.conv(root, ("conv_stem", "bn1"), shape, style.activation);
+    Stage::plain("stem", vec![op], sides.1)
+}
+
 /// The last stage of MobileNetV2 and EfficientNet: a 1x1 convolution with BatchNorm, to `features`.
 pub(super) fn conv_head(style: &Style, root: &nn::Path, inputs: i64, features: i64) -> Stage {
     let shape = ConvShape::dense((inputs, features), (1, 1));
@@ -130,7 +135,14 @@ pub(super) fn conv_head(style: &Style, root: &nn::Path, inputs: i64, features: i
     Stage::plain("conv_head", vec![op], features)
 }
 
-fn block(style: &Style, root: &nn::Path, name: String, spec: &Spec, inputs: i64) -> Block {
+/// The inverted residual of this name.
+pub(super) fn block(
+    style: &Style,
+    root: &nn::Path,
+    name: String,
+    spec: &Spec,
+    inputs: i64,
+) -> Block {
     let inner = spec.inner.unwrap_or(inputs);
     let unit = |conv: &str, norm: &str, shape, activation| {
         let names = (format!("{name}.{conv}"), format!("{name}.{norm}"));

@@ -68,7 +68,7 @@ impl LayerScale {
 }
 
 impl ResponseNorm {
-    const EPS: f64 = 1e-6;
+    pub(super) const EPS: f64 = 1e-6;
 
     /// A fresh layer changes nothing.
     pub fn new(root: &nn::Path, name: &str, channels: i64) -> Self {

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 
 use tch::{Kind, Tensor};
 
-use super::{architecture::Architecture, weights::Tensors};
+use super::{architecture::Architecture, library_names, weights::Tensors};
 use crate::domain::problem::{Problem, quoted};
 
 /// Prefixes that wrappers add to every name: `DataParallel`, `torch.compile`, Lightning modules,
-/// self-supervised training.
-const PREFIXES: [&str; 9] = [
+/// self-supervised training, transformers.
+const PREFIXES: [&str; 10] = [
+    "timm_model.",
     "module.",
     "_orig_mod.",
     "model.",
@@ -25,15 +26,25 @@ const PREFIXES: [&str; 9] = [
 const PREFIX_DEPTH: usize = 4;
 /// Last parts of names that profilers leave in a state dict.
 const COUNTERS: [&str; 2] = ["total_ops", "total_params"];
-/// First parts of names that only pre-training uses: DINOv2's token for masked patches, the layer
-/// before ViT's old head.
-const OF_PRE_TRAINING: [&str; 2] = ["mask_token", "pre_logits"];
+/// Last parts of the names of buffers that follow from a network's shape, in files that have them:
+/// of windows and of rotary positions.
+const BUFFERS: [&str; 5] = [
+    "relative_position_index",
+    "attn_mask",
+    "freqs_cos",
+    "freqs_sin",
+    "periods",
+];
+/// First parts of names that only pre-training uses: the token for masked patches and its head, the
+/// layer before ViT's old head, Inception's second head.
+const OF_PRE_TRAINING: [&str; 4] = ["mask_token", "lm_head", "pre_logits", "AuxLogits"];
 /// First parts of the names that heads have.
 const HEADS: [&str; 4] = ["classifier", "fc", "head", "heads"];
 
 /// The tensors under the names of the architecture, as far as these are known, and in its type:
 /// float64 becomes float32.
 pub(super) fn in_own_words(architecture: &Architecture, tensors: Tensors) -> Tensors {
+    let tensors = library_names::to_timm(architecture, tensors);
     let names = without_prefixes(architecture, tensors.keys().cloned().collect());
     let named = names.iter().map(|name| architecture.timm_name(name));
     let tensors = tensors.into_values().map(|tensor| match tensor.kind() {
@@ -73,7 +84,8 @@ fn without_prefixes(architecture: &Architecture, mut names: Vec<String>) -> Vec<
 }
 
 /// Takes out what the network does not have and nobody misses: leftovers of profilers and of
-/// pre-training, and a head of other names, which is replaced anyway.
+/// pre-training, buffers that are computed here, and a head of other names, which is replaced
+/// anyway.
 pub(super) fn leave_out(
     architecture: &Architecture,
     named: &[(String, Tensor)],
@@ -86,6 +98,7 @@ pub(super) fn leave_out(
         let first = name.split('.').next().unwrap_or_default();
         let last = name.rsplit('.').next().unwrap_or_default();
         let is_leftover = COUNTERS.contains(&last)
+            || BUFFERS.contains(&last)
             || OF_PRE_TRAINING.contains(&first)
             || (HEADS.contains(&first) && !has_head);
         own.contains(name.as_str()) || !is_leftover
@@ -203,6 +216,7 @@ mod tests {
         for name in [
             "features.0.total_ops",
             "total_params",
+            "features.0.relative_position_index",
             "mask_token",
             "classifier.0.weight",
             "head.bias",

@@ -82,6 +82,31 @@ pub(super) fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
+/// A tensor that follows from a network's shape alone, and is in no file. Copies share it.
+#[derive(Debug)]
+pub struct Constant(Tensor);
+
+impl Constant {
+    /// These numbers, where the network's parameters are.
+    pub(super) fn new(root: &nn::Path, numbers: &Tensor) -> Self {
+        Self(numbers.to_device(root.device()))
+    }
+}
+
+impl Deref for Constant {
+    type Target = Tensor;
+
+    fn deref(&self) -> &Tensor {
+        &self.0
+    }
+}
+
+impl Clone for Constant {
+    fn clone(&self) -> Self {
+        Self(self.0.shallow_clone())
+    }
+}
+
 /// Which statistics BatchNorm uses; see `Backbone::forward`.
 #[derive(Debug, Clone, Copy)]
 pub enum Norm<'a> {
@@ -250,5 +275,25 @@ pub(super) fn over_channels(x: &Tensor, f: impl Fn(&Tensor) -> Tensor) -> Tensor
         f(&x.permute([0, 2, 3, 1])).permute([0, 3, 1, 2])
     } else {
         f(x)
+    }
+}
+
+/// The positions of a map [N, C, h, w] as tokens [N, h * w, C]; tokens stay.
+pub(super) fn tokens(x: &Tensor) -> Tensor {
+    if x.dim() == 4 {
+        x.flatten(2, 3).transpose(1, 2)
+    } else {
+        x.shallow_clone()
+    }
+}
+
+/// Applies `f`, which takes tokens and gives as many, to tokens or to the positions of a map.
+pub(super) fn over_tokens(x: &Tensor, f: impl Fn(Tensor) -> Tensor) -> Tensor {
+    let out = f(tokens(x));
+    if x.dim() == 4 {
+        let size = x.size();
+        out.transpose(1, 2).unflatten(2, [size[2], size[3]])
+    } else {
+        out
     }
 }

@@ -4,8 +4,8 @@
 use tch::{Device, nn};
 
 use super::{
-    architecture::Architecture, bert, convnext, densenet, efficientnet, mobilenetv2, mobilenetv3,
-    mobilenetv4, regnet, resnet, squeezenet, vit,
+    architecture::Architecture, bert, convnext, densenet, efficientnet, efficientnetv2, eva,
+    inception, mobilenetv2, mobilenetv3, mobilenetv4, regnet, resnet, squeezenet, swin, vit,
 };
 use crate::domain::{
     base_model::{self, LayerTensor, Layers},
@@ -18,12 +18,16 @@ static FAMILIES: &[&[Architecture]] = &[
     convnext::ARCHITECTURES,
     densenet::ARCHITECTURES,
     efficientnet::ARCHITECTURES,
+    efficientnetv2::ARCHITECTURES,
+    eva::ARCHITECTURES,
+    inception::ARCHITECTURES,
     mobilenetv2::ARCHITECTURES,
     mobilenetv3::ARCHITECTURES,
     mobilenetv4::ARCHITECTURES,
     regnet::ARCHITECTURES,
     resnet::ARCHITECTURES,
     squeezenet::ARCHITECTURES,
+    swin::ARCHITECTURES,
     vit::ARCHITECTURES,
 ];
 

@@ -7,7 +7,7 @@ use tch::nn;
 use super::{
     architecture::{Architecture, Builder, Family, imagenet},
     backbone::{Backbone, Stage},
-    conv::{Conv, ConvShape, Fire, Padding},
+    conv::{Conv, ConvShape, Padding},
     ops::Op,
     pass::Activation,
 };
@@ -60,16 +60,18 @@ impl Family<Preprocessing> for SqueezeNet {
             let name = format!("features.{module}");
             let part = |part: &str, inputs, outputs, kernel| {
                 let shape = ConvShape::dense((inputs, outputs), (kernel, 1));
-                conv(&format!("{name}.{part}"), shape)
+                Op::Conv(conv(&format!("{name}.{part}"), shape), Activation::Relu)
             };
-            let fire = Op::Fire(Fire {
-                squeeze: part("squeeze", inputs, squeezed, 1),
-                expand1: part("expand1x1", squeezed, outputs, 1),
-                expand3: part("expand3x3", squeezed, outputs, 3),
-            });
+            let fire = [
+                part("squeeze", inputs, squeezed, 1),
+                Op::Branches(vec![
+                    vec![part("expand1x1", squeezed, outputs, 1)],
+                    vec![part("expand3x3", squeezed, outputs, 3)],
+                ]),
+            ];
             let pool = POOLED.contains(&module).then_some(Op::MaxPoolCeil);
             inputs = 2 * outputs;
-            let body = pool.into_iter().chain([fire]).collect();
+            let body = pool.into_iter().chain(fire).collect();
             stages.push(Stage::plain(&name, body, inputs));
         }
         Backbone { stages }

@@ -2,15 +2,17 @@
 //! `vision_transformer.py`, and what was made of it: DeiT (Touvron et al. 2020,
 //! <https://arxiv.org/abs/2012.12877>), DeiT III (2022, <https://arxiv.org/abs/2204.07118>), DINOv2
 //! (Oquab et al. 2023, <https://arxiv.org/abs/2304.07193>) without and with registers (Darcet et
-//! al. 2023, <https://arxiv.org/abs/2309.16588>), and the image tower of CLIP (Radford et al. 2021,
-//! <https://arxiv.org/abs/2103.00020>). Features, at any cut, are the class token; CLIP's
-//! projection is the original head.
+//! al. 2023, <https://arxiv.org/abs/2309.16588>), and the image towers of CLIP (Radford et al.
+//! 2021, <https://arxiv.org/abs/2103.00020>) and SigLIP (Zhai et al. 2023,
+//! <https://arxiv.org/abs/2303.15343>). Features, at any cut, are the class token; CLIP's
+//! projection is the original head. SigLIP has no class token: its features are what its attention
+//! pooling gives, at an earlier cut the mean over the patches.
 
 use tch::nn;
 
 use super::{
-    architecture::{Architecture, Builder, Family, imagenet, rgb},
-    attention::{Attention, PatchEmbedding, Prefix},
+    architecture::{Architecture, Builder, Family, clip_rgb, imagenet, rgb},
+    attention::{Attention, AttentionPool, PatchEmbedding, Prefix},
     backbone::{Backbone, Stage},
     conv::ConvShape,
     layer_norm::{LayerNorm, LayerScale},
@@ -23,14 +25,17 @@ use crate::domain::{
     input::Input,
 };
 
-const DEPTH: i64 = 12;
 /// Channels of one attention head.
 const HEAD: i64 = 64;
+
+/// Channels of the large members, which have twice as many blocks as the others.
+const LARGE: i64 = 1024;
 
 /// The configuration of one ViT.
 #[derive(Debug)]
 struct Config {
     width: i64,
+    depth: i64,
     /// Side of a patch in pixels.
     patch: i64,
     prefix: Prefix,
@@ -44,11 +49,19 @@ struct Config {
 const fn patch16(width: i64) -> Config {
     Config {
         width,
+        depth: if width == LARGE { 24 } else { 12 },
         patch: 16,
         prefix: Prefix::PositionedClass,
         layer_scale: None,
         is_clip: false,
         activation: Activation::Gelu,
+    }
+}
+
+const fn patch32(width: i64) -> Config {
+    Config {
+        patch: 32,
+        ..patch16(width)
     }
 }
 
@@ -75,12 +88,19 @@ const fn dinov2_registers(width: i64) -> Config {
     }
 }
 
-const fn clip(patch: i64, activation: Activation) -> Config {
+const fn clip(width: i64, patch: i64, activation: Activation) -> Config {
     Config {
         patch,
         is_clip: true,
         activation,
-        ..patch16(768)
+        ..patch16(width)
+    }
+}
+
+const fn siglip(width: i64) -> Config {
+    Config {
+        prefix: Prefix::None,
+        ..patch16(width)
     }
 }
 
@@ -106,17 +126,12 @@ const HALF: Input = rgb(224, 0.9, Interpolation::Bicubic, (&[0.5; 3], &[0.5; 3])
 const DEIT: Input = imagenet(224, 0.9, Interpolation::Bicubic);
 const DINOV2: Input = imagenet(518, 1.0, Interpolation::Bicubic);
 
-/// CLIP's own mean and standard deviation.
-const fn clip_input(crop_fraction: f64) -> Input {
-    let mean = &[0.48145466, 0.4578275, 0.40821073];
-    let std = &[0.26862954, 0.26130258, 0.27577711];
-    rgb(224, crop_fraction, Interpolation::Bicubic, (mean, std))
-}
-
 pub(super) static ARCHITECTURES: &[Architecture] = &[
     architecture("vit_tiny_patch16_224", HALF, &const { patch16(192) }),
     architecture("vit_small_patch16_224", HALF, &const { patch16(384) }),
     architecture("vit_base_patch16_224", HALF, &const { patch16(768) }),
+    architecture("vit_base_patch32_224", HALF, &const { patch32(768) }),
+    architecture("vit_large_patch16_224", HALF, &const { patch16(LARGE) }),
     architecture("deit_small_patch16_224", DEIT, &const { patch16(384) }),
     architecture("deit_base_patch16_224", DEIT, &const { patch16(768) }),
     architecture("deit3_small_patch16_224", DEIT, &const { deit3(384) }),
@@ -135,42 +150,51 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[
     ),
     architecture(
         "vit_base_patch16_clip_224",
-        clip_input(0.95),
-        &const { clip(16, Activation::Gelu) },
+        clip_rgb(0.95),
+        &const { clip(768, 16, Activation::Gelu) },
     ),
     architecture(
         "vit_base_patch32_clip_224",
-        clip_input(0.9),
-        &const { clip(32, Activation::Gelu) },
+        clip_rgb(0.9),
+        &const { clip(768, 32, Activation::Gelu) },
     ),
     architecture(
         "vit_base_patch16_clip_quickgelu_224",
-        clip_input(1.0),
-        &const { clip(16, Activation::QuickGelu) },
+        clip_rgb(1.0),
+        &const { clip(768, 16, Activation::QuickGelu) },
     ),
+    architecture(
+        "vit_large_patch14_clip_224",
+        clip_rgb(1.0),
+        &const { clip(LARGE, 14, Activation::Gelu) },
+    ),
+    architecture("vit_base_patch16_siglip_224", HALF, &const { siglip(768) }),
 ];
 
 impl Family<Preprocessing> for Config {
     /// Stages `patch_embed` (with the class token, registers and positions), `blocks.0` …
-    /// `blocks.11`, `norm`.
+    /// `blocks.11` or `blocks.23`, `norm`, and SigLIP's `attn_pool`.
     fn build(&self, root: &nn::Path, input: &Preprocessing) -> Backbone {
         let &Self { width, patch, .. } = self;
         let channels = i64::from(input.channels);
         let patches = ConvShape::patches((channels, width), patch);
         let grid = i64::from(input.input_size) / patch;
         let norm = |name: &str| Op::LayerNorm(LayerNorm::new(root, name, width, self.eps()));
-        let embed = PatchEmbedding::new(root, (patches, !self.is_clip), grid, self.prefix);
+        let embed = PatchEmbedding::new(root, (patches, !self.is_clip), Some(grid), self.prefix);
         let mut embed = vec![Op::PatchEmbedding(embed)];
         if self.is_clip {
             embed.push(norm("norm_pre"));
         }
         let mut stages = vec![Stage::plain("patch_embed", embed, width)];
-        for index in 0..DEPTH {
+        for index in 0..self.depth {
             let name = format!("blocks.{index}");
             let body = block(self, root, &name);
             stages.push(Stage::plain(&name, body, width));
         }
         stages.push(Stage::plain("norm", vec![norm("norm")], width));
+        if self.prefix == Prefix::None {
+            stages.push(attention_pool(self, root));
+        }
         Backbone { stages }
     }
 
@@ -204,4 +228,23 @@ fn block(config: &Config, root: &nn::Path, name: &str) -> Vec<Op> {
         residual(vec![norm("norm1"), attention], "ls1.gamma"),
         residual(mlp, "ls2.gamma"),
     ]
+}
+
+/// SigLIP's last stage: attention to one token, then two linear layers.
+fn attention_pool(config: &Config, root: &nn::Path) -> Stage {
+    let width = config.width;
+    let name = "attn_pool";
+    let part = |part: &str| format!("{name}.{part}");
+    let linear = |name: &str, sides, activation| {
+        Op::Linear(Linear::new(root, &part(name), sides, activation))
+    };
+    let pool = AttentionPool::new(root, name, width, width / HEAD);
+    let norm = LayerNorm::new(root, &part("norm"), width, config.eps());
+    let mlp = vec![
+        Op::LayerNorm(norm),
+        linear("mlp.fc1", (width, 4 * width), config.activation),
+        linear("mlp.fc2", (4 * width, width), Activation::None),
+    ];
+    let body = vec![Op::AttentionPool(pool), Op::Residual(mlp)];
+    Stage::plain(name, body, width)
 }

@@ -416,7 +416,7 @@ fn dtype(kind: Kind) -> Dtype {
 
 /// A tensor's numbers in row-major order, in the byte order of safetensors (little-endian, as every
 /// machine here).
-fn contiguous_bytes(tensor: &Tensor) -> Vec<u8> {
+pub(super) fn contiguous_bytes(tensor: &Tensor) -> Vec<u8> {
     let tensor = tensor.detach().to_device(tch::Device::Cpu).contiguous();
     let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
     if !bytes.is_empty() {

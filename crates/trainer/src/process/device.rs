@@ -1,6 +1,11 @@
 //! The device of a run. The CUDA part of libtorch is loaded here where it is installed, so that one
 //! executable serves machines with and without a GPU.
 
+#![expect(
+    unsafe_code,
+    reason = "loads a library, and calls C++ for settings that tch has no name for"
+)]
+
 use std::{ffi::CStr, sync::Once};
 
 use tch::Device;
@@ -8,11 +13,12 @@ use tch::Device;
 use super::error::TrainError;
 
 /// Reads `cpu`, `cuda:N`, or `auto` (a GPU where there is one), and checks that the device is
-/// there.
+/// there. From then on, float32 is float32 on a GPU too, until `allow_tf32`.
 ///
 /// # Errors
 /// `Plan` for any other name, `Device` for a GPU that this machine does not have.
 pub fn open(name: &str) -> Result<Device, TrainError> {
+    allow_tf32(false);
     if name == "cpu" {
         return Ok(Device::Cpu);
     }
@@ -70,17 +76,41 @@ pub fn peak_bytes(device: Device) -> Option<u64> {
     Some(kib << 10)
 }
 
+unsafe extern "C" {
+    fn rehead_set_tf32(allowed: bool);
+    #[cfg(test)]
+    fn rehead_tf32() -> bool;
+}
+
+/// Lets a GPU compute matrix products and convolutions of float32 in TF32, with three significant
+/// digits, or forbids it: libtorch by itself allows it for convolutions only.
+pub fn allow_tf32(allowed: bool) {
+    // SAFETY: sets two switches of libtorch's context.
+    unsafe { rehead_set_tf32(allowed) }
+}
+
 /// Loads `libtorch_cuda.so` where it is installed beside libtorch. Its hooks register only if this
 /// happens before any other use of CUDA.
 pub fn load_cuda() {
     const LIBRARY: &CStr = c"libtorch_cuda.so";
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        #[expect(
-            unsafe_code,
-            reason = "dlopen: runs the initializers of a library that comes with libtorch"
-        )]
         // SAFETY: the name is a constant C string. A machine without CUDA gets a null handle.
         let _handle = unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tf32_is_set_for_products_and_convolutions() {
+        // SAFETY: reads two switches.
+        let is_allowed = || unsafe { rehead_tf32() };
+        for allowed in [true, false] {
+            allow_tf32(allowed);
+            assert_eq!(is_allowed(), allowed);
+        }
+    }
 }

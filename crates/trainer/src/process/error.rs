@@ -40,6 +40,9 @@ pub enum TrainError {
     /// The exported bundle, loaded again, is not the network that was trained.
     #[error("{0}")]
     ExportMismatch(String),
+    /// The model does not fit into a file of the format.
+    #[error("{0}")]
+    ExportTooLarge(String),
     /// Loss or weights are no longer finite.
     #[error(
         "training diverged at step {step}: the loss is no longer finite; lower `learning_rate`, or set `gradient_clip`"
@@ -90,6 +93,7 @@ impl TrainError {
             Self::Checkpoint { .. } => ("checkpoint_corrupt", true),
             Self::OtherRun { .. } => ("checkpoint_of_another_run", false),
             Self::ExportMismatch(_) => ("export_mismatch", false),
+            Self::ExportTooLarge(_) => ("export_too_large", false),
             Self::Diverged { .. } => ("diverged", false),
             Self::OutOfMemory(_) => ("out_of_memory", true),
             Self::Device(_) => ("device_unavailable", true),

@@ -30,6 +30,9 @@ const MAX_PIXELS: u64 = crate::domain::limits::IMAGE_PIXELS;
 #[derive(Debug)]
 pub struct Bundle {
     device: Device,
+    /// Its id; `None` for a checkpoint.
+    model: Option<String>,
+    task: Task,
     labels: Vec<String>,
     extractor: Extractor,
     head: Head,
@@ -47,6 +50,7 @@ struct Config {
 
 #[derive(Deserialize)]
 struct RunFacts {
+    model: Option<String>,
     cut: String,
     recipe: RecipeFacts,
     /// Present for single-label classification, except in bundles from before temperatures.
@@ -105,6 +109,8 @@ impl Bundle {
         vs.freeze();
         Ok(Self {
             device,
+            model: config.rehead.model,
+            task: config.rehead.recipe.task,
             labels,
             extractor: Extractor::new(&backbone),
             head,
@@ -138,6 +144,8 @@ impl Bundle {
         } = checkpoint;
         Ok(Self {
             device,
+            model: None,
+            task,
             extractor: Extractor::new(&backbone),
             head,
             decoding: match task {
@@ -161,6 +169,25 @@ impl Bundle {
     /// The network's input.
     pub fn input(&self) -> &Input {
         &self.input
+    }
+
+    /// The id of the model; `None` for a checkpoint.
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    pub fn task(&self) -> Task {
+        self.task
+    }
+
+    /// How logits become an outcome.
+    pub fn decoding(&self) -> &OutputDecoding {
+        &self.decoding
+    }
+
+    /// The network without its head, and the head.
+    pub fn network(&self) -> (&Extractor, &Head) {
+        (&self.extractor, &self.head)
     }
 
     /// Logits [N, classes] of images [N, C, S, S] f32.

@@ -12,5 +12,8 @@ pub mod requests;
 /// Golden logits: a bundle is what was trained.
 pub mod golden;
 
-/// The same network as TorchScript.
-pub mod torchscript;
+/// The same network as one file for other programs.
+pub mod network_file;
+
+mod onnx;
+mod torchscript;

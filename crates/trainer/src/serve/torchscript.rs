@@ -19,7 +19,7 @@ const TRACED_IMAGES: i64 = 2;
 ///
 /// # Errors
 /// As `Bundle::load`; `Torch` when it cannot be traced or written.
-pub fn write(folder: &Path, target: &Path) -> Result<(), TrainError> {
+pub(super) fn write(folder: &Path, target: &Path) -> Result<(), TrainError> {
     let bundle = Bundle::load(folder, Device::Cpu)?;
     let example = probe(bundle.input(), TRACED_IMAGES);
     let mut forward = |inputs: &[Tensor]| vec![bundle.logits(&inputs[0])];
@@ -36,7 +36,7 @@ pub fn write(folder: &Path, target: &Path) -> Result<(), TrainError> {
 ///
 /// # Errors
 /// `ExportMismatch`, `Torch`.
-pub fn verify(folder: &Path, script: &Path) -> Result<f64, TrainError> {
+pub(super) fn verify(folder: &Path, script: &Path) -> Result<f64, TrainError> {
     let golden = Golden::read(folder)?;
     let module = CModule::load(script)?;
     golden.compare("the TorchScript", |images| {

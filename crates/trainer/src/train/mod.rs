@@ -27,6 +27,9 @@ pub mod probe;
 /// Scores of how well a frozen backbone's features fit the task.
 pub mod transferability;
 
+/// A base model's scores on a data set, for a ranking.
+pub mod score;
+
 /// From outputs to metrics, reports and the best checkpoint.
 pub mod eval;
 

@@ -23,6 +23,8 @@ pub enum Stream {
     AdapterDropout = 7,
     /// Samples that transferability is scored on; independent of the seed.
     Transferability = 8,
+    /// Resamples that standard errors are measured on; independent of the seed.
+    Resample = 9,
 }
 
 /// A number for (seed, stream, index): SplitMix64's finalizer over each part in turn (Steele et al.

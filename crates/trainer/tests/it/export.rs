@@ -24,20 +24,24 @@ use tch::{CModule, Device, Tensor};
 use crate::support::training::{Material, recipe};
 
 /// The line of `rehead-trainer` about a bundle, and its exit code.
-fn trainer(arguments: &[&Path]) -> (Verified, Option<i32>) {
+pub(crate) fn trainer(arguments: &[&Path]) -> (Verified, Option<i32>) {
     let output = Command::new(env!("CARGO_BIN_EXE_rehead-trainer"))
         .args(arguments)
         .output()
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    // Before it come reports of work where the machine is slow.
-    let last = said.lines().last().unwrap_or_default();
-    let verified = serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {said}"));
-    (verified, output.status.code())
+    // Around it come reports of work where the machine is slow.
+    let verified = said
+        .lines()
+        .find_map(|line| serde_json::from_str(line).ok());
+    (
+        verified.unwrap_or_else(|| panic!("no verdict: {said}")),
+        output.status.code(),
+    )
 }
 
 #[track_caller]
-fn mismatch(arguments: &[&Path]) -> String {
+pub(crate) fn mismatch(arguments: &[&Path]) -> String {
     let (said, code) = trainer(arguments);
     let Verified::Failed(Failure {
         code: word,
@@ -56,7 +60,7 @@ fn mismatch(arguments: &[&Path]) -> String {
     message
 }
 
-fn trained(material: &Material, name: &str, recipe: Recipe) -> PathBuf {
+pub(crate) fn trained(material: &Material, name: &str, recipe: Recipe) -> PathBuf {
     let mut run = material.start(name, &material.plan(recipe));
     let (said, ended) = run.end();
     assert_eq!(ended.code(), Some(exit::DONE), "{said:?}");
@@ -193,7 +197,7 @@ fn probabilities_are_the_softmax_of_logits_over_the_temperature() {
 }
 
 /// A head as deep as any.
-fn deep() -> Head {
+pub(crate) fn deep() -> Head {
     Head {
         layers: vec![
             HeadLayer::Dropout(0.5),
@@ -217,11 +221,17 @@ fn torchscript_gives_the_golden_logits_for_any_number_of_images() {
         ("squeezenet1_1", simple()),
         ("convnext_tiny", simple()),
         ("vit_tiny_patch16_224", deep()),
+        ("swin_tiny_patch4_window7_224", simple()),
+        ("eva02_tiny_patch14_224", simple()),
+        ("vit_small_patch16_dinov3", simple()),
+        ("vit_base_patch16_siglip_224", simple()),
     ] {
         let material = Material::of(architecture, 4);
         let bundle = trained(&material, "run", Recipe { head, ..recipe() });
         let script = bundle.join("../model.pt");
-        let (said, code) = trainer(&[Path::new("script"), &bundle, &script]);
+        let format = ["--format", "torchscript"].map(Path::new);
+        let arguments = [&[Path::new("export"), &bundle, &script], &format[..]].concat();
+        let (said, code) = trainer(&arguments);
         assert!(
             matches!(said, Verified::Same { .. }),
             "{architecture}: {said:?}"

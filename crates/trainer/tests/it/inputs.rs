@@ -51,7 +51,8 @@ fn adapted(architecture: &Architecture, stored: &Input, input: &Input) -> Backbo
 
 /// A small side that an architecture takes.
 fn small_side(architecture: &Architecture) -> u32 {
-    architecture.patch().map_or(64, |patch| 4 * patch)
+    let smallest = architecture.smallest_side().max(64);
+    architecture.patch().map_or(smallest, |patch| 4 * patch)
 }
 
 pub(crate) fn features(backbone: &Backbone, images: &Tensor) -> Tensor {
@@ -257,6 +258,45 @@ fn a_vision_transformer_takes_its_grid_from_weights_or_request() {
         &json!({"input_size": 225}),
     );
     assert_eq!(other.unwrap().input.image().unwrap().input_size, 225);
+}
+
+#[test]
+fn the_smallest_side_is_taken_and_one_less_is_named() {
+    let inception = registry::find("inception_v3").unwrap();
+    let stored = input(inception, 75);
+    let taken = imported(inception.name, &stored, &json!({"input_size": 75})).unwrap();
+    assert_eq!(taken.input, stored);
+    let problems = imported(inception.name, &stored, &json!({"input_size": 74})).unwrap_err();
+    let expected = "`inception_v3` takes squares of at least 75 pixels a side; not 74";
+    assert_eq!(problems[0]["message"], expected);
+    // One network of each kind that has no patches, at the side that all take.
+    for name in [
+        "convnext_tiny",
+        "convnextv2_atto",
+        "densenet121",
+        "efficientnet_b0",
+        "mobilenetv2_100",
+        "mobilenetv3_small_100",
+        "mobilenetv4_conv_small",
+        "regnety_004",
+        "resnet18",
+        "squeezenet1_1",
+        "tf_efficientnet_lite0",
+        "tf_efficientnetv2_s",
+    ] {
+        let architecture = registry::find(name).unwrap();
+        assert_eq!(architecture.smallest_side(), 32, "{name}");
+        let input = input(architecture, 32);
+        let vs = nn::VarStore::new(Device::Cpu);
+        let backbone = architecture.build(&vs.root(), &input);
+        let image = Tensor::zeros([1, 3, 32, 32], (Kind::Float, Device::Cpu));
+        let features = features(&backbone, &image);
+        assert_eq!(
+            features.size(),
+            [1, i64::from(architecture.feature_dim)],
+            "{name}"
+        );
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod lora;
 mod memory;
 mod metrics;
 mod networks;
+mod onnx;
 mod parity;
 mod resume;
 mod sample_order;

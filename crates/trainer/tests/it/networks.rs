@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use rehead_domain::{
     base_model::Layers,
+    export::NetworkFormat,
     input::Modality,
-    recipe::{BatchNorm, Head, HeadInit, Optimizer::Adamw, Recipe},
+    recipe::{Adapter, BatchNorm, Head, HeadInit, Optimizer::Adamw, Recipe},
     request::{Freeze, ScheduledFreeze},
     resolve::freeze_phases,
     work::{PlanModel, PlanWeights, TrainPlan},
@@ -15,7 +16,7 @@ use rehead_domain::{
 use rehead_trainer::{
     models::{architecture::Architecture, pass::Statistics, registry},
     process::protocol::Interrupt,
-    serve::golden,
+    serve::{golden, network_file},
     train::{
         eval::metrics::OutputDecoding,
         input::{preparation::Preparation, samples::Samples},
@@ -33,61 +34,144 @@ use rehead_trainer::{
 };
 use serde_json::json;
 use tch::{Device, Tensor};
+use tempfile::TempDir;
 
 use crate::support::{
     numbers,
-    training::{Material, base_model_for, input, recipe},
+    training::{Material, base_model_for, find_adapter, input, recipe, small_side},
 };
 
 const BATCH: i64 = 2;
 /// Parameters of a network that goes through every form; larger ones, of the same families, go
 /// through some.
 const SMALL: u64 = 24_000_000;
+/// Parameters of a network that is not trained here: smaller ones, of the same families, run the
+/// same code.
+const LARGE: u64 = 40_000_000;
+/// Larger ones that have no smaller one of their kind.
+const ALONE: [&str; 3] = [
+    "vit_base_patch32_clip_224",
+    "vit_base_patch16_clip_quickgelu_224",
+    "vit_base_patch16_siglip_224",
+];
 
 #[test]
 fn every_architecture_has_recorded_numbers() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity");
     for architecture in registry::of(Modality::Image) {
-        let recorded =
-            ["timm", "tv"].map(|from| folder.join(format!("{from}-{}.json", architecture.name)));
-        assert!(
-            recorded.iter().any(|path| path.exists()),
-            "{}",
-            architecture.name
-        );
+        let name = architecture.name;
+        let recording = numbers::recording(name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(recording["name"], name);
     }
+}
+
+/// The networks that are trained here.
+fn trained() -> impl Iterator<Item = &'static Architecture> {
+    // torchvision's recording does not have the number.
+    let parameters = |one: &Architecture| {
+        let recording = numbers::recording(one.name).unwrap_or_default();
+        recording["parameters"].as_u64().unwrap_or(0)
+    };
+    registry::of(Modality::Image)
+        .filter(move |one| parameters(one) < LARGE || ALONE.contains(&one.name))
 }
 
 #[test]
 fn freeze_policies_hold_on_one_half_of_networks() {
-    for architecture in registry::of(Modality::Image).step_by(2) {
+    for architecture in trained().step_by(2) {
         holds(architecture);
     }
 }
 
 #[test]
 fn freeze_policies_hold_on_the_other_half_of_networks() {
-    for architecture in registry::of(Modality::Image).skip(1).step_by(2) {
+    for architecture in trained().skip(1).step_by(2) {
         holds(architecture);
     }
 }
 
-fn holds(architecture: &Architecture) {
+#[test]
+fn adapters_hold_on_networks_with_linear_layers() {
+    for architecture in trained() {
+        let asked = json!({"rank": 2, "alpha": 4});
+        if let Some(adapter) = find_adapter(architecture.name, asked) {
+            adapts(architecture, adapter);
+        }
+    }
+}
+
+/// A folder in memory, where there is such a one: weights are written and read back several times.
+fn folder() -> TempDir {
     tch::set_num_threads(1);
-    // Weights are written and read back several times: in memory, where there is such a folder.
-    let folder = tempfile::tempdir_in("/dev/shm")
+    tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
-        .unwrap();
-    let input = input(
-        architecture,
-        architecture.patch().map_or(64, |patch| 4 * patch),
-    );
+        .unwrap()
+}
+
+fn holds(architecture: &Architecture) {
+    let folder = folder();
+    let input = input(architecture, small_side(architecture));
     let layers = registry::layers(architecture, &input);
     let base = base_model_for(architecture, &input, folder.path());
     let recipe = by_phases(&layers);
     let mut network = Network::build(&base, &recipe, 3, Device::Cpu).unwrap();
     trains_where_it_says(&mut network, &recipe, &layers);
     is_kept(&network, &base, folder.path());
+}
+
+/// Adapters on all linear layers begin as the base, train alone with the head, and are merged into
+/// what is kept.
+fn adapts(architecture: &Architecture, adapter: Adapter) {
+    let name = architecture.name;
+    let folder = folder();
+    let input = input(architecture, small_side(architecture));
+    let layers = registry::layers(architecture, &input);
+    let base = base_model_for(architecture, &input, folder.path());
+    let plain = Network::build(&base, &trained_head(), 3, Device::Cpu).unwrap();
+    let recipe = Recipe {
+        trainable: adapter.tensors(),
+        adapter: Some(adapter),
+        ..trained_head()
+    };
+    let mut network = Network::build(&base, &recipe, 3, Device::Cpu).unwrap();
+    let images = numbers::images("input-1", &size(&network, &layers));
+    // Layers without adapters are fused, with other roundings.
+    let expected = plain.features(&images);
+    let scale = expected.abs().max().double_value(&[]);
+    let error = (network.features(&images) - expected).abs().max();
+    let error = error.double_value(&[]) / scale;
+    assert!(error < 1e-5, "{name}: {error}");
+
+    let before = copies(&network);
+    let mut optimizer = Optimizer::new(&recipe, &network.parameters);
+    // The first step moves B only: A's gradient is zero while B is.
+    for step in 1..=2 {
+        let gradients = gradients(&network, &images, step);
+        let rates = Rates::at(&recipe, 1.0);
+        optimizer.step(&mut network.parameters, gradients, step, rates);
+    }
+    let adapted = &recipe.adapter.as_ref().unwrap().layers;
+    for (tensor_name, tensor) in network.tensors() {
+        let (layer, part) = tensor_name.rsplit_once('.').unwrap_or(("", &tensor_name));
+        let is_adapted = part == "weight" && adapted.iter().any(|one| one == layer);
+        let expected = is_adapted || layer == architecture.classifier;
+        let changed = before[&tensor_name] != tensor;
+        assert_eq!(changed, expected, "{name} {tensor_name}");
+    }
+    is_kept(&network, &base, folder.path());
+}
+
+/// A recipe with a head whose steps are of one size, however small a gradient is.
+fn trained_head() -> Recipe {
+    Recipe {
+        head: Head {
+            layers: Vec::new(),
+            init: HeadInit::Normal,
+        },
+        optimizer: Adamw,
+        learning_rate: 1e-3,
+        backbone_learning_rate: 1e-3,
+        ..recipe()
+    }
 }
 
 /// Every form of `freeze`, one after the other, as a schedule: a phase of one step each.
@@ -122,16 +206,8 @@ fn by_phases(layers: &Layers) -> Recipe {
     Recipe {
         trainable: phases.next().unwrap().trainable,
         later_phases: phases.collect(),
-        head: Head {
-            layers: Vec::new(),
-            init: HeadInit::Normal,
-        },
         batch_norm: BatchNorm::Update,
-        // Its steps are of one size, however small a gradient is.
-        optimizer: Adamw,
-        learning_rate: 1e-3,
-        backbone_learning_rate: 1e-3,
-        ..recipe()
+        ..trained_head()
     }
 }
 
@@ -140,6 +216,17 @@ fn copies(network: &Network) -> BTreeMap<String, Tensor> {
     tensors
         .map(|(name, tensor)| (name, tensor.copy()))
         .collect()
+}
+
+/// Gradients of all parameters, for two images of two classes.
+fn gradients(network: &Network, images: &Tensor, step: u64) -> Vec<Tensor> {
+    let shard = Shard::whole(step);
+    let logits = network.logits_train(&network.features_train(images, &shard), &shard);
+    let labels = Tensor::from_slice(&[0i64, 1]);
+    let loss = loss_functions::cross_entropy(&logits, &labels, None, 0.0);
+    let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
+    Statistics::keep([shard.statistics]);
+    gradients
 }
 
 /// In each phase gradients are where the phase says, and after its step everything else is, bit for
@@ -162,12 +249,7 @@ fn trains_where_it_says(network: &mut Network, recipe: &Recipe, layers: &Layers)
         assert!(training.eq(trainable), "{name}, phase {step}");
 
         let images = numbers::images(&format!("input-{step}"), &size);
-        let shard = Shard::whole(step);
-        let logits = network.logits_train(&network.features_train(&images, &shard), &shard);
-        let labels = Tensor::from_slice(&[0i64, 1]);
-        let loss = loss_functions::cross_entropy(&logits, &labels, None, 0.0);
-        let gradients = optimizer::gradients(&loss, &network.parameters).unwrap();
-        Statistics::keep([shard.statistics]);
+        let gradients = gradients(network, &images, step);
         for (gradient, parameter) in gradients.iter().zip(&network.parameters) {
             let largest = gradient.abs().max().double_value(&[]);
             assert!(
@@ -203,9 +285,8 @@ fn trains_where_it_says(network: &mut Network, recipe: &Recipe, layers: &Layers)
 
 /// Shape of a batch that the network takes.
 fn size(network: &Network, layers: &Layers) -> [i64; 4] {
-    let patch = network.architecture.patch();
     assert_eq!(layers.feature_dim, network.architecture.feature_dim);
-    let side = i64::from(patch.map_or(64, |patch| 4 * patch));
+    let side = i64::from(small_side(network.architecture));
     [BATCH, 3, side, side]
 }
 
@@ -230,6 +311,11 @@ fn is_kept(network: &Network, base: &PlanModel, folder: &Path) {
     let bundle = folder.join(bundle::FOLDER);
     let error = golden::verify(&bundle).unwrap();
     assert!(error < 1e-4, "{name}: {error}");
+    let file = folder.join("model.onnx");
+    network_file::write(NetworkFormat::Onnx, &bundle, &file).unwrap();
+    let error = network_file::verify(NetworkFormat::Onnx, &bundle, &file).unwrap();
+    assert!(error < 1e-4, "{name} as ONNX: {error}");
+    fs::remove_file(file).unwrap();
 
     let weights = bundle.join(bundle::MODEL);
     let mut base = base.clone();

@@ -73,9 +73,9 @@ fn check(recording: &Value) -> Result<(), String> {
         bias.shallow_clone(),
     ));
     same_state_dict(&named, &recording["state_dict"])?;
-    numbers::fill(&named);
+    numbers::fill_for(&named, recording);
 
-    // The same weights for the images' size: timm resampled a ViT's positions.
+    // The same weights for the images' size: timm resampled a ViT's and a Swin's positions.
     let vs = nn::VarStore::new(device);
     let backbone = architecture.build(&vs.root(), &input(size[2]));
     let mut tensors: Tensors = stored.named().into_iter().collect();
@@ -274,10 +274,17 @@ fn layers_cover_the_backbone() {
             "{}",
             architecture.name
         );
+        let mut blocks = std::collections::BTreeSet::new();
         for stage in &layers.stages {
             assert!(stage.parameters > 0, "{} {}", architecture.name, stage.name);
             for block in &stage.blocks {
-                assert!(block.starts_with(&stage.name), "{block} of {}", stage.name);
+                // A name means one block, or the stage that is made of it.
+                assert!(blocks.insert(block), "{block} of {}", stage.name);
+                let mut others = layers
+                    .stages
+                    .iter()
+                    .filter(|other| other.name != stage.name);
+                assert!(others.all(|other| other.name != *block), "{block}");
             }
         }
         for tensor in &layers.tensors {

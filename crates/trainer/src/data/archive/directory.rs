@@ -4,7 +4,11 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use ::zip::{ZipArchive, result::ZipError};
+use ::zip::{
+    ZipArchive,
+    read::{ArchiveOffset, Config},
+    result::ZipError,
+};
 
 use super::metered::Metered;
 
@@ -43,20 +47,26 @@ pub(crate) fn open<R: Read + Seek>(
     mut reader: R,
     max_entries: u64,
 ) -> Result<ZipArchive<Metered<R>>, DirectoryError> {
-    let Some(count) = said_count(&mut reader)? else {
+    let Some(records) = end_records(&mut reader)? else {
         let message = "its end record is not where it should be".into();
         return Err(DirectoryError::Unreadable(ZipError::InvalidArchive(
             message,
         )));
     };
-    if count > max_entries {
+    if records.count > max_entries {
         return Err(DirectoryError::TooManyEntries);
     }
     let bytes = max_entries
         .saturating_mul(ENTRY_BYTES)
         .saturating_add(SEARCH_BYTES);
+    // The reader measures from the end, and takes another entry for the first one where a record
+    // that it does not expect, as torch writes it, is as long as the first.
+    let archive_offset = match starts_at(&mut reader, records.directory)? {
+        true => ArchiveOffset::Known(0),
+        false => ArchiveOffset::Detect,
+    };
     let (metered, left) = Metered::new(reader, bytes);
-    let opened = ZipArchive::new(metered);
+    let opened = ZipArchive::with_config(Config { archive_offset }, metered);
     if opened.is_err() && left.get() == 0 {
         return Err(DirectoryError::TooLong);
     }
@@ -64,10 +74,26 @@ pub(crate) fn open<R: Read + Seek>(
     opened.map_err(DirectoryError::Unreadable)
 }
 
-/// The number of entries according to the end records, the largest where they differ. `None` where
-/// a zip64 record is not right in front of its locator, where every program writes it: a reader
-/// may find another one, with another number.
-fn said_count(reader: &mut (impl Read + Seek)) -> io::Result<Option<u64>> {
+/// The end records of a zip.
+struct EndRecords {
+    /// Number of entries, the largest where they differ.
+    count: u64,
+    /// Where the directory starts, by the last of them.
+    directory: u64,
+}
+
+/// True where the directory's first entry is at this place.
+fn starts_at(reader: &mut (impl Read + Seek), directory: u64) -> io::Result<bool> {
+    reader.seek(SeekFrom::Start(directory))?;
+    let mut magic = Vec::new();
+    reader.by_ref().take(4).read_to_end(&mut magic)?;
+    reader.rewind()?;
+    Ok(magic == b"PK\x01\x02")
+}
+
+/// Reads the end records. `None` where a zip64 record is not right in front of its locator, where
+/// every program writes it: a reader may find another one, with another number.
+fn end_records(reader: &mut (impl Read + Seek)) -> io::Result<Option<EndRecords>> {
     let end = reader.seek(SeekFrom::End(0))?;
     let start = end.saturating_sub(TAIL_BYTES);
     reader.seek(SeekFrom::Start(start))?;
@@ -80,9 +106,10 @@ fn said_count(reader: &mut (impl Read + Seek)) -> io::Result<Option<u64>> {
         digits.fold(0_u64, |number, &digit| number << 8 | u64::from(digit))
     };
     let has = |at: usize, magic: &[u8]| tail.get(at..).is_some_and(|rest| rest.starts_with(magic));
-    let mut count = 0;
+    let (mut count, mut directory) = (0, 0);
     for at in (0..tail.len()).filter(|&at| has(at, b"PK\x05\x06")) {
         let said = [number(at + 8, 2), number(at + 10, 2)];
+        directory = number(at + 16, 4);
         let locator = at.checked_sub(LOCATOR_BYTES);
         let Some(locator) = locator.filter(|&locator| has(locator, b"PK\x06\x07")) else {
             count = said.into_iter().fold(count, u64::max);
@@ -96,11 +123,14 @@ fn said_count(reader: &mut (impl Read + Seek)) -> io::Result<Option<u64>> {
             return Ok(None);
         };
         // Where the old record has all bits set, the new one has the number.
+        if directory == 0xffff_ffff {
+            directory = number(record + 48, 8);
+        }
         let said = said.into_iter().filter(|&said| said != 0xffff);
         let in_record = [number(record + 24, 8), number(record + 32, 8)];
         count = said.chain(in_record).fold(count, u64::max);
     }
-    Ok(Some(count))
+    Ok(Some(EndRecords { count, directory }))
 }
 
 #[cfg(test)]
@@ -148,6 +178,14 @@ mod tests {
         bytes
     }
 
+    /// The same with numbers in both records, as torch writes them.
+    fn torch(zip: &[u8], count: u64) -> Vec<u8> {
+        let mut bytes = zip64(zip, count, 0);
+        let end = bytes.len() - 22;
+        bytes[end..].copy_from_slice(&zip[zip.len() - 22..]);
+        bytes
+    }
+
     fn opened(bytes: Vec<u8>, max_entries: u64) -> Result<usize, DirectoryError> {
         open(Cursor::new(bytes), max_entries).map(|archive| archive.len())
     }
@@ -178,6 +216,19 @@ mod tests {
                 opened(bytes, 9),
                 Err(DirectoryError::Unreadable(_))
             ));
+        }
+    }
+
+    /// The record and its locator are as long as an entry with a name of 30 bytes, such as
+    /// `mobilenetv3_large_100/data.pkl`.
+    #[test]
+    fn a_directory_begins_where_its_record_says() {
+        for length in 28..33 {
+            let zip = zip((0..9).map(|number| format!("{number:0length$}")));
+            assert!(matches!(opened(torch(&zip, 9), 9), Ok(9)), "{length}");
+            // With something before it, as in programs that unpack themselves.
+            let moved = [&b"#!/bin/sh\n"[..], &zip].concat();
+            assert!(matches!(opened(moved, 9), Ok(9)), "{length}");
         }
     }
 

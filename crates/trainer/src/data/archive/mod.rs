@@ -20,18 +20,20 @@ use std::{
     path::Path,
 };
 
+pub(super) use self::spool::Spooler;
 pub use self::{
     error::ArchiveError,
     spool::{Entry, Spool},
 };
-use self::{
-    error::refused,
-    spool::{CHUNK_BYTES, Spooler},
+use self::{error::refused, spool::CHUNK_BYTES};
+use super::{
+    codes,
+    file_kind::{FileKind, PARQUET},
 };
-use super::{codes, file_kind::FileKind};
 use crate::domain::work::DatasetLimits;
 
-/// Unpacks `input`, whose format is told by its first bytes, into an anonymous file in `folder`.
+/// Unpacks `input`, whose format is told by its first bytes, into an anonymous file in `folder`. A
+/// Parquet file is its own spool.
 ///
 /// # Errors
 /// Not an archive, an unsafe entry, an exceeded limit, or a failing disk.
@@ -41,6 +43,9 @@ pub fn unpack(input: &Path, limits: &DatasetLimits, folder: &Path) -> Result<Spo
     let mut start = Vec::new();
     file.take(tar::BLOCK_BYTES).read_to_end(&mut start)?;
     let file = File::open(input)?;
+    if start.starts_with(PARQUET) {
+        return Ok(Spool::single(file, packed_bytes));
+    }
     let mut spooler = Spooler::new(limits, packed_bytes, folder)?;
     match &start[..] {
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => zip::read(file, &mut spooler)?,
@@ -67,8 +72,8 @@ fn not_an_archive(start: &[u8]) -> ArchiveError {
         _ => "this is not an archive".to_owned(),
     };
     let message = format!(
-        "{what}; a data set is a zip, tar, tar.gz or tar.zst with a folder of images per class: \
-         `zip -r data.zip cats dogs` makes one"
+        "{what}; a data set is a zip, tar, tar.gz or tar.zst with a folder of images per class, or a Parquet \
+         file: `zip -r data.zip cats dogs` makes one"
     );
     refused("", codes::NOT_AN_ARCHIVE, message)
 }

@@ -12,7 +12,7 @@ use super::{
     name_encoding,
 };
 use crate::{
-    data::codes,
+    data::{codes, file_kind::PARQUET},
     domain::{problem::Problem, work::DatasetLimits},
     ticks::tick,
 };
@@ -38,6 +38,24 @@ pub struct Spool {
     pub folders: Vec<String>,
 }
 
+impl Spool {
+    /// A single file without a path.
+    pub(super) fn single(bytes: File, size: u64) -> Self {
+        let path = String::new();
+        let entry = Entry {
+            path,
+            offset: 0,
+            size,
+        };
+        Self {
+            bytes,
+            entries: vec![entry],
+            warnings: Vec::new(),
+            folders: Vec::new(),
+        }
+    }
+}
+
 /// One regular file of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -49,7 +67,7 @@ pub struct Entry {
 }
 
 /// Receives entries, enforces the limits, and writes their bytes.
-pub(super) struct Spooler<'a> {
+pub(in crate::data) struct Spooler<'a> {
     limits: &'a DatasetLimits,
     /// Bytes that may be written in all because of the ratio.
     pub(super) ratio_bytes: u64,
@@ -64,7 +82,7 @@ pub(super) struct Spooler<'a> {
 }
 
 impl<'a> Spooler<'a> {
-    pub(super) fn new(
+    pub(in crate::data) fn new(
         limits: &'a DatasetLimits,
         packed_bytes: u64,
         folder: &Path,
@@ -84,7 +102,7 @@ impl<'a> Spooler<'a> {
     }
 
     /// Counts an entry of any kind and checks its name. `None` when it is ignored.
-    pub(super) fn admit(&mut self, name: &[u8]) -> Result<Option<String>, ArchiveError> {
+    pub(in crate::data) fn admit(&mut self, name: &[u8]) -> Result<Option<String>, ArchiveError> {
         self.count += 1;
         if self.count > self.limits.entries {
             return Err(self.too_many());
@@ -128,13 +146,14 @@ impl<'a> Spooler<'a> {
     }
 
     /// Writes a file, whose size must be the one in the archive's directory.
-    pub(super) fn file(
+    pub(in crate::data) fn file(
         &mut self,
         path: String,
         said_bytes: u64,
         content: &mut impl Read,
     ) -> Result<(), ArchiveError> {
         let offset = self.written;
+        let mut most = self.limits.entry_bytes;
         loop {
             let count = match content.read(&mut self.chunk) {
                 Ok(0) => break,
@@ -143,8 +162,12 @@ impl<'a> Spooler<'a> {
                 Err(error) => return Err(broken(&path, error)),
             };
             tick();
+            // One image is decoded at a time, and one page of a Parquet file.
+            if self.written == offset && self.chunk[..count].starts_with(PARQUET) {
+                most = self.limits.unpacked_bytes;
+            }
             self.written += count as u64;
-            self.check_bytes(&path, self.written - offset)?;
+            self.check_bytes(&path, self.written - offset, most)?;
             self.out.write_all(&self.chunk[..count])?;
         }
         let size = self.written - offset;
@@ -158,8 +181,13 @@ impl<'a> Spooler<'a> {
         Ok(())
     }
 
-    fn check_bytes(&self, path: &str, entry_bytes: u64) -> Result<(), ArchiveError> {
-        let (most, most_entry) = (self.limits.unpacked_bytes, self.limits.entry_bytes);
+    fn check_bytes(
+        &self,
+        path: &str,
+        entry_bytes: u64,
+        most_entry: u64,
+    ) -> Result<(), ArchiveError> {
+        let most = self.limits.unpacked_bytes;
         if entry_bytes > most_entry {
             let message = format!(
                 "this entry unpacks to more than {most_entry} bytes; leave it out, or make it smaller"
@@ -188,7 +216,7 @@ impl<'a> Spooler<'a> {
         refused(path, codes::ARCHIVE_RATIO, message)
     }
 
-    pub(super) fn finish(mut self) -> Result<Spool, ArchiveError> {
+    pub(in crate::data) fn finish(mut self) -> Result<Spool, ArchiveError> {
         self.out.flush()?;
         let warnings = self.decode_names()?;
         self.entries.sort_by(|a, b| a.path.cmp(&b.path));

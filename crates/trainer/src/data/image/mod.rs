@@ -119,8 +119,62 @@ pub fn decode_resized(
     (channels, interpolation): (u32, Interpolation),
     targets: &dyn Fn((u32, u32)) -> Vec<Target>,
 ) -> Result<Resized, DecodeError> {
+    let wanted = (Some(channels), interpolation);
+    let ((width, height), resizes) = read_resized(bytes, max_pixels, wanted, targets)?;
+    let finish = |(target, resize): (Target, Resize)| finished(target, resize, channels);
+    Ok(Resized {
+        width,
+        height,
+        images: resizes.into_iter().map(finish).collect(),
+    })
+}
+
+/// Decodes an image, for its width and height, and shrinks it to the `target` of these: colors on
+/// white, `height * width * 3` bytes. It is shrunk in its own channels, since white behind the few
+/// pixels that are left is cheaper than behind all of them.
+///
+/// # Errors
+/// As `decode_resized`.
+pub fn decode_shrunk(
+    bytes: &[u8],
+    max_pixels: u64,
+    target: &dyn Fn((u32, u32)) -> Target,
+) -> Result<((u32, u32), Vec<u8>), DecodeError> {
+    let own = (None, Interpolation::Bilinear);
+    let (size, resizes) = read_resized(bytes, max_pixels, own, &|size| vec![target(size)])?;
+    let finish = |(target, resize): (Target, Resize)| {
+        let channels = resize.channels();
+        let shrunk = Bitmap {
+            width: target.width,
+            height: target.height,
+            channels,
+            pixels: finished(target, resize, channels),
+        };
+        in_channels(shrunk, 3).pixels
+    };
+    let images = resizes.into_iter().map(finish);
+    Ok((size, images.flatten().collect()))
+}
+
+/// The pixels of a resize that has got its whole image.
+fn finished(target: Target, resize: Resize, channels: u32) -> Vec<u8> {
+    let mut image = vec![0; target.width as usize * target.height as usize * channels as usize];
+    resize.finish(&mut image);
+    image
+}
+
+/// Width and height of an image, and its resizes.
+type Read = ((u32, u32), Vec<(Target, Resize)>);
+
+/// Decodes an image into resizes, in a number of channels, or in its own.
+fn read_resized(
+    bytes: &[u8],
+    max_pixels: u64,
+    (wanted, interpolation): (Option<u32>, Interpolation),
+    targets: &dyn Fn((u32, u32)) -> Vec<Target>,
+) -> Result<Read, DecodeError> {
     tick();
-    let resizes = |size: (u32, u32)| -> Vec<(Target, Resize)> {
+    let resizes = |size: (u32, u32), channels: u32| -> Vec<(Target, Resize)> {
         let targets = targets(size).into_iter();
         targets
             .map(|target| (target, Resize::new(size, channels, target, interpolation)))
@@ -129,9 +183,12 @@ pub fn decode_resized(
     // A decoder keeps no state between images, so that a panic leaves nothing inconsistent.
     let decoded = catch_unwind(AssertUnwindSafe(|| {
         if let Some(rows) = PngRows::open(bytes, max_pixels, DECODER_BYTES) {
-            let size = rows.size();
-            let mut resizes = resizes(size);
+            let (size, channels) = (rows.size(), wanted.unwrap_or(rows.channels()));
+            let mut resizes = resizes(size, channels);
             let read = rows.read(|top, strip| {
+                if resizes.is_empty() {
+                    return strip.pixels;
+                }
                 let strip = in_channels(strip, channels);
                 for (_, resize) in &mut resizes {
                     resize.add(strip.as_view(), top);
@@ -142,26 +199,18 @@ pub fn decode_resized(
                 return Ok((size, resizes));
             }
         }
-        let image = upright(decode_format(bytes, max_pixels)?, channels);
+        let decoded = decode_format(bytes, max_pixels)?;
+        let channels = wanted.unwrap_or(decoded.0.channels);
+        let image = upright(decoded, channels);
         let size = (image.width, image.height);
-        let mut resizes = resizes(size);
+        let mut resizes = resizes(size, channels);
         for (_, resize) in &mut resizes {
             resize.add(image.as_view(), 0);
         }
         Ok((size, resizes))
     }));
     let panicked = || DecodeError::Unreadable("the decoder gave up on it".to_owned());
-    let ((width, height), resizes) = decoded.unwrap_or_else(|_| Err(panicked()))?;
-    let finish = |(target, resize): (Target, Resize)| {
-        let mut image = vec![0; target.width as usize * target.height as usize * channels as usize];
-        resize.finish(&mut image);
-        image
-    };
-    Ok(Resized {
-        width,
-        height,
-        images: resizes.into_iter().map(finish).collect(),
-    })
+    decoded.unwrap_or_else(|_| Err(panicked()))
 }
 
 /// Decodes an image and keeps all of its pixels; see `decode_resized`.

@@ -55,6 +55,14 @@ impl<'a> PngRows<'a> {
         self.reader.info().size()
     }
 
+    /// Channels of the strips.
+    pub(super) fn channels(&self) -> u32 {
+        match self.channels {
+            2 => 4,
+            channels => channels,
+        }
+    }
+
     /// Hands over strips of the image in 1, 3 or 4 channels, each with the number of its first row,
     /// and takes their memory back. `None` if the image is damaged.
     pub(super) fn read(mut self, mut take: impl FnMut(u32, Bitmap) -> Vec<u8>) -> Option<()> {

@@ -175,6 +175,15 @@ impl Resize {
         }
     }
 
+    /// Channels of the image, 1, 3 or 4.
+    pub(super) fn channels(&self) -> u32 {
+        match self.pixel {
+            PixelType::U8 => 1,
+            PixelType::U8x4 => 4,
+            _ => 3,
+        }
+    }
+
     /// Takes the rows from `top` on.
     pub(super) fn add(&mut self, strip: ImageView<'_>, top: u32) {
         let added = SCRATCH.with_borrow_mut(|scratch| self.narrow(scratch, strip, top));

@@ -136,6 +136,10 @@ pub(in crate::data) fn value_of_json(value: &Value) -> Read<Label> {
     checked(value.as_f64())
 }
 
+pub(in crate::data) fn value(number: f64) -> Read<Label> {
+    checked(Some(number))
+}
+
 fn checked(value: Option<f64>) -> Read<Label> {
     value
         .filter(in_range)

@@ -104,7 +104,8 @@ pub fn read(
 /// Rows, whether their format distinguishes numbers from texts, the entry of each, and its split.
 pub(in crate::data) type PlacedRows = (Vec<Row>, bool, Vec<Option<usize>>, Vec<Option<Split>>);
 
-/// The layout by the rows of the manifests, which are entries themselves; with it come warnings.
+/// The layout by the rows of the manifests, with those that are entries themselves; with it come
+/// warnings.
 ///
 /// # Errors
 /// Every problem that was noted.
@@ -114,7 +115,7 @@ pub(in crate::data) fn layout_of(
     (rows, typed, places, splits): PlacedRows,
     mut noted: Noted<'_>,
 ) -> Result<(Layout, Vec<Problem>), Vec<Problem>> {
-    let path = &entries[manifests[0]].path;
+    let path = noted.path();
     let task = tell_task(&rows, typed, &mut noted);
     let classes = match task {
         Task::Regression => Vec::new(),

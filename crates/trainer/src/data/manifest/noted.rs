@@ -40,6 +40,11 @@ impl<'a> Noted<'a> {
         }
     }
 
+    /// The path of the first manifest.
+    pub(in crate::data) fn path(&self) -> &'a str {
+        self.manifests[0]
+    }
+
     /// A problem of a line.
     pub(in crate::data) fn at(
         &mut self,

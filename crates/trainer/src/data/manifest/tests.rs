@@ -5,8 +5,10 @@ const LIMITS: DatasetLimits = DatasetLimits {
     unpacked_bytes: 0,
     entry_bytes: 0,
     ratio: 0,
+    page_bytes: 0,
     pixels: 0,
     report_problems: 20,
+    thumbnails: 100,
 };
 
 fn entries(paths: &[&str]) -> Vec<Entry> {

@@ -266,6 +266,13 @@ impl Pack {
         &self.map[self.bytes.clone()][offset..offset + size]
     }
 
+    /// The place of `bytes(sample)` in the file.
+    pub fn place(&self, sample: usize) -> Range<u64> {
+        let offset = self.i64(&self.offset, sample) as u64;
+        let start = self.bytes.start as u64 + offset;
+        start..start + self.i64(&self.size, sample) as u64
+    }
+
     /// Its path in the upload.
     pub fn path(&self, sample: usize) -> &str {
         &self.paths[sample]

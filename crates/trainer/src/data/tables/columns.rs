@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Names of columns with labels; of several that say the same the first.
-const LABELS: [&str; 18] = [
+pub(in crate::data) const LABELS: [&str; 18] = [
     "label",
     "labels",
     "class",
@@ -41,7 +41,7 @@ const LABELS: [&str; 18] = [
     "class_id",
 ];
 /// Names of columns with files whose names are numbers.
-const FILES: [&str; 13] = [
+pub(in crate::data) const FILES: [&str; 13] = [
     "path",
     "file",
     "filename",
@@ -57,7 +57,7 @@ const FILES: [&str; 13] = [
     "name",
 ];
 /// Names of columns with splits.
-const SPLITS: [&str; 7] = [
+pub(in crate::data) const SPLITS: [&str; 7] = [
     "split",
     "set",
     "subset",

@@ -13,6 +13,7 @@ use std::{
     io::{Cursor, Read as _},
 };
 
+pub(super) use self::columns::{FILES, LABELS, SPLITS};
 use self::{
     columns::{LabelledRow, columns_of, file_column},
     images::Images,
@@ -339,7 +340,7 @@ impl Found {
 }
 
 /// The splits of rows: those of the tables or else of the images' folders, where all rows have one.
-fn whole_splits(
+pub(super) fn whole_splits(
     splits: Vec<Option<Split>>,
     places: &[Option<usize>],
     entries: &[Entry],
@@ -401,7 +402,7 @@ impl Labelled {
 }
 
 /// The split that a table's own name or folder says: `test.csv`, `valid/_classes.csv`.
-fn split_of_file(path: &str) -> Option<Split> {
+pub(super) fn split_of_file(path: &str) -> Option<Split> {
     let folders = path.rsplit('/').skip(1);
     split_inside(stem_of(path)).or_else(|| folders.into_iter().find_map(split_named))
 }

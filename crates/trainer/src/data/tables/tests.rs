@@ -6,8 +6,10 @@ const LIMITS: DatasetLimits = DatasetLimits {
     unpacked_bytes: 1 << 20,
     entry_bytes: 1 << 20,
     ratio: 100,
+    page_bytes: 16 << 20,
     pixels: 1,
     report_problems: 100,
+    thumbnails: 100,
 };
 
 type Outcome = Result<(Layout, Vec<Problem>), Vec<Problem>>;

@@ -10,6 +10,7 @@ use crate::{
         layout::{Layout, SaidBy},
         split,
         target::Target,
+        thumbnails::Thumbnail,
     },
     domain::{
         file::{Class, Dataset, FileReport, Split, SplitSizes, TargetStatistics},
@@ -27,7 +28,11 @@ pub(super) struct Image {
     pub(super) height: u32,
     /// SHA-256 of the encoded bytes.
     pub(super) sha256: [u8; 32],
+    pub(super) thumbnail: Option<Thumbnail>,
 }
+
+/// Samples that a problem names.
+const SAMPLES: usize = 16;
 
 /// The report, and the split of each file with a target (without meaning for unusable files).
 pub(super) struct Verdict {
@@ -54,6 +59,7 @@ pub(super) fn judge(
         entries,
         layout,
         images,
+        numbers: numbers(images),
     };
     let mut splits = vec![Split::Train; images.len()];
     let mut errors = files.check_usable();
@@ -72,6 +78,11 @@ pub(super) fn judge(
     }
     files.report_unusable(&mut warnings);
     let dataset = dataset.filter(|_| errors.is_empty());
+    if dataset.is_none() {
+        // A data set that is refused has no samples.
+        let listed = warnings.listed.iter_mut();
+        listed.for_each(|problem| problem.samples.clear());
+    }
     let report = FileReport {
         dataset,
         errors,
@@ -102,6 +113,19 @@ struct Files<'a> {
     entries: &'a [Entry],
     layout: &'a Layout,
     images: &'a [Result<Image, DecodeError>],
+    /// The number of each usable file among the samples.
+    numbers: Vec<u64>,
+}
+
+/// The number of usable images before each.
+fn numbers(images: &[Result<Image, DecodeError>]) -> Vec<u64> {
+    let mut next = 0;
+    let number = |image: &Result<Image, DecodeError>| {
+        let number = next;
+        next += u64::from(image.is_ok());
+        number
+    };
+    images.iter().map(number).collect()
 }
 
 /// Indices of usable files with the same bytes, ascending, by hash.
@@ -119,6 +143,15 @@ impl Files<'_> {
     /// A problem with a file.
     fn problem(&self, file: usize, code: Code, message: impl Into<String>) -> Problem {
         Problem::new(self.path(file), code, message)
+    }
+
+    /// A problem with usable files that are the same; the first one has its path.
+    fn problem_of(&self, files: &[usize], code: Code, message: impl Into<String>) -> Problem {
+        let samples = files.iter().take(SAMPLES).map(|&file| self.numbers[file]);
+        Problem {
+            samples: samples.collect(),
+            ..self.problem(files[0], code, message)
+        }
     }
 
     /// Usable files: index and image.
@@ -210,7 +243,7 @@ impl Files<'_> {
                 "the same image has different labels: {}; keep the right one",
                 self.others(files)
             );
-            warnings.push(self.problem(files[0], codes::CONFLICTING_DUPLICATES, message));
+            warnings.push(self.problem_of(files, codes::CONFLICTING_DUPLICATES, message));
         }
         for files in plain {
             let message = format!(
@@ -218,7 +251,7 @@ impl Files<'_> {
                 files.len(),
                 self.others(files)
             );
-            warnings.push(self.problem(files[0], codes::DUPLICATE_IMAGE, message));
+            warnings.push(self.problem_of(files, codes::DUPLICATE_IMAGE, message));
         }
         let count = repeated.iter().map(|files| files.len() as u64).sum();
         (count, copies)
@@ -256,7 +289,7 @@ impl Files<'_> {
                     word(first),
                     word(other)
                 );
-                warnings.push(self.problem(files[0], codes::SPLIT_LEAK, message));
+                warnings.push(self.problem_of(files, codes::SPLIT_LEAK, message));
             }
             for &file in files {
                 splits[file] = first;

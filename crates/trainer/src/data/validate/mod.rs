@@ -1,5 +1,5 @@
-//! Validates an upload: every entry unpacked within limits, every image decoded once, a report and
-//! a pack written.
+//! Validates an upload: every entry unpacked within limits, every image decoded once, a report, a
+//! pack and thumbnails written.
 
 mod findings;
 
@@ -15,7 +15,10 @@ use super::{
     archive::{self, ArchiveError, Spool},
     batch, codes, image,
     layout::{self, Layout, Placed},
-    manifest, pack, tables, tensor_file,
+    manifest,
+    pack::{self, Pack},
+    parquet, tables, tensor_file,
+    thumbnails::{Thumbnails, of_pack},
 };
 use crate::domain::{
     base_model::Interpolation,
@@ -30,9 +33,9 @@ pub const REPORT: &str = "report.json";
 /// The pack, in the folder, when accepted.
 pub const PACK: &str = "pack.safetensors";
 
-/// Validates the archive `input` on `threads` threads and writes `report.json` (always) and
-/// `pack.safetensors` (when accepted) into `folder`. Never panics on what the archive holds; a full
-/// disk or the like is `Validated::Failed`.
+/// Validates the archive `input` on `threads` threads and writes `report.json` (always),
+/// `pack.safetensors` and `thumbnails` (when accepted) into `folder`. Never panics on what the
+/// archive holds; a full disk or the like is `Validated::Failed`.
 pub fn run(input: &Path, limits: &DatasetLimits, threads: usize, folder: &Path) -> Validated {
     let outcome = validate(input, limits, threads, folder).and_then(|report| {
         write_report(folder, &report)?;
@@ -41,6 +44,19 @@ pub fn run(input: &Path, limits: &DatasetLimits, threads: usize, folder: &Path) 
     match outcome {
         Ok(FileReport { errors, .. }) if errors.is_empty() => Validated::Accepted,
         Ok(FileReport { errors, .. }) => Validated::Refused { problems: errors },
+        Err(error) => Validated::Failed(failure(&error)),
+    }
+}
+
+/// Makes the thumbnails of the pack `input` on `threads` threads, in `folder`.
+pub fn thumbnails(
+    input: &Path,
+    limits: &DatasetLimits,
+    threads: usize,
+    folder: &Path,
+) -> Validated {
+    match of_pack(input, limits, threads, folder) {
+        Ok(()) => Validated::Accepted,
         Err(error) => Validated::Failed(failure(&error)),
     }
 }
@@ -56,12 +72,25 @@ fn validate(
         Err(ArchiveError::Refused(problem)) => return Ok(FileReport::refused(vec![problem])),
         Err(ArchiveError::Io(error)) => return Err(error),
     };
-    let bytes = tensor_file::map(&spool.bytes)?;
-    let (layout, said) = match arrange(&spool, &bytes, limits) {
+    let upload = parquet::Upload {
+        spool: &spool,
+        limits,
+        packed_bytes: fs::metadata(input)?.len(),
+        folder,
+    };
+    let arranged = match parquet::read(&upload) {
+        Ok(Some(samples)) => Ok((samples.spool, samples.layout, samples.warnings)),
+        Ok(None) => arrange(spool, limits)?,
+        Err(parquet::Refused::Problems(problems)) => Err(problems),
+        Err(parquet::Refused::Io(error)) => return Err(error),
+    };
+    let (spool, layout, said) = match arranged {
         Ok(arranged) => arranged,
         Err(problems) => return Ok(FileReport::refused(problems)),
     };
-    let images = decode_all(&spool, &layout, &bytes, limits.pixels, threads);
+    let bytes = tensor_file::map(&spool.bytes)?;
+    let thumbnails = Thumbnails::create(folder)?;
+    let images = decode_all((&spool, &layout, &bytes), limits, &thumbnails, threads)?;
     let Verdict { report, splits } = findings::judge(
         &spool.entries,
         &layout,
@@ -86,54 +115,70 @@ fn validate(
                 })
             })
             .collect();
-        pack::write(&folder.join(PACK), layout.task, &layout.classes, &samples)?;
+        let path = folder.join(PACK);
+        pack::write(&path, layout.task, &layout.classes, &samples)?;
+        let pack = Pack::open(&path).map_err(io::Error::other)?;
+        let usable = images.iter().filter_map(|image| image.as_ref().ok());
+        let made: Vec<_> = usable.map(|image| image.thumbnail).collect();
+        thumbnails.finish(&pack, &made, folder)?;
     }
     Ok(report)
 }
 
 /// The layout by the manifest, or else by other tables or the folders, with warnings.
-fn arrange(
-    spool: &Spool,
-    bytes: &[u8],
-    limits: &DatasetLimits,
-) -> Result<(Layout, Vec<Problem>), Vec<Problem>> {
-    let found = manifest::find(&spool.entries).map_err(|problem| vec![problem])?;
-    let (layout, mut warnings) = match found {
-        Some(found) => {
-            let text = content(bytes, &spool.entries[found.entry]);
+fn arrange(spool: Spool, limits: &DatasetLimits) -> io::Result<Result<Arranged, Vec<Problem>>> {
+    let bytes = tensor_file::map(&spool.bytes)?;
+    let found = match manifest::find(&spool.entries) {
+        Ok(Some(found)) => {
+            let text = content(&bytes, &spool.entries[found.entry]);
             manifest::read(&spool.entries, &found, text, limits)
         }
-        None => {
+        Ok(None) => {
             let folders = layout::read(&spool.entries, &spool.folders);
-            let content = |entry: &archive::Entry| content(bytes, entry);
+            let content = |entry: &archive::Entry| content(&bytes, entry);
             tables::read_tables(&spool.entries, &content, folders, limits)
         }
-    }?;
-    warnings.extend(spool.warnings.iter().cloned());
-    Ok((layout, warnings))
+        Err(problem) => Err(vec![problem]),
+    };
+    Ok(found.map(|(layout, mut warnings)| {
+        warnings.extend(spool.warnings.iter().cloned());
+        (spool, layout, warnings)
+    }))
 }
 
-/// Decodes every image that has a target, and keeps only its size and hash.
+/// An upload's files, their layout, and warnings.
+type Arranged = (Spool, Layout, Vec<Problem>);
+
+/// Decodes every image that has a target, adds its thumbnail, and keeps only its size and hash.
 fn decode_all(
-    spool: &Spool,
-    layout: &Layout,
-    bytes: &[u8],
-    max_pixels: u64,
+    (spool, layout, bytes): (&Spool, &Layout, &[u8]),
+    limits: &DatasetLimits,
+    thumbnails: &Thumbnails,
     threads: usize,
-) -> Vec<Result<Image, image::DecodeError>> {
-    let one = |file: &Placed| {
-        let bytes = content(bytes, &spool.entries[file.entry]);
+) -> io::Result<Vec<Result<Image, image::DecodeError>>> {
+    let decode = |index: usize, bytes: &[u8]| {
+        if (index as u64) < limits.thumbnails {
+            let decoded = thumbnails.add(bytes, limits.pixels)?;
+            return Ok(decoded.map(|(width, height, small)| (width, height, Some(small))));
+        }
         let form = (3, Interpolation::Bilinear);
-        let image = image::decode_resized(bytes, max_pixels, form, &|_| Vec::new())?;
-        Ok(Image {
-            width: image.width,
-            height: image.height,
+        let decoded = image::decode_resized(bytes, limits.pixels, form, &|_| Vec::new());
+        Ok::<_, io::Error>(decoded.map(|image| (image.width, image.height, None)))
+    };
+    let one = |(index, file): (usize, &Placed)| {
+        let bytes = content(bytes, &spool.entries[file.entry]);
+        let decoded = decode(index, bytes)?;
+        Ok(decoded.map(|(width, height, thumbnail)| Image {
+            width,
+            height,
             sha256: Sha256::digest(bytes).into(),
-        })
+            thumbnail,
+        }))
     };
     // Decoding takes from microseconds to seconds: threads take single files, not halves of the
     // list.
-    batch::pool(threads).install(|| layout.files.par_iter().with_max_len(1).map(one).collect())
+    let files = layout.files.par_iter().enumerate().with_max_len(1);
+    batch::pool(threads).install(|| files.map(one).collect())
 }
 
 fn content<'a>(bytes: &'a [u8], entry: &archive::Entry) -> &'a [u8] {
@@ -147,7 +192,7 @@ fn write_report(folder: &Path, report: &FileReport) -> io::Result<()> {
     fs::rename(part, folder.join(REPORT))
 }
 
-fn failure(error: &io::Error) -> Failure {
+pub(super) fn failure(error: &io::Error) -> Failure {
     let (code, message) = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (
             codes::STORAGE_FULL,

@@ -85,6 +85,10 @@ impl FusedConv {
         }
     }
 
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
     /// `activation(conv(x))` of [N, inputs, h, w].
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let fused = |packed: &Packed| packed.convolve(x, None, self.activation);
@@ -125,7 +129,7 @@ impl FusedConv {
     }
 
     /// The convolution as it was given.
-    fn plain(&self) -> Conv {
+    pub fn plain(&self) -> Conv {
         let weights = self.weights.read().unwrap_or_else(PoisonError::into_inner);
         match &*weights {
             Weights::Plain { conv, .. } => conv.shared(),
@@ -164,7 +168,7 @@ impl Packed {
     fn new(conv: &Conv, x: &Tensor) -> Result<Self, TchError> {
         let size = x.size();
         let (stride, groups) = (conv.shape.stride, conv.shape.groups);
-        let [vertical, horizontal] = [size[2], size[3]].map(|side| conv.padding_of(side));
+        let [vertical, horizontal] = conv.padding_of([size[2], size[3]]);
         // One more pixel at the end is the same as one more on both sides, under a kernel that is
         // one larger and begins with zeros.
         let added = [vertical, horizontal].map(|(before, after)| after - before);
@@ -233,9 +237,9 @@ impl Packed {
     /// The convolution that was packed.
     fn plain(&self) -> Conv {
         let [top, left] = self.added;
-        let kernel = self.conv.shape.kernel;
+        let [height, width] = self.conv.shape.kernel;
         let whole = self.weight.to_dense(None, false);
-        let weight = whole.narrow(2, top, kernel).narrow(3, left, kernel);
+        let weight = whole.narrow(2, top, height).narrow(3, left, width);
         Conv {
             weight: self.conv.weight.replaced(weight),
             ..self.conv.shared()

@@ -58,7 +58,12 @@ impl FusedLinear {
 
     /// `activation(x · weightᵀ + bias)` of x [..., inputs]; `None` where oneDNN cannot compute it:
     /// on a GPU, for other numbers than f32 and bf16, and while a TorchScript program is traced.
-    pub fn forward(&self, x: &Tensor, bias: &Tensor, activation: Activation) -> Option<Tensor> {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        activation: Activation,
+    ) -> Option<Tensor> {
         if !is_known(x) {
             return None;
         }
@@ -123,7 +128,7 @@ fn packed(weight: &Tensor, rows: i64) -> Result<Tensor, String> {
 }
 
 /// `activation(x · weightᵀ + bias)`, with a packed weight.
-fn multiply(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) -> Tensor {
+fn multiply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Tensor {
     let (name, algorithm): (&CStr, Option<&CStr>) = match activation {
         Activation::None => (c"none", None),
         Activation::Relu => (c"relu", None),
@@ -142,7 +147,7 @@ fn multiply(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) 
         let product = rehead_linear(
             address(x),
             address(weight),
-            address(bias),
+            bias.map_or(ptr::null(), address),
             name.as_ptr(),
             algorithm.map_or(ptr::null(), CStr::as_ptr),
             message.as_mut_ptr(),
@@ -173,8 +178,10 @@ mod tests {
                 let fused = FusedLinear::new(weight.to_kind(kind));
                 for shape in [&[7, 16][..], &[2, 5, 16], &[2, 3, 3, 16]] {
                     let x = random(shape);
-                    let plain = activation.apply(x.linear(&weight, Some(&bias)));
-                    let found = fused.forward(&x.to_kind(kind), &bias.to_kind(kind), activation);
+                    let given = (shape.len() < 4).then_some(&bias);
+                    let plain = activation.apply(x.linear(&weight, given));
+                    let given = given.map(|bias| bias.to_kind(kind));
+                    let found = fused.forward(&x.to_kind(kind), given.as_ref(), activation);
                     let Some(found) = found else {
                         let is_lacking = kind == Kind::BFloat16 && !has_bfloat16(Device::Cpu);
                         assert!(is_lacking, "oneDNN takes it");

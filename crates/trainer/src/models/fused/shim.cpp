@@ -114,7 +114,7 @@ at::Tensor* rehead_pack_linear(
     return made_by(compute, message, message_bytes);
 }
 
-// activation(x * weight' + bias); `weight` is packed, `algorithm` may be null.
+// activation(x * weight' + bias); `weight` is packed, `bias` and `algorithm` may be null.
 at::Tensor* rehead_linear(
     const at::Tensor* x, const at::Tensor* weight, const at::Tensor* bias, const char* activation,
     const char* algorithm, char* message, size_t message_bytes) {
@@ -122,7 +122,8 @@ at::Tensor* rehead_linear(
         static const auto multiply = find<Linear>("mkldnn::_linear_pointwise", "");
         const auto variant =
             algorithm == nullptr ? std::nullopt : std::make_optional<Text>(algorithm);
-        return multiply.call(*x, *weight, *bias, activation, Scalars(), variant);
+        const auto offset = bias == nullptr ? std::nullopt : std::optional<at::Tensor>(*bias);
+        return multiply.call(*x, *weight, offset, activation, Scalars(), variant);
     };
     return made_by(compute, message, message_bytes);
 }

@@ -83,6 +83,29 @@ pub fn of_samples(
     Ok(features)
 }
 
+/// Features [samples, feature_dim] of some samples of the first pack, f32 on the CPU; none of them
+/// goes to the cache.
+///
+/// # Errors
+/// `Data` for an image that cannot be decoded, `OutOfMemory`.
+pub fn of_some(
+    run: &Preparation<'_>,
+    network: &Network,
+    samples: &[usize],
+) -> Result<Tensor, TrainError> {
+    let batches = BatchSource::new(&run.plan.base_model.input)?;
+    let backbone = network.whole_backbone();
+    let pack = &run.samples.sources[0].pack;
+    let features = |chunk: &&[usize]| {
+        let images = batches.collate(&batches.load(pack, chunk, 1)?, run.device);
+        Ok(backbone.features(&images).to_device(Device::Cpu))
+    };
+    let chunks: Vec<&[usize]> = samples.chunks(batch_on(run.device)).collect();
+    let threads = threads_on(run.device, run.plan);
+    let rows = parallel::each(&chunks, threads, features, |_| Ok(()))?;
+    Ok(Tensor::cat(&rows, 0))
+}
+
 /// Refuses features that are not finite: training would fail at its first step, and advise a lower
 /// learning rate.
 fn check(features: &Tensor) -> Result<(), TrainError> {

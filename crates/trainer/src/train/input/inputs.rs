@@ -26,7 +26,10 @@ use super::{
     samples::select,
 };
 use crate::{
-    data::{batch::normalize, source::BatchSource},
+    data::{
+        batch::{normalize, pinned},
+        source::BatchSource,
+    },
     domain::{base_model::Preprocessing, limits::EVALUATION_BATCH},
     process::{
         error::TrainError,
@@ -252,11 +255,10 @@ impl Inputs {
         if let Self::Pixels(images) = self
             && let Ok(pixels) = images.pixels(samples, epoch)
         {
-            let samples = samples.to_vec();
             *images.ahead() = Some(Ahead {
-                samples,
+                samples: samples.to_vec(),
                 epoch,
-                pixels,
+                pixels: pinned(pixels, images.device),
             });
         }
     }

@@ -116,7 +116,7 @@ impl Network {
         })?;
         let vs = nn::VarStore::new(device);
         let (mut backbone, feature_dim) = load_backbone(architecture, base, &recipe.cut, &vs)?;
-        let is_channels_last = recipe.shards > 1;
+        let is_channels_last = recipe.shards > 1 || device != Device::Cpu;
         if is_channels_last {
             backbone.lay_out_channels_last();
         }

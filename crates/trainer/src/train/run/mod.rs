@@ -35,7 +35,7 @@ use crate::{
     domain::{
         job::Phase,
         progress::Progress,
-        recipe::{HeadInit, Recipe, Task},
+        recipe::{HeadInit, Precision, Recipe, Task},
         work::{PLAN, TrainPlan},
     },
     process::{
@@ -58,6 +58,7 @@ pub fn run(
 ) -> Result<(), TrainError> {
     let plan: TrainPlan = json::read(&folder.join(PLAN))?;
     let device = device::open(&plan.device)?;
+    device::allow_tf32(plan.recipe.precision == Precision::Bfloat16);
     parallel::use_threads(plan.threads as usize);
     memory::keep_freed();
     reporter.send(&Progress::Ready {

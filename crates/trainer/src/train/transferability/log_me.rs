@@ -3,7 +3,10 @@
 
 use tch::Kind;
 
-use super::{spectrum::Spectrum, targets::Targets};
+use super::{
+    spectrum::{Spectrum, numbers},
+    targets::Targets,
+};
 use crate::ticks::tick;
 
 /// Rounds of the fixed point for one class. It takes 3 to 11, and where N < D up to about 40.
@@ -29,7 +32,7 @@ pub(super) fn score(spectrum: &Spectrum, targets: &Targets) -> f64 {
     let one_class = |class: i64| {
         tick();
         let projected = numbers(&targets.projected.select(1, class).square());
-        let norm = targets.one_hot.select(1, class).sum(Kind::Double);
+        let norm = targets.columns.select(1, class).sum(Kind::Double);
         let outside = (norm.double_value(&[]) - projected.iter().sum::<f64>()).max(0.0);
         let fit = Fit {
             squares: &squares,
@@ -83,8 +86,4 @@ impl Fit<'_> {
         let pairs = self.squares.iter().zip(self.projected);
         pairs.map(|(&square, &label)| term(square, label)).sum()
     }
-}
-
-fn numbers(tensor: &tch::Tensor) -> Vec<f64> {
-    Vec::try_from(&tensor.contiguous()).expect("a vector of f64: this is a bug")
 }

@@ -57,3 +57,8 @@ fn positive_part(features: &Tensor, gram: &Tensor) -> (Tensor, Tensor) {
         vectors.narrow(1, zeros, rank),
     )
 }
+
+/// The numbers of a vector of f64.
+pub(super) fn numbers(tensor: &Tensor) -> Vec<f64> {
+    Vec::try_from(&tensor.contiguous()).expect("a vector of f64: this is a bug")
+}

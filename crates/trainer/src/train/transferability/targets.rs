@@ -4,15 +4,17 @@ use tch::{Kind, Tensor};
 
 use super::spectrum::Spectrum;
 
-/// Labels as columns, one for each class that has a sample.
+/// Labels as columns.
 pub(super) struct Targets {
-    /// [N, C] f64: 1 for the sample's class, else 0.
-    pub(super) one_hot: Tensor,
+    /// [N, C] f64: of single labels, 1 for the sample's class and else 0, for each class that has a
+    /// sample; of several labels likewise; of numbers, the number.
+    pub(super) columns: Tensor,
     /// [rank, C]: along the features' left singular vectors.
     pub(super) projected: Tensor,
 }
 
 impl Targets {
+    /// Single labels.
     pub(super) fn of(spectrum: &Spectrum, labels: &[usize]) -> Self {
         let mut classes = labels.to_vec();
         classes.sort_unstable();
@@ -22,13 +24,18 @@ impl Targets {
         let one_hot = Tensor::from_slice(&columns)
             .one_hot(classes.len() as i64)
             .to_kind(Kind::Double);
+        Self::new(spectrum, one_hot)
+    }
+
+    /// Columns [N, C] f64.
+    pub(super) fn new(spectrum: &Spectrum, columns: Tensor) -> Self {
         Self {
-            projected: spectrum.left.tr().matmul(&one_hot),
-            one_hot,
+            projected: spectrum.left.tr().matmul(&columns),
+            columns,
         }
     }
 
     pub(super) fn classes(&self) -> i64 {
-        self.one_hot.size()[1]
+        self.columns.size()[1]
     }
 }

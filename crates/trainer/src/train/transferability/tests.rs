@@ -25,7 +25,7 @@ fn log_me(features: &Tensor, labels: &[usize]) -> f64 {
 
 fn h_score(features: &Tensor, labels: &[usize]) -> f64 {
     let targets = Targets::of(&Spectrum::of(features), labels);
-    h_score::score(features, &targets.one_hot)
+    h_score::score(features, &targets.columns)
 }
 
 #[track_caller]
@@ -147,7 +147,7 @@ fn golden_g5_ridge_of_digits() {
         let rows = features.narrow(0, 0, count);
         let (predicted, targets) = scored(&rows, &labels[..count as usize], how);
         for row in (0..count).step_by(7) {
-            let expected = fitted_without(&rows, &targets.one_hot, how, row);
+            let expected = fitted_without(&rows, &targets.columns, how, row);
             let error = (predicted.get(row) - expected)
                 .abs()
                 .max()
@@ -286,16 +286,22 @@ fn samples() -> (Tensor, Samples) {
     (features, samples)
 }
 
+/// The same; the labels of a hundred samples, from one on, are in another order.
+fn turned_samples(from: Option<usize>) -> (Tensor, Samples) {
+    let (features, mut samples) = samples();
+    let Labels::Class(labels) = &mut samples.targets else {
+        unreachable!("digits have one class each")
+    };
+    if let Some(from) = from {
+        labels[from..from + 100].rotate_left(7);
+    }
+    (features, samples)
+}
+
 #[test]
 fn only_training_samples_are_scored() {
     let scores = |turned: Option<usize>| {
-        let (features, mut samples) = samples();
-        let Labels::Class(labels) = &mut samples.targets else {
-            unreachable!("digits have one class each")
-        };
-        if let Some(from) = turned {
-            labels[from..from + 100].rotate_left(7);
-        }
+        let (features, samples) = turned_samples(turned);
         let rows = |members: &[usize]| {
             assert!(members.iter().eq(&samples.train), "{members:?}");
             features.narrow(0, 0, members.len() as i64)
@@ -332,4 +338,172 @@ fn samples_are_scored_in_proportion_to_classes() {
     // Not the first ones, nor every other one.
     assert_ne!(half, even(LIMIT));
     assert!(half.windows(2).any(|pair| pair[1] - pair[0] > 8));
+}
+
+/// 60 digits with these targets, all of them to train on.
+fn sixty(targets: Labels, classes: usize) -> (Tensor, Samples) {
+    let (features, _) = first_digits(60);
+    let samples = Samples {
+        sources: Vec::new(),
+        classes: (0..classes).map(|class| class.to_string()).collect(),
+        targets,
+        train: (0..60).collect(),
+        validation: Vec::new(),
+        test: Vec::new(),
+    };
+    (features, samples)
+}
+
+/// Leave-one-out predictions by one fit for each sample and penalty, at the penalty with the least
+/// squared error.
+fn brute_force(features: &Tensor, columns: &Tensor) -> Vec<Vec<f64>> {
+    let unit = 60.0 * mean_variance(features);
+    let fits = (-5..=3).map(|exponent| {
+        let how = (10f64.powi(exponent) * unit, true);
+        let rows: Vec<Tensor> = (0..60)
+            .map(|row| fitted_without(features, columns, how, row))
+            .collect();
+        let predicted = Tensor::cat(&rows, 0);
+        let error = (&predicted - columns).square().sum(Kind::Double);
+        (error.double_value(&[]), predicted)
+    });
+    let (_, best) = fits
+        .min_by(|(one, _), (other, _)| one.total_cmp(other))
+        .unwrap();
+    let columns = (0..best.size()[1]).map(|column| best.select(1, column).contiguous());
+    columns
+        .map(|column| Vec::try_from(&column).unwrap())
+        .collect()
+}
+
+/// T19: the scores of each task, from fits without each sample.
+#[test]
+fn t19_scores_of_every_task_equal_brute_force() {
+    let (all, labels) = first_digits(60);
+    let columns = |columns: Vec<Vec<f64>>| {
+        let columns: Vec<Tensor> = columns.iter().map(|one| Tensor::from_slice(one)).collect();
+        Tensor::stack(&columns, 1)
+    };
+    let ranked =
+        |(features, samples): (Tensor, Samples)| rank(&samples, 2_000, |_| Ok(features)).unwrap();
+
+    let one_hot = (0..10).map(|class| {
+        let is = labels.iter().map(|&label| f64::from(label == class));
+        is.collect()
+    });
+    let predicted = brute_force(&all, &columns(one_hot.collect()));
+    let right = (0..60).filter(|&row| {
+        let best = (0..10)
+            .max_by(|&one: &usize, &other| predicted[one][row].total_cmp(&predicted[other][row]));
+        best == Some(labels[row])
+    });
+    let found = ranked(sixty(Labels::Class(labels.clone()), 10));
+    near(found.score, right.count() as f64 / 60.0, 1e-12);
+    assert!(found.knn_accuracy.is_some() && found.log_me.is_some() && found.h_score.is_some());
+
+    // Three labels a sample at most; nobody has the fourth.
+    let has: [fn(usize) -> bool; 3] = [
+        |digit| digit % 2 == 0,
+        |digit| digit > 4,
+        |digit| digit == 3,
+    ];
+    let several = labels
+        .iter()
+        .map(|&digit| (0..3).filter(|&label| has[label](digit)).collect());
+    let truth: Vec<Vec<f64>> = has
+        .iter()
+        .map(|has| labels.iter().map(|&digit| f64::from(has(digit))).collect())
+        .collect();
+    let predicted = brute_force(&all, &columns(truth.clone()));
+    let precision = |label: usize| {
+        let mut order: Vec<usize> = (0..60).collect();
+        order.sort_by(|&one, &other| predicted[label][other].total_cmp(&predicted[label][one]));
+        let (mut hits, mut sum) = (0.0, 0.0);
+        for (place, row) in order.into_iter().enumerate() {
+            if truth[label][row] > 0.5 {
+                hits += 1.0;
+                sum += hits / (place + 1) as f64;
+            }
+        }
+        sum / hits
+    };
+    let expected = (0..3).map(precision).sum::<f64>() / 3.0;
+    let found = ranked(sixty(Labels::Classes(several.collect()), 4));
+    near(found.score, expected, 1e-9);
+    assert!(found.knn_accuracy.is_none());
+
+    let values: Vec<f64> = labels.iter().map(|&digit| 10.0 + digit as f64).collect();
+    let predicted = brute_force(&all, &columns(vec![values.clone()]));
+    let mean = values.iter().sum::<f64>() / 60.0;
+    let left: f64 = values
+        .iter()
+        .zip(&predicted[0])
+        .map(|(one, other)| (one - other).powi(2))
+        .sum();
+    let spread: f64 = values.iter().map(|one| (one - mean).powi(2)).sum();
+    let found = ranked(sixty(Labels::Value(values), 1));
+    near(found.score, 1.0 - left / spread, 1e-9);
+}
+
+/// T19: 200 resamples give the standard error of 2,000, and of the formula for shares.
+#[test]
+fn t19_standard_errors_are_those_of_many_resamples() {
+    let (features, labels) = first_digits(500);
+    let spectrum = Spectrum::of(&features);
+    let targets = Targets::of(&spectrum, &labels);
+    let predicted = ridge::predictions(&spectrum, &targets, mean_variance(&features));
+    let values = labels.iter().map(|&label| label as f64);
+    let values = Tensor::from_slice(&values.collect::<Vec<_>>()).unsqueeze(1);
+    let numbers = Targets::new(&spectrum, values);
+    let guessed = ridge::predictions(&spectrum, &numbers, mean_variance(&features));
+    let error = |resampled: Vec<f32>| {
+        Scores {
+            samples: 500,
+            features: 64,
+            score: 0.0,
+            resampled,
+            knn_accuracy: None,
+            log_me: None,
+            h_score: None,
+            seconds: 0.0,
+        }
+        .standard_error()
+    };
+    for fit in [
+        Fit::accuracy(&predicted, &targets.columns),
+        Fit::precision(&predicted, &targets.columns),
+        Fit::variance(&guessed, &numbers.columns),
+    ] {
+        let few = fit.resampled(RESAMPLES);
+        assert_eq!(few, fit.resampled(RESAMPLES), "the same bits each time");
+        let (few, many) = (error(few), error(fit.resampled(2_000)));
+        assert!((few / many - 1.0).abs() < 0.1, "{few} is not {many}");
+    }
+    let right = Fit::accuracy(&predicted, &targets.columns);
+    let share = right.score();
+    let formula = (share * (1.0 - share) / 500.0).sqrt();
+    let found = error(right.resampled(RESAMPLES));
+    assert!(
+        (found / formula - 1.0).abs() < 0.1,
+        "{found} is not {formula}"
+    );
+}
+
+/// A ranking sees neither the other splits nor the order in which models come.
+#[test]
+fn a_ranking_looks_at_training_samples_only() {
+    let scores = |turned: Option<usize>| {
+        let (features, samples) = turned_samples(turned);
+        let rows = |members: &[usize]| {
+            assert!(members.iter().all(|&one| one < 300), "{members:?}");
+            Ok(features.narrow(0, 0, members.len() as i64))
+        };
+        let found = rank(&samples, 200, rows).unwrap();
+        assert_eq!(found.samples, 200);
+        (found.score, found.resampled)
+    };
+    let before = scores(None);
+    assert_eq!(before, scores(Some(300)), "the validation split's labels");
+    assert_eq!(before, scores(Some(400)), "the test split's labels");
+    assert_ne!(before, scores(Some(100)), "the training labels count");
 }

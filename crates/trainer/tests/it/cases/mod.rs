@@ -25,8 +25,10 @@ const LIMITS: DatasetLimits = DatasetLimits {
     unpacked_bytes: 64 << 20,
     entry_bytes: 16 << 20,
     ratio: 100,
+    page_bytes: 16 << 20,
     pixels: 1_000_000,
     report_problems: 100,
+    thumbnails: 100,
 };
 
 /// The right outcome for an input.

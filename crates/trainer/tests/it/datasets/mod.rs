@@ -3,7 +3,9 @@
 
 mod archives;
 mod contents;
+mod corrected;
 mod manifests;
+mod parquet;
 
 use std::{
     collections::BTreeMap,
@@ -29,8 +31,10 @@ const LIMITS: DatasetLimits = DatasetLimits {
     unpacked_bytes: 64 << 20,
     entry_bytes: 16 << 20,
     ratio: 100,
+    page_bytes: 16 << 20,
     pixels: 1_000_000,
     report_problems: 100,
+    thumbnails: 100,
 };
 
 /// The outcome of a validation, and the folder with its results.

@@ -48,6 +48,13 @@ pub(crate) fn recordings(wanted: fn(&str) -> bool) -> Vec<(String, Value)> {
     names.into_iter().map(read).collect()
 }
 
+/// The recording of an image network, by the registry's name.
+pub(crate) fn recording(architecture: &str) -> Option<Value> {
+    let files = ["timm", "tv"].map(|from| folder().join(format!("{from}-{architecture}.json")));
+    let file = files.iter().find_map(|file| fs::read(file).ok())?;
+    Some(serde_json::from_slice(&file).unwrap())
+}
+
 /// `u(name, i)` for every element, f64 of this shape.
 fn uniform(name: &str, size: &[i64]) -> Tensor {
     let count = size.iter().product::<i64>() as usize;
@@ -77,6 +84,18 @@ pub(crate) fn fill(tensors: &[(String, Tensor)]) {
     tch::no_grad(|| {
         for (name, tensor) in tensors {
             tensor.shallow_clone().copy_(&weights(name, &tensor.size()));
+        }
+    });
+}
+
+/// The same with a recording's gain.
+pub(crate) fn fill_for(tensors: &[(String, Tensor)], recording: &Value) {
+    fill(tensors);
+    let gain = recording["gain"].as_f64().unwrap_or(1.0);
+    let scaled = tensors.iter().filter(|(_, tensor)| tensor.dim() >= 2);
+    tch::no_grad(|| {
+        for (_, tensor) in scaled {
+            let _ = tensor.shallow_clone().g_mul_scalar_(gain);
         }
     });
 }

@@ -58,7 +58,12 @@ pub(crate) fn parameters(architecture: &str, parts: &[&str]) -> Vec<String> {
 
 /// Adapters on the architecture's linear layers, as a request for `asked` gives them; `type` need
 /// not be said.
-pub(crate) fn adapter(architecture: &str, mut asked: Value) -> Adapter {
+pub(crate) fn adapter(architecture: &str, asked: Value) -> Adapter {
+    find_adapter(architecture, asked).unwrap()
+}
+
+/// The same; `None` where the architecture has no linear layers.
+pub(crate) fn find_adapter(architecture: &str, mut asked: Value) -> Option<Adapter> {
     let architecture = registry::find(architecture).unwrap();
     let layers = registry::layers(architecture, &architecture.input);
     asked["type"] = json!("lora");
@@ -66,7 +71,14 @@ pub(crate) fn adapter(architecture: &str, mut asked: Value) -> Adapter {
         "method": {"type": "transfer", "transfer": {"adapter": asked}}});
     let request = request::parse(&body).unwrap();
     let asked = request.transfer.adapter.unwrap();
-    rehead_domain::resolve::resolve_adapter(&asked, &layers, &layers).unwrap()
+    rehead_domain::resolve::resolve_adapter(&asked, &layers, &layers).ok()
+}
+
+/// A small side of images that the architecture takes.
+pub(crate) fn small_side(architecture: &Architecture) -> u32 {
+    let smallest = architecture.smallest_side().max(64);
+    let patch = architecture.patch();
+    patch.map_or(smallest, |patch| patch * (56 / patch).max(4))
 }
 
 /// An architecture's usual input with sides of its own.
@@ -92,7 +104,8 @@ pub(crate) fn base_model_for(
 ) -> PlanModel {
     let vs = nn::VarStore::new(Device::Cpu);
     let named = architecture.build(&vs.root(), input).named();
-    numbers::fill(&named);
+    let recording = numbers::recording(architecture.name);
+    numbers::fill_for(&named, &recording.unwrap_or_default());
     let weights = folder.join("base.safetensors");
     Tensor::write_safetensors(&named, &weights).unwrap();
     PlanModel {
@@ -157,8 +170,10 @@ impl Material {
             unpacked_bytes: 1 << 30,
             entry_bytes: 1 << 28,
             ratio: 100,
+            page_bytes: 16 << 20,
             pixels: 50_000_000,
             report_problems: 10,
+            thumbnails: 100,
         };
         let said = validate::run(&archive, &limits, 1, dir.path());
         assert_eq!(said, Validated::Accepted);

@@ -43,8 +43,10 @@ fn validated(files: &Files) -> (TempDir, Validated, FileReport) {
         unpacked_bytes: 1 << 26,
         entry_bytes: 1 << 24,
         ratio: 1_000,
+        page_bytes: 1 << 24,
         pixels: 1_000_000,
         report_problems: 100,
+        thumbnails: 100,
     };
     let said = validate::run(&input, &limits, 1, dir.path());
     let report = fs::read(dir.path().join(validate::REPORT)).unwrap();

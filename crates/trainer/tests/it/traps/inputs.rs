@@ -27,7 +27,10 @@ use tch::{Device, Tensor, nn};
 use super::{build, layer4, train_on_images};
 use crate::{
     inputs::{features, logits, recorded},
-    support::{data, numbers, training::input},
+    support::{
+        data, numbers,
+        training::{input, small_side},
+    },
 };
 
 /// An image as a network sees it: f32 [1, 3, S, S].
@@ -117,9 +120,13 @@ fn trap_25_folding_batch_norm_changes_features_by_rounding_only() {
     let mut checked = 0;
     for architecture in registry::of(Modality::Image).filter(has_batch_norm) {
         let vs = nn::VarStore::new(Device::Cpu);
-        let backbone = architecture.build(&vs.root(), &input(architecture, 64));
-        numbers::fill(&backbone.named());
-        let images = numbers::images("input", &[2, 3, 64, 64]);
+        let side = small_side(architecture);
+        let backbone = architecture.build(&vs.root(), &input(architecture, side));
+        // torchvision's recording has no gain.
+        let recording = numbers::recording(architecture.name).unwrap_or_default();
+        numbers::fill_for(&backbone.named(), &recording);
+        let side = i64::from(side);
+        let images = numbers::images("input", &[2, 3, side, side]);
         // Block by block, so that no rounding of one is a difference of the next.
         let mut x = images;
         let blocks = backbone.stages.into_iter().flat_map(|stage| {

@@ -9,7 +9,7 @@ use super::{
 use crate::domain::{
     checkpoint::Metrics,
     limits,
-    report::{ClassReport, SingleLabelScores},
+    report::{ClassReport, SingleLabelScores, wilson},
 };
 
 impl SingleLabel {
@@ -158,23 +158,6 @@ pub fn argmax(row: &[f32]) -> usize {
     best
 }
 
-/// Wilson's 95 % score interval of a share (Wilson 1927); all of 0..1 when there is nothing to go
-/// by.
-pub fn wilson(hits: u64, trials: u64) -> [f64; 2] {
-    const Z: f64 = 1.959_963_984_540_054;
-    if trials == 0 {
-        return [0.0, 1.0];
-    }
-    let (n, p) = (trials as f64, hits as f64 / trials as f64);
-    let center = p + Z * Z / (2.0 * n);
-    let spread = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    let scale = 1.0 + Z * Z / n;
-    [
-        ((center - spread) / scale).max(0.0),
-        ((center + spread) / scale).min(1.0),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,23 +210,6 @@ mod tests {
             (None, None, None, 0)
         );
         assert_eq!(last.roc_auc, None);
-    }
-
-    #[test]
-    fn wilsons_interval_matches_published_values() {
-        // statsmodels.stats.proportion.proportion_confint(method="wilson")
-        for (hits, trials, low, high) in [
-            (0, 10, 0.0, 0.277_532_8),
-            (8, 10, 0.490_162_5, 0.943_317_8),
-            (10, 10, 0.722_467_2, 1.0),
-        ] {
-            let [found_low, found_high] = wilson(hits, trials);
-            assert!(
-                (found_low - low).abs() < 1e-6 && (found_high - high).abs() < 1e-6,
-                "{hits}/{trials}: {found_low} {found_high}"
-            );
-        }
-        assert_eq!(wilson(0, 0), [0.0, 1.0]);
     }
 
     #[test]
