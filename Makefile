@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup setup-cuda demo-data build up demo test faults nextest chaos mutations fuzz check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools contract-cases clean clean-demo clean-deps
+.PHONY: help setup setup-cuda demo-data catalogue ui build up demo test test-ui faults nextest chaos mutations fuzz check fmt fmt-check lint doc sqlx openapi reference structure dist bench recipes python-check contract-tools contract-cases clean clean-demo clean-deps
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ up: build ## Run the service here (data in rehead-data/, address in rehead-data/
 test: setup demo-data ## Run the tests but for `make faults`; with cargo-nextest where it is installed
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --release; \
 	else cargo test --release -- $(FAULTS:%=--skip %); fi
+
+test-ui: build demo-data ## Test the dashboard in a real browser (installs Debian's chromium as root)
+	@scripts/ui.sh test
 
 faults: setup demo-data ## Run the tests in which processes, Postgres, disks and memory fail (docs/failures.md)
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --release --profile faults; \
@@ -49,7 +52,13 @@ setup-cuda: ## Download the CUDA parts of libtorch as well (about 2.5 GB more)
 demo-data: ## Download the weights and images of the demo and the tests (0.2 GB)
 	@scripts/demo-data.sh
 
-build: setup ## Build target/release/rehead and the trainer beside it
+catalogue: setup ## Bring seven published image networks (0.45 GB); with URL=http://… register them at a service
+	@scripts/catalogue.sh
+
+ui: ## Build the dashboard, with Node (`make build` does); `UI=0` goes without
+	@scripts/ui.sh
+
+build: setup ui ## Build target/release/rehead, with the dashboard, and the trainer beside it
 	@cargo build --release
 
 dist: setup ## Build a tarball for users: both executables and libtorch, optimized; runs from any folder

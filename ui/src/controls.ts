@@ -1,0 +1,61 @@
+import { api, type Schemas } from './api';
+
+export type Verb = 'pause' | 'resume' | 'stop' | 'cancel' | 'delete';
+type Status = Schemas['JobStatus'];
+
+interface Control {
+  label: string;
+  title: string;
+  text: string;
+  verb: string;
+  when: readonly Status[];
+}
+
+export const CONTROLS: Record<Verb, Control> = {
+  pause: {
+    label: 'Pause',
+    title: 'Pause this job?',
+    text: 'The trainer saves its state and frees its device. The job continues exactly there when it is resumed.',
+    verb: 'Pause',
+    when: ['validating_files', 'queued', 'running'],
+  },
+  resume: {
+    label: 'Resume',
+    title: 'Resume this job?',
+    text: 'The job waits for a worker again and continues from its last checkpoint.',
+    verb: 'Resume',
+    when: ['paused', 'pausing'],
+  },
+  stop: {
+    label: 'Stop early',
+    title: 'Stop training and keep the best model?',
+    text: 'Training ends after the current step. The best checkpoint becomes the model, with report and bundle.',
+    verb: 'Stop early',
+    when: ['running', 'pausing', 'paused'],
+  },
+  cancel: {
+    label: 'Cancel',
+    title: 'Cancel this job?',
+    text: 'It trains no further and makes no model. Its checkpoints and events stay.',
+    verb: 'Cancel the job',
+    when: ['validating_files', 'queued', 'running', 'pausing', 'paused'],
+  },
+  delete: {
+    label: 'Delete',
+    title: 'Delete this job?',
+    text: 'Its events, metrics, report and checkpoints are deleted with it. Its model stays.',
+    verb: 'Delete',
+    when: ['succeeded', 'failed', 'cancelled'],
+  },
+};
+
+export const VERBS = Object.keys(CONTROLS) as Verb[];
+
+export async function control(verb: Verb, id: string): Promise<void> {
+  const params = { params: { path: { id } } };
+  if (verb === 'delete') await api.DELETE('/v1/fine_tuning/jobs/{id}', params);
+  else if (verb === 'pause') await api.POST('/v1/fine_tuning/jobs/{id}/pause', params);
+  else if (verb === 'resume') await api.POST('/v1/fine_tuning/jobs/{id}/resume', params);
+  else if (verb === 'stop') await api.POST('/v1/fine_tuning/jobs/{id}/stop', params);
+  else await api.POST('/v1/fine_tuning/jobs/{id}/cancel', params);
+}
