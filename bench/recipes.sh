@@ -7,14 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
-cache=${REHEAD_CACHE:-$HOME/.cache/rehead}
-if [ ! -d "$cache/demo/fashion-mnist" ]; then
-    say "fetching dataset-fashion-mnist (31 MB)"
-    fetch_deb "$cache/downloads" dataset-fashion-mnist 39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0
-    rm -rf "$cache/demo/fashion-mnist.part"
-    dpkg-deb -x "$cache"/downloads/dataset-fashion-mnist_*.deb "$cache/demo/fashion-mnist.part"
-    mv "$cache/demo/fashion-mnist.part" "$cache/demo/fashion-mnist"
-fi
+bench_deb dataset-fashion-mnist 39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0
 results=${1:-.deps/recipes.jsonl}
 python3 bench/recipes/measure.py "$results" "${@:2}"
 echo

@@ -2,7 +2,7 @@
 # Steps of a full fine-tune beside the same loop in PyTorch, with an allocator that keeps freed
 # memory as Rehead's does: in each round they take turns, quiet (compiled PyTorch too) and beside
 # two busy processes.
-# Usage: steps.sh [ROUNDS]
+# Usage: steps.sh [ROUNDS] [quiet|busy]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . bench/rounds.sh
@@ -26,7 +26,11 @@ turn() {
     ratio "rehead $ours, compiled PyTorch $other" "$ours" "$other" compiled
 }
 
-for load in quiet "beside two busy processes"; do
+quiet=quiet
+busy="beside two busy processes"
+loads=("$quiet" "$busy")
+if [ $# -gt 1 ]; then loads=("${!2}"); fi
+for load in "${loads[@]}"; do
     if [ "$load" != quiet ]; then busy 2; fi
     for case in "resnet18 64 32 $threads 12" "tf_efficientnet_lite0 128 16 $threads 8" "vit_small_patch16_224 224 8 $threads 2"; do
         read -r architecture side batch _ <<<"$case"

@@ -51,7 +51,7 @@ def main():
         for line in asked.results.read_text().splitlines():
             one = json.loads(line)
             known[one["set"], one["seed"], one["recipe"]] = one
-    with tempfile.TemporaryDirectory(prefix="rehead-recipes-") as folder, Service(Path(folder)) as service:
+    with tempfile.TemporaryDirectory(prefix="rehead-recipes-") as folder, Service(Path(folder), [lite0()]) as service:
         Path(folder).chmod(0o711)
         for seed in range(1, asked.seeds + 1):
             for name in sets:
@@ -82,11 +82,27 @@ def table(runs, sets, seeds, recipes):
     return "\n".join(lines)
 
 
-class Service:
-    """`rehead up` in a folder of its own, with one base model: Lite0 at SIDE pixels."""
+def lite0():
+    return {
+        "id": "lite0",
+        "architecture": "tf_efficientnet_lite0",
+        "path": next((DEMO / "lite0").rglob("*.pth")),
+        "preprocessing": {
+            "input_size": SIDE,
+            "crop_fraction": 1.0,
+            "interpolation": "bicubic",
+            "mean": [127 / 255] * 3,
+            "std": [128 / 255] * 3,
+        },
+    }
 
-    def __init__(self, folder):
+
+class Service:
+    """`rehead up` in a folder of its own, with some base models; `path` is where their weights are."""
+
+    def __init__(self, folder, models):
         self.folder = folder
+        self.models = models
         self.files = {}
 
     def __enter__(self):
@@ -98,22 +114,10 @@ class Service:
             assert self.process.poll() is None, (self.folder / "log").read_text()
             time.sleep(0.1)
         self.url = address.read_text().strip()
-        weights = self.upload(next((DEMO / "lite0").rglob("*.pth")), "weights")
-        self.ask(
-            "/v1/base_models",
-            {
-                "id": "lite0",
-                "architecture": "tf_efficientnet_lite0",
-                "weights": {"file": weights},
-                "preprocessing": {
-                    "input_size": SIDE,
-                    "crop_fraction": 1.0,
-                    "interpolation": "bicubic",
-                    "mean": [127 / 255] * 3,
-                    "std": [128 / 255] * 3,
-                },
-            },
-        )
+        for model in self.models:
+            weights = {"file": self.upload(model["path"], "weights")}
+            body = {key: value for key, value in model.items() if key != "path"}
+            self.ask("/v1/base_models", body | {"weights": weights})
         return self
 
     def __exit__(self, *_):
@@ -147,7 +151,7 @@ class Service:
         return {"model": "lite0", "training_file": self.dataset(name, seed), "seed": seed, "method": method}
 
     def measure(self, body):
-        """Trains and reports: the score on the test split, seconds from POST to model."""
+        """Trains and reports: the score on the test split, seconds from POST to model, the validation score."""
         start = time.monotonic()
         job = self.ask("/v1/fine_tuning/jobs", body)
         path = f"/v1/fine_tuning/jobs/{job['id']}"
@@ -158,7 +162,15 @@ class Service:
             raise SystemExit(f"{body}: {job['error']}")
         report = self.ask(f"{path}/report")
         assert report["split"] == "test", report["split"]
-        return {"score": report[SCORES[report["task"]]], "seconds": seconds, "epoch": report["epoch"]}
+        score = SCORES[report["task"]]
+        return {
+            "score": report[score],
+            "samples": report["samples"],
+            "seconds": seconds,
+            "epoch": report["epoch"],
+            "validation": job["metrics"].get(f"valid_{score}"),
+        }
 
 
-main()
+if __name__ == "__main__":
+    main()
