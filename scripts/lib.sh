@@ -21,6 +21,14 @@ fetch_wheel() {
     rm -f "$requirements"
 }
 
+# apt_install PACKAGE...: Debian packages, as root. Lists that cannot be renewed may still be good.
+apt_install() {
+    [ "$(id -u)" = 0 ] || fail "run this first: sudo apt-get install --no-install-recommends $*"
+    say "installing $*"
+    as_root apt-get update -qq -o Acquire::Retries=3 || say "apt-get update failed; going on with what it has"
+    as_root apt-get install -y -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 --no-install-recommends "$@"
+}
+
 # wheel_name PACKAGE==VERSION: how the wheel's file name begins.
 wheel_name() { local name=${1%%==*}; printf '%s-%s' "${name//-/_}" "${1##*==}"; }
 

@@ -39,9 +39,7 @@ system_tools() {
     python3 -c 'import pip' 2>/dev/null || missing+=(python3-pip)
     if [ ${#missing[@]} -gt 0 ]; then
         command -v apt-get >/dev/null || fail "missing: ${missing[*]} (Debian's names); install them with this system's package manager"
-        say "installing ${missing[*]}"
-        as_root apt-get update -qq
-        as_root apt-get install -y -qq --no-install-recommends "${missing[@]}"
+        apt_install "${missing[@]}"
     fi
     command -v cargo >/dev/null ||
         fail "cargo is missing: install Rust with rustup (https://rustup.rs); rust-toolchain.toml names the version"

@@ -24,9 +24,10 @@ debian_has_node() {
 need_node() {
     if command -v npm >/dev/null && new_enough "$(node_version)"; then return; fi
     if [ "$(id -u)" = 0 ] && debian_has_node; then
-        say "installing nodejs npm"
-        apt-get install -y -qq --no-install-recommends nodejs npm
-        return
+        if apt_install nodejs npm && command -v npm >/dev/null && new_enough "$(node_version)"; then
+            return
+        fi
+        say "Debian's packages do not fit this machine"
     fi
     local folder=$cache/node-22.20.0
     if [ ! -d "$folder" ]; then
@@ -90,15 +91,14 @@ need_chromium() {
         fi
     done
     command -v apt-get >/dev/null || fail "no browser: install chromium, or name one in CHROMIUM"
-    say "installing chromium"
-    as_root apt-get update -qq
-    as_root apt-get install -y -qq --no-install-recommends chromium
+    apt_install chromium
     CHROMIUM=$(command -v chromium)
     export CHROMIUM
 }
 
 if [ "${UI:-1}" = 0 ]; then
     say "without the dashboard"
+    rm -rf ui/dist
     exit
 fi
 build

@@ -7,7 +7,7 @@ export interface Line {
   x: ArrayLike<number>;
   y: ArrayLike<number>;
   length: number;
-  /** 1 to 8: color and dash. */
+  /** From 1: color and dash, the same for no two of the first 64. */
   series: number;
   points?: boolean;
   /** May be smoothed: the raw line is then drawn faintly below. */
@@ -21,8 +21,15 @@ export interface Range {
 
 export const DASHES: readonly number[][] = [[], [7, 3], [2, 3], [9, 3, 2, 3], [14, 4], [4, 2], [1, 2], [12, 3, 2, 3, 2, 3]];
 
+/** The color of a line, a variable of the theme. */
+export function hue(series: number): string {
+  return `--s${((series - 1) % DASHES.length) + 1}`;
+}
+
+/** The dashes of a line: colors that come again come with others. */
 export function dash(series: number): number[] {
-  return DASHES[(series - 1) % DASHES.length] ?? [];
+  const turn = Math.floor((series - 1) / DASHES.length);
+  return DASHES[(series - 1 + 3 * turn) % DASHES.length] ?? [];
 }
 
 /** The whole range of x. */

@@ -1,3 +1,4 @@
+import { bytes } from './format';
 import type { Entry } from './tar';
 
 /** What a user dropped or chose. */
@@ -77,8 +78,10 @@ export interface Described {
   problem: string;
 }
 
-/** What a folder has, and what is wrong with it. */
-export function describe({ entries }: Chosen, limit: number): Described {
+/** What a folder or an archive has, and what is wrong with it, as far as this machine can tell. */
+export function describe({ archive, entries }: Chosen, limit: number): Described {
+  const tooLarge = (size: number) => (size > limit ? `It has ${bytes(size)}; the service accepts ${bytes(limit)}.` : '');
+  if (archive) return { images: 0, bytes: archive.size, types: [], classes: [], problem: tooLarge(archive.size) };
   const types = new Map<string, number>();
   const classes = new Map<string, number>();
   let images = 0;
@@ -101,7 +104,7 @@ export function describe({ entries }: Chosen, limit: number): Described {
   let problem = '';
   if (!entries.length) problem = 'The folder is empty.';
   else if (!images) problem = 'There are no images in it: JPEG, PNG, WebP, GIF or BMP, in a folder for each class.';
-  else if (size > limit) problem = 'It is larger than the service accepts.';
+  else if (tooLarge(size)) problem = tooLarge(size);
   else if (!hasManifest && classes.size === 1) {
     const [only] = classes.keys();
     problem = only ? `All images are in one class, “${only}”. Make a folder for each class.` : 'The images lie in no folder. Make a folder for each class, and put its images there.';

@@ -9,8 +9,8 @@ export const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; form-action 'self'; base-uri 'none'; " +
   "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types svelte-trusted-html";
 
-/** Starts the proxy; `prefix` is such as `/x/rehead`. */
-export function proxy(target, { prefix = '', dist = '', port = 0 } = {}) {
+/** Starts the proxy; `prefix` is such as `/x/rehead`. What `own` answers (true) does not reach the service. */
+export function proxy(target, { prefix = '', dist = '', port = 0, own = () => false } = {}) {
   const upstream = new URL(target);
   const open = new Set();
   const server = http.createServer((request, response) => {
@@ -19,6 +19,7 @@ export function proxy(target, { prefix = '', dist = '', port = 0 } = {}) {
       return;
     }
     const path = request.url.slice(prefix.length);
+    if (own(path, response)) return;
     if (dist && (path === '/ui/' || path.startsWith('/ui/'))) {
       const name = normalize(decodeURIComponent(path.slice(4).split('?')[0])) || 'index.html';
       const file = join(dist, name === '.' ? 'index.html' : name);

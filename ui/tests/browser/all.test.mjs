@@ -9,6 +9,8 @@ import * as live from './live.mjs';
 import * as looks from './looks.mjs';
 import * as review from './review.mjs';
 import * as sessions from './sessions.mjs';
+import * as tasks from './tasks.mjs';
+import * as uploads from './uploads.mjs';
 import * as wholePath from './whole_path.mjs';
 import { DEMO, OUT, quit, Service } from './world.mjs';
 
@@ -37,4 +39,4 @@ test('two jobs for the other tests', async () => {
   world.jobs = [await service.ended(head.id), await service.ended(stage.id)];
 });
 
-for (const [name, part] of Object.entries({ looks, forms, keyboard, live, review, hostile, large, sessions })) if (chosen(name)) part.register(world);
+for (const [name, part] of Object.entries({ looks, forms, keyboard, live, review, tasks, uploads, hostile, large, sessions })) if (chosen(name)) part.register(world);

@@ -60,28 +60,33 @@ export async function pagesOf(world) {
 }
 
 export function register(world) {
-  for (const scheme of ['light', 'dark']) {
-    for (const width of [1280, 320]) {
-      test(`every page is accessible, ${scheme}, ${width} px`, async () => {
-        const view = await open(world.service.url, { scheme, width, height: width === 320 ? 640 : 860, expected: ['ftjob-00000000'] });
-        const problems = [];
-        for (const [name, [route, act]] of Object.entries(await pagesOf(world))) {
-          await view.page.goto('about:blank');
-          await view.go(route);
-          await quiet(view.page);
-          if (act) await act(view.page);
-          await quiet(view.page);
-          await view.page.waitForTimeout(150);
-          await view.page.screenshot({ path: join(OUT, `${name}-${scheme}-${width}.png`), fullPage: width === 320 });
-          for (const each of await findings(view.page)) problems.push(`${name}: ${each}`);
-          const [page, room] = await view.page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
-          if (page > room) problems.push(`${name}: is ${page} px wide in a window of ${room}`);
+  for (const width of [1280, 320]) {
+    test(`every page is accessible, light and dark, ${width} px`, async () => {
+      const view = await open(world.service.url, { width, height: width === 320 ? 640 : 860, expected: ['ftjob-00000000'] });
+      const { page } = view;
+      const problems = [];
+      for (const [name, [route, act]] of Object.entries(await pagesOf(world))) {
+        await page.emulateMedia({ colorScheme: 'light' });
+        await page.goto('about:blank');
+        await view.go(route);
+        await quiet(page);
+        if (act) {
+          await act(page);
+          await quiet(page);
         }
-        await view.close();
-        assert.deepEqual(problems, []);
-        assert.deepEqual(view.wrong, []);
-      });
-    }
+        for (const scheme of ['light', 'dark']) {
+          await page.emulateMedia({ colorScheme: scheme });
+          await page.waitForTimeout(150);
+          await page.screenshot({ path: join(OUT, `${name}-${scheme}-${width}.png`), fullPage: width === 320 });
+          for (const each of await findings(page)) problems.push(`${name}, ${scheme}: ${each}`);
+        }
+        const [wide, room] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+        if (wide > room) problems.push(`${name}: is ${wide} px wide in a window of ${room}`);
+      }
+      await view.close();
+      assert.deepEqual(problems, []);
+      assert.deepEqual(view.wrong, []);
+    });
   }
 
   // `UI_README=docs/dashboard.png` makes the image of the README.

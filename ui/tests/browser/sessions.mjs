@@ -1,7 +1,7 @@
 // D11, D12: keys and sessions in the page; what other sites can and cannot do.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { createServer } from 'node:http';
+import { createServer, request } from 'node:http';
 import { join } from 'node:path';
 import test from 'node:test';
 import { executable, open, Service, until } from './world.mjs';
@@ -53,6 +53,30 @@ export function register() {
     }
   });
 
+  test('a key that expires signs out, and its session with it', async () => {
+    const service = await Service.start();
+    const view = await open(service.url, { expected: ['401'] });
+    const { page } = view;
+    try {
+      const make = (...more) => JSON.parse(execFileSync(executable, ['keys', 'create', '--tenant', 'default', '--role', 'admin', '--data-dir', join(service.folder, 'data'), '--json', ...more], { encoding: 'utf8' }));
+      const lasting = make();
+      const brief = make('--expires', '20s');
+      await page.goto(`${service.url}ui/#/workers`);
+      for (const [key, heading] of [[brief, 'Sign in'], [lasting, 'Workers']]) {
+        await page.getByLabel('API key').fill(key.value);
+        await page.getByRole('button', { name: 'Sign in' }).click();
+        await page.getByRole('heading', { name: 'Workers', level: 1 }).waitFor();
+        // The page asks for workers by itself, again and again.
+        await page.getByRole('heading', { name: heading, level: 1 }).waitFor({ timeout: 60_000 });
+      }
+      assert.match(page.url(), /#\/workers$/);
+      assert.deepEqual(view.wrong, []);
+    } finally {
+      await view.close();
+      await service.close();
+    }
+  });
+
   test('a page of another site can do nothing with a session', async () => {
     const service = await Service.start();
     const key = JSON.parse(execFileSync(executable, ['keys', 'create', '--tenant', 'default', '--role', 'admin', '--data-dir', join(service.folder, 'data'), '--json'], { encoding: 'utf8' }));
@@ -84,7 +108,21 @@ export function register() {
         await new Promise((done) => setTimeout(done, 800));
       }, service.url);
       assert.ok(reached.every((status) => status === 403 || status === 401), reached.join());
-      assert.equal(await page.evaluate(() => document.getElementById('frame').contentDocument), null);
+      // The browser shows its own page of errors in the place of a page that refuses to be framed.
+      assert.deepEqual(page.frames().slice(1).map((frame) => frame.url()), ['chrome-error://chromewebdata/']);
+      const socket = await page.evaluate((url) => new Promise((done) => {
+        const opened = new WebSocket(`${url.replace('http', 'ws')}v1/fine_tuning/jobs`);
+        opened.onopen = () => done('open');
+        opened.onerror = () => done('refused');
+      }), service.url);
+      assert.equal(socket, 'refused');
+      const cookies = await view.context.cookies(service.url);
+      const cookie = cookies.map(({ name, value }) => `${name}=${value}`).join('; ');
+      assert.match(cookie, /rehead_session=/);
+      for (const origin of [`http://127.0.0.1:${evil.address().port}`, 'null', 'http://evil.example']) {
+        const status = await upgraded(service.direct, { cookie, origin });
+        assert.ok(status === 401 || status === 403, `${origin}: ${status}`);
+      }
       await page.evaluate((url) => {
         const form = document.createElement('form');
         form.method = 'post';
@@ -99,6 +137,19 @@ export function register() {
       evil.close();
       await service.close();
     }
+  });
+}
+
+/** The status of a request to become a websocket. */
+function upgraded(base, headers) {
+  const asked = request(new URL('v1/files', base), {
+    headers: { ...headers, connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-key': 'AAAAAAAAAAAAAAAAAAAAAA==', 'sec-websocket-version': '13', 'sec-fetch-site': 'same-site' },
+  });
+  return new Promise((done, fail) => {
+    asked.on('response', (response) => done(response.resume().statusCode));
+    asked.on('upgrade', (response, socket) => done(socket.destroy() && response.statusCode));
+    asked.on('error', fail);
+    asked.end();
   });
 }
 

@@ -31,6 +31,9 @@ export async function until(what, find, seconds = 60) {
   }
 }
 
+/** Services that run. */
+const running = new Set();
+
 /** A service of its own; `UI_DIST` serves the page from a folder in place of the executable's. */
 export class Service {
   static async start(args = []) {
@@ -48,6 +51,7 @@ export class Service {
     const listen = this.direct ? new URL(this.direct).host : '127.0.0.1:0';
     this.log = '';
     this.process = spawn(executable, ['up', '--data-dir', data, '--listen', listen, ...this.args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    running.add(this);
     for (const stream of [this.process.stdout, this.process.stderr]) stream.on('data', (text) => (this.log += text));
     await until('the service is up', () => {
       assert.equal(this.process.exitCode, null, this.log);
@@ -95,6 +99,8 @@ export class Service {
   }
 
   async stop() {
+    running.delete(this);
+    if (this.process.exitCode !== null) return;
     const ended = new Promise((done) => this.process.once('exit', done));
     this.process.kill('SIGTERM');
     await ended;
@@ -137,6 +143,8 @@ export async function launch() {
 
 export async function quit() {
   await browser?.close();
+  // Of tests that failed before they could end theirs.
+  await Promise.all([...running].map((service) => service.close()));
   rmSync(scratch, { recursive: true, force: true });
 }
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { Column, decimate, lowerBound, smooth } from '../../src/decimate.ts';
+import { dash, hue } from '../../src/draw.ts';
 
 test('a spike of one point among a million stays visible, and zoom finds it', () => {
   const n = 1_000_000;
@@ -40,4 +41,10 @@ test('columns grow without losing values, smoothing starts without a bias', () =
   assert.ok(Number.isNaN(column.values[3]));
   const flat = smooth([5, 5, NaN, 5], 4, 0.9);
   assert.ok(Math.abs(flat[0] - 5) < 1e-9 && Math.abs(flat[3] - 5) < 1e-9 && Number.isNaN(flat[2]));
+});
+
+test('no two of sixteen lines look alike', () => {
+  const looks = Array.from({ length: 16 }, (_, i) => `${hue(i + 1)} ${dash(i + 1)}`);
+  assert.equal(new Set(looks).size, 16);
+  assert.deepEqual([hue(1), dash(1), hue(9)], ['--s1', [], '--s1']);
 });
