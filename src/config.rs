@@ -85,8 +85,8 @@ pub struct KeyArgs {
     /// A label for people; the tenant's name by default
     #[arg(long)]
     pub name: Option<String>,
-    /// Time until the key expires, such as `90d` or `12h`, or a date, such as 2030-01-31; never by
-    /// default
+    /// Time until the key expires, such as `90d`, `12h` or `30m`, or a date, such as 2030-01-31;
+    /// never by default
     #[arg(long, value_parser = expiry)]
     pub expires: Option<OffsetDateTime>,
     /// Maximum number of requests in a minute, within that of the tenant; none by default
@@ -97,21 +97,13 @@ pub struct KeyArgs {
 /// Reads a time from now, or the beginning of a day (UTC).
 fn expiry(text: &str) -> Result<OffsetDateTime, String> {
     let wrong = || {
-        format!(
-            "`{text}` is neither a number of days or hours (`90d`, `12h`) nor a date (2030-01-31)"
-        )
+        format!("`{text}` is neither a time (`90d`, `12h`, `30m`, `60s`) nor a date (2030-01-31)")
     };
-    let seconds = match text.split_at_checked(text.len().saturating_sub(1)) {
-        Some((number, "d")) => number
-            .parse()
-            .ok()
-            .map(|days: u32| u64::from(days) * 86_400),
-        Some((number, "h")) => number
-            .parse()
-            .ok()
-            .map(|hours: u32| u64::from(hours) * 3_600),
-        _ => None,
-    };
+    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    let seconds = units.iter().find_map(|&(unit, seconds)| {
+        let number: u32 = text.strip_suffix(unit)?.parse().ok()?;
+        Some(u64::from(number) * seconds)
+    });
     let at = match seconds {
         Some(seconds) => OffsetDateTime::now_utc().checked_add(
             Duration::from_secs(seconds)
@@ -1066,6 +1058,13 @@ mod tests {
         let days = expiry("90d").unwrap() - OffsetDateTime::now_utc();
         assert_eq!(days.whole_days(), 89);
         let hours = expiry("12h").unwrap() - OffsetDateTime::now_utc();
+        for (text, seconds) in [("30m", 1_800), ("60s", 60)] {
+            let left = expiry(text).unwrap() - OffsetDateTime::now_utc();
+            assert!(
+                (seconds - 5..=seconds).contains(&left.whole_seconds()),
+                "{left}"
+            );
+        }
         assert_eq!(hours.whole_hours(), 11);
         assert_eq!(
             expiry("2030-01-31").unwrap().unix_timestamp(),

@@ -21,7 +21,7 @@ SIDES = [48, 64, 96, 128]
 SIDES_OF_PATCHES_OF_14 = [42, 70, 98, 126]
 TWINS = ["mnv2", "sqz"]
 # As crates/domain/src/ranking.rs has them.
-RACE_SAMPLES, RACE_ABOVE = 256, 8
+RACE_SAMPLES, RACE_ABOVE = [128, 256, 512], 8
 
 
 def main():
@@ -71,11 +71,16 @@ def race(service, name, ids):
     samples = max(one["samples"] for one in whole)
     assert all(one["samples"] == samples for one in whole)
     best = max(whole, key=lambda one: one["score"])
-    left = sum(one["samples"] == samples for one in raced)
-    passes = RACE_SAMPLES * len(ids) + samples * left
+    counts, passes = [len(ids)], 0
+    for each in RACE_SAMPLES:
+        if counts[-1] > RACE_ABOVE and each <= samples / 2:
+            passes += each * counts[-1]
+            counts.append(counts[-1] - sum(one["samples"] == each for one in raced))
+    passes += samples * counts[-1]
     return (
         f"first {raced[0]['model']} ({raced[0]['score']:.3f}) in the race, {best['model']} ({best['score']:.3f}) without; "
-        f"{left} of {len(ids)} left after {RACE_SAMPLES} of {samples} samples, {passes / (samples * len(ids)):.2f} of the passes"
+        f"{', '.join(map(str, counts))} of them round by round, {samples} samples in the last, "
+        f"{passes / (samples * len(ids)):.2f} of the passes"
     )
 
 

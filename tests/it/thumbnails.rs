@@ -1,15 +1,17 @@
 //! Thumbnails of a data set and contents of its samples: what a page shows of the images that a
 //! user uploaded, without trusting any of them.
 
-use std::io::Cursor;
+use std::{io::Cursor, time::Duration};
 
 use image::{DynamicImage, GenericImageView as _, ImageFormat, Rgb, RgbImage, Rgba};
+use nix::sys::signal::Signal;
 use rehead::domain::role::Role;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::{
     data,
+    postgres::invariants,
     process::resident_memory,
     service::{Answer, Service},
 };
@@ -363,4 +365,71 @@ async fn problems_name_their_samples() {
         let answer = get(&service, &file, sample, "content").await;
         assert_eq!(answer.status, 200);
     }
+}
+
+/// Two workers die while they make thumbnails, at different moments; a third one makes all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn thumbnails_survive_the_death_of_workers() {
+    let timing = [
+        "--lease-ms",
+        "1500",
+        "--reap-ms",
+        "200",
+        "--heartbeat-ms",
+        "300",
+    ];
+    let service = Service::start_with(&["--reap-ms", "200"]).await;
+    let mut worker = service.worker("validates", &timing);
+    let file = service
+        .dataset(data::clipart_subset(&["animals", "food", "people"], 60))
+        .await;
+    let id = file["id"].as_str().unwrap();
+    let thumbnail = async |sample| get(&service, &file, sample, "thumbnail").await.body;
+    let mut before = Vec::new();
+    for sample in 0..180 {
+        before.push(thumbnail(sample).await);
+    }
+    worker.signal(Signal::SIGKILL);
+    worker.wait(Duration::from_secs(10));
+
+    let pool = service.pool().await;
+    let object = service
+        .objects()
+        .join(format!("files/{}/thumbnails", &id[5..]));
+    std::fs::remove_file(&object).unwrap();
+    let forget = "update files set thumbnails_bytes = null";
+    sqlx::query(forget).execute(&pool).await.unwrap();
+    let path = format!("/v1/files/{id}/thumbnails");
+    assert_eq!(
+        service.post(&path, &json!({})).await.ok()["thumbnails"],
+        "queued"
+    );
+    let leased = async || -> bool {
+        let leased =
+            "select exists (select from work where kind = 'thumbnails' and worker_id is not null)";
+        sqlx::query_scalar(leased).fetch_one(&pool).await.unwrap()
+    };
+    for pause in [0, 60] {
+        let mut worker = service.worker("dies", &timing);
+        while !leased().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        worker.signal(Signal::SIGKILL);
+        worker.wait(Duration::from_secs(10));
+        let now = service.get(&format!("/v1/files/{id}")).await.ok();
+        assert_eq!(now["thumbnails"], "queued");
+        while leased().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let _worker = service.worker("lives", &timing);
+    let ready = |file: &Value| file["thumbnails"] == "ready";
+    service
+        .until(&format!("/v1/files/{id}"), "thumbnails", ready)
+        .await;
+    for (sample, before) in before.iter().enumerate() {
+        assert_eq!(thumbnail(sample).await, *before, "sample {sample}");
+    }
+    invariants(&pool).await;
 }

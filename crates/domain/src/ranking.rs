@@ -1,8 +1,8 @@
 //! Rankings of base models by how well their frozen features fit a data set: which scores are
 //! needed next, and the order that follows from them.
 //!
-//! All candidates are scored on the same training samples. Many candidates race: each is scored on
-//! `RACE_SAMPLES` first, and those that are clearly behind are not scored on all.
+//! All candidates are scored on the same training samples. Many candidates race: they are scored on
+//! a few samples first, then on more, and those that are clearly behind stay there.
 
 use std::cmp::Ordering;
 
@@ -25,14 +25,15 @@ pub const AUTO: &str = "auto";
 pub const VERSION: u32 = 1;
 /// Training samples that a score is measured on, unless there are fewer.
 pub const SAMPLES: u64 = limits::TRANSFERABILITY_SAMPLES as u64;
-/// Training samples that the candidates of a race are scored on first.
-pub const RACE_SAMPLES: u64 = 256;
+/// Training samples that the candidates of a race are scored on, round by round, while that is at
+/// most half of them.
+pub const RACE_SAMPLES: [u64; 3] = [128, 256, 512];
 /// Candidates up to which there is no race: half of them would be left, at half of the cost.
 pub const RACE_ABOVE: usize = 8;
 /// Resamples of the samples that a standard error is measured on.
 pub const RESAMPLES: usize = 200;
-/// Standard errors that two scores are apart, each on its side, when a race drops the lower one.
-const RACE_MARGIN: f64 = 2.0;
+/// Standard errors of the difference of two scores that the lower one is behind when a race drops it.
+const RACE_MARGIN: f64 = 2.5;
 
 options! {
     /// Which base models are candidates: those that meet all conditions.
@@ -203,15 +204,15 @@ impl Scores {
         deviation(self.resampled.iter().map(|&score| f64::from(score)))
     }
 
-    /// True when the difference to a better model is within the standard error of that difference,
-    /// on the same samples.
-    fn is_tied_with(&self, better: &Self) -> bool {
+    /// True when the difference to a better model, on the same samples, is within so many standard
+    /// errors of that difference.
+    fn is_within(&self, errors: f64, better: &Self) -> bool {
         if self.samples != better.samples {
             return false;
         }
         let pairs = better.resampled.iter().zip(&self.resampled);
         let error = deviation(pairs.map(|(&one, &other)| f64::from(one) - f64::from(other)));
-        better.score - self.score <= error
+        better.score - self.score <= errors * error
     }
 }
 
@@ -226,7 +227,7 @@ fn deviation(numbers: impl Iterator<Item = f64> + Clone) -> f64 {
     (squares / (count - 1.0)).sqrt()
 }
 
-/// A model in the order of a ranking.
+/// A model in the order of a ranking: by the mean of its ranks by `score` and by `h_score`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RankedModel {
     /// From 1.
@@ -237,8 +238,8 @@ pub struct RankedModel {
     /// accuracy of a training.
     pub score: f64,
     pub standard_error: f64,
-    /// True when its difference to the first is within the standard error of that difference, on
-    /// the same samples.
+    /// True when its score is not below that of the first by more than the standard error of the
+    /// difference, on the same samples.
     pub tied: bool,
     /// Training samples scored: fewer where a race of many models dropped it.
     pub samples: u64,
@@ -296,8 +297,12 @@ pub fn reason(ranked: &[RankedModel], measure: &str) -> String {
         [] => String::new(),
         _ => format!("; tied with {}", tied.join(", ")),
     };
+    let h_score = match first.h_score {
+        Some(h_score) => format!(" and H-score {h_score:.2}"),
+        None => String::new(),
+    };
     format!(
-        "best of {} by {measure} {:.3} ± {:.3}{ties}",
+        "best of {} by {measure} {:.3} ± {:.3}{h_score}{ties}",
         ranked.len(),
         first.score,
         first.standard_error
@@ -354,38 +359,38 @@ pub fn next(
     let all = available.min(SAMPLES);
     let mut left: Vec<usize> = (0..candidates.len()).collect();
     let mut order = Order::default();
-    if candidates.len() > RACE_ABOVE && all > RACE_SAMPLES {
-        let mut first = match scores_of(candidates, &left, RACE_SAMPLES, &known, &mut order) {
-            Ok(first) => first,
+    for samples in RACE_SAMPLES {
+        if left.len() <= RACE_ABOVE || samples > all / 2 {
+            break;
+        }
+        let found = match scores_of(candidates, &left, samples, &known, &mut order) {
+            Ok(found) => found,
             Err(next) => return next,
         };
-        let bound = |one: &Ranked, side: f64| {
-            one.scores.score + side * RACE_MARGIN * one.scores.standard_error()
+        let is_behind = |one: &Ranked| {
+            let margin = |other: &Ranked| one.scores.is_within(RACE_MARGIN, &other.scores);
+            !found.iter().all(margin)
         };
-        let floor = first
-            .iter()
-            .map(|one| bound(one, -1.0))
-            .fold(f64::NEG_INFINITY, f64::max);
-        left = Vec::new();
-        first.retain(|one| {
-            let stays = bound(one, 1.0) >= floor;
-            left.extend(stays.then_some(one.candidate));
-            !stays
-        });
-        order.ranked = first;
+        let (dropped, stay): (Vec<_>, Vec<_>) = found.iter().cloned().partition(is_behind);
+        left = stay.iter().map(|one| one.candidate).collect();
+        order.ranked.extend(dropped);
     }
     match scores_of(candidates, &left, all, &known, &mut order) {
         Ok(found) => order.ranked.extend(found),
         Err(next) => return next,
     }
     // Those that a race dropped come behind all others.
-    order.ranked.sort_by(|one, other| {
-        let samples = other.scores.samples.cmp(&one.scores.samples);
-        samples.then_with(|| compare(candidates, one, other))
-    });
+    let samples = |one: &Ranked| std::cmp::Reverse(one.scores.samples);
+    order.ranked.sort_by_key(samples);
+    for some in order
+        .ranked
+        .chunk_by_mut(|one, other| one.scores.samples == other.scores.samples)
+    {
+        sort(candidates, some);
+    }
     if let Some((first, others)) = order.ranked.split_first_mut() {
         for other in others {
-            other.tied = other.scores.is_tied_with(&first.scores);
+            other.tied = other.scores.is_within(1.0, &first.scores);
         }
     }
     Next::Done(order)
@@ -418,13 +423,38 @@ fn scores_of(
     Ok(found)
 }
 
-/// The better score first; of equal ones the model that takes fewer multiplications, then by id.
-fn compare(candidates: &[Candidate], one: &Ranked, other: &Ranked) -> Ordering {
-    let (first, second) = (&candidates[one.candidate], &candidates[other.candidate]);
-    let score = other.scores.score.total_cmp(&one.scores.score);
-    score
-        .then_with(|| first.macs.cmp(&second.macs))
-        .then_with(|| first.model.cmp(&second.model))
+/// Orders candidates that were scored on the same samples: by the mean of their ranks by score and
+/// by H-score; equal ones by H-score, then by multiplications, then by id. Without H-scores that is
+/// the order by score.
+fn sort(candidates: &[Candidate], some: &mut [Ranked]) {
+    let h_score = |one: &Ranked| one.scores.h_score.unwrap_or(0.0);
+    let both: Vec<(f64, f64)> = some
+        .iter()
+        .map(|one| (one.scores.score, h_score(one)))
+        .collect();
+    let order = |one: &Ranked, other: &Ranked| {
+        let ranks = |one: &Ranked| {
+            let (scores, h_scores) = (both.iter().map(|of| of.0), both.iter().map(|of| of.1));
+            twice_rank(scores, one.scores.score) + twice_rank(h_scores, h_score(one))
+        };
+        let (first, second) = (&candidates[one.candidate], &candidates[other.candidate]);
+        ranks(one)
+            .cmp(&ranks(other))
+            .then_with(|| h_score(other).total_cmp(&h_score(one)))
+            .then_with(|| first.macs.cmp(&second.macs))
+            .then_with(|| first.model.cmp(&second.model))
+    };
+    some.sort_by(order);
+}
+
+/// Two times the rank of one of these numbers, the greatest first; equal ones share the mean of
+/// theirs.
+fn twice_rank(numbers: impl Iterator<Item = f64>, one: f64) -> usize {
+    numbers.fold(1, |rank, other| match other.total_cmp(&one) {
+        Ordering::Greater => rank + 2,
+        Ordering::Equal => rank + 1,
+        Ordering::Less => rank,
+    })
 }
 
 #[cfg(test)]
@@ -488,6 +518,30 @@ mod tests {
     }
 
     #[test]
+    fn models_are_ordered_by_the_mean_of_two_ranks() {
+        let candidates = ["a", "b", "c", "d"].map(|id| candidate(id, 1));
+        let both = [(0.9, 1.0), (0.8, 4.0), (0.7, 3.0), (0.6, 2.0)];
+        let known = |place: usize, samples| {
+            let (score, h_score) = both[place];
+            let h_score = Some(h_score);
+            scores(samples, score, &[]).map(|of| Scores { h_score, ..of })
+        };
+        let Next::Done(order) = next(&candidates, 100, |place, samples| {
+            Some(known(place, samples))
+        }) else {
+            panic!("all scores are known");
+        };
+        // Means of ranks: a 2.5, b 1.5, c 2.5, d 3.5; of a and c, c has the higher H-score.
+        assert_eq!(names(&candidates, &order), ["b", "c", "a", "d"]);
+        let ranked = order.models(&candidates);
+        let reason = reason(&ranked, "ridge accuracy");
+        assert_eq!(
+            reason,
+            "best of 4 by ridge accuracy 0.800 ± 0.000 and H-score 4.00; tied with `a`"
+        );
+    }
+
+    #[test]
     fn models_are_tied_by_their_difference_on_the_same_samples() {
         let candidates = ["a", "b", "c"].map(|id| candidate(id, 1));
         // The second varies with the first, the third against it.
@@ -530,27 +584,42 @@ mod tests {
 
     #[test]
     fn a_race_drops_models_that_are_clearly_behind() {
-        let candidates: Vec<Candidate> = (0..9).map(|id| candidate(&format!("m{id}"), 1)).collect();
-        // s.e. 0.02: what is 0.08 or more below the best is dropped.
-        let spread = [-0.0141421, 0.0141421];
-        let level = |place: usize| 0.9 - 0.03 * place as f64;
-        let of = |place, samples| scores(samples, level(place), &spread);
-        let (asked, order) = run(&candidates, 5_000, of);
-        let full: Vec<usize> = asked
-            .iter()
-            .filter(|one| one.1 == SAMPLES)
-            .map(|one| one.0)
+        let candidates: Vec<Candidate> = (0..20)
+            .map(|id| candidate(&format!("m{id:02}"), 1))
             .collect();
-        assert_eq!(full, [0, 1, 2]);
-        assert_eq!(asked.len(), 9 + 3);
-        let ids: Vec<String> = (0..9).map(|id| format!("m{id}")).collect();
+        let level = |place: usize| 0.9 - 0.03 * place as f64;
+        // Each model is lucky in one resample, and unlucky in another; the error of a difference shrinks with the samples.
+        let of = |place: usize, samples: u64| {
+            let mut resampled = vec![level(place) as f32; 40];
+            let spread = 0.45 / (samples as f32 / 128.0);
+            resampled[place] += spread;
+            resampled[place + 20] -= spread;
+            let Ok(scores) = scores(samples, level(place), &[]) else {
+                unreachable!()
+            };
+            Ok(Scores {
+                resampled,
+                ..scores
+            })
+        };
+        let (asked, order) = run(&candidates, 5_000, of);
+        let round = |samples| asked.iter().filter(|one| one.1 == samples).count();
+        let counts = [128, 256, 512, SAMPLES].map(round);
+        assert_eq!(counts[0], 20);
+        assert!(counts[1] < 20 && counts[1] > RACE_ABOVE, "{counts:?}");
+        assert!(counts[3] <= RACE_ABOVE && counts[3] > 0, "{counts:?}");
+        // However few samples a model was scored on, better ones are before it.
+        let ids: Vec<String> = (0..20).map(|id| format!("m{id:02}")).collect();
         assert_eq!(names(&candidates, &order), ids);
-        assert_eq!(order.ranked[3].scores.samples, RACE_SAMPLES);
-        // One candidate fewer, or no more samples than a race takes: no race.
-        let (asked, _) = run(&candidates[1..], 5_000, of);
-        assert!(asked.iter().all(|one| one.1 == SAMPLES) && asked.len() == 8);
-        let (asked, _) = run(&candidates, RACE_SAMPLES, of);
-        assert!(asked.iter().all(|one| one.1 == RACE_SAMPLES) && asked.len() == 9);
+        assert_eq!(order.ranked[0].scores.samples, SAMPLES);
+        assert_eq!(order.ranked[19].scores.samples, 128);
+        // No more candidates than a race needs, or samples that a first round would be most of.
+        let (asked, _) = run(&candidates[..RACE_ABOVE], 5_000, of);
+        assert!(asked.iter().all(|one| one.1 == SAMPLES) && asked.len() == RACE_ABOVE);
+        let (asked, _) = run(&candidates, 255, of);
+        assert!(asked.iter().all(|one| one.1 == 255) && asked.len() == 20);
+        let (asked, _) = run(&candidates, 256, of);
+        assert!(asked[0].1 == 128 && asked.len() > 20);
     }
 
     #[test]
