@@ -2,10 +2,11 @@
 //! the same for everybody and hold no data, so that they need no key; what the page shows it asks
 //! the API for. A debug build reads them from the folder.
 //!
-//! Every file lies in the folder a second time, compressed (`.gz`). Names below `assets/` contain a
-//! hash of the content, and never change theirs.
+//! Every file lies in the folder a second time, compressed (`.gz`): only that one is built in, and
+//! unpacked for clients that do not take it. Names below `assets/` contain a hash of the content,
+//! and never change theirs.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, io::Read as _};
 
 use axum::{
     Router,
@@ -14,6 +15,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
+use flate2::read::GzDecoder;
 use rust_embed::Embed;
 use sha2::{Digest as _, Sha256};
 
@@ -22,6 +24,7 @@ use crate::http::api::{conditional, error::ApiError, state::AppState};
 #[derive(Embed)]
 #[folder = "ui/dist"]
 #[allow_missing = true]
+#[include = "*.gz"]
 struct Dist;
 
 const INDEX: &str = "index.html";
@@ -76,44 +79,34 @@ fn found(location: &'static str) -> Response {
 }
 
 fn file(path: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
-    let find = |name: &str| Dist::get(name).map(|file| file.data);
+    let find = |name: &str| Dist::get(&format!("{name}.gz")).map(|file| file.data);
     respond(path, headers, find)
 }
 
-/// The response to a request for a file of the folder that `find` reads.
+/// The response to a request for a file, whose compressed form `find` finds.
 ///
 /// # Errors
-/// 404, or 503 where the folder is empty.
+/// 404, or 503 where there is no page.
 fn respond(
     path: &str,
     headers: &HeaderMap,
     find: impl Fn(&str) -> Option<Cow<'static, [u8]>>,
 ) -> Result<Response, ApiError> {
-    let Some(plain) = find(path).filter(|_| media_type(path).is_some()) else {
+    let Some(compressed) = find(path).filter(|_| media_type(path).is_some()) else {
         return Err(match find(INDEX) {
             Some(_) => ApiError::unknown_route(None),
             None => not_built(),
         });
     };
-    let hash = hex::encode(&Sha256::digest(&plain)[..TAG_BYTES]);
+    let hash = hex::encode(&Sha256::digest(&compressed)[..TAG_BYTES]);
     let etag = format!("W/\"{hash}\"");
     let mut response = if conditional::is_known(headers, &etag) {
         StatusCode::NOT_MODIFIED.into_response()
+    } else if accepts_gzip(headers) {
+        let encoding = (header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        ([encoding], compressed.into_owned()).into_response()
     } else {
-        let compressed = accepts_gzip(headers).then(|| find(&format!("{path}.gz")));
-        let is_compressed = matches!(compressed, Some(Some(_)));
-        let mut response = compressed
-            .flatten()
-            .unwrap_or(plain)
-            .into_owned()
-            .into_response();
-        if is_compressed {
-            let encoding = HeaderValue::from_static("gzip");
-            response
-                .headers_mut()
-                .insert(header::CONTENT_ENCODING, encoding);
-        }
-        response
+        unpacked(&compressed)?.into_response()
     };
     let all = response.headers_mut();
     if let Some(media_type) = media_type(path) {
@@ -130,6 +123,12 @@ fn respond(
         all.insert(name, HeaderValue::from_static(value));
     }
     Ok(response)
+}
+
+fn unpacked(compressed: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut plain = Vec::new();
+    GzDecoder::new(compressed).read_to_end(&mut plain)?;
+    Ok(plain)
 }
 
 fn not_built() -> ApiError {
@@ -172,14 +171,18 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
+    const PAGE: &[u8] = b"<!doctype html>";
+
     fn built(name: &str) -> Option<Cow<'static, [u8]>> {
-        let text: &[u8] = match name {
-            "index.html" => b"<!doctype html>",
-            "index.html.gz" => b"compressed",
+        let text = match name {
+            "index.html" => PAGE,
             "assets/index-1a2b.js" => b"let a;",
             _ => return None,
         };
-        Some(Cow::Borrowed(text))
+        let mut compressed = Vec::new();
+        let mut encoder = flate2::bufread::GzEncoder::new(text, flate2::Compression::best());
+        encoder.read_to_end(&mut compressed).unwrap();
+        Some(Cow::Owned(compressed))
     }
 
     fn ask(path: &str, pairs: &[(HeaderName, &str)]) -> Result<Response, ApiError> {
@@ -222,24 +225,25 @@ mod tests {
         );
     }
 
-    #[test]
-    fn compressed_forms_go_to_clients_that_take_them() {
+    #[tokio::test]
+    async fn compressed_forms_go_to_clients_that_take_them() {
         let accept = |value| ask(INDEX, &[(header::ACCEPT_ENCODING, value)]).unwrap();
+        let body = async |response: Response| {
+            let body = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+            body.unwrap()
+        };
         for yes in ["gzip", "br, GZIP;q=0.5", "deflate, gzip"] {
-            assert_eq!(
-                accept(yes).headers()[header::CONTENT_ENCODING],
-                "gzip",
-                "{yes}"
-            );
+            let response = accept(yes);
+            let encoding = &response.headers()[header::CONTENT_ENCODING];
+            assert_eq!(encoding, "gzip", "{yes}");
+            assert_eq!(body(response).await, *built(INDEX).unwrap());
         }
         for no in ["", "br", "gzip;q=0", "xgzip"] {
-            assert!(
-                !accept(no).headers().contains_key(header::CONTENT_ENCODING),
-                "{no}"
-            );
+            let response = accept(no);
+            let headers = response.headers();
+            assert!(!headers.contains_key(header::CONTENT_ENCODING), "{no}");
+            assert_eq!(body(response).await, PAGE);
         }
-        let js = ask("assets/index-1a2b.js", &[(header::ACCEPT_ENCODING, "gzip")]).unwrap();
-        assert!(!js.headers().contains_key(header::CONTENT_ENCODING));
     }
 
     #[test]

@@ -227,7 +227,7 @@ fn deviation(numbers: impl Iterator<Item = f64> + Clone) -> f64 {
     (squares / (count - 1.0)).sqrt()
 }
 
-/// A model in the order of a ranking: by the mean of its ranks by `score` and by `h_score`.
+/// A model in the order of a ranking.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RankedModel {
     /// From 1.
@@ -238,8 +238,8 @@ pub struct RankedModel {
     /// accuracy of a training.
     pub score: f64,
     pub standard_error: f64,
-    /// True when its score is not below that of the first by more than the standard error of the
-    /// difference, on the same samples.
+    /// True when its difference to the first is within the standard error of that difference, on
+    /// the same samples.
     pub tied: bool,
     /// Training samples scored: fewer where a race of many models dropped it.
     pub samples: u64,
@@ -297,12 +297,8 @@ pub fn reason(ranked: &[RankedModel], measure: &str) -> String {
         [] => String::new(),
         _ => format!("; tied with {}", tied.join(", ")),
     };
-    let h_score = match first.h_score {
-        Some(h_score) => format!(" and H-score {h_score:.2}"),
-        None => String::new(),
-    };
     format!(
-        "best of {} by {measure} {:.3} ± {:.3}{h_score}{ties}",
+        "best of {} by {measure} {:.3} ± {:.3}{ties}",
         ranked.len(),
         first.score,
         first.standard_error
@@ -380,14 +376,10 @@ pub fn next(
         Err(next) => return next,
     }
     // Those that a race dropped come behind all others.
-    let samples = |one: &Ranked| std::cmp::Reverse(one.scores.samples);
-    order.ranked.sort_by_key(samples);
-    for some in order
-        .ranked
-        .chunk_by_mut(|one, other| one.scores.samples == other.scores.samples)
-    {
-        sort(candidates, some);
-    }
+    order.ranked.sort_by(|one, other| {
+        let samples = other.scores.samples.cmp(&one.scores.samples);
+        samples.then_with(|| compare(candidates, one, other))
+    });
     if let Some((first, others)) = order.ranked.split_first_mut() {
         for other in others {
             other.tied = other.scores.is_within(1.0, &first.scores);
@@ -423,38 +415,13 @@ fn scores_of(
     Ok(found)
 }
 
-/// Orders candidates that were scored on the same samples: by the mean of their ranks by score and
-/// by H-score; equal ones by H-score, then by multiplications, then by id. Without H-scores that is
-/// the order by score.
-fn sort(candidates: &[Candidate], some: &mut [Ranked]) {
-    let h_score = |one: &Ranked| one.scores.h_score.unwrap_or(0.0);
-    let both: Vec<(f64, f64)> = some
-        .iter()
-        .map(|one| (one.scores.score, h_score(one)))
-        .collect();
-    let order = |one: &Ranked, other: &Ranked| {
-        let ranks = |one: &Ranked| {
-            let (scores, h_scores) = (both.iter().map(|of| of.0), both.iter().map(|of| of.1));
-            twice_rank(scores, one.scores.score) + twice_rank(h_scores, h_score(one))
-        };
-        let (first, second) = (&candidates[one.candidate], &candidates[other.candidate]);
-        ranks(one)
-            .cmp(&ranks(other))
-            .then_with(|| h_score(other).total_cmp(&h_score(one)))
-            .then_with(|| first.macs.cmp(&second.macs))
-            .then_with(|| first.model.cmp(&second.model))
-    };
-    some.sort_by(order);
-}
-
-/// Two times the rank of one of these numbers, the greatest first; equal ones share the mean of
-/// theirs.
-fn twice_rank(numbers: impl Iterator<Item = f64>, one: f64) -> usize {
-    numbers.fold(1, |rank, other| match other.total_cmp(&one) {
-        Ordering::Greater => rank + 2,
-        Ordering::Equal => rank + 1,
-        Ordering::Less => rank,
-    })
+/// The better score first; of equal ones the model that takes fewer multiplications, then by id.
+fn compare(candidates: &[Candidate], one: &Ranked, other: &Ranked) -> Ordering {
+    let (first, second) = (&candidates[one.candidate], &candidates[other.candidate]);
+    let score = other.scores.score.total_cmp(&one.scores.score);
+    score
+        .then_with(|| first.macs.cmp(&second.macs))
+        .then_with(|| first.model.cmp(&second.model))
 }
 
 #[cfg(test)]
@@ -518,30 +485,6 @@ mod tests {
     }
 
     #[test]
-    fn models_are_ordered_by_the_mean_of_two_ranks() {
-        let candidates = ["a", "b", "c", "d"].map(|id| candidate(id, 1));
-        let both = [(0.9, 1.0), (0.8, 4.0), (0.7, 3.0), (0.6, 2.0)];
-        let known = |place: usize, samples| {
-            let (score, h_score) = both[place];
-            let h_score = Some(h_score);
-            scores(samples, score, &[]).map(|of| Scores { h_score, ..of })
-        };
-        let Next::Done(order) = next(&candidates, 100, |place, samples| {
-            Some(known(place, samples))
-        }) else {
-            panic!("all scores are known");
-        };
-        // Means of ranks: a 2.5, b 1.5, c 2.5, d 3.5; of a and c, c has the higher H-score.
-        assert_eq!(names(&candidates, &order), ["b", "c", "a", "d"]);
-        let ranked = order.models(&candidates);
-        let reason = reason(&ranked, "ridge accuracy");
-        assert_eq!(
-            reason,
-            "best of 4 by ridge accuracy 0.800 ± 0.000 and H-score 4.00; tied with `a`"
-        );
-    }
-
-    #[test]
     fn models_are_tied_by_their_difference_on_the_same_samples() {
         let candidates = ["a", "b", "c"].map(|id| candidate(id, 1));
         // The second varies with the first, the third against it.
@@ -588,7 +531,8 @@ mod tests {
             .map(|id| candidate(&format!("m{id:02}"), 1))
             .collect();
         let level = |place: usize| 0.9 - 0.03 * place as f64;
-        // Each model is lucky in one resample, and unlucky in another; the error of a difference shrinks with the samples.
+        // Each model is lucky in one resample, and unlucky in another. The error of a difference
+        // shrinks with the samples.
         let of = |place: usize, samples: u64| {
             let mut resampled = vec![level(place) as f32; 40];
             let spread = 0.45 / (samples as f32 / 128.0);
