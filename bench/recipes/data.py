@@ -8,7 +8,7 @@ manifest. The same bytes every time.
 - stamps: photographs of Tux Paint's stamps (Debian's tuxpaint-stamps-default) in six folders; 60 % train, 15 % validate, 25 % test.
 - furniture: rendered pieces of Sweet Home 3D's catalogs (Debian's sweethome3d-furniture) in ten categories; divided so too.
 - objects: clip art of six other folders of Debian's openclipart-png.
-- emoji: EmojiOne's pictures (Debian's ruby-gemojione) in its eight categories, without those that differ in the color of a skin.
+- emoji: EmojiOne's images (Debian's ruby-gemojione) in its eight categories, without those that differ in the color of a skin.
 - icons: Oxygen's, 64 pixels wide (Debian's oxygen-icon-theme), in six folders.
 - textures: those of OpenArena (Debian's openarena-081-textures) in six folders.
 - corners: polygons drawn here; the class is how many corners one has, from three to eight.

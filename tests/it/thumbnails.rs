@@ -381,12 +381,16 @@ async fn thumbnails_survive_the_death_of_workers() {
     let service = Service::start_with(&["--reap-ms", "200"]).await;
     let mut worker = service.worker("validates", &timing);
     let file = service
-        .dataset(data::clipart_subset(&["animals", "food", "people"], 60))
+        .dataset(data::clipart_subset(&["animals", "food"], 40))
         .await;
     let id = file["id"].as_str().unwrap();
-    let thumbnail = async |sample| get(&service, &file, sample, "thumbnail").await.body;
+    let thumbnail = async |sample| {
+        let answer = get(&service, &file, sample, "thumbnail").await;
+        assert_eq!(answer.status, 200, "sample {sample}");
+        answer.body
+    };
     let mut before = Vec::new();
-    for sample in 0..180 {
+    for sample in 0..file["dataset"]["samples"].as_u64().unwrap() as usize {
         before.push(thumbnail(sample).await);
     }
     worker.signal(Signal::SIGKILL);

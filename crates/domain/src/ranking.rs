@@ -32,7 +32,7 @@ pub const RACE_SAMPLES: [u64; 3] = [128, 256, 512];
 pub const RACE_ABOVE: usize = 8;
 /// Resamples of the samples that a standard error is measured on.
 pub const RESAMPLES: usize = 200;
-/// Standard errors of the difference of two scores that the lower one is behind when a race drops it.
+/// Standard errors of a difference of scores by which a model is behind when a race drops it.
 const RACE_MARGIN: f64 = 2.5;
 
 options! {
