@@ -8,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
+. scripts/node.sh
 export CONTRACT_TOOLS=${REHEAD_CACHE:-$HOME/.cache/rehead}/contract-tools
 tools=$CONTRACT_TOOLS
 out=$(mktemp -d)
@@ -28,11 +29,11 @@ python_tools() {
     "$tools/python/bin/pip" install --quiet --requirement tests/contract/requirements.txt
 }
 node_tools() {
-    command -v npm >/dev/null || fail "npm is missing: apt-get install npm"
     cp tests/contract/package.json "$tools/package.json.part"
     mv "$tools/package.json.part" "$tools/package.json"
     npm install --silent --no-fund --no-audit --no-package-lock --prefix "$tools"
 }
+need_node "checking the contract"
 bring requirements.txt python_tools
 bring package.json node_tools
 PATH=$tools/python/bin:$tools/node_modules/.bin:$PATH

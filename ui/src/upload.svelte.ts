@@ -10,7 +10,6 @@ export class Upload {
   sent = $state(0);
   total = $state(0);
   busy = $state(false);
-  file = $state.raw<DataFile | null>(null);
   failure = $state.raw<Failure | null>(null);
   #controller: AbortController | null = null;
 
@@ -18,7 +17,6 @@ export class Upload {
     if (this.busy) return null;
     this.busy = true;
     this.failure = null;
-    this.file = null;
     this.#controller = new AbortController();
     try {
       const body = chosen.archive ?? tar(chosen.entries);
@@ -28,12 +26,11 @@ export class Upload {
       const form = new FormData();
       form.set('purpose', purpose);
       form.set('file', body, name);
-      this.file = await upload<DataFile>(['v1', 'files'], form, {
+      return await upload<DataFile>(['v1', 'files'], form, {
         signal: this.#controller.signal,
         headers: { 'idempotency-key': crypto.randomUUID?.() ?? String(Math.random()) },
         progress: (sent) => (this.sent = sent),
       });
-      return this.file;
     } catch (error) {
       if (!isAbort(error)) this.failure = asFailure(error);
       return null;
