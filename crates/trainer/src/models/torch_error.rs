@@ -8,8 +8,13 @@ pub fn is_out_of_memory(text: &str) -> bool {
     // the only resource that can still be missing.
     let primitive = (contains("could not create a primitive") && !contains("primitive descriptor"))
         || contains("could not execute a primitive");
-    primitive
-        || ["out of memory", "can't allocate memory", "bad_alloc"]
-            .into_iter()
-            .any(contains)
+    // An error of libtorch computes its text when it is asked for it, which only allocates
+    // (c10/util/Exception.cpp): what fails there is memory.
+    let words = [
+        "out of memory",
+        "can't allocate memory",
+        "bad_alloc",
+        "error computing error::what()",
+    ];
+    primitive || words.into_iter().any(contains)
 }

@@ -173,6 +173,8 @@ mod tests {
         );
         let primitive = "called `Result::unwrap()`: Torch(\"could not create a primitive\")";
         assert_eq!(code(TrainError::from_torch(primitive)), "out_of_memory");
+        let textless = "called `Result::unwrap()`: Torch(\"<Error computing Error::what()>\")";
+        assert_eq!(code(TrainError::from_torch(textless)), "out_of_memory");
         let unknown = "could not create a primitive descriptor for a convolution";
         assert_eq!(code(TrainError::from_torch(unknown)), "torch_error");
         assert_eq!(
