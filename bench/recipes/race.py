@@ -71,12 +71,12 @@ def race(service, name, ids):
     samples = max(one["samples"] for one in whole)
     assert all(one["samples"] == samples for one in whole)
     best = max(whole, key=lambda one: one["score"])
-    counts, passes = [len(ids)], 0
+    counts = [len(ids)]
     for each in RACE_SAMPLES:
         if counts[-1] > RACE_ABOVE and each <= samples / 2:
-            passes += each * counts[-1]
             counts.append(counts[-1] - sum(one["samples"] == each for one in raced))
-    passes += samples * counts[-1]
+    # Features of earlier rounds are kept: a model passes each of its samples once.
+    passes = sum(one["samples"] for one in raced)
     return (
         f"first {raced[0]['model']} ({raced[0]['score']:.3f}) in the race, {best['model']} ({best['score']:.3f}) without; "
         f"{', '.join(map(str, counts))} of them round by round, {samples} samples in the last, "

@@ -1,6 +1,6 @@
 //! Rankings of base models, and jobs whose model is chosen by one.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -353,6 +353,75 @@ async fn a_job_whose_ranked_models_are_gone_fails() {
         (&json!("failed"), &json!("no_candidate")),
         "{job}"
     );
+}
+
+/// Numbers of samples in the files of cached features.
+fn cached_rows(worker: &Path) -> Vec<usize> {
+    let files = fs::read_dir(worker.join("cache/features")).unwrap();
+    let rows = files.map(|file| {
+        let bytes = fs::read(file.unwrap().path()).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        tensors.tensor("features").unwrap().shape()[0]
+    });
+    rows.collect()
+}
+
+/// T24, in part: a race computes the features of a sample once, however many rounds score it, and
+/// ends with the scores that it has without rounds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_race_computes_features_once() {
+    let service = Service::start().await;
+    let _worker = service.worker("worker", &[]);
+    let weights = service.upload("w", "weights", lite0_weights()).await.ok();
+    for side in [32, 36, 40, 44, 48, 52, 56, 60, 64] {
+        let body = json!({
+            "id": format!("at-{side}"), "architecture": "tf_efficientnet_lite0", "weights": {"file": weights["id"]},
+            "source_task": {"name": "image classification"}, "preprocessing": {"input_size": side},
+        });
+        service.post("/v1/base_models", &body).await.ok();
+    }
+    let classes = ["animals", "food", "people", "transportation"];
+    let file = service.dataset(clipart_subset(&classes, 90)).await;
+    let train = file["dataset"]["splits"]["train"].as_u64().unwrap();
+    assert!(train > 256, "{file}");
+    let raced = ranked(&service, &json!({"training_file": file["id"]})).await;
+    let raced = raced["data"].as_array().unwrap();
+    let samples = |model: &Value| model["samples"].as_u64().unwrap();
+    assert_eq!((raced.len(), samples(&raced[0])), (9, train));
+    let cached: usize = cached_rows(&service.dir.path().join("worker")).iter().sum();
+    assert_eq!(cached as u64, raced.iter().map(samples).sum::<u64>());
+
+    // Forget the scores, and rank those of the last round without a race.
+    let pool = service.pool().await;
+    sqlx::query("delete from scores")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let mut last: Vec<&Value> = raced
+        .iter()
+        .filter(|model| samples(model) == train)
+        .collect();
+    last.truncate(2);
+    let body = json!({"training_file": file["id"], "candidates": {"models": last.iter().map(|one| &one["model"]).collect::<Vec<_>>()}});
+    let whole = ranked(&service, &body).await;
+    let scores = |models: Vec<&Value>| -> BTreeMap<String, f64> {
+        let named = |one: &Value| {
+            (
+                one["model"].as_str().unwrap().to_owned(),
+                one["score"].as_f64().unwrap(),
+            )
+        };
+        models.into_iter().map(named).collect()
+    };
+    let whole = scores(whole["data"].as_array().unwrap().iter().collect());
+    for (model, score) in scores(last) {
+        let apart = (score - whole[&model]).abs();
+        assert!(
+            apart < 2.5 / train as f64,
+            "{model}: {score}, {}",
+            whole[&model]
+        );
+    }
 }
 
 /// T22: a worker that dies after a score leaves the rest to the next one, and its scores stay.

@@ -388,6 +388,18 @@ pub fn next(
     Next::Done(order)
 }
 
+/// Training samples that a race of so many candidates may have scored before it scores `samples`,
+/// ascending. The samples of a round are among those of the next.
+pub fn earlier_rounds(candidates: usize, samples: u64) -> Vec<u64> {
+    let is_race = candidates > RACE_ABOVE;
+    let earlier = RACE_SAMPLES.into_iter().filter(|&round| round < samples);
+    if is_race {
+        earlier.collect()
+    } else {
+        Vec::new()
+    }
+}
+
 /// Scores of some candidates on `samples`, or the first that is not known. Failures go to `order`.
 fn scores_of(
     candidates: &[Candidate],
@@ -560,6 +572,10 @@ mod tests {
         // No more candidates than a race needs, or samples that a first round would be most of.
         let (asked, _) = run(&candidates[..RACE_ABOVE], 5_000, of);
         assert!(asked.iter().all(|one| one.1 == SAMPLES) && asked.len() == RACE_ABOVE);
+        assert_eq!(earlier_rounds(RACE_ABOVE, SAMPLES), [0; 0]);
+        assert_eq!(earlier_rounds(20, SAMPLES), RACE_SAMPLES);
+        assert_eq!(earlier_rounds(20, 512), [128, 256]);
+        assert_eq!(earlier_rounds(20, 128), [0; 0]);
         let (asked, _) = run(&candidates, 255, of);
         assert!(asked.iter().all(|one| one.1 == 255) && asked.len() == 20);
         let (asked, _) = run(&candidates, 256, of);

@@ -131,6 +131,8 @@ pub struct ScorePlan {
     pub pack_sha256: String,
     /// Training samples to score, at most.
     pub samples: u64,
+    /// Those that a race scores before, ascending: their features are computed once.
+    pub earlier: Vec<u64>,
     /// Folder of the feature cache; see `TrainPlan`.
     pub cache: PathBuf,
     /// As in `TrainPlan`.

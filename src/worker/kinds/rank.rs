@@ -151,6 +151,7 @@ async fn score(
         pack: folder.seen(&pack),
         pack_sha256: asked.training.sha256.clone(),
         samples,
+        earlier: ranking::earlier_rounds(asked.candidates.len(), samples),
         cache: Path::new(WORK).join(FEATURES),
         device: device.clone(),
         threads: worker.threads,

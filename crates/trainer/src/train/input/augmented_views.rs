@@ -8,7 +8,7 @@ use tch::{Device, Tensor};
 
 use super::{
     cache::View,
-    feature_cache::{self, SHARD, batch_on, shard_path, threads_on},
+    feature_cache::{self, Rows, SHARD, batch_on, shard_path, threads_on},
     meter::Meter,
     pixel_cache::{Form, Pixels},
     preparation::Preparation,
@@ -154,7 +154,7 @@ impl Views {
         };
         let source = &run.samples.sources[0];
         let size = batch_on(run.device);
-        feature_cache::key(plan, source, network, run.device, (size, Some(view)))
+        feature_cache::key(plan, source, network, run.device, (size, Rows::View(view)))
     }
 
     /// Features [N, feature_dim] of training samples as each of these epochs sees them.

@@ -23,6 +23,9 @@ pub struct CacheKey<'a> {
     pub preprocessing: &'a Input,
     /// Weights, architecture, cut, device kind and samples of a batch, where a backbone ran.
     pub backbone: Option<(&'a str, &'a str, &'a str, &'a str, usize)>,
+    /// The samples, in the order of the entry, where it is not of all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples: Option<&'a [usize]>,
     /// Set for augmented training samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub view: Option<View<'a>>,

@@ -83,27 +83,46 @@ pub fn of_samples(
     Ok(features)
 }
 
-/// Features [samples, feature_dim] of some samples of the first pack, f32 on the CPU; none of them
-/// goes to the cache.
+/// Features [samples, feature_dim] of some samples of the first pack, f32 on the CPU: from the
+/// cache where it has those of the same samples in the same order.
 ///
 /// # Errors
-/// `Data` for an image that cannot be decoded, `OutOfMemory`.
+/// As `of_samples`, but that memory is never made do with.
 pub fn of_some(
     run: &Preparation<'_>,
     network: &Network,
     samples: &[usize],
 ) -> Result<Tensor, TrainError> {
+    make_cache(run.plan)?;
+    let source = &run.samples.sources[0];
+    let size = batch_on(run.device);
+    let rows = Rows::Some(samples);
+    let key = key(run.plan, source, network, run.device, (size, rows));
+    let path = shard_path(run.plan, &key, 0);
+    let shape = [samples.len() as i64, network.feature_dim];
+    if let Some(found) = find(&path, shape) {
+        return Ok(found);
+    }
     let batches = BatchSource::new(&run.plan.base_model.input)?;
-    let backbone = network.whole_backbone();
-    let pack = &run.samples.sources[0].pack;
-    let features = |chunk: &&[usize]| {
-        let images = batches.collate(&batches.load(pack, chunk, 1)?, run.device);
-        Ok(backbone.features(&images).to_device(Device::Cpu))
+    let backbone = &network.whole_backbone();
+    let images = |chunk: &[usize]| -> Result<Tensor, TrainError> {
+        let decoded = batches.load(&source.pack, chunk, 1)?;
+        Ok(batches.collate(&decoded, run.device))
     };
-    let chunks: Vec<&[usize]> = samples.chunks(batch_on(run.device)).collect();
+    let features = |chunk: &&[usize]| {
+        let features = backbone.features(&images(chunk)?);
+        Ok(features.to_device(Device::Cpu))
+    };
+    let chunks: Vec<&[usize]> = samples.chunks(size).collect();
+    if let Some(first) = chunks.first() {
+        check_backbone(network, backbone, &images(first)?)?;
+    }
     let threads = threads_on(run.device, run.plan);
     let rows = parallel::each(&chunks, threads, features, |_| Ok(()))?;
-    Ok(Tensor::cat(&rows, 0))
+    let made = Tensor::cat(&rows, 0);
+    check(&made)?;
+    keep(&path, &made)?;
+    Ok(made)
 }
 
 /// Refuses features that are not finite: training would fail at its first step, and advise a lower
@@ -113,6 +132,17 @@ fn check(features: &Tensor) -> Result<(), TrainError> {
         0 => Err(TrainError::Features),
         _ => Ok(()),
     }
+}
+
+/// `check` of what the backbone computes of some images, fused and not: fused operations lose what
+/// is not a number.
+fn check_backbone(
+    network: &Network,
+    backbone: &Extractor,
+    images: &Tensor,
+) -> Result<(), TrainError> {
+    check(&network.plain_features(images))?;
+    check(&backbone.features(images))
 }
 
 /// Features of a whole pack. When memory runs out, all over again on one thread, then in batches of
@@ -167,7 +197,7 @@ fn in_batches_of(
         let features = backbone.features(&images(chunk)?);
         Ok(features.to_device(Device::Cpu))
     };
-    let key = key(plan, source, network, device, (size, None));
+    let key = key(plan, source, network, device, (size, Rows::All));
     let samples: Vec<usize> = (0..source.pack.len()).collect();
     let (mut parts, mut is_tried) = (Vec::new(), false);
     for (number, shard) in samples.chunks(SHARD).enumerate() {
@@ -180,11 +210,8 @@ fn in_batches_of(
         }
         let chunks: Vec<&[usize]> = shard.chunks(size).collect();
         if let Some(first) = chunks.first().filter(|_| !is_tried) {
-            // Alone: memory is most likely to run out now. Fused operations lose what is not a
-            // number.
-            let first = images(first)?;
-            check(&network.plain_features(&first))?;
-            check(&backbone.features(&first))?;
+            // Alone: memory is most likely to run out now.
+            check_backbone(network, backbone, &images(first)?)?;
             is_tried = true;
         }
         let rows = parallel::each(&chunks, threads, features, |chunk| {
@@ -204,17 +231,31 @@ pub(super) fn shard_path(plan: &TrainPlan, key: &str, number: usize) -> PathBuf 
         .join(format!("features-{key}-{number:05}.safetensors"))
 }
 
-/// The cache key of a pack's features: `size` samples ran together; `view` is the augmented view,
-/// `None` for evaluation.
+/// What the rows of features are of.
+pub(super) enum Rows<'a> {
+    /// All samples of a pack, in evaluation.
+    All,
+    /// These, in evaluation.
+    Some(&'a [usize]),
+    /// An augmented view of the training samples.
+    View(View<'a>),
+}
+
+/// The cache key of features of a pack, of which `size` samples ran together.
 pub(super) fn key(
     plan: &TrainPlan,
     source: &Source,
     network: &Network,
     device: Device,
-    (size, view): (usize, Option<View<'_>>),
+    (size, rows): (usize, Rows<'_>),
 ) -> String {
     let device_kind = if device == Device::Cpu { "cpu" } else { "cuda" };
     let base = &plan.base_model;
+    let (samples, view) = match rows {
+        Rows::All => (None, None),
+        Rows::Some(samples) => (Some(samples), None),
+        Rows::View(view) => (None, Some(view)),
+    };
     let key = CacheKey {
         what: match network.features_precision() {
             Precision::Float32 => "features f32",
@@ -230,6 +271,7 @@ pub(super) fn key(
             device_kind,
             size,
         )),
+        samples,
         view,
     };
     key.hash()

@@ -192,6 +192,7 @@ impl Entry {
             pack_sha256: &source.sha256,
             preprocessing: &plan.base_model.input,
             backbone: None,
+            samples: None,
             view: None,
         };
         let name = format!("pixels-{}.safetensors", key.hash());

@@ -210,8 +210,9 @@ pub fn rank(
     })
 }
 
-/// The training samples that are scored: `most` of them, those of a label in proportion.
-fn members(samples: &Samples, most: usize) -> Vec<usize> {
+/// The training samples that are scored, ascending: `most` of them, those of a label in proportion.
+/// Those of a smaller number are among those of a larger one.
+pub fn members(samples: &Samples, most: usize) -> Vec<usize> {
     match &samples.targets {
         Labels::Class(labels) => chosen(&samples.train, labels, most),
         _ => chosen(&samples.train, &vec![0; samples.count()], most),
