@@ -199,7 +199,8 @@ impl Outgoing {
         Ok(made.get_or_init(|| client))
     }
 
-    pub(super) fn args(&self) -> &OutgoingArgs {
+    /// The options that it was made with.
+    pub fn args(&self) -> &OutgoingArgs {
         &self.0.args
     }
 

@@ -513,7 +513,7 @@ impl Asked<'_> {
         if let Some(tag) = tag {
             let url = self.outgoing.hub_url(&path);
             let write = |path: &Path| fs::write(path, &bytes);
-            block_in_place(|| self.outgoing.cache(&url, &tag, write));
+            block_in_place(|| self.outgoing.cache(&url, (&tag, false), write));
         }
         Ok(bytes)
     }

@@ -163,8 +163,14 @@ impl Outgoing {
     }
 
     /// Adds a file that a URL of the hub led to, written by `write`, under the hash that names its
-    /// blob. A cache that is full or read-only is left as it is.
-    pub fn cache(&self, url: &str, hash: &str, write: impl FnOnce(&Path) -> io::Result<()>) {
+    /// blob. What is there stays unless it is damaged. A cache that is full or read-only is left as
+    /// it is.
+    pub fn cache(
+        &self,
+        url: &str,
+        (hash, is_damaged): (&str, bool),
+        write: impl FnOnce(&Path) -> io::Result<()>,
+    ) {
         let Some(place) = self.place(url) else {
             return;
         };
@@ -176,7 +182,9 @@ impl Outgoing {
         if is_plain(hash) && is_plain_path(place.name) {
             let blob = folder.join("blobs").join(hash);
             let link = snapshot.join(place.name);
-            if !link.exists() {
+            if is_damaged {
+                report(replace(&blob, write));
+            } else if !link.exists() {
                 let up = "../".repeat(2 + place.name.matches('/').count());
                 report(add(&blob, &link, &up, write));
             }

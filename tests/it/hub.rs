@@ -504,6 +504,41 @@ async fn the_cache_is_written_and_read_without_the_hub() {
     }
 }
 
+/// A file of the cache that is not what its name says comes of the hub again, and takes its place;
+/// without the hub it is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_of_the_cache_is_fetched_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().to_str().unwrap();
+    let (hub, _store) = hub(lite0()).await;
+    let endpoint = endpoint(&hub);
+    let online = [&arguments(&endpoint)[..], &["--hub-cache", cache]].concat();
+    let offline = [&online[..], &["--hub-offline"]].concat();
+    let body = json!({"hub": "timm/lite0"});
+    let add = async |arguments: &[&str]| {
+        let service = Service::start_with(arguments).await;
+        let _worker = service.worker("a", arguments);
+        service.post("/v1/base_models", &body).await
+    };
+    assert_eq!(add(&online).await.ok()["status"], "ready");
+    let snapshot = folder
+        .path()
+        .join("models--timm--lite0/snapshots")
+        .join(COMMIT);
+    let blob = fs::canonicalize(snapshot.join("pytorch_model.bin")).unwrap();
+    let whole = fs::read(&blob).unwrap();
+    let mut changed = whole.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    let shorter = whole[..whole.len() / 2].to_vec();
+    for damaged in [changed, shorter] {
+        fs::write(&blob, damaged).unwrap();
+        add(&offline).await.error(422, "wrong_sha256");
+        let model = add(&online).await.ok();
+        assert_eq!(model["status"], "ready", "{model}");
+        assert_eq!(fs::read(&blob).unwrap(), whole);
+    }
+}
+
 /// `rehead models add FOLDER` uploads what timm or transformers saved, in one file or several.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_is_added_as_a_repository_is() {

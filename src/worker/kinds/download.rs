@@ -177,18 +177,26 @@ impl Download<'_> {
         // Only a tag or a hash tells whether what follows is of the same file.
         let is_known = self.partial.tag(start).is_some() || part.sha256.is_some();
         let have = if is_whole || is_known { there } else { 0 };
-        if !is_whole {
-            let came = match self.task.worker.outgoing.cached(&part.url) {
-                Some(path) => self.copy(&path, start).await?,
-                None => self.fetch(part, start, have).await?,
-            };
-            if let Err(interrupted) = came {
+        let outgoing = &self.task.worker.outgoing;
+        let cached = (!is_whole).then(|| outgoing.cached(&part.url)).flatten();
+        if let Some(path) = &cached {
+            self.copy(path, start).await?;
+        } else if !is_whole && let Err(interrupted) = self.fetch(part, start, have).await? {
+            return Ok(Err(interrupted));
+        }
+        let mut problem = self.problem(part, start).await?;
+        let is_damaged = cached.is_some() && problem.is_some();
+        if is_damaged && !outgoing.args().hub_offline {
+            tracing::warn!("`{}` is damaged in the hub's cache", part.url);
+            self.partial.truncate(start).await?;
+            if let Err(interrupted) = self.fetch(part, start, 0).await? {
                 return Ok(Err(interrupted));
             }
+            problem = self.problem(part, start).await?;
         }
-        let bytes = part.bytes.unwrap_or(self.partial.bytes() - start);
-        let Some(problem) = self.problem(part, start, bytes).await? else {
-            self.add_to_cache(part, start, bytes).await;
+        let Some(problem) = problem else {
+            let bytes = self.bytes_of(part, start);
+            self.add_to_cache(part, (start, bytes), is_damaged).await;
             return Ok(Ok(bytes));
         };
         self.partial.truncate(start).await?;
@@ -202,7 +210,7 @@ impl Download<'_> {
     }
 
     /// Appends a file of the hub's cache.
-    async fn copy(&mut self, path: &Path, start: u64) -> Result<Result<(), Interrupted>, Fault> {
+    async fn copy(&mut self, path: &Path, start: u64) -> Result<(), Fault> {
         self.partial.truncate(start).await?;
         self.partial.set_tag(None).await?;
         let mut file = tokio::fs::File::open(path).await.at(path)?;
@@ -210,7 +218,7 @@ impl Download<'_> {
         loop {
             let count = file.read(&mut buffer).await.at(path)?;
             if count == 0 {
-                return Ok(Ok(()));
+                return Ok(());
             }
             self.partial.append(&buffer[..count]).await?;
         }
@@ -255,13 +263,14 @@ impl Download<'_> {
         }
     }
 
-    /// The problem of a file that came whole, if there is one.
-    async fn problem(
-        &mut self,
-        part: &Part,
-        start: u64,
-        bytes: u64,
-    ) -> Result<Option<Interrupted>, Fault> {
+    /// Bytes of a file that came.
+    fn bytes_of(&self, part: &Part, start: u64) -> u64 {
+        part.bytes.unwrap_or(self.partial.bytes() - start)
+    }
+
+    /// The problem of a file that came, if there is one.
+    async fn problem(&mut self, part: &Part, start: u64) -> Result<Option<Interrupted>, Fault> {
+        let bytes = self.bytes_of(part, start);
         let name = match &part.name {
             Some(name) => format!("`{name}`"),
             None => "the file".to_owned(),
@@ -286,12 +295,12 @@ impl Download<'_> {
         Ok((found != *expected).then(wrong))
     }
 
-    /// Adds a file of the hub to its cache, if there is one.
-    async fn add_to_cache(&self, part: &Part, start: u64, bytes: u64) {
+    /// Adds a file of the hub to its cache, if there is one; in the place of a damaged one there.
+    async fn add_to_cache(&self, part: &Part, (start, bytes): (u64, u64), is_damaged: bool) {
         if let Some(sha256) = part.sha256.clone() {
             let (outgoing, url) = (self.task.worker.outgoing.clone(), part.url.clone());
             let copy = self.partial.copy(start, bytes);
-            let added = move || outgoing.cache(&url, &sha256, copy);
+            let added = move || outgoing.cache(&url, (&sha256, is_damaged), copy);
             let _ = tokio::task::spawn_blocking(added).await;
         }
     }
