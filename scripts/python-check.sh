@@ -34,6 +34,6 @@ mkdir -p "$out/onnx/demo"
 mv "$out/exported.onnx" "$out/onnx/demo/model.onnx"
 unzip -qo "$out/exported.zip" golden.safetensors -d "$out/onnx/demo"
 scripts/python.sh tests/python/check_onnx.py "$out/onnx"
-cargo test --release -p rehead-trainer --test it -- --ignored --exact onnx::onnx_files_for_python
+cargo test --release --test it -- --ignored --exact onnx::onnx_files_for_python
 scripts/python.sh tests/python/check_onnx.py target/tmp/onnx
 rm -rf target/tmp/onnx

@@ -5,7 +5,7 @@ import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { defineConfig, type Plugin } from 'vite';
 
 /** Packages whose code is in the bundle. */
-const BUNDLED = ['svelte', 'uplot', 'openapi-fetch'];
+const BUNDLED = ['svelte', 'uplot'];
 
 /** Writes the licenses of what is bundled, and a `.gz` beside each file. */
 function finish(): Plugin {

@@ -1,4 +1,3 @@
-import createClient, { type Middleware } from 'openapi-fetch';
 import type { components, paths } from './schema';
 
 export type Schemas = components['schemas'];
@@ -50,39 +49,16 @@ export function onUnauthorized(run: () => void): void {
 
 export const HEADERS = { 'x-rehead-ui': '1' };
 
-const middleware: Middleware = {
-  async onResponse({ response }) {
-    if (response.ok || response.status === 304) return response;
-    const failure = await failureOf(response);
-    if (failure.status === 401) unauthorized();
-    throw failure;
-  },
-};
-
-export const api = createClient<paths>({
-  baseUrl: BASE.href.replace(/\/$/, ''),
-  headers: HEADERS,
-  credentials: 'same-origin',
-});
-api.use(middleware);
-
-/** The body of a good answer; others are thrown as `Failure`. */
-export async function take<T>(answer: Promise<{ data?: T }>): Promise<T> {
-  const { data } = await answer;
-  return data as T;
-}
-
 interface Plain {
-  method?: string;
-  query?: Record<string, string>;
+  query?: object;
   body?: unknown;
   headers?: Record<string, string>;
   signal?: AbortSignal | undefined;
 }
 
-/** A request whose path or answer the contract does not type. */
-export async function ask<T>(path: readonly (string | number)[], options: Plain = {}): Promise<T> {
-  const init: RequestInit = { method: options.method ?? 'GET', headers: { ...HEADERS, ...options.headers }, credentials: 'same-origin' };
+/** The JSON of a good answer to a request that the contract does not type; others are thrown as `Failure`. */
+export async function ask<T>(method: string, path: readonly (string | number)[], options: Plain = {}): Promise<T> {
+  const init: RequestInit = { method, headers: { ...HEADERS, ...options.headers }, credentials: 'same-origin' };
   if (options.signal) init.signal = options.signal;
   if (options.body !== undefined) {
     init.body = JSON.stringify(options.body);
@@ -97,10 +73,42 @@ export async function ask<T>(path: readonly (string | number)[], options: Plain 
   return response.status === 204 ? (undefined as T) : ((await response.json()) as T);
 }
 
+type Method = 'get' | 'post' | 'delete';
+type With<M extends Method> = { [P in keyof paths]: paths[P] extends Record<M, { responses: unknown }> ? P : never }[keyof paths];
+type Good<R> = R[keyof R & (200 | 201 | 202)];
+type Answer<O> = O extends { responses: infer R } ? (Good<R> extends { content: { 'application/json': infer T } } ? T : undefined) : never;
+type Asked<O> = Omit<Plain, 'query' | 'body'> &
+  (O extends { parameters: { path: infer V } } ? { path: V } : unknown) &
+  (O extends { parameters: { query?: infer Q } } ? { query?: Q | undefined } : unknown) &
+  (O extends { requestBody: { content: { 'application/json': infer B } } } ? { body: B } : unknown);
+
+/** A request as the contract has it: its path, what goes into that, its query and body, and its answer are typed by it. */
+function typed<M extends Method>(method: M) {
+  return <P extends With<M>>(
+    path: P,
+    ...[options]: object extends Asked<paths[P][M]> ? [options?: Asked<paths[P][M]>] : [options: Asked<paths[P][M]>]
+  ): Promise<Answer<paths[P][M]>> => {
+    const { path: inserted, ...plain } = (options ?? {}) as Plain & { path?: Record<string, string | number> };
+    const parts = path.slice(1).split('/');
+    return ask(method.toUpperCase(), parts.map((part) => inserted?.[part.slice(1, -1)] ?? part), plain);
+  };
+}
+
+export const get = typed('get');
+export const post = typed('post');
+export const remove = typed('delete');
+
+/** An idempotency key; browsers give random ones to pages of secure addresses only. */
+export function newKey(): string {
+  return crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
+}
+
 /** The address of a resource, for links and images. */
-export function address(path: readonly (string | number)[], query: Record<string, string> = {}): string {
+export function address(path: readonly (string | number)[], query: object = {}): string {
   const url = new URL(path.map((part) => encodeURIComponent(part)).join('/'), BASE);
-  for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== undefined && value !== null) url.searchParams.set(name, String(value));
+  }
   return url.href;
 }
 

@@ -1,4 +1,4 @@
-import { api, type Schemas } from './api';
+import { post, remove, type Schemas } from './api';
 
 export type Verb = 'pause' | 'resume' | 'stop' | 'cancel' | 'delete';
 type Status = Schemas['JobStatus'];
@@ -52,10 +52,10 @@ export const CONTROLS: Record<Verb, Control> = {
 export const VERBS = Object.keys(CONTROLS) as Verb[];
 
 export async function control(verb: Verb, id: string): Promise<void> {
-  const params = { params: { path: { id } } };
-  if (verb === 'delete') await api.DELETE('/v1/fine_tuning/jobs/{id}', params);
-  else if (verb === 'pause') await api.POST('/v1/fine_tuning/jobs/{id}/pause', params);
-  else if (verb === 'resume') await api.POST('/v1/fine_tuning/jobs/{id}/resume', params);
-  else if (verb === 'stop') await api.POST('/v1/fine_tuning/jobs/{id}/stop', params);
-  else await api.POST('/v1/fine_tuning/jobs/{id}/cancel', params);
+  const of = { path: { id } };
+  if (verb === 'delete') await remove('/v1/fine_tuning/jobs/{id}', of);
+  else if (verb === 'pause') await post('/v1/fine_tuning/jobs/{id}/pause', of);
+  else if (verb === 'resume') await post('/v1/fine_tuning/jobs/{id}/resume', of);
+  else if (verb === 'stop') await post('/v1/fine_tuning/jobs/{id}/stop', of);
+  else await post('/v1/fine_tuning/jobs/{id}/cancel', of);
 }

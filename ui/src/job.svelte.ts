@@ -1,4 +1,4 @@
-import { address, api, asFailure, HEADERS, take, type Failure, type Schemas } from './api';
+import { address, asFailure, get, HEADERS, type Failure, type Schemas } from './api';
 import { Column } from './decimate';
 import { follow, type Frame } from './events';
 import { repeat } from './repeat';
@@ -47,8 +47,7 @@ export class JobView {
   }
 
   async #read(signal?: AbortSignal): Promise<void> {
-    const params = { path: { id: this.id } };
-    this.job = await take(api.GET('/v1/fine_tuning/jobs/{id}', { params, headers: { 'cache-control': 'no-cache' }, ...(signal ? { signal } : {}) }));
+    this.job = await get('/v1/fine_tuning/jobs/{id}', { path: { id: this.id }, headers: { 'cache-control': 'no-cache' }, signal });
     if (this.#wake) this.#wake();
     if (this.job.status === 'succeeded' && !this.report) await this.readReport();
   }
@@ -63,7 +62,7 @@ export class JobView {
 
   async readReport(): Promise<void> {
     try {
-      this.report = await take(api.GET('/v1/fine_tuning/jobs/{id}/report', { params: { path: { id: this.id } } }));
+      this.report = await get('/v1/fine_tuning/jobs/{id}/report', { path: { id: this.id } });
     } catch {
       this.report = null;
     }
@@ -121,7 +120,7 @@ export class JobView {
         // The last step again: its evaluation may have come after it.
         const last = this.job?.is_terminal ? Math.min(this.step.last, this.evaluations.at(-1)?.step ?? 0) : this.step.last;
         const query = last > 1 ? { after_step: last - 1 } : {};
-        const found = await take(api.GET('/v1/fine_tuning/jobs/{id}/metrics', { params: { path: { id: this.id }, query } }));
+        const found = await get('/v1/fine_tuning/jobs/{id}/metrics', { path: { id: this.id }, query });
         this.#append(found.columns);
         const known = new Map([...this.evaluations, ...found.evaluations].map((each) => [each.step, each]));
         this.evaluations = [...known.values()].sort((a, b) => a.step - b.step);

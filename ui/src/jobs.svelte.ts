@@ -8,7 +8,7 @@ const PAGE = 100;
 const WAIT = 25;
 
 export function summaries(query: Record<string, string>, signal?: AbortSignal): Promise<Page> {
-  return ask<Page>(['v1', 'fine_tuning', 'job_summaries'], { query, signal });
+  return ask('GET', ['v1', 'fine_tuning', 'job_summaries'], { query, signal });
 }
 
 /** The rows of the jobs table, page by page, and their changes. */

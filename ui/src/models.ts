@@ -1,10 +1,10 @@
-import { api, take, type Schemas } from './api';
+import { get, type Schemas } from './api';
 import { METRIC, metricText } from './words';
 
 export type Model = Schemas['ModelObject'];
 
 export async function listModels(owner: Schemas['Owner'], signal?: AbortSignal): Promise<Model[]> {
-  const page = await take(api.GET('/v1/models', { params: { query: { owned_by: owner } }, ...(signal ? { signal } : {}) }));
+  const page = await get('/v1/models', { query: { owned_by: owner }, signal });
   return page.data;
 }
 

@@ -4,7 +4,7 @@ export type Sample = Schemas['SampleObject'];
 export type SamplePage = Schemas['SampleList'];
 
 export function samplesOf(job: string, query: Record<string, string>, signal?: AbortSignal): Promise<SamplePage> {
-  return ask<SamplePage>(['v1', 'fine_tuning', 'jobs', job, 'samples'], { query: { limit: '100', ...query }, signal });
+  return ask('GET', ['v1', 'fine_tuning', 'jobs', job, 'samples'], { query: { limit: '100', ...query }, signal });
 }
 
 export function answer(value: Schemas['Answer']): string {

@@ -1,4 +1,4 @@
-import { ask, asFailure, isAbort, onUnauthorized, type Failure, type Schemas } from './api';
+import { asFailure, get, isAbort, onUnauthorized, post, remove, type Failure, type Schemas } from './api';
 import { router } from './router.svelte';
 
 type SessionObject = Schemas['Session'];
@@ -12,7 +12,7 @@ class Session {
 
   async load(): Promise<void> {
     try {
-      this.who = await ask<SessionObject>(['v1', 'session']);
+      this.who = await get('/v1/session');
       this.access = this.who.status;
     } catch (error) {
       if (isAbort(error)) return;
@@ -26,12 +26,12 @@ class Session {
   }
 
   async signIn(key: string, keep: boolean): Promise<void> {
-    await ask(['v1', 'session'], { method: 'POST', body: { key, keep } });
+    await post('/v1/session', { body: { key, keep } });
     await this.load();
   }
 
   async signOut(): Promise<void> {
-    await ask(['v1', 'session'], { method: 'DELETE' });
+    await remove('/v1/session');
     this.access = 'signed_out';
     this.who = null;
     router.go(['login']);

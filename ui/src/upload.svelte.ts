@@ -1,4 +1,4 @@
-import { api, asFailure, isAbort, take, upload, type Failure, type Schemas } from './api';
+import { asFailure, get, isAbort, newKey, upload, type Failure, type Schemas } from './api';
 import type { Chosen } from './drop';
 import { repeat } from './repeat';
 import { tar } from './tar';
@@ -28,7 +28,7 @@ export class Upload {
       form.set('file', body, name);
       return await upload<DataFile>(['v1', 'files'], form, {
         signal: this.#controller.signal,
-        headers: { 'idempotency-key': crypto.randomUUID?.() ?? String(Math.random()) },
+        headers: { 'idempotency-key': newKey() },
         progress: (sent) => (this.sent = sent),
       });
     } catch (error) {
@@ -47,7 +47,7 @@ export class Upload {
 /** Follows a file until it is validated; returns a function that ends it. */
 export function followFile(id: string, take_: (file: DataFile) => void, onError: (failure: Failure | null) => void): () => void {
   return repeat(async (signal) => {
-    const file = await take(api.GET('/v1/files/{id}', { params: { path: { id }, query: { wait: 20, until: 'processed' } }, signal }));
+    const file = await get('/v1/files/{id}', { path: { id }, query: { wait: 20, until: 'processed' }, signal });
     take_(file);
     return file.status === 'processed' || file.status === 'error' ? null : 0;
   }, onError);

@@ -10,7 +10,10 @@ export function register(world) {
     const [{ id, training_file: file }] = world.jobs;
     const before = (await service.call(`files/${file}`)).dataset;
     await within(service.url, {}, async ({ page, go }) => {
+      // As a page has it whose address is neither https nor this machine.
+      await page.addInitScript(() => delete Object.getPrototypeOf(crypto).randomUUID);
       await go(`jobs/${id}/samples?flag=likely_wrong_label`);
+      assert.equal(await page.evaluate(() => typeof crypto.randomUUID), 'undefined');
       await page.locator('.gallery .tile').first().click();
       const dialog = page.getByRole('dialog');
       const names = await dialog.locator('.classes button bdi').allInnerTexts();

@@ -90,6 +90,8 @@ export function register(world) {
       // The page goes on.
       await input.setInputFiles({ name: 'small.tar', mimeType: 'application/x-tar', buffer: Buffer.from('no archive') });
       await page.getByText('this is not an archive').first().waitFor({ timeout: 30_000 });
+      await page.getByText(/× /).first().waitFor();
+      assert.equal(await page.getByText('this is not an archive').count(), 1, 'the reason is there once');
     });
   });
 }
