@@ -32,8 +32,8 @@ use crate::{
     },
 };
 
-/// Runs the plan in `folder`. Features go to the cache: of all samples, where a training finds them;
-/// in a race and of a few from a large data set, of those that are scored.
+/// Runs the plan in `folder`. Features go to the cache: of all samples, where a training finds
+/// them; in a race and of a few from a large data set, of those that are scored.
 ///
 /// # Errors
 /// See `TrainError`.

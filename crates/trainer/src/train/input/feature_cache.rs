@@ -231,7 +231,7 @@ pub(super) fn shard_path(plan: &TrainPlan, key: &str, number: usize) -> PathBuf 
         .join(format!("features-{key}-{number:05}.safetensors"))
 }
 
-/// What the rows of features are of.
+/// The samples that rows of features are of.
 pub(super) enum Rows<'a> {
     /// All samples of a pack, in evaluation.
     All,
